@@ -1,0 +1,93 @@
+"""The base of every trainable part: diffusers' saving and loading, made strict."""
+
+import inspect
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import ConfigMixin, ModelMixin
+from safetensors import SafetensorError, safe_open
+
+WEIGHTS_NAME = "diffusion_pytorch_model.safetensors"
+
+
+class Component(ModelMixin, ConfigMixin):
+    """A ``ModelMixin`` whose ``from_pretrained`` refuses what diffusers would only log.
+
+    An unknown or missing config key, a missing, extra or misshapen tensor, a truncated file and a
+    pickle in place of safetensors are all errors that name the culprit. Weights saved in half
+    precision load as float32 unless ``torch_dtype`` says otherwise.
+    """
+
+    @classmethod
+    def from_pretrained(cls, path: str | Path, **kwargs: Any) -> "Component":
+        """Load from a local folder (checked first) or from a hub id (checked by diffusers).
+
+        Raises:
+            ValueError: the folder's config or weights do not fit this class.
+            FileNotFoundError: a local folder lacks ``config.json`` or its weights.
+        """
+        folder = Path(path) / kwargs.get("subfolder", "") if kwargs.get("subfolder") else Path(path)
+        if folder.is_dir():
+            check_folder(cls, folder)
+        kwargs.setdefault("torch_dtype", torch.float32)
+        return super().from_pretrained(
+            str(path), use_safetensors=True, low_cpu_mem_usage=False, **kwargs
+        )
+
+
+def check_folder(cls: type[Component], folder: Path) -> None:
+    """Raise unless ``folder`` holds exactly the config and tensors that ``cls`` expects."""
+    config = read_config(cls, folder / "config.json")
+    with torch.device("meta"):
+        model = cls(**config)
+    expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    found = read_shapes(folder)
+    missing = sorted(expected.keys() - found.keys())
+    extra = sorted(found.keys() - expected.keys())
+    if missing:
+        raise ValueError(f"{folder / WEIGHTS_NAME} lacks the tensor {missing[0]!r}{_more(missing)}")
+    if extra:
+        raise ValueError(
+            f"{folder / WEIGHTS_NAME} holds an unknown tensor {extra[0]!r}{_more(extra)}"
+        )
+    for name, shape in expected.items():
+        if found[name] != shape:
+            raise ValueError(
+                f"{folder / WEIGHTS_NAME}: tensor {name!r} must be {shape}, got {found[name]}"
+            )
+
+
+def read_config(cls: type[Component], path: Path) -> dict[str, Any]:
+    """Read a component's ``config.json`` and check its keys against ``cls.__init__``."""
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} does not exist: not a saved {cls.__name__}")
+    try:
+        config = json.loads(path.read_text())
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path} is not JSON: {error}") from error
+    values = {key: value for key, value in config.items() if not key.startswith("_")}
+    known = [name for name in inspect.signature(cls.__init__).parameters if name != "self"]
+    unknown = sorted(values.keys() - set(known))
+    if unknown:
+        raise ValueError(f"{path}: unknown key {unknown[0]!r}; {cls.__name__} knows {known}")
+    return values
+
+
+def read_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of the tensors in a folder's safetensors file (header only)."""
+    path = folder / WEIGHTS_NAME
+    if not path.is_file():
+        pickles = sorted(file.name for file in folder.glob("*.bin"))
+        hint = f" ({pickles[0]} is a pickle and is never loaded)" if pickles else ""
+        raise FileNotFoundError(f"{path} does not exist{hint}")
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+    except SafetensorError as error:
+        raise ValueError(f"{path} is not a whole safetensors file: {error}") from error
+
+
+def _more(names: list[str]) -> str:
+    return f" and {len(names) - 1} more" if len(names) > 1 else ""
