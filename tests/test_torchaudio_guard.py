@@ -1,0 +1,96 @@
+"""The guard is tried in fresh interpreters: what it repairs happens at import time."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+FAKE_TORCHAUDIO = {
+    "__init__.py": "from torchaudio import _half, _extension\n",
+    "_half.py": "LOADED = True\n",
+}
+
+
+def run_python(code: str, *import_paths: Path) -> subprocess.CompletedProcess:
+    """Run ``code`` in a fresh interpreter that sees ``import_paths`` before the repository."""
+    paths = [str(path) for path in (*import_paths, ROOT)]
+    program = f"import sys; sys.path[:0] = {paths!r}\n{code}"
+    return subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+
+
+def fake_torchaudio(folder: Path, extension: str) -> Path:
+    """A stand-in torchaudio whose ``_extension`` runs the code ``extension`` when imported."""
+    package = folder / "torchaudio"
+    package.mkdir()
+    for name, text in (FAKE_TORCHAUDIO | {"_extension.py": extension}).items():
+        (package / name).write_text(text)
+    return folder
+
+
+def test_what_depends_on_torchaudio_imports_and_works_in_silence():
+    code = """
+import codec.torchaudio_guard
+import encodec, torch, torchaudio
+from diffusers import DiffusionPipeline
+assert torchaudio.functional.resample(torch.ones(1, 480), 48000, 24000).shape == (1, 240)
+banks = torchaudio.functional.melscale_fbanks(1025, 0.0, 22050.0, 128, 44100)
+assert banks.shape == (1025, 128)
+assert torchaudio.transforms.GriffinLim(n_fft=64)(torch.ones(33, 9)).ndim == 1
+"""
+    result = run_python(code)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout == ""
+    assert result.stderr == ""
+
+
+def test_a_whole_torchaudio_is_left_alone(tmp_path):
+    fake_torchaudio(tmp_path, "_IS_TORCHAUDIO_EXT_AVAILABLE = True\n")
+    code = """
+import torchaudio
+before = sys.modules["torchaudio._extension"]
+from codec.torchaudio_guard import ensure_torchaudio
+assert ensure_torchaudio()
+assert sys.modules["torchaudio"] is torchaudio
+assert sys.modules["torchaudio._extension"] is before
+"""
+    result = run_python(code, tmp_path)
+    assert result.returncode == 0, result.stderr
+
+
+@pytest.mark.parametrize("error", ["OSError", "RuntimeError", "ImportError"])
+def test_a_library_that_does_not_load_is_left_out(tmp_path, error):
+    fake_torchaudio(tmp_path, f"raise {error}('libcudart.so.13: cannot open shared object file')\n")
+    code = """
+from codec.torchaudio_guard import ensure_torchaudio
+assert not ensure_torchaudio()
+import torchaudio
+assert torchaudio._half.LOADED
+assert torchaudio._extension._load_lib("libtorchaudio") is False
+forced_align = torchaudio._extension.fail_if_no_align(lambda: None)
+try:
+    forced_align()
+except RuntimeError as error:
+    assert "native library" in str(error)
+else:
+    raise AssertionError("forced_align must refuse")
+"""
+    result = run_python(code, tmp_path)
+    assert result.returncode == 0, result.stderr
+
+
+def test_an_error_of_another_kind_is_not_swallowed(tmp_path):
+    fake_torchaudio(tmp_path, "_IS_TORCHAUDIO_EXT_AVAILABLE = False\n")
+    (tmp_path / "torchaudio" / "__init__.py").write_text("raise OSError('disk on fire')\n")
+    result = run_python("import codec.torchaudio_guard", tmp_path)
+    assert result.returncode != 0
+    assert "disk on fire" in result.stderr
+
+
+def test_a_missing_torchaudio_is_reported(tmp_path):
+    code = "sys.modules['torchaudio'] = None\nimport codec.torchaudio_guard"
+    result = run_python(code)
+    assert result.returncode != 0
+    assert "ModuleNotFoundError" in result.stderr
