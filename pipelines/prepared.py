@@ -190,9 +190,9 @@ class ShardWriter:
         shard_rows: rows per shard; only the last shard of a closed writer may have fewer.
 
     Attributes:
-        complete_rows: rows in whole shards found when the writer was opened. The caller leaves
+        complete_rows: rows in whole shards so far. On opening a folder again the caller leaves
             out that many rows from the front and adds the rest: a short last shard, which only a
-            finished writer leaves, counts as complete.
+            finished writer leaves, counts as whole.
     """
 
     def __init__(self, folder: str | Path, schema: pa.Schema, shard_rows: int) -> None:
@@ -268,6 +268,7 @@ class ShardWriter:
         self._sink.close()
         sync_and_rename(self._partial, self._final)
         self._next_shard += 1
+        self.complete_rows += self._rows
         self._rows, self._stream, self._sink = 0, None, None
 
 
@@ -280,8 +281,8 @@ class PreparedWriter(ShardWriter):
         shard_clips: clips per shard.
 
     Attributes:
-        complete_rows: clips in whole shards when the writer was opened: after a kill, leave out
-            that many clips from the front of the (deterministic) stream and add the rest.
+        complete_rows: clips in whole shards so far: after a kill, leave out that many clips from
+            the front of the (deterministic) stream and add the rest.
     """
 
     def __init__(self, folder: str | Path, split: str, shard_clips: int = 256) -> None:
