@@ -1,0 +1,31 @@
+"""Floor 2: text and tokens to the next tokens."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+import codec  # noqa: F401  (its torchaudio guard runs before diffusers is imported)
+
+if TYPE_CHECKING:
+    from prior.generate import Frame as Frame
+    from prior.loss import PriorBatch as PriorBatch
+    from prior.loss import prior_loss as prior_loss
+    from prior.model import Prior as Prior
+    from prior.sampling import Sampling as Sampling
+    from prior.text_condition import TextCondition as TextCondition
+
+_HOMES = {
+    "Frame": "prior.generate",
+    "Prior": "prior.model",
+    "PriorBatch": "prior.loss",
+    "Sampling": "prior.sampling",
+    "TextCondition": "prior.text_condition",
+    "prior_loss": "prior.loss",
+}
+__all__ = [*_HOMES]
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public class when it is first asked for, so that ``partita --help`` is instant."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'prior' has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)

@@ -1,0 +1,171 @@
+"""Self-attention with rotary positions and a cache, and cross-attention to the text."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class Rotation(NamedTuple):
+    """Rotary position tables, each (T, D / H) float32: row t turns position t."""
+
+    cos: Tensor
+    sin: Tensor
+
+    def at(self, start: int, stop: int) -> "Rotation":
+        """The rows of positions ``start`` to ``stop - 1``."""
+        return Rotation(self.cos[start:stop], self.sin[start:stop])
+
+
+class Text(NamedTuple):
+    """What the frames may read: (B, L, Dt) states and (B, 1, 1, L) bool, true where one counts."""
+
+    states: Tensor
+    mask: Tensor
+
+
+def rotation_table(num_positions: int, head_width: int, device: torch.device) -> Rotation:
+    """Tables of the angles t * 10000^(-2i / head_width) (RoFormer, arXiv 2104.09864, eq. 15).
+
+    The halves of a head are the two coordinates that turn together; ``sin`` carries the sign of
+    its half, so that :func:`rotate` needs three operations.
+    """
+    exponents = torch.arange(0, head_width, 2, device=device, dtype=torch.float32) / head_width
+    positions = torch.arange(num_positions, device=device, dtype=torch.float32)
+    angles = torch.outer(positions, 10000.0**-exponents)  # (T, D / H / 2)
+    cos, sin = angles.cos(), angles.sin()
+    return Rotation(torch.cat((cos, cos), dim=-1), torch.cat((-sin, sin), dim=-1))
+
+
+def rotate(x: Tensor, rotation: Rotation) -> Tensor:
+    """Turn (..., T, D / H) by its positions; the result is float32."""
+    swapped = x.roll(x.shape[-1] // 2, dims=-1)
+    return x * rotation.cos + swapped * rotation.sin
+
+
+def window_mask(num_positions: int, window: int | None, device: torch.device) -> Tensor | None:
+    """(T, T) bool, true where a query (row) may look: itself and the ``window - 1`` before it.
+
+    None where the window holds the whole sequence and plain causal attention says the same.
+    """
+    if window is None or num_positions <= window:
+        return None
+    ones = torch.ones(num_positions, num_positions, dtype=torch.bool, device=device)
+    return ones.tril().triu(1 - window)
+
+
+class KeyValueCache:
+    """Keys and values of the last ``capacity`` positions, in a ring allocated once, by ``fill``.
+
+    Keys are stored turned by their absolute position, so a single query may read the slots in any
+    order.
+    """
+
+    def __init__(self, capacity: int) -> None:
+        self.capacity = capacity
+        self.keys = self.values = torch.empty(0)
+
+    def fill(self, keys: Tensor, values: Tensor) -> None:
+        """Store positions 0 to T - 1, (B, H, T, D / H) each; only the last ``capacity`` stay."""
+        B, H, T, head_width = keys.shape
+        self.keys = keys.new_zeros(B, H, self.capacity, head_width)
+        self.values = torch.zeros_like(self.keys)
+        first = max(0, T - self.capacity)
+        slots = torch.arange(first, T, device=keys.device) % self.capacity
+        self.keys[:, :, slots] = keys[:, :, first:]
+        self.values[:, :, slots] = values[:, :, first:]
+
+    def append(self, keys: Tensor, values: Tensor, position: int) -> tuple[Tensor, Tensor]:
+        """Store one position, (B, H, 1, D / H) each, and return views of all that may be seen."""
+        slot = position % self.capacity
+        self.keys[:, :, slot : slot + 1] = keys
+        self.values[:, :, slot : slot + 1] = values
+        seen = min(position + 1, self.capacity)
+        return self.keys[:, :, :seen], self.values[:, :, :seen]
+
+
+class TextCache:
+    """A layer's keys and values of the text, (B, H, L, D / H) each, computed once by ``fill``."""
+
+    def __init__(self) -> None:
+        self.keys = self.values = torch.empty(0)
+
+    def fill(self, keys: Tensor, values: Tensor) -> None:
+        """Keep contiguous copies, which every later frame reads."""
+        self.keys, self.values = keys.contiguous(), values.contiguous()
+
+
+class SelfAttention(nn.Module):
+    """Causal multi-head attention with one projection for query, key and value.
+
+    Queries and keys are RMS-normalised before the dot product (arXiv 2010.04245), which keeps
+    bfloat16 training stable; they share one gain because only its product matters.
+    """
+
+    def __init__(self, width: int, num_heads: int) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.qkv = nn.Linear(width, 3 * width, bias=False)
+        self.query_key_norm = nn.RMSNorm(width // num_heads)
+        self.out = nn.Linear(width, width, bias=False)
+
+    def forward(
+        self,
+        x: Tensor,
+        rotation: Rotation | None,
+        mask: Tensor | None = None,
+        cache: KeyValueCache | None = None,
+    ) -> Tensor:
+        """A whole sequence, (B, T, D) -> (B, T, D), from position 0; fills ``cache`` if given."""
+        query, key, value = self._project(x, rotation)
+        if cache is not None:
+            cache.fill(key, value)
+        y = F.scaled_dot_product_attention(query, key, value, mask, is_causal=mask is None)
+        return self.out(y.transpose(1, 2).flatten(2))
+
+    def step(self, x: Tensor, rotation: Rotation, cache: KeyValueCache, position: int) -> Tensor:
+        """One position, (B, 1, D) -> (B, 1, D), given the earlier ones in ``cache``."""
+        query, key, value = self._project(x, rotation)
+        keys, values = cache.append(key, value, position)
+        y = F.scaled_dot_product_attention(query, keys, values)
+        return self.out(y.transpose(1, 2).flatten(2))
+
+    def _project(self, x: Tensor, rotation: Rotation | None) -> tuple[Tensor, Tensor, Tensor]:
+        qkv = self.qkv(x).unflatten(-1, (3, self.num_heads, -1))  # (B, T, 3, H, D / H)
+        query_key = qkv[:, :, :2].to(self.query_key_norm.weight.dtype)  # float32 under autocast
+        query_key = self.query_key_norm(query_key).permute(2, 0, 3, 1, 4)  # (2, B, H, T, D / H)
+        if rotation is not None:
+            query_key = rotate(query_key, rotation)
+        query, key = query_key.to(qkv.dtype)
+        return query, key, qkv[:, :, 2].transpose(1, 2)
+
+
+class CrossAttention(nn.Module):
+    """Multi-head attention from frames to text tokens."""
+
+    def __init__(self, width: int, num_heads: int, text_width: int) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.query = nn.Linear(width, width, bias=False)
+        self.key_value = nn.Linear(text_width, 2 * width, bias=False)
+        self.out = nn.Linear(width, width, bias=False)
+
+    def forward(self, x: Tensor, text: Text, cache: TextCache | None = None) -> Tensor:
+        """(B, T, D) frames and the text -> (B, T, D); ``cache`` is filled if given."""
+        key_value = self.key_value(text.states).unflatten(-1, (2, self.num_heads, -1))
+        keys, values = key_value.permute(2, 0, 3, 1, 4)  # (B, H, L, D / H) each
+        if cache is not None:
+            cache.fill(keys, values)
+        return self._attend(x, keys, values, text.mask)
+
+    def step(self, x: Tensor, text: Text, cache: TextCache) -> Tensor:
+        """(B, 1, D) -> (B, 1, D) with the text's keys and values from ``cache``."""
+        return self._attend(x, cache.keys, cache.values, text.mask)
+
+    def _attend(self, x: Tensor, keys: Tensor, values: Tensor, mask: Tensor) -> Tensor:
+        query = (
+            self.query(x).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
+        )  # (B, H, T, D / H)
+        y = F.scaled_dot_product_attention(query, keys, values, mask)
+        return self.out(y.transpose(1, 2).flatten(2))

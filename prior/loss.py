@@ -1,0 +1,114 @@
+"""The prior's training loss: nats per code, book by book."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+@dataclass(frozen=True)
+class PriorBatch:
+    """A batch of token clips with their text.
+
+    Attributes:
+        codes: (B, K, T) int64 in [0, V); padded frames hold any valid code.
+        frame_mask: (B, T) bool, true at the clip's frames, which come before its padding; every
+            row has at least one.
+        ends: (B,) bool, true where the piece ends with the clip: the end is then a target right
+            after the last frame.
+        text_states: (B, L, Dt) float.
+        text_mask: (B, L) bool; a row without any true token trains the unconditional prior.
+        depth_frames: (B, N) int64, the frames that train the later books; None for all.
+    """
+
+    codes: Tensor
+    frame_mask: Tensor
+    ends: Tensor
+    text_states: Tensor
+    text_mask: Tensor
+    depth_frames: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class PriorLoss:
+    """The loss and its parts.
+
+    Attributes:
+        loss: scalar float32, the mean of ``nats_per_book``, to be differentiated.
+        nats_per_book: (K,) float32, detached: the cross-entropy of each book.
+    """
+
+    loss: Tensor
+    nats_per_book: Tensor
+
+
+def prior_loss(model: nn.Module, batch: PriorBatch) -> PriorLoss:
+    """Cross-entropy in nats, the mean over codebooks of the mean over rows of each row's mean.
+
+    Every row weighs the same whatever its length, so that the mean over processes with equally
+    many rows is the mean over all their rows: two processes train as one with twice the batch.
+    The first book's mean runs over a row's frames, and its end where it has one; a later book's
+    over those of ``depth_frames`` that are not padding (a row without any counts as zero;
+    :func:`draw_depth_frames` never draws one).
+
+    Args:
+        model: a ``Prior``, wrapped for distributed training or not; only its forward is called.
+        batch: the clips.
+    """
+    codes, mask = F.pad(batch.codes, (0, 1)), F.pad(batch.frame_mask, (0, 1))  # room for the end
+    depth_frames = batch.depth_frames
+    output = model(codes, batch.text_states, batch.text_mask, depth_frames)
+    targets, first_mask = first_book_targets(codes, mask, batch.ends, output.first_logits.shape[-1])
+    nats = [row_means(cross_entropy(output.first_logits, targets), first_mask)]
+    for k, logits in enumerate(output.depth_logits.unbind(1), start=1):
+        book, book_mask = codes[:, k], mask
+        if depth_frames is not None:
+            book, book_mask = book.gather(1, depth_frames), mask.gather(1, depth_frames)
+        nats.append(row_means(cross_entropy(logits, book), book_mask))
+    nats_per_book = torch.stack(nats, dim=1).mean(dim=0)  # (K,)
+    return PriorLoss(nats_per_book.mean(), nats_per_book.detach())
+
+
+def first_book_targets(
+    codes: Tensor, frame_mask: Tensor, ends: Tensor, num_classes: int
+) -> tuple[Tensor, Tensor]:
+    """Book 0 with the end (the last class) right after the last frame of the rows that end.
+
+    Args:
+        codes: (B, K, T) int64, T one more than the longest clip.
+        frame_mask: (B, T) bool.
+        ends: (B,) bool.
+        num_classes: V + 1.
+
+    Returns:
+        (B, T) int64 targets and (B, T) bool, true where a target counts.
+    """
+    positions = torch.arange(codes.shape[-1], device=codes.device)
+    at_end = (positions == frame_mask.sum(dim=1, keepdim=True)) & ends[:, None]
+    return codes[:, 0].masked_fill(at_end, num_classes - 1), frame_mask | at_end
+
+
+def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
+    """(B, T, V) logits and (B, T) targets -> (B, T) nats in float32."""
+    losses = F.cross_entropy(logits.flatten(0, 1).float(), targets.flatten(), reduction="none")
+    return losses.view_as(targets)
+
+
+def row_means(values: Tensor, mask: Tensor) -> Tensor:
+    """The mean of each row of (B, T) over the true places of ``mask``, 0 where there are none."""
+    return (values * mask).sum(dim=1) / mask.sum(dim=1).clamp(min=1)
+
+
+def draw_depth_frames(frame_mask: Tensor, count: int, generator: torch.Generator) -> Tensor:
+    """Choose the frames that train the later books, which makes the depth head nearly free (CSM).
+
+    Args:
+        frame_mask: (B, T) bool on the CPU, at least one true in each row.
+        count: N, frames per row.
+        generator: a CPU generator.
+
+    Returns:
+        (B, N) int64, drawn uniformly from each row's frames, with replacement.
+    """
+    return torch.multinomial(frame_mask.float(), count, replacement=True, generator=generator)

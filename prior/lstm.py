@@ -1,0 +1,80 @@
+"""The LSTM backbone."""
+
+from itertools import repeat
+
+from torch import Tensor, nn
+
+from prior.attention import CrossAttention, SelfAttention, Text, rotation_table, window_mask
+from prior.feed_forward import SwiGLU
+from prior.state import LayerState, PriorState
+
+
+class LSTMBackbone(nn.Module):
+    """Stacked residual LSTM layers that read the text, then attention over all earlier outputs.
+
+    The memory of the LSTM is the cell, of fixed size; the one attention above it (as in
+    "Frustratingly Short Attention Spans", arXiv 1702.04521, and the SHA-RNN, arXiv 1911.11423)
+    can quote what the cell forgot.
+    """
+
+    def __init__(
+        self, width: int, num_layers: int, num_heads: int, text_width: int, window: int | None
+    ) -> None:
+        super().__init__()
+        self.head_width = width // num_heads
+        self.window = window
+        self.num_states = num_layers + 1  # the attention keeps the last one
+        self.blocks = nn.ModuleList(
+            LSTMBlock(width, num_heads, text_width) for _ in range(num_layers)
+        )
+        self.attention_norm = nn.RMSNorm(width)
+        self.attention = SelfAttention(width, num_heads)
+        self.feed_forward_norm = nn.RMSNorm(width)
+        self.feed_forward = SwiGLU(width)
+        self.norm = nn.RMSNorm(width)
+
+    def forward(self, x: Tensor, text: Text, state: PriorState | None = None) -> Tensor:
+        """A whole sequence, (B, T, D) -> (B, T, D) normalised; ``state`` is filled if given."""
+        T = x.shape[1]
+        rotation = rotation_table(T, self.head_width, x.device)
+        mask = window_mask(T, self.window, x.device)
+        layers = state.layers if state else repeat(None)
+        for block, layer in zip(self.blocks, layers, strict=False):
+            x = block(x, text, layer)
+        history = state.layers[-1].history if state else None
+        x = x + self.attention(self.attention_norm(x), rotation, mask, history)
+        return self.norm(x + self.feed_forward(self.feed_forward_norm(x)))
+
+    def step(self, x: Tensor, state: PriorState) -> Tensor:
+        """One frame, (B, 1, D) -> (B, 1, D) normalised, after those that ``state`` holds."""
+        rotation = state.rotation.at(state.position, state.position + 1)
+        for block, layer in zip(self.blocks, state.layers, strict=False):
+            x = block.step(x, state.text, layer)  # type: ignore[operator]
+        history = state.layers[-1].history
+        x = x + self.attention.step(self.attention_norm(x), rotation, history, state.position)
+        return self.norm(x + self.feed_forward(self.feed_forward_norm(x)))
+
+
+class LSTMBlock(nn.Module):
+    """A pre-normalised LSTM layer and cross-attention to the text."""
+
+    def __init__(self, width: int, num_heads: int, text_width: int) -> None:
+        super().__init__()
+        self.norm = nn.RMSNorm(width)
+        self.lstm = nn.LSTM(width, width, batch_first=True)
+        self.text_norm = nn.RMSNorm(width)
+        self.text_attention = CrossAttention(width, num_heads, text_width)
+
+    def forward(self, x: Tensor, text: Text, state: LayerState | None) -> Tensor:
+        """A whole sequence, (B, T, D) -> (B, T, D); ``state`` is filled if given."""
+        y, hidden = self.lstm(self.norm(x))
+        if state is not None:
+            state.hidden = hidden
+        x = x + y
+        return x + self.text_attention(self.text_norm(x), text, state.text if state else None)
+
+    def step(self, x: Tensor, text: Text, state: LayerState) -> Tensor:
+        """One frame, (B, 1, D) -> (B, 1, D)."""
+        y, state.hidden = self.lstm(self.norm(x), state.hidden)
+        x = x + y
+        return x + self.text_attention.step(self.text_norm(x), text, state.text)

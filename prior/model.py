@@ -1,0 +1,273 @@
+"""The prior: text and the frames so far to the next frame of codes."""
+
+import math
+from collections.abc import Callable
+from typing import Literal, NamedTuple
+
+import torch
+from diffusers.configuration_utils import register_to_config
+from torch import Tensor, nn
+
+from codec.component import Component
+from prior.attention import KeyValueCache, Text, rotation_table
+from prior.depth import DepthHead
+from prior.lstm import LSTMBackbone
+from prior.state import LayerState, PriorState
+from prior.transformer import TransformerBackbone
+
+BACKBONES: dict[str, type[TransformerBackbone] | type[LSTMBackbone]] = {
+    "transformer": TransformerBackbone,
+    "lstm": LSTMBackbone,
+}
+
+
+class PriorOutput(NamedTuple):
+    """What ``Prior.forward`` predicts.
+
+    Attributes:
+        first_logits: (B, T, V + 1): book 0 of every frame; index V is the end of the piece.
+        depth_logits: (B, K - 1, N, V): books 1 to K - 1 of the chosen frames.
+    """
+
+    first_logits: Tensor
+    depth_logits: Tensor
+
+
+class Prior(Component):
+    """An autoregressive model of codec frames under text, over one of two backbones.
+
+    At frame t the backbone reads the sum of the K codebook embeddings of frame t - 1 (a learned
+    start at t = 0) and gives one hidden state; book 0 is predicted straight from it, the later
+    books by a small Transformer over the books of that frame (Moshi, arXiv 2410.00037; CSM).
+    Text, embeddings, heads and depth are the same for both backbones, so that comparing two priors
+    compares the backbones.
+
+    The defaults are the tiny size: 10.8M parameters with the Transformer, 9.9M with the LSTM.
+
+    Args:
+        backbone: "transformer" or "lstm".
+        num_codebooks: K, the codebooks it writes.
+        codebook_size: V.
+        width: D, of the backbone.
+        num_layers: of the backbone.
+        num_heads: of every attention in the backbone.
+        text_width: Dt, of the text encoder's token states (MiniLM: 384).
+        depth_width: of the depth head.
+        depth_layers: of the depth head.
+        depth_heads: of every attention in the depth head.
+        sliding_window: how many frames self-attention sees, itself included; None for all.
+        frame_rate: frames per second (Hz), for those who count in seconds.
+
+    Raises:
+        ValueError: a value that does not fit, named with its rule.
+    """
+
+    _no_split_modules = ["TransformerBlock", "LSTMBlock", "DepthHead"]  # noqa: RUF012  (diffusers')
+
+    @register_to_config
+    def __init__(
+        self,
+        backbone: Literal["transformer", "lstm"] = "transformer",
+        num_codebooks: int = 2,
+        codebook_size: int = 1024,
+        width: int = 320,
+        num_layers: int = 5,
+        num_heads: int = 5,
+        text_width: int = 384,
+        depth_width: int = 192,
+        depth_layers: int = 2,
+        depth_heads: int = 3,
+        sliding_window: int | None = None,
+        frame_rate: float = 25.0,
+    ) -> None:
+        super().__init__()
+        check_config(dict(self.config))
+        self.num_codebooks = num_codebooks
+        self.codebook_size = codebook_size
+        self.embedding = nn.Embedding(num_codebooks * codebook_size, width)
+        self.start = nn.Parameter(torch.empty(width))
+        self.null_text = nn.Parameter(torch.empty(text_width))
+        self.text_norm = nn.RMSNorm(text_width)
+        self.network: TransformerBackbone | LSTMBackbone = BACKBONES[backbone](
+            width, num_layers, num_heads, text_width, sliding_window
+        )
+        self.first_head = nn.Linear(width, codebook_size + 1, bias=False)
+        self.depth = (
+            DepthHead(width, depth_width, depth_layers, depth_heads, num_codebooks, codebook_size)
+            if num_codebooks > 1
+            else None
+        )
+        self.book_offsets: Tensor
+        self.register_buffer(
+            "book_offsets", torch.arange(num_codebooks) * codebook_size, persistent=False
+        )
+        initialise(self, num_layers)
+
+    def forward(
+        self,
+        codes: Tensor,
+        text_states: Tensor,
+        text_mask: Tensor,
+        depth_frames: Tensor | None = None,
+    ) -> PriorOutput:
+        """Predict every frame from the frames before it and the text.
+
+        Args:
+            codes: (B, K, T) int64 in [0, V).
+            text_states: (B, L, Dt) float, the text encoder's token states.
+            text_mask: (B, L) bool, true at tokens that count. A row without any reads the learned
+                null token instead: that is how text is dropped for classifier-free guidance.
+            depth_frames: (B, N) int64, the frames whose later books are predicted; None for all.
+
+        Returns:
+            ``PriorOutput``, N = T when ``depth_frames`` is None.
+        """
+        frames = self._embed(codes)[:, :-1]  # (B, T - 1, D)
+        x = torch.cat((self._starts(codes), frames), dim=1)  # (B, T, D)
+        hidden = self.network(x, self._prepare_text(text_states, text_mask))
+        return PriorOutput(
+            self.first_head(hidden), self._predict_depth(hidden, codes, depth_frames)
+        )
+
+    def _predict_depth(self, hidden: Tensor, codes: Tensor, depth_frames: Tensor | None) -> Tensor:
+        B, K, _ = codes.shape
+        codes = codes.transpose(1, 2)  # (B, T, K)
+        if depth_frames is not None:
+            rows = torch.arange(B, device=codes.device)[:, None]
+            hidden, codes = hidden[rows, depth_frames], codes[rows, depth_frames]
+        N = codes.shape[1]
+        if self.depth is None:
+            return hidden.new_zeros(B, 0, N, self.codebook_size)
+        logits = self.depth(hidden.flatten(0, 1), codes.flatten(0, 1))  # (B * N, K - 1, V)
+        return logits.view(B, N, K - 1, self.codebook_size).transpose(1, 2)
+
+    def init_state(self, text_states: Tensor, text_mask: Tensor, max_frames: int) -> PriorState:
+        """An empty state for ``prefill``.
+
+        Args:
+            text_states: (B, L, Dt) float.
+            text_mask: (B, L) bool; a row without any true token is unconditional.
+            max_frames: frames that will be read and written, the prompt included.
+        """
+        window = self.network.window or max_frames
+        table = rotation_table(max_frames, self.network.head_width, text_states.device)
+        return PriorState(
+            text=self._prepare_text(text_states, text_mask),
+            rotation=table,
+            layers=[
+                LayerState(KeyValueCache(min(window, max_frames)))
+                for _ in range(self.network.num_states)
+            ],
+            max_frames=max_frames,
+        )
+
+    def prefill(self, codes: Tensor, state: PriorState) -> Tensor:
+        """Read the start and a prompt, and fill ``state``; always the first call with a state.
+
+        Args:
+            codes: (B, K, P) int64 in [0, V); P may be 0.
+            state: from ``init_state``.
+
+        Returns:
+            (B, D), the hidden state from which ``sample_frame`` writes frame P.
+
+        Raises:
+            ValueError: the state has been used, or is too short for the prompt and one frame.
+        """
+        P = codes.shape[-1]
+        if state.position != 0:
+            raise ValueError(f"prefill needs a fresh state, got one at frame {state.position}")
+        _check_room(P, state)
+        x = torch.cat((self._starts(codes), self._embed(codes)), dim=1)  # (B, P + 1, D)
+        hidden = self.network(x, state.text, state)
+        state.position = P + 1
+        return hidden[:, -1]
+
+    def decode_one_frame(self, codes: Tensor, state: PriorState) -> Tensor:
+        """Read one frame and advance ``state``.
+
+        Args:
+            codes: (B, K) int64 in [0, V), the frame before the one to write.
+            state: filled by ``prefill``; changed in place.
+
+        Returns:
+            (B, D), the hidden state from which ``sample_frame`` writes the next frame.
+
+        Raises:
+            ValueError: the state is full.
+        """
+        _check_room(state.position, state)
+        hidden = self.network.step(self._embed(codes[..., None]), state)
+        state.position += 1
+        return hidden[:, 0]
+
+    def sample_frame(self, hidden: Tensor, choose: Callable[[Tensor, int], Tensor]) -> Tensor:
+        """Write one frame, book by book.
+
+        Args:
+            hidden: (B, D) from ``prefill`` or ``decode_one_frame``.
+            choose: ``(logits, book) -> (B,)`` int64 codes in [0, V); logits are (B, V + 1) for
+                book 0, whose last column is the end of the piece, and (B, V) for the others.
+
+        Returns:
+            (B, K) int64.
+        """
+        codes = [choose(self.first_head(hidden), 0)]
+        if self.depth is not None:
+            codes = self.depth.sample(hidden, codes[0], choose)
+        return torch.stack(codes, dim=1)
+
+    def _starts(self, codes: Tensor) -> Tensor:
+        return self.start.expand(codes.shape[0], 1, -1)
+
+    def _embed(self, codes: Tensor) -> Tensor:
+        """(B, K, T) codes -> (B, T, D)."""
+        return self.embedding(codes + self.book_offsets[:, None]).sum(dim=1)
+
+    def _prepare_text(self, states: Tensor, mask: Tensor) -> Text:
+        """Put the null token before the text, seen only by rows whose text is empty."""
+        null = self.null_text.expand(states.shape[0], 1, -1)
+        states = torch.cat((null, states.to(null.dtype)), dim=1)  # (B, L + 1, Dt)
+        mask = torch.cat((~mask.any(dim=1, keepdim=True), mask), dim=1)
+        return Text(self.text_norm(states), mask[:, None, None])
+
+
+def check_config(config: dict[str, int | float | str | None]) -> None:
+    """Raise a ``ValueError`` that names the field, the rule and the value."""
+    if config["backbone"] not in BACKBONES:
+        raise ValueError(f"backbone must be one of {[*BACKBONES]}, got {config['backbone']!r}")
+    for name, value in config.items():
+        if isinstance(value, int | float) and value <= 0:
+            raise ValueError(f"{name} must be positive, got {value}")
+    for width, heads in (("width", "num_heads"), ("depth_width", "depth_heads")):
+        if config[width] % config[heads]:  # type: ignore[operator]
+            raise ValueError(
+                f"{heads} must divide {width}, got {width}={config[width]} "
+                f"and {heads}={config[heads]}"
+            )
+    if config["width"] // config["num_heads"] % 2:  # type: ignore[operator]
+        raise ValueError(
+            "width / num_heads must be even (rotary positions turn pairs), "
+            f"got width={config['width']} and num_heads={config['num_heads']}"
+        )
+
+
+def initialise(prior: Prior, num_layers: int) -> None:
+    """Normal weights of deviation .02, smaller where they are added to the residual (GPT-2).
+
+    An LSTM keeps PyTorch's weights, with forget gates that start open (Jozefowicz et al. 2015).
+    """
+    for name, parameter in prior.named_parameters():
+        if ".lstm." in name:
+            if "bias_ih" in name:
+                with torch.no_grad():
+                    parameter.chunk(4)[1].fill_(1.0)
+        elif name.endswith(("out.weight", "down.weight")):
+            nn.init.normal_(parameter, std=0.02 / math.sqrt(3 * num_layers))
+        elif not name.endswith("norm.weight"):
+            nn.init.normal_(parameter, std=0.02)
+
+
+def _check_room(position: int, state: PriorState) -> None:
+    if position >= state.max_frames:
+        raise ValueError(f"the state holds {state.max_frames} frames, frame {position} is too many")

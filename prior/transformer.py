@@ -1,0 +1,84 @@
+"""The Transformer backbone."""
+
+from itertools import repeat
+
+from torch import Tensor, nn
+
+from prior.attention import (
+    CrossAttention,
+    Rotation,
+    SelfAttention,
+    Text,
+    rotation_table,
+    window_mask,
+)
+from prior.feed_forward import SwiGLU
+from prior.state import LayerState, PriorState
+
+
+class TransformerBackbone(nn.Module):
+    """Frames that look at earlier frames and at the text, layer by layer."""
+
+    def __init__(
+        self, width: int, num_layers: int, num_heads: int, text_width: int, window: int | None
+    ) -> None:
+        super().__init__()
+        self.head_width = width // num_heads
+        self.window = window
+        self.num_states = num_layers
+        self.blocks = nn.ModuleList(
+            TransformerBlock(width, num_heads, text_width) for _ in range(num_layers)
+        )
+        self.norm = nn.RMSNorm(width)
+
+    def forward(self, x: Tensor, text: Text, state: PriorState | None = None) -> Tensor:
+        """A whole sequence, (B, T, D) -> (B, T, D) normalised; ``state`` is filled if given."""
+        T = x.shape[1]
+        rotation = rotation_table(T, self.head_width, x.device)
+        mask = window_mask(T, self.window, x.device)
+        layers = state.layers if state else repeat(None)
+        for block, layer in zip(self.blocks, layers, strict=False):
+            x = block(x, text, rotation, mask, layer)
+        return self.norm(x)
+
+    def step(self, x: Tensor, state: PriorState) -> Tensor:
+        """One frame, (B, 1, D) -> (B, 1, D) normalised, after those that ``state`` holds."""
+        rotation = state.rotation.at(state.position, state.position + 1)
+        for block, layer in zip(self.blocks, state.layers, strict=True):
+            x = block.step(x, state.text, rotation, layer, state.position)  # type: ignore[operator]
+        return self.norm(x)
+
+
+class TransformerBlock(nn.Module):
+    """Pre-normalised self-attention, cross-attention to the text, and feed-forward."""
+
+    def __init__(self, width: int, num_heads: int, text_width: int) -> None:
+        super().__init__()
+        self.attention_norm = nn.RMSNorm(width)
+        self.attention = SelfAttention(width, num_heads)
+        self.text_norm = nn.RMSNorm(width)
+        self.text_attention = CrossAttention(width, num_heads, text_width)
+        self.feed_forward_norm = nn.RMSNorm(width)
+        self.feed_forward = SwiGLU(width)
+
+    def forward(
+        self,
+        x: Tensor,
+        text: Text,
+        rotation: Rotation,
+        mask: Tensor | None,
+        state: LayerState | None,
+    ) -> Tensor:
+        """A whole sequence, (B, T, D) -> (B, T, D); ``state`` is filled if given."""
+        history, text_cache = (state.history, state.text) if state else (None, None)
+        x = x + self.attention(self.attention_norm(x), rotation, mask, history)
+        x = x + self.text_attention(self.text_norm(x), text, text_cache)
+        return x + self.feed_forward(self.feed_forward_norm(x))
+
+    def step(
+        self, x: Tensor, text: Text, rotation: Rotation, state: LayerState, position: int
+    ) -> Tensor:
+        """One frame, (B, 1, D) -> (B, 1, D)."""
+        x = x + self.attention.step(self.attention_norm(x), rotation, state.history, position)
+        x = x + self.text_attention.step(self.text_norm(x), text, state.text)
+        return x + self.feed_forward(self.feed_forward_norm(x))
