@@ -1,0 +1,96 @@
+"""Residual vector quantisation: training by vector-quantize-pytorch, decoding in ten lines."""
+
+import torch
+from einops import rearrange
+from torch import Tensor, nn
+from vector_quantize_pytorch import ResidualVQ
+
+
+class ResidualQuantizer(nn.Module):
+    """K nested codebooks, each coding what the books before it left over.
+
+    Codebooks follow the data by exponential moving averages, unused entries are replaced, and
+    during training each batch is coded by a random number of books, so that any first k of them
+    decode to something useful.
+
+    Args:
+        dim: numbers per vector, D.
+        num_codebooks: K.
+        codebook_size: entries per book, V.
+    """
+
+    def __init__(self, dim: int, num_codebooks: int, codebook_size: int) -> None:
+        super().__init__()
+        self.num_codebooks = num_codebooks
+        self.codebook_size = codebook_size
+        self.vq = ResidualVQ(
+            dim=dim,
+            num_quantizers=num_codebooks,
+            codebook_size=codebook_size,
+            kmeans_init=True,
+            kmeans_iters=20,
+            decay=0.99,
+            threshold_ema_dead_code=1,
+            quantize_dropout=num_codebooks > 1,
+            quantize_dropout_cutoff_index=0,
+            commitment_weight=1.0,
+        )
+
+    @property
+    def is_initialised(self) -> bool:
+        """Whether the codebooks hold data rather than zeros."""
+        return all(bool(layer._codebook.initted.item()) for layer in self.vq.layers)
+
+    @torch.no_grad()
+    def initialise(self, latents: Tensor) -> None:
+        """Set every book by k-means.
+
+        Args:
+            latents: (N, D) vectors of many batches, at least ``codebook_size`` of them.
+
+        Raises:
+            ValueError: fewer vectors than entries.
+        """
+        if latents.shape[0] < self.codebook_size:
+            raise ValueError(
+                f"k-means needs at least codebook_size={self.codebook_size} vectors, "
+                f"got {latents.shape[0]}"
+            )
+        was_training = self.training
+        self.train()
+        self.vq(latents[None].float(), rand_quantize_dropout_fixed_seed=None)
+        self.train(was_training)
+
+    def forward(self, latents: Tensor, dropout_seed: int) -> tuple[Tensor, Tensor]:
+        """Quantise for training, gradients passed straight through.
+
+        Args:
+            latents: (B, T, D) float32.
+            dropout_seed: chooses how many books code this batch.
+
+        Returns:
+            quantised (B, T, D) and the scalar commitment loss, the mean over the books used.
+        """
+        quantised, codes, losses = self.vq(latents, rand_quantize_dropout_fixed_seed=dropout_seed)
+        used = (codes[0, 0] >= 0).sum().clamp(min=1)
+        return quantised, losses.sum() / used
+
+    @torch.no_grad()
+    def encode(self, latents: Tensor) -> Tensor:
+        """(B, T, D) latents -> (B, K, T) int64 codes, nearest entry book by book."""
+        residual = latents.float()
+        codes = []
+        for book in self.codebooks():
+            index = torch.cdist(residual, book.expand(residual.shape[0], -1, -1)).argmin(-1)
+            residual = residual - book[index]
+            codes.append(index)
+        return torch.stack(codes, dim=1)
+
+    def decode(self, codes: Tensor) -> Tensor:
+        """(B, k, T) codes of the first k <= K books -> (B, T, D) sums of their entries."""
+        books = self.codebooks()
+        return torch.stack([books[k][codes[:, k]] for k in range(codes.shape[1])]).sum(0)
+
+    def codebooks(self) -> list[Tensor]:
+        """The K books, (V, D) each."""
+        return [rearrange(layer._codebook.embed, "1 v d -> v d") for layer in self.vq.layers]

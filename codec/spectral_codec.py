@@ -1,0 +1,269 @@
+"""SpectralCodec: log-mel patches to residual tokens and back to a coarse spectrogram."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import torch
+from diffusers.configuration_utils import register_to_config
+from einops import rearrange
+from torch import Tensor, nn
+
+from codec.component import Component
+from codec.quantizer import ResidualQuantizer
+from codec.spectrogram import LogMel
+from codec.validation import check_audio, check_codes
+from codec.vocoder import GriffinLim
+from codec.windows import windowed
+
+
+@dataclass
+class CodecOutput:
+    """What training needs of one forward pass."""
+
+    reconstruction: Tensor  # (B, C, M, F) natural-log mel magnitudes
+    commitment: Tensor  # scalar; zero while the quantiser is bypassed
+
+
+class SpectralCodec(Component):
+    """A log-mel autoencoder with nested residual codebooks and a phase-finding vocoder.
+
+    ``patch_frames`` spectrogram frames of all bands and channels make one patch; ConvNeXt blocks
+    (Liu et al. 2022) over patches encode it to ``latent_dim`` numbers, a residual quantiser turns
+    these into ``num_codebooks`` tokens, and mirrored blocks decode a coarse spectrogram.
+
+    Args:
+        sample_rate: Hz.
+        channels: audio channels, C.
+        n_fft: STFT window in samples.
+        hop_length: samples between spectrogram frames.
+        num_mels: mel bands, M.
+        patch_frames: spectrogram frames per token frame.
+        width: of the blocks, D.
+        encoder_layers: ConvNeXt blocks before the quantiser.
+        decoder_layers: ConvNeXt blocks after it.
+        kernel_size: of their depthwise convolutions, in token frames (odd).
+        latent_dim: numbers per token frame before quantisation.
+        num_codebooks: residual books, K.
+        codebook_size: entries per book, V.
+        spectrogram_mean: of the training data's log-mel values, subtracted.
+        spectrogram_std: of the same, divided by.
+        vocoder_iterations: Griffin-Lim iterations.
+    """
+
+    @register_to_config
+    def __init__(
+        self,
+        sample_rate: int = 44100,
+        channels: int = 2,
+        n_fft: int = 2048,
+        hop_length: int = 441,
+        num_mels: int = 128,
+        patch_frames: int = 4,
+        width: int = 384,
+        encoder_layers: int = 4,
+        decoder_layers: int = 4,
+        kernel_size: int = 7,
+        latent_dim: int = 64,
+        num_codebooks: int = 8,
+        codebook_size: int = 1024,
+        spectrogram_mean: float = -5.0,
+        spectrogram_std: float = 2.5,
+        vocoder_iterations: int = 8,
+    ) -> None:
+        super().__init__()
+        if kernel_size % 2 == 0:
+            raise ValueError(f"kernel_size must be odd, got {kernel_size}")
+        if min(channels, patch_frames, width, latent_dim, num_codebooks) < 1:
+            raise ValueError(
+                "channels, patch_frames, width, latent_dim and num_codebooks must be positive, "
+                f"got {(channels, patch_frames, width, latent_dim, num_codebooks)}"
+            )
+        if spectrogram_std <= 0:
+            raise ValueError(f"spectrogram_std must be positive, got {spectrogram_std}")
+        self.log_mel = LogMel(sample_rate, n_fft, hop_length, num_mels)
+        self.vocoder = GriffinLim(self.log_mel, vocoder_iterations)
+        patch_size = channels * num_mels * patch_frames
+        self.patch_in = nn.Linear(patch_size, width)
+        self.encoder = _stack(width, encoder_layers, kernel_size)
+        self.to_latent = nn.Linear(width, latent_dim)
+        self.quantizer = ResidualQuantizer(latent_dim, num_codebooks, codebook_size)
+        self.from_latent = nn.Linear(latent_dim, width)
+        self.decoder = _stack(width, decoder_layers, kernel_size)
+        self.patch_out = nn.Linear(width, patch_size)
+        self.encoder_reach = encoder_layers * (kernel_size // 2)
+        self.decoder_reach = decoder_layers * (kernel_size // 2)
+
+    @property
+    def sample_rate(self) -> int:
+        """Samples per second and channel (Hz)."""
+        return self.config.sample_rate
+
+    @property
+    def channels(self) -> int:
+        """Audio channels, C."""
+        return self.config.channels
+
+    @property
+    def hop_length(self) -> int:
+        """Samples per token frame."""
+        return self.config.hop_length * self.config.patch_frames
+
+    @property
+    def frame_rate(self) -> float:
+        """Token frames per second (Hz)."""
+        return self.config.sample_rate / self.hop_length
+
+    @property
+    def num_codebooks(self) -> int:
+        """Residual books, K."""
+        return self.config.num_codebooks
+
+    @property
+    def codebook_size(self) -> int:
+        """Entries per book, V."""
+        return self.config.codebook_size
+
+    # -- the network, on spectrograms -------------------------------------------------------
+
+    def forward(
+        self, spectrogram: Tensor, dropout_seed: int = 0, quantise: bool = True
+    ) -> CodecOutput:
+        """Reconstruct log-mel spectrograms, for training.
+
+        Args:
+            spectrogram: (B, C, M, F) natural-log mel magnitudes, F a multiple of patch_frames.
+            dropout_seed: chooses how many books code this batch.
+            quantise: False bypasses the quantiser (the first steps of training).
+        """
+        latents = self.latents(spectrogram).float()  # (B, T, D)
+        commitment = latents.new_zeros(())
+        if quantise:
+            with torch.autocast(latents.device.type, enabled=False):
+                latents, commitment = self.quantizer(latents, dropout_seed)
+        return CodecOutput(self.reconstruct(latents), commitment)
+
+    def latents(self, spectrogram: Tensor) -> Tensor:
+        """(B, C, M, F) log-mel -> (B, T, latent_dim), T = F / patch_frames."""
+        patches = rearrange(
+            self.normalise(spectrogram), "b c m (t p) -> b t (p c m)", p=self.config.patch_frames
+        )
+        return self.to_latent(self.encoder(self.patch_in(patches)))
+
+    def reconstruct(self, latents: Tensor) -> Tensor:
+        """(B, T, latent_dim) -> (B, C, M, F) log-mel."""
+        hidden = self.decoder(self.from_latent(latents))
+        patches = rearrange(
+            self.patch_out(hidden),
+            "b t (p c m) -> b c m (t p)",
+            p=self.config.patch_frames,
+            c=self.config.channels,
+        )
+        return self.denormalise(patches.float())
+
+    def normalise(self, spectrogram: Tensor) -> Tensor:
+        """Log-mel to zero mean and unit variance over the training data."""
+        return (spectrogram - self.config.spectrogram_mean) / self.config.spectrogram_std
+
+    def denormalise(self, spectrogram: Tensor) -> Tensor:
+        """Undo :meth:`normalise`."""
+        return spectrogram * self.config.spectrogram_std + self.config.spectrogram_mean
+
+    @torch.no_grad()
+    def encode_spectrogram(self, spectrogram: Tensor) -> Tensor:
+        """(B, C, M, F) log-mel, F a multiple of patch_frames -> (B, K, F / patch_frames) codes."""
+        return self.quantizer.encode(self.latents(spectrogram))
+
+    @torch.no_grad()
+    def decode_spectrogram(self, codes: Tensor) -> Tensor:
+        """(B, k, T) codes of the first k <= K books -> (B, C, M, F) coarse log-mel."""
+        return self.reconstruct(self.quantizer.decode(codes))
+
+    # -- audio to codes and back ------------------------------------------------------------
+
+    def encode(self, audio: Tensor) -> Tensor:
+        """Turn a waveform into codes.
+
+        Args:
+            audio: (B, C, S) float32 in [-1, 1] at ``sample_rate`` Hz. S need not divide the hop.
+
+        Returns:
+            (B, K, T) int64 in [0, V), with T = ceil(S / hop_length).
+
+        Raises:
+            ValueError: audio is not (B, C, S), has the wrong channel count, or holds NaN.
+        """
+        check_audio(audio, channels=self.channels)
+        return torch.cat(list(self.encode_stream([audio])), dim=-1)
+
+    def encode_stream(self, blocks: Iterable[Tensor], window: int = 1024) -> Iterator[Tensor]:
+        """Encode consecutive (B, C, s) pieces of audio in windows of ``window`` token frames.
+
+        The codes' concatenation equals the whole's: a window sees as much context on either side
+        as the network reaches. Only a latent that lies within rounding of two entries can differ.
+        """
+        return windowed(
+            blocks,
+            lambda audio: self.encode_spectrogram(self._whole_patches(self.log_mel(audio))),
+            size=window,
+            halo=self.encoder_reach + 1,
+            units_in=self.hop_length,
+        )
+
+    def decode(self, codes: Tensor, seed: int = 0) -> Tensor:
+        """Turn codes into a waveform by way of the coarse spectrogram.
+
+        Args:
+            codes: (B, k, T) int64 in [0, V), the first 1 <= k <= K books.
+            seed: of the vocoder's starting phases.
+
+        Returns:
+            (B, C, T * hop_length) float32 audio.
+
+        Raises:
+            ValueError: codes have the wrong rank, dtype or range, or too many books.
+        """
+        check_codes(codes, num_codebooks=self.num_codebooks, codebook_size=self.codebook_size)
+        return torch.cat(list(self.decode_stream([codes], seed)), dim=-1)
+
+    def decode_stream(
+        self, blocks: Iterable[Tensor], seed: int = 0, window: int = 1024
+    ) -> Iterator[Tensor]:
+        """Decode consecutive (B, k, t) pieces of codes; the pieces of audio join without a seam."""
+        coarse = windowed(
+            blocks,
+            self.decode_spectrogram,
+            size=window,
+            halo=self.decoder_reach,
+            units_out=self.config.patch_frames,
+        )
+        return self.vocoder.stream(coarse, seed)
+
+    def _whole_patches(self, spectrogram: Tensor) -> Tensor:
+        """Pad the end with silence to a whole number of patches."""
+        missing = -spectrogram.shape[-1] % self.config.patch_frames
+        return nn.functional.pad(spectrogram, (0, missing), value=self.log_mel.log_floor)
+
+
+class ConvNextBlock(nn.Module):
+    """Depthwise convolution over time, then a pointwise MLP, on (B, T, D); Liu et al. 2022."""
+
+    def __init__(self, width: int, kernel_size: int) -> None:
+        super().__init__()
+        self.depthwise = nn.Conv1d(
+            width, width, kernel_size, padding=kernel_size // 2, groups=width
+        )
+        self.norm = nn.LayerNorm(width)
+        self.expand = nn.Linear(width, 4 * width)
+        self.contract = nn.Linear(4 * width, width)
+        self.scale = nn.Parameter(torch.full((width,), 0.1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, T, D) -> (B, T, D)."""
+        mixed = rearrange(self.depthwise(rearrange(x, "b t d -> b d t")), "b d t -> b t d")
+        hidden = nn.functional.gelu(self.expand(self.norm(mixed)))
+        return x + self.scale * self.contract(hidden)
+
+
+def _stack(width: int, layers: int, kernel_size: int) -> nn.Sequential:
+    blocks = [ConvNextBlock(width, kernel_size) for _ in range(layers)]
+    return nn.Sequential(*blocks, nn.LayerNorm(width))

@@ -1,0 +1,123 @@
+"""Audio to log-mel spectrogram, and the short-time Fourier transform pair under it."""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor, nn
+from torchaudio.functional import melscale_fbanks
+
+
+class LogMel(nn.Module):
+    """Natural-log mel magnitudes; a full-scale sine reads about 0 in its band.
+
+    Frame ``f`` is centred on sample ``(f + 1/2) * hop_length``, so that S samples give exactly
+    ``ceil(S / hop_length)`` frames and frames can be cut and joined without edge cases. Bands are
+    Slaney-spaced triangles of height one.
+
+    Args:
+        sample_rate: Hz.
+        n_fft: samples in the (Hann) window.
+        hop_length: samples between frames.
+        num_mels: mel bands, M.
+        floor: smallest magnitude; everything below reads ``log(floor)``.
+    """
+
+    window: Tensor
+    filterbank: Tensor
+    inverse_filterbank: Tensor
+
+    def __init__(
+        self,
+        sample_rate: int = 44100,
+        n_fft: int = 2048,
+        hop_length: int = 441,
+        num_mels: int = 128,
+        floor: float = 1e-5,
+    ) -> None:
+        super().__init__()
+        if not 0 < hop_length <= n_fft // 2:
+            raise ValueError(
+                f"hop_length must lie in [1, n_fft / 2], got {hop_length} with n_fft={n_fft}"
+            )
+        self.sample_rate = sample_rate
+        self.n_fft = n_fft
+        self.hop_length = hop_length
+        self.num_mels = num_mels
+        self.floor = floor
+        filterbank = melscale_fbanks(
+            n_fft // 2 + 1, 0.0, sample_rate / 2, num_mels, sample_rate, None, "slaney"
+        )
+        self.register_buffer("window", torch.hann_window(n_fft), persistent=False)
+        self.register_buffer("filterbank", filterbank, persistent=False)  # (n_fft / 2 + 1, M)
+        inverse = filterbank if filterbank.is_meta else torch.linalg.pinv(filterbank.double())
+        self.register_buffer("inverse_filterbank", inverse.float(), persistent=False)
+
+    @property
+    def padding(self) -> int:
+        """Samples by which the first window reaches back before the first sample."""
+        return (self.n_fft - self.hop_length) // 2
+
+    @property
+    def log_floor(self) -> float:
+        """What silence reads."""
+        return math.log(self.floor)
+
+    def forward(self, audio: Tensor) -> Tensor:
+        """(B, C, S) float32 audio -> (B, C, M, F) natural-log mel magnitudes, F = ceil(S / hop)."""
+        num_frames = -(-audio.shape[-1] // self.hop_length)
+        right = (num_frames - 1) * self.hop_length + self.n_fft - self.padding - audio.shape[-1]
+        return self.of_padded(F.pad(audio, (self.padding, right)))
+
+    def of_padded(self, audio: Tensor) -> Tensor:
+        """Analyse audio that already holds the samples around the first and last frame.
+
+        Args:
+            audio: (B, C, (F - 1) * hop_length + n_fft) samples from ``-padding`` on.
+
+        Returns:
+            (B, C, M, F) natural-log mel magnitudes.
+        """
+        magnitude = self.stft(audio).abs()  # (B, C, F, n_fft / 2 + 1)
+        mel = (magnitude @ self.filterbank) * (2 / self.window.sum())
+        return rearrange(mel.clamp(min=self.floor).log(), "b c f m -> b c m f")
+
+    def magnitude(self, spectrogram: Tensor) -> Tensor:
+        """Least-squares linear magnitudes of a log-mel spectrogram.
+
+        Args:
+            spectrogram: (B, C, M, F) natural-log mel magnitudes.
+
+        Returns:
+            (B, C, F, n_fft / 2 + 1) non-negative magnitudes, in the scale of :meth:`stft`.
+        """
+        mel = rearrange(spectrogram, "b c m f -> b c f m").contiguous().exp()
+        mel = mel * (self.window.sum() / 2)
+        return (mel @ self.inverse_filterbank).clamp(min=0.0)
+
+    def stft(self, audio: Tensor) -> Tensor:
+        """(..., S) samples -> (..., F, n_fft / 2 + 1) complex, without padding."""
+        frames = audio.unfold(-1, self.n_fft, self.hop_length)
+        return torch.fft.rfft(frames * self.window)
+
+    def overlap_add(self, spectrum: Tensor) -> tuple[Tensor, Tensor]:
+        """Sum the windowed inverse transforms of frames, not yet normalised.
+
+        Args:
+            spectrum: (N, F, n_fft / 2 + 1) complex.
+
+        Returns:
+            samples (N, (F - 1) * hop_length + n_fft) and the sum of squared windows at each,
+            by which to divide.
+        """
+        frames = torch.fft.irfft(spectrum, n=self.n_fft) * self.window
+        weight = self.window.square().expand(1, frames.shape[1], -1)
+        return self._fold(frames), self._fold(weight)[0]
+
+    def _fold(self, frames: Tensor) -> Tensor:
+        N, num_frames, width = frames.shape
+        length = (num_frames - 1) * self.hop_length + width
+        columns = rearrange(frames, "n f w -> n w f")
+        folded = F.fold(columns, (1, length), (1, width), stride=(1, self.hop_length))
+        return folded.reshape(N, length)

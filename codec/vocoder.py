@@ -1,0 +1,152 @@
+"""Griffin-Lim on a stream: log-mel spectrogram to waveform, nothing trained.
+
+All channels share one phase per bin, found for the sum of their magnitudes. That keeps what
+intensity panning does, lets the sum to mono neither comb nor lose level, costs one channel's
+iterations whatever the channel count, and measured better on stereo music than a phase per
+channel (ViSQOL 4.58 against 4.44, zimtohrli .0049 against .0072; docs/experiments.md).
+"""
+
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import torch
+from einops import rearrange
+from torch import Tensor, nn
+
+from codec.seeds import generator
+from codec.spectrogram import LogMel
+
+
+@dataclass
+class _Context:
+    """What one block hands to the next: committed frames, and the phases guessed ahead."""
+
+    magnitude: Tensor  # (B, C, P, N) of the last committed frames
+    phase: Tensor  # (B, P, N) complex of modulus one
+    ahead: Tensor  # (B, A, N) phases found for frames not yet committed
+    first_frame: int  # index of the first frame not yet committed
+
+
+class GriffinLim(nn.Module):
+    """Fast Griffin-Lim (Perraudin et al. 2013) in blocks that carry their phases across the seam.
+
+    Frames are committed block by block on a fixed grid; each block sees the frames committed
+    before it, held fixed, and ``lookahead_frames`` after it. The whole file goes through the same
+    blocks, so the audio does not depend on how the spectrogram was cut.
+
+    Args:
+        log_mel: the analysis to invert.
+        num_iterations: projections per block.
+        momentum: of the fast variant, in [0, 1).
+        block_frames: frames committed at once.
+        lookahead_frames: frames after the block that take part in its iterations.
+    """
+
+    def __init__(
+        self,
+        log_mel: LogMel,
+        num_iterations: int = 8,
+        momentum: float = 0.99,
+        block_frames: int = 100,
+        lookahead_frames: int = 10,
+    ) -> None:
+        super().__init__()
+        if num_iterations < 1:
+            raise ValueError(f"num_iterations must be at least 1, got {num_iterations}")
+        if not 0.0 <= momentum < 1.0:
+            raise ValueError(f"momentum must lie in [0, 1), got {momentum}")
+        self.log_mel = log_mel
+        self.num_iterations = num_iterations
+        self.momentum = momentum
+        self.block_frames = block_frames
+        self.lookahead_frames = lookahead_frames
+        self.past_frames = math.ceil(log_mel.n_fft / log_mel.hop_length)
+
+    def forward(self, spectrogram: Tensor, seed: int = 0) -> Tensor:
+        """(B, C, M, F) natural-log mel magnitudes -> (B, C, F * hop_length) audio."""
+        return torch.cat(list(self.stream([spectrogram], seed)), dim=-1)
+
+    @torch.no_grad()
+    def stream(self, chunks: Iterable[Tensor], seed: int = 0) -> Iterator[Tensor]:
+        """Turn consecutive (B, C, M, f) pieces of a spectrogram into pieces of audio.
+
+        The pieces' concatenation is the same bit for bit whatever the chunk sizes. A piece of
+        audio is yielded once its block and the frames ahead of it are known.
+        """
+        context: _Context | None = None
+        buffer: Tensor | None = None
+        for chunk in chunks:
+            buffer = chunk if buffer is None else torch.cat([buffer, chunk], dim=-1)
+            while buffer.shape[-1] > self.block_frames + self.lookahead_frames:
+                audio, context = self._block(buffer, context, seed, last=False)
+                buffer = buffer[..., self.block_frames :]
+                yield audio
+        while buffer is not None and buffer.shape[-1] > 0:
+            last = buffer.shape[-1] <= self.block_frames
+            audio, context = self._block(buffer, context, seed, last=last)
+            buffer = buffer[..., self.block_frames :]
+            yield audio
+
+    def _block(
+        self, spectrogram: Tensor, context: _Context | None, seed: int, last: bool
+    ) -> tuple[Tensor, _Context]:
+        """Find the phases of one block and return its finished samples."""
+        ahead = self.block_frames + self.lookahead_frames
+        magnitude = self.log_mel.magnitude(spectrogram[..., :ahead].float())  # (B, C, F, N)
+        context = context or self._start(magnitude)
+        P, F = context.magnitude.shape[2], magnitude.shape[2]
+        B = min(self.block_frames, F)
+
+        start = context.first_frame + context.ahead.shape[1]
+        fresh = self._random_phase(start, F - context.ahead.shape[1], magnitude, seed)
+        guess = torch.cat([context.phase, context.ahead, fresh], dim=1)  # (B, P + F, N)
+        magnitude = torch.cat([context.magnitude, magnitude], dim=2)
+        phase = self._iterate(magnitude.sum(1), guess, fixed=P)
+
+        audio = self._synthesise(magnitude[:, :, : P + B], phase[:, : P + B])
+        hop, padding = self.log_mel.hop_length, self.log_mel.padding
+        begin = P * hop if P else padding
+        end = begin + B * hop if P else B * hop
+        tail = padding if last else 0  # the last block also ends the file
+        keep = slice(max(0, B + P - self.past_frames), P + B)
+        following = _Context(
+            magnitude[:, :, keep], phase[:, keep], phase[:, P + B :], context.first_frame + B
+        )
+        return audio[..., begin : end + tail], following
+
+    def _start(self, magnitude: Tensor) -> _Context:
+        empty = magnitude[:, :, :0]
+        phase = torch.zeros_like(empty[:, 0], dtype=torch.complex64)
+        return _Context(empty, phase, phase, 0)
+
+    def _random_phase(self, start: int, count: int, like: Tensor, seed: int) -> Tensor:
+        """(B, count, N) phases, drawn per frame index and equal for every row of the batch."""
+        bins = like.shape[-1]
+        draws = [
+            torch.rand(bins, generator=generator(seed, "vocoder", start + index))
+            for index in range(count)
+        ]
+        angle = torch.stack(draws) if draws else torch.zeros(0, bins)
+        angle = (angle * 2 * math.pi).to(like.device).expand(like.shape[0], -1, -1)
+        return torch.polar(torch.ones_like(angle), angle)
+
+    def _iterate(self, magnitude: Tensor, phase: Tensor, fixed: int) -> Tensor:
+        """Alternate between the given magnitudes and consistent spectra; (B, F, N) each."""
+        step = self.momentum / (1 + self.momentum)
+        previous = torch.zeros_like(phase)
+        for _ in range(self.num_iterations):
+            samples, weight = self.log_mel.overlap_add(magnitude * phase)
+            rebuilt = self.log_mel.stft(samples / weight.clamp(min=1e-8))
+            estimate = rebuilt - step * previous
+            previous = rebuilt
+            moved = estimate / (estimate.abs() + 1e-12)
+            phase = torch.cat([phase[:, :fixed], moved[:, fixed:]], dim=1)
+        return phase
+
+    def _synthesise(self, magnitude: Tensor, phase: Tensor) -> Tensor:
+        """(B, C, F, N) magnitudes and (B, F, N) phases -> (B, C, S) samples."""
+        spectrum = rearrange(magnitude * phase[:, None], "b c f n -> (b c) f n")
+        samples, weight = self.log_mel.overlap_add(spectrum)
+        samples = samples / weight.clamp(min=1e-8)
+        return rearrange(samples, "(b c) s -> b c s", c=magnitude.shape[1])
