@@ -1,0 +1,206 @@
+"""Train the codec: ``accelerate launch pipelines/train_codec.py --config configs/codec/tiny.yaml``.
+
+A batch goes from ``batches.SpectrogramCrops`` through ``CodecTraining.forward`` (codec, then
+losses) to ``training.train``.
+"""
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from codec.audio_file import write_audio
+from codec.discriminator import PatchDiscriminator
+from codec.losses import (
+    discriminator_hinge,
+    generator_hinge,
+    movement_loss,
+    spectrogram_loss,
+)
+from codec.seeds import derive_seed
+from codec.spectral_codec import SpectralCodec
+from pipelines.batches import SpectrogramCrops, SpectrogramData, validation_crops
+from pipelines.configuration import run_script
+from pipelines.prepared import FRAME_RATE, open_prepared
+from pipelines.training import TrainingConfig, train
+
+INITIALISATION_BATCHES = 16
+
+
+@dataclass(frozen=True)
+class CodecLosses:
+    """Weights of the codec's losses.
+
+    Args:
+        movement: of the frame-to-frame term beside the regression's 1.
+        commitment: of the quantiser's commitment term.
+        adversarial: of the patch discriminator; 0 trains none.
+        adversarial_from: update at which the adversary joins.
+        quantise_from: update at which the codebooks are set by k-means and join.
+    """
+
+    movement: float = 0.0
+    commitment: float = 0.25
+    adversarial: float = 0.0
+    adversarial_from: int = 2000
+    quantise_from: int = 500
+
+
+@dataclass
+class SpectrogramBatch:
+    """(B, C, M, F) natural-log mel magnitudes."""
+
+    spectrogram: Tensor
+
+    def to(self, device: torch.device) -> "SpectrogramBatch":
+        """Move to a device."""
+        return SpectrogramBatch(self.spectrogram.to(device))
+
+
+class CodecTraining(nn.Module):
+    """The codec and, if there is one, its adversary: one forward gives the loss of both.
+
+    The codec's adversarial term sees the discriminator's weights detached and the
+    discriminator's term sees the decode detached, so one backward and one optimizer serve both.
+    """
+
+    def __init__(self, codec: SpectralCodec, losses: CodecLosses) -> None:
+        super().__init__()
+        self.codec = codec
+        self.losses = losses
+        self.discriminator = (
+            PatchDiscriminator(codec.channels) if losses.adversarial > 0 else None
+        )
+
+    def forward(self, spectrogram: Tensor, step: int, seed: int) -> dict[str, Tensor]:
+        """(B, C, M, F) log-mel -> the named loss terms, their weighted sum under "loss"."""
+        output = self.codec(spectrogram, seed, quantise=step >= self.losses.quantise_from)
+        regression = spectrogram_loss(output.reconstruction, spectrogram)
+        terms = {"regression": regression, "commitment": output.commitment}
+        loss = regression + self.losses.commitment * output.commitment
+        if self.losses.movement > 0:
+            terms["movement"] = movement_loss(output.reconstruction, spectrogram)
+            loss = loss + self.losses.movement * terms["movement"]
+        if self.discriminator is not None and step >= self.losses.adversarial_from:
+            loss = loss + self._adversarial(output.reconstruction, spectrogram, terms)
+        return {"loss": loss, **terms}
+
+    def _adversarial(
+        self, reconstruction: Tensor, target: Tensor, terms: dict[str, Tensor]
+    ) -> Tensor:
+        assert self.discriminator is not None
+        fake, real = self.codec.normalise(reconstruction), self.codec.normalise(target)
+        frozen = {name: value.detach() for name, value in self.discriminator.named_parameters()}
+        terms["generator"] = generator_hinge(functional_call(self.discriminator, frozen, (fake,)))
+        terms["discriminator"] = discriminator_hinge(
+            self.discriminator(real), self.discriminator(fake.detach())
+        )
+        return self.losses.adversarial * terms["generator"] + terms["discriminator"]
+
+
+class CodecRecipe:
+    """The codec's part of the training loop (see ``training.Recipe``)."""
+
+    def __init__(
+        self,
+        codec: SpectralCodec,
+        losses: CodecLosses,
+        data: SpectrogramData,
+        training: TrainingConfig,
+    ) -> None:
+        self.model = CodecTraining(codec, losses)
+        self.data = data
+        self.seed = training.seed
+        self.dataset = SpectrogramCrops(
+            open_prepared(data.prepared, "train"), data.crop_frames, training.seed
+        )
+        self.audio_s_per_item = data.crop_frames / FRAME_RATE
+        self.held_out = validation_crops(data, seconds=5.0)
+
+    def collate(self, items: list[Tensor]) -> SpectrogramBatch:
+        """Stack crops."""
+        return SpectrogramBatch(torch.stack(items))
+
+    def before_step(self, model: nn.Module, batch: SpectrogramBatch, step: int) -> None:
+        """Set the codebooks by k-means over many batches when quantisation begins."""
+        assert isinstance(model, CodecTraining)
+        quantizer = model.codec.quantizer
+        if step < model.losses.quantise_from or quantizer.is_initialised:
+            return
+        size = batch.spectrogram.shape[0]
+        first = derive_seed(self.seed, "initialise") % 2**40
+        with torch.no_grad():
+            latents = [
+                model.codec.latents(self._crops(first + index * size, size, batch)).flatten(0, 1)
+                for index in range(INITIALISATION_BATCHES)
+            ]
+        quantizer.initialise(torch.cat(latents))
+
+    def _crops(self, first: int, count: int, like: SpectrogramBatch) -> Tensor:
+        crops = [self.dataset[first + index] for index in range(count)]
+        return torch.stack(crops).to(like.spectrogram.device)
+
+    def loss(
+        self, model: nn.Module, batch: SpectrogramBatch, step: int
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Forward through the wrapped model."""
+        seed = derive_seed(self.seed, "books", step) % 2**31
+        terms = model(batch.spectrogram, step, seed)
+        return terms.pop("loss"), terms
+
+    def validate(self, model: nn.Module, step: int, folder: Path) -> dict[str, float]:
+        """Held-out error in nats, unquantised and by number of books; writes one decoded clip."""
+        assert isinstance(model, CodecTraining)
+        codec = model.codec
+        device = next(codec.parameters()).device
+        target = self.held_out.to(device)
+        figures = {"continuous": _error(codec.reconstruct(codec.latents(target).float()), target)}
+        if codec.quantizer.is_initialised:
+            codes = codec.encode_spectrogram(target)
+            for books in {1, 2, codec.num_codebooks}:
+                decoded = codec.decode_spectrogram(codes[:, :books])
+                figures[f"books_{books}"] = _error(decoded, target)
+            audio = codec.vocoder(decoded[:1])
+            write_audio(folder / "decoded.wav", audio[0].cpu(), codec.sample_rate)
+            audio = codec.vocoder(target[:1])
+            write_audio(folder / "original.wav", audio[0].cpu(), codec.sample_rate)
+        return figures
+
+    def export(self, model: nn.Module, folder: Path) -> None:
+        """Save the codec; the discriminator stays behind."""
+        assert isinstance(model, CodecTraining)
+        model.codec.save_pretrained(folder)
+
+
+def _error(decoded: Tensor, target: Tensor) -> float:
+    return float((decoded - target).abs().mean())
+
+
+def train_codec(
+    model: SpectralCodec,
+    losses: CodecLosses,
+    data: SpectrogramData,
+    training: TrainingConfig,
+    resume: bool = False,
+) -> Path:
+    """Train a codec from a prepared dataset and return the folder of the exported one."""
+    return train(CodecRecipe(model, losses, data, training), training, resume)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Read the configuration, then train."""
+    parts: dict[str, Any] = {
+        "model": SpectralCodec,
+        "losses": CodecLosses,
+        "data": SpectrogramData,
+        "training": TrainingConfig,
+    }
+    return run_script("train_codec.py", train_codec, parts, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
