@@ -1,0 +1,104 @@
+"""Clips through opus, mp3 and vorbis by way of ffmpeg: the reference curve of every rate plot."""
+
+import shutil
+import subprocess
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import soundfile
+import torch
+from torch import Tensor
+
+from pipelines.evaluation.reasons import MissingPackageError
+
+
+@dataclass(frozen=True)
+class ClassicalCodec:
+    """One setting of a classical codec.
+
+    Attributes:
+        name: what the report calls it, for example ``"opus 12k"``.
+        arguments: ffmpeg's encoder arguments.
+        suffix: the container's file suffix.
+    """
+
+    name: str
+    arguments: tuple[str, ...]
+    suffix: str
+
+
+def opus(bitrate_kbps: int) -> ClassicalCodec:
+    """Opus by libopus at a nominal bit rate."""
+    return ClassicalCodec(
+        f"opus {bitrate_kbps}k", ("-c:a", "libopus", "-b:a", f"{bitrate_kbps}k"), ".ogg"
+    )
+
+
+def mp3(bitrate_kbps: int) -> ClassicalCodec:
+    """MP3 by LAME at a constant bit rate."""
+    return ClassicalCodec(
+        f"mp3 {bitrate_kbps}k", ("-c:a", "libmp3lame", "-b:a", f"{bitrate_kbps}k"), ".mp3"
+    )
+
+
+def vorbis(quality: int) -> ClassicalCodec:
+    """Vorbis by libvorbis at a quality from -1 (about 45 kbps) to 10."""
+    return ClassicalCodec(f"vorbis q{quality}", ("-c:a", "libvorbis", "-q:a", f"{quality}"), ".ogg")
+
+
+CLASSICAL_CODECS = (opus(6), opus(12), opus(16), opus(32), opus(64), mp3(32), mp3(64), vorbis(-1))
+
+
+def transcode(
+    audio: Tensor, sample_rate: int, classical_codec: ClassicalCodec
+) -> tuple[Tensor, float]:
+    """Encode and decode a clip.
+
+    Args:
+        audio: (C, S) float32 in [-1, 1] at ``sample_rate`` Hz.
+        sample_rate: Hz, also of the result.
+        classical_codec: the setting.
+
+    Returns:
+        The decoded clip, (C, S) float32 aligned with ``audio``, and the bit rate of the audio
+        packets in kbps (the container's own bytes are not counted).
+
+    Raises:
+        MissingPackageError: ffmpeg or ffprobe is not installed.
+        RuntimeError: ffmpeg refused; the message is its last line.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        source, target = Path(folder) / "in.wav", Path(folder) / "out.wav"
+        coded = Path(folder) / f"coded{classical_codec.suffix}"
+        soundfile.write(source, audio.T.numpy(), sample_rate, subtype="FLOAT")
+        _run("ffmpeg", "-i", source, *classical_codec.arguments, coded)
+        _run("ffmpeg", "-i", coded, "-ar", str(sample_rate), "-c:a", "pcm_f32le", target)
+        samples, _ = soundfile.read(target, dtype="float32", always_2d=True)
+        payload = _payload_bytes(coded)
+    channels, length = audio.shape
+    decoded = np.zeros((length, channels), np.float32)  # an encoder may drop a few last samples
+    decoded[: min(length, len(samples))] = samples[:length]
+    return torch.from_numpy(decoded.T.copy()), payload * 8 / 1000 * sample_rate / length
+
+
+def _payload_bytes(path: Path) -> int:
+    output = _run(
+        "ffprobe", "-select_streams", "a", "-show_entries", "packet=size", "-of", "csv=p=0", path
+    )
+    return sum(int(line.strip().rstrip(",")) for line in output.split() if line.strip(", "))
+
+
+def _run(program: str, *arguments: str | Path) -> str:
+    if shutil.which(program) is None:
+        raise MissingPackageError(
+            f"the classical codecs need {program}: apt-get install --no-install-recommends ffmpeg"
+        )
+    options = ["-nostdin", "-y", "-threads", "1"] if program == "ffmpeg" else []
+    command = [program, "-v", "error", *options, *map(str, arguments)]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    if result.returncode != 0:
+        last = (result.stderr.strip().splitlines() or ["no message"])[-1]
+        raise RuntimeError(f"{program} failed: {last}")
+    return result.stdout
