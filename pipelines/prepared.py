@@ -27,7 +27,7 @@ SAMPLE_RATE = 44_100
 NUM_MELS = 128
 FRAME_RATE = 100
 FRAMES_PER_TOKEN = 4
-SPECTROGRAM_PARAMETERS = {
+SPECTROGRAM_PARAMETERS: dict[str, Any] = {
     "sample_rate": SAMPLE_RATE,
     "n_fft": 2048,
     "hop_length": 441,

@@ -1,0 +1,184 @@
+"""Recordings that are the same, or nearly, found by an acoustic fingerprint.
+
+The fingerprint is that of Haitsma and Kalker, "A Highly Robust Audio Fingerprinting System"
+(ISMIR 2002), taken from the log-mel spectrogram: ten words of 31 bits a second, each bit the
+sign of a difference along bands and time. It survives lossy coding, a change of level and a cut,
+and it does not find another performance, a change of tempo or of pitch.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+WORDS_PER_S = 10
+FRAMES_PER_WORD = 10
+SMOOTHING_WORDS = 4
+NUM_BANDS = 32
+LEVELS_ABOVE_FLOOR = 16
+"""A word from a frame quieter than this (about 1 nat above the floor) says nothing."""
+MAX_BIT_ERRORS = 0.3
+"""Fraction of bits that may differ in matching sound; unrelated sound differs in about half."""
+WINDOW_WORDS = 50
+"""Words over which bit errors are averaged: five seconds."""
+MIN_HITS = 3
+"""Equal words at one lag before a pair is looked at."""
+HITS_PER_TRACK = 4
+MAX_TRACKS_PER_WORD = 64
+MAX_LAGS = 8
+
+
+def band_levels(levels: np.ndarray) -> np.ndarray:
+    """(C, M, F) uint8 levels -> (F, 32) mean level of the channels in each band."""
+    C, M, F = levels.shape
+    bands = levels.reshape(C, NUM_BANDS, M // NUM_BANDS, F)
+    return bands.mean(axis=(0, 2), dtype=np.float32).T
+
+
+def fingerprint(bands: np.ndarray) -> np.ndarray:
+    """Sign bits of the changes from band to band and from word to word.
+
+    Args:
+        bands: (F, 32) band levels of a whole track at 100 frames a second.
+
+    Returns:
+        (N,) uint32 words, ten a second; 0 where the sound is too quiet to tell.
+    """
+    length = len(bands) // FRAMES_PER_WORD
+    if length < SMOOTHING_WORDS + 2:
+        return np.zeros(0, dtype=np.uint32)
+    words = bands[: length * FRAMES_PER_WORD].reshape(length, FRAMES_PER_WORD, NUM_BANDS).mean(1)
+    sums = np.cumsum(words, axis=0, dtype=np.float64)
+    smooth = (sums[SMOOTHING_WORDS:] - sums[:-SMOOTHING_WORDS]) / SMOOTHING_WORDS
+    slope = np.diff(smooth, axis=1)  # (N + 1, 31)
+    bits = np.diff(slope, axis=0) > 0  # (N, 31)
+    packed = bits @ (1 << np.arange(NUM_BANDS - 1, dtype=np.uint64))
+    packed[smooth[1:].mean(axis=1) < LEVELS_ABOVE_FLOOR] = 0
+    return packed.astype(np.uint32)
+
+
+@dataclass(frozen=True)
+class Match:
+    """Two tracks that share sound.
+
+    Args:
+        first: index of one track.
+        second: index of the other, larger than ``first``.
+        shared_s: seconds in which both run alike at the best lag.
+        shared_fraction: the same as a fraction of the shorter track.
+    """
+
+    first: int
+    second: int
+    shared_s: float
+    shared_fraction: float
+
+
+def find_matches(fingerprints: list[np.ndarray], min_shared_s: float = 5.0) -> list[Match]:
+    """Every pair of tracks that share at least ``min_shared_s`` seconds of sound.
+
+    Args:
+        fingerprints: of the tracks, from ``fingerprint``.
+        min_shared_s: shortest shared stretch that counts (s).
+
+    Returns:
+        Matches in ascending order of the pair.
+    """
+    matches = []
+    for (first, second), lags in sorted(candidate_lags(fingerprints).items()):
+        a, b = fingerprints[first], fingerprints[second]
+        shared = max([shared_words(a, b, lag + nudge) for lag in lags for nudge in (-1, 0, 1)])
+        if shared >= min_shared_s * WORDS_PER_S:
+            shorter = int(min(np.count_nonzero(a), np.count_nonzero(b)))
+            fraction = min(1.0, shared / max(1, shorter))
+            matches.append(Match(first, second, shared / WORDS_PER_S, fraction))
+    return matches
+
+
+def candidate_lags(fingerprints: list[np.ndarray]) -> dict[tuple[int, int], list[int]]:
+    """The likeliest lags (words) of each pair that has equal words, by an inverted index."""
+    places: dict[int, list[tuple[int, int]]] = defaultdict(list)
+    for track, words in enumerate(fingerprints):
+        for word, positions in first_places(words):
+            places[word] += [(track, position) for position in positions]
+    hits: dict[tuple[int, int], dict[int, int]] = defaultdict(lambda: defaultdict(int))
+    for found in places.values():
+        if not 1 < len({track for track, _ in found}) <= MAX_TRACKS_PER_WORD:
+            continue
+        for i, (first, at) in enumerate(found):
+            for second, to in found[i + 1 :]:
+                if first != second:
+                    hits[first, second][to - at] += 1
+    return {pair: best for pair, lags in hits.items() if (best := best_lags(lags))}
+
+
+def first_places(words: np.ndarray) -> Iterator[tuple[int, list[int]]]:
+    """Each word of a track with the first few positions where it stands."""
+    order = np.argsort(words, kind="stable")
+    values, starts = np.unique(words[order], return_index=True)
+    for value, start, stop in zip(values, starts, [*starts[1:], len(words)], strict=True):
+        if value:
+            yield int(value), order[start : min(stop, start + HITS_PER_TRACK)].tolist()
+
+
+def best_lags(lags: dict[int, int]) -> list[int]:
+    """Lags with enough hits, counting neighbours as one, best first."""
+    counts = {lag: count + lags.get(lag + 1, 0) for lag, count in lags.items()}
+    good = [lag for lag, count in counts.items() if count >= MIN_HITS]
+    return sorted(good, key=lambda lag: (-counts[lag], lag))[:MAX_LAGS]
+
+
+def shared_words(a: np.ndarray, b: np.ndarray, lag: int) -> int:
+    """Words of ``a`` that lie in a window in which ``b``, shifted by ``lag``, runs alike."""
+    start, stop = max(0, -lag), min(len(a), len(b) - lag)
+    if stop - start < WINDOW_WORDS:
+        return 0
+    left, right = a[start:stop], b[start + lag : stop + lag]
+    informative = (left != 0) & (right != 0)
+    errors = np.where(informative, np.bitwise_count(left ^ right), 0)
+    error_sum, count = windowed(errors), windowed(informative)
+    alike = (count >= WINDOW_WORDS // 2) & (error_sum <= MAX_BIT_ERRORS * (NUM_BANDS - 1) * count)
+    covered = np.zeros(stop - start + 1, dtype=np.int64)
+    windows = np.flatnonzero(alike)
+    np.add.at(covered, windows, 1)
+    np.add.at(covered, windows + WINDOW_WORDS, -1)
+    return int(((np.cumsum(covered)[:-1] > 0) & informative).sum())
+
+
+def windowed(values: np.ndarray) -> np.ndarray:
+    """Sums over every ``WINDOW_WORDS`` neighbours."""
+    sums = np.concatenate([[0], np.cumsum(values, dtype=np.int64)])
+    return sums[WINDOW_WORDS:] - sums[:-WINDOW_WORDS]
+
+
+def choose_duplicates(
+    matches: list[Match], durations_s: list[float], min_fraction: float = 0.5
+) -> dict[int, int]:
+    """Which tracks to drop, and for which other each.
+
+    The longest track of a group stays (a loop goes, the piece it is cut from stays); of equally
+    long ones the first.
+
+    Args:
+        matches: from ``find_matches``.
+        durations_s: of every track (s).
+        min_fraction: of the shorter track that must be shared.
+
+    Returns:
+        Dropped index -> kept index.
+    """
+    partners: dict[int, set[int]] = defaultdict(set)
+    for match in matches:
+        if match.shared_fraction >= min_fraction:
+            partners[match.first].add(match.second)
+            partners[match.second].add(match.first)
+    dropped: dict[int, int] = {}
+    kept: set[int] = set()
+    for track in sorted(partners, key=lambda index: (-round(durations_s[index], 1), index)):
+        others = sorted(partners[track] & kept)
+        if others:
+            dropped[track] = others[0]
+        else:
+            kept.add(track)
+    return dropped

@@ -1,0 +1,518 @@
+"""Audio files to a prepared dataset: cut, described, without silence and without duplicates.
+
+The work goes in two stages. Every track is cut by itself, in any order and by any number of
+processes, into a staged file that stays when the run is killed. Then duplicates are found, splits
+are drawn and the staged clips are joined into shards in the order of the tracks. So a run that was
+stopped anywhere and started again gives the same bytes as one that was not.
+"""
+
+import argparse
+import hashlib
+import json
+import math
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pipelines.cutting import TrackRecord
+    from pipelines.duplicates import Match
+    from pipelines.prepared import Clip, PreparedWriter
+    from pipelines.tracks import Track
+
+WORK_NAME = ".work"
+FINGERPRINTS_NAME = "fingerprints.npz"
+NOT_PART_OF_THE_RESULT = ("output", "workers", "quiet")
+
+
+@dataclass(frozen=True)
+class PrepareConfig:
+    """What ``prepare`` reads, how it cuts and where it writes.
+
+    Args:
+        input: folder, archive (.zip, .pk3), ``metadata.jsonl`` or text file of paths.
+        output: folder of the prepared dataset.
+        clip_s: length of a clip (s), a multiple of 0.04.
+        min_clip_s: shortest last piece of a track that is kept (s).
+        min_track_s: shorter tracks are skipped (s).
+        silence_db: clips below this RMS are dropped (dB of full scale).
+        audio: "keep" stores FLAC beside each spectrogram, "none" does not.
+        source: what the tracks' source is called; by default the first folder below the input.
+        license: of tracks whose metadata name none.
+        attribution: of tracks whose metadata name none.
+        validation_fraction: of the tracks, drawn by a hash of their names.
+        validation_source: sources that go to validation whole; then nothing is drawn.
+        duplicate_fraction: a track that shares this much of the shorter one's sound with a longer
+            track is dropped.
+        shard_clips: clips per Arrow shard.
+        workers: processes; the result does not depend on it.
+        quiet: no progress bar.
+    """
+
+    input: str
+    output: str
+    clip_s: float = 20.0
+    min_clip_s: float = 5.0
+    min_track_s: float = 5.0
+    silence_db: float = -60.0
+    audio: str = "keep"
+    source: str = ""
+    license: str = ""
+    attribution: str = ""
+    validation_fraction: float = 0.05
+    validation_source: tuple[str, ...] = ()
+    duplicate_fraction: float = 0.5
+    shard_clips: int = 256
+    workers: int = 1
+    quiet: bool = False
+
+    def __post_init__(self) -> None:
+        check_config(self)
+
+
+def check_config(config: PrepareConfig) -> None:
+    """Raise ``ValueError`` for a setting out of its range."""
+    if not 0.04 <= config.clip_s <= 600 or abs(config.clip_s * 25 % 1) > 1e-6:
+        raise ValueError(
+            f"clip_s must be a multiple of 0.04 s (a token frame) up to 600, got {config.clip_s}"
+        )
+    if not 0 <= config.min_clip_s <= config.clip_s:
+        raise ValueError(
+            f"min_clip_s must lie in [0, clip_s], "
+            f"got {config.min_clip_s} with clip_s={config.clip_s}"
+        )
+    if not 0 <= config.min_track_s < math.inf:
+        raise ValueError(f"min_track_s must be 0 or more, got {config.min_track_s}")
+    if config.audio not in ("keep", "none"):
+        raise ValueError(f"audio must be keep or none, got {config.audio!r}")
+    for name in ("validation_fraction", "duplicate_fraction"):
+        if not 0 <= getattr(config, name) <= 1:
+            raise ValueError(f"{name} must lie in [0, 1], got {getattr(config, name)}")
+    for name in ("shard_clips", "workers"):
+        if getattr(config, name) < 1:
+            raise ValueError(f"{name} must be at least 1, got {getattr(config, name)}")
+
+
+@dataclass(frozen=True)
+class PrepareReport:
+    """What ``prepare`` did.
+
+    Attributes:
+        folder: the prepared dataset.
+        info: the content of its ``dataset.json``.
+        report: the content of its ``report.json``.
+        seconds: time this call took; 0 when there was nothing left to do.
+    """
+
+    folder: Path
+    info: dict[str, Any]
+    report: dict[str, Any]
+    seconds: float
+
+    @property
+    def hours(self) -> float:
+        """Audio in all splits (hours)."""
+        return sum(split["hours"] for split in self.info["splits"].values())
+
+
+@dataclass
+class Selection:
+    """Which tracks stay.
+
+    Attributes:
+        kept: indices into the records, in order.
+        duplicates: dropped index -> kept index.
+        matches: pairs of tracks that share sound.
+    """
+
+    kept: list[int]
+    duplicates: dict[int, int]
+    matches: "list[Match]" = field(default_factory=list)
+
+
+def prepare(config: PrepareConfig) -> PrepareReport:
+    """Turn a folder, an archive or a list of audio files into a prepared dataset.
+
+    Args:
+        config: see ``PrepareConfig``.
+
+    Returns:
+        The report; the dataset opens with ``pipelines.prepared.open_prepared``.
+
+    Raises:
+        ValueError: there is nothing usable in the input, or the output folder holds a dataset made
+            from other files or with other settings.
+    """
+    from pipelines.tracks import find_tracks
+
+    return prepare_tracks(find_tracks(config.input), config)
+
+
+def prepare_tracks(tracks: "list[Track]", config: PrepareConfig) -> PrepareReport:
+    """As ``prepare``, from tracks that are already listed; ``config.input`` only names them."""
+    from pipelines.prepare_report import write_report
+    from pipelines.prepared import finish_dataset
+
+    started = time.monotonic()
+    folder = Path(config.output)
+    settings = result_settings(tracks, config)
+    finished = read_finished(folder, settings)
+    if finished is not None:
+        return finished
+    work = open_work(folder, settings)
+    records = cut_tracks(tracks, config, work)
+    selection = select(records, config)
+    if not selection.kept:
+        write_report(folder, records, selection, {"splits": {}, "sources": []})
+        shutil.rmtree(work)
+        raise ValueError(
+            f"no usable audio file in {config.input}: {len(records)} files skipped "
+            f"(see {folder / 'report.md'})"
+        )
+    draw_splits([records[index] for index in selection.kept], config)
+    join_clips(folder, records, selection, config, work)
+    write_fingerprints(folder, [records[index] for index in selection.kept])
+    info = finish_dataset(folder, settings)
+    report = write_report(folder, records, selection, info)
+    shutil.rmtree(work)
+    return PrepareReport(folder, info, report, time.monotonic() - started)
+
+
+def result_settings(tracks: "list[Track]", config: PrepareConfig) -> dict[str, Any]:
+    """Everything that the result depends on, the files' sizes and times included."""
+    settings = {
+        key: value for key, value in asdict(config).items() if key not in NOT_PART_OF_THE_RESULT
+    }
+    settings["validation_source"] = list(config.validation_source)
+    described = [
+        [*track.stamp(), track.source, track.split, track.metadata, track.labels]
+        for track in tracks
+    ]
+    text = json.dumps(described, sort_keys=True, default=str)
+    settings["tracks"] = len(tracks)
+    settings["tracks_digest"] = hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+    return settings
+
+
+def read_finished(folder: Path, settings: dict[str, Any]) -> PrepareReport | None:
+    """The report of a dataset that these settings have already made, or None."""
+    from pipelines.prepared import INFO_NAME, read_info
+
+    if not (folder / INFO_NAME).is_file():
+        return None
+    info = read_info(folder)
+    refuse_other_settings(folder, info["settings"], settings, "a prepared dataset")
+    if not (folder / "report.json").is_file() or (folder / WORK_NAME).is_dir():
+        return None
+    return PrepareReport(folder, info, json.loads((folder / "report.json").read_text()), 0.0)
+
+
+def open_work(folder: Path, settings: dict[str, Any]) -> Path:
+    """Make or find the folder of staged tracks."""
+    from pipelines.prepared import SPLITS, list_shards, write_json
+
+    work = folder / WORK_NAME
+    remembered = work / "settings.json"
+    if remembered.is_file():
+        found = json.loads(remembered.read_text())
+        refuse_other_settings(folder, found, settings, "an unfinished preparation")
+    else:
+        if any(list_shards(folder / split) for split in SPLITS):
+            raise ValueError(
+                f"{folder} already holds shards of another origin: "
+                "choose another --output or delete it"
+            )
+        work.mkdir(parents=True, exist_ok=True)
+        write_json(remembered, settings)
+    return work
+
+
+def refuse_other_settings(
+    folder: Path, found: dict[str, Any], wanted: dict[str, Any], what: str
+) -> None:
+    """Raise unless the settings are equal, naming the first that is not."""
+    for key in wanted:
+        if found.get(key) != wanted[key]:
+            changed = (
+                "other or changed audio files"
+                if key in ("tracks", "tracks_digest")
+                else f"{key}={found.get(key)!r} (now {wanted[key]!r})"
+            )
+            raise ValueError(
+                f"{folder} holds {what} made with {changed}: choose another --output or delete it"
+            )
+
+
+def cut_tracks(tracks: "list[Track]", config: PrepareConfig, work: Path) -> "list[TrackRecord]":
+    """Cut every track that is not staged yet; records come back in the order of the tracks."""
+    from tqdm import tqdm
+
+    from pipelines.cutting import CutSettings
+
+    names = ("clip_s", "min_clip_s", "min_track_s", "silence_db", "audio")
+    values = {name: getattr(config, name) for name in (*names, "source", "license", "attribution")}
+    jobs = [
+        (track, CutSettings(**values), work / f"{index:06d}") for index, track in enumerate(tracks)
+    ]
+    run = cut_here if config.workers == 1 else cut_in_processes
+    records: list[TrackRecord] = []
+    with tqdm(total=len(jobs), unit="track", disable=config.quiet or None) as bar:
+        for record in run(jobs, config.workers):
+            records.append(record)
+            bar.update()
+            bar.set_postfix_str(record.name[-40:])
+    return records
+
+
+def cut_here(jobs: list[Any], workers: int) -> "Iterator[TrackRecord]":
+    """Cut in this process, on one thread like every worker, so that the result is the same."""
+    import torch
+
+    assert workers == 1
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield from map(cut_one, jobs)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def cut_in_processes(jobs: list[Any], workers: int) -> "Iterator[TrackRecord]":
+    """Cut in worker processes."""
+    import multiprocessing
+    from concurrent.futures import ProcessPoolExecutor
+
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(workers, mp_context=context, initializer=use_one_thread) as pool:
+        try:
+            yield from pool.map(cut_one, jobs)
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def use_one_thread() -> None:
+    """Workers share the cores among themselves, not each with its own threads."""
+    import torch
+
+    torch.set_num_threads(1)
+
+
+def cut_one(job: Any) -> "TrackRecord":
+    """One call of ``cut_track``, importable by a worker."""
+    from pipelines.cutting import cut_track
+
+    return cut_track(*job)
+
+
+def select(records: "list[TrackRecord]", config: PrepareConfig) -> Selection:
+    """Leave out what gave no clip, then equal files, then equal recordings."""
+    from pipelines.duplicates import choose_duplicates, find_matches
+
+    usable = [index for index, record in enumerate(records) if not record.reason]
+    first: dict[str, int] = {}
+    duplicates: dict[int, int] = {}
+    for index in usable:
+        original = first.setdefault(records[index].content, index)
+        if original != index:
+            duplicates[index] = original
+    distinct = [index for index in usable if index not in duplicates]
+    matches = find_matches([records[index].fingerprint for index in distinct])
+    durations_s = [records[index].duration_s for index in distinct]
+    near = choose_duplicates(matches, durations_s, config.duplicate_fraction)
+    duplicates |= {distinct[index]: distinct[kept] for index, kept in near.items()}
+    matches = [replace(m, first=distinct[m.first], second=distinct[m.second]) for m in matches]
+    return Selection([i for i in distinct if i not in duplicates], duplicates, matches)
+
+
+def draw_splits(records: "list[TrackRecord]", config: PrepareConfig) -> None:
+    """Give every kept record its split: as its metadata says, by source, or by hash of its name."""
+    unknown = set(config.validation_source) - {record.source for record in records}
+    if unknown:
+        raise ValueError(
+            f"validation_source must name sources of the input, got {sorted(unknown)[0]!r}; "
+            f"there are {sorted({record.source for record in records})}"
+        )
+    free = [record for record in records if not record.split]
+    if config.validation_source:
+        chosen = {record.name for record in free if record.source in config.validation_source}
+    else:
+        count = math.ceil(config.validation_fraction * len(free)) if len(free) > 1 else 0
+        chosen = set(sorted((record.name for record in free), key=name_hash)[:count])
+    for record in free:
+        record.split = "validation" if record.name in chosen else "train"
+
+
+def name_hash(name: str) -> str:
+    """A number for a track that no other track influences."""
+    return hashlib.blake2b(name.encode(), digest_size=8).hexdigest()
+
+
+def join_clips(
+    folder: Path,
+    records: "list[TrackRecord]",
+    selection: Selection,
+    config: PrepareConfig,
+    work: Path,
+) -> None:
+    """Write the staged clips of each split in order, and remove what is safely in a shard."""
+    from pipelines.prepared import SPLITS, PreparedWriter, check_split
+
+    for index in selection.kept:
+        check_split(records[index].split)
+    for split in SPLITS:
+        chosen = [index for index in selection.kept if records[index].split == split]
+        if not chosen:
+            continue
+        with PreparedWriter(folder, split, config.shard_clips) as writer:
+            join_split(writer, [(work / f"{i:06d}.arrow", records[i].num_clips) for i in chosen])
+
+
+def join_split(writer: "PreparedWriter", staged: list[tuple[Path, int]]) -> None:
+    """Append the clips that the writer's whole shards do not hold yet."""
+    done, end = writer.complete_rows, 0
+    ends: list[tuple[Path, int]] = []
+    for path, num_clips in staged:
+        start, end = end, end + num_clips
+        if end <= done:
+            continue
+        for number, clip in enumerate(read_staged(path), start=start):
+            if number >= done:
+                writer.add(clip)
+        ends.append((path, end))
+        while ends and ends[0][1] <= writer.complete_rows:
+            ends.pop(0)[0].unlink()
+
+
+def read_staged(path: Path) -> "Iterator[Clip]":
+    """The clips of one staged track."""
+    from pipelines.prepared import iterate_clips
+
+    return iterate_clips([path])
+
+
+def write_fingerprints(folder: Path, records: "list[TrackRecord]") -> None:
+    """Keep the fingerprints, by which two datasets can be compared."""
+    import numpy as np
+
+    from pipelines.prepared import sync_and_rename
+
+    lengths = [len(record.fingerprint) for record in records]
+    partial = folder / f"{FINGERPRINTS_NAME}.partial"
+    with partial.open("wb") as file:
+        np.savez_compressed(
+            file,
+            tracks=np.array([record.name for record in records]),
+            splits=np.array([record.split for record in records]),
+            lengths=np.array(lengths),
+            words=np.concatenate([record.fingerprint for record in records]),
+        )
+    sync_and_rename(partial, folder / FINGERPRINTS_NAME)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command line of ``partita prepare``."""
+    parser.add_argument(
+        "input", help="folder, .zip or .pk3 archive, metadata.jsonl, or text file listing paths"
+    )
+    add_output_arguments(parser)
+    parser.add_argument("--source", default="", help="name of the collection")
+    parser.add_argument("--license", default="", help="of files whose metadata name none")
+    parser.add_argument("--attribution", default="", help="of files whose metadata name none")
+    parser.add_argument(
+        "--validation-fraction", type=float, default=0.05, help="of the tracks (default: 0.05)"
+    )
+    parser.add_argument(
+        "--validation-source",
+        action="append",
+        default=[],
+        metavar="SOURCE",
+        help="a source that goes to validation whole; may be repeated",
+    )
+
+
+def add_output_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments that every way to prepare recordings shares."""
+    parser.add_argument("--output", "--out", required=True, help="folder of the prepared dataset")
+    parser.add_argument(
+        "--clip", dest="clip_s", type=float, default=20.0, help="clip length in s (default: 20)"
+    )
+    parser.add_argument(
+        "--min-track",
+        dest="min_track_s",
+        type=float,
+        default=5.0,
+        help="skip shorter tracks, in s (default: 5)",
+    )
+    parser.add_argument(
+        "--silence",
+        dest="silence_db",
+        type=float,
+        default=-60.0,
+        help="drop clips below this RMS, in dB of full scale (default: -60)",
+    )
+    parser.add_argument(
+        "--audio", choices=("keep", "none"), default="keep", help="store FLAC too (default: keep)"
+    )
+    parser.add_argument("--workers", type=int, default=1, help="processes (default: 1)")
+    parser.add_argument("--quiet", action="store_true", help="no progress bar")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run ``partita prepare`` and print what came of it."""
+    names = PrepareConfig.__dataclass_fields__
+    values = {name: value for name, value in vars(args).items() if name in names}
+    values["validation_source"] = tuple(args.validation_source)
+    print_result(prepare(PrepareConfig(**values)))
+    return 0
+
+
+def print_result(result: PrepareReport) -> None:
+    """A few lines: hours per split, what was left out, how fast it went."""
+    splits = result.info["splits"]
+    parts = [
+        f"{split} {row['hours']:.2f} h in {row['clips']} clips" for split, row in splits.items()
+    ]
+    print(f"{result.folder}: {', '.join(parts)}")
+    for row in result.info["sources"]:
+        print(f"  {row['hours']:7.2f} h  {row['split']:10}  {row['source']}  ({row['license']})")
+    skipped, duplicates = len(result.report["skipped"]), len(result.report["duplicates"])
+    print(f"  {skipped} files skipped, {duplicates} duplicates dropped: see report.md")
+    for warning in result.report["warnings"]:
+        print(f"  warning: {warning}")
+    if result.seconds:
+        speed = result.hours / (result.seconds / 60)
+        print(f"  {result.seconds:.0f} s, {speed:.2f} hours of audio a minute")
+    else:
+        print("  it was finished already; nothing was done")
+
+
+def main(argv: list[str] | None = None) -> int:
+    """``python pipelines/prepare.py``: the same as ``partita prepare``."""
+    arguments = sys.argv[1:] if argv is None else argv
+    if arguments[:1] == ["music"]:
+        from pipelines import prepare_music
+
+        return prepare_music.main(arguments[1:])
+    parser = argparse.ArgumentParser(prog="partita prepare", description=__doc__.splitlines()[0])
+    add_arguments(parser)
+    return run_reporting(run, parser.parse_args(arguments))
+
+
+def run_reporting(command: Callable[[argparse.Namespace], int], args: argparse.Namespace) -> int:
+    """Run a command; a user's error is one line on standard error and exit code 2."""
+    try:
+        return command(args)
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted: run the same command again to go on", file=sys.stderr)
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())
