@@ -85,6 +85,7 @@ def choose_code(logits: Tensor, uniform: Tensor, sampling: Sampling) -> Tensor:
         logits = keep_top_k(logits, sampling.top_k)
     if sampling.top_p is not None:
         logits = keep_top_p(logits, sampling.top_p)
+    uniform = uniform.clamp(min=torch.finfo(uniform.dtype).tiny)  # a zero would drop its code
     return (logits - uniform.log().neg().log()).argmax(dim=-1)
 
 

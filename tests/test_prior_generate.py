@@ -1,0 +1,206 @@
+import pytest
+import torch
+from tiny_prior import BACKBONES, TEXT_WIDTH, some_codes, some_text, tiny_prior
+
+from prior import Sampling, TextCondition
+from prior.generate import generate
+from prior.sampling import choose_code, draw_uniform, guide, uniform_of_book
+
+both_backbones = pytest.mark.parametrize("backbone", BACKBONES)
+GUIDED = Sampling(top_k=8, guidance=2.0)
+PLAIN = Sampling(guidance=1.0)
+
+
+def written(prior, text, seeds, num_frames=10, sampling=GUIDED, negative=None, **rest):
+    """(B, K, T) codes of a whole generation."""
+    frames = generate(prior, text, negative, num_frames, sampling, seeds, **rest)
+    return torch.stack([frame.codes for frame in frames], dim=-1).clone()
+
+
+def rows(text, *indices):
+    return TextCondition(text.states[list(indices)], text.mask[list(indices)])
+
+
+def written_slowly(prior, text, away, seeds, num_frames, sampling):
+    """The same codes from the full forward alone: no cache, two separate batches."""
+    codes = torch.zeros(len(seeds), prior.num_codebooks, 0, dtype=torch.long)
+    for t in range(num_frames):
+        uniform = draw_uniform(seeds, t, prior.num_codebooks, prior.codebook_size)
+        codes = torch.nn.functional.pad(codes, (0, 1))
+        for book in range(prior.num_codebooks):
+            logits = []
+            for condition in (text, away):
+                output = prior(codes, condition.states, condition.mask)
+                first, depth = output.first_logits[:, t, :-1], output.depth_logits[..., t, :]
+                logits.append(first if book == 0 else depth[:, book - 1])
+            noise = uniform_of_book(uniform, book, prior.codebook_size)[:, : prior.codebook_size]
+            codes[:, book, t] = choose_code(guide(*logits, sampling.guidance), noise, sampling)
+    return codes
+
+
+@both_backbones
+@pytest.mark.parametrize("sliding_window", [None, 4])
+@torch.no_grad()
+def test_equals_a_slow_loop_over_the_full_forward(backbone, sliding_window):
+    prior = tiny_prior(backbone, sliding_window=sliding_window)
+    text, nothing = some_text(2), TextCondition.empty(2, TEXT_WIDTH)
+    slow = written_slowly(prior, text, nothing, [5, 6], 10, GUIDED)
+    assert torch.equal(written(prior, text, [5, 6]), slow)
+
+
+@both_backbones
+@torch.no_grad()
+def test_a_negative_prompt_takes_the_place_of_the_unconditional_prior(backbone):
+    prior = tiny_prior(backbone)
+    text, away = some_text(2), some_text(2, num_tokens=9, seed=4)
+    slow = written_slowly(prior, text, away, [5, 6], 10, GUIDED)
+    assert torch.equal(written(prior, text, [5, 6], negative=away), slow)
+    assert not torch.equal(written(prior, text, [5, 6]), slow)
+
+
+@both_backbones
+def test_a_row_alone_equals_the_row_in_a_batch(backbone):
+    prior = tiny_prior(backbone)
+    text, prompt = some_text(3), some_codes(prior, 3, 4)
+    together = written(prior, text, [5, 6, 5], prompt_codes=prompt)
+    for row, seed in enumerate([5, 6, 5]):
+        one = prompt[row : row + 1]
+        alone = written(prior, rows(text, row), [seed], prompt_codes=one)
+        assert torch.equal(alone[0], together[row])
+
+
+@both_backbones
+@pytest.mark.parametrize("sliding_window", [None, 3])
+def test_two_parts_equal_the_whole(backbone, sliding_window):
+    prior = tiny_prior(backbone, sliding_window=sliding_window)
+    text = some_text(2)
+    whole = written(prior, text, [1, 2], num_frames=12)
+    begun = written(prior, text, [1, 2], num_frames=7)
+    rest = written(prior, text, [1, 2], num_frames=5, prompt_codes=begun)
+    assert torch.equal(torch.cat((begun, rest), dim=-1), whole)
+
+
+def test_codes_follow_from_the_seed():
+    prior, text = tiny_prior("transformer"), some_text(1)
+    assert torch.equal(written(prior, text, [1]), written(prior, text, [1]))
+    assert not torch.equal(written(prior, text, [1]), written(prior, text, [2]))
+
+
+def test_global_random_state_is_neither_read_nor_changed():
+    prior, text = tiny_prior("transformer"), some_text(1)
+    torch.manual_seed(1)
+    first, state = written(prior, text, [1]), torch.get_rng_state()
+    torch.manual_seed(2)
+    assert torch.equal(written(prior, text, [1]), first)
+    torch.manual_seed(1)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+@both_backbones
+def test_guidance_of_one_never_reads_the_negative_text(backbone):
+    prior, text = tiny_prior(backbone), some_text(1)
+    poison = TextCondition(torch.full((1, 2, TEXT_WIDTH), torch.nan), torch.ones(1, 2).bool())
+    plain = written(prior, text, [1], sampling=PLAIN)
+    assert torch.equal(written(prior, text, [1], sampling=PLAIN, negative=poison), plain)
+
+
+def test_greedy_ignores_the_seed():
+    prior, text = tiny_prior("transformer"), some_text(2)
+    greedy = Sampling(temperature=0.0, guidance=1.0)
+    codes = written(prior, rows(text, 0, 0), [1, 2], sampling=greedy)
+    assert torch.equal(codes[0], codes[1])
+
+
+def make_ending_likely(prior, amount):
+    """Add ``amount`` to the logit of the end, whatever the hidden state."""
+    plain = prior.first_head.forward
+    bonus = torch.zeros(prior.codebook_size + 1)
+    bonus[-1] = amount
+    prior.first_head.forward = lambda hidden: plain(hidden) + bonus
+
+
+def test_the_duration_is_exact_unless_asked_otherwise():
+    prior, text = tiny_prior("transformer"), some_text(2)
+    make_ending_likely(prior, 100.0)
+    frames = list(generate(prior, text, None, 6, PLAIN, [1, 2]))
+    assert len(frames) == 6
+    assert not any(frame.ended.any() for frame in frames)
+
+
+@both_backbones
+def test_a_piece_may_end_from_min_frames_on_and_stops_the_loop(backbone):
+    prior, text = tiny_prior(backbone), some_text(2)
+    make_ending_likely(prior, 100.0)
+    assert len(list(generate(prior, text, None, 6, PLAIN, [1, 2], min_frames=3))) == 3
+    assert list(generate(prior, text, None, 6, PLAIN, [1, 2], min_frames=0)) == []
+
+
+@both_backbones
+def test_an_ended_row_is_padded_and_never_restarts(backbone):
+    prior, text = tiny_prior(backbone), some_text(6)
+    make_ending_likely(prior, 2.0)
+    seeds = [1, 2, 3, 4, 5, 6]
+    frames = list(generate(prior, text, None, 40, PLAIN, seeds, min_frames=2))
+    ended = torch.stack([frame.ended for frame in frames], dim=1)
+    codes = torch.stack([frame.codes for frame in frames], dim=-1)
+    lengths = (~ended).sum(1)
+    assert lengths.unique().numel() > 1
+    assert lengths.max() == len(frames) < 40
+    assert torch.equal(ended, torch.arange(len(frames)) >= lengths[:, None])
+    assert codes.masked_select(ended[:, None]).eq(0).all()
+    for row, seed in enumerate(seeds):
+        alone = list(generate(prior, rows(text, row), None, 40, PLAIN, [seed], min_frames=2))
+        assert len(alone) == lengths[row]
+
+
+def test_closing_the_iterator_stops_the_work():
+    prior, text = tiny_prior("transformer"), some_text(1)
+    calls = []
+    decode = prior.decode_one_frame
+    prior.decode_one_frame = lambda *arguments: calls.append(1) or decode(*arguments)
+    frames = generate(prior, text, None, 1000, PLAIN, [1])
+    next(frames), next(frames), next(frames)
+    frames.close()
+    assert len(calls) == 2
+    assert list(frames) == []
+    assert not torch.is_inference_mode_enabled()
+
+
+@both_backbones
+def test_one_frame_of_one_codebook(backbone):
+    prior = tiny_prior(backbone, num_codebooks=1)
+    assert written(prior, some_text(2), [1, 2], num_frames=1).shape == (2, 1, 1)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"num_frames": 0}, "num_frames must be at least 1, got 0"),
+        ({"min_frames": 11}, "min_frames must lie in 0 to num_frames, got min_frames=11"),
+        ({"seeds": [1]}, "text must have one row per seed, got 2 and 1 seeds"),
+        ({"negative": some_text(3)}, "negative must have one row per seed, got 3 and 2 seeds"),
+        (
+            {"text": TextCondition.empty(2, 5)},
+            f"text states must be {TEXT_WIDTH} wide, got 5",
+        ),
+        (
+            {"prompt_codes": torch.zeros(2, 2, 4, dtype=torch.long)},
+            r"prompt_codes must be \(2, 3, 'P'\), got \(2, 2, 4\)",
+        ),
+        (
+            {"prompt_codes": torch.full((2, 3, 4), 11)},
+            r"prompt_codes must lie in \[0, 11\), got 11 to 11",
+        ),
+    ],
+)
+def test_bad_arguments_raise_at_the_call(arguments, message):
+    defaults = {"text": some_text(2), "negative": None, "num_frames": 10, "seeds": [1, 2]}
+    with pytest.raises(ValueError, match=message):
+        generate(tiny_prior("transformer"), sampling=GUIDED, **(defaults | arguments))
+
+
+def test_a_text_condition_checks_its_shapes():
+    with pytest.raises(ValueError, match=r"states \(B, L, Dt\) and a mask \(B, L\)"):
+        TextCondition(torch.zeros(2, 3, 4), torch.ones(2, 4).bool())
+    with pytest.raises(ValueError, match=r"mask must be bool, got torch.float32"):
+        TextCondition(torch.zeros(2, 3, 4), torch.ones(2, 3))
