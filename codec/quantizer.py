@@ -86,10 +86,23 @@ class ResidualQuantizer(nn.Module):
             codes.append(index)
         return torch.stack(codes, dim=1)
 
-    def decode(self, codes: Tensor) -> Tensor:
-        """(B, k, T) codes of the first k <= K books -> (B, T, D) sums of their entries."""
-        books = self.codebooks()
-        return torch.stack([books[k][codes[:, k]] for k in range(codes.shape[1])]).sum(0)
+    def decode(self, codes: Tensor, num_books: Tensor | None = None) -> Tensor:
+        """Sum the entries that codes name.
+
+        Args:
+            codes: (B, k, T) int64 codes of the first k <= K books.
+            num_books: (B,) int64, how many of them to use in each row; all if None.
+
+        Returns:
+            (B, T, D) vectors.
+        """
+        entries = torch.stack(
+            [book[codes[:, index]] for index, book in enumerate(self.codebooks()[: codes.shape[1]])]
+        )  # (k, B, T, D)
+        if num_books is not None:
+            used = torch.arange(codes.shape[1], device=codes.device)[:, None] < num_books
+            entries = entries * used[..., None, None]
+        return entries.sum(0)
 
     def codebooks(self) -> list[Tensor]:
         """The K books, (V, D) each."""

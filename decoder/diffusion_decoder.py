@@ -1,0 +1,212 @@
+"""DiffusionDecoder: a Diffusion Transformer over spectrogram patches."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from diffusers.configuration_utils import register_to_config
+from einops import rearrange, repeat
+from torch import Tensor, nn
+
+from codec.component import Component
+
+
+class DiffusionDecoder(Component):
+    """Predicts the fine spectrogram from a noisy one, the coarse one and the tokens' vectors.
+
+    A DiT (Peebles and Xie 2023) with one modulation shared by all blocks plus a table per block
+    (PixArt, Chen et al. 2023). A patch holds all channels of ``patch_frames`` frames and
+    ``patch_bands`` bands; attention runs over all patches of a window, its rotary positions count
+    token frames. The prediction is a correction to the coarse spectrogram and starts at zero.
+
+    Args:
+        channels: audio channels, C.
+        num_mels: mel bands, M.
+        patch_frames: spectrogram frames per patch, those of one token frame.
+        patch_bands: bands per patch; must divide num_mels.
+        latent_dim: numbers in the codec's quantised vector per token frame.
+        num_codebooks: the codec's K; any number of books from 1 to K may be decoded.
+        width: of the Transformer, D.
+        num_layers: blocks.
+        num_heads: attention heads, H; must divide width.
+        noise_scale: standard deviation of the noise around the coarse spectrogram at t = 0, in
+            units of the normalised spectrogram.
+        window_frames: token frames per window when decoding.
+        overlap_frames: token frames shared by neighbouring windows.
+        default_steps: solver steps unless the caller says otherwise.
+    """
+
+    @register_to_config
+    def __init__(
+        self,
+        channels: int = 2,
+        num_mels: int = 128,
+        patch_frames: int = 4,
+        patch_bands: int = 128,
+        latent_dim: int = 64,
+        num_codebooks: int = 8,
+        width: int = 384,
+        num_layers: int = 5,
+        num_heads: int = 6,
+        noise_scale: float = 0.5,
+        window_frames: int = 128,
+        overlap_frames: int = 24,
+        default_steps: int = 4,
+    ) -> None:
+        super().__init__()
+        if width % (2 * num_heads):
+            raise ValueError(
+                f"2 * num_heads must divide width, got width={width} and num_heads={num_heads}"
+            )
+        if num_mels % patch_bands:
+            raise ValueError(
+                f"patch_bands must divide num_mels, got {patch_bands} and num_mels={num_mels}"
+            )
+        if not 0 < 2 * overlap_frames <= window_frames:
+            raise ValueError(
+                "overlap_frames must lie in [1, window_frames / 2], "
+                f"got {overlap_frames} and window_frames={window_frames}"
+            )
+        if noise_scale <= 0:
+            raise ValueError(f"noise_scale must be positive, got {noise_scale}")
+        if not 1 <= default_steps <= 16:
+            raise ValueError(f"default_steps must lie in [1, 16], got {default_steps}")
+        self.rows = num_mels // patch_bands
+        patch_size = channels * patch_frames * patch_bands
+        self.patch_in = nn.Linear(2 * patch_size, width)
+        self.latent_in = nn.Linear(latent_dim, width)
+        self.row_embedding = nn.Parameter(torch.randn(self.rows, width) * 0.02)
+        self.books_embedding = nn.Embedding(num_codebooks + 1, width)
+        self.time_in = nn.Sequential(nn.Linear(256, width), nn.SiLU(), nn.Linear(width, width))
+        self.modulation = nn.Linear(width, 6 * width)
+        self.blocks = nn.ModuleList(Block(width, num_heads) for _ in range(num_layers))
+        self.last_modulation = nn.Linear(width, 2 * width)
+        self.patch_out = nn.Linear(width, patch_size)
+        for layer in (self.modulation, self.last_modulation, self.patch_out):
+            nn.init.zeros_(layer.weight)
+            nn.init.zeros_(layer.bias)
+
+    def forward(
+        self, noisy: Tensor, t: Tensor, coarse: Tensor, latents: Tensor, num_books: Tensor
+    ) -> Tensor:
+        """Predict the clean spectrogram.
+
+        Args:
+            noisy: (B, C, M, F) normalised spectrogram on the path at time t.
+            t: (B,) flow time in [0, 1].
+            coarse: (B, C, M, F) the codec's normalised decode of the same tokens.
+            latents: (B, T, latent_dim) the tokens' vectors, T = F / patch_frames.
+            num_books: (B,) int64, how many books the tokens hold, 1 to K.
+
+        Returns:
+            (B, C, M, F) normalised spectrogram.
+        """
+        B, T, _ = latents.shape
+        patches = self.patch_in(self.patchify(torch.cat([noisy, coarse], dim=1)))
+        x = patches + self.row_embedding + self.latent_in(latents)[:, :, None]  # (B, T, R, D)
+        x = rearrange(x, "b t r d -> b (t r) d")
+        condition = self.time_in(time_features(t)) + self.books_embedding(num_books)  # (B, D)
+        condition = F.silu(condition)
+        shared = rearrange(self.modulation(condition), "b (six d) -> six b 1 d", six=6)
+        rotation = rotary_table(T, self.rows, x.shape[-1] // self.config.num_heads, x.device)
+        for block in self.blocks:
+            x = block(x, shared, rotation)
+        shift, scale = self.last_modulation(condition)[:, None].chunk(2, dim=-1)
+        x = self.patch_out(normalise(x) * (1 + scale) + shift)
+        return coarse + self.unpatchify(rearrange(x, "b (t r) p -> b t r p", t=T))
+
+    def patchify(self, spectrogram: Tensor) -> Tensor:
+        """(B, C, M, F) -> (B, T, R, patch), R rows of bands from low to high."""
+        return rearrange(
+            spectrogram, "b c (r m) (t p) -> b t r (p c m)", r=self.rows, p=self.config.patch_frames
+        )
+
+    def unpatchify(self, patches: Tensor) -> Tensor:
+        """(B, T, R, patch) -> (B, C, M, F)."""
+        return rearrange(
+            patches,
+            "b t r (p c m) -> b c (r m) (t p)",
+            p=self.config.patch_frames,
+            c=self.config.channels,
+        )
+
+
+@dataclass
+class Modulation:
+    """What the condition does to one branch of a block; (B, 1, D) each."""
+
+    shift: Tensor
+    scale: Tensor
+    gate: Tensor
+
+    def before(self, x: Tensor) -> Tensor:
+        """Normalise, scale and shift a branch's input."""
+        return normalise(x) * (1 + self.scale) + self.shift
+
+
+class Block(nn.Module):
+    """Self-attention and SwiGLU, each modulated by the condition, on (B, N, D)."""
+
+    def __init__(self, width: int, num_heads: int) -> None:
+        super().__init__()
+        hidden = 64 * math.ceil(width * 8 / 3 / 64)
+        self.num_heads = num_heads
+        table = torch.zeros(6, 1, width)
+        table[[2, 5]] = 1.0 / math.sqrt(2)
+        self.table = nn.Parameter(table)
+        self.qkv = nn.Linear(width, 3 * width, bias=False)
+        self.query_norm = nn.RMSNorm(width // num_heads)
+        self.key_norm = nn.RMSNorm(width // num_heads)
+        self.attention_out = nn.Linear(width, width, bias=False)
+        self.gate_up = nn.Linear(width, 2 * hidden, bias=False)
+        self.down = nn.Linear(hidden, width, bias=False)
+
+    def forward(self, x: Tensor, shared: Tensor, rotation: Tensor) -> Tensor:
+        """(B, N, D), the modulation (6, B, 1, D) and a rotary table -> (B, N, D)."""
+        values = shared + self.table[:, None]
+        attention, feed_forward = Modulation(*values[:3]), Modulation(*values[3:])
+        x = x + attention.gate * self.attend(attention.before(x), rotation)
+        return x + feed_forward.gate * self.transform(feed_forward.before(x))
+
+    def attend(self, x: Tensor, rotation: Tensor) -> Tensor:
+        """Full self-attention with rotary positions and normalised queries and keys."""
+        query, key, value = rearrange(
+            self.qkv(x), "b n (three h d) -> three b h n d", three=3, h=self.num_heads
+        )
+        query = rotate(self.query_norm(query.float()), rotation).to(value.dtype)
+        key = rotate(self.key_norm(key.float()), rotation).to(value.dtype)
+        mixed = F.scaled_dot_product_attention(query, key, value)
+        return self.attention_out(rearrange(mixed, "b h n d -> b n (h d)"))
+
+    def transform(self, x: Tensor) -> Tensor:
+        """SwiGLU (Shazeer 2020)."""
+        gate, up = self.gate_up(x).chunk(2, dim=-1)
+        return self.down(F.silu(gate) * up)
+
+
+def normalise(x: Tensor) -> Tensor:
+    """Layer normalisation without parameters: the modulation brings them."""
+    return F.layer_norm(x, x.shape[-1:])
+
+
+def time_features(t: Tensor, dim: int = 256) -> Tensor:
+    """(B,) times in [0, 1] -> (B, dim) sines and cosines of geometric frequencies."""
+    frequency = torch.exp(-math.log(10000.0) * torch.arange(dim // 2, device=t.device) * 2 / dim)
+    angle = 1000.0 * t[:, None] * frequency
+    return torch.cat([angle.cos(), angle.sin()], dim=-1)
+
+
+def rotary_table(num_frames: int, rows: int, dim: int, device: torch.device) -> Tensor:
+    """(2, T * R, dim / 2) cosines and sines (Su et al. 2021), one position per token frame."""
+    frequency = 1.0 / 1000.0 ** (torch.arange(0, dim, 2, device=device) / dim)
+    angle = torch.arange(num_frames, device=device)[:, None] * frequency
+    angle = repeat(angle, "t d -> (t r) d", r=rows)
+    return torch.stack([angle.cos(), angle.sin()])
+
+
+def rotate(x: Tensor, rotation: Tensor) -> Tensor:
+    """Turn the pairs (first half, second half) of (B, H, N, d) by their positions' angles."""
+    cosine, sine = rotation
+    first, second = x.chunk(2, dim=-1)
+    return torch.cat([first * cosine - second * sine, first * sine + second * cosine], dim=-1)
