@@ -18,6 +18,7 @@ from torch import Tensor
 
 from codec.resampling import resample, resample_part, resampled_length
 from codec.sample_reader import SampleReader
+from codec.validation import check_audio
 
 Source = str | os.PathLike[str] | bytes | BinaryIO
 Target = str | os.PathLike[str] | BinaryIO
@@ -145,7 +146,8 @@ def read_blocks(
             warnings.warn(note, stacklevel=2)
         for first in range(0, total, block):
             audio = _read_part(reader, first, min(total, first + block), rate)
-            yield AudioClip(_mix(audio, channels), rate, notes)
+            if audio.shape[1] > 0:  # an MP3 may end a little before its header says
+                yield AudioClip(_mix(audio, channels), rate, notes)
 
 
 def write_audio(
@@ -179,7 +181,7 @@ def write_audio(
     """
     container, subtype = _choose_format(target, format, subtype)
     check_tags(tags or {})
-    if audio.dim() != 2:
+    if audio.dim() != 2 or audio.shape[0] == 0:
         raise ValueError(f"audio must be (C, S), got shape {tuple(audio.shape)}")
     check_audio(audio[None], audio.shape[0])
     audio = audio.detach().cpu().float()
@@ -199,29 +201,6 @@ def write_audio(
         warnings.warn(note, stacklevel=2)
     _save(target, data)
     return WriteReport(peak, gain, sample_rate, tuple(notes))
-
-
-def check_audio(audio: Tensor, channels: int) -> None:
-    """The check that every codec makes at its door.
-
-    Args:
-        audio: what should be (B, C, S) floating point, finite, with C = ``channels`` and S > 0.
-
-    Raises:
-        ValueError: it is not.
-    """
-    if audio.dim() != 3:
-        raise ValueError(f"audio must be (B, C, S), got shape {tuple(audio.shape)}")
-    if audio.shape[1] != channels:
-        raise ValueError(
-            f"audio must be (B, C, S) with C = {channels} channels, got shape {tuple(audio.shape)}"
-        )
-    if 0 in audio.shape:
-        raise ValueError(f"audio must not be empty, got shape {tuple(audio.shape)}")
-    if not audio.is_floating_point():
-        raise ValueError(f"audio must be floating point in [-1, 1], got {audio.dtype}")
-    if not torch.isfinite(audio).all():
-        raise ValueError("audio must be finite, got NaN or infinite samples")
 
 
 def check_tags(tags: Mapping[str, str]) -> None:

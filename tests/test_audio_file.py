@@ -11,7 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from codec.audio_file import check_audio, read_audio, read_blocks, write_audio
+from codec.audio_file import read_audio, read_blocks, write_audio
 from codec.seeds import generator
 
 EXACT = [("wav", "PCM_16"), ("wav", "PCM_24"), ("wav", "FLOAT"), ("flac", "PCM_16")]
@@ -274,8 +274,8 @@ def test_impossible_requests_are_refused(tmp_path):
     ("audio", "message"),
     [
         (torch.zeros(8), r"audio must be \(C, S\), got shape \(8,\)"),
-        (torch.zeros(2, 0), "must not be empty"),
-        (torch.full((1, 8), torch.nan), "must be finite"),
+        (torch.zeros(2, 0), "audio is empty"),
+        (torch.full((1, 8), torch.nan), "NaN or infinite"),
         (torch.zeros(1, 8, dtype=torch.int16), "must be floating point"),
     ],
 )
@@ -307,18 +307,3 @@ def test_a_full_disk_leaves_the_old_file_and_nothing_else(tmp_path):
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert path.read_bytes() == before
     assert [found.name for found in tmp_path.iterdir()] == ["x.wav"]
-
-
-@pytest.mark.parametrize(
-    ("audio", "message"),
-    [
-        (torch.zeros(2, 8), r"audio must be \(B, C, S\), got shape \(2, 8\)"),
-        (torch.zeros(1, 1, 8), "C = 2 channels"),
-        (torch.zeros(1, 2, 0), "must not be empty"),
-        (torch.zeros(1, 2, 8, dtype=torch.int16), "floating point"),
-        (torch.full((1, 2, 8), torch.inf), "must be finite"),
-    ],
-)
-def test_check_audio_names_the_rule(audio, message):
-    with pytest.raises(ValueError, match=message):
-        check_audio(audio, 2)
