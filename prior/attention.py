@@ -29,7 +29,7 @@ def rotation_table(num_positions: int, head_width: int, device: torch.device) ->
     """Tables of the angles t * 10000^(-2i / head_width) (RoFormer, arXiv 2104.09864, eq. 15).
 
     The halves of a head are the two coordinates that turn together; ``sin`` carries the sign of
-    its half, so that :func:`rotate` needs three operations.
+    its half, so that :func:`rotate` is one roll, two products and a sum.
     """
     exponents = torch.arange(0, head_width, 2, device=device, dtype=torch.float32) / head_width
     positions = torch.arange(num_positions, device=device, dtype=torch.float32)
