@@ -10,6 +10,7 @@ import re
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -292,8 +293,8 @@ def read_stereo(opened: Path | io.BytesIO, block_s: float) -> Iterator[Tensor]:
 
 def read_mix(parts: Sequence[Path | io.BytesIO], block_s: float) -> Iterator[Tensor]:
     """The sum of files that must be equally long, block by block."""
-    for blocks in zip(*(read_stereo(part, block_s) for part in parts), strict=True):
-        if len({block.shape[-1] for block in blocks}) > 1:
+    for blocks in zip_longest(*(read_stereo(part, block_s) for part in parts)):
+        if len({None if block is None else block.shape[-1] for block in blocks}) > 1:
             raise ValueError("the stems of a track must be equally long")
         yield torch.stack(blocks).sum(0)
 

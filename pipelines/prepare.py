@@ -13,6 +13,7 @@ import math
 import shutil
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -441,6 +442,13 @@ def add_output_arguments(parser: argparse.ArgumentParser) -> None:
         "--clip", dest="clip_s", type=float, default=20.0, help="clip length in s (default: 20)"
     )
     parser.add_argument(
+        "--min-clip",
+        dest="min_clip_s",
+        type=float,
+        default=None,
+        help="shortest last piece of a track that is kept, in s (default: 5, or the clip length)",
+    )
+    parser.add_argument(
         "--min-track",
         dest="min_track_s",
         type=float,
@@ -463,11 +471,19 @@ def add_output_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run ``partita prepare`` and print what came of it."""
-    names = PrepareConfig.__dataclass_fields__
-    values = {name: value for name, value in vars(args).items() if name in names}
+    values = config_values(args)
     values["validation_source"] = tuple(args.validation_source)
     print_result(prepare(PrepareConfig(**values)))
     return 0
+
+
+def config_values(args: argparse.Namespace) -> dict[str, Any]:
+    """The arguments that are settings of ``PrepareConfig``."""
+    names = PrepareConfig.__dataclass_fields__
+    values = {name: value for name, value in vars(args).items() if name in names}
+    if values["min_clip_s"] is None:
+        values["min_clip_s"] = min(PrepareConfig.min_clip_s, args.clip_s)
+    return values
 
 
 def print_result(result: PrepareReport) -> None:
@@ -477,8 +493,11 @@ def print_result(result: PrepareReport) -> None:
         f"{split} {row['hours']:.2f} h in {row['clips']} clips" for split, row in splits.items()
     ]
     print(f"{result.folder}: {', '.join(parts)}")
+    hours: Counter[tuple[str, str, str]] = Counter()
     for row in result.info["sources"]:
-        print(f"  {row['hours']:7.2f} h  {row['split']:10}  {row['source']}  ({row['license']})")
+        hours[row["split"], row["source"], row["license"] or "no licence"] += row["hours"]
+    for (split, source, license_name), value in hours.items():
+        print(f"  {value:7.2f} h  {split:10}  {source}  ({license_name})")
     skipped, duplicates = len(result.report["skipped"]), len(result.report["duplicates"])
     print(f"  {skipped} files skipped, {duplicates} duplicates dropped: see report.md")
     for warning in result.report["warnings"]:

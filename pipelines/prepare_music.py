@@ -21,6 +21,7 @@ from pipelines.prepare import (
     PrepareConfig,
     PrepareReport,
     add_output_arguments,
+    config_values,
     prepare_tracks,
     print_result,
     run_reporting,
@@ -328,9 +329,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run ``partita prepare music`` and print what came of it."""
-    names = PrepareConfig.__dataclass_fields__
-    options = {key: value for key, value in vars(args).items() if key in names and key != "output"}
-    config = MusicConfig(args.output, tuple(args.packages), args.include_gpl)
+    options = config_values(args)
+    config = MusicConfig(options.pop("output"), tuple(args.packages), args.include_gpl)
     print_result(prepare_music(config, **options))
     return 0
 

@@ -1,0 +1,593 @@
+"""From audio files to a prepared dataset, on real small files."""
+
+import json
+import zipfile
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+from codec.audio_file import read_audio
+from codec.spectrogram import LogMel
+from pipelines import cutting, prepare_music
+from pipelines import prepare as prepare_module
+from pipelines.cutting import title_of
+from pipelines.duplicates import (
+    Match,
+    band_levels,
+    choose_duplicates,
+    find_matches,
+    fingerprint,
+)
+from pipelines.prepare import PrepareConfig, main, prepare
+from pipelines.prepare_music import MusicConfig, find_license, read_copyright
+from pipelines.prepared import (
+    QUANTISED_STEP,
+    dequantise_spectrogram,
+    list_shards,
+    open_prepared,
+    quantise_spectrogram,
+    read_levels,
+)
+from pipelines.tracks import find_tracks
+
+RATE = 44_100
+
+
+def melody(seed: int, duration_s: float, rate: int = RATE) -> np.ndarray:
+    """A stereo melody of decaying notes over a little noise, different for every seed."""
+    rng = np.random.default_rng(seed)
+    audio = 0.01 * rng.standard_normal((round(duration_s * rate), 2))
+    time = np.arange(rate // 2) / rate
+    harmonics = np.arange(1, 9)[:, None]
+    start = 0
+    while start < len(audio):
+        frequency = 110 * 2 ** (rng.integers(0, 36) / 12)
+        tone = (np.sin(2 * np.pi * frequency * harmonics * time) / harmonics).sum(0)
+        note = (0.15 * np.exp(-6 * time) * tone)[: len(audio) - start]
+        audio[start : start + len(note)] += note[:, None] * rng.uniform(0.4, 1.0, 2)
+        start += int(rng.integers(rate // 10, rate // 3))
+    return (0.7 * audio / np.abs(audio).max()).astype(np.float32)
+
+
+def save(path: Path, audio: np.ndarray, rate: int = RATE, **tags: str) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with soundfile.SoundFile(path, "w", rate, audio.shape[1]) as file:
+        for tag, text in tags.items():
+            setattr(file, tag, text)
+        file.write(audio)
+    return path
+
+
+def config(folder: Path, output: Path, **values) -> PrepareConfig:
+    defaults = {"clip_s": 2.0, "min_clip_s": 1.0, "min_track_s": 1.0, "quiet": True}
+    return PrepareConfig(str(folder), str(output), **(defaults | values))
+
+
+def all_bytes(folder: Path) -> dict[str, bytes]:
+    files = [path for path in folder.rglob("*") if path.is_file() and path.suffix != ".npz"]
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in sorted(files)}
+
+
+@pytest.fixture(scope="module")
+def music(tmp_path_factory) -> Path:
+    """Four tracks of two albums, one each in another format or rate."""
+    folder = tmp_path_factory.mktemp("music")
+    save(folder / "loud/one.wav", melody(1, 5.3), title="First Light", genre="Ambient")
+    save(folder / "loud/two.flac", melody(2, 4.0))
+    save(folder / "quiet/three.ogg", melody(3, 3.0, 48_000), 48_000, artist="Ann")
+    save(folder / "quiet/four.wav", melody(4, 2.5)[:, :1])
+    return folder
+
+
+@pytest.fixture(scope="module")
+def prepared_music(music, tmp_path_factory):
+    output = tmp_path_factory.mktemp("prepared")
+    return prepare(config(music, output, validation_source=("quiet",), license="CC0-1.0"))
+
+
+def test_a_folder_becomes_clips(prepared_music):
+    train = open_prepared(prepared_music.folder, "train")
+    assert (
+        train["id"][:]
+        == [
+            "loud/one.wav#0000",
+            "loud/one.wav#0001",
+            "loud/one.wav#0002",
+            "loud/two.flac#0000",
+            "loud/two.flac#0001",
+        ][: len(train)]
+    )
+    assert train["num_frames"][:3] == [200, 200, 132]
+    assert train["duration_s"][2] == pytest.approx(1.3, abs=1e-3)
+    assert train["is_end"][:] == [False, False, True, False, True]
+    assert train["start_s"][:3] == [0.0, 2.0, 4.0]
+    assert set(train["source"]) == {"loud"}
+    assert set(train["license"]) == {"CC0-1.0"}
+
+
+def test_captions_come_from_tags_and_names(prepared_music):
+    train = open_prepared(prepared_music.folder, "train")
+    validation = open_prepared(prepared_music.folder, "validation")
+    assert train[0]["captions"] == ["First Light, ambient", "ambient"]
+    assert train[3]["captions"] == ["two"]
+    assert dict(zip(validation["track"], validation["attribution"], strict=True)) == {
+        "quiet/four.wav": "",
+        "quiet/three.ogg": "Ann",
+    }
+
+
+def test_the_spectrogram_is_that_of_the_stored_audio(prepared_music):
+    train = open_prepared(prepared_music.folder, "train")
+    for index in (0, 2):
+        audio = read_audio(train[index]["audio"])
+        assert audio.sample_rate == RATE
+        expected = LogMel()(audio.audio[None])[0]
+        stored = dequantise_spectrogram(read_levels(train, index))
+        frames = expected.shape[-1]
+        error = (stored[..., :frames] - expected)[..., 3 : frames - 3].abs()
+        assert error.max() <= QUANTISED_STEP  # half a step, and the FLAC's sixteen bits
+        assert (read_levels(train, index)[..., frames:] == 0).all()
+
+
+def test_clips_join_without_a_seam(music, prepared_music):
+    """Cutting is invisible: the clips' spectrograms joined are the whole track's."""
+    train = open_prepared(prepared_music.folder, "train")
+    joined = np.concatenate([read_levels(train, index) for index in range(3)], axis=-1)
+    whole = quantise_spectrogram(LogMel()(read_audio(music / "loud/one.wav").audio[None])[0])
+    difference = joined[..., : whole.shape[-1]].astype(int) - whole.astype(int)
+    assert np.abs(difference).max() <= 1
+
+
+def test_other_rates_and_mono_become_stereo_at_44100(prepared_music):
+    validation = open_prepared(prepared_music.folder, "validation")
+    assert all(read_levels(validation, index).shape[0] == 2 for index in range(len(validation)))
+    three = [row for row in validation if row["track"] == "quiet/three.ogg"]
+    assert sum(row["duration_s"] for row in three) == pytest.approx(3.0, abs=1e-3)
+    assert prepared_music.report["sample_rates"] == {"44100 Hz": 3, "48000 Hz": 1}
+
+
+def test_splits_share_no_track_and_no_source(prepared_music):
+    train = open_prepared(prepared_music.folder, "train")
+    validation = open_prepared(prepared_music.folder, "validation")
+    assert not set(train["track"]) & set(validation["track"])
+    assert not set(train["source"]) & set(validation["source"])
+    assert prepared_music.report["leakage"] == []
+
+
+def test_a_fraction_is_drawn_by_track(music, tmp_path):
+    result = prepare(config(music, tmp_path, validation_fraction=0.3, audio="none"))
+    train, validation = open_prepared(tmp_path, "train"), open_prepared(tmp_path, "validation")
+    assert len(set(validation["track"])) == 2
+    assert not set(train["track"]) & set(validation["track"])
+    assert set(train["audio"]) == {b""}
+    assert result.hours == pytest.approx(14.3 / 3600, abs=3e-4)
+
+
+def test_the_report_says_what_is_in(prepared_music):
+    report = json.loads((prepared_music.folder / "report.json").read_text())
+    assert report["tracks_kept"] == report["tracks_listed"] == 4
+    assert sum(report["loudness_db"].values()) == 8
+    text = (prepared_music.folder / "report.md").read_text()
+    assert "| loud | CC0-1.0 |" in text
+    assert "## Loudness" in text
+
+
+def test_running_again_does_nothing_and_other_settings_are_refused(music, tmp_path):
+    prepare(config(music, tmp_path))
+    again = prepare(config(music, tmp_path))
+    assert again.seconds == 0
+    with pytest.raises(ValueError, match=r"made with clip_s=2\.0 \(now 1\.0\)"):
+        prepare(config(music, tmp_path, clip_s=1.0))
+
+
+def test_changed_files_are_noticed(tmp_path):
+    folder, output = tmp_path / "in", tmp_path / "out"
+    save(folder / "a.wav", melody(1, 2.0))
+    prepare(config(folder, output))
+    save(folder / "b.wav", melody(2, 2.0))
+    with pytest.raises(ValueError, match="made with other or changed audio files"):
+        prepare(config(folder, output))
+
+
+def test_two_workers_give_the_same_bytes(music, tmp_path):
+    prepare(config(music, tmp_path / "one", workers=1))
+    prepare(config(music, tmp_path / "two", workers=2))
+    assert all_bytes(tmp_path / "one") == all_bytes(tmp_path / "two")
+
+
+class StoppedError(Exception):
+    """Stands for a kill."""
+
+
+@pytest.mark.parametrize("after", [0, 1, 3])
+def test_stopped_while_cutting_then_resumed_equals_undisturbed(music, tmp_path, monkeypatch, after):
+    calls = 0
+    real = cutting.make_clip
+
+    def stop_later(*args):
+        nonlocal calls
+        calls += 1
+        if calls > after:
+            raise StoppedError
+        return real(*args)
+
+    monkeypatch.setattr(cutting, "make_clip", stop_later)
+    with pytest.raises(StoppedError):
+        prepare(config(music, tmp_path / "stopped"))
+    monkeypatch.undo()
+    prepare(config(music, tmp_path / "stopped"))
+    prepare(config(music, tmp_path / "whole"))
+    assert all_bytes(tmp_path / "stopped") == all_bytes(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("after", [1, 2, 3, 4, 7])
+def test_stopped_while_joining_then_resumed_equals_undisturbed(music, tmp_path, monkeypatch, after):
+    from pipelines import prepared
+
+    calls = 0
+    real = prepared.PreparedWriter.add
+
+    def stop_later(writer, clip):
+        nonlocal calls
+        calls += 1
+        if calls > after:
+            raise StoppedError
+        real(writer, clip)
+
+    monkeypatch.setattr(prepared.PreparedWriter, "add", stop_later)
+    with pytest.raises(StoppedError):
+        prepare(config(music, tmp_path / "stopped", shard_clips=2))
+    monkeypatch.undo()
+    monkeypatch.setattr(prepare_module, "cut_one", lambda job: cut_nothing_again(job))
+    prepare(config(music, tmp_path / "stopped", shard_clips=2))
+    monkeypatch.undo()
+    prepare(config(music, tmp_path / "whole", shard_clips=2))
+    assert all_bytes(tmp_path / "stopped") == all_bytes(tmp_path / "whole")
+    assert not (tmp_path / "stopped/.work").exists()
+
+
+def cut_nothing_again(job):
+    track, settings, staged = job
+    assert staged.with_suffix(".json").is_file()
+    return cutting.cut_track(track, settings, staged)
+
+
+def test_stopped_before_the_report_then_resumed(music, tmp_path, monkeypatch):
+    from pipelines import prepare_report
+
+    def stop(*args):
+        raise StoppedError
+
+    monkeypatch.setattr(prepare_report, "write_report", stop)
+    with pytest.raises(StoppedError):
+        prepare(config(music, tmp_path))
+    monkeypatch.undo()
+    assert prepare(config(music, tmp_path)).report["tracks_kept"] == 4
+    assert not (tmp_path / ".work").exists()
+
+
+def test_unusable_files_are_skipped_with_their_reason(tmp_path):
+    folder, output = tmp_path / "in", tmp_path / "out"
+    save(folder / "good.wav", melody(1, 3.0))
+    save(folder / "short.wav", melody(2, 0.5))
+    save(folder / "silent.wav", np.zeros((3 * RATE, 2), dtype=np.float32))
+    (folder / "empty.wav").write_bytes(b"")
+    (folder / "text.mp3").write_text("not music at all")
+    ogg = save(folder / "cut.ogg", melody(3, 4.0)).read_bytes()
+    (folder / "cut.ogg").write_bytes(ogg[: len(ogg) // 2])
+    (folder / "broken.zip").write_bytes(b"PK broken")
+    soundfile.write(folder / "nan.wav", np.full((2 * RATE, 2), np.nan), RATE, subtype="FLOAT")
+    report = prepare(config(folder, output)).report
+    reasons = {row["track"]: row["reason"] for row in report["skipped"]}
+    assert reasons == {
+        "broken.zip": "unreadable",
+        "cut.ogg": "unreadable",
+        "empty.wav": "unreadable",
+        "nan.wav": "unreadable",
+        "short.wav": "too short",
+        "silent.wav": "silent",
+        "text.mp3": "unreadable",
+    }
+    assert all(row["detail"] for row in report["skipped"])
+    assert set(open_prepared(output)["track"]) == {"good.wav"}
+
+
+def test_silent_clips_are_dropped(tmp_path):
+    audio = melody(1, 6.0)
+    audio[2 * RATE : 4 * RATE] = 0
+    save(tmp_path / "in/a.wav", audio)
+    result = prepare(config(tmp_path / "in", tmp_path / "out"))
+    assert open_prepared(tmp_path / "out")["start_s"][:] == [0.0, 4.0]
+    assert result.report["silent_clips"] == 1
+
+
+def test_samples_beyond_full_scale_are_scaled_and_said(tmp_path):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    loud = melody(1, 2.0) * 2
+    soundfile.write(folder / "a.wav", loud, RATE, subtype="FLOAT")
+    result = prepare(config(folder, tmp_path / "out"))
+    row = open_prepared(tmp_path / "out")[0]
+    audio = read_audio(row["audio"]).audio
+    assert audio.abs().max() == pytest.approx(1.0, abs=1e-3)
+    expected = torch.from_numpy(loud.T) / np.abs(loud).max()
+    assert (audio - expected).abs().max() < 1e-3
+    assert result.report["scaled_clips"] == 1
+
+
+def test_nothing_usable_is_one_clear_error(tmp_path, capsys):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    (folder / "a.wav").write_bytes(b"")
+    (folder / "b.mp3").write_bytes(b"noise")
+    code = main([str(folder), "--output", str(tmp_path / "out"), "--quiet"])
+    assert code == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert f"no usable audio file in {folder}: 2 files skipped (see" in error
+    assert "a.wav" in (tmp_path / "out/report.md").read_text()
+    save(folder / "c.wav", melody(1, 6.0))
+    assert main([str(folder), "--output", str(tmp_path / "out"), "--quiet"]) == 0
+
+
+def test_the_command_line_prints_the_hours(music, tmp_path, capsys):
+    code = main([str(music), "--out", str(tmp_path), "--clip", "2", "--min-track", "1", "--quiet"])
+    assert code == 0
+    assert "hours of audio a minute" in capsys.readouterr().out
+    assert main([str(tmp_path / "nowhere"), "--out", str(tmp_path / "x")]) == 2
+    assert "nowhere does not exist" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"clip_s": 0.05}, "clip_s must be a multiple of 0.04"),
+        ({"clip_s": float("nan")}, "clip_s must be a multiple of 0.04"),
+        ({"min_clip_s": 3.0}, r"min_clip_s must lie in \[0, clip_s\]"),
+        ({"min_track_s": -1.0}, "min_track_s must be 0 or more"),
+        ({"audio": "mp3"}, "audio must be keep or none"),
+        ({"validation_fraction": 1.5}, "validation_fraction must lie in"),
+        ({"workers": 0}, "workers must be at least 1"),
+    ],
+)
+def test_settings_out_of_range_are_refused(values, message, tmp_path):
+    with pytest.raises(ValueError, match=message):
+        config(tmp_path, tmp_path, **values)
+
+
+def test_an_unknown_validation_source_is_named(music, tmp_path):
+    with pytest.raises(ValueError, match="got 'loudest'; there are"):
+        prepare(config(music, tmp_path, validation_source=("loudest",)))
+
+
+def test_metadata_jsonl_describes_files(tmp_path):
+    folder = tmp_path / "in"
+    save(folder / "a.wav", melody(1, 2.0), genre="ignored")
+    save(folder / "b.wav", melody(2, 2.0))
+    rows = [
+        {"file_name": "a.wav", "text": "a slow tune", "license": "CC-BY-4.0", "bpm": 70},
+        {"file_name": "b.wav", "captions": ["one", "two"], "labels": {"key": "D minor"}},
+        {"file_name": "gone.wav", "caption": "lost"},
+    ]
+    (folder / "metadata.jsonl").write_text("\n".join(json.dumps(row) for row in rows) + "\n")
+    result = prepare(config(folder, tmp_path / "out", validation_fraction=0, attribution="Me"))
+    a, b = list(open_prepared(tmp_path / "out"))
+    assert a["captions"] == ["a slow tune"]
+    assert a["license"] == "CC-BY-4.0"
+    assert json.loads(a["labels"]) == {"bpm": 70}
+    assert a["attribution"] == "Me"
+    assert b["captions"] == ["one", "two"]
+    assert json.loads(b["labels"]) == {"key": "D minor"}
+    assert result.report["skipped"][0]["reason"] == "missing"
+    assert result.report["labels"] == {"bpm": {"70": 1}, "key": {"D minor": 1}}
+
+
+def test_a_bad_metadata_line_is_named(tmp_path):
+    (tmp_path / "metadata.jsonl").write_text('{"file_name": "a.wav"}\n{"text": "b"}\n')
+    with pytest.raises(ValueError, match="line 2 must be an object with a file_name"):
+        find_tracks(tmp_path)
+    (tmp_path / "metadata.jsonl").write_text("{\n")
+    with pytest.raises(ValueError, match="line 1 is not JSON"):
+        find_tracks(tmp_path)
+
+
+def test_a_list_of_paths_is_an_input(music, tmp_path):
+    listing = music / "list.txt"
+    listing.write_text("# my favourites\nloud/two.flac\n\nquiet/none.wav\n")
+    result = prepare(config(listing, tmp_path))
+    listing.unlink()
+    assert set(open_prepared(tmp_path)["track"]) == {"loud/two.flac"}
+    assert [row["reason"] for row in result.report["skipped"]] == ["missing"]
+
+
+@pytest.mark.parametrize("inside_a_folder", [True, False])
+def test_an_archive_is_read_in_place(music, tmp_path, inside_a_folder):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    with zipfile.ZipFile(folder / "songs.pk3", "w") as archive:
+        archive.write(music / "quiet/three.ogg", "music/three.ogg")
+        archive.writestr("readme.txt", "hello")
+    source = folder if inside_a_folder else folder / "songs.pk3"
+    prepare(config(source, tmp_path / "out"))
+    name = "songs.pk3/music/three.ogg" if inside_a_folder else "music/three.ogg"
+    assert set(open_prepared(tmp_path / "out")["track"]) == {name}
+
+
+def test_stems_are_added(tmp_path):
+    whole = melody(1, 2.0)
+    rng = np.random.default_rng(0)
+    part = (0.1 * rng.standard_normal(whole.shape)).astype(np.float32)
+    for name, audio in (("song", whole - part), ("guitar", part), ("short", part[: RATE // 2])):
+        soundfile.write(tmp_path / f"{name}.wav", audio, RATE, subtype="FLOAT")
+    mixed = torch.cat(
+        list(cutting.read_mix([tmp_path / "song.wav", tmp_path / "guitar.wav"], 1.0)), -1
+    )
+    assert torch.allclose(mixed, torch.from_numpy(whole.T), atol=1e-6)
+    with pytest.raises(ValueError, match="equally long"):
+        list(cutting.read_mix([tmp_path / "song.wav", tmp_path / "short.wav"], 1.0))
+
+
+# -- duplicates -----------------------------------------------------------------------------------
+
+
+def test_duplicates_are_dropped_and_the_longest_stays(tmp_path):
+    folder = tmp_path / "in"
+    audio = melody(1, 14.0)
+    save(folder / "a_loop.ogg", audio[3 * RATE : 11 * RATE] * 0.5)
+    save(folder / "b.wav", audio)
+    (folder / "c.wav").write_bytes((folder / "b.wav").read_bytes())
+    save(folder / "d.wav", melody(2, 14.0))
+    report = prepare(config(folder, tmp_path / "out", validation_fraction=0)).report
+    rows = {row["track"]: (row["duplicate_of"], row["kind"]) for row in report["duplicates"]}
+    assert rows == {
+        "a_loop.ogg": ("b.wav", "same recording"),
+        "c.wav": ("b.wav", "same file"),
+    }
+    assert set(open_prepared(tmp_path / "out")["track"]) == {"b.wav", "d.wav"}
+
+
+def words(audio: np.ndarray) -> np.ndarray:
+    levels = quantise_spectrogram(LogMel()(torch.from_numpy(audio.T.copy())[None])[0])
+    return fingerprint(band_levels(levels))
+
+
+def test_the_fingerprint_finds_a_shifted_quieter_noisier_copy_and_nothing_else():
+    audio = melody(1, 20.0)
+    rng = np.random.default_rng(0)
+    copy = audio[round(4.03 * RATE) :] * 0.3
+    copy += 0.001 * rng.standard_normal(copy.shape).astype(np.float32)
+    others = [melody(seed, 20.0) for seed in range(2, 6)]
+    tracks = [words(track) for track in (audio, copy, *others)]
+    matches = find_matches(tracks)
+    assert [(match.first, match.second) for match in matches] == [(0, 1)]
+    assert matches[0].shared_fraction > 0.9
+    assert matches[0].shared_s == pytest.approx(16, abs=1)
+
+
+def test_a_shared_passage_is_leakage_but_no_duplicate():
+    first, second = melody(1, 30.0), melody(2, 30.0)
+    second[10 * RATE : 18 * RATE] = first[2 * RATE : 10 * RATE]
+    (match,) = find_matches([words(first), words(second)])
+    assert match.shared_s == pytest.approx(8, abs=2)
+    assert match.shared_fraction < 0.5
+    assert choose_duplicates([match], [30.0, 30.0]) == {}
+
+
+def test_silence_matches_nothing():
+    silence = words(np.zeros((10 * RATE, 2), dtype=np.float32))
+    assert (silence == 0).all()
+    assert find_matches([silence, silence]) == []
+    assert len(words(np.zeros((RATE // 10, 2), dtype=np.float32))) == 0
+
+
+def test_of_a_chain_of_duplicates_only_those_beside_a_kept_track_go():
+    matches = [Match(0, 1, 60.0, 1.0), Match(1, 2, 60.0, 0.9)]
+    assert choose_duplicates(matches, [60.0, 60.0, 60.0]) == {1: 0}
+    assert choose_duplicates(matches, [60.0, 90.0, 60.0]) == {0: 1, 2: 1}
+
+
+# -- titles and Debian packages -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "title"),
+    [
+        ("a/03_second_birth.ogg", "second birth"),
+        ("12_-_Misanthropia.ogg", "Misanthropia"),
+        ("track17.opus", ""),
+        ("04.wav", ""),
+        ("Sean Hawk - Imperia.ogg", "Sean Hawk - Imperia"),
+    ],
+)
+def test_titles_from_file_names(name, title):
+    assert title_of(name) == title
+
+
+COPYRIGHT = """Format: https://www.debian.org/doc/packaging-manuals/copyright-format/1.0/
+Upstream-Name: Game
+
+Files: *
+Copyright: 2002, The team
+License: GPL-2+
+
+Files:
+ base/music/David01.ogg
+ base/music/van_theme.ogg
+Copyright:
+ Someone
+License: CC-BY-3.0
+
+License: CC-BY-3.0
+ The text.
+"""
+
+
+@pytest.fixture
+def packages(tmp_path, monkeypatch):
+    """Two small packages laid out like ufoai-music and wizznic-data."""
+    root, documents = tmp_path / "games", tmp_path / "doc"
+    save(root / "wizznic/packs/x/music/Sean Hawk - Imperia.ogg", melody(1, 3.0), title="Imperia")
+    for seed, name in enumerate(("David01", "van_theme", "PsymongN1"), start=2):
+        save(tmp_path / f"{name}.ogg", melody(seed, 3.0))
+    (root / "ufoai/base").mkdir(parents=True)
+    with zipfile.ZipFile(root / "ufoai/base/0music.pk3", "w") as archive:
+        for name in ("David01", "van_theme", "PsymongN1"):
+            archive.write(tmp_path / f"{name}.ogg", f"music/{name}.ogg")
+    (documents / "ufoai-music").mkdir(parents=True)
+    (documents / "ufoai-music/copyright").write_text(COPYRIGHT)
+    names = ("ufoai-music", "wizznic-data")
+    chosen = tuple(package for package in prepare_music.PACKAGES if package.name in names)
+    monkeypatch.setattr(prepare_music, "PACKAGES", chosen)
+    return MusicConfig(str(tmp_path / "out"), root=root, documents=documents)
+
+
+OPTIONS = {"clip_s": 2.0, "min_clip_s": 1.0, "min_track_s": 1.0, "quiet": True}
+
+
+def test_packages_carry_their_licences_and_are_split_whole(packages, capsys):
+    result = prepare_music.prepare_music(packages, **OPTIONS)
+    train = open_prepared(result.folder, "train")
+    validation = open_prepared(result.folder, "validation")
+    assert set(train["track"]) == {
+        "ufoai-music/music/David01.ogg",
+        "ufoai-music/music/van_theme.ogg",
+    }
+    assert set(train["license"]) == {"CC-BY-3.0"}
+    assert set(validation["license"]) == {"GPL-3"}
+    assert validation[0]["captions"] == ["Imperia, fast techno", "fast techno"]
+    assert "Manuel" in train[2]["attribution"]
+    assert "1 files under the GPL left out" in capsys.readouterr().out
+
+
+def test_gpl_files_are_taken_when_asked_for(packages):
+    result = prepare_music.prepare_music(replace(packages, include_gpl=True), **OPTIONS)
+    assert "ufoai-music/music/PsymongN1.ogg" in set(open_prepared(result.folder)["track"])
+
+
+def test_a_missing_package_is_named_with_the_command(packages, capsys, monkeypatch):
+    (packages.root / "ufoai/base/0music.pk3").unlink()
+    with pytest.raises(ValueError, match="apt-get install --no-install-recommends ufoai-music"):
+        prepare_music.choose_packages(packages)
+    named = replace(packages, packages=("ufoai-music", "wizznic-data"))
+    assert [package.name for package in prepare_music.choose_packages(named)] == ["wizznic-data"]
+    assert "apt-get install" in capsys.readouterr().err
+    with pytest.raises(ValueError, match="packages must be among"):
+        prepare_music.choose_packages(replace(packages, packages=("wesnoth",)))
+
+
+def test_the_last_fitting_paragraph_of_a_copyright_file_counts(tmp_path):
+    (tmp_path / "copyright").write_text(COPYRIGHT)
+    rules = read_copyright(tmp_path / "copyright")
+    assert find_license(rules, "base/music/David01.ogg") == "CC-BY-3.0"
+    assert find_license(rules, "base/music/Other.ogg") == "GPL-2+"
+    with pytest.raises(ValueError, match="names no licence for x"):
+        find_license([], "x")
+
+
+def test_shards_hold_what_was_asked(music, tmp_path):
+    prepare(config(music, tmp_path, shard_clips=3, validation_fraction=0))
+    assert len(list_shards(tmp_path / "train")) == 3
