@@ -11,7 +11,7 @@ import soundfile
 import torch
 from torch import Tensor
 
-from pipelines.evaluation.reasons import MissingPackageError
+from pipelines.evaluation.reasons import MissingPackageError, UnmeasurableError
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ def transcode(
 
     Raises:
         MissingPackageError: ffmpeg or ffprobe is not installed.
-        RuntimeError: ffmpeg refused; the message is its last line.
+        UnmeasurableError: ffmpeg refused; the message is its last line.
     """
     with tempfile.TemporaryDirectory() as folder:
         source, target = Path(folder) / "in.wav", Path(folder) / "out.wav"
@@ -100,5 +100,5 @@ def _run(program: str, *arguments: str | Path) -> str:
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     if result.returncode != 0:
         last = (result.stderr.strip().splitlines() or ["no message"])[-1]
-        raise RuntimeError(f"{program} failed: {last}")
+        raise UnmeasurableError(f"{program} failed: {last}")
     return result.stdout

@@ -17,10 +17,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from codec.resampling import resample
 from pipelines.evaluation.musicnn import musicnn
 from pipelines.evaluation.pair import check_clip, check_duration
 from pipelines.evaluation.reasons import find_package_folder, import_package
-from pipelines.evaluation.resampling import resample
 from pipelines.evaluation.spectral import log_mel_analysis
 
 Embed = Callable[[Tensor, int], np.ndarray]

@@ -10,9 +10,9 @@ from typing import NamedTuple
 import numpy as np
 from torch import Tensor
 
+from codec.resampling import resample
 from pipelines.evaluation.pair import check_clip, check_duration
 from pipelines.evaluation.reasons import import_package
-from pipelines.evaluation.resampling import resample
 
 ANALYSIS_RATE = 22_050
 TEMPO_HOP = 256

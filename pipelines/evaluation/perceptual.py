@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from codec.resampling import resample
 from pipelines.evaluation.pair import check_duration, check_pair
 from pipelines.evaluation.reasons import import_package
-from pipelines.evaluation.resampling import resample
 
 LISTENING_RATE = 48_000  # Hz; both metrics are defined at this rate only
 

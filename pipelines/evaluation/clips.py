@@ -1,0 +1,176 @@
+"""Which clips an evaluation listens to: the same ones every time, from files or prepared data."""
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import soundfile
+
+from codec.audio_file import AudioClip, read_audio
+
+SUFFIXES = (".wav", ".flac", ".ogg", ".opus", ".mp3")
+
+
+class EvaluationClip(Protocol):
+    """A stretch of music that can be read when its turn comes."""
+
+    @property
+    def name(self) -> str:
+        """Unique among the clips of an evaluation."""
+
+    def read(self) -> AudioClip:
+        """The clip's sound at its own sample rate."""
+
+
+@dataclass(frozen=True)
+class FileClip:
+    """A stretch of an audio file."""
+
+    path: Path
+    start_s: float
+    duration_s: float
+
+    @property
+    def name(self) -> str:
+        """File and start, for example ``"Sean Hawk - Imperia.ogg@61.2s"``."""
+        return f"{self.path.name}@{self.start_s:.1f}s"
+
+    def read(self) -> AudioClip:
+        """Read the stretch."""
+        return read_audio(self.path, start_s=self.start_s, duration_s=self.duration_s)
+
+
+@dataclass(frozen=True)
+class PreparedClip:
+    """The first seconds of a clip of a prepared dataset that keeps its audio."""
+
+    folder: Path
+    split: str
+    index: int
+    name: str
+    duration_s: float
+
+    def read(self) -> AudioClip:
+        """Decode the clip's FLAC bytes.
+
+        Raises:
+            ValueError: the dataset was prepared without audio.
+        """
+        from pipelines.prepared import open_prepared
+
+        row = open_prepared(self.folder, self.split).select_columns(["audio"])[self.index]
+        if not row["audio"]:
+            raise ValueError(
+                f"{self.folder} holds no audio: prepare it with audio kept to evaluate on it"
+            )
+        return read_audio(row["audio"], duration_s=self.duration_s)
+
+
+@dataclass(frozen=True)
+class ClipChoice:
+    """Chosen clips, and what could not be chosen: path and reason."""
+
+    clips: list[EvaluationClip]
+    skipped: list[tuple[str, str]]
+
+
+def choose_clips(
+    data: Sequence[Path],
+    count: int,
+    duration_s: float = 10.0,
+    min_track_s: float = 0.0,
+    split: str = "validation",
+) -> ClipChoice:
+    """Choose clips without chance: the same data gives the same list.
+
+    Args:
+        data: audio files, folders of them (searched deeply), or one prepared dataset.
+        count: clips wanted; fewer are chosen where there are fewer.
+        duration_s: their length; a shorter file gives all it has.
+        min_track_s: leave out files shorter than this (sound effects).
+        split: of a prepared dataset.
+
+    Returns:
+        Files in the order of their names, spread evenly over the list where there are more than
+        wanted, one clip from the middle of each; where there are fewer, several clips of each
+        file, from the middles of equal parts that do not overlap.
+
+    Raises:
+        ValueError: bad numbers, or no usable clip.
+        FileNotFoundError: a path does not exist.
+    """
+    if count < 1 or not duration_s > 0:
+        raise ValueError(
+            f"count and duration_s must be positive, got count={count}, duration_s={duration_s}"
+        )
+    if len(data) == 1 and (data[0] / "dataset.json").is_file():
+        return ClipChoice(_prepared_clips(data[0], split, count, duration_s), [])
+    lengths, skipped = _file_lengths(_list_files(data), min_track_s)
+    clips = _file_clips(lengths, count, duration_s)
+    if not clips:
+        raise ValueError(f"no usable audio file in {', '.join(map(str, data))}")
+    return ClipChoice(list(clips), skipped)
+
+
+def _prepared_clips(
+    folder: Path, split: str, count: int, duration_s: float
+) -> list[EvaluationClip]:
+    from pipelines.prepared import open_prepared
+
+    names = open_prepared(folder, split)["id"]
+    total = len(names)
+    chosen = [index * total // min(count, total) for index in range(min(count, total))]
+    return [PreparedClip(folder, split, index, names[index], duration_s) for index in chosen]
+
+
+def _list_files(data: Sequence[Path]) -> list[Path]:
+    files: list[Path] = []
+    for path in data:
+        if path.is_dir():
+            found = [file for file in path.rglob("*") if file.suffix.lower() in SUFFIXES]
+            files.extend(sorted(found))
+        elif path.is_file():
+            files.append(path)
+        else:
+            raise FileNotFoundError(f"{path} does not exist")
+    return list(dict.fromkeys(files))
+
+
+def _file_lengths(
+    files: list[Path], min_track_s: float
+) -> tuple[list[tuple[Path, float]], list[tuple[str, str]]]:
+    lengths, skipped = [], []
+    for path in files:
+        try:
+            info = soundfile.info(path)
+        except (RuntimeError, OSError) as error:
+            skipped.append((str(path), f"unreadable: {error}"))
+            continue
+        if info.duration <= 0:
+            skipped.append((str(path), "empty"))
+        elif info.duration < min_track_s:
+            skipped.append((str(path), f"{info.duration:.1f} s, shorter than {min_track_s:g} s"))
+        else:
+            lengths.append((path, float(info.duration)))
+    unreadable = [path for path, reason in skipped if "shorter" not in reason]
+    if unreadable:
+        warnings.warn(f"{len(unreadable)} file(s) skipped: {', '.join(unreadable)}", stacklevel=3)
+    return lengths, skipped
+
+
+def _file_clips(lengths: list[tuple[Path, float]], count: int, duration_s: float) -> list[FileClip]:
+    if not lengths:
+        return []
+    number = len(lengths)
+    chosen = [lengths[index * number // min(count, number)] for index in range(min(count, number))]
+    clips: list[FileClip] = []
+    for index, (path, length) in enumerate(chosen):
+        wanted = (count - index + number - 1) // number if count > number else 1
+        parts = max(1, min(wanted, int(length // duration_s)))
+        for part in range(parts):
+            middle = (part + 0.5) * length / parts
+            start = max(0.0, round(middle - duration_s / 2, 3))
+            clips.append(FileClip(path, start, duration_s))
+    return clips
