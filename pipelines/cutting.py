@@ -6,6 +6,7 @@ import hashlib
 import io
 import json
 import math
+import os
 import re
 import warnings
 from collections.abc import Iterator, Sequence
@@ -217,7 +218,7 @@ def stage_clips(
     path: Path,
 ) -> None:
     """Write the clips of a track to ``path``, one in memory at a time."""
-    partial = path.with_suffix(".partial")
+    partial = path.with_suffix(f".{os.getpid()}.partial")
     bands = []
     with pa.OSFile(str(partial), "wb") as sink, pa.ipc.new_stream(sink, SCHEMA) as stream:
         for index, cut in enumerate(cut_windows(blocks)):

@@ -10,8 +10,10 @@ import argparse
 import hashlib
 import json
 import math
+import os
 import shutil
 import sys
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -288,18 +290,26 @@ def cut_in_processes(jobs: list[Any], workers: int) -> "Iterator[TrackRecord]":
     from concurrent.futures import ProcessPoolExecutor
 
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, mp_context=context, initializer=use_one_thread) as pool:
+    with ProcessPoolExecutor(workers, mp_context=context, initializer=begin_worker) as pool:
         try:
             yield from pool.map(cut_one, jobs)
         finally:
             pool.shutdown(cancel_futures=True)
 
 
-def use_one_thread() -> None:
-    """Workers share the cores among themselves, not each with its own threads."""
+def begin_worker() -> None:
+    """Use one thread, and end when the parent was killed instead of waiting for it for ever."""
     import torch
 
     torch.set_num_threads(1)
+    threading.Thread(target=end_with_parent, args=(os.getppid(),), daemon=True).start()
+
+
+def end_with_parent(parent: int) -> None:
+    """Leave at once when this process has been handed to another parent."""
+    while os.getppid() == parent:
+        time.sleep(0.5)
+    os._exit(1)
 
 
 def cut_one(job: Any) -> "TrackRecord":

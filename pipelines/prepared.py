@@ -461,7 +461,7 @@ def check_split(split: str) -> None:
 
 def write_json(path: Path, content: Any) -> None:
     """Write JSON under a temporary name and rename it."""
-    partial = path.with_name(path.name + ".partial")
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
     partial.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n")
     sync_and_rename(partial, path)
 
