@@ -1,0 +1,271 @@
+"""Many ways to say the same facts about a piece.
+
+A template holds ``{slots}``. A stretch in ``<...>`` is said whenever its facts are known, one in
+``[...]`` about every second time. Templates and words kept for evaluation are never trained on.
+"""
+
+import random
+import re
+from typing import Any
+
+from codec.seeds import derive_seed
+
+SHORT = (
+    "{mood} {lead}", "{style} {lead}", "{speed} {lead}", "{lead}< in {key}>", "{lead}, {tempo}",
+    "{mood} {style}< {key}>", "{speed} {mood} {style}", "{mood} music, {lead}", "{lead} {style}",
+    "{style}, {tempo}< {key}>", "{mood} {lead} music", "{speed} {style} with {lead}",
+    "{dynamics} {lead}< {key}>", "{lead} music {tempo}", "{style} with {band}", "{lead} and {mood}",
+    "a {speed} {mood} {lead} piece", "{lead} in a {mode} key", "{mode}-key {style}",
+    "{speed} and {mood} {lead}", "{lead}, {key}, {tempo}",
+)  # fmt: skip
+MEDIUM = (
+    "a [{speed} ][{mood} ]{lead} piece< in {key}>, {tempo}",
+    "[{mood} ]{style} for {band}< in {key}>, {tempo}[, {drums}]",
+    "{lead}[, {style}]<, {key}>, {tempo}[, {mood}]",
+    "{tempo}<, {key}>, {lead}[, {mood}][, {style}][, {drums}]",
+    "[{speed} ]{style} music with {lead}< in the key of {key}> at {tempo}",
+    "{mood} {lead} music< in {key}> at {tempo}[, {metre}]",
+    "{lead} playing a [{mood} ]tune< in {key}>, {tempo}",
+    "{band}[, {dynamics}]<, in {key}>, at {tempo}[, {drums}]",
+    "{style}, {lead}, {tempo}<, key of {key}>[, {density}]",
+    "a {style} tune on {lead}[, {mood} and {dynamics}]<, {key}>, {tempo}",
+    "<{key} >{style} at {tempo} with {band}[, {drums}]",
+    "[{dynamics}, ]{mood} {style}: {band}<, {key}>, {tempo}",
+    "{mood} {style} {tempo}< {key}> {lead}[ {drums}]",
+    "{speed} {lead} melody<, {key} key>, {tempo}[, {register} register]",
+    "{lead}< in {key}>[, {metre}], {tempo}[, {drums}][, {mood}]",
+    "instrumental {style}[, {mood}], {band}<, {key}>, {tempo}",
+    "music for {band}[, {speed} and {mood}]<, in {key}>, {tempo}",
+    "[{mood} ]{lead}[ with {others}]<, in {key}>, {tempo}",
+    "{tempo} {style}< in {key}>, {lead} leads[, {drums}]",
+    "<in {key}, >{tempo}: a [{speed} ]{style} piece played by {band}",
+)  # fmt: skip
+LONG = (
+    "A [{speed}, ]{mood} {style} piece for {band}[, {drums}]. It is< in {key},> at {tempo}.",
+    "This is [{mood} ]{style} music[ {drums}]. The {lead} plays the melody< in {key}>, {tempo}[, {metre}].",
+    "{lead} carries a [{density} ][{mood} ]melody[ over {others}]. The tempo is {tempo}< and the key is {key}>.",
+    "An instrumental [in {style} style ]with {band}. [It feels {mood}. ]The tempo is {tempo}<, the key {key}>.",
+    "A piece played by {band}< in {key}>. It is {speed}[ and {mood}], at {tempo}[, {drums}].",
+    "[{dynamics} ]{style} with a [{register} ]{lead} melody<, written in {key}>. The beat goes at {tempo}[, {metre}].",
+    "The {lead} plays a {mood} theme[ while {others} accompanies]. {tempo}<, {key}>[, {style}].",
+    "{mood} and {speed}: {lead}[ with {others}]<, {key}>. It runs at {tempo}[, {drums}][, {dynamics}].",
+    "Imagine a {mood} {style} tune. {band} play[ {drums}]<, in the key of {key}>, at {tempo}.",
+    "A [{dynamics} ][{density} ]{style} track featuring {lead}[, {drums}]. Key and tempo: <{key}, >{tempo}.",
+    "{tempo}<, {key}>. A {mood} piece[ of {style}] where the {lead} comes first[, then {others}].",
+    "[{speed} ]{lead} music that sounds {mood}[, {drums}]. It has a tempo of {tempo}< and is in {key}>.",
+)  # fmt: skip
+HELD_OUT_TEMPLATES = (
+    "I would like to hear {lead}<, preferably in {key}>, around {tempo}",
+    "please make a {mood} song with {band}< in {key}>, speed {tempo}",
+    "give me [some {mood} ]{style}: {lead}, {tempo}<, {key}>",
+    "something {mood} on the {lead}<, tonality {key}>, pace {tempo}[, {drums}]",
+    "write a {style} number[ that feels {mood}] for {band}; {tempo}<; {key}>",
+    "{lead} takes the lead in this {mood} {style} recording<, {key}>[, {drums}], {tempo}",
+    "genre: {style}. instruments: {band}. tempo: {tempo}.< key: {key}.>[ mood: {mood}.]",
+    "background music, {mood}, mainly {lead}<, {key}>, {tempo}[, {metre}]",
+    "We hear {lead} and it is {mood}. {tempo}[ {drums}]<, set in {key}>.",
+    "{mood} soundtrack cue featuring {band}, {tempo}<, tonal centre {key}>",
+)  # fmt: skip
+
+# For each fact the words that are trained on, then those kept for evaluation.
+_MOODS = {
+    "peaceful": (("peaceful", "serene", "tranquil"), ("restful",)),
+    "tender": (("tender", "gentle", "loving"), ("affectionate",)),
+    "warm": (("warm", "pleasant", "friendly"), ("cosy",)),
+    "happy": (("happy", "cheerful", "bright", "sunny"), ("merry",)),
+    "joyful": (("joyful", "happy", "exuberant", "cheerful"), ("jubilant",)),
+    "energetic": (("energetic", "lively", "upbeat"), ("vigorous",)),
+    "sad": (("sad", "sorrowful", "mournful"), ("gloomy",)),
+    "melancholic": (("melancholic", "melancholy", "sad", "wistful"), ("heavy-hearted",)),
+    "serious": (("serious", "dark", "moody"), ("grave",)),
+    "wistful": (("wistful", "nostalgic", "longing"), ("yearning",)),
+    "tense": (("tense", "restless", "urgent"), ("nervous",)),
+    "dramatic": (("dramatic", "intense", "stormy"), ("turbulent",)),
+    "calm": (("calm", "quiet", "relaxing"), ("soothing",)),
+    "light": (("light", "delicate"), ("airy",)),
+    "powerful": (("powerful", "strong", "intense"), ("mighty",)),
+    "dreamy": (("dreamy", "floating", "ethereal"), ("hypnotic",)),
+    "heroic": (("heroic", "epic", "triumphant"), ("bold",)),
+    "cinematic": (("cinematic", "film-like"), ("sweeping",)),
+    "groovy": (("groovy", "funky"), ("danceable",)),
+    "driving": (("driving", "pulsing"), ("relentless",)),
+    "relaxed": (("relaxed", "laid-back", "chill"), ("easy-going",)),
+    "playful": (("playful", "fun"), ("cheeky",)),
+    "solemn": (("solemn", "reverent"), ("dignified",)),
+    "proud": (("proud", "stately"), ("festive",)),
+    "elegant": (("elegant", "graceful"), ("charming",)),
+    "gentle": (("gentle", "soft", "sleepy"), ("hushed",)),
+}
+_SPEEDS = (
+    (66, ("very slow", "slow", "largo", "adagio"), ("drawn-out",)),
+    (84, ("slow", "adagio", "unhurried", "slow"), ("leisurely",)),
+    (108, ("moderate", "andante", "mid-tempo", "walking-pace"), ("easy-paced",)),
+    (132, ("medium-fast", "moderato", "mid-tempo", "steady"), ("flowing",)),
+    (160, ("fast", "allegro", "lively", "quick"), ("brisk",)),
+    (1000, ("very fast", "presto", "fast", "rapid"), ("speedy",)),
+)
+_STYLES = {
+    "classical": ("classical", "classical", "classical-style"), "baroque": ("baroque",),
+    "folk": ("folk", "folk", "traditional folk"), "rock": ("rock", "rock"), "pop": ("pop",),
+    "ballad": ("ballad", "slow ballad"), "jazz": ("jazz", "swing", "jazz"),
+    "bossa nova": ("bossa nova", "bossa"), "ambient": ("ambient", "ambient"),
+    "techno": ("techno", "electronic dance", "techno"), "electronic": ("electronic", "synthwave"),
+    "waltz": ("waltz",), "march": ("march", "marching"), "lullaby": ("lullaby",),
+    "film": ("film", "cinematic", "film score"), "epic": ("epic", "epic orchestral"),
+    "chiptune": ("chiptune", "8-bit", "video game"), "funk": ("funk",), "blues": ("blues",),
+    "latin": ("latin", "Latin dance"), "hymn": ("hymn", "church"), "new age": ("new age",), "tango": ("tango",),
+    "chorale": ("chorale", "Bach chorale", "baroque chorale"),
+}  # fmt: skip
+_INSTRUMENTS = {
+    "electric piano": ("e-piano", "Rhodes"), "acoustic guitar": ("guitar", "nylon guitar"),
+    "distorted guitar": ("overdriven guitar", "distorted electric guitar"), "saxophone": ("sax",),
+    "strings": ("string orchestra", "string section"), "brass": ("brass section",),
+    "choir": ("voices", "a choir"), "synth lead": ("synth", "synthesizer"),
+    "synth pad": ("pads", "synth pads"), "chiptune lead": ("8-bit synth", "square-wave synth"),
+    "double bass": ("upright bass",), "pan flute": ("panpipes",), "french horn": ("horn",),
+    "organ": ("pipe organ",), "vibraphone": ("vibes",),
+}  # fmt: skip
+_DRUMS = {
+    True: ("with drums", "with drums", "with percussion", "drums"),
+    False: ("no drums", "without drums"),
+}
+_DYNAMICS = {
+    "soft": ("soft", "quiet", "gentle"),
+    "loud": ("loud", "forte", "strong"),
+}  # fmt: skip
+_DENSITIES = {
+    "sparse": ("sparse", "simple"), "medium": ("flowing", "steady"), "busy": ("busy", "dense")
+}  # fmt: skip
+_METRES = {
+    "4/4": ("4/4", "in 4/4 time"), "3/4": ("3/4", "in 3/4 time", "three-four time"),
+    "6/8": ("6/8", "in 6/8 time"), "2/4": ("2/4", "in 2/4 time"),
+}  # fmt: skip
+_TEMPOS = ("{} bpm", "{} bpm", "{} BPM", "{} beats per minute", "{} bpm")
+_SPELLED = {"#": " sharp", "b": " flat"}
+
+
+def captions(labels: dict[str, Any], seed: int, n: int = 6) -> list[str]:
+    """Describe a clip in ``n`` ways, from three words to two sentences.
+
+    Of every six captions three are of medium length and two long; those name the instrument, the
+    tempo in numbers and, when it is known, the key. The sixth is short and names one or two facts.
+
+    Args:
+        labels: as made by ``score.all_labels``.
+        seed: equal seeds give equal captions.
+        n: how many, at least 1.
+
+    Raises:
+        ValueError: n is below 1.
+    """
+    if n < 1:
+        raise ValueError(f"n must be at least 1, got {n}")
+    rng = random.Random(derive_seed(seed, "captions"))
+    groups = [MEDIUM, LONG, MEDIUM, SHORT, MEDIUM, LONG]
+    chosen = [groups[i % 6] for i in range(n)]
+    return [_fill_one(rng, group, labels, held_out=False) for group in chosen]
+
+
+def held_out_captions(labels: dict[str, Any], seed: int, n: int = 6) -> list[str]:
+    """Like ``captions``, in templates and words that ``captions`` never uses."""
+    if n < 1:
+        raise ValueError(f"n must be at least 1, got {n}")
+    rng = random.Random(derive_seed(seed, "held-out captions"))
+    return [_fill_one(rng, HELD_OUT_TEMPLATES, labels, held_out=True) for _ in range(n)]
+
+
+def _fill_one(
+    rng: random.Random, templates: tuple[str, ...], labels: dict[str, Any], held_out: bool
+) -> str:
+    words = draw_words(rng, labels, held_out)
+    usable = [t for t in templates if _required(t) <= words.keys()]
+    template = rng.choice(usable)
+    if templates is MEDIUM and "{drums}" not in template and rng.random() < 0.3:
+        template += ", {drums}"
+    known = _drop_unknown(template, words)
+    text = re.sub(r"\[([^\]]*)\]", lambda m: m[1] if rng.random() < 0.5 else "", known)
+    text = re.sub(r"<([^>]*)>", r"\1", text)
+    return polish(text.format(**words), capital=template in LONG or rng.random() < 0.3)
+
+
+def _required(template: str) -> set[str]:
+    """Slots outside brackets, which have to be known."""
+    return set(re.findall(r"\{(\w+)\}", re.sub(r"<[^>]*>|\[[^\]]*\]", "", template)))
+
+
+def _drop_unknown(template: str, words: dict[str, str]) -> str:
+    """Remove the bracketed stretches whose facts are not known."""
+
+    def keep(match: re.Match[str]) -> str:
+        return match[0] if set(re.findall(r"\{(\w+)\}", match[0])) <= words.keys() else ""
+
+    return re.sub(r"<[^>]*>|\[[^\]]*\]", keep, template)
+
+
+def draw_words(rng: random.Random, labels: dict[str, Any], held_out: bool) -> dict[str, str]:
+    """One word or phrase per slot, for the facts that the labels hold."""
+    words = {
+        "drums": rng.choice(_DRUMS[bool(labels["drums"])]),
+        "metre": rng.choice(_METRES[labels["metre"]]),
+        "tempo": rng.choice(_TEMPOS).format(round(labels["tempo_bpm"])),
+        "speed": rng.choice(_speed_words(labels["tempo_bpm"])[held_out]),
+    }
+    if labels.get("key"):
+        words["key"] = _key_name(rng, labels["key"], labels["mode"])
+        words["mode"] = labels["mode"]
+    if labels.get("mood"):
+        words["mood"] = rng.choice(_MOODS[rng.choice(labels["mood"])][held_out])
+    if labels.get("style"):
+        words["style"] = rng.choice(_STYLES.get(labels["style"], (labels["style"],)))
+    for fact, table in (("dynamics", _DYNAMICS), ("density", _DENSITIES)):
+        if labels.get(fact) in table:
+            words[fact] = rng.choice(table[labels[fact]])
+    if labels.get("register") in ("low", "high"):
+        words["register"] = labels["register"]
+    return words | _instrument_words(rng, labels)
+
+
+def _speed_words(tempo_bpm: float) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    return next((train, kept) for limit, train, kept in _SPEEDS if tempo_bpm < limit)
+
+
+def _key_name(rng: random.Random, tonic: str, mode: str) -> str:
+    if len(tonic) == 2 and rng.random() < 0.35:
+        tonic = tonic[0] + _SPELLED[tonic[1]]
+    return f"{tonic} {mode}"
+
+
+def _instrument_words(rng: random.Random, labels: dict[str, Any]) -> dict[str, str]:
+    names = [_instrument(rng, name) for name in labels["instruments"]]
+    if not names:
+        return {}
+    lead, others = names[0], names[1:3]
+    alone = not others and not labels["drums"]
+    words = {"lead": f"solo {lead}" if alone and rng.random() < 0.5 else lead}
+    words["band"] = " and ".join(
+        filter(None, (", ".join([lead, *others][:-1]), [lead, *others][-1]))
+    )
+    if alone:
+        words["band"] = rng.choice((f"solo {lead}", f"{lead} alone", lead))
+    if others:
+        words["others"] = " and ".join(others)
+    return words
+
+
+def _instrument(rng: random.Random, name: str) -> str:
+    return rng.choice(_INSTRUMENTS[name]) if name in _INSTRUMENTS and rng.random() < 0.25 else name
+
+
+def polish(text: str, capital: bool) -> str:
+    """Mend spaces, commas and articles; start with a capital letter where asked."""
+    text = re.sub(r"\s+", " ", text).strip()
+    text = re.sub(r"\s+([,.;:])", r"\1", text)
+    text = re.sub(r"([,;:])(?:\s*[,;:])+", r"\1", text)
+    text = re.sub(r"[,;:]\.", ".", text)
+    text = re.sub(r"\b([Tt]he|[Aa]n?) a ", r"\1 ", text)
+    text = re.sub(r"\b([Aa])n? (?=[aeio]|up|un|[AEF] |[AE][b#]? )", r"\1n ", text)
+    text = re.sub(r"\b([Aa])n (?![aeio8]|up|un|[AEF] |[AE][b#]? )", r"\1 ", text)
+    text = re.sub(r"\b([Aa]) (?=8-bit)", r"\1n ", text).strip(" ,;:")
+    if capital:
+        text = re.sub(r"(^|\. )([a-z])", lambda m: m[1] + m[2].upper(), text)
+    return text

@@ -1,0 +1,140 @@
+"""Keys, scales and chords, and the key that a bag of notes is in."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+PITCH_CLASSES = {
+    "C": 0, "C#": 1, "Db": 1, "D": 2, "D#": 3, "Eb": 3, "E": 4, "F": 5, "F#": 6, "Gb": 6,
+    "G": 7, "G#": 8, "Ab": 8, "A": 9, "A#": 10, "Bb": 10, "B": 11,
+}  # fmt: skip
+TONICS = {
+    "major": ("C", "Db", "D", "Eb", "E", "F", "F#", "G", "Ab", "A", "Bb", "B"),
+    "minor": ("C", "C#", "D", "Eb", "E", "F", "F#", "G", "G#", "A", "Bb", "B"),
+}
+SCALES = {"major": (0, 2, 4, 5, 7, 9, 11), "minor": (0, 2, 3, 5, 7, 8, 10)}
+_NUMERALS = {"I": 0, "II": 1, "III": 2, "IV": 3, "V": 4, "VI": 5, "VII": 6}
+_SUFFIXES = {
+    "o": (0, 3, 6), "o7": (0, 3, 6, 9), "h7": (0, 3, 6, 10), "+": (0, 4, 8),
+    "sus4": (0, 5, 7), "7sus4": (0, 5, 7, 10), "5": (0, 7), "maj7": (0, 4, 7, 11),
+}  # fmt: skip
+_ADDED = {"": (), "7": (10,), "6": (9,), "9": (10, 14), "add9": (14,), "maj9": (11, 14)}
+_LETTER_STEPS = {0: 0, 3: 2, 4: 2, 5: 3, 6: 4, 7: 4, 8: 4, 9: 5, 10: 6, 11: 6, 14: 1}
+# Krumhansl & Kessler (1982), probe-tone ratings, as used by Krumhansl's key finder.
+_PROFILES = {
+    "major": (6.35, 2.23, 3.48, 2.33, 4.38, 4.09, 2.52, 5.19, 2.39, 3.66, 2.29, 2.88),
+    "minor": (6.33, 2.68, 3.52, 5.38, 2.60, 3.53, 2.54, 4.75, 3.98, 2.69, 3.34, 3.17),
+}
+
+
+@dataclass(frozen=True)
+class Key:
+    """A tonic and a mode; ``Key("D", "minor")``."""
+
+    tonic: str
+    mode: str
+
+    def __post_init__(self) -> None:
+        if self.tonic not in PITCH_CLASSES:
+            raise ValueError(f"tonic must be one of {sorted(PITCH_CLASSES)}, got {self.tonic!r}")
+        if self.mode not in SCALES:
+            raise ValueError(f"mode must be major or minor, got {self.mode!r}")
+
+    @property
+    def root(self) -> int:
+        """Pitch class of the tonic, 0 to 11."""
+        return PITCH_CLASSES[self.tonic]
+
+    @property
+    def scale(self) -> tuple[int, ...]:
+        """The seven pitch classes, from the tonic up (natural minor)."""
+        return tuple((self.root + step) % 12 for step in SCALES[self.mode])
+
+
+@dataclass(frozen=True)
+class Chord:
+    """A chord in a key: its numeral, the scale degree it stands on, its root and its intervals."""
+
+    numeral: str
+    degree: int
+    root: int
+    intervals: tuple[int, ...]
+
+    @property
+    def pitch_classes(self) -> tuple[int, ...]:
+        """Chord tones as pitch classes, root first."""
+        return tuple((self.root + interval) % 12 for interval in self.intervals)
+
+
+def key_of(root: int, mode: str) -> Key:
+    """The key with this tonic pitch class, spelled as musicians spell it."""
+    return Key(TONICS[mode][root % 12], mode)
+
+
+def chord_of(numeral: str, key: Key) -> Chord:
+    """Read a Roman numeral such as ``ii7``, ``bVII``, ``V7/ii`` or ``#viio7`` in a key.
+
+    In a minor key the numerals stand on the natural minor scale (``VI`` is the flat sixth).
+
+    Raises:
+        ValueError: the numeral cannot be read.
+    """
+    name, _, target = numeral.partition("/")
+    match = re.fullmatch(r"([b#]?)([IViv]+)(.*)", name)
+    if match is None or match[2].upper() not in _NUMERALS:
+        raise ValueError(f"chord must be a Roman numeral, got {numeral!r}")
+    accidental = {"b": -1, "#": 1, "": 0}[match[1]]
+    degree = _NUMERALS[match[2].upper()]
+    if target:
+        goal = chord_of(target, key)
+        offset = goal.root + SCALES["major"][degree]
+        degree = (goal.degree + degree) % 7
+    else:
+        offset = key.root + SCALES[key.mode][degree]
+    return Chord(numeral, degree, (offset + accidental) % 12, _intervals(match[2], match[3]))
+
+
+def _intervals(roman: str, suffix: str) -> tuple[int, ...]:
+    if suffix in _SUFFIXES:
+        return _SUFFIXES[suffix]
+    if suffix not in _ADDED:
+        raise ValueError(f"chord suffix must be one of {sorted({*_SUFFIXES, *_ADDED})}: {suffix!r}")
+    triad = (0, 4, 7) if roman.isupper() else (0, 3, 7)
+    return triad + _ADDED[suffix]
+
+
+def scale_over(chord: Chord, key: Key) -> tuple[int, ...]:
+    """The key's scale with the degrees that a chromatic chord bends replaced by its own tones.
+
+    Over ``V7`` in A minor the G becomes G sharp; over ``bVII`` in C the B becomes B flat.
+    """
+    scale = list(key.scale)
+    for interval in chord.intervals:
+        step = 6 if interval == 9 and 6 in chord.intervals else _LETTER_STEPS[interval]
+        scale[(chord.degree + step) % 7] = (chord.root + interval) % 12
+    return tuple(scale)
+
+
+def estimate_key(weights: Sequence[float]) -> tuple[Key, float]:
+    """The best-fitting key of a pitch-class histogram, and by how much it beats the next.
+
+    Args:
+        weights: 12 summed durations, one per pitch class from C.
+
+    Returns:
+        The key whose Krumhansl-Kessler profile correlates best, and the margin in correlation.
+    """
+    scored = []
+    for mode, profile in _PROFILES.items():
+        for root in range(12):
+            rotated = [profile[(pitch - root) % 12] for pitch in range(12)]
+            scored.append((_correlation(weights, rotated), root, mode))
+    scored.sort(reverse=True)
+    return key_of(scored[0][1], scored[0][2]), scored[0][0] - scored[1][0]
+
+
+def _correlation(x: Sequence[float], y: Sequence[float]) -> float:
+    mean_x, mean_y = sum(x) / len(x), sum(y) / len(y)
+    cross = sum((a - mean_x) * (b - mean_y) for a, b in zip(x, y, strict=True))
+    power = sum((a - mean_x) ** 2 for a in x) * sum((b - mean_y) ** 2 for b in y)
+    return cross / power**0.5 if power else 0.0
