@@ -3,10 +3,11 @@
 import inspect
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from diffusers import ConfigMixin, ModelMixin
+from diffusers.configuration_utils import ConfigMixin
+from diffusers.models.modeling_utils import ModelMixin
 from safetensors import SafetensorError, safe_open
 
 WEIGHTS_NAME = "diffusion_pytorch_model.safetensors"
@@ -20,6 +21,12 @@ class Component(ModelMixin, ConfigMixin):
     precision load as float32 unless ``torch_dtype`` says otherwise.
     """
 
+    if TYPE_CHECKING:
+
+        @property
+        def config(self) -> Any:
+            """The registered arguments, by attribute or by key."""
+
     @classmethod
     def from_pretrained(cls, path: str | Path, **kwargs: Any) -> "Component":
         """Load from a local folder (checked first) or from a hub id (checked by diffusers).
@@ -28,13 +35,13 @@ class Component(ModelMixin, ConfigMixin):
             ValueError: the folder's config or weights do not fit this class.
             FileNotFoundError: a local folder lacks ``config.json`` or its weights.
         """
-        folder = Path(path) / kwargs.get("subfolder", "") if kwargs.get("subfolder") else Path(path)
+        folder = Path(path) / (kwargs.get("subfolder") or "")
         if folder.is_dir():
             check_folder(cls, folder)
-        kwargs.setdefault("torch_dtype", torch.float32)
-        return super().from_pretrained(
-            str(path), use_safetensors=True, low_cpu_mem_usage=False, **kwargs
-        )
+        kwargs |= {"use_safetensors": True, "low_cpu_mem_usage": False}
+        if kwargs.get("torch_dtype") is None:
+            kwargs["torch_dtype"] = torch.float32
+        return super().from_pretrained(str(path), **kwargs)
 
 
 def check_folder(cls: type[Component], folder: Path) -> None:

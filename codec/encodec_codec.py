@@ -18,7 +18,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from codec.component import Component
+from codec.component import Component, ModelMixin  # noqa: F401  (diffusers looks it up here)
 from codec.seeds import derive_seed, generator
 from codec.validation import check_audio, check_codes
 from codec.windows import windowed

@@ -8,7 +8,7 @@ from diffusers.configuration_utils import register_to_config
 from einops import rearrange
 from torch import Tensor, nn
 
-from codec.component import Component
+from codec.component import Component, ModelMixin  # noqa: F401  (diffusers looks it up here)
 from codec.quantizer import ResidualQuantizer
 from codec.spectrogram import LogMel
 from codec.validation import check_audio, check_codes

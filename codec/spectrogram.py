@@ -46,13 +46,14 @@ class LogMel(nn.Module):
         self.hop_length = hop_length
         self.num_mels = num_mels
         self.floor = floor
-        filterbank = melscale_fbanks(
-            n_fft // 2 + 1, 0.0, sample_rate / 2, num_mels, sample_rate, None, "slaney"
-        )
+        with torch.device("cpu"):  # torchaudio's function mixes devices under a meta device
+            filterbank = melscale_fbanks(
+                n_fft // 2 + 1, 0.0, sample_rate / 2, num_mels, sample_rate, None, "slaney"
+            )
+            inverse = torch.linalg.pinv(filterbank.double()).float()
         self.register_buffer("window", torch.hann_window(n_fft), persistent=False)
         self.register_buffer("filterbank", filterbank, persistent=False)  # (n_fft / 2 + 1, M)
-        inverse = filterbank if filterbank.is_meta else torch.linalg.pinv(filterbank.double())
-        self.register_buffer("inverse_filterbank", inverse.float(), persistent=False)
+        self.register_buffer("inverse_filterbank", inverse, persistent=False)
 
     @property
     def padding(self) -> int:

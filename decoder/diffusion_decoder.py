@@ -9,7 +9,7 @@ from diffusers.configuration_utils import register_to_config
 from einops import rearrange, repeat
 from torch import Tensor, nn
 
-from codec.component import Component
+from codec.component import Component, ModelMixin  # noqa: F401  (diffusers looks it up here)
 
 
 class DiffusionDecoder(Component):

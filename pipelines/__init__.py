@@ -1,0 +1,18 @@
+"""Floor 3: everything a user calls; importing it is instant."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pipelines.pipeline import MusicOutput as MusicOutput
+    from pipelines.pipeline import Pipeline as Pipeline
+
+_HOMES = {"MusicOutput": "pipelines.pipeline", "Pipeline": "pipelines.pipeline"}
+__all__ = list(_HOMES)
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public class when it is first asked for, so that ``partita --help`` is instant."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'pipelines' has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)

@@ -15,6 +15,7 @@ from pipelines.prepared import (
     QUANTISED_FLOOR,
     dequantise_spectrogram,
     open_prepared,
+    read_info,
     read_levels,
 )
 
@@ -27,12 +28,12 @@ class SpectrogramData:
     """Where the spectrograms are and how long a training crop is.
 
     Args:
-        prepared: folder of a prepared dataset.
+        prepared: folders of prepared datasets; their clips are one pool.
         crop_s: seconds of sound per training item.
         validation_clips: held-out clips used for the validation loss.
     """
 
-    prepared: str
+    prepared: list[str]
     crop_s: float = 2.56
     validation_clips: int = 32
 
@@ -47,6 +48,22 @@ class SpectrogramData:
         """Spectrogram frames per crop, a whole number of token frames."""
         tokens = max(1, round(self.crop_s * FRAME_RATE / FRAMES_PER_TOKEN))
         return tokens * FRAMES_PER_TOKEN
+
+
+def open_all(folders: list[str], split: str) -> "datasets.Dataset":
+    """One split of several prepared datasets as one; those that lack the split are left out.
+
+    Raises:
+        ValueError: none of them has it.
+    """
+    from datasets import concatenate_datasets
+
+    if not folders:
+        raise ValueError("prepared must name at least one folder")
+    having = [folder for folder in folders if split in read_info(folder)["splits"]]
+    if not having:
+        raise ValueError(f"none of the prepared datasets {folders} has a split {split!r}")
+    return concatenate_datasets([open_prepared(folder, split) for folder in having])
 
 
 class EpochOrder:
@@ -105,14 +122,14 @@ def cut(levels: np.ndarray, start: int, frames: int) -> Tensor:
 
 def validation_crops(data: SpectrogramData, seconds: float) -> Tensor:
     """(N, C, M, F) log-mel: the start of evenly spaced held-out clips."""
-    rows = open_prepared(data.prepared, "validation")
+    rows = open_all(data.prepared, "validation")
     frames = SpectrogramData(data.prepared, seconds).crop_frames
     return torch.stack(
-        [cut(read_levels(rows, row), 0, frames) for row in evenly_spaced(rows, data)]
+        [cut(read_levels(rows, row), 0, frames) for row in evenly_spaced(rows, data.validation_clips)]
     )
 
 
-def evenly_spaced(rows: "datasets.Dataset", data: SpectrogramData) -> list[int]:
-    """Up to ``validation_clips`` row numbers spread over a split."""
-    count = min(data.validation_clips, len(rows))
+def evenly_spaced(rows: "datasets.Dataset", most: int) -> list[int]:
+    """Up to ``most`` row numbers spread over a split."""
+    count = min(most, len(rows))
     return [index * len(rows) // count for index in range(count)]

@@ -23,9 +23,9 @@ from codec.losses import (
 )
 from codec.seeds import derive_seed
 from codec.spectral_codec import SpectralCodec
-from pipelines.batches import SpectrogramCrops, SpectrogramData, validation_crops
+from pipelines.batches import SpectrogramCrops, SpectrogramData, open_all, validation_crops
 from pipelines.configuration import run_script
-from pipelines.prepared import FRAME_RATE, open_prepared
+from pipelines.prepared import FRAME_RATE
 from pipelines.training import TrainingConfig, train
 
 INITIALISATION_BATCHES = 16
@@ -116,7 +116,7 @@ class CodecRecipe:
         self.data = data
         self.seed = training.seed
         self.dataset = SpectrogramCrops(
-            open_prepared(data.prepared, "train"), data.crop_frames, training.seed
+            open_all(data.prepared, "train"), data.crop_frames, training.seed
         )
         self.audio_s_per_item = data.crop_frames / FRAME_RATE
         self.held_out = validation_crops(data, seconds=5.0)

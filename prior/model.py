@@ -8,7 +8,7 @@ import torch
 from diffusers.configuration_utils import register_to_config
 from torch import Tensor, nn
 
-from codec.component import Component
+from codec.component import Component, ModelMixin  # noqa: F401  (diffusers looks it up here)
 from prior.attention import KeyValueCache, Text, rotation_table
 from prior.depth import DepthHead
 from prior.lstm import LSTMBackbone

@@ -1,0 +1,370 @@
+"""Pipeline: a prompt in, music out."""
+
+import json
+import secrets
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from codec.audio_file import WriteReport, write_audio
+from codec.encodec_codec import EncodecCodec
+from codec.spectral_codec import SpectralCodec
+from codec.validation import check_codes
+from decoder.diffusion_decoder import DiffusionDecoder
+from decoder.sampler import FlowSampler
+from diffusers import DiffusionPipeline, FlowMatchEulerDiscreteScheduler
+from pipelines.text import encode_text, load_text_encoder
+from prior.generate import generate
+from prior.model import Prior
+from prior.sampling import Sampling
+from prior.text_condition import TextCondition
+
+REQUIRED = ("tokenizer", "text_encoder", "codec", "prior")
+OPTIONAL = ("decoder", "scheduler")
+
+
+@dataclass
+class MusicOutput:
+    """Rendered items with all that is needed to render them again.
+
+    Attributes:
+        audio: (B, C, S) float32.
+        sample_rate: Hz.
+        codes: (B, K, T) int64, what the prior wrote.
+        seeds: of the prior, one per item.
+        decoder_seeds: of decoder and vocoder, one per item.
+        settings: every other setting of the call.
+    """
+
+    audio: Tensor
+    sample_rate: int
+    codes: Tensor
+    seeds: list[int]
+    decoder_seeds: list[int]
+    settings: dict[str, Any] = field(default_factory=dict)
+
+    def save(self, path: str | Path) -> list[WriteReport]:
+        """Write the items: ``song.wav`` for one, ``song-0.wav``, ``song-1.wav``... for several.
+
+        The format follows from the suffix (see ``codec.audio_file.write_audio``).
+        """
+        path = Path(path)
+        names = (
+            [path]
+            if len(self.audio) == 1
+            else [path.with_stem(f"{path.stem}-{index}") for index in range(len(self.audio))]
+        )
+        return [
+            write_audio(name, audio, self.sample_rate)
+            for name, audio in zip(names, self.audio, strict=True)
+        ]
+
+
+class Pipeline(DiffusionPipeline):
+    """Text to music: text encoder, prior, diffusion decoder, vocoder.
+
+    Args:
+        tokenizer: of the text encoder (transformers).
+        text_encoder: frozen (transformers).
+        codec: its first books are what the prior writes.
+        prior: writes codes from token states.
+        decoder: paints the fine spectrogram; None leaves the codec's own decode.
+        scheduler: diffusers' flow-matching Euler solver; needed with a decoder.
+        guidance: default classifier-free guidance scale.
+        temperature: default sampling temperature.
+        top_k: default number of candidates per code.
+        max_duration_s: the longest piece that may be asked for (s).
+    """
+
+    model_cpu_offload_seq = "text_encoder->prior->decoder->codec"
+    _optional_components = list(OPTIONAL)  # noqa: RUF012  (diffusers' name and type)
+
+    def __init__(
+        self,
+        tokenizer: Any,
+        text_encoder: nn.Module,
+        codec: SpectralCodec | EncodecCodec,
+        prior: Prior,
+        decoder: DiffusionDecoder | None = None,
+        scheduler: FlowMatchEulerDiscreteScheduler | None = None,
+        guidance: float = 3.0,
+        temperature: float = 1.0,
+        top_k: int = 250,
+        max_duration_s: float = 600.0,
+    ) -> None:
+        super().__init__()
+        check_fit(codec, prior, decoder, scheduler)
+        self.register_modules(
+            tokenizer=tokenizer,
+            text_encoder=text_encoder,
+            codec=codec,
+            prior=prior,
+            decoder=decoder,
+            scheduler=scheduler,
+        )
+        self.register_to_config(
+            guidance=guidance, temperature=temperature, top_k=top_k, max_duration_s=max_duration_s
+        )
+        self._interrupt = False
+        for part in (text_encoder, codec, prior, decoder):
+            if part is not None:
+                part.eval()
+
+    @classmethod
+    def from_pretrained(cls, path: str | Path, **kwargs: Any) -> "Pipeline":
+        """Load a saved pipeline from a folder, or from the hub.
+
+        Raises:
+            FileNotFoundError: the folder is not a saved pipeline or lacks a file.
+            ValueError: a component is null, or its config or weights do not fit.
+        """
+        if Path(path).is_dir():
+            check_saved(Path(path), given=kwargs.keys())
+            if "tokenizer" not in kwargs and "text_encoder" not in kwargs:
+                kwargs["tokenizer"], kwargs["text_encoder"] = load_text_encoder(path)
+        elif Path(path).exists() or str(path).startswith((".", "/")):
+            raise FileNotFoundError(f"{path} is not a folder: no saved pipeline there")
+        return super().from_pretrained(str(path), **kwargs)
+
+    def save_pretrained(self, path: str | Path, **kwargs: Any) -> None:
+        """Save every component, and check that none was written as null."""
+        super().save_pretrained(str(path), **kwargs)
+        check_saved(Path(path))
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        prompt: str | list[str],
+        duration_s: float = 10.0,
+        seed: int | list[int] | None = None,
+        *,
+        negative_prompt: str | None = None,
+        guidance: float | None = None,
+        temperature: float | None = None,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        num_inference_steps: int | None = None,
+        decoder_seed: int | list[int] | None = None,
+        preview: bool = False,
+        callback_on_step_end: Callable[[Any, int, float, dict[str, Any]], Any] | None = None,
+    ) -> MusicOutput:
+        """Render one item per prompt.
+
+        Args:
+            prompt: one text or several, of at most 64 tokens each.
+            duration_s: length of every item (s).
+            seed: one per item, or one for the first item, the next items counting up from it;
+                None draws one. An item's codes follow from its prompt, seed and settings, whatever
+                else is in the batch.
+            negative_prompt: what to move away from.
+            guidance: 1 ignores the negative prompt, larger follows the prompt more closely.
+            temperature: 0 takes the likeliest code.
+            top_k: candidates per code.
+            top_p: keep the likeliest candidates that hold this share.
+            num_inference_steps: steps of the diffusion decoder, 1 to 16.
+            decoder_seed: as ``seed``, for decoder and vocoder; ``seed`` itself if None.
+            preview: skip the diffusion decoder.
+            callback_on_step_end: called as ``(pipeline, frame, time_s, {"codes": (B, K)})`` after
+                every frame that the prior writes; ``pipeline.interrupt()`` ends the writing there.
+
+        Raises:
+            ValueError: an argument is out of its range, named with its rule.
+        """
+        prompts = check_prompts(prompt)
+        num_frames = self._num_frames(duration_s)
+        seeds = spread_seeds(seed, len(prompts), "seed")
+        decoder_seeds = (
+            seeds if decoder_seed is None else spread_seeds(decoder_seed, len(seeds), "decoder_seed")
+        )
+        defaults = self.config
+        sampling = Sampling(
+            temperature=defaults.temperature if temperature is None else temperature,
+            top_k=defaults.top_k if top_k is None else top_k,
+            top_p=top_p,
+            guidance=defaults.guidance if guidance is None else guidance,
+        )
+        steps = self._check_steps(num_inference_steps, preview)
+        frames = self.write_frames(prompts, num_frames, seeds, sampling, negative_prompt)
+        codes = self._collect(frames, num_frames, callback_on_step_end)
+        audio = self.decode(codes, decoder_seeds, num_inference_steps=steps, preview=preview)
+        settings = {
+            "prompt": prompts,
+            "negative_prompt": negative_prompt,
+            "duration_s": duration_s,
+            "guidance": sampling.guidance,
+            "temperature": sampling.temperature,
+            "top_k": sampling.top_k,
+            "top_p": sampling.top_p,
+            "num_inference_steps": steps,
+            "preview": preview,
+        }
+        audio = audio[..., : round(duration_s * self.codec.sample_rate)]
+        return MusicOutput(audio, self.codec.sample_rate, codes, seeds, decoder_seeds, settings)
+
+    def write_frames(
+        self,
+        prompts: list[str],
+        num_frames: int,
+        seeds: list[int],
+        sampling: Sampling,
+        negative_prompt: str | None = None,
+    ) -> Iterator[Tensor]:
+        """The prior alone: yield (B, K) codes frame by frame; close the iterator to cancel."""
+        text = self.encode_prompts(prompts)
+        negative = self.encode_prompts([negative_prompt] * len(prompts)) if negative_prompt else None
+        for frame in generate(self.prior, text, negative, num_frames, sampling, seeds):
+            yield frame.codes
+
+    def encode_prompts(self, prompts: list[str]) -> TextCondition:
+        """Token states of prompts, (B, L, Dt)."""
+        return encode_text(self.tokenizer, self.text_encoder, prompts)
+
+    @torch.no_grad()
+    def encode(self, audio: Tensor) -> Tensor:
+        """(B, C, S) audio at the codec's rate -> (B, K, T) codes of all its books."""
+        return self.codec.encode(audio.to(self.device))
+
+    @torch.no_grad()
+    def decode(
+        self,
+        codes: Tensor,
+        seed: int | list[int] = 0,
+        *,
+        num_inference_steps: int | None = None,
+        preview: bool = False,
+    ) -> Tensor:
+        """Codes to audio, without the prior.
+
+        Args:
+            codes: (B, k, T) int64 of the codec's first 1 <= k <= K books.
+            seed: of decoder and vocoder, spread over the batch as in ``__call__``.
+            num_inference_steps: of the diffusion decoder, 1 to 16.
+            preview: take the codec's own decode.
+
+        Returns:
+            (B, C, T * hop_length) float32 audio.
+
+        Raises:
+            ValueError: codes have the wrong rank, dtype or range.
+        """
+        check_codes(codes, self.codec.num_codebooks, self.codec.codebook_size)
+        seeds = spread_seeds(seed, len(codes), "seed")
+        steps = self._check_steps(num_inference_steps, preview)
+        codes = codes.to(self.codec.device)
+        if not isinstance(self.codec, SpectralCodec):
+            return self.codec.decode(codes)
+        if steps is None:
+            spectrogram = self.codec.decode_spectrogram(codes)
+        else:
+            sampler = FlowSampler(self.codec, self.decoder, self.scheduler)
+            spectrogram = sampler.decode_spectrogram(codes, seeds, steps)
+        rows = [
+            self.codec.vocoder(row[None], item_seed)
+            for row, item_seed in zip(spectrogram, seeds, strict=True)
+        ]
+        return torch.cat(rows)
+
+    def interrupt(self) -> None:
+        """Stop writing after the current frame; what is written so far is decoded."""
+        self._interrupt = True
+
+    def _collect(
+        self, frames: Iterator[Tensor], total: int, callback: Callable[..., Any] | None
+    ) -> Tensor:
+        """Run the prior to its end: (B, K, T) codes."""
+        self._interrupt = False
+        written: list[Tensor] = []
+        with self.progress_bar(total=total) as progress:
+            for index, codes in enumerate(frames):
+                written.append(codes)
+                progress.update()
+                if callback is not None:
+                    callback(self, index, (index + 1) / self.codec.frame_rate, {"codes": codes})
+                if self._interrupt:
+                    break
+        return torch.stack(written, dim=-1)
+
+    def _num_frames(self, duration_s: float) -> int:
+        longest = self.config.max_duration_s
+        if not 0 < duration_s <= longest:  # also refuses NaN
+            raise ValueError(f"duration_s must lie in (0, {longest:g}], got {duration_s}")
+        return max(1, -(-round(duration_s * self.codec.sample_rate) // self.codec.hop_length))
+
+    def _check_steps(self, steps: int | None, preview: bool) -> int | None:
+        """Solver steps, or None where the codec's own decode is wanted or all there is."""
+        if steps is not None and not 1 <= steps <= 16:
+            raise ValueError(f"num_inference_steps must lie in [1, 16], got {steps}")
+        if preview or self.decoder is None:
+            return None
+        return steps or self.decoder.config.default_steps
+
+
+def check_fit(
+    codec: Any, prior: Prior, decoder: DiffusionDecoder | None, scheduler: Any
+) -> None:
+    """Raise unless the parts were made for one another."""
+    if prior.config.num_codebooks > codec.num_codebooks:
+        raise ValueError(
+            f"the prior writes {prior.config.num_codebooks} codebooks, "
+            f"the codec has {codec.num_codebooks}"
+        )
+    if prior.config.codebook_size != codec.codebook_size:
+        raise ValueError(
+            f"codebook_size differs: prior {prior.config.codebook_size}, codec {codec.codebook_size}"
+        )
+    if decoder is None:
+        return
+    if not isinstance(codec, SpectralCodec):
+        raise ValueError(f"a DiffusionDecoder needs a SpectralCodec, got {type(codec).__name__}")
+    if scheduler is None:
+        raise ValueError("a DiffusionDecoder needs a scheduler, got None")
+    for name in ("channels", "num_mels", "patch_frames", "latent_dim", "num_codebooks"):
+        if decoder.config[name] != codec.config[name]:
+            raise ValueError(
+                f"{name} differs: decoder {decoder.config[name]}, codec {codec.config[name]}"
+            )
+
+
+def check_saved(folder: Path, given: Any = ()) -> None:
+    """Raise unless ``model_index.json`` names every required component and its folder exists."""
+    path = folder / "model_index.json"
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} does not exist: {folder} is not a saved pipeline")
+    try:
+        index = json.loads(path.read_text())
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path} is not JSON: {error}") from error
+    for name in (*REQUIRED, *OPTIONAL):
+        if name in given:
+            continue
+        library = (index.get(name) or [None])[0]
+        if library is None and name in REQUIRED:
+            raise ValueError(f"{path}: the component {name!r} is null")
+        if library is not None and not (folder / name).is_dir():
+            raise FileNotFoundError(f"{folder / name} does not exist, but {path} names it")
+
+
+def check_prompts(prompt: str | list[str]) -> list[str]:
+    """One or several texts as a list; none may be empty."""
+    prompts = [prompt] if isinstance(prompt, str) else list(prompt)
+    if not prompts:
+        raise ValueError("prompt is an empty list")
+    for index, text in enumerate(prompts):
+        if not isinstance(text, str) or not text.strip():
+            raise ValueError(f"prompt must be a text that is not empty, got {text!r} (item {index})")
+    return prompts
+
+
+def spread_seeds(seed: int | list[int] | None, count: int, name: str) -> list[int]:
+    """A seed per item: given, counted up from one, or drawn."""
+    if seed is None:
+        seed = secrets.randbelow(2**31)
+    if isinstance(seed, int):
+        return [seed + index for index in range(count)]
+    if len(seed) != count:
+        raise ValueError(f"{name} must be one per item, got {len(seed)} for {count} items")
+    return list(seed)

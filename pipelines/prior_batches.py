@@ -1,0 +1,122 @@
+"""What the prior trains on: token clips with one of their captions."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from codec.seeds import generator
+from pipelines.batches import EpochOrder
+from pipelines.prepared import FRAME_RATE, FRAMES_PER_TOKEN
+from pipelines.text import PRETRAINED
+from pipelines.tokens import open_all_tokens, read_codes
+from prior.loss import draw_depth_frames
+
+TOKEN_RATE = FRAME_RATE / FRAMES_PER_TOKEN
+
+
+@dataclass(frozen=True)
+class PriorData:
+    """Where tokens and text encoder are, and how items are drawn.
+
+    Args:
+        tokens: folders of token caches; their clips are one pool.
+        text_encoder: folder of a saved pipeline whose tokenizer and text encoder are used.
+        codec: folder of the codec that made the tokens; with it, samples are written as audio.
+        crop_s: seconds per training item; shorter clips are padded, longer ones cut at random.
+        text_dropout: share of items trained without text, for classifier-free guidance.
+        depth_share: share of frames that train the later books.
+        validation_clips: held-out clips for the validation loss.
+    """
+
+    tokens: list[str]
+    text_encoder: str = str(PRETRAINED)
+    codec: str | None = None
+    crop_s: float = 20.0
+    text_dropout: float = 0.15
+    depth_share: float = 0.25
+    validation_clips: int = 32
+
+    def __post_init__(self) -> None:
+        if not self.crop_s > 0:
+            raise ValueError(f"crop_s must be positive, got {self.crop_s}")
+        if not 0 <= self.text_dropout < 1:
+            raise ValueError(f"text_dropout must lie in [0, 1), got {self.text_dropout}")
+        if not 0 < self.depth_share <= 1:
+            raise ValueError(f"depth_share must lie in (0, 1], got {self.depth_share}")
+
+    @property
+    def crop_tokens(self) -> int:
+        """Frames per item."""
+        return max(2, round(self.crop_s * TOKEN_RATE))
+
+
+@dataclass
+class TokenBatch:
+    """Token clips with their captions, before the text is encoded."""
+
+    codes: Tensor  # (B, K, T) int64
+    frame_mask: Tensor  # (B, T) bool
+    ends: Tensor  # (B,) bool
+    depth_frames: Tensor  # (B, N) int64
+    captions: list[str]  # "" where the text is dropped
+
+    def to(self, device: torch.device) -> "TokenBatch":
+        """Move the tensors to a device."""
+        tensors = (self.codes, self.frame_mask, self.ends, self.depth_frames)
+        return TokenBatch(*(tensor.to(device) for tensor in tensors), self.captions)
+
+    @classmethod
+    def stack(cls, items: list["TokenBatch"]) -> "TokenBatch":
+        """Batches of one -> one batch."""
+        names = ("codes", "frame_mask", "ends", "depth_frames")
+        tensors = (torch.cat([getattr(item, name) for item in items]) for name in names)
+        return cls(*tensors, [caption for item in items for caption in item.captions])
+
+
+class TokenClips(Dataset):
+    """Endless seeded token clips: item n is a function of (seed, n).
+
+    Args:
+        data: see :class:`PriorData`.
+        num_codebooks: books that the prior writes, the first of those cached.
+        split: "train" or "validation".
+        seed: of order, crops, captions and dropout.
+    """
+
+    def __init__(self, data: PriorData, num_codebooks: int, split: str, seed: int) -> None:
+        self.data = data
+        self.num_codebooks = num_codebooks
+        self.seed = seed
+        self.rows = open_all_tokens(data.tokens, split)
+        self.order = EpochOrder(len(self.rows), seed)
+
+    def __getitem__(self, item: int) -> TokenBatch:
+        draws = generator(self.seed, "clip", item)
+        return self.clip(self.order(item), draws, self.data.text_dropout)
+
+    def clip(self, row: int, draws: torch.Generator, text_dropout: float = 0.0) -> TokenBatch:
+        """A batch of one clip, its random parts taken from ``draws``."""
+        length = self.data.crop_tokens
+        place, choice, drop = torch.rand(3, generator=draws).tolist()
+        codes = read_codes(self.rows, row)[: self.num_codebooks]
+        if codes.shape[0] < self.num_codebooks:
+            raise ValueError(
+                f"the token cache holds {codes.shape[0]} books, "
+                f"num_codebooks={self.num_codebooks} asked for"
+            )
+        start = int(place * (max(0, codes.shape[-1] - length) + 1))
+        crop = codes[:, start : start + length]
+        known = crop.shape[-1]
+        mask = torch.arange(length)[None] < known  # (1, T)
+        facts = self.rows.select_columns(["captions", "is_end"])[row]
+        captions = facts["captions"] or [""]
+        count = max(1, round(length * self.data.depth_share))
+        return TokenBatch(
+            torch.nn.functional.pad(crop, (0, length - known))[None],
+            mask,
+            torch.tensor([facts["is_end"] and start + known == codes.shape[-1]]),
+            draw_depth_frames(mask, count, draws),
+            ["" if drop < text_dropout else captions[int(choice * len(captions))]],
+        )

@@ -1,0 +1,126 @@
+"""Train the prior: ``accelerate launch pipelines/train_prior.py --config configs/prior/tiny.yaml``.
+
+A batch goes from ``prior_batches.TokenClips`` through ``PriorRecipe.loss`` (captions to token
+states, then ``prior.loss.prior_loss``) to ``training.train``.
+"""
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from codec.audio_file import write_audio
+from codec.seeds import generator
+from codec.spectral_codec import SpectralCodec
+from pipelines.batches import evenly_spaced
+from pipelines.configuration import run_script
+from pipelines.prior_batches import PriorData, TokenBatch, TokenClips
+from pipelines.text import encode_text, load_text_encoder
+from pipelines.training import TrainingConfig, train
+from prior.generate import generate
+from prior.loss import PriorBatch, PriorLoss, prior_loss
+from prior.model import Prior
+from prior.sampling import Sampling
+
+SAMPLE_FRAMES = 250
+
+
+class PriorRecipe:
+    """The prior's part of the training loop (see ``training.Recipe``)."""
+
+    def __init__(self, prior: Prior, data: PriorData, training: TrainingConfig) -> None:
+        self.model = prior
+        self.tokenizer, self.text_encoder = load_text_encoder(data.text_encoder)
+        self.codec = SpectralCodec.from_pretrained(data.codec).eval() if data.codec else None
+        books = prior.config.num_codebooks
+        self.dataset = TokenClips(data, books, "train", training.seed)
+        self.audio_s_per_item = data.crop_tokens / prior.config.frame_rate
+        held_out = TokenClips(data, books, "validation", training.seed)
+        self.held_out = [
+            held_out.clip(row, generator(training.seed, "validation", row))
+            for row in evenly_spaced(held_out.rows, data.validation_clips)
+        ]
+
+    def collate(self, items: list[TokenBatch]) -> TokenBatch:
+        """Stack items."""
+        return TokenBatch.stack(items)
+
+    def before_step(self, model: nn.Module, batch: TokenBatch, step: int) -> None:
+        """Move the frozen text encoder to the device that the model lives on."""
+        self.text_encoder.to(batch.codes.device)
+
+    def loss(
+        self, model: nn.Module, batch: TokenBatch, step: int
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Nats per code of the (wrapped) prior."""
+        result = self.nats(model, batch)
+        return result.loss, _by_book(result)
+
+    def nats(self, model: nn.Module, batch: TokenBatch) -> PriorLoss:
+        """Encode the captions, then the prior's loss."""
+        text = encode_text(self.tokenizer, self.text_encoder, batch.captions)
+        return prior_loss(
+            model,
+            PriorBatch(
+                codes=batch.codes,
+                frame_mask=batch.frame_mask,
+                ends=batch.ends,
+                text_states=text.states,
+                text_mask=text.mask,
+                depth_frames=batch.depth_frames,
+            ),
+        )
+
+    def validate(self, model: nn.Module, step: int, folder: Path) -> dict[str, float]:
+        """Held-out nats per book, what text buys, and one sample."""
+        assert isinstance(model, Prior)
+        device = next(model.parameters()).device
+        self.text_encoder.to(device)
+        batch = TokenBatch.stack(self.held_out).to(device)
+        result = self.nats(model, batch)
+        # every clip with another clip's caption: the difference is what the text tells
+        others = batch.captions[1:] + batch.captions[:1]
+        shuffled = self.nats(model, replace(batch, captions=others))
+        figures = {"loss": float(result.loss)}
+        figures |= {name: float(value) for name, value in _by_book(result).items()}
+        figures["loss_wrong_text"] = float(shuffled.loss)
+        if self.codec is not None:
+            self._write_sample(model, batch.captions[0], folder)
+        return figures
+
+    def _write_sample(self, model: Prior, caption: str, folder: Path) -> None:
+        assert self.codec is not None
+        text = encode_text(self.tokenizer, self.text_encoder, [caption])
+        frames = generate(model, text, None, SAMPLE_FRAMES, Sampling(), seeds=[0])
+        codes = torch.stack([frame.codes for frame in frames], dim=-1).cpu()
+        audio = self.codec.decode(codes)
+        write_audio(folder / "sample.wav", audio[0], self.codec.sample_rate)
+        (folder / "sample.txt").write_text(caption + "\n")
+
+    def export(self, model: nn.Module, folder: Path) -> None:
+        """Save the prior."""
+        assert isinstance(model, Prior)
+        model.save_pretrained(folder)
+
+
+def _by_book(result: PriorLoss) -> dict[str, Tensor]:
+    return {f"nats_book_{index}": nats for index, nats in enumerate(result.nats_per_book)}
+
+
+def train_prior(
+    model: Prior, data: PriorData, training: TrainingConfig, resume: bool = False
+) -> Path:
+    """Train a prior from cached tokens and return the folder of the exported one."""
+    return train(PriorRecipe(model, data, training), training, resume)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Read the configuration, then train."""
+    parts = {"model": Prior, "data": PriorData, "training": TrainingConfig}
+    return run_script("train_prior.py", train_prior, parts, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
