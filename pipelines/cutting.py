@@ -9,6 +9,8 @@ import math
 import os
 import re
 import warnings
+import zipfile
+import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import zip_longest
@@ -39,6 +41,11 @@ from pipelines.tracks import Track
 CHANNELS = 2
 CEILING = 1 - 2**-15
 """The largest sample that 16-bit FLAC holds."""
+UNREADABLE = (
+    *(ValueError, RuntimeError, PermissionError, IsADirectoryError, EOFError),
+    *(zipfile.BadZipFile, zlib.error, KeyError, NotImplementedError),
+)
+"""What reading a bad file raises; other ``OSError``s (a full disk) are no fault of the file."""
 NUMBERED_NAME = re.compile(r"^(track|music|song|untitled|theme)?[ _-]*\d+$", re.IGNORECASE)
 
 
@@ -132,7 +139,7 @@ def cut_track(track: Track, settings: CutSettings, staged: Path) -> TrackRecord:
             stage_clips(blocks, facts, settings, record, staged.with_suffix(".arrow"))
     except FileNotFoundError as error:
         record.reason, record.detail = "missing", str(error)
-    except (OSError, ValueError, RuntimeError, KeyError, NotImplementedError) as error:
+    except UNREADABLE as error:
         record.reason, record.detail = "unreadable", str(error) or type(error).__name__
     if not record.reason and record.num_clips == 0:
         record.reason = "silent"

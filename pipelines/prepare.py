@@ -10,25 +10,19 @@ import argparse
 import hashlib
 import json
 import math
-import os
 import shutil
 import sys
-import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pipelines.cutting import TrackRecord
-    from pipelines.duplicates import Match
-    from pipelines.prepared import Clip, PreparedWriter
     from pipelines.tracks import Track
 
 WORK_NAME = ".work"
-FINGERPRINTS_NAME = "fingerprints.npz"
 NOT_PART_OF_THE_RESULT = ("output", "workers", "quiet")
 
 
@@ -122,21 +116,6 @@ class PrepareReport:
         return sum(split["hours"] for split in self.info["splits"].values())
 
 
-@dataclass
-class Selection:
-    """Which tracks stay.
-
-    Attributes:
-        kept: indices into the records, in order.
-        duplicates: dropped index -> kept index.
-        matches: pairs of tracks that share sound.
-    """
-
-    kept: list[int]
-    duplicates: dict[int, int]
-    matches: "list[Match]" = field(default_factory=list)
-
-
 def prepare(config: PrepareConfig) -> PrepareReport:
     """Turn a folder, an archive or a list of audio files into a prepared dataset.
 
@@ -157,8 +136,11 @@ def prepare(config: PrepareConfig) -> PrepareReport:
 
 def prepare_tracks(tracks: "list[Track]", config: PrepareConfig) -> PrepareReport:
     """As ``prepare``, from tracks that are already listed; ``config.input`` only names them."""
+    from pipelines.cut_processes import cut_tracks
+    from pipelines.joining import join_clips
     from pipelines.prepare_report import write_report
     from pipelines.prepared import finish_dataset
+    from pipelines.selection import draw_splits, select, write_fingerprints
 
     started = time.monotonic()
     folder = Path(config.output)
@@ -177,7 +159,7 @@ def prepare_tracks(tracks: "list[Track]", config: PrepareConfig) -> PrepareRepor
             f"(see {folder / 'report.md'})"
         )
     draw_splits([records[index] for index in selection.kept], config)
-    join_clips(folder, records, selection, config, work)
+    join_clips(folder, records, selection, config.shard_clips, work)
     write_fingerprints(folder, [records[index] for index in selection.kept])
     info = finish_dataset(folder, settings)
     report = write_report(folder, records, selection, info)
@@ -248,180 +230,6 @@ def refuse_other_settings(
             raise ValueError(
                 f"{folder} holds {what} made with {changed}: choose another --output or delete it"
             )
-
-
-def cut_tracks(tracks: "list[Track]", config: PrepareConfig, work: Path) -> "list[TrackRecord]":
-    """Cut every track that is not staged yet; records come back in the order of the tracks."""
-    from tqdm import tqdm
-
-    from pipelines.cutting import CutSettings
-
-    names = ("clip_s", "min_clip_s", "min_track_s", "silence_db", "audio")
-    values = {name: getattr(config, name) for name in (*names, "source", "license", "attribution")}
-    jobs = [
-        (track, CutSettings(**values), work / f"{index:06d}") for index, track in enumerate(tracks)
-    ]
-    run = cut_here if config.workers == 1 else cut_in_processes
-    records: list[TrackRecord] = []
-    with tqdm(total=len(jobs), unit="track", disable=config.quiet or None) as bar:
-        for record in run(jobs, config.workers):
-            records.append(record)
-            bar.update()
-            bar.set_postfix_str(record.name[-40:])
-    return records
-
-
-def cut_here(jobs: list[Any], workers: int) -> "Iterator[TrackRecord]":
-    """Cut in this process, on one thread like every worker, so that the result is the same."""
-    import torch
-
-    assert workers == 1
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield from map(cut_one, jobs)
-    finally:
-        torch.set_num_threads(threads)
-
-
-def cut_in_processes(jobs: list[Any], workers: int) -> "Iterator[TrackRecord]":
-    """Cut in worker processes."""
-    import multiprocessing
-    from concurrent.futures import ProcessPoolExecutor
-
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, mp_context=context, initializer=begin_worker) as pool:
-        try:
-            yield from pool.map(cut_one, jobs)
-        finally:
-            pool.shutdown(cancel_futures=True)
-
-
-def begin_worker() -> None:
-    """Use one thread, and end when the parent was killed instead of waiting for it for ever."""
-    import torch
-
-    torch.set_num_threads(1)
-    threading.Thread(target=end_with_parent, args=(os.getppid(),), daemon=True).start()
-
-
-def end_with_parent(parent: int) -> None:
-    """Leave at once when this process has been handed to another parent."""
-    while os.getppid() == parent:
-        time.sleep(0.5)
-    os._exit(1)
-
-
-def cut_one(job: Any) -> "TrackRecord":
-    """One call of ``cut_track``, importable by a worker."""
-    from pipelines.cutting import cut_track
-
-    return cut_track(*job)
-
-
-def select(records: "list[TrackRecord]", config: PrepareConfig) -> Selection:
-    """Leave out what gave no clip, then equal files, then equal recordings."""
-    from pipelines.duplicates import choose_duplicates, find_matches
-
-    usable = [index for index, record in enumerate(records) if not record.reason]
-    first: dict[str, int] = {}
-    duplicates: dict[int, int] = {}
-    for index in usable:
-        original = first.setdefault(records[index].content, index)
-        if original != index:
-            duplicates[index] = original
-    distinct = [index for index in usable if index not in duplicates]
-    matches = find_matches([records[index].fingerprint for index in distinct])
-    durations_s = [records[index].duration_s for index in distinct]
-    near = choose_duplicates(matches, durations_s, config.duplicate_fraction)
-    duplicates |= {distinct[index]: distinct[kept] for index, kept in near.items()}
-    matches = [replace(m, first=distinct[m.first], second=distinct[m.second]) for m in matches]
-    return Selection([i for i in distinct if i not in duplicates], duplicates, matches)
-
-
-def draw_splits(records: "list[TrackRecord]", config: PrepareConfig) -> None:
-    """Give every kept record its split: as its metadata says, by source, or by hash of its name."""
-    unknown = set(config.validation_source) - {record.source for record in records}
-    if unknown:
-        raise ValueError(
-            f"validation_source must name sources of the input, got {sorted(unknown)[0]!r}; "
-            f"there are {sorted({record.source for record in records})}"
-        )
-    free = [record for record in records if not record.split]
-    if config.validation_source:
-        chosen = {record.name for record in free if record.source in config.validation_source}
-    else:
-        count = math.ceil(config.validation_fraction * len(free)) if len(free) > 1 else 0
-        chosen = set(sorted((record.name for record in free), key=name_hash)[:count])
-    for record in free:
-        record.split = "validation" if record.name in chosen else "train"
-
-
-def name_hash(name: str) -> str:
-    """A number for a track that no other track influences."""
-    return hashlib.blake2b(name.encode(), digest_size=8).hexdigest()
-
-
-def join_clips(
-    folder: Path,
-    records: "list[TrackRecord]",
-    selection: Selection,
-    config: PrepareConfig,
-    work: Path,
-) -> None:
-    """Write the staged clips of each split in order, and remove what is safely in a shard."""
-    from pipelines.prepared import SPLITS, PreparedWriter, check_split
-
-    for index in selection.kept:
-        check_split(records[index].split)
-    for split in SPLITS:
-        chosen = [index for index in selection.kept if records[index].split == split]
-        if not chosen:
-            continue
-        with PreparedWriter(folder, split, config.shard_clips) as writer:
-            join_split(writer, [(work / f"{i:06d}.arrow", records[i].num_clips) for i in chosen])
-
-
-def join_split(writer: "PreparedWriter", staged: list[tuple[Path, int]]) -> None:
-    """Append the clips that the writer's whole shards do not hold yet."""
-    done, end = writer.complete_rows, 0
-    ends: list[tuple[Path, int]] = []
-    for path, num_clips in staged:
-        start, end = end, end + num_clips
-        if end <= done:
-            continue
-        for number, clip in enumerate(read_staged(path), start=start):
-            if number >= done:
-                writer.add(clip)
-        ends.append((path, end))
-        while ends and ends[0][1] <= writer.complete_rows:
-            ends.pop(0)[0].unlink()
-
-
-def read_staged(path: Path) -> "Iterator[Clip]":
-    """The clips of one staged track."""
-    from pipelines.prepared import iterate_clips
-
-    return iterate_clips([path])
-
-
-def write_fingerprints(folder: Path, records: "list[TrackRecord]") -> None:
-    """Keep the fingerprints, by which two datasets can be compared."""
-    import numpy as np
-
-    from pipelines.prepared import sync_and_rename
-
-    lengths = [len(record.fingerprint) for record in records]
-    partial = folder / f"{FINGERPRINTS_NAME}.partial"
-    with partial.open("wb") as file:
-        np.savez_compressed(
-            file,
-            tracks=np.array([record.name for record in records]),
-            splits=np.array([record.split for record in records]),
-            lengths=np.array(lengths),
-            words=np.concatenate([record.fingerprint for record in records]),
-        )
-    sync_and_rename(partial, folder / FINGERPRINTS_NAME)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -9,7 +9,7 @@ from pipelines.prepared import SPLITS, list_shards, read_columns, write_json
 
 if TYPE_CHECKING:
     from pipelines.cutting import TrackRecord
-    from pipelines.prepare import Selection
+    from pipelines.selection import Selection
 
 LOUDNESS_BIN_DB = 3
 MAX_LABEL_VALUES = 30

@@ -1,5 +1,6 @@
 """From audio files to a prepared dataset, on real small files."""
 
+import errno
 import json
 import zipfile
 from dataclasses import replace
@@ -12,8 +13,7 @@ import torch
 
 from codec.audio_file import read_audio
 from codec.spectrogram import LogMel
-from pipelines import cutting, prepare_music
-from pipelines import prepare as prepare_module
+from pipelines import cut_processes, cutting, prepare_music
 from pipelines.cutting import title_of
 from pipelines.duplicates import (
     Match,
@@ -242,7 +242,7 @@ def test_stopped_while_joining_then_resumed_equals_undisturbed(music, tmp_path, 
     with pytest.raises(StoppedError):
         prepare(config(music, tmp_path / "stopped", shard_clips=2))
     monkeypatch.undo()
-    monkeypatch.setattr(prepare_module, "cut_one", lambda job: cut_nothing_again(job))
+    monkeypatch.setattr(cut_processes, "cut_one", lambda job: cut_nothing_again(job))
     prepare(config(music, tmp_path / "stopped", shard_clips=2))
     monkeypatch.undo()
     prepare(config(music, tmp_path / "whole", shard_clips=2))
@@ -294,6 +294,35 @@ def test_unusable_files_are_skipped_with_their_reason(tmp_path):
     }
     assert all(row["detail"] for row in report["skipped"])
     assert set(open_prepared(output)["track"]) == {"good.wav"}
+
+
+def test_a_damaged_archive_member_is_skipped(music, tmp_path):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    with zipfile.ZipFile(folder / "a.zip", "w") as archive:
+        archive.write(music / "loud/one.wav", "one.wav")
+        archive.write(music / "loud/two.flac", "two.flac")
+        offset = archive.getinfo("two.flac").header_offset
+    data = bytearray((folder / "a.zip").read_bytes())
+    data[offset + 1000] ^= 255
+    (folder / "a.zip").write_bytes(data)
+    report = prepare(config(folder, tmp_path / "out")).report
+    assert [(row["track"], row["reason"]) for row in report["skipped"]] == [
+        ("a.zip/two.flac", "unreadable")
+    ]
+
+
+def test_a_full_disk_stops_and_blames_no_file(music, tmp_path, monkeypatch, capsys):
+    def no_space(*args):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(cutting, "make_clip", no_space)
+    arguments = [str(music), "--out", str(tmp_path), "--clip", "2", "--min-track", "1", "--quiet"]
+    assert main(arguments) == 2
+    assert capsys.readouterr().err == "error: [Errno 28] No space left on device\n"
+    monkeypatch.undo()
+    assert main(arguments) == 0
+    assert json.loads((tmp_path / "report.json").read_text())["skipped"] == []
 
 
 def test_silent_clips_are_dropped(tmp_path):
