@@ -16,6 +16,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -330,10 +331,9 @@ def print_result(result: PrepareReport) -> None:
 def main(argv: list[str] | None = None) -> int:
     """``python pipelines/prepare.py``: the same as ``partita prepare``."""
     arguments = sys.argv[1:] if argv is None else argv
-    if arguments[:1] == ["music"]:
-        from pipelines import prepare_music
-
-        return prepare_music.main(arguments[1:])
+    if arguments[:1] in (["music"], ["tokens"]):
+        module = "pipelines.prepare_music" if arguments[0] == "music" else "pipelines.tokens"
+        return int(import_module(module).main(arguments[1:]))
     parser = argparse.ArgumentParser(prog="partita prepare", description=__doc__.splitlines()[0])
     add_arguments(parser)
     return run_reporting(run, parser.parse_args(arguments))

@@ -620,3 +620,10 @@ def test_the_last_fitting_paragraph_of_a_copyright_file_counts(tmp_path):
 def test_shards_hold_what_was_asked(music, tmp_path):
     prepare(config(music, tmp_path, shard_clips=3, validation_fraction=0))
     assert len(list_shards(tmp_path / "train")) == 3
+
+
+@pytest.mark.parametrize("command", [[], ["music"], ["tokens"]])
+def test_help_of_every_way_to_prepare(command, capsys):
+    with pytest.raises(SystemExit, match="0"):
+        main([*command, "--help"])
+    assert " ".join(["usage: partita prepare", *command]) in capsys.readouterr().out
