@@ -138,7 +138,7 @@ def strum(slot: Slot, tones: list[int], texture: Texture) -> list[Hit]:
     else:
         strokes = [(0, 1.0), (1, 0.8), (1.5, 0.55), (2.5, 0.6), (3, 0.8), (3.5, 0.55)]
     strokes = [stroke for stroke in strokes if stroke[0] < slot.length]
-    hits = []
+    hits: list[Hit] = []
     for i, (start, accent) in enumerate(strokes):
         stop = strokes[i + 1][0] if i + 1 < len(strokes) else slot.length
         strings = wide if accent > 0.7 else wide[::-1][:3]

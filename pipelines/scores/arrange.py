@@ -13,7 +13,7 @@ from pipelines.scores.instruments import BASSES, INSTRUMENTS, balance, name_of_p
 from pipelines.scores.melody import compose_melody
 from pipelines.scores.midi import DRUM_CHANNEL, MidiFile, read_midi
 from pipelines.scores.render import RenderError
-from pipelines.scores.score import METRES, Note, Part, Score
+from pipelines.scores.score import METRES, Note, Part, Score, is_key_clear
 from pipelines.scores.styles import DYNAMICS, STYLES, Style, moods
 from pipelines.scores.theory import Chord, Key, key_of
 
@@ -24,16 +24,20 @@ GROOVES = (
     ("ChaCha", "latin", 100, 132), ("Salsa", "latin", 90, 130), ("Beguine", "latin", 96, 140),
     ("Calypso", "latin", 100, 170), ("Tango", "tango", 104, 136), ("Tango1", "tango", 104, 136),
     ("Swing", "jazz", 110, 200), ("SwingWalk", "jazz", 110, 200), ("EasySwing", "jazz", 90, 150),
-    ("ModernJazz", "jazz", 110, 190), ("GypsyJazz", "jazz", 120, 200), ("Foxtrot", "jazz", 110, 190),
-    ("JazzWaltz", "jazz", 110, 180), ("Waltz", "waltz", 90, 170), ("FrenchWaltz", "waltz", 110, 190),
+    ("ModernJazz", "jazz", 110, 190), ("GypsyJazz", "jazz", 120, 200), ("Foxtrot", "jazz", 110,
+    190),
+    ("JazzWaltz", "jazz", 110, 180), ("Waltz", "waltz", 90, 170), ("FrenchWaltz", "waltz", 110,
+    190),
     ("VieneseWaltz", "waltz", 130, 190), ("CountryWaltz", "waltz", 84, 140),
     ("RagTime", "ragtime", 100, 170), ("Polka", "polka", 100, 136), ("March", "march", 100, 126),
     ("Folk", "folk", 84, 150), ("FolkBallad", "folk", 70, 110), ("BlueGrass", "country", 110, 190),
     ("CountrySwing", "country", 110, 180), ("CountryBlues", "blues", 80, 132),
-    ("Blues", "blues", 80, 132), ("SlowBlues", "blues", 56, 84), ("ShuffleBoggie", "blues", 100, 170),
+    ("Blues", "blues", 80, 132), ("SlowBlues", "blues", 56, 84), ("ShuffleBoggie", "blues", 100,
+    170),
     ("8Beat", "pop", 90, 140), ("SoftRock", "rock", 84, 130), ("BasicRock", "rock", 100, 160),
     ("60sRock", "rock", 110, 160), ("Twist", "rock", 130, 176), ("Ska", "ska", 110, 160),
-    ("Ballad", "ballad", 56, 90), ("PopBallad", "ballad", 56, 92), ("PianoBallad", "ballad", 54, 90),
+    ("Ballad", "ballad", 56, 90), ("PopBallad", "ballad", 56, 92), ("PianoBallad", "ballad", 54,
+    90),
     ("GuitarBallad", "ballad", 56, 92), ("RockBallad", "ballad", 60, 92), ("Hymn", "hymn", 66, 104),
     ("Lullaby", "lullaby", 54, 90), ("Trance", "techno", 124, 150), ("BVFunk", "funk", 90, 124),
     ("R&B", "soul", 70, 116), ("Desert", "world", 80, 130), ("Strut", "jazz", 100, 150),
@@ -52,6 +56,7 @@ _SUFFIXES = {
 }  # fmt: skip
 _ROOTS = ("C", "Db", "D", "Eb", "E", "F", "F#", "G", "Ab", "A", "Bb", "B")
 _TIMEOUT_S = 60
+_ATTEMPTS = 4
 
 
 def arrange(rng: random.Random, held_out: bool = False, groove: str | None = None) -> Score:
@@ -69,7 +74,15 @@ def arrange(rng: random.Random, held_out: bool = False, groove: str | None = Non
     rows = [row for row in GROOVES if groove in (None, row[0])]
     if not rows:
         raise ValueError(f"groove must be one of {[row[0] for row in GROOVES]}, got {groove!r}")
-    name, style_name, slowest, fastest = rng.choice(rows)
+    for _ in range(_ATTEMPTS):
+        score = _arrange_once(rng, held_out, rng.choice(rows))
+        if is_key_clear(score):
+            break
+    return score
+
+
+def _arrange_once(rng: random.Random, held_out: bool, row: tuple[str, str, int, int]) -> Score:
+    name, style_name, slowest, fastest = row
     style = STYLES[_BORROWED.get(style_name, style_name)]
     metre = METRES["3/4" if "Waltz" in name else "4/4"]
     tempo_bpm = rng.randint(slowest, fastest)

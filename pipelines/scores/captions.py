@@ -42,17 +42,24 @@ MEDIUM = (
 )  # fmt: skip
 LONG = (
     "A [{speed}, ]{mood} {style} piece for {band}[, {drums}]. It is< in {key},> at {tempo}.",
-    "This is [{mood} ]{style} music[ {drums}]. The {lead} plays the melody< in {key}>, {tempo}[, {metre}].",
-    "{lead} carries a [{density} ][{mood} ]melody[ over {others}]. The tempo is {tempo}< and the key is {key}>.",
-    "An instrumental [in {style} style ]with {band}. [It feels {mood}. ]The tempo is {tempo}<, the key {key}>.",
+    "This is [{mood} ]{style} music[ {drums}]. The {lead} plays the melody< in {key}>, "
+    "{tempo}[, {metre}].",
+    "{lead} carries a [{density} ][{mood} ]melody[ over {others}]. The tempo is {tempo}< and "
+    "the key is {key}>.",
+    "An instrumental [in {style} style ]with {band}. [It feels {mood}. ]The tempo is "
+    "{tempo}<, the key {key}>.",
     "A piece played by {band}< in {key}>. It is {speed}[ and {mood}], at {tempo}[, {drums}].",
-    "[{dynamics} ]{style} with a [{register} ]{lead} melody<, written in {key}>. The beat goes at {tempo}[, {metre}].",
+    "[{dynamics} ]{style} with a [{register} ]{lead} melody<, written in {key}>. The beat "
+    "goes at {tempo}[, {metre}].",
     "The {lead} plays a {mood} theme[ while {others} accompanies]. {tempo}<, {key}>[, {style}].",
-    "{mood} and {speed}: {lead}[ with {others}]<, {key}>. It runs at {tempo}[, {drums}][, {dynamics}].",
+    "{mood} and {speed}: {lead}[ with {others}]<, {key}>. It runs at {tempo}[, {drums}][, "
+    "{dynamics}].",
     "Imagine a {mood} {style} tune. {band} play[ {drums}]<, in the key of {key}>, at {tempo}.",
-    "A [{dynamics} ][{density} ]{style} track featuring {lead}[, {drums}]. Key and tempo: <{key}, >{tempo}.",
+    "A [{dynamics} ][{density} ]{style} track featuring {lead}[, {drums}]. Key and tempo: "
+    "<{key}, >{tempo}.",
     "{tempo}<, {key}>. A {mood} piece[ of {style}] where the {lead} comes first[, then {others}].",
-    "[{speed} ]{lead} music that sounds {mood}[, {drums}]. It has a tempo of {tempo}< and is in {key}>.",
+    "[{speed} ]{lead} music that sounds {mood}[, {drums}]. It has a tempo of {tempo}< and is "
+    "in {key}>.",
 )  # fmt: skip
 HELD_OUT_TEMPLATES = (
     "I would like to hear {lead}<, preferably in {key}>, around {tempo}",
@@ -113,7 +120,8 @@ _STYLES = {
     "waltz": ("waltz",), "march": ("march", "marching"), "lullaby": ("lullaby",),
     "film": ("film", "cinematic", "film score"), "epic": ("epic", "epic orchestral"),
     "chiptune": ("chiptune", "8-bit", "video game"), "funk": ("funk",), "blues": ("blues",),
-    "latin": ("latin", "Latin dance"), "hymn": ("hymn", "church"), "new age": ("new age",), "tango": ("tango",),
+    "latin": ("latin", "Latin dance"), "hymn": ("hymn", "church"), "new age": ("new age",),
+    "tango": ("tango",),
     "chorale": ("chorale", "Bach chorale", "baroque chorale"),
 }  # fmt: skip
 _INSTRUMENTS = {

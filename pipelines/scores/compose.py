@@ -3,6 +3,7 @@
 import math
 import random
 from collections.abc import Iterable
+from dataclasses import replace
 
 from pipelines.scores.accompaniment import (
     Texture,
@@ -14,15 +15,16 @@ from pipelines.scores.drums import choose_pattern, play_drums
 from pipelines.scores.harmony import Slot, progression, slots
 from pipelines.scores.instruments import BASSES, INSTRUMENTS, Instrument, balance
 from pipelines.scores.melody import compose_melody
-from pipelines.scores.score import METRES, Metre, Note, Part, Score, pitch_class_weights
+from pipelines.scores.score import METRES, Metre, Note, Part, Score, is_key_clear
 from pipelines.scores.styles import DYNAMICS, STYLES, Style, moods
-from pipelines.scores.theory import Key, estimate_key, key_of
+from pipelines.scores.theory import Key, key_of
 
 ENSEMBLES = {"solo": 0.27, "duo": 0.23, "band": 0.5}
 REGISTERS = ("low", "middle", "high")
 _UNACCOMPANIED = 0.2
 _OFF_BEAT = ("offbeat", "stabs", "charleston", "bossa")
 """Patterns that need a bass or drums under them for the beat to be heard."""
+_TWO_BEAT_BASSES = ("root", "fifth", "bossa", "funk")
 _TAIL_S = 2.0
 _ATTEMPTS = 12
 
@@ -50,7 +52,7 @@ def compose(
         raise ValueError(f"lead must be one of {list(INSTRUMENTS)}, got {lead!r}")
     for _ in range(_ATTEMPTS):
         score = _compose_once(rng, held_out, _choose_style(rng, style_name), ensemble, lead)
-        if estimate_key(pitch_class_weights(score))[0] == score.key:
+        if is_key_clear(score):
             break
     return score
 
@@ -137,10 +139,7 @@ class _Piece:
         return self.rng.choice(choices)
 
     def compose(self, ensemble: str, lead: str | None) -> Score:
-        if ensemble == "solo":
-            parts = self._solo(lead)
-        else:
-            parts = self._ensemble(ensemble, lead)
+        parts = self._solo(lead) if ensemble == "solo" else self._ensemble(ensemble, lead)
         parts = [finish(self.rng, part, self.tempo_bpm, self.dynamics) for part in parts]
         if self.style.swing:
             parts = [swing(part) for part in parts]
@@ -155,9 +154,8 @@ class _Piece:
         }
         return Score(float(self.tempo_bpm), self.metre, self.key, parts, labels)
 
-    def _melody(self, instrument: Instrument, low_shift: int = 0) -> list[Note]:
-        low, high = register_span(instrument, self.register)
-        span = (low + low_shift, high + low_shift)
+    def _melody(self, instrument: Instrument) -> list[Note]:
+        span = register_span(instrument, self.register)
         return compose_melody(
             self.rng, self.harmony, self.key, self.metre, span, self.wanted_density
         )
@@ -170,7 +168,7 @@ class _Piece:
         instrument = INSTRUMENTS[lead or self.rng.choice(self.style.solos)]
         notes = self._melody(instrument)
         if not alone:
-            notes = [scaled(note, 1.0) for note in notes] + self._left_hand(instrument)
+            notes += self._left_hand(instrument)
         part = Part(instrument.name, self.rng.choice(instrument.programs), notes, 64, 110)
         part.reverb = self.rng.randrange(30, 80)
         return [part]
@@ -193,7 +191,8 @@ class _Piece:
 
     def _solo_bass(self) -> str:
         if self.style.bass_patterns and self.metre.division == 2:
-            return self.rng.choice(self.style.bass_patterns)
+            pattern = self.rng.choice(self.style.bass_patterns)
+            return "one" if self.metre.beats == 3 and pattern in _TWO_BEAT_BASSES else pattern
         return "hold" if self.metre.division == 2 else "compound"
 
     def _ensemble(self, ensemble: str, lead: str | None) -> list[Part]:
@@ -226,6 +225,8 @@ class _Piece:
         pattern = self.rng.choice(self.style.bass_patterns)
         if self.metre.division == 3 and pattern not in ("hold", "walking"):
             pattern = "compound"
+        if self.metre.beats == 3 and pattern in _TWO_BEAT_BASSES:
+            pattern = "one"
         notes = play_bass(self.rng, self.harmony, pattern, 31, self.key, self.texture)
         return Part(name, self.rng.choice(INSTRUMENTS[name].programs), notes, volume=88)
 
@@ -305,13 +306,10 @@ def without_overlap(notes: list[Note]) -> list[Note]:
     for note in sorted(notes, key=lambda n: (-n.start, n.pitch, n.duration)):
         limit = following.get(note.pitch, math.inf)
         if limit - note.start > 0.02:
-            kept.append(Note(note.start, min(note.duration, limit - note.start), *_touch(note)))
+            length = min(note.duration, limit - note.start)
+            kept.append(replace(note, duration=length))
             following[note.pitch] = note.start
     return kept[::-1]
-
-
-def _touch(note: Note) -> tuple[int, int]:
-    return note.pitch, note.velocity
 
 
 def swing(part: Part) -> Part:

@@ -25,7 +25,8 @@ _ATTEMPTS = 40
 _ALONE = ("organ", "piano", "harpsichord", "choir", "strings", "accordion", "acoustic guitar",
           "marimba", "brass", "electric piano", "vibraphone", "synth pad")  # fmt: skip
 _ACCOMPANIED = ("flute", "violin", "oboe", "trumpet", "clarinet", "saxophone", "pan flute",
-                "harmonica", "synth lead", "choir", "electric guitar", "cello", "french horn")  # fmt: skip
+                "harmonica", "synth lead", "choir", "electric guitar", "cello",
+                "french horn")  # fmt: skip
 _QUARTETS = (
     ("flute", "oboe", "clarinet", "cello"), ("violin", "violin", "cello", "cello"),
     ("trumpet", "trumpet", "french horn", "brass"), ("saxophone",) * 4, ("clarinet",) * 4,

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from pipelines.scores.harmony import Slot
 from pipelines.scores.score import Metre, Note
-from pipelines.scores.theory import _LETTER_STEPS, Chord, Key, scale_over
+from pipelines.scores.theory import LETTER_STEPS, Chord, Key, scale_over
 
 DENSITIES = ("sparse", "medium", "busy")
 _T = 1 / 3
@@ -159,4 +159,4 @@ class _Writer:
 
 def chord_degrees(chord: Chord) -> set[int]:
     """Scale degrees (0 is the tonic) that the chord's root, third, fifth and seventh stand on."""
-    return {(chord.degree + _LETTER_STEPS[i]) % 7 for i in chord.intervals if i <= 11}
+    return {(chord.degree + LETTER_STEPS[i]) % 7 for i in chord.intervals if i <= 11}

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-from pipelines.scores.theory import Key
+from pipelines.scores.theory import Key, estimate_key
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ class Score:
 
 
 def pitch_class_weights(score: Score, start_s: float = 0.0, end_s: float = 1e9) -> list[float]:
-    """Seconds for which each of the 12 pitch classes sounds in a stretch of the piece, drums aside."""
+    """Seconds for which each pitch class sounds in a stretch of the piece, drums aside."""
     seconds = 60 / score.tempo_bpm
     weights = [0.0] * 12
     for part in score.parts:
@@ -107,6 +107,17 @@ def pitch_class_weights(score: Score, start_s: float = 0.0, end_s: float = 1e9) 
             end = min((note.start + note.duration) * seconds, end_s)
             weights[note.pitch % 12] += max(0.0, end - begin)
     return weights
+
+
+def is_key_clear(score: Score, window_s: float = 20.0) -> bool:
+    """Whether the notes of every stretch of 20 s are heard in the piece's key."""
+    start_s = 0.0
+    while start_s == 0.0 or score.duration_s - start_s > 4.0:
+        heard, _ = estimate_key(pitch_class_weights(score, start_s, start_s + window_s))
+        if heard != score.key:
+            return False
+        start_s += window_s
+    return True
 
 
 def all_labels(score: Score) -> dict[str, Any]:

@@ -81,7 +81,8 @@ _TABLE = (
     Style("ballad", "pop", ("4/4", "6/8"), (50, 84), 0.5,
           ("piano", "saxophone", "violin", "acoustic guitar", "flute", "electric guitar"),
           ("piano", "piano", "electric piano", "acoustic guitar"),
-          ("piano", "acoustic guitar", "electric piano", "strings"), ("arpeggio", "block", "tenths"),
+          ("piano", "acoustic guitar", "electric piano", "strings"), ("arpeggio", "block",
+          "tenths"),
           ("bass",), ("hold", "root"), "ballad", 0.6, pad=("strings", "choir"),
           dynamics=("soft", "soft", "moderate"), densities=("sparse", "medium"), weight=1.1),
     Style("jazz", "jazz", ("4/4", "4/4", "4/4", "3/4"), (92, 200), 0.4,
@@ -92,7 +93,8 @@ _TABLE = (
     Style("bossa nova", "jazz", ("4/4",), (104, 152), 0.5,
           ("flute", "saxophone", "acoustic guitar", "vibraphone", "electric piano"),
           ("acoustic guitar", "piano", "electric piano"),
-          ("acoustic guitar", "acoustic guitar", "electric piano"), ("bossa",), ("double bass", "bass"),
+          ("acoustic guitar", "acoustic guitar", "electric piano"), ("bossa",), ("double bass",
+          "bass"),
           ("bossa",), "bossa", 0.85, dynamics=("soft", "moderate"),
           densities=("sparse", "medium")),
     Style("ambient", "modal", ("4/4", "4/4", "3/4"), (50, 96), 0.5,
@@ -130,7 +132,8 @@ _TABLE = (
           ("piano", "strings", "harp"), ("strings", "harp", "piano"),
           ("block", "ostinato", "arpeggio", "updown"), ("double bass",), ("hold", "root"), "epic",
           0.35, 48, ("strings", "choir"), densities=("sparse", "medium"), weight=1.1),
-    Style("epic", "modal", ("4/4", "6/8"), (80, 150), 0.85, ("brass", "choir", "strings", "french horn"),
+    Style("epic", "modal", ("4/4", "6/8"), (80, 150), 0.85, ("brass", "choir", "strings",
+          "french horn"),
           ("strings",), ("strings", "pizzicato strings"), ("ostinato", "pulse", "block"),
           ("double bass",), ("eighths", "root"), "epic", 0.9, 48, ("choir", "brass"),
           dynamics=("loud",), densities=("sparse", "medium"), weight=0.8),
@@ -160,7 +163,8 @@ _TABLE = (
     Style("new age", "modal", ("4/4", "6/8", "3/4"), (56, 104), 0.5,
           ("pan flute", "harp", "piano", "marimba", "flute", "cello"),
           ("piano", "harp", "marimba", "vibraphone", "acoustic guitar"),
-          ("harp", "piano", "acoustic guitar", "marimba"), ("updown", "arpeggio", "ostinato", "tenths"),
+          ("harp", "piano", "acoustic guitar", "marimba"), ("updown", "arpeggio", "ostinato",
+          "tenths"),
           pad=("synth pad", "choir", "strings"), dynamics=("soft", "moderate"),
           densities=("sparse", "medium")),
 )  # fmt: skip
@@ -190,6 +194,7 @@ _MOODS = {
 }
 _STYLE_MOODS = {
     "ambient": ("dreamy",), "lullaby": ("gentle",), "epic": ("heroic",), "film": ("cinematic",),
-    "funk": ("groovy",), "techno": ("driving",), "bossa nova": ("relaxed",), "chiptune": ("playful",),
+    "funk": ("groovy",), "techno": ("driving",), "bossa nova": ("relaxed",),
+    "chiptune": ("playful",),
     "hymn": ("solemn",), "march": ("proud",), "new age": ("dreamy",), "waltz": ("elegant",),
 }  # fmt: skip

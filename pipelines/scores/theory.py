@@ -19,7 +19,7 @@ _SUFFIXES = {
     "sus4": (0, 5, 7), "7sus4": (0, 5, 7, 10), "5": (0, 7), "maj7": (0, 4, 7, 11),
 }  # fmt: skip
 _ADDED = {"": (), "7": (10,), "6": (9,), "9": (10, 14), "add9": (14,), "maj9": (11, 14)}
-_LETTER_STEPS = {0: 0, 3: 2, 4: 2, 5: 3, 6: 4, 7: 4, 8: 4, 9: 5, 10: 6, 11: 6, 14: 1}
+LETTER_STEPS = {0: 0, 3: 2, 4: 2, 5: 3, 6: 4, 7: 4, 8: 4, 9: 5, 10: 6, 11: 6, 14: 1}
 # Krumhansl & Kessler (1982), probe-tone ratings, as used by Krumhansl's key finder.
 _PROFILES = {
     "major": (6.35, 2.23, 3.48, 2.33, 4.38, 4.09, 2.52, 5.19, 2.39, 3.66, 2.29, 2.88),
@@ -110,7 +110,7 @@ def scale_over(chord: Chord, key: Key) -> tuple[int, ...]:
     """
     scale = list(key.scale)
     for interval in chord.intervals:
-        step = 6 if interval == 9 and 6 in chord.intervals else _LETTER_STEPS[interval]
+        step = 6 if interval == 9 and 6 in chord.intervals else LETTER_STEPS[interval]
         scale[(chord.degree + step) % 7] = (chord.root + interval) % 12
     return tuple(scale)
 
