@@ -34,8 +34,8 @@ class FileClip:
 
     @property
     def name(self) -> str:
-        """File and start, for example ``"Sean Hawk - Imperia.ogg@61.2s"``."""
-        return f"{self.path.name}@{self.start_s:.1f}s"
+        """Folder, file and start, for example ``"music/Sean Hawk - Imperia.ogg@61.2s"``."""
+        return f"{self.path.parent.name}/{self.path.name}@{self.start_s:.1f}s"
 
     def read(self) -> AudioClip:
         """Read the stretch."""

@@ -64,7 +64,7 @@ def codebook_use(counts: Tensor, frame_rate: float) -> CodebookUse:
     """Use, entropy and bit rate from (K, V) counts of :func:`count_codes`."""
     K, V = counts.shape
     shares = counts.double() / counts.sum(1, keepdim=True)
-    entropy = -torch.xlogy(shares, shares).sum(1) / math.log(2)  # (K,)
+    entropy = torch.special.entr(shares).sum(1) / math.log(2)  # (K,)
     return CodebookUse(
         num_frames=int(counts[0].sum()),
         used=(counts > 0).double().mean(1).tolist(),

@@ -11,6 +11,7 @@ from typing import Any
 from torch import Tensor
 
 import codec as codec_package
+from codec.encodec_codec import VARIANTS, EncodecCodec
 from codec.protocols import Codec
 from pipelines.evaluation.classical_codecs import CLASSICAL_CODECS
 from pipelines.evaluation.clips import ClipChoice, EvaluationClip, choose_clips
@@ -21,6 +22,7 @@ from pipelines.evaluation.measurement_cache import MeasurementCache
 from pipelines.evaluation.measuring import measure
 from pipelines.evaluation.report import write_report
 from pipelines.evaluation.systems import (
+    System,
     TokenCodec,
     classical_system,
     codec_systems,
@@ -54,6 +56,7 @@ def report_codec(
     books: Sequence[int] | None = None,
     name: str = "partita",
     classical: bool = True,
+    others: Sequence[System] = (),
 ) -> dict[str, Any]:
     """Measure a codec with several numbers of codebooks and the classical codecs; write a report.
 
@@ -64,6 +67,7 @@ def report_codec(
         books: numbers of codebooks, a row each; powers of two up to all of them by default.
         name: of the codec in the report.
         classical: measure opus, mp3 and vorbis too.
+        others: further rows, for example :func:`encodec_systems`.
 
     Returns:
         What was written to ``codec.json``.
@@ -74,6 +78,7 @@ def report_codec(
     systems = [
         *codec_systems(tokens, books or default_books(codec.num_codebooks), name),
         *([vocoder] if vocoder else []),
+        *others,
         *([classical_system(setting) for setting in CLASSICAL_CODECS] if classical else []),
     ]
     measured = measure(choice.clips, systems, cache, settings.spaces, quiet=settings.quiet)
@@ -98,6 +103,24 @@ def clip_codes(tokens: TokenCodec, clips: Sequence[EvaluationClip]) -> Iterator[
         except ValueError:
             continue  # listed as left out by the measuring itself
         yield tokens.encode(sound.audio, sound.sample_rate)[0].cpu()
+
+
+def encodec_systems(codec: EncodecCodec, model: str) -> list[System]:
+    """EnCodec at each of its bit rates.
+
+    Args:
+        codec: built for its largest bandwidth.
+        model: ``"24khz"`` or ``"48khz"``.
+    """
+    bandwidths = VARIANTS[model].bandwidths_kbps
+    level_books = codec.num_codebooks % 2  # the 48 kHz model's level travels in a book of its own
+    tokens = TokenCodec(codec)
+    systems = []
+    for bandwidth in bandwidths:
+        share = bandwidth / bandwidths[-1]
+        books = round((codec.num_codebooks - level_books) * share) + level_books
+        systems.append(tokens.system(f"EnCodec {model} {bandwidth:g}k", f"EnCodec {model}", books))
+    return systems
 
 
 def default_books(num_codebooks: int) -> list[int]:
@@ -134,6 +157,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--no-classical", action="store_true", help="leave out opus, mp3 and vorbis"
     )
+    for model in VARIANTS:
+        parser.add_argument(
+            f"--encodec-{model}", type=Path, help=f"weights of EnCodec's {model} model"
+        )
 
 
 def add_shared_arguments(parser: argparse.ArgumentParser) -> None:
@@ -163,12 +190,24 @@ def add_shared_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
 
 
+def encodec_from_arguments(args: argparse.Namespace) -> list[System]:
+    """EnCodec's rows, where its weights are given."""
+    systems = []
+    for model, weights in (("24khz", args.encodec_24khz), ("48khz", args.encodec_48khz)):
+        if weights is not None:
+            largest = VARIANTS[model].bandwidths_kbps[-1]
+            encodec = EncodecCodec.from_pretrained_weights(model, largest, weights)
+            systems += encodec_systems(encodec, model)
+    return systems
+
+
 def run(args: argparse.Namespace) -> int:
     """Run ``partita evaluate codec`` and print the table."""
     choice, settings = choose_from_arguments(args)
     codec = load_codec(args.pipeline)
     name = Path(args.pipeline).resolve().name
-    report_codec(choice, codec, settings, args.books, name, not args.no_classical)
+    others = encodec_from_arguments(args)
+    report_codec(choice, codec, settings, args.books, name, not args.no_classical, others)
     print((args.output / "codec.md").read_text())
     return 0
 

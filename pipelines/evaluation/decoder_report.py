@@ -2,10 +2,8 @@
 
 import argparse
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from codec.protocols import Codec
@@ -115,14 +113,17 @@ def run(args: argparse.Namespace) -> int:
     from pipelines.pipeline import Pipeline
 
     choice, settings = choose_from_arguments(args)
-    pipeline = Pipeline.from_pretrained(args.pipeline)
+    pipeline: Any = Pipeline.from_pretrained(args.pipeline)
+    if pipeline.decoder is None:
+        raise ValueError(f"{args.pipeline} has no decoder: there is nothing to compare")
     decoders = {
         f"flow, {steps} step(s)": flow_decoder(pipeline, steps, args.seed) for steps in args.steps
     }
-    books = args.books or pipeline.prior.num_codebooks
+    writer = pipeline.codec if pipeline.prior is None else pipeline.prior
+    books = args.books or writer.num_codebooks
     identity = f"{module_fingerprint(pipeline.decoder)} seed {args.seed}"
     report_decoder(choice, pipeline.codec, decoders, settings, books, identity, args.seams)
-    print(Path(args.output / "decoder.md").read_text())
+    print((args.output / "decoder.md").read_text())
     return 0
 
 
@@ -130,6 +131,6 @@ def flow_decoder(pipeline: Any, steps: int, seed: int) -> Decode:
     """The pipeline's decode of tokens with a fixed number of steps, as a plain function."""
 
     def decode(codes: Tensor) -> Tensor:
-        return torch.as_tensor(pipeline.decode(codes, steps=steps, seed=seed))
+        return pipeline.decode(codes, seed, num_inference_steps=steps)
 
     return decode

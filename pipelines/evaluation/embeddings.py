@@ -2,13 +2,14 @@
 
 | space | numbers | window, hop | hears | needs |
 |---|---|---|---|---|
-| ``logmel_statistics`` | 128 | 1 s, 0.5 s | level, spread and movement of 32 bands | nothing |
+| ``logmel_statistics`` | 128 | 1 s, 0.5 s | level, movement and width of 32 bands | nothing |
 | ``aisfx`` | 512 | 2.3 s, 1.2 s | noise, texture, the full band | ``INSTALL_AISFX``, 25 MB |
 | ``musicnn`` | 200 | 3 s, 1.5 s | instruments, style; up to 8 kHz | ``musicnn.INSTALL``, 29 MB |
 
 Each is a function ``(audio (C, S), sample_rate) -> (N, D)`` float32, one row a window.
 """
 
+import math
 from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
@@ -33,13 +34,15 @@ AISFX_MAXIMUM = 9.457798957824707  # of the training spectrograms, as aisfx.prep
 STATISTICS_BANDS = 32
 STATISTICS_FRAMES = 100  # of 10 ms
 STATISTICS_HOP_FRAMES = 50
+STATISTICS_FLOOR = math.log(1e-4)
 
 
 def logmel_statistics(audio: Tensor, sample_rate: int) -> np.ndarray:
     """Statistics of 1 s windows of the log-mel spectrogram; a space that needs no package.
 
-    For 32 bands of the mid signal: mean, standard deviation and mean absolute movement between
-    frames; of the side signal: mean. In nats. No learned space: it knows nothing of instruments.
+    For 32 bands, floored at -80 dB: mean, standard deviation and mean absolute movement between
+    frames of the mid signal, in nats, and the mean share of the side signal in mid plus side,
+    between 0 and 1. No learned space: it knows nothing of instruments.
 
     Args:
         audio: (C, S) float32 in [-1, 1] at ``sample_rate`` Hz, at least 1 s; C 1 or 2.
@@ -52,10 +55,13 @@ def logmel_statistics(audio: Tensor, sample_rate: int) -> np.ndarray:
     check_duration(audio, sample_rate, 1.0)
     mid_and_side = torch.stack([audio.mean(0), (audio[0] - audio[-1]) / 2])
     analysis = log_mel_analysis(sample_rate, STATISTICS_BANDS)
-    log_mel = analysis(mid_and_side.float().unsqueeze(0))[0]  # (2, M, F)
-    windows = log_mel.unfold(2, STATISTICS_FRAMES, STATISTICS_HOP_FRAMES)  # (2, M, N, frames)
-    mid, side = windows
-    parts = [mid.mean(-1), mid.std(-1), mid.diff(dim=-1).abs().mean(-1), side.mean(-1)]
+    mid, side = analysis(mid_and_side.float().unsqueeze(0))[0].clamp(min=STATISTICS_FLOOR)
+    share = torch.sigmoid(side - mid)  # exp(side) / (exp(mid) + exp(side))
+    mid, share = (
+        bands.unfold(1, STATISTICS_FRAMES, STATISTICS_HOP_FRAMES)  # (M, N, frames)
+        for bands in (mid, share)
+    )
+    parts = [mid.mean(-1), mid.std(-1), mid.diff(dim=-1).abs().mean(-1), share.mean(-1)]
     return torch.cat(parts).T.numpy()
 
 

@@ -1,10 +1,9 @@
 """Fréchet distance between two sets of embeddings."""
 
-import logging
+import warnings
 
 import numpy as np
 
-logger = logging.getLogger(__name__)
 MIN_WINDOWS = 180  # fewer do not order sets sensibly in the 200- and 512-dimensional spaces
 
 
@@ -15,7 +14,7 @@ def frechet_distance(reference: np.ndarray, estimate: np.ndarray) -> float:
     covariances are taken as they are, with no shrinkage and nothing added to a diagonal, so
     singular covariances (fewer vectors than dimensions) are allowed. The estimate is biased
     upwards by few vectors: compare only distances at equal N, over 1000 windows where possible;
-    unequal or small N are reported through the log.
+    unequal or small N raise a warning.
 
     Args:
         reference: (N1, D) embeddings, N1 at least 2.
@@ -65,10 +64,12 @@ def _moments(vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def _warn_about_size(count_1: int, count_2: int) -> None:
     if count_1 != count_2:
-        logger.warning("Fréchet distance at unequal N: %d against %d vectors", count_1, count_2)
+        warnings.warn(
+            f"Fréchet distance at unequal N: {count_1} against {count_2} vectors", stacklevel=3
+        )
     if min(count_1, count_2) < MIN_WINDOWS:
-        logger.warning(
-            "Fréchet distance from %d vectors; sets are ordered sensibly from about %d on",
-            min(count_1, count_2),
-            MIN_WINDOWS,
+        warnings.warn(
+            f"Fréchet distance from {min(count_1, count_2)} vectors; "
+            f"sets are ordered sensibly from about {MIN_WINDOWS} on",
+            stacklevel=3,
         )

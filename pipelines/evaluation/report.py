@@ -5,6 +5,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from pipelines.evaluation.frechet import MIN_WINDOWS
 from pipelines.evaluation.measuring import Measured, Row
 from pipelines.evaluation.reasons import MissingPackageError, import_package
 from pipelines.prepared import sync_and_rename, write_json
@@ -34,6 +35,8 @@ COLUMNS = (
     ("seam_difference_db", "seam dB → 0", 2),
     ("seam_movement_ratio", "seam movement → 1", 2),
 )
+Reasons = dict[tuple[str, str], list[str]]
+"""(metric, reason) -> names of the rows concerned."""
 PLOTTED = (("visqol", "ViSQOL (higher is better)"), ("zimtohrli", "zimtohrli (lower is better)"))
 
 
@@ -80,7 +83,7 @@ def write_report(
 
 def markdown(title: str, measured: Measured, content: dict[str, Any]) -> str:
     """The page: one table of metrics, one of Fréchet distances, then what is missing and why."""
-    reasons: list[str] = []
+    reasons: Reasons = {}
     lines = [
         f"# {title}",
         "",
@@ -97,7 +100,7 @@ def markdown(title: str, measured: Measured, content: dict[str, Any]) -> str:
         lines += ["", "Left out:", ""]
         lines += [f"- {clip}: {reason}" for clip, reason in content["skipped"]]
     if reasons:
-        lines += ["", "No number (—):", "", *(f"- {reason}" for reason in dict.fromkeys(reasons))]
+        lines += ["", "No number (—):", "", *reason_lines(reasons, len(measured.rows))]
     if content["plot"].endswith(".png"):
         lines += ["", f"![quality against bit rate]({content['plot']})"]
     else:
@@ -106,7 +109,7 @@ def markdown(title: str, measured: Measured, content: dict[str, Any]) -> str:
     return "\n".join([*lines, "", f"Measured with {versions}." if versions else "", ""])
 
 
-def metric_table(rows: Sequence[Row], reasons: list[str]) -> list[str]:
+def metric_table(rows: Sequence[Row], reasons: Reasons) -> list[str]:
     """Markdown lines; columns that no row has are dropped, reasons are collected."""
     present = [column for column in COLUMNS if any(column[0] in row.values for row in rows)]
     lines = _header(["", "kbps", "clips", *(heading for _, heading, _ in present)])
@@ -119,7 +122,7 @@ def metric_table(rows: Sequence[Row], reasons: list[str]) -> list[str]:
     return lines
 
 
-def frechet_table(rows: Sequence[Row], reasons: list[str]) -> list[str]:
+def frechet_table(rows: Sequence[Row], reasons: Reasons) -> list[str]:
     """Markdown lines: distance to the originals and N in each space."""
     spaces = list(rows[0].frechet) if rows else []
     if not spaces:
@@ -131,7 +134,18 @@ def frechet_table(rows: Sequence[Row], reasons: list[str]) -> list[str]:
             cell = _cell(row.frechet[space], 3, row.name, f"Fréchet {space}", reasons)
             cells.append(cell if cell == "—" else f"{cell} ({row.windows[space]})")
         lines.append(_line(cells))
+    smallest = min((count for row in rows for count in row.windows.values() if count), default=0)
+    if 0 < smallest < MIN_WINDOWS:
+        lines += ["", f"N is small: sets are ordered sensibly from about {MIN_WINDOWS} windows on."]
     return lines
+
+
+def reason_lines(reasons: Reasons, num_rows: int) -> list[str]:
+    """Markdown list of what has no number and why."""
+    return [
+        f"- {name}: {reason} ({'all rows' if len(rows) == num_rows else ', '.join(rows)})"
+        for (name, reason), rows in reasons.items()
+    ]
 
 
 def codebook_table(codebooks: dict[str, Any]) -> list[str]:
@@ -184,11 +198,11 @@ def plot_rate_quality(rows: Sequence[Row], path: Path, title: str) -> None:
     sync_and_rename(partial, path)
 
 
-def _cell(value: float | str, decimals: int, row: str, name: str, reasons: list[str]) -> str:
+def _cell(value: float | str, decimals: int, row: str, name: str, reasons: Reasons) -> str:
     if isinstance(value, float | int):
         return f"{value:.{decimals}f}"
     if value:
-        reasons.append(f"{row}, {name}: {value}")
+        reasons.setdefault((name, value), []).append(row)
         return "—"
     return ""
 

@@ -115,7 +115,7 @@ class TokenCodec:
 
     def restore(self, decoded: Tensor, audio: Tensor, sample_rate: int) -> Tensor:
         """Bring decoded audio to the rate, channels and length of the original."""
-        decoded = resample(decoded.float(), self.codec.sample_rate, sample_rate)
+        decoded = resample(decoded.float().cpu(), self.codec.sample_rate, sample_rate)
         decoded = fit_channels(decoded, audio.shape[0])[:, : audio.shape[1]]
         return F.pad(decoded, (0, audio.shape[1] - decoded.shape[1])).contiguous()
 

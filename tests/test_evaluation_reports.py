@@ -1,0 +1,292 @@
+"""Perceptual metrics, classical codecs, clip choice and the reports, on tiny real components."""
+
+import argparse
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import soundfile
+import torch
+from torch import Tensor
+
+from codec import EncodecCodec, SpectralCodec
+from codec.audio_file import AudioClip
+from codec.seeds import generator
+from pipelines.evaluation import codec_report, decoder_report, perceptual
+from pipelines.evaluation.classical_codecs import mp3, opus, transcode
+from pipelines.evaluation.clips import choose_clips
+from pipelines.evaluation.comparison import compare
+from pipelines.evaluation.measurement_cache import FILE_NAME, MeasurementCache
+from pipelines.evaluation.measuring import measure
+from pipelines.evaluation.reasons import MissingPackageError, UnmeasurableError
+from pipelines.evaluation.systems import Reconstruction, System, TokenCodec, fit_channels
+
+RATE = 44_100
+needs_ffmpeg = pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="needs ffmpeg")
+
+
+def sound(seconds: float = 2.0, channels: int = 2, seed: int = 0) -> Tensor:
+    """Decaying noise bursts over a tone."""
+    times = torch.arange(round(seconds * RATE)) / RATE
+    noise = torch.randn(channels, len(times), generator=generator(seed, "sound"))
+    return 0.1 * noise * torch.exp(-8 * (times % 0.25)) + 0.1 * torch.sin(2765 * times)
+
+
+def write(path: Path, audio: Tensor) -> Path:
+    """Write a WAV file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    soundfile.write(path, audio.T.numpy(), RATE)
+    return path
+
+
+def lag(reference: Tensor, estimate: Tensor) -> int:
+    """Samples by which the estimate comes late (peak of the cross-correlation)."""
+    length = reference.shape[1]
+    spectra = [torch.fft.rfft(clip.sum(0), 2 * length) for clip in (reference, estimate)]
+    peak = int(torch.fft.irfft(spectra[1] * spectra[0].conj()).argmax())
+    return peak if peak < length else peak - 2 * length
+
+
+@pytest.fixture(scope="module")
+def codec() -> SpectralCodec:
+    """A codec of a few thousand weights."""
+    torch.manual_seed(0)
+    return SpectralCodec(
+        width=16,
+        latent_dim=8,
+        encoder_layers=1,
+        decoder_layers=1,
+        num_codebooks=2,
+        codebook_size=16,
+        vocoder_iterations=1,
+    ).eval()
+
+
+def noisy_system(level: float, calls: list[str] | None = None) -> System:
+    """Adds noise: a system whose ranking is known."""
+
+    def reconstruct(audio: Tensor, _: int) -> Reconstruction:
+        if calls is not None:
+            calls.append("called")
+        noise = torch.randn(audio.shape, generator=generator(0, "system"))
+        return Reconstruction(audio + level * noise, 8.0)
+
+    return System(f"noise {level}", "noise", str(level), reconstruct)
+
+
+def test_perceptual_metrics_are_perfect_for_identity_and_monotone() -> None:
+    pytest.importorskip("visqol")
+    pytest.importorskip("zimtohrli")
+    clip = sound(1.5)
+    noisy = [clip + level * sound(1.5, seed=1) for level in (0.0, 0.05, 0.5)]
+    scores = [perceptual.visqol(clip, estimate, RATE) for estimate in noisy]
+    distances = [perceptual.zimtohrli(clip, estimate, RATE) for estimate in noisy]
+    assert scores == sorted(scores, reverse=True)
+    assert scores[0] > 4.7
+    assert distances == sorted(distances)
+    assert distances[0] == pytest.approx(0, abs=1e-6)
+    swapped = clip.flip(0)  # the mono sum does not change, each channel does
+    assert perceptual.zimtohrli(clip, swapped, RATE, mono_sum=True) == pytest.approx(0, abs=1e-6)
+    assert perceptual.zimtohrli(clip, swapped, RATE) > 1e-3
+    assert perceptual.zimtohrli(clip[:1], clip[:1], RATE) == pytest.approx(0, abs=1e-6)
+
+
+def test_perceptual_metrics_refuse_silence_and_scraps() -> None:
+    with pytest.raises(UnmeasurableError, match="silent"):
+        perceptual.visqol(torch.zeros(1, RATE), torch.zeros(1, RATE), RATE)
+    with pytest.raises(UnmeasurableError, match=r"0\.50 s is shorter than 1 s"):
+        perceptual.zimtohrli(sound(0.5), sound(0.5), RATE)
+
+
+def test_a_missing_package_becomes_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "zimtohrli", None)
+    clip = sound(1.0)
+    measured = compare(clip, clip, RATE)
+    assert "zimtohrli needs" not in str(measured["mel_distance"])
+    assert "pip install partita[evaluate]" in str(measured["zimtohrli"])
+    assert measured["mel_distance"] == 0
+    assert measured["si_sdr_db"] == "infinite"
+    json.dumps(measured, allow_nan=False)
+
+
+@needs_ffmpeg
+def test_opus_is_aligned_and_better_with_more_bits() -> None:
+    clip = sound(2.0)
+    errors, rates = [], []
+    for kbps in (12, 96):
+        decoded, rate = transcode(clip, RATE, opus(kbps))
+        assert decoded.shape == clip.shape
+        errors.append(float((decoded - clip).square().mean()))
+        rates.append(rate)
+        assert abs(lag(clip, decoded)) <= 1
+    assert errors[1] < errors[0]
+    assert abs(lag(clip, transcode(clip, RATE, mp3(64))[0])) <= 1
+    assert rates[0] == pytest.approx(12, rel=0.4)
+    assert rates[1] == pytest.approx(96, rel=0.4)
+
+
+def test_without_ffmpeg_the_reason_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(MissingPackageError, match="ffmpeg"):
+        transcode(sound(1.0), RATE, opus(12))
+
+
+def test_clips_are_the_same_every_time(tmp_path: Path) -> None:
+    for name, seconds in (("b/two.wav", 5.0), ("a.wav", 2.0), ("c.flac", 0.5)):
+        write(tmp_path / name, sound(seconds))
+    (tmp_path / "broken.wav").write_bytes(b"RIFFnothing")
+    with pytest.warns(UserWarning, match=r"1 file\(s\) skipped"):
+        choice = choose_clips([tmp_path], count=4, duration_s=1.0, min_track_s=1.0)
+    assert [clip.name.split("/")[1] for clip in choice.clips] == [
+        *("a.wav@0.0s", "a.wav@1.0s"),
+        *("two.wav@0.8s", "two.wav@3.2s"),
+    ]
+    assert [clip.read().audio.shape[1] for clip in choice.clips] == [RATE] * 4
+    reasons = dict(choice.skipped)
+    assert "shorter than 1 s" in reasons[str(tmp_path / "c.flac")]
+    assert "unreadable" in reasons[str(tmp_path / "broken.wav")]
+    one = choose_clips([tmp_path / "b"], count=1, duration_s=1.0).clips[0]
+    assert one.name == "b/two.wav@2.0s"
+    with pytest.raises(FileNotFoundError, match="nowhere"):
+        choose_clips([tmp_path / "nowhere"], 1)
+    with pytest.raises(ValueError, match="no usable audio"):
+        choose_clips([write(tmp_path / "d" / "e.wav", sound(0.5))], 1, min_track_s=9.0)
+    with pytest.raises(ValueError, match="count and duration_s must be positive"):
+        choose_clips([tmp_path], 0)
+
+
+def test_clips_come_from_a_prepared_dataset(tmp_path: Path) -> None:
+    from codec import LogMel
+    from pipelines import prepared
+
+    audio = sound(1.0)
+    flac = tmp_path / "clip.flac"
+    soundfile.write(flac, audio.T.numpy(), RATE)
+    levels = prepared.quantise_spectrogram(LogMel()(audio.unsqueeze(0))[0])
+    for folder, content in (("with", flac.read_bytes()), ("without", b"")):
+        with prepared.PreparedWriter(tmp_path / folder, "validation") as writer:
+            for index in range(3):
+                writer.add(prepared.Clip(f"clip{index}", "track", 0.0, 1.0, levels, audio=content))
+        prepared.finish_dataset(tmp_path / folder, {})
+    choice = choose_clips([tmp_path / "with"], 2, duration_s=0.5)
+    assert [clip.name for clip in choice.clips] == ["clip0", "clip1"]
+    heard = choice.clips[1].read()
+    torch.testing.assert_close(heard.audio, audio[:, : RATE // 2], atol=1e-4, rtol=0)
+    with pytest.raises(ValueError, match="holds no audio"):
+        choose_clips([tmp_path / "without"], 1).clips[0].read()
+
+
+def test_a_stopped_evaluation_goes_on(tmp_path: Path) -> None:
+    for name in ("a.wav", "b.wav"):
+        write(tmp_path / "data" / name, sound(1.2, seed=ord(name[0])))
+    clips = choose_clips([tmp_path / "data"], 2).clips
+    calls: list[str] = []
+    system = noisy_system(0.01, calls)
+    spaces = ("logmel_statistics",)
+    first = measure(clips[:1], [system], MeasurementCache(tmp_path), spaces, quiet=True)
+    assert len(calls) == 1
+    lines = (tmp_path / FILE_NAME).read_text()
+    (tmp_path / FILE_NAME).write_text(lines + '{"key": "half a li')  # killed while writing
+    both = measure(clips, [system], MeasurementCache(tmp_path), spaces, quiet=True)
+    assert len(calls) == 2  # the first clip was remembered
+    again = measure(clips, [system], MeasurementCache(tmp_path), spaces, quiet=True)
+    assert len(calls) == 2
+    assert again.rows == both.rows
+    assert both.rows[0].num_clips == 2
+    assert first.rows[0].num_clips == 1
+    other = noisy_system(0.02, calls)
+    measure(clips, [other], MeasurementCache(tmp_path), spaces, quiet=True)
+    assert len(calls) == 4  # another identity is measured afresh
+
+
+def test_silent_and_short_clips_have_reasons(tmp_path: Path) -> None:
+    write(tmp_path / "data" / "silent.wav", torch.zeros(2, RATE))
+    write(tmp_path / "data" / "short.wav", sound(0.4))
+    choice = choose_clips([tmp_path / "data"], 2)
+    systems = [noisy_system(0.01)]
+    measured = measure(choice.clips, systems, MeasurementCache(tmp_path), quiet=True)
+    assert [reason for _, reason in measured.skipped] == ["the clip is silent"]
+    row = measured.rows[0]
+    assert row.num_clips == 1
+    assert "shorter than 1 s" in str(row.values["visqol"])
+    assert isinstance(row.values["stft_distance"], float)
+    assert "shorter" in str(row.frechet["logmel_statistics"])
+
+
+def test_codec_report_on_files(tmp_path: Path, codec: SpectralCodec) -> None:
+    for name in ("a.wav", "b.wav"):
+        write(tmp_path / "data" / name, sound(1.2, seed=ord(name[0])))
+    codec.save_pretrained(tmp_path / "model" / "codec")
+    parser = argparse.ArgumentParser()
+    codec_report.add_arguments(parser)
+    output = tmp_path / "report"
+    words = ["--pipeline", tmp_path / "model", "--data", tmp_path / "data", "--output", output]
+    words += ["--spaces", "logmel_statistics", "--no-classical", "--quiet"]
+    assert codec_report.run(parser.parse_args([str(word) for word in words])) == 0
+    content = json.loads((output / "codec.json").read_text())
+    names = [row["name"] for row in content["rows"]]
+    assert names == ["model 1 book(s)", "model 2 book(s)", "vocoder, true spectrogram"]
+    assert content["rows"][1]["bitrate_kbps"] == pytest.approx(2 * 4 * 25 / 1000)
+    assert len(content["codebooks"]["entropy_bits"]) == 2
+    page = (output / "codec.md").read_text()
+    assert "| model 2 book(s) | 0.20 | 2 |" in page
+    assert "N is small" in page
+    assert content["plot"].endswith("codec.png") == (output / "codec.png").is_file()
+
+
+def test_loading_says_what_is_missing(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="not a saved pipeline or codec"):
+        codec_report.load_codec(str(tmp_path))
+    (tmp_path / "config.json").write_text('{"_class_name": "Prior"}')
+    with pytest.raises(ValueError, match="must be a codec of ours, got 'Prior'"):
+        codec_report.load_codec(str(tmp_path))
+    with pytest.raises(ValueError, match="spaces must be among"):
+        codec_report.ReportSettings(tmp_path, ("clap",))
+
+
+def test_decoder_report_compares_with_the_coarse_decode(
+    tmp_path: Path, codec: SpectralCodec
+) -> None:
+    write(tmp_path / "data" / "a.wav", sound(1.6))
+    choice = choose_clips([tmp_path / "data"], 1)
+    quieter = {"half": lambda codes: 0.5 * codec.decode(codes), "same": codec.decode}
+    settings = codec_report.ReportSettings(tmp_path, ("logmel_statistics",), quiet=True)
+    content = decoder_report.report_decoder(choice, codec, quieter, settings, 1, "1", seams_s=[0.8])
+    rows = {row["name"]: row for row in content["rows"]}
+    assert rows["original"]["values"]["mel_distance"] == 0
+    assert rows["original"]["frechet"]["logmel_statistics"] == pytest.approx(0, abs=1e-6)
+    same = rows["same"]["values"]
+    assert same == rows["coarse"]["values"]
+    assert "seam_difference_db" in same
+    assert content["against_coarse"]["same"]["frechet_ratio_logmel_statistics"] == 1
+    assert rows["half"]["values"]["loudness_change_lu"] == pytest.approx(
+        same["loudness_change_lu"] - 6.02, abs=0.1
+    )
+    assert (tmp_path / "decoder.md").is_file()
+
+
+@pytest.mark.parametrize(
+    ("model", "books"), [("24khz", [2, 4, 8, 16, 32]), ("48khz", [3, 5, 9, 17])]
+)
+def test_encodec_rows_stand_at_its_bit_rates(model: str, books: list[int]) -> None:
+    encodec = EncodecCodec.untrained(model, 24.0, num_filters=2)
+    systems = codec_report.encodec_systems(encodec, model)
+    assert [int(system.identity.split()[1]) for system in systems] == books
+    heard = systems[0].reconstruct(sound(1.0), RATE)
+    assert heard.audio.shape == (2, RATE)
+
+
+def test_a_codec_takes_clips_of_any_rate_and_channels(codec: SpectralCodec) -> None:
+    tokens = TokenCodec(codec)
+    clip = sound(1.0, channels=1)[:, :24_001]
+    heard = tokens.system("x", "x", 2).reconstruct(clip, 24_000)
+    assert heard.audio.shape == clip.shape
+    assert heard.bitrate_kbps == pytest.approx(0.2)
+    with pytest.raises(ValueError, match=r"num_codebooks must lie in \[1, 2\], got 3"):
+        tokens.system("x", "x", 3)
+    stereo = sound(0.1)
+    torch.testing.assert_close(fit_channels(stereo, 1)[0], stereo.mean(0))
+    with pytest.raises(ValueError, match="cannot turn 3 channels into 2"):
+        fit_channels(torch.zeros(3, 10), 2)
+    assert isinstance(AudioClip(stereo, RATE).audio, Tensor)

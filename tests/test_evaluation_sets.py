@@ -1,0 +1,239 @@
+"""Fréchet distance, embeddings, codebook use, tempo and key."""
+
+import math
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from codec.seeds import generator
+from pipelines.evaluation import codebooks, embeddings, frechet, music, musicnn
+from pipelines.evaluation.reasons import MissingPackageError, UnmeasurableError, import_package
+from pipelines.evaluation.tensorflow_checkpoint import TABLE_MAGIC, read_checkpoint
+
+RATE = 44_100
+
+
+def clicks(tempo_bpm: float, seconds: float = 12.0) -> torch.Tensor:
+    """(1, S): a short burst on every beat."""
+    times = torch.arange(round(seconds * RATE)) / RATE
+    beat = times % (60 / tempo_bpm)
+    burst = torch.exp(-beat * 60) * torch.randn(len(times), generator=generator(0, "clicks"))
+    return 0.3 * burst.unsqueeze(0)
+
+
+def chords(pitches: list[list[int]], seconds: float = 1.0) -> torch.Tensor:
+    """(1, S): chords of MIDI pitches one after the other."""
+    times = torch.arange(round(seconds * RATE)) / RATE
+    parts = []
+    for chord in pitches:
+        frequencies = [440 * 2 ** ((pitch - 69) / 12) for pitch in chord]
+        waves = [
+            torch.sin(2 * math.pi * frequency * harmonic * times) / harmonic
+            for frequency in frequencies
+            for harmonic in (1, 2, 3)
+        ]
+        parts.append(torch.stack(waves).sum(0) * torch.exp(-3 * times))
+    return 0.1 * torch.cat(parts).unsqueeze(0)
+
+
+def test_frechet_distance_between_known_gaussians() -> None:
+    """Commuting covariances: the sum of squared differences of means and standard deviations."""
+    mean_1, mean_2 = np.array([0.0, 1.0, 2.0]), np.array([1.0, 1.0, 0.0])
+    std_1, std_2 = np.array([1.0, 2.0, 0.0]), np.array([3.0, 2.0, 0.5])
+    expected = np.square(mean_1 - mean_2).sum() + np.square(std_1 - std_2).sum()
+    rotation, _ = np.linalg.qr(np.random.default_rng(0).normal(size=(3, 3)))
+    covariances = [rotation @ np.diag(std**2) @ rotation.T for std in (std_1, std_2)]
+    distance = frechet.gaussian_distance(
+        rotation @ mean_1, covariances[0], rotation @ mean_2, covariances[1]
+    )
+    assert distance == pytest.approx(expected)
+
+
+def test_frechet_distance_equals_scipys_matrix_root() -> None:
+    linalg = pytest.importorskip("scipy.linalg")
+    random = np.random.default_rng(1)
+    sets = [random.normal(size=(400, 8)) @ random.normal(size=(8, 8)) for _ in range(2)]
+    covariances = [np.cov(vectors, rowvar=False) for vectors in sets]
+    root = linalg.sqrtm(covariances[0] @ covariances[1]).real
+    expected = np.square(sets[0].mean(0) - sets[1].mean(0)).sum()
+    expected += np.trace(covariances[0] + covariances[1] - 2 * root)
+    assert frechet.frechet_distance(*sets) == pytest.approx(expected)
+
+
+def test_frechet_distance_orders_sets_and_warns() -> None:
+    random = np.random.default_rng(2)
+    vectors = random.normal(size=(500, 16))
+    near, far = vectors + 0.1 * random.normal(size=vectors.shape), vectors * 2
+    distances = [frechet.frechet_distance(vectors, other) for other in (vectors, near, far)]
+    assert distances[0] == pytest.approx(0, abs=1e-9)
+    assert distances == sorted(distances)
+    with pytest.warns(UserWarning, match="unequal N: 500 against 400"):
+        frechet.frechet_distance(vectors, near[:400])
+    with pytest.warns(UserWarning, match="from 20 vectors"):  # fewer than dimensions: singular
+        assert np.isfinite(frechet.frechet_distance(vectors[:20], near[:20]))
+    assert [len(part) for part in frechet.equal_windows(vectors, near[:7])] == [7, 7]
+
+
+def test_frechet_distance_refuses_what_is_no_set() -> None:
+    good = np.zeros((5, 3))
+    with pytest.raises(ValueError, match=r"\(N, D\) with N at least 2"):
+        frechet.frechet_distance(good[:1], good)
+    with pytest.raises(ValueError, match="one width"):
+        frechet.frechet_distance(good, np.zeros((5, 4)))
+    with pytest.raises(ValueError, match="finite"):
+        frechet.frechet_distance(good, np.full((5, 3), math.nan))
+
+
+def test_logmel_statistics_shape_and_meaning() -> None:
+    noise = 0.1 * torch.randn(2, 5 * RATE, generator=generator(0, "statistics"))
+    vectors = embeddings.logmel_statistics(noise, RATE)
+    assert vectors.shape == (9, 128)
+    assert vectors.dtype == np.float32
+    mono = embeddings.logmel_statistics(noise.mean(0).expand(2, -1), RATE)
+    assert mono[:, 96:].max() < 0.05  # no side signal
+    assert vectors[:, 96:].mean() == pytest.approx(0.5, abs=0.05)  # independent channels
+    assert embeddings.logmel_statistics(noise[:1], RATE).shape == (9, 128)
+    with pytest.raises(UnmeasurableError, match=r"shorter than 1 s"):
+        embeddings.logmel_statistics(noise[:, : RATE // 2], RATE)
+
+
+@pytest.mark.parametrize(("space", "width"), [("aisfx", 512), ("musicnn", 200)])
+def test_learned_spaces_hear_noise(space: str, width: int) -> None:
+    pytest.importorskip("librosa")
+    clip = chords([[60, 64, 67], [62, 65, 69], [55, 59, 62], [60, 64, 67]], 2.0).expand(2, -1)
+    try:
+        vectors = embeddings.EMBEDDINGS[space](clip, RATE)
+    except MissingPackageError as reason:
+        pytest.skip(str(reason))
+    assert vectors.shape[1] == width
+    assert len(vectors) >= 2
+    again = embeddings.EMBEDDINGS[space](clip, RATE)
+    np.testing.assert_array_equal(vectors, again)
+    noise = torch.randn(clip.shape, generator=generator(0, "noise"))
+    changes = [
+        np.abs(embeddings.EMBEDDINGS[space](clip + level * noise, RATE) - vectors).mean()
+        for level in (0.003, 0.1)
+    ]
+    assert 0 < changes[0] < changes[1]
+    with pytest.raises(UnmeasurableError, match="shorter"):
+        embeddings.EMBEDDINGS[space](clip[:, :RATE], RATE)
+
+
+def test_musicnn_tags_hear_a_beat() -> None:
+    try:
+        tags = musicnn.tag_probabilities(clicks(120.0, 6.0), RATE)
+    except MissingPackageError as reason:
+        pytest.skip(str(reason))
+    assert len(tags) == 50
+    assert all(0 <= value <= 1 for value in tags.values())
+    scores = music.family_scores(tags)
+    assert scores["drums"] > max(scores["strings"], scores["choir"])
+    assert music.top_instrument(tags, ("drums", "choir")) == "drums"
+
+
+def test_checkpoint_reader_reads_what_was_written(tmp_path: Path) -> None:
+    """A two-tensor checkpoint written by hand in the table's format, keys sharing a prefix."""
+    values = {"layer/bias": np.arange(3.0, dtype="<f4"), "layer/kernel": np.eye(2, dtype="<f4")}
+    data, entries, previous = b"", b"", b""
+    for name, value in values.items():
+        shape = b"".join(b"\x12\x02\x08" + bytes([size]) for size in value.shape)
+        proto = b"\x08\x01\x12" + bytes([len(shape)]) + shape
+        proto += b"\x20" + bytes([len(data)]) + b"\x28" + bytes([value.nbytes])
+        key = name.encode()
+        shared = len(previous) and 6
+        entries += bytes([shared, len(key) - shared, len(proto)]) + key[shared:] + proto
+        data += value.tobytes()
+        previous = key
+    block = entries + struct.pack("<II", 0, 1)
+    handle = b"\x00" + bytes([len(block)])
+    root = bytes([0, 1, len(handle)]) + b"z" + handle + struct.pack("<II", 0, 1)
+    root_offset = len(block) + 5
+    footer = (b"\x00\x00" + bytes([root_offset, len(root)])).ljust(40, b"\0")
+    table = block + b"\0" * 5 + root + b"\0" * 5 + footer + struct.pack("<Q", TABLE_MAGIC)
+    (tmp_path / ".index").write_bytes(table)
+    (tmp_path / ".data-00000-of-00001").write_bytes(data)
+    tensors = read_checkpoint(tmp_path)
+    assert list(tensors) == list(values)
+    for name, value in values.items():
+        np.testing.assert_array_equal(tensors[name], value)
+    (tmp_path / ".data-00000-of-00001").write_bytes(data[:-4])
+    with pytest.raises(ValueError, match="data ends at"):
+        read_checkpoint(tmp_path)
+    (tmp_path / ".index").write_bytes(b"something else")
+    with pytest.raises(ValueError, match="not the index"):
+        read_checkpoint(tmp_path)
+
+
+def test_a_missing_package_is_named_with_its_command() -> None:
+    with pytest.raises(MissingPackageError, match=r"x needs no_such_module: pip install partita"):
+        import_package("no_such_module", "x")
+
+
+def test_codebook_use_closed_forms() -> None:
+    even = torch.arange(8).repeat(4)  # every entry equally often
+    one = torch.full((32,), 5)
+    counts = codebooks.count_codes([torch.stack([even, one])] * 2, codebook_size=8)
+    use = codebooks.codebook_use(counts, frame_rate=25.0)
+    assert use.num_frames == 64
+    assert use.used == [1.0, 0.125]
+    assert use.entropy_bits == pytest.approx([3.0, 0.0])
+    assert use.perplexity == pytest.approx([8.0, 1.0])
+    assert use.bitrate_kbps == pytest.approx(2 * 3 * 25 / 1000)
+    assert use.entropy_bitrate_kbps == pytest.approx(3 * 25 / 1000)
+    assert codebooks.bitrate_kbps(8, 1024, 25.0) == 2.0
+    with pytest.raises(ValueError, match=r"in \[0, 8\), got 5\.\.9"):
+        codebooks.count_codes([torch.tensor([[5, 9]])], 8)
+    with pytest.raises(ValueError, match="at least one frame"):
+        codebooks.count_codes([], 8)
+
+
+@pytest.mark.parametrize("tempo_bpm", [67.0, 97.0, 123.0, 171.0])
+def test_tempo_of_a_click_track(tempo_bpm: float) -> None:
+    pytest.importorskip("librosa")
+    found = music.estimate_tempo(clicks(tempo_bpm), RATE)
+    assert music.score_tempo(found, tempo_bpm, tolerance=0.01).octave
+
+
+def test_tempo_score() -> None:
+    assert music.score_tempo(103.9, 100) == (True, True)
+    assert music.score_tempo(104.1, 100) == (False, False)
+    assert music.score_tempo(51, 100) == (False, True)
+    assert music.score_tempo(199, 100) == (False, True)
+
+
+def test_key_of_a_cadence() -> None:
+    pytest.importorskip("librosa")
+    degrees = [[60, 64, 67], [65, 69, 72], [67, 71, 74], [60, 64, 67]]
+    for shift in (0, 5):
+        moved = [[pitch + shift for pitch in chord] for chord in degrees]
+        assert music.estimate_key(chords(moved), RATE) == music.Key(shift, minor=False)
+    minor = [[57, 60, 64], [62, 65, 69], [64, 68, 71], [57, 60, 64]]
+    assert str(music.estimate_key(chords(minor), RATE)) == "A minor"
+    with pytest.raises(UnmeasurableError, match="shorter than 3 s"):
+        music.estimate_key(chords(minor[:1]), RATE)
+
+
+def test_key_scores_and_names() -> None:
+    assert music.parse_key("D minor") == music.Key(2, True)
+    assert music.parse_key("Bb maj") == music.parse_key("A# major")
+    assert music.parse_key("d minor").relative == music.parse_key("F major")
+    asked = music.parse_key("C major")
+    assert music.score_key(asked, asked) == (True, True, True)
+    assert music.score_key(music.parse_key("A minor"), asked) == (False, True, False)
+    assert music.score_key(music.parse_key("G major"), asked) == (False, False, True)
+    for profile, minor in ((music.MAJOR_PROFILE, False), (music.MINOR_PROFILE, True)):
+        assert music.key_of_chroma(np.roll(profile, 7)) == music.Key(7, minor)
+    with pytest.raises(ValueError, match="a key must be"):
+        music.parse_key("H major")
+
+
+def test_best_threshold_splits_what_can_be_split() -> None:
+    scores = np.array([0.1, 0.2, 0.6, 0.7])
+    threshold, accuracy = music.best_threshold(scores, np.array([False, False, True, True]))
+    assert threshold == pytest.approx(0.4)
+    assert accuracy == 1
+    with pytest.raises(ValueError, match="one kind"):
+        music.best_threshold(scores, np.ones(4, bool))

@@ -1,0 +1,218 @@
+"""Spectral, loudness and artefact metrics: identity, monotony, closed forms, edges."""
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from codec.seeds import generator
+from pipelines.evaluation import artefacts, spectral
+from pipelines.evaluation.loudness import _high_pass, _shelf, integrated_loudness
+from pipelines.evaluation.reasons import UnmeasurableError
+
+RATE = 44_100
+
+
+def noise(seconds: float, channels: int = 2, seed: int = 0) -> Tensor:
+    """White noise at -20 dBFS."""
+    return 0.1 * torch.randn(channels, round(seconds * RATE), generator=generator(seed, "noise"))
+
+
+def tone(seconds: float, frequency_hz: float, rate: int = RATE) -> Tensor:
+    """A full-scale sine, (1, S)."""
+    times = torch.arange(round(seconds * rate), dtype=torch.float64) / rate
+    return torch.sin(2 * math.pi * frequency_hz * times).float().unsqueeze(0)
+
+
+def music(seconds: float = 3.0, hiss: float = 0.01) -> Tensor:
+    """Stereo chords of decaying harmonics twice a second, panned, with a little noise."""
+    times = torch.arange(round(seconds * RATE)) / RATE
+    beat = times % 0.5
+    left = torch.zeros_like(times)
+    right = torch.zeros_like(times)
+    for index, frequency in enumerate((220.0, 277.2, 329.6)):
+        for harmonic in range(1, 9):
+            part = torch.sin(2 * math.pi * frequency * harmonic * times) / harmonic
+            part = part * torch.exp(-beat * 6)
+            left = left + part * (0.2 + 0.3 * index)
+            right = right + part * (0.8 - 0.3 * index)
+    return 0.1 * torch.stack([left, right]) + hiss * noise(seconds)
+
+
+def test_identity_is_perfect() -> None:
+    clip = music()
+    assert spectral.mel_distance(clip, clip, RATE) == 0
+    assert spectral.stft_distance(clip, clip) == 0
+    assert spectral.si_sdr(clip, clip) == math.inf
+    assert spectral.movement_ratio(clip, clip, RATE) == 1
+    assert spectral.stereo_error(clip, clip, RATE) == (0, 0)
+    assert spectral.mono_sum(clip, clip, RATE) == (0, 0)
+    filled, occupied = spectral.spectrum_fill(clip, clip, RATE)
+    assert filled == occupied
+
+
+def test_distances_grow_with_noise() -> None:
+    clip = music()
+    levels = [0.001, 0.01, 0.1]
+    noisy = [clip + level * noise(3.0, seed=1) for level in levels]
+    mel = [spectral.mel_distance(clip, estimate, RATE) for estimate in noisy]
+    stft = [spectral.stft_distance(clip, estimate) for estimate in noisy]
+    sdr = [spectral.si_sdr(clip, estimate) for estimate in noisy]
+    assert mel == sorted(mel)
+    assert stft == sorted(stft)
+    assert sdr == sorted(sdr, reverse=True)
+    assert sdr[0] - sdr[1] == pytest.approx(20, abs=0.2)  # ten times the noise
+
+
+def test_si_sdr_ignores_gain_and_matches_its_definition() -> None:
+    clip, error = noise(1.0), noise(1.0, seed=1)
+    assert spectral.si_sdr(clip, 0.3 * (clip + error)) == pytest.approx(
+        spectral.si_sdr(clip, clip + error), abs=1e-4
+    )
+    assert spectral.si_sdr(clip, clip + 0.1 * error) == pytest.approx(20, abs=0.3)
+
+
+def test_stft_distance_of_a_gain_is_its_logarithm() -> None:
+    """Ten times the amplitude: |2 log10 10| in each window, and nine times the mean magnitude."""
+    clip = noise(1.0)
+    linear = sum(float(spectral.magnitude(clip, window).mean()) for window in (2048, 512))
+    assert spectral.stft_distance(clip, 10 * clip) == pytest.approx(4 + 9 * linear, rel=1e-3)
+
+
+def test_mel_filters_equal_librosas() -> None:
+    librosa = pytest.importorskip("librosa")
+    expected = torch.from_numpy(librosa.filters.mel(sr=RATE, n_fft=2048, n_mels=150)).T
+    torch.testing.assert_close(spectral.mel_filters(2048, 150, RATE), expected, atol=1e-6, rtol=0)
+
+
+def test_movement_tells_smeared_from_sharp() -> None:
+    clip = music()
+    steady = 0.1 * tone(3.0, 440.0).expand(2, -1)
+    assert spectral.movement_ratio(clip, steady, RATE) < 0.5
+    flutter = 1 + 0.9 * torch.sin(2 * math.pi * 30 * torch.arange(clip.shape[1]) / RATE)
+    assert spectral.movement_ratio(clip, clip * flutter, RATE) > 1.2
+
+
+def test_spectrum_fill_finds_a_low_pass() -> None:
+    clip = noise(2.0)
+    spectrum = torch.fft.rfft(clip)
+    spectrum[:, round(8000 * 2.0) :] = 0
+    filled, occupied = spectral.spectrum_fill(clip, torch.fft.irfft(spectrum), RATE)
+    assert filled == pytest.approx(8000, rel=0.07)  # a band is 5 % wide there
+    assert occupied == pytest.approx(RATE / 2, rel=0.01)
+
+
+def test_stereo_error_sees_collapse_and_balance() -> None:
+    clip = noise(2.0)  # independent channels: coherence is low
+    level, coherence = spectral.stereo_error(clip, clip.mean(0).expand(2, -1), RATE)
+    assert coherence > 0.5
+    tilted = clip * torch.tensor([[1.0], [0.5]])
+    level, coherence = spectral.stereo_error(clip, tilted, RATE)
+    assert level == pytest.approx(20 * math.log10(2), abs=0.01)
+    assert coherence == pytest.approx(0, abs=1e-4)
+
+
+def test_mono_sum_sees_cancellation() -> None:
+    clip = music()[:1].expand(2, -1)
+    opposite = clip * torch.tensor([[1.0], [-0.5]])
+    # mono (1 - .5) / 2 and stereo power (1 + .25) / 2 of the original's 1 and 1
+    expected = 10 * math.log10(0.0625 / 0.625)
+    assert spectral.mono_sum(clip, opposite, RATE).level_db == pytest.approx(expected, abs=0.01)
+    late = torch.stack([clip[0], clip[1].roll(40)])  # a comb
+    assert spectral.mono_sum(clip, late, RATE).worst_band_db < -3
+
+
+def test_full_scale_sine_reads_bs1770_reference() -> None:
+    """ITU-R BS.1770-4: a 0 dBFS 997 Hz sine in one channel gives -3.01 LKFS."""
+    for rate in (44_100, 48_000):
+        loudness = integrated_loudness(tone(5.0, 997.0, rate), rate)
+        assert loudness == pytest.approx(-3.01, abs=0.01)
+    both = tone(5.0, 997.0).expand(2, -1)
+    assert integrated_loudness(both, RATE) == pytest.approx(0.0, abs=0.01)
+
+
+def test_k_weighting_has_bs1770_coefficients() -> None:
+    """Tables 1 and 2 of ITU-R BS.1770-4, at 48 kHz."""
+    shelf = (1.53512485958697, -2.69169618940638, 1.19839281085285)
+    assert _shelf(48_000)[0] == pytest.approx(shelf, abs=1e-6)
+    assert _shelf(48_000)[1] == pytest.approx((1, -1.69065929318241, 0.73248077421585), abs=1e-6)
+    assert _high_pass(48_000)[1] == pytest.approx((1, -1.99004745483398, 0.99007225036621))
+
+
+def test_gate_leaves_out_the_quiet_part() -> None:
+    loud = tone(5.0, 997.0) * 0.1
+    half_silent = torch.cat([loud, torch.zeros_like(loud)], dim=1)
+    quiet_half = torch.cat([loud, loud * 0.01], dim=1)
+    expected = integrated_loudness(loud, RATE)
+    assert integrated_loudness(half_silent, RATE) == pytest.approx(expected, abs=0.3)
+    assert integrated_loudness(quiet_half, RATE) == pytest.approx(expected, abs=0.3)
+
+
+def test_clicks_are_found_where_they_are_and_attacks_are_not() -> None:
+    clip = noise(2.0) * torch.exp(-10 * (torch.arange(2 * RATE) / RATE % 0.5))  # drum-like
+    assert artefacts.find_clicks(clip, RATE) == []
+    clicked = clip.clone()
+    clicked[0, 30_000] += 0.8
+    clicked[:, 60_000:] += 0.8
+    found = artefacts.find_clicks(clicked, RATE)
+    assert found == pytest.approx([30_000 / RATE, 60_000 / RATE], abs=1e-3)
+
+
+def test_seams_stand_out_only_where_windows_do_not_fit() -> None:
+    clip = music(4.0, hiss=1e-4)
+    seams = [1.1, 2.3, 3.2]
+    clean = artefacts.seam_excess(clip, RATE, seams)
+    assert abs(clean.difference_db) < 3
+    broken = clip.clone()
+    for time in seams:
+        broken[:, round(time * RATE) :] *= -1
+    assert artefacts.seam_excess(broken, RATE, seams).difference_db > 15
+    assert artefacts.seam_excess(broken, RATE, seams).movement_ratio > clean.movement_ratio
+    with pytest.raises(UnmeasurableError, match="no seam"):
+        artefacts.seam_excess(clip, RATE, [0.0, 4.0])
+
+
+def test_clipping_dc_and_silence() -> None:
+    clip = noise(1.0)
+    assert artefacts.clipped_fraction(clip) == 0
+    clipped = clip.clone()
+    clipped[0, 100:110] = 1.0
+    clipped[1, 200:202] = 1.0  # too short a run
+    assert artefacts.clipped_fraction(clipped) == pytest.approx(10 / clip.numel())
+    assert artefacts.dc_offset(torch.full((1, 1000), -0.25)) == pytest.approx(0.25)
+    rest = torch.cat([clip, torch.zeros(2, RATE)], dim=1)
+    assert artefacts.silent_fraction(rest, RATE) == pytest.approx(0.5)
+    assert artefacts.longest_silence_s(rest, RATE) == pytest.approx(1.0)
+    assert artefacts.silent_fraction(torch.zeros(1, RATE), RATE) == 1
+
+
+def test_rest_noise_reads_the_level_in_rests() -> None:
+    reference = torch.cat([noise(1.0), torch.zeros(2, RATE)], dim=1)
+    estimate = reference + 0.01 * noise(2.0, seed=1)  # -60 dBFS
+    rest = artefacts.rest_noise(reference, estimate, RATE)
+    assert rest.estimate_dbfs == pytest.approx(-60, abs=0.5)
+    assert rest.reference_dbfs == -120
+    assert rest.rest_s == pytest.approx(0.9)
+    with pytest.raises(UnmeasurableError, match="rests for"):
+        artefacts.rest_noise(noise(1.0), noise(1.0), RATE)
+
+
+def test_edges_have_reasons() -> None:
+    silence = torch.zeros(2, RATE)
+    with pytest.raises(UnmeasurableError, match="silent"):
+        spectral.mel_distance(silence, silence, RATE)
+    with pytest.raises(UnmeasurableError, match="silent"):
+        integrated_loudness(silence, RATE)
+    with pytest.raises(UnmeasurableError, match="not stereo"):
+        spectral.stereo_error(noise(1.0, 1), noise(1.0, 1), RATE)
+    with pytest.raises(UnmeasurableError, match=r"0\.10 s is shorter"):
+        integrated_loudness(noise(0.1), RATE)
+    with pytest.raises(UnmeasurableError, match="half a window"):
+        spectral.stft_distance(noise(0.02), noise(0.02))
+    with pytest.raises(ValueError, match="equal in shape"):
+        spectral.si_sdr(noise(1.0), noise(1.1))
+    with pytest.raises(ValueError, match="NaN"):
+        spectral.si_sdr(noise(1.0), noise(1.0) * math.nan)
+    assert spectral.mel_distance(noise(1.0, 1), noise(1.0, 1), RATE) == 0
+    assert math.isfinite(spectral.mel_distance(noise(1.0), silence, RATE))
