@@ -56,9 +56,11 @@ class ResidualQuantizer(nn.Module):
                 f"k-means needs at least codebook_size={self.codebook_size} vectors, "
                 f"got {latents.shape[0]}"
             )
-        was_training = self.training
+        was_training, dropout = self.training, self.vq.quantize_dropout
         self.train()
-        self.vq(latents[None].float(), rand_quantize_dropout_fixed_seed=None)
+        self.vq.quantize_dropout = False  # it would leave a random number of books unset
+        self.vq(latents[None].float())
+        self.vq.quantize_dropout = dropout
         self.train(was_training)
 
     def forward(self, latents: Tensor, dropout_seed: int) -> tuple[Tensor, Tensor]:

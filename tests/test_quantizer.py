@@ -1,0 +1,186 @@
+"""The residual quantiser against vector-quantize-pytorch, its formulas, and slow loops."""
+
+import pytest
+import torch
+
+from codec.quantizer import ResidualQuantizer
+
+DIM, BOOKS, SIZE = 6, 3, 8
+
+
+def vectors(count: int = 512, seed: int = 0) -> torch.Tensor:
+    """(count, DIM) points around sixteen centres."""
+    draws = torch.Generator().manual_seed(seed)
+    centres = torch.randn(16, DIM, generator=torch.Generator().manual_seed(99)) * 3
+    chosen = torch.randint(16, (count,), generator=draws)
+    return centres[chosen] + torch.randn(count, DIM, generator=draws)
+
+
+def quantizer(books: int = BOOKS) -> ResidualQuantizer:
+    torch.manual_seed(0)
+    result = ResidualQuantizer(DIM, books, SIZE).eval()
+    result.initialise(vectors())
+    return result
+
+
+@pytest.fixture
+def trained() -> ResidualQuantizer:
+    return quantizer()
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_one_call_initialises_every_book(seed):
+    torch.manual_seed(seed)  # quantiser dropout must not leave books out
+    result = ResidualQuantizer(DIM, BOOKS, SIZE)
+    assert not result.is_initialised
+    result.initialise(vectors())
+    assert result.is_initialised
+    assert result.training
+    assert all(len(book.unique(dim=0)) == SIZE for book in result.codebooks())
+
+
+def test_quantiser_dropout_survives_the_initialisation(trained):
+    trained.train()
+    used = {int((trained.vq(vectors()[None])[1][0, 0] >= 0).sum()) for _ in range(40)}
+    assert used == {1, 2, 3}
+
+
+def test_initialisation_refuses_fewer_vectors_than_entries():
+    with pytest.raises(ValueError, match=r"at least codebook_size=8 vectors, got 7"):
+        ResidualQuantizer(DIM, BOOKS, SIZE).initialise(vectors(7))
+
+
+def test_initialisation_leaves_the_mode_alone(trained):
+    assert not trained.training
+
+
+def test_encode_equals_the_library(trained):
+    latents = vectors(60, seed=1).view(3, 20, DIM)
+    _, codes, _ = trained.vq(latents)
+    assert torch.equal(trained.encode(latents), codes.transpose(1, 2))
+
+
+def test_encode_equals_a_plain_loop(trained):
+    latents = vectors(10, seed=2)[None]
+    codes = trained.encode(latents)
+    for position, vector in enumerate(latents[0]):
+        residual = vector
+        for index, book in enumerate(trained.codebooks()):
+            nearest = min(range(SIZE), key=lambda v: float((residual - book[v]).norm()))
+            assert codes[0, index, position] == nearest
+            residual = residual - book[nearest]
+
+
+def test_decode_equals_the_library(trained):
+    latents = vectors(60, seed=1).view(3, 20, DIM)
+    codes = trained.encode(latents)
+    decoded = trained.decode(codes)
+    assert torch.allclose(decoded, trained.vq.get_output_from_indices(codes.transpose(1, 2)))
+    quantised, commitment = trained(latents, dropout_seed=0)
+    assert torch.allclose(decoded, quantised, atol=1e-5)
+    assert commitment == 0  # only training commits
+
+
+def test_fewer_books_equal_the_library_and_are_a_prefix(trained):
+    latents = vectors(200, seed=3)[None]
+    codes = trained.encode(latents)
+    errors = []
+    for books in range(1, BOOKS + 1):
+        decoded = trained.decode(codes[:, :books])
+        peer = trained.vq.get_output_from_indices(codes[:, :books].transpose(1, 2))
+        assert torch.allclose(decoded, peer, atol=1e-6)
+        errors.append(float((decoded - latents).square().mean()))
+    assert errors[0] > errors[1] > errors[2]
+
+
+def test_num_books_masks_rows(trained):
+    codes = trained.encode(vectors(40, seed=4).view(2, 20, DIM))
+    masked = trained.decode(codes, num_books=torch.tensor([1, 3]))
+    assert torch.equal(masked[0], trained.decode(codes[:, :1])[0])
+    assert torch.equal(masked[1], trained.decode(codes)[1])
+
+
+def test_initialisation_is_k_means(trained):
+    """Sixteen centres of spread 3 in eight entries: far better than the mean alone."""
+    latents = vectors()
+    codes = trained.encode(latents[None])
+    error = (trained.decode(codes[:, :1])[0] - latents).square().mean()
+    assert error < 0.5 * latents.var(dim=0).mean()
+    assert (trained.decode(codes)[0] - latents).square().mean() < 1.0  # the spread in a cluster
+
+
+def test_commitment_is_the_mean_over_the_books_used(trained):
+    latents = vectors(64, seed=5)[None]
+    codes = trained.encode(latents)
+    expected = {}
+    for books in range(1, BOOKS + 1):
+        errors = [
+            (trained.decode(codes[:, :k]) - latents).square().mean() for k in range(1, books + 1)
+        ]
+        expected[books] = torch.stack(errors).mean()
+    found = set()
+    for seed in range(12):
+        twin = quantizer().train()
+        _, commitment = twin(latents, dropout_seed=seed)
+        books = [k for k, value in expected.items() if torch.allclose(commitment, value, rtol=1e-4)]
+        assert len(books) == 1
+        found.add(books[0])
+    assert found == {1, 2, 3}
+
+
+def test_equal_dropout_seeds_use_equal_books():
+    latents = vectors(64, seed=5)[None]
+    first, second = (quantizer().train()(latents, dropout_seed=7)[0] for _ in range(2))
+    assert torch.equal(first, second)
+
+
+def test_gradients_pass_through(trained):
+    latents = vectors(32, seed=6)[None].requires_grad_()
+    quantised, _ = trained.train()(latents, dropout_seed=0)
+    quantised.square().sum().backward()
+    assert latents.grad is not None
+    assert (latents.grad.abs().sum(-1) > 0).all()
+
+
+def test_books_follow_the_data_by_their_formula():
+    """c <- .99 c + .01 n; s <- .99 s + .01 sum of vectors; entry = s / smoothed c."""
+    single = quantizer(books=1)
+    book = single.vq.layers[0]._codebook
+    latents = vectors(256, seed=7)
+    count, total = book.cluster_size.clone(), book.embed_avg.clone()
+    codes = single.encode(latents[None])[0, 0]
+    single.train()(latents[None], dropout_seed=0)
+    for entry in range(SIZE):
+        members = latents[codes == entry]
+        count[0, entry] = 0.99 * count[0, entry] + 0.01 * len(members)
+        total[0, entry] = 0.99 * total[0, entry] + 0.01 * members.sum(0)
+    smoothed = (count + 1e-5) / (count.sum() + SIZE * 1e-5) * count.sum()
+    assert torch.allclose(book.cluster_size, count, rtol=1e-5)
+    assert torch.allclose(single.codebooks()[0], (total / smoothed[..., None])[0], atol=1e-4)
+
+
+def test_dead_entries_move_to_data():
+    single = quantizer(books=1)
+    book = single.vq.layers[0]._codebook
+    book.embed[0, 2] = 1000.0
+    book.embed_avg[0, 2] = 0.0
+    book.cluster_size[0, 2] = 0.0
+    latents = vectors(256, seed=8)
+    single.train()(latents[None], dropout_seed=0)
+    distance = (latents - single.codebooks()[0][2]).norm(dim=-1)
+    assert distance.min() < 1e-6
+
+
+def test_evaluation_changes_nothing(trained):
+    before = {name: value.clone() for name, value in trained.state_dict().items()}
+    trained(vectors(64)[None], dropout_seed=0)
+    trained.encode(vectors(64)[None])
+    for name, value in trained.state_dict().items():
+        assert torch.equal(value, before[name]), name
+
+
+def test_one_book_and_one_vector():
+    single = quantizer(books=1)
+    codes = single.encode(vectors(1)[None])
+    assert codes.shape == (1, 1, 1)
+    assert single.decode(codes).shape == (1, 1, DIM)
