@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 SMALLEST_REMAINDER = 0.1
-"""Below this 1 - t the velocity's weight stops growing; 0.05 in the paper, with 50 steps."""
+"""Below this 1 - t the loss's weight stops growing; 0.05 in the paper, with 50 steps."""
 
 
 def path(start: Tensor, clean: Tensor, t: Tensor) -> Tensor:
@@ -27,15 +27,17 @@ def path(start: Tensor, clean: Tensor, t: Tensor) -> Tensor:
 
 
 def velocity(clean: Tensor, point: Tensor, t: Tensor) -> Tensor:
-    """The velocity that leads from ``point`` at time t to ``clean`` at time 1; t as in `path`."""
-    remainder = (1 - t).clamp(min=SMALLEST_REMAINDER).view(-1, 1, 1, 1)
-    return (clean - point) / remainder
+    """The velocity that leads from ``point`` at time t < 1 to ``clean`` at 1; t as in `path`."""
+    return (clean - point) / (1 - t).view(-1, 1, 1, 1)
 
 
 def flow_loss(
     predict: Callable[[Tensor, Tensor], Tensor], start: Tensor, clean: Tensor, t: Tensor
 ) -> Tensor:
     """Mean squared error of the velocity that a clean prediction implies.
+
+    The two velocities differ by the predictions' difference over 1 - t, which the loss holds at
+    ``SMALLEST_REMAINDER`` or more.
 
     Args:
         predict: (point (B, C, M, F), t (B,)) -> predicted clean spectrogram.
@@ -44,8 +46,8 @@ def flow_loss(
         t: (B,) in [0, 1].
     """
     point = path(start, clean, t)
-    predicted = predict(point, t).float()
-    return (velocity(predicted, point, t) - velocity(clean, point, t)).square().mean()
+    remainder = (1 - t).clamp(min=SMALLEST_REMAINDER).view(-1, 1, 1, 1)
+    return ((predict(point, t).float() - clean) / remainder).square().mean()
 
 
 def logit_normal(normal: Tensor, mean: float = 0.0, std: float = 1.0) -> Tensor:

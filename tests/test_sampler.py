@@ -1,0 +1,244 @@
+"""The sampler against closed forms; streaming, seeds, seams and length."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from codec.seeds import generator
+from decoder.diffusion_decoder import DiffusionDecoder
+from decoder.sampler import CrossFade, FlowSampler, Window
+from diffusers import FlowMatchEulerDiscreteScheduler
+from tests.tiny_codec import tiny_codec
+
+CODEC = tiny_codec()
+SIZES = {
+    "channels": 2,
+    "num_mels": 16,
+    "patch_bands": 16,
+    "latent_dim": 8,
+    "num_codebooks": 3,
+    "width": 32,
+    "num_layers": 2,
+    "num_heads": 2,
+    "window_frames": 12,
+    "overlap_frames": 6,
+}
+
+
+class Decay(DiffusionDecoder):
+    """Predicts t x, so that the flow is dx/dt = -x, with the solution x(1) = x(0) / e."""
+
+    def forward(self, noisy, t, coarse, latents, num_books):
+        return t.view(-1, 1, 1, 1) * noisy
+
+
+def random_decoder(**sizes: int) -> DiffusionDecoder:
+    """Weights far from zero, so that a wrong condition shows."""
+    decoder = DiffusionDecoder(**(SIZES | sizes)).eval()
+    draws = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for parameter in decoder.parameters():
+            parameter.add_(torch.randn(parameter.shape, generator=draws) * 0.1)
+    return decoder
+
+
+def sampler(decoder: DiffusionDecoder | None = None) -> FlowSampler:
+    return FlowSampler(CODEC, decoder or random_decoder(), FlowMatchEulerDiscreteScheduler())
+
+
+def random_codes(batch: int, frames: int, books: int = 3) -> torch.Tensor:
+    return torch.randint(16, (batch, books, frames), generator=generator(frames, "codes"))
+
+
+def random_window(frames: int = 5) -> Window:
+    draws = torch.Generator().manual_seed(0)
+    shape = (2, 2, 16, 4 * frames)
+    coarse, noise = (torch.randn(shape, generator=draws) for _ in range(2))
+    return Window(coarse, torch.randn(2, frames, 8, generator=draws), noise, num_books=3)
+
+
+@pytest.mark.parametrize("num_steps", range(1, 17))
+def test_a_constant_prediction_is_reached_whatever_the_steps(num_steps):
+    """An untrained decoder predicts the coarse spectrogram; the noise must be gone at the end."""
+    window = random_window()
+    solved = sampler(DiffusionDecoder(**SIZES)).solve(window, num_steps)
+    assert torch.allclose(solved, window.coarse, atol=1e-5)
+
+
+@pytest.mark.parametrize("num_steps", [1, 2, 4, 11, 16])
+def test_euler_on_a_linear_field(num_steps):
+    window = random_window()
+    solved = sampler(Decay(**SIZES)).solve(window, num_steps)
+    start = window.coarse + 0.5 * window.noise
+    assert torch.allclose(solved, start * (1 - 1 / num_steps) ** num_steps, atol=1e-5)
+
+
+def test_the_error_falls_with_the_steps():
+    """First order: about half the error at twice the steps."""
+    window = random_window()
+    exact = (window.coarse + 0.5 * window.noise) / math.e
+    errors = [
+        float((sampler(Decay(**SIZES)).solve(window, steps) - exact).abs().mean())
+        for steps in (2, 4, 8, 16)
+    ]
+    ratios = [coarse / fine for coarse, fine in zip(errors, errors[1:], strict=False)]
+    assert all(1.8 < ratio < 2.3 for ratio in ratios), ratios
+
+
+def test_the_time_given_to_the_network_runs_from_noise_to_data():
+    seen = []
+
+    class Watch(DiffusionDecoder):
+        def forward(self, noisy, t, coarse, latents, num_books):
+            seen.append((t.tolist(), num_books.tolist()))
+            return coarse
+
+    sampler(Watch(**SIZES)).solve(random_window(), 4)
+    times = [t for t, _ in seen]
+    assert times == [[pytest.approx(step / 4, abs=1e-6)] * 2 for step in range(4)]
+    assert all(books == [3, 3] for _, books in seen)
+
+
+def test_no_training_starts_from_the_coarse_spectrogram():
+    codes = random_codes(2, 30)
+    fine = sampler(DiffusionDecoder(**SIZES)).decode_spectrogram(codes, [0, 1])
+    assert torch.allclose(fine, CODEC.decode_spectrogram(codes), atol=1e-3)
+
+
+@pytest.mark.parametrize("frames", [1, 2, 6, 11, 12, 13, 17, 18, 19, 24, 30, 37])
+def test_any_length(frames):
+    fine = sampler().decode_spectrogram(random_codes(1, frames), [0], num_steps=1)
+    assert fine.shape == (1, 2, 16, 4 * frames)
+    assert torch.isfinite(fine).all()
+
+
+@settings(max_examples=12, deadline=None)
+@given(st.lists(st.integers(1, 20), min_size=1, max_size=6))
+def test_the_cut_of_the_stream_does_not_matter(sizes):
+    codes = random_codes(1, sum(sizes))
+    flow = sampler()
+    whole = flow.decode_spectrogram(codes, [3], num_steps=1)
+    pieces = torch.cat(list(flow.stream(codes.split(sizes, dim=-1), [3], num_steps=1)), dim=-1)
+    assert torch.equal(pieces, whole)
+
+
+def test_a_row_alone_equals_the_row_in_a_batch():
+    codes, seeds = random_codes(3, 29), [5, 0, 5]
+    flow = sampler()
+    together = flow.decode_spectrogram(codes, seeds, num_steps=3)
+    for row, seed in enumerate(seeds):
+        alone = flow.decode_spectrogram(codes[row : row + 1], [seed], num_steps=3)
+        assert torch.allclose(alone[0], together[row], atol=1e-4)
+
+
+def test_seeds():
+    codes, flow = random_codes(1, 9).expand(2, -1, -1), sampler()
+    first, second = flow.decode_spectrogram(codes, [0, 1])
+    assert (first - second).abs().mean() > 0.05
+    again = flow.decode_spectrogram(codes, [0, 1])
+    assert torch.equal(again[0], first)
+
+
+def test_global_randomness_is_neither_used_nor_moved():
+    codes, flow = random_codes(1, 9), sampler()
+    torch.manual_seed(1)
+    state = torch.get_rng_state()
+    first = flow.decode_spectrogram(codes, [0])
+    assert torch.equal(torch.get_rng_state(), state)
+    torch.manual_seed(2)
+    assert torch.equal(flow.decode_spectrogram(codes, [0]), first)
+
+
+@pytest.mark.parametrize("books", [1, 2])
+def test_fewer_books_than_the_codec_has(books):
+    fine = sampler().decode_spectrogram(random_codes(1, 14, books), [0], num_steps=2)
+    assert fine.shape == (1, 2, 16, 56)
+
+
+def test_the_default_steps_are_the_decoders():
+    codes = random_codes(1, 5)
+    flow = sampler(random_decoder(default_steps=2))
+    expected = flow.decode_spectrogram(codes, [0], num_steps=2)
+    assert torch.equal(flow.decode_spectrogram(codes, [0]), expected)
+
+
+@pytest.mark.parametrize("steps", [0, -1, 17])
+def test_steps_out_of_range(steps):
+    with pytest.raises(ValueError, match=rf"num_steps must lie in \[1, 16\], got {steps}"):
+        sampler().decode_spectrogram(random_codes(1, 3), [0], num_steps=steps)
+
+
+def test_one_seed_per_row():
+    with pytest.raises(ValueError, match="seeds must be one per row, got 1 for 2 rows"):
+        sampler().decode_spectrogram(random_codes(2, 3), [0])
+
+
+def test_the_stream_starts_before_its_codes_end():
+    """Windows only are held: an endless stream yields, and reads no further than it must."""
+    read = 0
+
+    def endless():
+        nonlocal read
+        while True:
+            read += 1
+            yield random_codes(1, 1)
+
+    stream = sampler().stream(endless(), [0], num_steps=1)
+    frames = 0
+    for _ in range(20):
+        frames += next(stream).shape[-1] // 4
+        assert read - frames <= 12 + 2 * CODEC.decoder_reach + 1
+    assert frames > 100
+
+
+def test_seams_do_not_show():
+    """Movement from frame to frame inside the cross-fades is that of everywhere else.
+
+    The random decoder moves the coarse spectrogram by most of its own spread, by its noise and
+    context, so the windows do paint something and do differ where they overlap.
+    """
+    codes, flow = random_codes(1, 150), sampler()
+    fine = flow.decode_spectrogram(codes, [0], num_steps=4)[0]
+    assert (fine - CODEC.decode_spectrogram(codes)[0]).abs().mean() > 0.5
+    movement = fine.diff(dim=-1).abs().mean(dim=(0, 1))
+    frame = torch.arange(len(movement))
+    in_fade = (frame >= 24) & (frame % 24 >= 8) & (frame % 24 < 16)
+    assert 0.95 < movement[in_fade].mean() / movement[~in_fade].mean() < 1.05
+    assert movement[in_fade].max() < 1.1 * movement[~in_fade].max()
+
+
+def test_windows_see_the_same_noise_and_conditions():
+    """Where windows overlap, a prediction without context paints the same twice."""
+    codes = random_codes(1, 40)
+    decoder = DiffusionDecoder(**SIZES)
+    flow = sampler(decoder)
+    windows = [window for window, _ in flow._windows([codes], [0])]
+    assert len(windows) > 3
+    whole = CODEC.normalise(CODEC.decode_spectrogram(codes))
+    for index, window in enumerate(windows):
+        start = index * 6
+        frames = window.latents.shape[1]
+        expected = whole[..., 4 * start : 4 * (start + frames)]
+        assert torch.allclose(window.coarse, expected, atol=1e-4)
+    for before, after in zip(windows, windows[1:], strict=False):
+        assert torch.equal(before.noise[..., 24:], after.noise[..., :24])
+
+
+@pytest.mark.parametrize("overlap", [2, 4, 7, 24])
+def test_cross_fade_keeps_what_agrees(overlap):
+    """Windows cut from one signal join to that signal; the outer parts come from one side."""
+    signal = torch.randn(1, 100, generator=torch.Generator().manual_seed(0))
+    fade, size = CrossFade(overlap), 2 * overlap
+    joined, start = [], 0
+    while start + size < 100:
+        joined.append(fade.join(signal[:, start : start + size], is_last=False))
+        start += size - overlap
+    joined.append(fade.join(signal[:, start:], is_last=True))
+    assert torch.allclose(torch.cat(joined, dim=-1), signal, atol=1e-6)
+    third = overlap // 3
+    assert (fade.rise[:third] == 0).all()
+    assert (fade.rise[overlap - third :] == 1).all()
+    assert (fade.rise.diff() >= 0).all()
