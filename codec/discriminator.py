@@ -1,5 +1,7 @@
 """A small discriminator over spectrogram patches, for the GAN-decoder arrangement."""
 
+import itertools
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -20,7 +22,7 @@ class PatchDiscriminator(nn.Module):
         sizes = [channels, *(width * 2**index for index in range(layers))]
         self.layers = nn.ModuleList(
             weight_norm(nn.Conv2d(inside, outside, kernel_size=5, stride=2, padding=2))
-            for inside, outside in zip(sizes, sizes[1:], strict=False)
+            for inside, outside in itertools.pairwise(sizes)
         )
         self.score = weight_norm(nn.Conv2d(sizes[-1], 1, kernel_size=3, padding=1))
 

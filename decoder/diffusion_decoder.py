@@ -5,11 +5,11 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from diffusers.configuration_utils import register_to_config
 from einops import rearrange, repeat
 from torch import Tensor, nn
 
 from codec.component import Component, ModelMixin  # noqa: F401  (diffusers looks it up here)
+from diffusers.configuration_utils import register_to_config
 
 
 class DiffusionDecoder(Component):
@@ -102,7 +102,7 @@ class DiffusionDecoder(Component):
         Returns:
             (B, C, M, F) normalised spectrogram.
         """
-        B, T, _ = latents.shape
+        T = latents.shape[1]
         patches = self.patch_in(self.patchify(torch.cat([noisy, coarse], dim=1)))
         x = patches + self.row_embedding + self.latent_in(latents)[:, :, None]  # (B, T, R, D)
         x = rearrange(x, "b t r d -> b (t r) d")

@@ -4,13 +4,13 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import torch
-from diffusers import FlowMatchEulerDiscreteScheduler
 from torch import Tensor
 
 from codec.seeds import generator
 from codec.spectral_codec import SpectralCodec
 from decoder.diffusion_decoder import DiffusionDecoder
 from decoder.flow import velocity
+from diffusers import FlowMatchEulerDiscreteScheduler
 
 MAX_STEPS = 16
 
@@ -94,9 +94,7 @@ class FlowSampler:
             x = scheduler.step(-velocity(clean, x, t), timestep, x, return_dict=False)[0]
         return x
 
-    def _windows(
-        self, blocks: Iterable[Tensor], seeds: list[int]
-    ) -> Iterator[tuple[Window, bool]]:
+    def _windows(self, blocks: Iterable[Tensor], seeds: list[int]) -> Iterator[tuple[Window, bool]]:
         """Cut a stream of codes in overlapping windows; the flag marks the last one."""
         size = self.decoder.config.window_frames
         hop = size - self.decoder.config.overlap_frames
@@ -115,9 +113,7 @@ class FlowSampler:
         if codes is not None:
             yield self._window(codes, left, start, seeds), True
 
-    def _advance(
-        self, codes: Tensor, left: int, start: int, hop: int
-    ) -> tuple[Tensor, int, int]:
+    def _advance(self, codes: Tensor, left: int, start: int, hop: int) -> tuple[Tensor, int, int]:
         keep = min(self.codec.decoder_reach, left + hop)
         return codes[..., left + hop - keep :], keep, start + hop
 
@@ -144,6 +140,11 @@ class FlowSampler:
             for frame in range(frames)
         ]
         return torch.cat(draws, dim=-1)
+
+
+def euler_scheduler() -> FlowMatchEulerDiscreteScheduler:
+    """The solver that the decoder is trained and shipped with: diffusers' Euler, no time shift."""
+    return FlowMatchEulerDiscreteScheduler()
 
 
 class CrossFade:

@@ -125,7 +125,10 @@ def validation_crops(data: SpectrogramData, seconds: float) -> Tensor:
     rows = open_all(data.prepared, "validation")
     frames = SpectrogramData(data.prepared, seconds).crop_frames
     return torch.stack(
-        [cut(read_levels(rows, row), 0, frames) for row in evenly_spaced(rows, data.validation_clips)]
+        [
+            cut(read_levels(rows, row), 0, frames)
+            for row in evenly_spaced(rows, data.validation_clips)
+        ]
     )
 
 

@@ -16,7 +16,8 @@ from codec.spectral_codec import SpectralCodec
 from codec.validation import check_codes
 from decoder.diffusion_decoder import DiffusionDecoder
 from decoder.sampler import FlowSampler
-from diffusers import DiffusionPipeline, FlowMatchEulerDiscreteScheduler
+from diffusers import FlowMatchEulerDiscreteScheduler
+from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from pipelines.text import encode_text, load_text_encoder
 from prior.generate import generate
 from prior.model import Prior
@@ -79,6 +80,14 @@ class Pipeline(DiffusionPipeline):
         top_k: default number of candidates per code.
         max_duration_s: the longest piece that may be asked for (s).
     """
+
+    tokenizer: Any
+    text_encoder: nn.Module
+    codec: SpectralCodec | EncodecCodec
+    prior: Prior
+    decoder: DiffusionDecoder | None
+    scheduler: FlowMatchEulerDiscreteScheduler | None
+    config: Any  # the registered arguments, by attribute or by key
 
     model_cpu_offload_seq = "text_encoder->prior->decoder->codec"
     _optional_components = list(OPTIONAL)  # noqa: RUF012  (diffusers' name and type)
@@ -178,7 +187,9 @@ class Pipeline(DiffusionPipeline):
         num_frames = self._num_frames(duration_s)
         seeds = spread_seeds(seed, len(prompts), "seed")
         decoder_seeds = (
-            seeds if decoder_seed is None else spread_seeds(decoder_seed, len(seeds), "decoder_seed")
+            seeds
+            if decoder_seed is None
+            else spread_seeds(decoder_seed, len(seeds), "decoder_seed")
         )
         defaults = self.config
         sampling = Sampling(
@@ -215,7 +226,9 @@ class Pipeline(DiffusionPipeline):
     ) -> Iterator[Tensor]:
         """The prior alone: yield (B, K) codes frame by frame; close the iterator to cancel."""
         text = self.encode_prompts(prompts)
-        negative = self.encode_prompts([negative_prompt] * len(prompts)) if negative_prompt else None
+        negative = (
+            self.encode_prompts([negative_prompt] * len(prompts)) if negative_prompt else None
+        )
         for frame in generate(self.prior, text, negative, num_frames, sampling, seeds):
             yield frame.codes
 
@@ -260,6 +273,8 @@ class Pipeline(DiffusionPipeline):
         if steps is None:
             spectrogram = self.codec.decode_spectrogram(codes)
         else:
+            assert self.decoder is not None
+            assert self.scheduler is not None
             sampler = FlowSampler(self.codec, self.decoder, self.scheduler)
             spectrogram = sampler.decode_spectrogram(codes, seeds, steps)
         rows = [
@@ -303,9 +318,7 @@ class Pipeline(DiffusionPipeline):
         return steps or self.decoder.config.default_steps
 
 
-def check_fit(
-    codec: Any, prior: Prior, decoder: DiffusionDecoder | None, scheduler: Any
-) -> None:
+def check_fit(codec: Any, prior: Prior, decoder: DiffusionDecoder | None, scheduler: Any) -> None:
     """Raise unless the parts were made for one another."""
     if prior.config.num_codebooks > codec.num_codebooks:
         raise ValueError(
@@ -314,7 +327,8 @@ def check_fit(
         )
     if prior.config.codebook_size != codec.codebook_size:
         raise ValueError(
-            f"codebook_size differs: prior {prior.config.codebook_size}, codec {codec.codebook_size}"
+            f"codebook_size differs: prior {prior.config.codebook_size}, "
+            f"codec {codec.codebook_size}"
         )
     if decoder is None:
         return
@@ -355,7 +369,9 @@ def check_prompts(prompt: str | list[str]) -> list[str]:
         raise ValueError("prompt is an empty list")
     for index, text in enumerate(prompts):
         if not isinstance(text, str) or not text.strip():
-            raise ValueError(f"prompt must be a text that is not empty, got {text!r} (item {index})")
+            raise ValueError(
+                f"prompt must be a text that is not empty, got {text!r} (item {index})"
+            )
     return prompts
 
 

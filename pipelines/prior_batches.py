@@ -64,15 +64,24 @@ class TokenBatch:
 
     def to(self, device: torch.device) -> "TokenBatch":
         """Move the tensors to a device."""
-        tensors = (self.codes, self.frame_mask, self.ends, self.depth_frames)
-        return TokenBatch(*(tensor.to(device) for tensor in tensors), self.captions)
+        return TokenBatch(
+            self.codes.to(device),
+            self.frame_mask.to(device),
+            self.ends.to(device),
+            self.depth_frames.to(device),
+            self.captions,
+        )
 
     @classmethod
     def stack(cls, items: list["TokenBatch"]) -> "TokenBatch":
         """Batches of one -> one batch."""
-        names = ("codes", "frame_mask", "ends", "depth_frames")
-        tensors = (torch.cat([getattr(item, name) for item in items]) for name in names)
-        return cls(*tensors, [caption for item in items for caption in item.captions])
+        return cls(
+            torch.cat([item.codes for item in items]),
+            torch.cat([item.frame_mask for item in items]),
+            torch.cat([item.ends for item in items]),
+            torch.cat([item.depth_frames for item in items]),
+            [caption for item in items for caption in item.captions],
+        )
 
 
 class TokenClips(Dataset):

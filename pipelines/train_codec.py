@@ -72,9 +72,7 @@ class CodecTraining(nn.Module):
         super().__init__()
         self.codec = codec
         self.losses = losses
-        self.discriminator = (
-            PatchDiscriminator(codec.channels) if losses.adversarial > 0 else None
-        )
+        self.discriminator = PatchDiscriminator(codec.channels) if losses.adversarial > 0 else None
 
     def forward(self, spectrogram: Tensor, step: int, seed: int) -> dict[str, Tensor]:
         """(B, C, M, F) log-mel -> the named loss terms, their weighted sum under "loss"."""

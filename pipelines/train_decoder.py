@@ -15,8 +15,7 @@ from codec.seeds import generator
 from codec.spectral_codec import SpectralCodec
 from decoder.diffusion_decoder import DiffusionDecoder
 from decoder.flow import flow_loss, logit_normal
-from decoder.sampler import FlowSampler
-from diffusers import FlowMatchEulerDiscreteScheduler
+from decoder.sampler import FlowSampler, euler_scheduler
 from pipelines.batches import evenly_spaced
 from pipelines.configuration import run_script
 from pipelines.decoder_batches import DecoderBatch, DecoderCrops, DecoderData
@@ -77,7 +76,7 @@ class DecoderRecipe:
         batch = self.held_out.to(device)
         figures = {"loss": float(self.flow_loss(model, batch, model.config.noise_scale))}
         codes = batch.codes[:, : self.focus_books]
-        sampler = FlowSampler(self.codec, model, FlowMatchEulerDiscreteScheduler())
+        sampler = FlowSampler(self.codec, model, euler_scheduler())
         fine = sampler.decode_spectrogram(codes, list(range(len(codes))))
         coarse = self.codec.decode_spectrogram(codes)
         for name, decoded in (("coarse", coarse), ("fine", fine)):

@@ -20,12 +20,12 @@ from typing import Any, Protocol
 import torch
 from accelerate import Accelerator
 from accelerate.utils import ProjectConfiguration
-from diffusers.training_utils import EMAModel
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, Sampler
 from tqdm.auto import tqdm
 
 from codec.seeds import derive_seed
+from diffusers.training_utils import EMAModel
 
 CHECKPOINT_PREFIX = "checkpoint-"
 
@@ -99,9 +99,17 @@ class TrainingConfig:
 class Recipe(Protocol):
     """What a trainer adds to the loop: its data, its loss, how it is judged and exported."""
 
-    model: nn.Module
-    dataset: Dataset
-    audio_s_per_item: float
+    @property
+    def model(self) -> nn.Module:
+        """What is trained; its forward is the only thing that the loss may call."""
+
+    @property
+    def dataset(self) -> Dataset:
+        """Item n of an endless stream, a function of (seed, n)."""
+
+    @property
+    def audio_s_per_item(self) -> float:
+        """Seconds of sound in an item."""
 
     def collate(self, items: list[Any]) -> Any:
         """Items of ``dataset`` -> one batch, a dataclass of tensors with ``to(device)``."""
@@ -274,9 +282,7 @@ def make_loader(
     recipe: Recipe, config: TrainingConfig, accelerator: Accelerator, first_step: int
 ) -> DataLoader:
     """Batches for this process, from ``first_step`` on."""
-    sampler = StepSampler(
-        config, accelerator.process_index, accelerator.num_processes, first_step
-    )
+    sampler = StepSampler(config, accelerator.process_index, accelerator.num_processes, first_step)
     return DataLoader(
         recipe.dataset,
         batch_size=config.batch_size,
@@ -398,7 +404,9 @@ def stop_on_signal(accelerator: Accelerator) -> Iterator[None]:
     def request(*_: Any) -> None:
         accelerator.set_trigger()
 
-    previous = {number: signal.signal(number, request) for number in (signal.SIGINT, signal.SIGTERM)}
+    previous = {
+        number: signal.signal(number, request) for number in (signal.SIGINT, signal.SIGTERM)
+    }
     try:
         yield
     finally:
