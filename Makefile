@@ -24,9 +24,6 @@ BIN := $(VENV)/bin
 CPU_INDEX := https://download.pytorch.org/whl/cpu
 ASK_INDEX := import urllib.request as web; web.urlopen("$(CPU_INDEX)/torch/", timeout=3)
 
-# Google's allocator, where Debian's libtcmalloc-minimal4 is installed, makes training faster.
-TCMALLOC := $(firstword $(wildcard /usr/lib/*/libtcmalloc_minimal.so.4))
-
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 18
 	@echo
@@ -67,8 +64,8 @@ song: $(VENV)/.base ## write song.wav (PROMPT="...", DURATION=10, SEED=..., OUT=
 	@$(BIN)/partita generate "$$PROMPT" --duration $(DURATION) --output '$(OUT)' \
 		$(if $(SEED),--seed $(SEED))
 
-demo: $(VENV)/.base ## train everything on 26 minutes of real music, then render: about 8 minutes
-	@LD_PRELOAD='$(TCMALLOC)' $(BIN)/python -m pipelines.demo
+demo: $(VENV)/.base ## train every part on an hour of real music for minutes, then render
+	@$(BIN)/python -m pipelines.demo
 
 test: $(VENV)/.dev ## the fast tests (WORKERS=2)
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
