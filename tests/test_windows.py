@@ -1,0 +1,88 @@
+"""Windows of a stream equal the whole, for functions of limited reach."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from codec.windows import windowed
+
+sizes = st.lists(st.integers(0, 12), min_size=1, max_size=8).filter(any)
+
+
+def stack(layers: int, kernel: int) -> nn.Sequential:
+    """Random convolutions, zero padded; reach layers * (kernel // 2)."""
+    torch.manual_seed(layers)
+    parts: list[nn.Module] = []
+    for _ in range(layers):
+        parts += [nn.Conv1d(2, 2, kernel, padding=kernel // 2), nn.Tanh()]
+    return nn.Sequential(*parts).double()
+
+
+@settings(max_examples=60, deadline=None)
+@given(sizes, st.integers(1, 9), st.integers(0, 3), st.sampled_from([1, 3, 5]))
+@torch.no_grad()
+def test_convolutions_over_windows_equal_the_whole(blocks, size, layers, kernel):
+    network = stack(layers, kernel)
+    signal = torch.randn(1, 2, sum(blocks), dtype=torch.float64)
+    pieces = windowed(signal.split(blocks, dim=-1), network, size=size, halo=layers * (kernel // 2))
+    joined = torch.cat(list(pieces), dim=-1)
+    assert torch.allclose(joined, network(signal), atol=1e-12)
+
+
+def averages(audio: torch.Tensor) -> torch.Tensor:
+    """Two outputs per three inputs, each seeing its neighbours; a ragged end counts as whole."""
+    missing = -audio.shape[-1] % 3
+    sums = nn.functional.pad(audio, (0, missing)).unflatten(-1, (-1, 3)).sum(-1)
+    wide = nn.functional.pad(sums, (1, 1))
+    mean = wide[..., :-2] + wide[..., 1:-1] + wide[..., 2:]
+    return torch.stack([mean, -mean], dim=-1).flatten(-2)
+
+
+@settings(max_examples=60, deadline=None)
+@given(sizes, st.integers(1, 5))
+def test_units_in_and_out(blocks, size):
+    signal = torch.randn(1, 1, sum(blocks), dtype=torch.float64)
+    pieces = windowed(
+        signal.split(blocks, dim=-1), averages, size=size, halo=1, units_in=3, units_out=2
+    )
+    assert torch.allclose(torch.cat(list(pieces), dim=-1), averages(signal), atol=1e-12)
+
+
+def test_windows_come_as_soon_as_they_can():
+    """What is buffered stays below a window and its context, however long the stream."""
+    longest = 0
+
+    def apply(window: torch.Tensor) -> torch.Tensor:
+        nonlocal longest
+        longest = max(longest, window.shape[-1])
+        return window
+
+    read = 0
+
+    def blocks():
+        nonlocal read
+        for _ in range(1000):
+            read += 1
+            yield torch.zeros(1, 1)
+
+    written = 0
+    for piece in windowed(blocks(), apply, size=8, halo=3):
+        written += piece.shape[-1]
+        assert read - written <= 8 + 3 + 1
+    assert written == 1000
+    assert longest <= 3 + 8 + 3 + 1
+
+
+def test_an_empty_stream_gives_nothing():
+    assert list(windowed([], torch.neg, size=4, halo=1)) == []
+    assert list(windowed([torch.zeros(1, 0)], torch.neg, size=4, halo=1)) == []
+
+
+@pytest.mark.parametrize("length", [1, 7, 8, 9])
+def test_one_window_sees_both_edges(length):
+    signal = torch.randn(1, 2, length).double()
+    network = stack(2, 3)
+    joined = torch.cat(list(windowed([signal], network, size=8, halo=2)), dim=-1)
+    assert torch.allclose(joined, network(signal), atol=1e-12)
