@@ -22,6 +22,9 @@ class LogMel(nn.Module):
         hop_length: samples between frames.
         num_mels: mel bands, M.
         floor: smallest magnitude; everything below reads ``log(floor)``.
+
+    Raises:
+        ValueError: a size is not positive, or the hop is longer than half a window.
     """
 
     window: Tensor
@@ -37,6 +40,9 @@ class LogMel(nn.Module):
         floor: float = 1e-5,
     ) -> None:
         super().__init__()
+        for name, value in (("sample_rate", sample_rate), ("num_mels", num_mels), ("floor", floor)):
+            if not value > 0:
+                raise ValueError(f"{name} must be positive, got {value}")
         if not 0 < hop_length <= n_fft // 2:
             raise ValueError(
                 f"hop_length must lie in [1, n_fft / 2], got {hop_length} with n_fft={n_fft}"

@@ -41,6 +41,9 @@ class GriffinLim(nn.Module):
         momentum: of the fast variant, in [0, 1).
         block_frames: frames committed at once.
         lookahead_frames: frames after the block that take part in its iterations.
+
+    Raises:
+        ValueError: a setting is out of range; a block must reach past the first half window.
     """
 
     def __init__(
@@ -56,6 +59,13 @@ class GriffinLim(nn.Module):
             raise ValueError(f"num_iterations must be at least 1, got {num_iterations}")
         if not 0.0 <= momentum < 1.0:
             raise ValueError(f"momentum must lie in [0, 1), got {momentum}")
+        shortest = math.ceil(log_mel.padding / log_mel.hop_length)
+        if block_frames < shortest:
+            raise ValueError(
+                f"block_frames must be at least {shortest}, half an overlap, got {block_frames}"
+            )
+        if lookahead_frames < 0:
+            raise ValueError(f"lookahead_frames must not be negative, got {lookahead_frames}")
         self.log_mel = log_mel
         self.num_iterations = num_iterations
         self.momentum = momentum

@@ -1,6 +1,7 @@
 """The sampler against closed forms; streaming, seeds, seams and length."""
 
 import math
+from itertools import pairwise
 
 import pytest
 import torch
@@ -84,7 +85,7 @@ def test_the_error_falls_with_the_steps():
         float((sampler(Decay(**SIZES)).solve(window, steps) - exact).abs().mean())
         for steps in (2, 4, 8, 16)
     ]
-    ratios = [coarse / fine for coarse, fine in zip(errors, errors[1:], strict=False)]
+    ratios = [coarse / fine for coarse, fine in pairwise(errors)]
     assert all(1.8 < ratio < 2.3 for ratio in ratios), ratios
 
 
@@ -223,7 +224,7 @@ def test_windows_see_the_same_noise_and_conditions():
         frames = window.latents.shape[1]
         expected = whole[..., 4 * start : 4 * (start + frames)]
         assert torch.allclose(window.coarse, expected, atol=1e-4)
-    for before, after in zip(windows, windows[1:], strict=False):
+    for before, after in pairwise(windows):
         assert torch.equal(before.noise[..., 24:], after.noise[..., :24])
 
 
