@@ -51,7 +51,7 @@ LONG = (
     "A piece played by {band}< in {key}>. It is {speed}[ and {mood}], at {tempo}[, {drums}].",
     "[{dynamics} ]{style} with a [{register} ]{lead} melody<, written in {key}>. The beat "
     "goes at {tempo}[, {metre}].",
-    "The {lead} plays a {mood} theme[ while {others} accompanies]. {tempo}<, {key}>[, {style}].",
+    "The {lead} plays a {mood} theme[ over {others}]. {tempo}<, {key}>[, {style}].",
     "{mood} and {speed}: {lead}[ with {others}]<, {key}>. It runs at {tempo}[, {drums}][, "
     "{dynamics}].",
     "Imagine a {mood} {style} tune. {band} play[ {drums}]<, in the key of {key}>, at {tempo}.",
@@ -188,8 +188,9 @@ def _fill_one(
     words = draw_words(rng, labels, held_out)
     usable = [t for t in templates if _required(t) <= words.keys()]
     template = rng.choice(usable)
-    if templates is MEDIUM and "{drums}" not in template and rng.random() < 0.3:
-        template += ", {drums}"
+    for fact in ("{drums}", "{speed}") if templates is MEDIUM else ():
+        if fact not in template and rng.random() < 0.3:
+            template += f", {fact}"
     known = _drop_unknown(template, words)
     text = re.sub(r"\[([^\]]*)\]", lambda m: m[1] if rng.random() < 0.5 else "", known)
     text = re.sub(r"<([^>]*)>", r"\1", text)

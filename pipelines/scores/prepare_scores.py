@@ -7,7 +7,7 @@ import random
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import BrokenExecutor, Future, ProcessPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +23,7 @@ SOURCES = {"generated": 0.66, "mma": 0.16, "bach": 0.12, "openttd": 0.1}
 DEFAULT_SOURCES = ("generated", "mma", "bach")
 """openttd-openmsx is GPL-2: fit for experiments, not for weights under another licence."""
 SETTINGS_NAME = "scores.json"
+SKIPPED_NAME = "skipped.json"
 MAX_FAILURE_RUN = 50
 
 
@@ -53,7 +54,7 @@ class Progress:
 
     seconds: float = 0.0
     pieces: int = 0
-    skipped: list[dict[str, str]] = field(default_factory=list)
+    skipped: dict[str, str] = field(default_factory=dict)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -80,7 +81,7 @@ def run(args: argparse.Namespace) -> int:
     """Run the command; a mistake of the user is one line on standard error and exit code 2."""
     try:
         prepare_scores(args)
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, BrokenExecutor) as error:
         print(f"partita prepare scores: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
@@ -109,7 +110,7 @@ def prepare_scores(args: argparse.Namespace) -> dict[str, Any]:
     check_sources(args.sources)
     settings = open_folder(args)
     writers = {split: PreparedWriter(args.out, split, args.shard_clips) for split in SPLITS}
-    progress = Progress()
+    progress = Progress(skipped=read_skipped(args.out))
     try:
         fill(args, str(soundfont), writers, progress)
     except BaseException:
@@ -193,8 +194,7 @@ def fill(
         jobs, args.workers, lambda: progress.seconds < wanted
     ):
         if reason:
-            progress.skipped.append({"track": job.track, "reason": reason})
-            print(f"skipped {job.track}: {reason}", file=sys.stderr)
+            skip_piece(args.out, job, reason, progress)
             failures += 1
             if failures >= MAX_FAILURE_RUN:
                 raise OSError(f"{failures} pieces in a row could not be rendered, last: {reason}")
@@ -203,6 +203,21 @@ def fill(
         add_piece(job, clips, writers[job.split], have[job.split], progress)
         if progress.seconds >= wanted:
             break
+
+
+def read_skipped(folder: Path) -> dict[str, str]:
+    """Pieces that earlier runs left out, with the reasons."""
+    path = folder / SKIPPED_NAME
+    return json.loads(path.read_text()) if path.is_file() else {}
+
+
+def skip_piece(folder: Path, job: Job, reason: str, progress: Progress) -> None:
+    """Say and remember that a piece was left out."""
+    from pipelines.prepared import write_json
+
+    print(f"skipped {job.track}: {reason}", file=sys.stderr)
+    progress.skipped[job.track] = reason
+    write_json(folder / SKIPPED_NAME, progress.skipped)
 
 
 def add_piece(
@@ -332,5 +347,5 @@ def write_report(folder: Path, info: dict[str, Any], progress: Progress) -> None
     for row in info["sources"]:
         lines.append(f"| {row['source']} | {row['split']} | {row['hours']} | {row['license']} |")
     lines += ["", f"Skipped: {len(progress.skipped)}", ""]
-    lines += [f"- {row['track']}: {row['reason']}" for row in progress.skipped]
+    lines += [f"- {track}: {reason}" for track, reason in progress.skipped.items()]
     (folder / "report.md").write_text("\n".join(lines) + "\n")

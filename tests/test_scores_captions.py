@@ -1,0 +1,109 @@
+"""Captions hold the facts, vary, and keep the held-out phrasings out of training."""
+
+import random
+import re
+from collections.abc import Callable
+
+import pytest
+
+from pipelines.scores import captions as module
+from pipelines.scores.captions import HELD_OUT_TEMPLATES, LONG, MEDIUM, SHORT, captions, polish
+from pipelines.scores.captions import held_out_captions as held_out
+from pipelines.scores.compose import compose
+from pipelines.scores.score import all_labels
+
+LABELS = [all_labels(compose(random.Random(seed))) for seed in range(120)]
+
+
+def names(instrument: str) -> str:
+    """A pattern that finds an instrument or one of its synonyms."""
+    words = [instrument, *module._INSTRUMENTS.get(instrument, ())]
+    return "|".join(re.escape(word.removeprefix("a ")) for word in words)
+
+
+def key_pattern(labels: dict) -> str:
+    tonic = labels["key"].replace("#", "(#| sharp)").replace("b", "(b| flat)")
+    return rf"\b{tonic} {labels['mode']}\b"
+
+
+@pytest.mark.parametrize("write", [captions, held_out])
+def test_instrument_tempo_and_key_are_in_a_majority(write: Callable[..., list[str]]) -> None:
+    for seed, labels in enumerate(LABELS):
+        texts = write(labels, seed)
+        assert len(texts) == 6
+        tempo = rf"\b{labels['tempo_bpm']:.0f} (bpm|BPM|beats per minute)"
+        for pattern in (names(labels["lead"]), tempo, key_pattern(labels)):
+            assert sum(bool(re.search(pattern, t, re.IGNORECASE)) for t in texts) >= 4, texts
+
+
+def test_captions_are_clean_and_of_many_lengths() -> None:
+    lengths = set()
+    for seed, labels in enumerate(LABELS):
+        for text in captions(labels, seed) + held_out(labels, seed):
+            assert not re.search(r"[{}<>\[\]]|  | [,.]|,,|\bNone\b", text), text
+            assert text == text.strip(" ,;:"), text
+            lengths.add(len(text.split()))
+    assert min(lengths) <= 3
+    assert max(lengths) >= 20
+
+
+def test_equal_seeds_give_equal_captions_and_others_differ() -> None:
+    assert captions(LABELS[0], 5) == captions(LABELS[0], 5)
+    assert captions(LABELS[0], 5) != captions(LABELS[0], 6)
+    assert len({text for seed in range(50) for text in captions(LABELS[0], seed)}) > 200
+
+
+def test_drums_mood_style_and_speed_are_said_but_not_always() -> None:
+    texts = [text for seed, labels in enumerate(LABELS) for text in captions(labels, seed)]
+    drums = sum(bool(re.search(r"drums|percussion", text)) for text in texts) / len(texts)
+    assert 0.15 < drums < 0.8
+    for words in (module._MOODS.values(), [row[1:] for row in module._SPEEDS]):
+        said = [word for train, _ in words for word in train]
+        share = sum(any(word in text.lower() for word in said) for text in texts) / len(texts)
+        assert 0.2 < share < 0.95
+
+
+def test_drums_are_never_claimed_wrongly() -> None:
+    for seed, labels in enumerate(LABELS):
+        for text in captions(labels, seed) + held_out(labels, seed):
+            claim = re.search(r"(no|without|with)? ?(drums|percussion)", text)
+            if claim:
+                assert (claim[1] in ("no", "without")) != labels["drums"], text
+
+
+def test_missing_facts_are_left_out() -> None:
+    labels = LABELS[0] | {"key": None, "mode": None, "style": None, "mood": []}
+    for seed in range(60):
+        for text in captions(labels, seed) + held_out(labels, seed):
+            assert not re.search(r"None|\bkey\b|major|minor", text), text
+
+
+def test_held_out_templates_and_words_are_disjoint_from_training() -> None:
+    def bare(template: str) -> str:
+        return re.sub(r"[<>\[\]]", "", template).lower()
+
+    assert not {*map(bare, HELD_OUT_TEMPLATES)} & {*map(bare, SHORT + MEDIUM + LONG)}
+    trained = {w for train, _ in module._MOODS.values() for w in train}
+    trained |= {w for _, train, _ in module._SPEEDS for w in train}
+    kept = {w for _, kept in module._MOODS.values() for w in kept}
+    kept |= {w for _, _, kept in module._SPEEDS for w in kept}
+    assert not trained & kept
+
+
+def test_held_out_texts_never_come_up_in_training() -> None:
+    labels = LABELS[1]
+    trained = {text.lower() for seed in range(200) for text in captions(labels, seed)}
+    assert not trained & {text.lower() for seed in range(200) for text in held_out(labels, seed)}
+
+
+@pytest.mark.parametrize("write", [captions, held_out])
+def test_a_count_below_one_raises(write: Callable[..., list[str]]) -> None:
+    with pytest.raises(ValueError, match="n must be at least 1"):
+        write(LABELS[0], 0, 0)
+
+
+def test_articles_and_commas_are_mended() -> None:
+    assert polish("a electric piano , , in a A minor", capital=False) == (
+        "an electric piano, in an A minor"
+    )
+    assert polish("an happy tune. it ends", capital=True) == "A happy tune. It ends"

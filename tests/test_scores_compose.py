@@ -1,0 +1,191 @@
+"""What the composer promises: every style and instrument, exact tempo, a clear key, one seed."""
+
+import random
+from typing import Any
+
+import pytest
+
+from pipelines.scores.compose import ENSEMBLES, compose, swing, without_overlap
+from pipelines.scores.drums import PATTERNS, play_drums
+from pipelines.scores.instruments import BASSES, INSTRUMENTS, name_of_program
+from pipelines.scores.melody import compose_melody
+from pipelines.scores.score import (
+    METRES,
+    Note,
+    Part,
+    Score,
+    all_labels,
+    is_key_clear,
+    pitch_class_weights,
+)
+from pipelines.scores.styles import DYNAMICS, STYLES, moods
+from pipelines.scores.theory import Key, chord_of, estimate_key
+
+LEADS = [name for name in INSTRUMENTS if name not in BASSES]
+
+
+def test_equal_seeds_give_equal_scores() -> None:
+    first, again, other = (compose(random.Random(seed)) for seed in (7, 7, 8))
+    assert first == again
+    assert first != other
+
+
+@pytest.mark.parametrize("style", STYLES)
+def test_every_style_composes_in_every_ensemble(style: str) -> None:
+    for number, ensemble in enumerate(ENSEMBLES):
+        score = compose(random.Random(number), False, style, ensemble)
+        labels = all_labels(score)
+        assert labels["style"] == style
+        assert STYLES[style].tempo[0] <= score.tempo_bpm <= STYLES[style].tempo[1]
+        assert 8 < score.duration_s < 75
+        assert labels["dynamics"] in DYNAMICS
+        assert labels["mood"]
+
+
+@pytest.mark.parametrize("lead", LEADS)
+def test_every_instrument_leads(lead: str) -> None:
+    for ensemble in ENSEMBLES:
+        score = compose(random.Random(3), ensemble=ensemble, lead=lead)
+        labels = all_labels(score)
+        assert labels["lead"] == labels["instruments"][0] == lead
+        assert score.parts[0].program in INSTRUMENTS[lead].programs
+
+
+def test_notes_fit_midi_and_the_lead_its_range() -> None:
+    for seed in range(60):
+        score = compose(random.Random(seed))
+        for part in score.parts:
+            for note in part.notes:
+                assert 0 <= note.pitch <= 127
+                assert 1 <= note.velocity <= 127
+                assert note.start >= 0
+                assert note.duration > 0
+            assert 0 <= part.volume <= 127
+            assert 0 <= part.pan <= 127
+        top = max(note.pitch for note in score.parts[0].notes)
+        assert top <= INSTRUMENTS[score.parts[0].instrument].high + 12
+
+
+def test_key_label_is_what_the_notes_say() -> None:
+    scores = [compose(random.Random(seed), held_out=seed % 5 == 0) for seed in range(80)]
+    assert sum(is_key_clear(score) for score in scores) >= 78
+    for score in scores:
+        assert score.key is not None
+        heard, _ = estimate_key(pitch_class_weights(score))
+        assert heard == score.key or not is_key_clear(score)
+
+
+def test_most_pitches_belong_to_the_key() -> None:
+    for seed in range(40):
+        score = compose(random.Random(seed), style_name="classical")
+        assert score.key is not None
+        weights = pitch_class_weights(score)
+        leading = (score.key.root - 1) % 12
+        inside = sum(weights[tone] for tone in {*score.key.scale, leading})
+        assert inside > 0.9 * sum(weights)
+
+
+def test_onsets_lie_on_the_grid_of_the_tempo() -> None:
+    for seed in range(30):
+        score = compose(random.Random(seed), style_name="march")
+        spread_s = 60 / score.tempo_bpm
+        unit = 0.25 if score.metre.division == 2 else 1 / 6
+        errors = [
+            abs(note.start / unit - round(note.start / unit)) * unit * spread_s
+            for part in score.parts
+            for note in part.notes
+        ]
+        assert max(errors) < 0.02
+
+
+def test_labels_count_solo_duo_and_drums() -> None:
+    seen = set()
+    for seed in range(120):
+        labels = all_labels(compose(random.Random(seed)))
+        seen.add(labels["ensemble"])
+        if labels["ensemble"] == "solo":
+            assert len(labels["instruments"]) == 1
+            assert not labels["drums"]
+        if labels["ensemble"] == "duo":
+            assert len(labels["instruments"]) <= 2
+    assert seen == set(ENSEMBLES)
+
+
+def test_techno_has_drums() -> None:
+    assert all(
+        all_labels(compose(random.Random(seed), style_name="techno"))["drums"] for seed in range(12)
+    )
+
+
+@pytest.mark.parametrize(
+    "arguments", [{"style_name": "polka-punk"}, {"ensemble": "octet"}, {"lead": "theremin"}]
+)
+def test_unknown_names_raise(arguments: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="must be one of"):
+        compose(random.Random(0), **arguments)
+
+
+@pytest.mark.parametrize("density", ["sparse", "medium", "busy"])
+@pytest.mark.parametrize("metre", ["4/4", "3/4", "6/8"])
+def test_melody_fills_the_harmony_and_ends_on_the_tonic(metre: str, density: str) -> None:
+    from pipelines.scores.harmony import slots
+
+    key = Key("D", "minor")
+    harmony = slots(["i", "iv", "V", "i", "VI", "iv", "V7", "i"], key, float(METRES[metre].beats))
+    for seed in range(10):
+        rng = random.Random(seed)
+        notes = compose_melody(rng, harmony, key, METRES[metre], (60, 76), density)
+        assert notes[-1].pitch % 12 == key.root
+        assert all(60 <= note.pitch <= 76 for note in notes)
+        ends = [note.start + note.duration for note in notes]
+        assert [note.start for note in notes[1:]] == pytest.approx(ends[:-1])
+        assert ends[-1] == pytest.approx(harmony[-1].start + harmony[-1].length)
+
+
+def test_melody_puts_chord_tones_on_phrase_ends() -> None:
+    from pipelines.scores.harmony import slots
+
+    key = Key("C", "major")
+    harmony = slots(["I", "IV", "V", "I", "vi", "ii", "V7", "I"], key, 4.0)
+    notes = compose_melody(random.Random(1), harmony, key, METRES["4/4"], (60, 76), "medium")
+    first_cadence = next(note for note in notes if note.start >= harmony[3].start - 1e-6)
+    assert first_cadence.pitch % 12 in chord_of("I", key).pitch_classes
+
+
+@pytest.mark.parametrize("metre", ["4/4", "3/4", "6/8"])
+def test_every_drum_pattern_fills_its_bar(metre: str) -> None:
+    for name, lines in PATTERNS[metre].items():
+        assert len({len(line) for line in lines.values()}) == 1, name
+        beats = METRES[metre].beats
+        notes = play_drums(random.Random(0), name, METRES[metre], 8.0 * beats, 4.0 * beats)
+        assert {int(note.start // beats) for note in notes} == set(range(8))
+
+
+def test_swing_moves_only_off_beats() -> None:
+    part = Part("piano", 0, [Note(0, 0.5, 60, 90), Note(0.5, 0.5, 62, 90), Note(1.0, 1, 64, 90)])
+    assert [note.start for note in swing(part).notes] == pytest.approx([0, 2 / 3, 1])
+
+
+def test_repeated_pitches_do_not_overlap() -> None:
+    notes = without_overlap([Note(0, 4, 60, 90), Note(1, 1, 60, 90), Note(1, 1, 64, 90)])
+    assert [(n.start, n.duration, n.pitch) for n in notes if n.pitch == 60] == [
+        (0, 1, 60),
+        (1, 1, 60),
+    ]
+
+
+def test_moods_follow_mode_and_speed() -> None:
+    assert "sad" in moods("pop", "minor", 60, "moderate")
+    assert "joyful" in moods("pop", "major", 160, "moderate")
+    assert "calm" in moods("pop", "major", 70, "soft")
+
+
+def test_every_program_has_a_name_or_is_a_noise() -> None:
+    assert all(name_of_program(p) in {*INSTRUMENTS, None} for p in range(128))
+    assert name_of_program(0) == "piano"
+
+
+def test_pitch_class_weights_count_seconds_in_the_window() -> None:
+    score = Score(60.0, METRES["4/4"], None, [Part("piano", 0, [Note(0, 4, 60, 90)])])
+    assert pitch_class_weights(score)[0] == pytest.approx(4)
+    assert pitch_class_weights(score, 1, 2)[0] == pytest.approx(1)

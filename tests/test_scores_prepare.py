@@ -1,0 +1,266 @@
+"""``prepare scores`` on the command line: what it needs, what it skips, how it goes on.
+
+The fast tests put a program named ``fluidsynth`` on the path that plays the same few seconds for
+every piece; the slow ones use the real one.
+"""
+
+import argparse
+import json
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from pipelines.prepared import Clip, iterate_clips, list_shards, open_prepared
+from pipelines.scores import prepare_scores as module
+from pipelines.scores.compose import compose
+from pipelines.scores.prepare_scores import Job, add_arguments, prepare_scores, render_job, run
+from pipelines.scores.render import (
+    SAMPLE_RATE,
+    SOUNDFONT,
+    TARGET_DB,
+    RenderError,
+    cut_clips,
+    normalise,
+    render,
+    trim_end,
+)
+from pipelines.scores.score import Score
+
+SECONDS = 5.3
+
+
+def arguments(*words: object) -> argparse.Namespace:
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+    return parser.parse_args([str(word) for word in words])
+
+
+def tones(seconds: float) -> np.ndarray:
+    """(2, S) two tones that differ between the channels."""
+    t = np.arange(int(seconds * SAMPLE_RATE)) / SAMPLE_RATE
+    return 0.1 * np.stack([np.sin(2765 * t), np.sin(4147 * t)]).astype(np.float32)
+
+
+@pytest.fixture
+def player(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A ``fluidsynth`` that copies a file to the place after ``-F``; returns its script."""
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    soundfile.write(programs / "sound.wav", tones(SECONDS).T, SAMPLE_RATE, subtype="FLOAT")
+    (programs / "bank.sf2").write_bytes(b"RIFF")
+    script = programs / "fluidsynth"
+    script.write_text(
+        "#!/bin/sh\n"
+        f'while [ "$1" != "-F" ]; do shift; done\nexec /bin/cp {programs}/sound.wav "$2"\n'
+    )
+    script.chmod(0o755)
+    monkeypatch.setenv("PATH", str(programs))
+    monkeypatch.setattr(module, "VALIDATION_EVERY", 3)
+    return script
+
+
+def options(player: Path, out: Path, clips: int, *more: object) -> argparse.Namespace:
+    hours = (clips - 0.5) * SECONDS / 3600
+    bank = player.parent / "bank.sf2"
+    base = ("--out", out, "--hours", hours, "--sources", "generated", "--soundfont", bank)
+    return arguments(*base, "--shard-clips", 3, *more)
+
+
+def rows(folder: Path) -> dict[str, list[Clip]]:
+    return {s: list(iterate_clips(list_shards(folder / s))) for s in ("train", "validation")}
+
+
+def same(first: list[Clip], second: list[Clip]) -> bool:
+    return [clip.to_row() for clip in first] == [clip.to_row() for clip in second]
+
+
+def test_clips_carry_labels_captions_and_both_splits(player: Path, tmp_path: Path) -> None:
+    info = prepare_scores(options(player, tmp_path / "out", 8))
+    clips = rows(tmp_path / "out")
+    assert info["splits"]["train"]["clips"] == 6
+    assert [clip.track for clip in clips["validation"]] == [
+        "scores-0-0000002",
+        "scores-0-0000005",
+    ]
+    for clip in clips["train"]:
+        labels = json.loads(clip.labels)
+        assert {
+            "tempo_bpm",
+            "key",
+            "mode",
+            "metre",
+            "instruments",
+            "lead",
+            "drums",
+        } <= labels.keys()
+        assert len(clip.captions) == 6
+        assert clip.is_end
+        assert clip.duration_s == pytest.approx(SECONDS, abs=0.01)
+        assert clip.num_frames == 532
+        assert clip.audio == b""
+    assert len(open_prepared(tmp_path / "out", "train")) == 6
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert sum(report["labels"]["mode"].values()) == 8
+
+
+def test_a_stopped_run_goes_on_to_the_same_dataset(player: Path, tmp_path: Path) -> None:
+    prepare_scores(options(player, tmp_path / "whole", 14))
+    prepare_scores(options(player, tmp_path / "cut", 14))
+    list_shards(tmp_path / "cut" / "train")[-1].unlink()
+    list_shards(tmp_path / "cut" / "train")[-1].unlink()
+    list_shards(tmp_path / "cut" / "validation")[-1].unlink()
+    (tmp_path / "cut" / "dataset.json").unlink()
+    prepare_scores(options(player, tmp_path / "cut", 14))
+    whole, cut = rows(tmp_path / "whole"), rows(tmp_path / "cut")
+    assert same(whole["train"], cut["train"])
+    assert same(whole["validation"], cut["validation"])
+
+
+def test_a_finished_dataset_grows(player: Path, tmp_path: Path) -> None:
+    prepare_scores(options(player, tmp_path / "whole", 8))
+    prepare_scores(options(player, tmp_path / "grown", 4))
+    prepare_scores(options(player, tmp_path / "grown", 8))
+    assert same(rows(tmp_path / "whole")["train"], rows(tmp_path / "grown")["train"])
+
+
+def test_audio_is_kept_when_asked(player: Path, tmp_path: Path) -> None:
+    prepare_scores(options(player, tmp_path / "out", 1, "--audio", "keep"))
+    (clip,) = rows(tmp_path / "out")["train"]
+    assert clip.audio[:4] == b"fLaC"
+
+
+def test_dying_renders_are_skipped_counted_and_reported(
+    player: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    copy = player.read_text()
+    flag = tmp_path / "flag"
+    turn = f"#!/bin/sh\nif [ -e {flag} ]; then /bin/rm {flag}; kill -9 $$; fi\n: > {flag}\n"
+    player.write_text(turn + copy.removeprefix("#!/bin/sh\n"))
+    prepare_scores(options(player, tmp_path / "out", 4))
+    assert [clip.track[-1] for clip in rows(tmp_path / "out")["train"]] == ["0", "4", "6"]
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert list(report["skipped"]) == ["scores-0-0000001", "scores-0-0000003", "scores-0-0000005"]
+    assert "FluidSynth ended with code -9" in capsys.readouterr().err
+
+
+def test_a_player_that_always_dies_ends_the_run(
+    player: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    player.write_text("#!/bin/sh\nexit 3\n")
+    assert run(options(player, tmp_path / "out", 3)) == 2
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert f"{module.MAX_FAILURE_RUN} pieces in a row" in last
+
+
+@pytest.mark.parametrize(
+    ("source", "present", "message"),
+    [
+        ("generated", [], "fluidsynth is not installed: apt-get install fluidsynth"),
+        ("mma", ["fluidsynth"], "mma is not installed: apt-get install mma"),
+        ("generated", ["fluidsynth"], "apt-get install fluid-soundfont-gm"),
+    ],
+)
+def test_missing_programs_are_named_with_their_package(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    source: str,
+    present: list[str],
+    message: str,
+) -> None:
+    for name in present:
+        (tmp_path / name).write_text("#!/bin/sh\n")
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    missing = tmp_path / "none.sf2"
+    args = arguments("--out", tmp_path / "o", "--hours", 1, "--sources", source)
+    args.soundfont = missing
+    assert run(args) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+
+
+def test_other_settings_are_refused(
+    player: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(options(player, tmp_path / "out", 1)) == 0
+    assert run(options(player, tmp_path / "out", 1, "--seed", 1)) == 2
+    assert "was begun with seed=0, got 1" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "bad", [("--hours", 0), ("--hours", "nan"), ("--workers", 0), ("--shard-clips", 0)]
+)
+def test_numbers_out_of_range_are_refused(
+    player: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], bad: tuple[str, object]
+) -> None:
+    assert run(options(player, tmp_path / "out", 1, *bad)) == 2
+    assert f"got {bad[1]}" in capsys.readouterr().err
+
+
+def test_silence_and_damaged_samples_are_render_errors(player: Path) -> None:
+    score = compose(random.Random(0))
+    for samples, message in ((np.zeros((4410, 2)), "silence"), (np.full((9, 2), np.nan), "finite")):
+        soundfile.write(player.parent / "sound.wav", samples, SAMPLE_RATE, subtype="FLOAT")
+        with pytest.raises(RenderError, match=message):
+            render(score)
+
+
+def test_loudness_and_peak() -> None:
+    quiet = normalise(0.01 * tones(3), -20.0)
+    assert 10 * np.log10(np.square(quiet).mean()) == pytest.approx(-20, abs=0.1)
+    click = tones(3) * 0.001
+    click[:, 5000] = 0.5
+    assert np.abs(normalise(click, -6.0)).max() <= 0.95 + 1e-6
+
+
+def test_silent_end_is_cut_and_faded() -> None:
+    audio = np.concatenate([tones(2), np.zeros((2, 3 * SAMPLE_RATE), np.float32)], axis=1)
+    cut = trim_end(audio)
+    assert 2.0 < cut.shape[1] / SAMPLE_RATE < 2.2
+    assert abs(cut[:, -1]).max() == 0.0
+
+
+def test_long_pieces_become_clips_that_join() -> None:
+    score: Score = compose(random.Random(2))
+    clips = cut_clips(score, tones(46.0), "piece", 0, keep_audio=False)
+    assert [(clip.start_s, clip.is_end) for clip in clips] == [(0, False), (20, False), (40, True)]
+    assert [clip.num_frames for clip in clips] == [2000, 2000, 600]
+    assert len(cut_clips(score, tones(44.0), "piece", 0, keep_audio=False)) == 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("source", ["generated", "mma", "bach", "openttd"])
+def test_real_renders_are_equal_twice_clean_and_stereo(source: str) -> None:
+    job = Job(3, 1, (source,), str(SOUNDFONT), True)
+    _, clips, reason = render_job(job)
+    _, again, _ = render_job(job)
+    assert not reason
+    assert same(clips, again)
+    assert clips[0].spectrogram.mean() > 20
+    for clip in clips:
+        levels = clip.spectrogram.astype(float)
+        assert np.abs(levels[0] - levels[1]).mean() > 0.2
+        assert json.loads(clip.labels)["source"] == source
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dynamics", TARGET_DB)
+def test_real_loudness_follows_the_dynamics(dynamics: str) -> None:
+    seeds = (s for s in range(200) if compose(random.Random(s)).labels["dynamics"] == dynamics)
+    audio = render(compose(random.Random(next(seeds))))
+    assert np.abs(audio).max() <= 0.951
+    assert 20 * np.log10(audio.std()) == pytest.approx(TARGET_DB[dynamics], abs=4)
+
+
+@pytest.mark.slow
+def test_two_workers_write_what_one_writes(tmp_path: Path) -> None:
+    for workers in (1, 2):
+        args = arguments("--out", tmp_path / str(workers), "--hours", 0.03, "--workers", workers)
+        args.sources = ["generated"]
+        assert run(args) == 0
+    assert same(rows(tmp_path / "1")["train"], rows(tmp_path / "2")["train"])

@@ -1,0 +1,105 @@
+"""Scores by others: Bach's chorales, openttd-openmsx and MMA's arrangements."""
+
+import random
+from pathlib import Path
+
+import pytest
+
+from pipelines.scores import arrange as arrangements
+from pipelines.scores import corpus
+from pipelines.scores.arrange import GROOVES, arrange, chord_name, mma_source
+from pipelines.scores.corpus import bach, chorale_names, for_validation, openttd, read_chorale
+from pipelines.scores.harmony import BANKS, slots
+from pipelines.scores.score import all_labels, pitch_class_weights
+from pipelines.scores.styles import STYLES
+from pipelines.scores.theory import Key, chord_of, estimate_key
+
+pytest.importorskip("music21")
+
+
+def test_chorales_are_equal_twice_and_labelled() -> None:
+    score = bach(random.Random(4))
+    assert score == bach(random.Random(4))
+    labels = all_labels(score)
+    assert labels["style"] == "chorale"
+    assert labels["drums"] is False
+    assert 54 <= labels["tempo_bpm"] < 132
+    if score.key:
+        assert estimate_key(pitch_class_weights(score))[0] == score.key
+
+
+def test_chorales_do_not_cross_splits() -> None:
+    held_out = {name for name in chorale_names() if for_validation(name)}
+    assert 20 < len(held_out) < 100
+    assert len(chorale_names()) > 400
+
+
+def test_a_damaged_chorale_is_passed_over(tmp_path: Path) -> None:
+    broken = tmp_path / "broken.mxl"
+    broken.write_bytes(b"not a score")
+    assert read_chorale(str(broken)) is None
+
+
+def test_missing_openttd_is_named_with_its_package(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(corpus, "OPENTTD_FOLDER", tmp_path)
+    with pytest.raises(FileNotFoundError, match="apt-get install openttd-openmsx"):
+        corpus.check_openttd()
+    with pytest.raises(ValueError, match="no usable segment"):
+        openttd(random.Random(0))
+
+
+def test_a_corrupt_midi_file_in_the_corpus_is_passed_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(corpus, "OPENTTD_FOLDER", tmp_path)
+    name = next(f"{i}.mid" for i in range(99) if not for_validation(f"{i}.mid"))
+    (tmp_path / name).write_bytes(b"MThd\x00\x00\x00\x06\x00\x01\x00\x01\x00\x60MTrk\x00\x00\xff")
+    with pytest.raises(ValueError, match="no usable segment in 1 MIDI files"):
+        openttd(random.Random(0))
+
+
+def test_every_chord_has_a_name_in_mma() -> None:
+    for (_, mode), bank in BANKS.items():
+        for phrase in (*bank.opening, *bank.middle, *bank.closing):
+            for numeral in phrase.split():
+                assert chord_name(chord_of(numeral, Key("E", mode)))
+    assert chord_name(chord_of("ii7", Key("C", "major"))) == "Dm7"
+
+
+def test_sheet_has_one_bar_a_line() -> None:
+    sheet = mma_source("Swing", 140, slots(["I", "V7"], Key("Bb", "major"), 4.0), 9)
+    assert sheet.splitlines() == ["RndSeed 9", "Tempo 140", "Groove Swing", "1 Bb", "2 F7"]
+
+
+def test_every_groove_has_a_style_to_borrow_from() -> None:
+    for _, style, slowest, fastest in GROOVES:
+        assert arrangements._BORROWED.get(style, style) in STYLES
+        assert 50 <= slowest < fastest <= 200
+
+
+def test_unknown_groove_raises() -> None:
+    with pytest.raises(ValueError, match="groove must be one of"):
+        arrange(random.Random(0), groove="Macarena")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("groove", [row[0] for row in GROOVES])
+def test_mma_plays_every_groove(groove: str) -> None:
+    score = arrange(random.Random(1), groove=groove)
+    assert score == arrange(random.Random(1), groove=groove)
+    labels = all_labels(score)
+    assert len(score.parts) >= 2
+    assert labels["lead"] == score.parts[0].instrument
+    assert score.key is not None
+
+
+@pytest.mark.slow
+def test_openttd_segments_are_labelled_only_where_sure() -> None:
+    scores = [openttd(random.Random(seed)) for seed in range(40)]
+    assert all(50 * 0.84 <= score.tempo_bpm <= 200 * 1.16 for score in scores)
+    for score in scores:
+        assert not score.complete
+        if score.key:
+            assert estimate_key(pitch_class_weights(score))[1] >= 0.06
