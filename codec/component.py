@@ -3,12 +3,13 @@
 import inspect
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args, get_type_hints
 
 import torch
+from safetensors import SafetensorError, safe_open
+
 from diffusers.configuration_utils import ConfigMixin
 from diffusers.models.modeling_utils import ModelMixin
-from safetensors import SafetensorError, safe_open
 
 WEIGHTS_NAME = "diffusion_pytorch_model.safetensors"
 
@@ -72,14 +73,39 @@ def read_config(cls: type[Component], path: Path) -> dict[str, Any]:
         raise FileNotFoundError(f"{path} does not exist: not a saved {cls.__name__}")
     try:
         config = json.loads(path.read_text())
-    except json.JSONDecodeError as error:
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is not JSON: {error}") from error
+    if not isinstance(config, dict):
+        raise ValueError(f"{path} is not a JSON object, got {config!r}")
     values = {key: value for key, value in config.items() if not key.startswith("_")}
+    check_config(cls, values, path)
+    return values
+
+
+def check_config(cls: type[Component], values: dict[str, Any], path: Path) -> None:
+    """Raise unless ``values`` are exactly the arguments of ``cls.__init__``, of the right types."""
+    types = get_type_hints(cls.__init__)
     known = [name for name in inspect.signature(cls.__init__).parameters if name != "self"]
     unknown = sorted(values.keys() - set(known))
     if unknown:
         raise ValueError(f"{path}: unknown key {unknown[0]!r}; {cls.__name__} knows {known}")
-    return values
+    missing = [name for name in known if name not in values]
+    if missing:
+        raise ValueError(f"{path} lacks the key {missing[0]!r}{_more(missing)}")
+    for name, value in values.items():
+        if not fits(value, types[name]):
+            wanted = getattr(types[name], "__name__", types[name])
+            raise ValueError(f"{path}: {name} must be {wanted}, got {value!r}")
+
+
+def fits(value: Any, annotation: Any) -> bool:
+    """Whether a JSON value is one of the plain types of an annotation; others always fit."""
+    options = get_args(annotation) or (annotation,)
+    if not all(option in (int, float, str, bool, type(None)) for option in options):
+        return True
+    if isinstance(value, int) and not isinstance(value, bool):
+        return int in options or float in options
+    return type(value) in options
 
 
 def read_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
