@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import soundfile
 import torch
+from tiny_pipeline import tiny_pipeline
 from torch import Tensor
 
 from codec import EncodecCodec, SpectralCodec
@@ -264,6 +265,30 @@ def test_decoder_report_compares_with_the_coarse_decode(
         same["loudness_change_lu"] - 6.02, abs=0.1
     )
     assert (tmp_path / "decoder.md").is_file()
+
+
+def test_decoder_report_from_a_saved_pipeline(tmp_path: Path) -> None:
+    tiny_pipeline().save_pretrained(tmp_path / "model")
+    write(tmp_path / "data" / "a.wav", sound(1.2))
+    parser = argparse.ArgumentParser()
+    decoder_report.add_arguments(parser)
+    output = tmp_path / "report"
+    words = ["--pipeline", tmp_path / "model", "--data", tmp_path / "data", "--output", output]
+    words += ["--spaces", "logmel_statistics", "--steps", "1", "2", "--quiet"]
+    assert decoder_report.run(parser.parse_args([str(word) for word in words])) == 0
+    content = json.loads((output / "decoder.json").read_text())
+    assert content["num_codebooks"] == 2  # as many as the prior writes
+    names = [row["name"] for row in content["rows"]]
+    assert names[2:5] == ["coarse", "flow, 1 step(s)", "flow, 2 step(s)"]
+    assert content["rows"][3]["num_clips"] == 1
+    assert "movement_nearer" in content["against_coarse"]["flow, 2 step(s)"]
+
+
+def test_seams_lie_in_the_middle_third_of_the_overlap() -> None:
+    config = argparse.Namespace(window_frames=128, overlap_frames=24)
+    seams = decoder_report.window_seams_s(config, 25.0, 9.0)
+    assert seams == pytest.approx([4.48, 4.64, 4.8, 8.64, 8.8, 8.96])
+    assert decoder_report.window_seams_s(config, 25.0, 4.0) == []
 
 
 @pytest.mark.parametrize(

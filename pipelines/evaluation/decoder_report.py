@@ -103,9 +103,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--books", type=int, help="codebooks given to the decoder (default: the prior's number)"
     )
     parser.add_argument("--seed", type=int, default=0, help="of the decoder's noise (default: 0)")
-    parser.add_argument(
-        "--seams", type=float, nargs="*", default=[], help="where windows were joined, in s"
-    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -122,9 +119,23 @@ def run(args: argparse.Namespace) -> int:
     writer = pipeline.codec if pipeline.prior is None else pipeline.prior
     books = args.books or writer.num_codebooks
     identity = f"{module_fingerprint(pipeline.decoder)} seed {args.seed}"
-    report_decoder(choice, pipeline.codec, decoders, settings, books, identity, args.seams)
+    seams = window_seams_s(pipeline.decoder.config, pipeline.codec.frame_rate, args.duration)
+    report_decoder(choice, pipeline.codec, decoders, settings, books, identity, seams)
     print((args.output / "decoder.md").read_text())
     return 0
+
+
+def window_seams_s(config: Any, frame_rate: float, duration_s: float) -> list[float]:
+    """Beginning, middle and end of every cross-fade between the decoder's windows, in seconds.
+
+    Windows of ``window_frames`` token frames share ``overlap_frames`` with their neighbours; the
+    middle third of the overlap fades (``decoder.sampler.CrossFade``).
+    """
+    overlap = config.overlap_frames
+    hop = config.window_frames - overlap
+    starts = range(hop, int(duration_s * frame_rate), hop)
+    places = [start + overlap * share for start in starts for share in (1 / 3, 1 / 2, 2 / 3)]
+    return [place / frame_rate for place in places if place / frame_rate < duration_s]
 
 
 def flow_decoder(pipeline: Any, steps: int, seed: int) -> Decode:
