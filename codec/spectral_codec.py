@@ -1,10 +1,10 @@
 """SpectralCodec: log-mel patches to residual tokens and back to a coarse spectrogram."""
 
+import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import torch
-from diffusers.configuration_utils import register_to_config
 from einops import rearrange
 from torch import Tensor, nn
 
@@ -14,6 +14,7 @@ from codec.spectrogram import LogMel
 from codec.validation import check_audio, check_codes
 from codec.vocoder import GriffinLim
 from codec.windows import windowed
+from diffusers.configuration_utils import register_to_config
 
 
 @dataclass
@@ -71,15 +72,7 @@ class SpectralCodec(Component):
         vocoder_iterations: int = 8,
     ) -> None:
         super().__init__()
-        if kernel_size % 2 == 0:
-            raise ValueError(f"kernel_size must be odd, got {kernel_size}")
-        if min(channels, patch_frames, width, latent_dim, num_codebooks) < 1:
-            raise ValueError(
-                "channels, patch_frames, width, latent_dim and num_codebooks must be positive, "
-                f"got {(channels, patch_frames, width, latent_dim, num_codebooks)}"
-            )
-        if spectrogram_std <= 0:
-            raise ValueError(f"spectrogram_std must be positive, got {spectrogram_std}")
+        self._check_sizes()
         self.log_mel = LogMel(sample_rate, n_fft, hop_length, num_mels)
         self.vocoder = GriffinLim(self.log_mel, vocoder_iterations)
         patch_size = channels * num_mels * patch_frames
@@ -92,6 +85,25 @@ class SpectralCodec(Component):
         self.patch_out = nn.Linear(width, patch_size)
         self.encoder_reach = encoder_layers * (kernel_size // 2)
         self.decoder_reach = decoder_layers * (kernel_size // 2)
+
+    def _check_sizes(self) -> None:
+        config = self.config
+        for name in (
+            "channels",
+            "patch_frames",
+            "width",
+            "latent_dim",
+            "num_codebooks",
+            "codebook_size",
+            "spectrogram_std",
+        ):
+            if not config[name] > 0:
+                raise ValueError(f"{name} must be positive, got {config[name]}")
+        for name in ("encoder_layers", "decoder_layers"):
+            if config[name] < 0:
+                raise ValueError(f"{name} must not be negative, got {config[name]}")
+        if config.kernel_size < 1 or config.kernel_size % 2 == 0:
+            raise ValueError(f"kernel_size must be odd and positive, got {config.kernel_size}")
 
     @property
     def sample_rate(self) -> int:
@@ -201,11 +213,12 @@ class SpectralCodec(Component):
         The codes' concatenation equals the whole's: a window sees as much context on either side
         as the network reaches. Only a latent that lies within rounding of two entries can differ.
         """
+        analysis_reach = math.ceil(self.config.n_fft / 2 / self.hop_length)
         return windowed(
             blocks,
             lambda audio: self.encode_spectrogram(self._whole_patches(self.log_mel(audio))),
             size=window,
-            halo=self.encoder_reach + 1,
+            halo=self.encoder_reach + analysis_reach,
             units_in=self.hop_length,
         )
 

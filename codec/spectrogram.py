@@ -86,7 +86,7 @@ class LogMel(nn.Module):
         Returns:
             (B, C, M, F) natural-log mel magnitudes.
         """
-        magnitude = self.stft(audio).abs()  # (B, C, F, n_fft / 2 + 1)
+        magnitude = self.stft(audio.float()).abs()  # (B, C, F, n_fft / 2 + 1)
         mel = (magnitude @ self.filterbank) * (2 / self.window.sum())
         return rearrange(mel.clamp(min=self.floor).log(), "b c f m -> b c m f")
 

@@ -6,8 +6,11 @@ import torch
 from codec.encodec_codec import EncodecCodec
 from codec.protocols import Codec
 from codec.seeds import generator
+from tests.tiny_codec import tiny_codec
 
 BUILDERS = {
+    "spectral": tiny_codec,
+    "spectral-mono": lambda: tiny_codec(channels=1, num_codebooks=1),
     "encodec-24khz": lambda: EncodecCodec.untrained("24khz", 3.0, num_filters=2),
     "encodec-48khz": lambda: EncodecCodec.untrained("48khz", 6.0, num_filters=4),
 }

@@ -102,7 +102,7 @@ def test_a_whole_number_is_a_float(folder):
 
 def test_a_value_the_class_refuses(folder):
     change_config(folder, kernel_size=4)
-    with pytest.raises(ValueError, match="kernel_size must be odd, got 4"):
+    with pytest.raises(ValueError, match="kernel_size must be odd and positive, got 4"):
         SpectralCodec.from_pretrained(folder)
 
 
