@@ -55,23 +55,7 @@ class DiffusionDecoder(Component):
         default_steps: int = 4,
     ) -> None:
         super().__init__()
-        if width % (2 * num_heads):
-            raise ValueError(
-                f"2 * num_heads must divide width, got width={width} and num_heads={num_heads}"
-            )
-        if num_mels % patch_bands:
-            raise ValueError(
-                f"patch_bands must divide num_mels, got {patch_bands} and num_mels={num_mels}"
-            )
-        if not 0 < 2 * overlap_frames <= window_frames:
-            raise ValueError(
-                "overlap_frames must lie in [1, window_frames / 2], "
-                f"got {overlap_frames} and window_frames={window_frames}"
-            )
-        if noise_scale <= 0:
-            raise ValueError(f"noise_scale must be positive, got {noise_scale}")
-        if not 1 <= default_steps <= 16:
-            raise ValueError(f"default_steps must lie in [1, 16], got {default_steps}")
+        self._check_sizes()
         self.rows = num_mels // patch_bands
         patch_size = channels * patch_frames * patch_bands
         self.patch_in = nn.Linear(2 * patch_size, width)
@@ -86,6 +70,40 @@ class DiffusionDecoder(Component):
         for layer in (self.modulation, self.last_modulation, self.patch_out):
             nn.init.zeros_(layer.weight)
             nn.init.zeros_(layer.bias)
+
+    def _check_sizes(self) -> None:
+        config = self.config
+        for name in (
+            "channels",
+            "num_mels",
+            "patch_frames",
+            "patch_bands",
+            "latent_dim",
+            "num_codebooks",
+            "width",
+            "num_layers",
+            "num_heads",
+            "noise_scale",
+        ):
+            if not config[name] > 0:
+                raise ValueError(f"{name} must be positive, got {config[name]}")
+        if config.width % (2 * config.num_heads):
+            raise ValueError(
+                "2 * num_heads must divide width, "
+                f"got width={config.width} and num_heads={config.num_heads}"
+            )
+        if config.num_mels % config.patch_bands:
+            raise ValueError(
+                "patch_bands must divide num_mels, "
+                f"got {config.patch_bands} and num_mels={config.num_mels}"
+            )
+        if not 0 < 2 * config.overlap_frames <= config.window_frames:
+            raise ValueError(
+                "overlap_frames must lie in [1, window_frames / 2], "
+                f"got {config.overlap_frames} and window_frames={config.window_frames}"
+            )
+        if not 1 <= config.default_steps <= 16:
+            raise ValueError(f"default_steps must lie in [1, 16], got {config.default_steps}")
 
     def forward(
         self, noisy: Tensor, t: Tensor, coarse: Tensor, latents: Tensor, num_books: Tensor
