@@ -2,11 +2,11 @@
 
 import pytest
 import torch
+from tiny_codec import tiny_codec
 
 from codec.encodec_codec import EncodecCodec
 from codec.protocols import Codec
 from codec.seeds import generator
-from tests.tiny_codec import tiny_codec
 
 BUILDERS = {
     "spectral": tiny_codec,

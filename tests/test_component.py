@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from tiny_codec import tiny_codec
 
 from codec.component import WEIGHTS_NAME
 from codec.spectral_codec import SpectralCodec
 from decoder.diffusion_decoder import DiffusionDecoder
-from tests.tiny_codec import tiny_codec
 
 
 @pytest.fixture

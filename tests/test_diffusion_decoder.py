@@ -133,11 +133,14 @@ def trained(clean: torch.Tensor, given: dict[str, torch.Tensor], steps: int, **s
     optimizer = torch.optim.AdamW(decoder.parameters(), 3e-3)
     draws = torch.Generator().manual_seed(0)
     losses = []
+
+    def predict(point: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        return decoder(point, t, given["coarse"], given["latents"], given["num_books"])
+
     for _ in range(steps):
         start = given["coarse"] + 0.5 * torch.randn(clean.shape, generator=draws)
         t = torch.rand(len(clean), generator=draws)
-        conditions = (given["coarse"], given["latents"], given["num_books"])
-        loss = flow_loss(lambda x, t, c=conditions: decoder(x, t, *c), start, clean, t)
+        loss = flow_loss(predict, start, clean, t)
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(decoder.parameters(), 1.0)

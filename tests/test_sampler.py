@@ -7,12 +7,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tiny_codec import tiny_codec
 
 from codec.seeds import generator
 from decoder.diffusion_decoder import DiffusionDecoder
 from decoder.sampler import CrossFade, FlowSampler, Window
 from diffusers import FlowMatchEulerDiscreteScheduler
-from tests.tiny_codec import tiny_codec
 
 CODEC = tiny_codec()
 SIZES = {

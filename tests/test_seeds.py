@@ -14,8 +14,18 @@ def test_the_value_is_the_same_everywhere():
 
 
 def test_every_part_of_the_key_counts():
-    keys = [(0,), (1,), (0, "a"), (0, "b"), (0, 1), (0, "1"), (0, "a", 1), (0, 1, "a"), (0, 11)]
-    assert len({derive_seed(*key) for key in keys}) == len(keys)
+    keys: list[tuple[int | str, ...]] = [
+        (),
+        ("a",),
+        ("b",),
+        (1,),
+        ("1",),
+        ("a", 1),
+        (1, "a"),
+        (11,),
+    ]
+    seeds = {derive_seed(seed, *key) for seed in (0, 1) for key in keys}
+    assert len(seeds) == 2 * len(keys)
 
 
 def test_seeds_fit_a_generator():

@@ -4,12 +4,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tiny_codec import SIZES, noise_audio, tiny_codec
 
 from codec.losses import spectrogram_loss
 from codec.seeds import generator
 from codec.spectral_codec import SpectralCodec
 from pipelines.train_codec import CodecLosses, CodecTraining
-from tests.tiny_codec import SIZES, noise_audio, tiny_codec
 
 CODEC = tiny_codec()
 HOP = CODEC.hop_length
@@ -206,6 +206,7 @@ def test_the_discriminator_learns_from_its_own_term_alone():
     total = grads(training.discriminator, terms["loss"])
     for mine, all_of_it in zip(own, total, strict=True):
         assert mine is not None
+        assert all_of_it is not None
         assert torch.allclose(mine, all_of_it)
 
 
