@@ -1,0 +1,68 @@
+"""The demo's way through everything, a few steps long, and its page of numbers."""
+
+import math
+from pathlib import Path
+
+import pytest
+import soundfile
+from test_readme import write_recordings
+
+from pipelines.demo import DemoSteps, finish, make_training, run_demo
+from pipelines.demo_report import RunFigures, table
+from pipelines.prepare import PrepareConfig, prepare
+from pipelines.text import PRETRAINED
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(
+    not (PRETRAINED / "text_encoder").is_dir(),
+    reason="the text encoder that ships is not in this checkout",
+)
+def test_the_whole_way_and_nothing_twice(tmp_path):
+    write_recordings(tmp_path / "recordings")
+    prepared = tmp_path / "prepared"
+    prepare(PrepareConfig(str(tmp_path / "recordings"), str(prepared), quiet=True))
+    steps = DemoSteps(codec=5, decoder=2, prior=2)
+    report = run_demo(tmp_path / "demo", prepared, steps, song_s=1.0)
+    assert soundfile.info(tmp_path / "demo" / "song.wav").duration == pytest.approx(1.0)
+    assert (tmp_path / "demo" / "original.wav").is_file()
+    page = report.read_text()
+    assert "decoder, 2 books" in page
+    assert "nan" not in page
+
+    def written() -> dict[Path, int]:
+        trained = [
+            path
+            for part in ("codec", "decoder", "prior")
+            for path in (tmp_path / "demo" / part).rglob("*.safetensors")
+        ]
+        return {path: path.stat().st_mtime_ns for path in trained}
+
+    before = written()
+    assert before
+    run_demo(tmp_path / "demo", prepared, steps, song_s=1.0)
+    assert written() == before
+
+
+def test_a_stopped_training_stops_the_demo(tmp_path):
+    training = make_training(tmp_path / "codec", 10, 2, 1e-3)
+    calls = []
+    with pytest.raises(KeyboardInterrupt):
+        finish(training, calls.append)
+    assert calls == [False]
+
+
+def test_the_last_validation_counts(tmp_path):
+    (tmp_path / "metrics.jsonl").write_text(
+        '{"step": 1, "loss": 3.0}\n{"step": 2, "validation/loss": 2.0}\n'
+        '{"step": 4, "validation/loss": 1.0}\n{"step": 4, "loss": 0.5}\n'
+    )
+    assert RunFigures.read(tmp_path, 4) == RunFigures(4, {"loss": 1.0})
+
+
+def test_a_metric_that_no_row_has_is_left_out():
+    page = table({"coarse": {"mel_distance": 1.5}, "fine": {"mel_distance": math.pi, "visqol": 4}})
+    assert "ViSQOL" in page
+    assert "zimtohrli" not in page
+    assert page.splitlines()[-1] == "| fine | 3.142 | 4.000 |"
+    assert page.splitlines()[-2] == "| coarse | 1.500 | - |"
