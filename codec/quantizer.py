@@ -1,6 +1,7 @@
 """Residual vector quantisation: training by vector-quantize-pytorch, decoding in ten lines."""
 
 import torch
+import torch.distributed as dist
 from einops import rearrange
 from torch import Tensor, nn
 from vector_quantize_pytorch import ResidualVQ
@@ -9,9 +10,9 @@ from vector_quantize_pytorch import ResidualVQ
 class ResidualQuantizer(nn.Module):
     """K nested codebooks, each coding what the books before it left over.
 
-    Codebooks follow the data by exponential moving averages, unused entries are replaced, and
-    during training each batch is coded by a random number of books, so that any first k of them
-    decode to something useful.
+    Codebooks follow the data of all processes by exponential moving averages, unused entries are
+    replaced, and during training each batch is coded by a random number of books, so that any
+    first k of them decode to something useful.
 
     Args:
         dim: numbers per vector, D.
@@ -35,6 +36,8 @@ class ResidualQuantizer(nn.Module):
             quantize_dropout_cutoff_index=0,
             commitment_weight=1.0,
         )
+        for layer in self.vq.layers:  # the library decides when it is built, which is too early
+            layer._codebook.all_reduce_fn = sum_over_processes
 
     @property
     def is_initialised(self) -> bool:
@@ -43,7 +46,7 @@ class ResidualQuantizer(nn.Module):
 
     @torch.no_grad()
     def initialise(self, latents: Tensor) -> None:
-        """Set every book by k-means.
+        """Set every book by k-means; equal vectors give equal books, in every process.
 
         Args:
             latents: (N, D) vectors of many batches, at least ``codebook_size`` of them.
@@ -59,7 +62,9 @@ class ResidualQuantizer(nn.Module):
         was_training, dropout = self.training, self.vq.quantize_dropout
         self.train()
         self.vq.quantize_dropout = False  # it would leave a random number of books unset
-        self.vq(latents[None].float())
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            self.vq(latents[None].float())
         self.vq.quantize_dropout = dropout
         self.train(was_training)
 
@@ -109,3 +114,9 @@ class ResidualQuantizer(nn.Module):
     def codebooks(self) -> list[Tensor]:
         """The K books, (V, D) each."""
         return [rearrange(layer._codebook.embed, "1 v d -> v d") for layer in self.vq.layers]
+
+
+def sum_over_processes(statistics: Tensor) -> None:
+    """Add up, in place, what each process counted of its share of the batch."""
+    if dist.is_initialized():
+        dist.all_reduce(statistics)

@@ -1,7 +1,11 @@
 """The residual quantiser against vector-quantize-pytorch, its formulas, and slow loops."""
 
+from pathlib import Path
+
 import pytest
 import torch
+import torch.distributed as dist
+import torch.multiprocessing as processes
 
 from codec.quantizer import ResidualQuantizer
 
@@ -37,6 +41,18 @@ def test_one_call_initialises_every_book(seed):
     assert result.is_initialised
     assert result.training
     assert all(len(book.unique(dim=0)) == SIZE for book in result.codebooks())
+
+
+def test_equal_vectors_give_equal_books():
+    books = []
+    for seed in range(2):
+        torch.manual_seed(seed)
+        state = torch.get_rng_state()
+        result = ResidualQuantizer(DIM, BOOKS, SIZE)
+        result.initialise(vectors())
+        assert torch.equal(torch.get_rng_state(), state)
+        books.append(torch.stack(result.codebooks()))
+    assert torch.equal(books[0], books[1])
 
 
 def test_quantiser_dropout_survives_the_initialisation(trained):
@@ -184,3 +200,27 @@ def test_one_book_and_one_vector():
     codes = single.encode(vectors(1)[None])
     assert codes.shape == (1, 1, 1)
     assert single.decode(codes).shape == (1, 1, DIM)
+
+
+def quantise_half(rank: int, folder: str) -> None:
+    """One of two processes: a training step on its half of the batch."""
+    torch.set_num_threads(1)
+    half = ResidualQuantizer(DIM, 2, SIZE)
+    half.load_state_dict(torch.load(Path(folder) / "before.pt", weights_only=True))
+    rendezvous = f"file://{folder}/rendezvous"
+    dist.init_process_group("gloo", init_method=rendezvous, rank=rank, world_size=2)
+    half.train()(vectors(256, seed=7).chunk(2)[rank][None], dropout_seed=0)
+    torch.save(half.state_dict(), Path(folder) / f"after{rank}.pt")
+    dist.destroy_process_group()
+
+
+def test_two_processes_equal_one_with_twice_the_batch(tmp_path):
+    """Though the model is built before the processes know of each other."""
+    whole = quantizer(books=2)
+    torch.save(whole.state_dict(), tmp_path / "before.pt")
+    processes.start_processes(quantise_half, (str(tmp_path),), nprocs=2, start_method="fork")
+    whole.train()(vectors(256, seed=7)[None], dropout_seed=0)
+    for rank in range(2):
+        after = torch.load(tmp_path / f"after{rank}.pt", weights_only=True)
+        for name, value in whole.state_dict().items():
+            assert torch.allclose(after[name].float(), value.float(), atol=1e-4), (rank, name)
