@@ -231,7 +231,11 @@ def test_adversarial_training_runs():
     losses = CodecLosses(adversarial=0.1, adversarial_from=0, quantise_from=0, movement=0.5)
     training = CodecTraining(codec, losses)
     batch = codec.log_mel(noise_audio(codec, 4, 8 * HOP))
+    assert training.discriminator is not None
+    weights_before = torch.nn.utils.parameters_to_vector(training.discriminator.parameters())
     before = training.eval()(batch, 0, seed=0)
     terms = small_steps(training, batch, range(40))
     assert terms["regression"] < 0.7 * before["regression"]
-    assert terms["discriminator"] < before["discriminator"]
+    assert all(torch.isfinite(term) for term in terms.values())
+    weights = torch.nn.utils.parameters_to_vector(training.discriminator.parameters())
+    assert not torch.allclose(weights, weights_before)
