@@ -1,0 +1,108 @@
+"""A whole pipeline of random weights, small enough to be built and run in every test."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+
+from codec import SpectralCodec  # before transformers: guards torchaudio
+from decoder import DiffusionDecoder
+from diffusers import FlowMatchEulerDiscreteScheduler
+from pipelines import Pipeline
+from prior import Prior
+from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
+
+SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"]
+TEXT_WIDTH = 16
+CODEBOOK_SIZE = 16
+NUM_BOOKS = 4
+
+
+def tiny_tokenizer() -> PreTrainedTokenizerFast:
+    """WordPiece over single letters: knows every word of a-z, a token per letter."""
+    letters = [chr(code) for code in range(ord("a"), ord("z") + 1)]
+    pieces = [*SPECIAL, *letters, *(f"##{letter}" for letter in letters)]
+    vocabulary = {piece: index for index, piece in enumerate(pieces)}
+    tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.BertNormalizer()
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.post_processor = processors.BertProcessing(
+        ("[SEP]", vocabulary["[SEP]"]), ("[CLS]", vocabulary["[CLS]"])
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, pad_token="[PAD]", unk_token="[UNK]", model_max_length=512
+    )
+
+
+def tiny_text_encoder() -> BertModel:
+    """One layer, 16 wide."""
+    config = BertConfig(
+        vocab_size=len(SPECIAL) + 52,
+        hidden_size=TEXT_WIDTH,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=32,
+        max_position_embeddings=512,
+    )
+    return BertModel(config, add_pooling_layer=False).eval()
+
+
+def tiny_codec(**changes: Any) -> SpectralCodec:
+    """44.1 kHz stereo, four books of sixteen entries, set by k-means over noise."""
+    sizes: dict[str, Any] = {
+        "width": 16,
+        "encoder_layers": 1,
+        "decoder_layers": 1,
+        "latent_dim": 8,
+        "num_codebooks": NUM_BOOKS,
+        "codebook_size": CODEBOOK_SIZE,
+        "vocoder_iterations": 2,
+    }
+    codec = SpectralCodec(**(sizes | changes))
+    codec.quantizer.initialise(torch.randn(256, codec.config.latent_dim))
+    return codec.eval()
+
+
+def tiny_pipeline(seed: int = 0, with_decoder: bool = True) -> Pipeline:
+    """Text encoder, codec, prior of two books and decoder; equal seeds give equal weights."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        prior = Prior(
+            num_codebooks=2,
+            codebook_size=CODEBOOK_SIZE,
+            width=16,
+            num_layers=1,
+            num_heads=2,
+            text_width=TEXT_WIDTH,
+            depth_width=16,
+            depth_layers=1,
+            depth_heads=2,
+        )
+        decoder = DiffusionDecoder(
+            latent_dim=8,
+            num_codebooks=NUM_BOOKS,
+            width=16,
+            num_layers=1,
+            num_heads=2,
+            default_steps=2,
+        )
+        torch.nn.init.normal_(decoder.patch_out.weight, std=0.02)  # starts at zero otherwise
+        return Pipeline(
+            tiny_tokenizer(),
+            tiny_text_encoder(),
+            tiny_codec(),
+            prior,
+            decoder if with_decoder else None,
+            FlowMatchEulerDiscreteScheduler() if with_decoder else None,
+            top_k=8,
+            max_duration_s=20.0,
+        )
+
+
+def save_tiny_pipeline(folder: Path, **changes: Any) -> Path:
+    """Save :func:`tiny_pipeline` and return the folder."""
+    pipeline = tiny_pipeline(**changes)
+    pipeline.set_progress_bar_config(disable=True)
+    pipeline.save_pretrained(folder)
+    return folder
