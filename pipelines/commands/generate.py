@@ -1,0 +1,77 @@
+"""``partita generate``: a prompt in, an audio file out."""
+
+import argparse
+import time
+from typing import TYPE_CHECKING
+
+from pipelines.commands.loading import add_pipeline_arguments, check_output, load_pipeline
+
+if TYPE_CHECKING:
+    from pipelines.pipeline import MusicOutput, Pipeline
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command line of ``partita generate``."""
+    parser.add_argument("prompt", help='for example "a slow sad piano piece in D minor, 70 bpm"')
+    parser.add_argument("--duration", type=float, default=10.0, help="in s (default: 10)")
+    parser.add_argument("--seed", type=int, help="equal seeds, equal music (default: drawn)")
+    parser.add_argument("--output", default="song.wav", help=".wav, .flac, .ogg or .opus file")
+    parser.add_argument("--steps", type=int, help="of the decoder, 1 to 16")
+    parser.add_argument("--guidance", type=float, help="how closely to follow the prompt; 1: off")
+    parser.add_argument("--temperature", type=float, help="0 takes the likeliest token")
+    parser.add_argument("--negative-prompt", help="what to move away from")
+    parser.add_argument("--tokens", metavar="FILE", help="write the tokens too (.safetensors)")
+    parser.add_argument("--plot", action="store_true", help="draw the audio, a PNG beside it")
+    add_pipeline_arguments(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Generate, write, and print what came of it."""
+    from codec.audio_file import FORMATS
+
+    output = check_output(args.output, tuple(FORMATS))
+    if args.tokens:
+        check_output(args.tokens, ("safetensors",))
+    if args.plot:
+        from pipelines.plot import check_plotting
+
+        check_plotting()
+    pipeline = load_pipeline(args.pipeline, args.quiet)
+    start = time.perf_counter()
+    song = pipeline(
+        args.prompt,
+        args.duration,
+        args.seed,
+        negative_prompt=args.negative_prompt,
+        guidance=args.guidance,
+        temperature=args.temperature,
+        num_inference_steps=args.steps,
+    )
+    seconds = time.perf_counter() - start
+    song.save(output)
+    if args.tokens:
+        write_tokens(args.tokens, pipeline, song)
+    if args.plot:
+        from pipelines.plot import plot_audio
+
+        plot_audio(song.audio[0].cpu(), song.sample_rate, output.with_suffix(".png"), args.prompt)
+    duration_s = song.audio.shape[-1] / song.sample_rate
+    print(f"{output}: {duration_s:.2f} s, seed {song.seeds[0]}")
+    print(f"made in {seconds:.2f} s: {duration_s / seconds:.2f} times as fast as it plays")
+    return 0
+
+
+def write_tokens(path: str, pipeline: "Pipeline", song: "MusicOutput") -> None:
+    """Write what ``partita decode`` needs to make the same audio again."""
+    from pipelines.token_file import describe_codes, save_tokens
+
+    tokens = describe_codes(
+        song.codes[0].cpu(),
+        pipeline.codec,
+        song.audio.shape[-1],
+        prompt=song.settings["prompt"][0],
+        seed=song.seeds[0],
+        decoder_seed=song.decoder_seeds[0],
+        settings={name: value for name, value in song.settings.items() if name != "prompt"},
+    )
+    save_tokens(path, tokens)

@@ -1,0 +1,66 @@
+"""What several commands share: the pipeline they load and the file they will write."""
+
+import argparse
+import sys
+import time
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pipelines.pipeline import Pipeline
+
+SHIPPED = Path(__file__).parents[1] / "pretrained" / "partita-tiny"
+
+
+def add_pipeline_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare ``--pipeline`` and ``--quiet``."""
+    parser.add_argument(
+        "--pipeline",
+        default=str(SHIPPED),
+        metavar="DIR_OR_ID",
+        help="saved pipeline or hub id (default: the model that ships)",
+    )
+    parser.add_argument("--quiet", action="store_true", help="print the result and errors only")
+
+
+def load_pipeline(name: str, quiet: bool) -> "Pipeline":
+    """Load a pipeline onto the fastest device, and say on standard error how long that took."""
+    start = time.perf_counter()
+    import torch
+
+    import codec  # noqa: F401  (its torchaudio guard)
+    from diffusers.utils import logging as diffusers_logging
+    from pipelines.pipeline import Pipeline
+    from transformers.utils import logging as transformers_logging
+
+    diffusers_logging.disable_progress_bar()
+    transformers_logging.disable_progress_bar()
+    pipeline = Pipeline.from_pretrained(name)
+    if torch.cuda.is_available():
+        pipeline.to("cuda")
+    pipeline.set_progress_bar_config(disable=quiet, desc="writing", unit="frame")
+    if quiet:
+        warnings.simplefilter("ignore")  # main() restores the filters
+    else:
+        print(f"loaded {name} in {time.perf_counter() - start:.1f} s", file=sys.stderr)
+    return pipeline
+
+
+def check_output(path: str, formats: tuple[str, ...]) -> Path:
+    """Raise before any work is done if the file could not be written under this name.
+
+    Args:
+        path: of the file.
+        formats: suffixes it may have, without the dot.
+    """
+    target = Path(path)
+    suffix = target.suffix.removeprefix(".").lower()
+    if suffix not in formats:
+        wanted = ", ".join(f".{name}" for name in formats)
+        raise ValueError(f"{path}: the name must end in one of {wanted}")
+    if target.is_dir():
+        raise IsADirectoryError(f"{path} is a folder")
+    if not target.parent.is_dir():
+        raise FileNotFoundError(f"{target.parent} does not exist, {path} cannot be written")
+    return target
