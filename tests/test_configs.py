@@ -1,0 +1,86 @@
+"""The YAML files in ``configs/``: they parse, fit one another, and say what they cost."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipelines.estimate import HARDWARE, count_parameters, estimate
+from pipelines.info import describe_config, read_config
+
+ROOT = Path(__file__).parents[1]
+PARTS = ("codec", "prior", "decoder")
+SIZES = ("smoke", "tiny", "base", "large")
+CONFIGS = [f"configs/{part}/{size}.yaml" for part in PARTS for size in SIZES]
+COMMAND = re.compile(r"# partita info --config (\S+?)(?: --processes (\d+))?\n")
+
+
+@pytest.fixture(autouse=True)
+def in_the_checkout(monkeypatch: pytest.MonkeyPatch):
+    """The paths in the heads are relative to it."""
+    monkeypatch.chdir(ROOT)
+
+
+def settings(part: str, size: str) -> dict[str, Any]:
+    found, sections = read_config(f"configs/{part}/{size}.yaml")
+    assert found == part
+    return sections
+
+
+def test_nothing_else_is_there():
+    assert {str(path) for path in Path("configs").rglob("*.yaml")} == set(CONFIGS)
+
+
+@pytest.mark.parametrize("path", CONFIGS)
+def test_the_head_is_what_info_prints(path: str):
+    text = Path(path).read_text()
+    command = COMMAND.match(text)
+    assert command is not None
+    assert command[1] == path
+    lines = describe_config(path, int(command[2] or 1))
+    head = "".join(f"# {line}\n" for line in lines)
+    assert text[command.end() :].startswith(head), f"paste what this prints:\n{command[0]}{head}"
+
+
+@pytest.mark.parametrize("path", CONFIGS)
+def test_the_head_counts_the_parameters(path: str):
+    part, sections = read_config(path)
+    stated = re.search(r"^# \w+: ([\d,]+) parameters", Path(path).read_text(), re.M)
+    assert stated is not None
+    assert int(stated[1].replace(",", "")) == count_parameters(part, sections["model"])
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_the_parts_of_a_size_fit_together(size: str):
+    codec, prior, decoder = (settings(part, size) for part in PARTS)
+    names = ("channels", "num_mels", "patch_frames", "latent_dim", "num_codebooks")
+    for name in names:
+        assert decoder["model"][name] == codec["model"][name], name
+    assert prior["model"]["codebook_size"] == codec["model"]["codebook_size"]
+    assert prior["model"]["num_codebooks"] <= codec["model"]["num_codebooks"]
+    assert prior["model"]["num_codebooks"] == decoder["data"]["focus_books"]
+    frames = codec["model"]["hop_length"] * codec["model"]["patch_frames"]
+    assert prior["model"]["frame_rate"] == codec["model"]["sample_rate"] / frames
+    trained = f"{codec['training']['output_dir']}/model"
+    assert prior["data"]["codec"] == decoder["data"]["codec"] == trained
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_sizes_grow(part: str):
+    counts = [count_parameters(part, settings(part, size)["model"]) for size in SIZES]
+    assert counts == sorted(counts)
+    assert len(set(counts)) == len(counts)
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_base_fits_one_gpu_of_24_gb_and_large_one_of_80(part: str):
+    _, gpu, accelerator = HARDWARE
+    assert gpu.memory == 24e9
+    assert estimate(part, settings(part, "base")).fits(gpu)
+    assert estimate(part, settings(part, "large"), processes=64).fits(accelerator)
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_what_ships_is_tiny(part: str):
+    assert count_parameters(part, settings(part, "tiny")["model"]) < 12e6
