@@ -1,0 +1,101 @@
+"""The benchmark: its rows and its arithmetic. What it measures is not tested, only printed."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from tiny_pipeline import save_tiny_pipeline, tiny_pipeline
+
+from pipelines.bench import Row, measure, peak_memory, render, with_backbone
+from pipelines.cli import main
+
+ROWS = [
+    "encode",
+    "decode, preview",
+    "prior, transformer",
+    "prior, lstm",
+    "decoder, 1 step",
+    "decoder, 2 steps",
+    "vocoder",
+    "prompt to audio",
+]
+
+
+def bench(*options: str) -> int:
+    return main(["bench", "--duration", "0.5", "--repeats", "2", *options])
+
+
+def test_json(pipeline_folder: Path, capsys: pytest.CaptureFixture[str]):
+    assert bench("--pipeline", str(pipeline_folder), "--json") == 0
+    captured = capsys.readouterr()
+    result = json.loads(captured.out)
+    assert captured.err == ""
+    assert [row["name"] for row in result["rows"]] == ROWS
+    assert result["threads"] == torch.get_num_threads()
+    for row in result["rows"]:
+        assert row["fastest"] <= row["seconds"] <= row["slowest"]
+        assert row["real_time_factor"] == pytest.approx(0.5 / row["seconds"])
+    peaks = [row["peak_memory"] for row in result["rows"]]
+    assert peaks == sorted(peaks)
+
+
+def test_table(pipeline_folder: Path, capsys: pytest.CaptureFixture[str]):
+    assert bench("--pipeline", str(pipeline_folder), "--quiet") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert "threads" in lines[0]
+    assert [line[:22].strip() for line in lines[2:]] == ROWS
+    assert "frames/s, random weights" in lines[2 + ROWS.index("prior, lstm")]
+
+
+def test_a_pipeline_without_decoder(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    folder = save_tiny_pipeline(tmp_path / "tiny", with_decoder=False)
+    capsys.readouterr()
+    assert bench("--pipeline", str(folder), "--json") == 0
+    names = [row["name"] for row in json.loads(capsys.readouterr().out)["rows"]]
+    assert names == [name for name in ROWS if not name.startswith(("decoder", "vocoder"))]
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--repeats", "0"], "--repeats must be at least 1, got 0"),
+        (["--threads", "0"], "--threads must be at least 1, got 0"),
+        (["--duration", "0"], "--duration must be at least 0.1 s, got 0"),
+        (["--duration", "nan"], "--duration must be at least 0.1 s, got nan"),
+    ],
+)
+def test_mistakes(
+    options: list[str], said: str, pipeline_folder: Path, capsys: pytest.CaptureFixture[str]
+):
+    assert main(["bench", "--pipeline", str(pipeline_folder), "--quiet", *options]) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_the_first_call_does_not_count_and_the_median_does(monkeypatch: pytest.MonkeyPatch):
+    clock = iter([0.0, 3.0, 10.0, 11.0, 20.0, 22.0])
+    monkeypatch.setattr("time.perf_counter", lambda: next(clock))
+    calls: list[int] = []
+    row = measure("work", lambda: calls.append(1), repeats=3, duration_s=8.0)
+    assert len(calls) == 4
+    assert (row.fastest, row.seconds, row.slowest) == (1.0, 2.0, 3.0)
+    assert row.real_time_factor == 4.0
+
+
+def test_a_row_as_text():
+    row = Row("encode", 0.5, 0.4, 0.75, 20.0, "a note", 123_400_000)
+    assert render(row).split() == ["encode", "0.500", "(0.400-0.750)", "20.0x", "123", "MB",
+                                   "a", "note"]  # fmt: skip
+
+
+def test_the_other_backbone_differs_in_the_backbone_alone():
+    prior = tiny_pipeline().prior
+    assert with_backbone(prior, "transformer") is prior
+    other = with_backbone(prior, "lstm")
+    values = {name: value for name, value in prior.config.items() if not name.startswith("_")}
+    changed = {name for name, value in values.items() if other.config[name] != value}
+    assert changed == {"backbone"}
+
+
+def test_peak_memory_is_in_bytes():
+    assert 50e6 < peak_memory() < 100e9
