@@ -5,6 +5,7 @@ until ``run``; a trainer, which reads YAML too, is handed the rest of the comman
 """
 
 import argparse
+import os
 import sys
 import warnings
 from importlib import import_module
@@ -23,6 +24,7 @@ COMMANDS = {
     "prepare scores": ("pipelines.scores.prepare_scores", "music composed and rendered here"),
     "prepare tokens": ("pipelines.tokens", "the tokens of a dataset, for prior and decoder"),
     "prepare report": ("pipelines.commands.report", "what a dataset holds and what was left out"),
+    "assemble": ("pipelines.assemble", "trained parts to a pipeline"),
     "evaluate codec": ("pipelines.evaluation.codec_report", "a codec against classical codecs"),
     "evaluate decoder": ("pipelines.evaluation.decoder_report", "a decoder against its codec"),
     "bench": ("pipelines.bench", "speed and memory on this machine"),
@@ -53,10 +55,11 @@ def main(argv: list[str] | None = None) -> int:
         The exit code: 0, 2 after a mistake, 130 after Ctrl-C.
     """
     if argv is None:
-        argv = sys.argv[1:]
-        if argv[:1] == ["train"]:  # only a process of its own may start itself again
-            from pipelines.preloading import preload_allocator
+        from pipelines.preloading import let_threads_sleep, preload_allocator
 
+        argv = sys.argv[1:]
+        let_threads_sleep(os.environ)
+        if argv[:1] == ["train"]:  # only a process of its own may start itself again
             preload_allocator()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)

@@ -1,14 +1,24 @@
-"""tcmalloc for training: glibc's allocator gives the large blocks of every step back in between.
+"""What must be settled before torch is imported: how threads wait, and who allocates.
 
-Training measured 1.3 to 2 times faster on two cores with it; everything works without.
+glibc's allocator gives the large blocks of every training step back in between; with tcmalloc
+training measured 1.3 to 2 times faster on two cores. Everything works without.
 """
 
 import ctypes.util
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, MutableMapping
 
 LIBRARY = "tcmalloc_minimal"
+
+
+def let_threads_sleep(environment: MutableMapping[str, str]) -> None:
+    """Let OpenMP threads sleep where they wait, unless the user has decided.
+
+    Spinning costs little on an idle machine. Where other processes want the cores too, the prior
+    wrote 16 to 26 frames a second with two spinning threads and 150 to 157 with two sleeping ones.
+    """
+    environment.setdefault("OMP_WAIT_POLICY", "passive")
 
 
 def preloading_environment(environment: Mapping[str, str]) -> dict[str, str] | None:

@@ -17,7 +17,7 @@ from tiny_pipeline import save_tiny_pipeline, tiny_codec
 from codec.audio_file import read_audio
 from pipelines import Pipeline, token_file
 from pipelines.cli import COMMANDS, TRAINERS, main
-from pipelines.preloading import preloading_environment
+from pipelines.preloading import let_threads_sleep, preloading_environment
 from pipelines.token_file import check_tokens, describe_codes, load_tokens, save_tokens
 
 REPOSITORY = Path(__file__).parents[1]
@@ -471,3 +471,12 @@ def test_preloading_happens_once_and_only_where_the_library_is(monkeypatch: pyte
     assert preloading_environment(environment) is None
     monkeypatch.setattr("ctypes.util.find_library", lambda name: None)
     assert preloading_environment({}) is None
+
+
+def test_threads_sleep_unless_the_user_has_decided():
+    unset: dict[str, str] = {}
+    let_threads_sleep(unset)
+    assert unset == {"OMP_WAIT_POLICY": "passive"}
+    decided = {"OMP_WAIT_POLICY": "active"}
+    let_threads_sleep(decided)
+    assert decided == {"OMP_WAIT_POLICY": "active"}
