@@ -7,11 +7,11 @@ from urllib.error import URLError
 
 import pytest
 import torch
-from encodec import EncodecModel
 from safetensors.torch import save_file
 
 from codec.encodec_codec import EncodecCodec, code_to_level, level_to_code
 from codec.seeds import generator
+from encodec import EncodecModel
 
 OVERLAP = 480
 
