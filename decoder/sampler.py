@@ -176,3 +176,12 @@ def check_rows(codes: Tensor, seeds: list[int]) -> None:
     """Raise unless there is one seed per row."""
     if codes.shape[0] != len(seeds):
         raise ValueError(f"seeds must be one per row, got {len(seeds)} for {codes.shape[0]} rows")
+
+
+def check_conditions(codec: SpectralCodec, decoder: DiffusionDecoder) -> None:
+    """Raise ValueError unless the decoder was made for what the codec's tokens give it."""
+    for name in ("channels", "num_mels", "patch_frames", "latent_dim", "num_codebooks"):
+        if decoder.config[name] != codec.config[name]:
+            raise ValueError(
+                f"{name} differs: decoder {decoder.config[name]}, codec {codec.config[name]}"
+            )

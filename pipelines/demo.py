@@ -20,8 +20,8 @@ from torch import Tensor
 from codec.audio_file import write_audio
 from codec.spectral_codec import SpectralCodec
 from decoder.diffusion_decoder import DiffusionDecoder
-from diffusers import FlowMatchEulerDiscreteScheduler
 from diffusers.utils import logging as diffusers_logging
+from pipelines.assemble import assemble
 from pipelines.batches import SpectrogramData
 from pipelines.decoder_batches import DecoderData
 from pipelines.demo_report import RunFigures, SongFigures, measure_clip, write_report
@@ -30,12 +30,11 @@ from pipelines.pipeline import Pipeline
 from pipelines.preloading import preload_allocator
 from pipelines.prepare_music import GAMES, MusicConfig, prepare_music
 from pipelines.prior_batches import PriorData
-from pipelines.text import load_text_encoder
 from pipelines.tokens import build_token_cache
 from pipelines.train_codec import CodecLosses, train_codec
 from pipelines.train_decoder import train_decoder
 from pipelines.train_prior import train_prior
-from pipelines.training import TrainingConfig, new_folder, newest_checkpoint
+from pipelines.training import TrainingConfig, newest_checkpoint
 from prior.model import Prior
 from transformers.utils import logging as transformers_logging
 
@@ -78,7 +77,7 @@ def run_demo(folder: Path, prepared: Path, steps: DemoSteps, song_s: float = 20.
     decoder_folder = demo_decoder(decoder_data, decoder_training)
     prior_training = make_training(folder / "prior", steps.prior, 8, 1e-3)
     prior_folder = demo_prior(PriorData([str(tokens)], crop_s=10.0), prior_training)
-    save_pipeline(folder / "pipeline", codec_folder, decoder_folder, prior_folder)
+    assemble(folder / "pipeline", codec_folder, prior_folder, decoder_folder)
     pipeline = Pipeline.from_pretrained(folder / "pipeline")
     song = render(pipeline, folder / "song.wav", song_s)
     clips = reconstruct(pipeline, prepared, folder)
@@ -144,23 +143,6 @@ def is_finished(training: TrainingConfig) -> bool:
     newest = newest_checkpoint(folder)
     name = f"{training.steps:08d}"
     return newest is not None and newest.name.endswith(name) and (folder / "model").is_dir()
-
-
-def save_pipeline(folder: Path, codec: Path, decoder: Path, prior: Path) -> None:
-    """Put the trained parts and the frozen text encoder together."""
-    if folder.is_dir():
-        return
-    tokenizer, text_encoder = load_text_encoder(PriorData.text_encoder)
-    pipeline = Pipeline(
-        tokenizer,
-        text_encoder,
-        SpectralCodec.from_pretrained(codec),
-        Prior.from_pretrained(prior),
-        DiffusionDecoder.from_pretrained(decoder),
-        FlowMatchEulerDiscreteScheduler(),
-    )
-    with new_folder(folder) as partial:
-        pipeline.save_pretrained(partial)
 
 
 def render(pipeline: Pipeline, path: Path, duration_s: float) -> SongFigures:

@@ -15,7 +15,7 @@ from codec.encodec_codec import EncodecCodec
 from codec.spectral_codec import SpectralCodec
 from codec.validation import check_codes
 from decoder.diffusion_decoder import DiffusionDecoder
-from decoder.sampler import FlowSampler
+from decoder.sampler import FlowSampler, check_conditions
 from diffusers import FlowMatchEulerDiscreteScheduler
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from pipelines.text import encode_text, load_text_encoder
@@ -336,11 +336,7 @@ def check_fit(codec: Any, prior: Prior, decoder: DiffusionDecoder | None, schedu
         raise ValueError(f"a DiffusionDecoder needs a SpectralCodec, got {type(codec).__name__}")
     if scheduler is None:
         raise ValueError("a DiffusionDecoder needs a scheduler, got None")
-    for name in ("channels", "num_mels", "patch_frames", "latent_dim", "num_codebooks"):
-        if decoder.config[name] != codec.config[name]:
-            raise ValueError(
-                f"{name} differs: decoder {decoder.config[name]}, codec {codec.config[name]}"
-            )
+    check_conditions(codec, decoder)
 
 
 def check_saved(folder: Path, given: Any = ()) -> None:

@@ -1,0 +1,205 @@
+"""The pipeline: saved and loaded whole, an item independent of its batch, clear refusals."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tiny_pipeline import tiny_codec, tiny_pipeline
+
+from pipelines import MusicOutput, Pipeline
+from pipelines.assemble import assemble
+
+
+@pytest.fixture(scope="module")
+def pipeline() -> Pipeline:
+    """Random weights, silent."""
+    made = tiny_pipeline()
+    made.set_progress_bar_config(disable=True)
+    return made
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory, pipeline: Pipeline) -> Path:
+    """The same, saved."""
+    folder = tmp_path_factory.mktemp("pipeline")
+    pipeline.save_pretrained(folder)
+    return folder
+
+
+def render(pipeline: Pipeline, prompt: Any = "slow piano", **changes: Any) -> MusicOutput:
+    return pipeline(prompt, **({"duration_s": 1.0, "seed": 3} | changes))
+
+
+def test_loaded_pipeline_makes_the_same_audio(pipeline: Pipeline, saved: Path) -> None:
+    loaded = Pipeline.from_pretrained(saved)
+    assert torch.equal(render(loaded).audio, render(pipeline).audio)
+
+
+def test_output_has_the_asked_length_and_says_what_it_is(pipeline: Pipeline) -> None:
+    output = render(pipeline, duration_s=0.7123, num_inference_steps=2)
+    assert output.audio.shape == (1, 2, round(0.7123 * 44100))
+    assert output.codes.shape == (1, 2, 18)
+    assert (output.sample_rate, output.seeds, output.decoder_seeds) == (44100, [3], [3])
+    assert output.settings["num_inference_steps"] == 2
+
+
+def test_item_alone_equals_item_in_a_batch(pipeline: Pipeline) -> None:
+    batch = render(pipeline, ["fast drums", "slow piano", "a waltz"], seed=[9, 3, 4])
+    alone = render(pipeline)
+    assert torch.equal(batch.codes[1:2], alone.codes)
+    assert torch.allclose(batch.audio[1:2], alone.audio, atol=1e-5)
+
+
+def test_one_seed_counts_up(pipeline: Pipeline) -> None:
+    assert render(pipeline, ["a", "b"], seed=7).seeds == [7, 8]
+
+
+def test_seed_is_drawn_and_told(pipeline: Pipeline) -> None:
+    output = render(pipeline, seed=None)
+    again = render(pipeline, seed=output.seeds)
+    assert torch.equal(output.audio, again.audio)
+
+
+def test_decoder_seed_changes_sound_and_not_codes(pipeline: Pipeline) -> None:
+    first, second = render(pipeline), render(pipeline, decoder_seed=4)
+    assert torch.equal(first.codes, second.codes)
+    assert not torch.equal(first.audio, second.audio)
+
+
+def test_decode_of_codes_equals_the_call(pipeline: Pipeline) -> None:
+    output = render(pipeline)
+    audio = pipeline.decode(output.codes, output.decoder_seeds)
+    assert torch.equal(audio[..., : output.audio.shape[-1]], output.audio)
+    preview = pipeline.decode(output.codes, output.decoder_seeds, preview=True)
+    assert torch.equal(preview, pipeline.codec.decode(output.codes, seed=3))
+
+
+def test_pipeline_without_decoder_previews(tmp_path: Path) -> None:
+    made = tiny_pipeline(with_decoder=False)
+    made.set_progress_bar_config(disable=True)
+    made.save_pretrained(tmp_path)
+    output = render(Pipeline.from_pretrained(tmp_path))
+    assert torch.equal(output.audio, render(made, preview=True).audio)
+
+
+def test_callback_sees_every_frame_and_interrupt_stops(pipeline: Pipeline) -> None:
+    seen: list[tuple[int, float, tuple[int, ...]]] = []
+
+    def watch(pipe: Pipeline, frame: int, time_s: float, tensors: dict[str, Any]) -> None:
+        seen.append((frame, time_s, tuple(tensors["codes"].shape)))
+        if frame == 4:
+            pipe.interrupt()
+
+    output = render(pipeline, callback_on_step_end=watch)
+    assert seen == [(index, (index + 1) / 25, (1, 2)) for index in range(5)]
+    assert output.codes.shape[-1] == 5
+    assert render(pipeline).codes.shape[-1] == 25
+
+
+def test_negative_prompt_and_guidance_matter(pipeline: Pipeline) -> None:
+    plain = render(pipeline, guidance=1.0)
+    assert torch.equal(plain.codes, render(pipeline, guidance=1.0, negative_prompt="x").codes)
+    guided = render(pipeline, guidance=8.0)
+    assert not torch.equal(guided.codes, render(pipeline, guidance=8.0, negative_prompt="x").codes)
+
+
+def test_save_writes_one_file_per_item(pipeline: Pipeline, tmp_path: Path) -> None:
+    render(pipeline, ["a", "b"]).save(tmp_path / "take.flac")
+    render(pipeline).save(tmp_path / "song.wav")
+    names = {path.name for path in tmp_path.iterdir()}
+    assert names == {"take-0.flac", "take-1.flac", "song.wav"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"prompt": ""}, "prompt must be a text that is not empty"),
+        ({"prompt": ["a", "  "]}, r"not empty, got '  ' \(item 1\)"),
+        ({"prompt": []}, "prompt is an empty list"),
+        ({"prompt": "word " * 80}, "at most 64 tokens"),
+        ({"duration_s": 0}, r"duration_s must lie in \(0, 20\], got 0"),
+        ({"duration_s": -1.0}, "duration_s must lie in"),
+        ({"duration_s": float("nan")}, "duration_s must lie in"),
+        ({"duration_s": 601}, "duration_s must lie in"),
+        ({"num_inference_steps": 0}, r"num_inference_steps must lie in \[1, 16\], got 0"),
+        ({"num_inference_steps": 17}, "num_inference_steps must lie in"),
+        ({"seed": [1, 2]}, "seed must be one per item, got 2 for 1 items"),
+        ({"temperature": -1.0}, "temperature"),
+        ({"top_p": 0.0}, "top_p"),
+    ],
+)
+def test_bad_arguments_are_named(pipeline: Pipeline, changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        render(pipeline, **changes)
+
+
+@pytest.mark.parametrize(
+    ("codes", "message"),
+    [
+        (torch.zeros(2, 5, dtype=torch.int64), r"codes must be \(B, K, T\)"),
+        (torch.zeros(1, 9, 5, dtype=torch.int64), "codes must hold 1 to 4 books"),
+        (torch.zeros(1, 2, 5), "codes must be int64"),
+        (torch.full((1, 2, 5), 16), r"codes must lie in \[0, 16\)"),
+        (torch.zeros(1, 2, 0, dtype=torch.int64), "codes are empty"),
+    ],
+)
+def test_bad_codes_are_named(pipeline: Pipeline, codes: torch.Tensor, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        pipeline.decode(codes)
+
+
+def change_index(folder: Path, **changes: Any) -> None:
+    path = folder / "model_index.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def test_null_component_is_named(pipeline: Pipeline, tmp_path: Path) -> None:
+    pipeline.save_pretrained(tmp_path)
+    change_index(tmp_path, prior=[None, None])
+    with pytest.raises(ValueError, match="component 'prior' is null"):
+        Pipeline.from_pretrained(tmp_path)
+
+
+def test_missing_folder_is_named(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="no saved pipeline"):
+        Pipeline.from_pretrained(tmp_path / "nothing")
+    with pytest.raises(FileNotFoundError, match=r"model_index\.json does not exist"):
+        Pipeline.from_pretrained(tmp_path)
+
+
+def test_truncated_text_encoder_is_refused(pipeline: Pipeline, tmp_path: Path) -> None:
+    pipeline.save_pretrained(tmp_path)
+    weights = tmp_path / "text_encoder" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-40])
+    with pytest.raises(ValueError, match="text_encoder"):
+        Pipeline.from_pretrained(tmp_path)
+
+
+def test_parts_that_do_not_fit_are_refused(pipeline: Pipeline) -> None:
+    parts = {name: getattr(pipeline, name) for name in ("tokenizer", "text_encoder", "prior")}
+    with pytest.raises(ValueError, match="the prior writes 2 codebooks, the codec has 1"):
+        Pipeline(codec=tiny_codec(num_codebooks=1), **parts)
+    with pytest.raises(ValueError, match="latent_dim differs: decoder 8, codec 4"):
+        Pipeline(
+            codec=tiny_codec(latent_dim=4),
+            decoder=pipeline.decoder,
+            scheduler=pipeline.scheduler,
+            **parts,
+        )
+
+
+def test_assembled_parts_equal_the_pipeline(
+    pipeline: Pipeline, saved: Path, tmp_path: Path
+) -> None:
+    parts = (saved / "codec", saved / "prior", saved / "decoder")
+    whole = assemble(tmp_path / "whole", *parts, text_encoder=saved)
+    assert torch.equal(render(Pipeline.from_pretrained(whole)).codes, render(pipeline).codes)
+    half = assemble(tmp_path / "half", *parts, text_encoder=saved, half_precision=True)
+    sizes = [
+        (folder / "prior" / "diffusion_pytorch_model.safetensors").stat().st_size
+        for folder in (half, whole)
+    ]
+    assert sizes[0] < 0.7 * sizes[1]
+    assert Pipeline.from_pretrained(half).prior.dtype == torch.float32
