@@ -39,7 +39,8 @@ class CodecLosses:
         movement: of the frame-to-frame term beside the regression's 1.
         commitment: of the quantiser's commitment term.
         adversarial: of the patch discriminator; 0 trains none.
-        adversarial_from: update at which the adversary joins.
+        adversarial_from: update at which the codec begins to listen to the discriminator, which
+            learns from the start.
         quantise_from: update at which the codebooks are set by k-means and join.
     """
 
@@ -83,21 +84,25 @@ class CodecTraining(nn.Module):
         if self.losses.movement > 0:
             terms["movement"] = movement_loss(output.reconstruction, spectrogram)
             loss = loss + self.losses.movement * terms["movement"]
-        if self.discriminator is not None and step >= self.losses.adversarial_from:
-            loss = loss + self._adversarial(output.reconstruction, spectrogram, terms)
+        if self.discriminator is not None:
+            joined = step >= self.losses.adversarial_from
+            loss = loss + self._adversarial(output.reconstruction, spectrogram, terms, joined)
         return {"loss": loss, **terms}
 
     def _adversarial(
-        self, reconstruction: Tensor, target: Tensor, terms: dict[str, Tensor]
+        self, reconstruction: Tensor, target: Tensor, terms: dict[str, Tensor], joined: bool
     ) -> Tensor:
+        """The discriminator's loss, and once it has joined the codec's weighted one beside it."""
         assert self.discriminator is not None
         fake, real = self.codec.normalise(reconstruction), self.codec.normalise(target)
-        frozen = {name: value.detach() for name, value in self.discriminator.named_parameters()}
-        terms["generator"] = generator_hinge(functional_call(self.discriminator, frozen, (fake,)))
         terms["discriminator"] = discriminator_hinge(
             self.discriminator(real), self.discriminator(fake.detach())
         )
-        return self.losses.adversarial * terms["generator"] + terms["discriminator"]
+        if not joined:
+            return terms["discriminator"]
+        frozen = {name: value.detach() for name, value in self.discriminator.named_parameters()}
+        terms["generator"] = generator_hinge(functional_call(self.discriminator, frozen, (fake,)))
+        return terms["discriminator"] + self.losses.adversarial * terms["generator"]
 
 
 class CodecRecipe:
@@ -159,7 +164,7 @@ class CodecRecipe:
         figures = {"continuous": _error(codec.reconstruct(codec.latents(target).float()), target)}
         if codec.quantizer.is_initialised:
             codes = codec.encode_spectrogram(target)
-            for books in {1, 2, codec.num_codebooks}:
+            for books in sorted({1, min(2, codec.num_codebooks), codec.num_codebooks}):
                 decoded = codec.decode_spectrogram(codes[:, :books])
                 figures[f"books_{books}"] = _error(decoded, target)
             audio = codec.vocoder(decoded[:1])

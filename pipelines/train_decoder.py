@@ -15,7 +15,7 @@ from codec.seeds import generator
 from codec.spectral_codec import SpectralCodec
 from decoder.diffusion_decoder import DiffusionDecoder
 from decoder.flow import flow_loss, logit_normal
-from decoder.sampler import FlowSampler, euler_scheduler
+from decoder.sampler import FlowSampler, check_conditions, euler_scheduler
 from pipelines.batches import evenly_spaced
 from pipelines.configuration import run_script
 from pipelines.decoder_batches import DecoderBatch, DecoderCrops, DecoderData
@@ -30,6 +30,7 @@ class DecoderRecipe:
     ) -> None:
         self.model = decoder
         self.codec = SpectralCodec.from_pretrained(data.codec).eval().requires_grad_(False)
+        check_conditions(self.codec, decoder)
         self.dataset = DecoderCrops(data, "train", training.seed)
         self.audio_s_per_item = data.crop_tokens / self.codec.frame_rate
         held_out = DecoderCrops(data, "validation", training.seed)

@@ -225,13 +225,23 @@ def one_update(
 
 
 def start_accelerator(config: TrainingConfig) -> Accelerator:
-    """Processes, devices and precision are accelerate's business."""
+    """Processes, devices and precision are accelerate's business.
+
+    Raises:
+        RuntimeError: the launcher started several processes and they do not see one another.
+    """
     accelerator = Accelerator(
+        cpu=not torch.accelerator.is_available(),  # otherwise torchrun on a CPU makes no group
         mixed_precision=config.mixed_precision,
         gradient_accumulation_steps=config.gradient_accumulation_steps,
         log_with=config.log_with,
         project_config=ProjectConfiguration(project_dir=config.output_dir),
     )
+    launched = int(os.environ.get("WORLD_SIZE", 1))
+    if accelerator.num_processes != launched:
+        raise RuntimeError(
+            f"{launched} processes were launched, accelerate sees {accelerator.num_processes}"
+        )
     if config.log_with:
         settings = {key: value for key, value in asdict(config).items() if value is not None}
         accelerator.init_trackers("partita", config=settings)
@@ -426,7 +436,8 @@ class RunLog:
     def training(self, step: int, metrics: dict[str, Tensor], rate: float, progress: tqdm) -> None:
         """Log a training step."""
         now = time.perf_counter()
-        values = {name: float(value) for name, value in metrics.items()} | {"learning_rate": rate}
+        means = self.accelerator.reduce(metrics, "mean")  # over processes
+        values = {name: float(value) for name, value in means.items()} | {"learning_rate": rate}
         if self.last:
             steps_per_s = (step - self.last[0]) / (now - self.last[1])
             values["steps_per_s"] = steps_per_s

@@ -1,0 +1,313 @@
+"""The loop: learning, exact resume, two processes, interruption, a full disk."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from tiny_data import write_parts
+from tiny_pipeline import CODEBOOK_SIZE, NUM_BOOKS, TEXT_WIDTH
+
+from codec import SpectralCodec
+from codec.component import WEIGHTS_NAME
+from decoder import DiffusionDecoder
+from pipelines.batches import EpochOrder, SpectrogramData
+from pipelines.configuration import parse
+from pipelines.decoder_batches import DecoderData
+from pipelines.prior_batches import PriorData
+from pipelines.train_codec import CodecLosses, train_codec
+from pipelines.train_decoder import train_decoder
+from pipelines.train_prior import train_prior
+from pipelines.training import (
+    StepSampler,
+    TrainingConfig,
+    checkpoints,
+    learning_rate,
+    save_checkpoint,
+    start_accelerator,
+)
+from prior import Prior
+
+Train = Callable[..., Path]
+
+
+@pytest.fixture(scope="module")
+def parts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Tiny data and frozen parts."""
+    return write_parts(tmp_path_factory.mktemp("parts"))
+
+
+def settings(folder: Path, **changes: Any) -> TrainingConfig:
+    """Four updates of two items in float32, with a checkpoint after every second."""
+    config = TrainingConfig(
+        output_dir=str(folder),
+        steps=4,
+        batch_size=2,
+        learning_rate=3e-3,
+        warmup_steps=1,
+        ema_decay=0.5,
+        mixed_precision="no",
+        checkpoint_every=2,
+        validate_every=4,
+        log_every=1,
+    )
+    return replace(config, **changes)
+
+
+def run_codec(parts: dict[str, str], training: TrainingConfig, resume: bool = False) -> Path:
+    torch.manual_seed(0)
+    codec = SpectralCodec(
+        width=16,
+        encoder_layers=1,
+        decoder_layers=1,
+        latent_dim=8,
+        num_codebooks=2,
+        codebook_size=16,
+        vocoder_iterations=1,
+    )
+    data = SpectrogramData([parts["prepared"]], crop_s=0.64, validation_clips=2)
+    return train_codec(codec, CodecLosses(quantise_from=1), data, training, resume)
+
+
+def run_prior(
+    parts: dict[str, str], training: TrainingConfig, resume: bool = False, backbone: Any = "lstm"
+) -> Path:
+    torch.manual_seed(0)
+    prior = Prior(
+        backbone=backbone,
+        num_codebooks=2,
+        codebook_size=CODEBOOK_SIZE,
+        width=32,
+        num_layers=1,
+        num_heads=2,
+        text_width=TEXT_WIDTH,
+        depth_width=16,
+        depth_layers=1,
+        depth_heads=2,
+    )
+    data = PriorData(
+        [parts["tokens"]], parts["pipeline"], parts["codec"], crop_s=1.0, validation_clips=2
+    )
+    return train_prior(prior, data, training, resume)
+
+
+def run_decoder(parts: dict[str, str], training: TrainingConfig, resume: bool = False) -> Path:
+    torch.manual_seed(0)
+    decoder = DiffusionDecoder(
+        latent_dim=8,
+        num_codebooks=NUM_BOOKS,
+        width=32,
+        num_layers=1,
+        num_heads=2,
+        window_frames=16,
+        overlap_frames=4,
+        default_steps=2,
+    )
+    data = DecoderData(
+        [parts["prepared"]], [parts["tokens"]], parts["codec"], crop_s=0.64, validation_clips=2
+    )
+    return train_decoder(decoder, data, training, resume)
+
+
+TRAINERS = pytest.mark.parametrize("run", [run_codec, run_prior, run_decoder])
+
+
+def losses(folder: Path) -> list[float]:
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [line["loss"] for line in lines if "loss" in line]
+
+
+@TRAINERS
+def test_resumed_run_equals_uninterrupted_one(
+    parts: dict[str, str], tmp_path: Path, run: Train
+) -> None:
+    whole = run(parts, settings(tmp_path / "whole"))
+    run(parts, settings(tmp_path / "halves"))
+    shutil.rmtree(tmp_path / "halves" / "checkpoint-00000004")  # as if killed after the second
+    halves = run(parts, settings(tmp_path / "halves"), resume=True)
+    for name, tensor in load_file(whole / WEIGHTS_NAME).items():
+        assert torch.equal(tensor, load_file(halves / WEIGHTS_NAME)[name]), name
+
+
+@TRAINERS
+def test_loss_falls(parts: dict[str, str], tmp_path: Path, run: Train) -> None:
+    run(parts, settings(tmp_path, steps=60, batch_size=4, checkpoint_every=60, validate_every=60))
+    found = losses(tmp_path)
+    assert sum(found[-5:]) < 0.85 * sum(found[1:6])
+
+
+def test_run_writes_what_it_promises(parts: dict[str, str], tmp_path: Path) -> None:
+    model = run_decoder(parts, settings(tmp_path))
+    assert DiffusionDecoder.from_pretrained(model).config.width == 32
+    assert [path.name for path in checkpoints(tmp_path)] == [
+        "checkpoint-00000002",
+        "checkpoint-00000004",
+    ]
+    samples = tmp_path / "samples" / "step-00000004"
+    assert {path.name for path in samples.iterdir()} == {"coarse.wav", "fine.wav"}
+    last = json.loads((tmp_path / "metrics.jsonl").read_text().splitlines()[-1])
+    assert last["validation/coarse_error"] > 0
+
+
+def test_second_run_in_a_folder_must_resume(parts: dict[str, str], tmp_path: Path) -> None:
+    run_codec(parts, settings(tmp_path))
+    with pytest.raises(ValueError, match="already holds checkpoint-00000004: pass --resume"):
+        run_codec(parts, settings(tmp_path))
+
+
+def test_full_disk_keeps_the_previous_checkpoint(
+    parts: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_codec(parts, settings(tmp_path))
+    accelerator = start_accelerator(settings(tmp_path))
+
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(accelerator, "save_state", full)
+    with pytest.raises(OSError, match=r"No space left on device.*previous one is kept"):
+        save_checkpoint(accelerator, tmp_path, 6, keep=2)
+    assert [path.name for path in checkpoints(tmp_path)][-1] == "checkpoint-00000004"
+    assert not list(tmp_path.glob(".partial*"))
+
+
+def test_loss_that_is_not_finite_stops_the_run(parts: dict[str, str], tmp_path: Path) -> None:
+    with pytest.raises(FloatingPointError, match="the loss became"):
+        run_codec(parts, settings(tmp_path, learning_rate=1e30, max_grad_norm=1e30))
+
+
+def test_learning_rate_warms_up_and_decays_to_a_tenth() -> None:
+    config = TrainingConfig("x", steps=110, warmup_steps=10, learning_rate=1.0)
+    assert learning_rate(0, config) == pytest.approx(0.1)
+    assert learning_rate(10, config) == pytest.approx(1.0)
+    assert learning_rate(60, config) == pytest.approx(0.55)
+    assert learning_rate(110, config) == pytest.approx(0.1)
+
+
+def test_processes_share_the_items_of_a_step() -> None:
+    config = TrainingConfig("x", batch_size=2, gradient_accumulation_steps=2)
+    one = iter(StepSampler(replace(config, batch_size=4), rank=0, world=1, first_step=3))
+    two = [iter(StepSampler(config, rank, world=2, first_step=3)) for rank in range(2)]
+    for _ in range(4):
+        expected = [next(one) for _ in range(4)]
+        assert [next(two[rank]) for rank in range(2) for _ in range(2)] == expected
+
+
+def test_every_epoch_is_a_permutation() -> None:
+    order = EpochOrder(7, seed=1)
+    epochs = [[order(7 * epoch + position) for position in range(7)] for epoch in range(3)]
+    assert all(sorted(rows) == list(range(7)) for rows in epochs)
+    assert epochs[0] != epochs[1]
+    assert order(0) == epochs[0][0]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"steps": 0}, "steps must be at least 1, got 0"),
+        ({"learning_rate": -1.0}, "learning_rate must be positive"),
+        ({"ema_decay": 1.0}, r"ema_decay must lie in \[0, 1\)"),
+        ({"mixed_precision": "int3"}, "mixed_precision must be"),
+        ({"log_with": "paper"}, "log_with must be"),
+    ],
+)
+def test_bad_settings_name_the_field(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        TrainingConfig("x", **changes)
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["--training.stepz", "3"], "stepz"),
+        (["--training.steps", "many"], "steps"),
+        (["--model.width", "50", "--model.num_heads", "4"], "must divide width"),
+        (["--config", "nowhere.yaml"], "nowhere.yaml"),
+    ],
+)
+def test_bad_configuration_is_a_value_error(argv: list[str], message: str) -> None:
+    given = [
+        *("--training.output_dir", "x", "--data.prepared", "[a]"),
+        *("--data.tokens", "[b]", "--data.codec", "c", *argv),
+    ]
+    shapes = {"model": DiffusionDecoder, "data": DecoderData, "training": TrainingConfig}
+    with pytest.raises((ValueError, TypeError), match=message):
+        parse("test", shapes, given)
+
+
+def script(parts: dict[str, str], folder: Path, *more: str, processes: int = 1) -> list[str]:
+    """The prior's trainer as a user starts it."""
+    launcher = (
+        ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
+        if processes > 1
+        else []
+    )
+    small = ["--model.width", "32", "--model.num_layers", "1", "--model.num_heads", "2"]
+    return [
+        *(sys.executable, *launcher, "pipelines/train_prior.py", *small),
+        *("--model.codebook_size", str(CODEBOOK_SIZE), "--model.text_width", str(TEXT_WIDTH)),
+        *("--data.tokens", f"[{parts['tokens']}]", "--data.text_encoder", parts["pipeline"]),
+        *("--data.crop_s", "0.64", "--data.validation_clips", "2"),
+        *("--training.output_dir", str(folder), "--training.mixed_precision", "no"),
+        *("--training.log_every", "1", *more),
+    ]
+
+
+ROOT = Path(__file__).parent.parent
+ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+
+
+def test_two_processes_equal_one_with_twice_the_batch(
+    parts: dict[str, str], tmp_path: Path
+) -> None:
+    steps = ["--training.steps", "3", "--training.warmup_steps", "1"]
+    for name, processes, batch in (("one", 1, 4), ("two", 2, 2)):
+        command = script(
+            parts, tmp_path / name, *steps, "--training.batch_size", str(batch), processes=processes
+        )
+        subprocess.run(command, cwd=ROOT, env=ENVIRONMENT, check=False, capture_output=True)
+    assert losses(tmp_path / "two") == pytest.approx(losses(tmp_path / "one"), rel=1e-4)
+    one = load_file(tmp_path / "one" / "model" / WEIGHTS_NAME)
+    two = load_file(tmp_path / "two" / "model" / WEIGHTS_NAME)
+    for name, tensor in one.items():
+        assert torch.allclose(tensor, two[name], atol=2e-5), name
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+def test_stopped_run_resumes(parts: dict[str, str], tmp_path: Path, number: signal.Signals) -> None:
+    steps = ["--training.steps", "100000", "--training.checkpoint_every", "5"]
+    command = script(parts, tmp_path, *steps)
+    process = subprocess.Popen(
+        command, cwd=ROOT, env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    deadline = time.monotonic() + 90
+    while not checkpoints(tmp_path) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    process.send_signal(number)
+    process.wait(60)
+    reached = int(checkpoints(tmp_path)[-1].name.split("-")[1])
+    more = ["--training.steps", str(reached + 2), "--resume"]
+    done = subprocess.run(
+        script(parts, tmp_path, *more), cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert f"resumed from {checkpoints(tmp_path)[0].parent}" in done.stdout
+    assert int(checkpoints(tmp_path)[-1].name.split("-")[1]) == reached + 2
+
+
+def test_user_mistake_is_one_line_and_exit_code_2(parts: dict[str, str], tmp_path: Path) -> None:
+    command = script(parts | {"tokens": str(tmp_path / "nothing")}, tmp_path)
+    done = subprocess.run(command, cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "nothing" in done.stderr
+    assert "Traceback" not in done.stderr
