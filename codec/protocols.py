@@ -44,5 +44,5 @@ class Codec(Protocol):
 class Vocoder(Protocol):
     """Log-mel spectrogram to waveform."""
 
-    def __call__(self, spectrogram: Tensor, seed: int = 0) -> Tensor:
+    def __call__(self, spectrogram: Tensor, seed: int | list[int] = 0) -> Tensor:
         """(B, C, M, F) natural-log mel magnitudes -> (B, C, F * hop_length) audio."""

@@ -222,12 +222,12 @@ class SpectralCodec(Component):
             units_in=self.hop_length,
         )
 
-    def decode(self, codes: Tensor, seed: int = 0) -> Tensor:
+    def decode(self, codes: Tensor, seed: int | list[int] = 0) -> Tensor:
         """Turn codes into a waveform by way of the coarse spectrogram.
 
         Args:
             codes: (B, k, T) int64 in [0, V), the first 1 <= k <= K books.
-            seed: of the vocoder's starting phases.
+            seed: of the vocoder's starting phases, one for all rows or one per row.
 
         Returns:
             (B, C, T * hop_length) float32 audio.
@@ -239,7 +239,7 @@ class SpectralCodec(Component):
         return torch.cat(list(self.decode_stream([codes], seed)), dim=-1)
 
     def decode_stream(
-        self, blocks: Iterable[Tensor], seed: int = 0, window: int = 1024
+        self, blocks: Iterable[Tensor], seed: int | list[int] = 0, window: int = 1024
     ) -> Iterator[Tensor]:
         """Decode consecutive (B, k, t) pieces of codes; the pieces of audio join without a seam."""
         coarse = windowed(

@@ -73,12 +73,15 @@ class GriffinLim(nn.Module):
         self.lookahead_frames = lookahead_frames
         self.past_frames = math.ceil(log_mel.n_fft / log_mel.hop_length)
 
-    def forward(self, spectrogram: Tensor, seed: int = 0) -> Tensor:
-        """(B, C, M, F) natural-log mel magnitudes -> (B, C, F * hop_length) audio."""
+    def forward(self, spectrogram: Tensor, seed: int | list[int] = 0) -> Tensor:
+        """(B, C, M, F) natural-log mel magnitudes -> (B, C, F * hop_length) audio.
+
+        ``seed`` chooses the starting phases: one for all rows, or a list of one per row.
+        """
         return torch.cat(list(self.stream([spectrogram], seed)), dim=-1)
 
     @torch.no_grad()
-    def stream(self, chunks: Iterable[Tensor], seed: int = 0) -> Iterator[Tensor]:
+    def stream(self, chunks: Iterable[Tensor], seed: int | list[int] = 0) -> Iterator[Tensor]:
         """Turn consecutive (B, C, M, f) pieces of a spectrogram into pieces of audio.
 
         The pieces' concatenation is the same bit for bit whatever the chunk sizes. A piece of
@@ -99,14 +102,14 @@ class GriffinLim(nn.Module):
             yield audio
 
     def _block(
-        self, spectrogram: Tensor, context: _Context | None, seed: int, last: bool
+        self, spectrogram: Tensor, context: _Context | None, seed: int | list[int], last: bool
     ) -> tuple[Tensor, _Context]:
         """Find the phases of one block and return its finished samples."""
         ahead = self.block_frames + self.lookahead_frames
         magnitude = self.log_mel.magnitude(spectrogram[..., :ahead].float())  # (B, C, F, N)
         context = context or self._start(magnitude)
-        P, F = context.magnitude.shape[2], magnitude.shape[2]
-        B = min(self.block_frames, F)
+        P, F = context.magnitude.shape[2], magnitude.shape[2]  # frames before, frames here
+        N = min(self.block_frames, F)  # of these are committed now
 
         start = context.first_frame + context.ahead.shape[1]
         fresh = self._random_phase(start, F - context.ahead.shape[1], magnitude, seed)
@@ -114,14 +117,14 @@ class GriffinLim(nn.Module):
         magnitude = torch.cat([context.magnitude, magnitude], dim=2)
         phase = self._iterate(magnitude.sum(1), guess, fixed=P)
 
-        audio = self._synthesise(magnitude[:, :, : P + B], phase[:, : P + B])
+        audio = self._synthesise(magnitude[:, :, : P + N], phase[:, : P + N])
         hop, padding = self.log_mel.hop_length, self.log_mel.padding
         begin = P * hop if P else padding
-        end = begin + B * hop if P else B * hop
+        end = begin + N * hop if P else N * hop
         tail = padding if last else 0  # the last block also ends the file
-        keep = slice(max(0, B + P - self.past_frames), P + B)
+        keep = slice(max(0, P + N - self.past_frames), P + N)
         following = _Context(
-            magnitude[:, :, keep], phase[:, keep], phase[:, P + B :], context.first_frame + B
+            magnitude[:, :, keep], phase[:, keep], phase[:, P + N :], context.first_frame + N
         )
         return audio[..., begin : end + tail], following
 
@@ -130,15 +133,16 @@ class GriffinLim(nn.Module):
         phase = torch.zeros_like(empty[:, 0], dtype=torch.complex64)
         return _Context(empty, phase, phase, 0)
 
-    def _random_phase(self, start: int, count: int, like: Tensor, seed: int) -> Tensor:
-        """(B, count, N) phases, drawn per frame index and equal for every row of the batch."""
-        bins = like.shape[-1]
-        draws = [
-            torch.rand(bins, generator=generator(seed, "vocoder", start + index))
-            for index in range(count)
-        ]
-        angle = torch.stack(draws) if draws else torch.zeros(0, bins)
-        angle = (angle * 2 * math.pi).to(like.device).expand(like.shape[0], -1, -1)
+    def _random_phase(self, start: int, count: int, like: Tensor, seed: int | list[int]) -> Tensor:
+        """(B, count, n_fft / 2 + 1) phases, drawn per row's seed and frame index."""
+        seeds = [seed] * like.shape[0] if isinstance(seed, int) else seed
+        assert len(seeds) == like.shape[0]
+        angle = torch.empty(len(seeds), count, like.shape[-1])
+        for row, row_seed in enumerate(seeds):
+            for index in range(count):
+                draws = generator(row_seed, "vocoder", start + index)
+                angle[row, index] = torch.rand(like.shape[-1], generator=draws)
+        angle = (angle * 2 * math.pi).to(like.device)
         return torch.polar(torch.ones_like(angle), angle)
 
     def _iterate(self, magnitude: Tensor, phase: Tensor, fixed: int) -> Tensor:

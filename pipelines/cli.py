@@ -19,8 +19,11 @@ COMMANDS = {
     "encode": ("pipelines.commands.encode", "an audio file to tokens"),
     "decode": ("pipelines.commands.decode", "tokens to an audio file"),
     "reconstruct": ("pipelines.commands.reconstruct", "an audio file to tokens and back, measured"),
-    "prepare audio": ("pipelines.prepare", "a folder, archive or list of audio to a dataset"),
-    "prepare music": ("pipelines.prepare_music", "the music of Debian packages to a dataset"),
+    "prepare audio": (
+        "pipelines.preparation.recordings",
+        "audio in a folder, archive or list to a dataset",
+    ),
+    "prepare music": ("pipelines.preparation.music", "the music of Debian packages to a dataset"),
     "prepare scores": ("pipelines.scores.prepare_scores", "music composed and rendered here"),
     "prepare tokens": ("pipelines.tokens", "the tokens of a dataset, for prior and decoder"),
     "prepare report": ("pipelines.commands.report", "what a dataset holds and what was left out"),

@@ -28,7 +28,7 @@ from pipelines.demo_report import RunFigures, SongFigures, measure_clip, write_r
 from pipelines.evaluation.clips import choose_clips
 from pipelines.pipeline import Pipeline
 from pipelines.preloading import preload_allocator
-from pipelines.prepare_music import GAMES, MusicConfig, prepare_music
+from pipelines.preparation.music import GAMES, MusicConfig, prepare_music
 from pipelines.prior_batches import PriorData
 from pipelines.tokens import build_token_cache
 from pipelines.train_codec import CodecLosses, train_codec

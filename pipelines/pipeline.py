@@ -2,7 +2,7 @@
 
 import json
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -267,21 +267,28 @@ class Pipeline(DiffusionPipeline):
         check_codes(codes, self.codec.num_codebooks, self.codec.codebook_size)
         seeds = spread_seeds(seed, len(codes), "seed")
         steps = self._check_steps(num_inference_steps, preview)
-        codes = codes.to(self.codec.device)
+        pieces = self.decode_stream([codes.to(self.codec.device)], seeds, steps)
+        return torch.cat(list(pieces), dim=-1)
+
+    @torch.no_grad()
+    def decode_stream(
+        self, blocks: Iterable[Tensor], seeds: list[int], num_inference_steps: int | None
+    ) -> Iterator[Tensor]:
+        """Consecutive (B, k, t) pieces of codes -> (B, C, s) pieces of audio that join seamlessly.
+
+        Args:
+            blocks: codes on the codec's device.
+            seeds: one per row, of decoder and vocoder.
+            num_inference_steps: of the diffusion decoder; None takes the codec's own decode.
+        """
         if not isinstance(self.codec, SpectralCodec):
-            return self.codec.decode(codes)
-        if steps is None:
-            spectrogram = self.codec.decode_spectrogram(codes)
-        else:
-            assert self.decoder is not None
-            assert self.scheduler is not None
-            sampler = FlowSampler(self.codec, self.decoder, self.scheduler)
-            spectrogram = sampler.decode_spectrogram(codes, seeds, steps)
-        rows = [
-            self.codec.vocoder(row[None], item_seed)
-            for row, item_seed in zip(spectrogram, seeds, strict=True)
-        ]
-        return torch.cat(rows)
+            return (self.codec.decode(block) for block in [torch.cat(list(blocks), dim=-1)])
+        if num_inference_steps is None:
+            return self.codec.decode_stream(blocks, seeds)
+        assert self.decoder is not None
+        assert self.scheduler is not None
+        sampler = FlowSampler(self.codec, self.decoder, self.scheduler)
+        return self.codec.vocoder.stream(sampler.stream(blocks, seeds, num_inference_steps), seeds)
 
     def interrupt(self) -> None:
         """Stop writing after the current frame; what is written so far is decoded."""

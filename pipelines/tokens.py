@@ -403,7 +403,7 @@ def run(args: argparse.Namespace) -> int:
 
 def main(argv: list[str] | None = None) -> int:
     """``python pipelines/tokens.py``: the same as ``partita prepare tokens``."""
-    from pipelines.prepare import run_reporting
+    from pipelines.preparation.recordings import run_reporting
 
     parser = argparse.ArgumentParser(
         prog="partita prepare tokens", description=__doc__.splitlines()[0]

@@ -9,7 +9,8 @@ from test_readme import write_recordings
 
 from pipelines.demo import DemoSteps, finish, make_training, run_demo
 from pipelines.demo_report import RunFigures, table
-from pipelines.prepare import PrepareConfig, prepare
+from pipelines.preparation.config import PrepareConfig
+from pipelines.preparation.recordings import prepare
 from pipelines.text import PRETRAINED
 
 

@@ -14,16 +14,18 @@ import torch
 from codec.audio_file import read_audio
 from codec.spectrogram import LogMel
 from pipelines import cut_processes, cutting, prepare_music
-from pipelines.cutting import title_of
-from pipelines.duplicates import (
+from pipelines.preparation.config import PrepareConfig
+from pipelines.preparation.cutting import title_of
+from pipelines.preparation.duplicates import (
     Match,
     band_levels,
     choose_duplicates,
     find_matches,
     fingerprint,
 )
-from pipelines.prepare import PrepareConfig, main, prepare
-from pipelines.prepare_music import MusicConfig, find_license, read_copyright
+from pipelines.preparation.music import MusicConfig, find_license, read_copyright
+from pipelines.preparation.recordings import main, prepare
+from pipelines.preparation.tracks import find_tracks
 from pipelines.prepared import (
     QUANTISED_STEP,
     dequantise_spectrogram,
@@ -32,7 +34,6 @@ from pipelines.prepared import (
     quantise_spectrogram,
     read_levels,
 )
-from pipelines.tracks import find_tracks
 
 RATE = 44_100
 

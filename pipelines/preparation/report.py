@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 from pipelines.prepared import SPLITS, list_shards, read_columns, write_json
 
 if TYPE_CHECKING:
-    from pipelines.cutting import TrackRecord
-    from pipelines.selection import Selection
+    from pipelines.preparation.cutting import TrackRecord
+    from pipelines.preparation.selection import Selection
 
 LOUDNESS_BIN_DB = 3
 MAX_LABEL_VALUES = 30

@@ -9,7 +9,6 @@ stopped anywhere and started again gives the same bytes as one that was not.
 import argparse
 import hashlib
 import json
-import math
 import shutil
 import sys
 import time
@@ -20,79 +19,13 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pipelines.preparation.config import PrepareConfig
+
 if TYPE_CHECKING:
-    from pipelines.tracks import Track
+    from pipelines.preparation.tracks import Track
 
 WORK_NAME = ".work"
 NOT_PART_OF_THE_RESULT = ("output", "workers", "quiet")
-
-
-@dataclass(frozen=True)
-class PrepareConfig:
-    """What ``prepare`` reads, how it cuts and where it writes.
-
-    Args:
-        input: folder, archive (.zip, .pk3), ``metadata.jsonl`` or text file of paths.
-        output: folder of the prepared dataset.
-        clip_s: length of a clip (s), a multiple of 0.04.
-        min_clip_s: shortest last piece of a track that is kept (s).
-        min_track_s: shorter tracks are skipped (s).
-        silence_db: clips below this RMS are dropped (dB of full scale).
-        audio: "keep" stores FLAC beside each spectrogram, "none" does not.
-        source: what the tracks' source is called; by default the first folder below the input.
-        license: of tracks whose metadata name none.
-        attribution: of tracks whose metadata name none.
-        validation_fraction: of the tracks, drawn by a hash of their names.
-        validation_source: sources that go to validation whole; then nothing is drawn.
-        duplicate_fraction: a track that shares this much of the shorter one's sound with a longer
-            track is dropped.
-        shard_clips: clips per Arrow shard.
-        workers: processes; the result does not depend on it.
-        quiet: no progress bar.
-    """
-
-    input: str
-    output: str
-    clip_s: float = 20.0
-    min_clip_s: float = 5.0
-    min_track_s: float = 5.0
-    silence_db: float = -60.0
-    audio: str = "keep"
-    source: str = ""
-    license: str = ""
-    attribution: str = ""
-    validation_fraction: float = 0.05
-    validation_source: tuple[str, ...] = ()
-    duplicate_fraction: float = 0.5
-    shard_clips: int = 256
-    workers: int = 1
-    quiet: bool = False
-
-    def __post_init__(self) -> None:
-        check_config(self)
-
-
-def check_config(config: PrepareConfig) -> None:
-    """Raise ``ValueError`` for a setting out of its range."""
-    if not 0.04 <= config.clip_s <= 600 or abs(config.clip_s * 25 % 1) > 1e-6:
-        raise ValueError(
-            f"clip_s must be a multiple of 0.04 s (a token frame) up to 600, got {config.clip_s}"
-        )
-    if not 0 <= config.min_clip_s <= config.clip_s:
-        raise ValueError(
-            f"min_clip_s must lie in [0, clip_s], "
-            f"got {config.min_clip_s} with clip_s={config.clip_s}"
-        )
-    if not 0 <= config.min_track_s < math.inf:
-        raise ValueError(f"min_track_s must be 0 or more, got {config.min_track_s}")
-    if config.audio not in ("keep", "none"):
-        raise ValueError(f"audio must be keep or none, got {config.audio!r}")
-    for name in ("validation_fraction", "duplicate_fraction"):
-        if not 0 <= getattr(config, name) <= 1:
-            raise ValueError(f"{name} must lie in [0, 1], got {getattr(config, name)}")
-    for name in ("shard_clips", "workers"):
-        if getattr(config, name) < 1:
-            raise ValueError(f"{name} must be at least 1, got {getattr(config, name)}")
 
 
 @dataclass(frozen=True)
@@ -130,18 +63,18 @@ def prepare(config: PrepareConfig) -> PrepareReport:
         ValueError: there is nothing usable in the input, or the output folder holds a dataset made
             from other files or with other settings.
     """
-    from pipelines.tracks import find_tracks
+    from pipelines.preparation.tracks import find_tracks
 
     return prepare_tracks(find_tracks(config.input), config)
 
 
 def prepare_tracks(tracks: "list[Track]", config: PrepareConfig) -> PrepareReport:
     """As ``prepare``, from tracks that are already listed; ``config.input`` only names them."""
-    from pipelines.cut_processes import cut_tracks
-    from pipelines.joining import join_clips
-    from pipelines.prepare_report import write_report
+    from pipelines.preparation.cut_processes import cut_tracks
+    from pipelines.preparation.joining import join_clips
+    from pipelines.preparation.report import write_report
+    from pipelines.preparation.selection import draw_splits, select, write_fingerprints
     from pipelines.prepared import finish_dataset
-    from pipelines.selection import draw_splits, select, write_fingerprints
 
     started = time.monotonic()
     folder = Path(config.output)
@@ -329,10 +262,10 @@ def print_result(result: PrepareReport) -> None:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """``python pipelines/prepare.py``: the same as ``partita prepare``."""
+    """``python pipelines/preparation/recordings.py``: the same as ``partita prepare``."""
     arguments = sys.argv[1:] if argv is None else argv
     if arguments[:1] in (["music"], ["tokens"]):
-        module = "pipelines.prepare_music" if arguments[0] == "music" else "pipelines.tokens"
+        module = "pipelines.preparation.music" if arguments[0] == "music" else "pipelines.tokens"
         return int(import_module(module).main(arguments[1:]))
     parser = argparse.ArgumentParser(prog="partita prepare", description=__doc__.splitlines()[0])
     add_arguments(parser)

@@ -17,7 +17,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipelines.prepare import (
+from pipelines.preparation.recordings import (
     PrepareConfig,
     PrepareReport,
     add_output_arguments,
@@ -28,7 +28,7 @@ from pipelines.prepare import (
 )
 
 if TYPE_CHECKING:
-    from pipelines.tracks import Track
+    from pipelines.preparation.tracks import Track
 
 GAMES = Path("/usr/share/games")
 DOCUMENTS = Path("/usr/share/doc")
@@ -227,7 +227,7 @@ def list_package(
     package: Package, root: Path, licenses: list[tuple[str, str]]
 ) -> "Iterator[Track]":
     """The tracks of one package with licence, attribution, genre and title."""
-    from pipelines.tracks import Track
+    from pipelines.preparation.tracks import Track
 
     path = root / package.path
     titles = read_album_titles(path)
@@ -256,7 +256,7 @@ def list_package(
 
 def list_names(path: Path) -> list[str]:
     """Audio files of a package, relative to its folder or archive."""
-    from pipelines.tracks import is_audio
+    from pipelines.preparation.tracks import is_audio
 
     if path.is_file():
         with zipfile.ZipFile(path) as archive:
@@ -336,7 +336,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """``python pipelines/prepare_music.py``: the same as ``partita prepare music``."""
+    """``python pipelines/preparation/music.py``: the same as ``partita prepare music``."""
     parser = argparse.ArgumentParser(
         prog="partita prepare music", description=__doc__.splitlines()[0]
     )

@@ -25,7 +25,8 @@ from torch import Tensor
 
 from codec.audio_file import read_blocks, write_audio
 from codec.spectrogram import LogMel
-from pipelines.duplicates import NUM_BANDS, band_levels, fingerprint
+from pipelines.preparation.duplicates import NUM_BANDS, band_levels, fingerprint
+from pipelines.preparation.tracks import Track
 from pipelines.prepared import (
     SAMPLE_RATE,
     SCHEMA,
@@ -36,7 +37,6 @@ from pipelines.prepared import (
     sync_and_rename,
     write_json,
 )
-from pipelines.tracks import Track
 
 CHANNELS = 2
 CEILING = 1 - 2**-15

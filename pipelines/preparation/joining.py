@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from pipelines.cutting import TrackRecord
+from pipelines.preparation.cutting import TrackRecord
+from pipelines.preparation.selection import Selection
 from pipelines.prepared import SPLITS, PreparedWriter, check_split, iterate_clips
-from pipelines.selection import Selection
 
 
 def join_clips(

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pipelines.cutting import TrackRecord
-from pipelines.duplicates import Match, choose_duplicates, find_matches
+from pipelines.preparation.cutting import TrackRecord
+from pipelines.preparation.duplicates import Match, choose_duplicates, find_matches
 from pipelines.prepared import sync_and_rename
 
 if TYPE_CHECKING:
-    from pipelines.prepare import PrepareConfig
+    from pipelines.preparation.config import PrepareConfig
 
 FINGERPRINTS_NAME = "fingerprints.npz"
 

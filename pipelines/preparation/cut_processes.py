@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from tqdm import tqdm
 
-from pipelines.cutting import CutSettings, TrackRecord, cut_track
-from pipelines.tracks import Track
+from pipelines.preparation.cutting import CutSettings, TrackRecord, cut_track
+from pipelines.preparation.tracks import Track
 
 if TYPE_CHECKING:
-    from pipelines.prepare import PrepareConfig
+    from pipelines.preparation.config import PrepareConfig
 
 
 def cut_tracks(tracks: list[Track], config: "PrepareConfig", work: Path) -> list[TrackRecord]:
