@@ -13,7 +13,8 @@ import torch
 
 from codec.audio_file import read_audio
 from codec.spectrogram import LogMel
-from pipelines import cut_processes, cutting, prepare_music
+from pipelines.preparation import cut_processes, cutting, report
+from pipelines.preparation import music as packaged
 from pipelines.preparation.config import PrepareConfig
 from pipelines.preparation.cutting import title_of
 from pipelines.preparation.duplicates import (
@@ -258,12 +259,11 @@ def cut_nothing_again(job):
 
 
 def test_stopped_before_the_report_then_resumed(music, tmp_path, monkeypatch):
-    from pipelines import prepare_report
 
     def stop(*args):
         raise StoppedError
 
-    monkeypatch.setattr(prepare_report, "write_report", stop)
+    monkeypatch.setattr(report, "write_report", stop)
     with pytest.raises(StoppedError):
         prepare(config(music, tmp_path))
     monkeypatch.undo()
@@ -570,8 +570,8 @@ def packages(tmp_path, monkeypatch):
     (documents / "ufoai-music").mkdir(parents=True)
     (documents / "ufoai-music/copyright").write_text(COPYRIGHT)
     names = ("ufoai-music", "wizznic-data")
-    chosen = tuple(package for package in prepare_music.PACKAGES if package.name in names)
-    monkeypatch.setattr(prepare_music, "PACKAGES", chosen)
+    chosen = tuple(package for package in packaged.PACKAGES if package.name in names)
+    monkeypatch.setattr(packaged, "PACKAGES", chosen)
     return MusicConfig(str(tmp_path / "out"), root=root, documents=documents)
 
 
@@ -579,7 +579,7 @@ OPTIONS = {"clip_s": 2.0, "min_clip_s": 1.0, "min_track_s": 1.0, "quiet": True}
 
 
 def test_packages_carry_their_licences_and_are_split_whole(packages, capsys):
-    result = prepare_music.prepare_music(packages, **OPTIONS)
+    result = packaged.prepare_music(packages, **OPTIONS)
     train = open_prepared(result.folder, "train")
     validation = open_prepared(result.folder, "validation")
     assert set(train["track"]) == {
@@ -594,19 +594,19 @@ def test_packages_carry_their_licences_and_are_split_whole(packages, capsys):
 
 
 def test_gpl_files_are_taken_when_asked_for(packages):
-    result = prepare_music.prepare_music(replace(packages, include_gpl=True), **OPTIONS)
+    result = packaged.prepare_music(replace(packages, include_gpl=True), **OPTIONS)
     assert "ufoai-music/music/PsymongN1.ogg" in set(open_prepared(result.folder)["track"])
 
 
 def test_a_missing_package_is_named_with_the_command(packages, capsys, monkeypatch):
     (packages.root / "ufoai/base/0music.pk3").unlink()
     with pytest.raises(ValueError, match="apt-get install --no-install-recommends ufoai-music"):
-        prepare_music.choose_packages(packages)
+        packaged.choose_packages(packages)
     named = replace(packages, packages=("ufoai-music", "wizznic-data"))
-    assert [package.name for package in prepare_music.choose_packages(named)] == ["wizznic-data"]
+    assert [package.name for package in packaged.choose_packages(named)] == ["wizznic-data"]
     assert "apt-get install" in capsys.readouterr().err
     with pytest.raises(ValueError, match="packages must be among"):
-        prepare_music.choose_packages(replace(packages, packages=("wesnoth",)))
+        packaged.choose_packages(replace(packages, packages=("wesnoth",)))
 
 
 def test_the_last_fitting_paragraph_of_a_copyright_file_counts(tmp_path):

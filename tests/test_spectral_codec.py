@@ -222,7 +222,7 @@ def test_the_adversarial_terms_are_weighted_and_wait_for_their_step():
     assert torch.allclose(terms["loss"], expected)
     early = training(batch, 9, seed=0)
     assert "generator" not in early
-    assert torch.allclose(early["loss"], early["regression"])
+    assert torch.allclose(early["loss"], early["regression"] + early["discriminator"])
 
 
 def test_adversarial_training_runs():
