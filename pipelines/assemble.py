@@ -42,9 +42,9 @@ def assemble(
     from codec.spectral_codec import SpectralCodec
     from decoder.diffusion_decoder import DiffusionDecoder
     from decoder.sampler import euler_scheduler
+    from pipelines.checkpoints import new_folder
     from pipelines.pipeline import Pipeline
     from pipelines.text import load_text_encoder
-    from pipelines.training import new_folder
     from prior.model import Prior
 
     tokenizer, encoder = load_text_encoder(text_encoder)

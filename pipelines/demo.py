@@ -23,6 +23,7 @@ from decoder.diffusion_decoder import DiffusionDecoder
 from diffusers.utils import logging as diffusers_logging
 from pipelines.assemble import assemble
 from pipelines.batches import SpectrogramData
+from pipelines.checkpoints import newest_checkpoint
 from pipelines.decoder_batches import DecoderData
 from pipelines.demo_report import RunFigures, SongFigures, measure_clip, write_report
 from pipelines.evaluation.clips import choose_clips
@@ -34,7 +35,7 @@ from pipelines.tokens import build_token_cache
 from pipelines.train_codec import CodecLosses, train_codec
 from pipelines.train_decoder import train_decoder
 from pipelines.train_prior import train_prior
-from pipelines.training import TrainingConfig, newest_checkpoint
+from pipelines.training import TrainingConfig
 from prior.model import Prior
 from transformers.utils import logging as transformers_logging
 

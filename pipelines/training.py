@@ -8,7 +8,6 @@ uninterrupted run would, and W processes with batch b equal one with batch W * b
 import json
 import math
 import os
-import shutil
 import signal
 import time
 from collections.abc import Iterator
@@ -26,8 +25,7 @@ from tqdm.auto import tqdm
 
 from codec.seeds import derive_seed
 from diffusers.training_utils import EMAModel
-
-CHECKPOINT_PREFIX = "checkpoint-"
+from pipelines.checkpoints import new_folder, newest_checkpoint, save_checkpoint
 
 
 @dataclass(frozen=True)
@@ -343,68 +341,6 @@ def export(
         with averaged(ema, model), new_folder(folder / "model") as partial:
             recipe.export(accelerator.unwrap_model(model), partial)
     accelerator.wait_for_everyone()
-
-
-def save_checkpoint(accelerator: Accelerator, folder: Path, step: int, keep: int) -> None:
-    """Write a checkpoint under a temporary name, rename it, then drop the oldest."""
-    target = folder / f"{CHECKPOINT_PREFIX}{step:08d}"
-    partial = folder / f".partial-{target.name}"
-    try:
-        if accelerator.is_main_process:
-            shutil.rmtree(partial, ignore_errors=True)
-            partial.mkdir(parents=True)
-        accelerator.wait_for_everyone()
-        accelerator.save_state(str(partial))
-        accelerator.wait_for_everyone()
-        if accelerator.is_main_process:
-            (partial / "step.json").write_text(json.dumps({"step": step}))
-            replace_folder(partial, target)
-            for old in checkpoints(folder)[:-keep]:
-                shutil.rmtree(old)
-    except (OSError, RuntimeError) as error:  # torch.save reports a full disk as RuntimeError
-        shutil.rmtree(partial, ignore_errors=True)
-        raise OSError(
-            f"checkpoint {target} could not be written ({error}); the previous one is kept"
-        ) from error
-    accelerator.wait_for_everyone()
-
-
-@contextmanager
-def new_folder(target: Path) -> Iterator[Path]:
-    """A folder to fill that takes its final name only when it is whole."""
-    partial = target.with_name(f".partial-{target.name}")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    try:
-        yield partial
-        replace_folder(partial, target)
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
-
-
-def replace_folder(partial: Path, target: Path) -> None:
-    """Rename ``partial`` to ``target``, putting aside what stood there until that is done."""
-    if target.exists():
-        aside = target.with_name(f".old-{target.name}")
-        shutil.rmtree(aside, ignore_errors=True)
-        os.replace(target, aside)
-        os.replace(partial, target)
-        shutil.rmtree(aside)
-    else:
-        os.replace(partial, target)
-
-
-def checkpoints(folder: Path) -> list[Path]:
-    """Whole checkpoints in a run's folder, oldest first."""
-    found = folder.glob(f"{CHECKPOINT_PREFIX}*")
-    return sorted(path for path in found if (path / "step.json").is_file())
-
-
-def newest_checkpoint(folder: Path) -> Path | None:
-    """The checkpoint to resume from."""
-    found = checkpoints(folder)
-    return found[-1] if found else None
 
 
 @contextmanager

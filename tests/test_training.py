@@ -22,6 +22,7 @@ from codec import SpectralCodec
 from codec.component import WEIGHTS_NAME
 from decoder import DiffusionDecoder
 from pipelines.batches import EpochOrder, SpectrogramData
+from pipelines.checkpoints import checkpoints, save_checkpoint
 from pipelines.configuration import parse
 from pipelines.decoder_batches import DecoderData
 from pipelines.prior_batches import PriorData
@@ -31,9 +32,7 @@ from pipelines.train_prior import train_prior
 from pipelines.training import (
     StepSampler,
     TrainingConfig,
-    checkpoints,
     learning_rate,
-    save_checkpoint,
     start_accelerator,
 )
 from prior import Prior
