@@ -1,0 +1,77 @@
+"""One thing to render: every setting known, nothing left to chance."""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What shapes an item besides its prompts and seeds.
+
+    Attributes:
+        duration_s: length of the audio (s).
+        guidance: classifier-free guidance scale of the prior; 1 for none.
+        temperature: of the prior.
+        top_k: candidates per code; None for all.
+        top_p: share of the probability kept; None for all.
+        num_inference_steps: of the diffusion decoder; None where the pipeline has none, or for a
+            preview.
+        preview: the codec's own decode in place of the diffusion decoder.
+        format: of the audio file: "wav", "flac", "ogg" or "opus".
+        loudness_lufs: integrated loudness to reach (BS.1770, LUFS); None leaves the level alone.
+        codes: sha256 of the token file that is rendered again; None where the prior writes.
+    """
+
+    duration_s: float
+    guidance: float
+    temperature: float
+    top_k: int | None
+    top_p: float | None
+    num_inference_steps: int | None
+    preview: bool
+    format: str
+    loudness_lufs: float | None
+    codes: str | None = None
+
+
+@dataclass(frozen=True)
+class RenderItem:
+    """One audio file to be.
+
+    Attributes:
+        id: names the files; unique in a job.
+        prompt: what to render.
+        negative_prompt: what to move away from; None for nothing.
+        seed: of the prior.
+        decoder_seed: of decoder and vocoder.
+        settings: everything else that the result depends on.
+        codes_path: token file to render again, or None.
+    """
+
+    id: str
+    prompt: str
+    negative_prompt: str | None
+    seed: int
+    decoder_seed: int
+    settings: Settings
+    codes_path: str | None = None
+
+    @property
+    def audio_name(self) -> str:
+        """Name of the audio file."""
+        return f"{self.id}.{self.settings.format}"
+
+    @property
+    def tokens_name(self) -> str:
+        """Name of the token file."""
+        return f"{self.id}.safetensors"
+
+    def identity(self) -> dict[str, Any]:
+        """All that two renders of one item must share, as JSON holds it."""
+        return {
+            "prompt": self.prompt,
+            "negative_prompt": self.negative_prompt,
+            "seed": self.seed,
+            "decoder_seed": self.decoder_seed,
+            "settings": asdict(self.settings),
+        }

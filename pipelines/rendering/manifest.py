@@ -1,0 +1,134 @@
+"""``manifest.jsonl``: one line per finished item, with all that is needed to make it again.
+
+A run appends a line when the item's files lie under their final names, so that a kill at any moment
+leaves whole lines and at most one torn one at the end, which readers skip and the next run removes.
+"""
+
+import json
+import os
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+NAME = "manifest.jsonl"
+
+
+@dataclass(frozen=True)
+class ManifestEntry:
+    """One item as it came out.
+
+    Attributes:
+        id: of the item; no other line of the manifest has it.
+        status: "done" or "failed".
+        prompt: what was rendered.
+        negative_prompt: what it was moved away from, or None.
+        seed: of the prior.
+        decoder_seed: of decoder and vocoder.
+        settings: the fields of ``item.Settings``: duration_s, guidance, temperature, top_k, top_p,
+            num_inference_steps, preview, format, loudness_lufs (wanted), codes.
+        pipeline: name or folder of the pipeline.
+        pipeline_hash: BLAKE2b of its configs, weights and vocabulary.
+        license: of the weights.
+        versions: of partita, torch and so on, by name.
+        machine: "device", "threads" and "batch_size" it was rendered with.
+        attempts: 1, or 2 where the first one failed.
+        error: what went wrong, for a failed item; "" otherwise.
+        audio: file name in the manifest's folder; "" for a failed item, as are the next three.
+        tokens: file name in the manifest's folder.
+        audio_sha256: of the audio file, hexadecimal.
+        tokens_sha256: of the token file, hexadecimal.
+        duration_s: length of the audio (s); 0 for a failed item.
+        sample_rate: of the audio file (Hz).
+        channels: of the audio file.
+        loudness_lufs: integrated loudness as written (LUFS); None for silence.
+        true_peak_db: as written (dBTP); None for silence.
+        gain_db: applied on the way to that loudness.
+        timings: "prior_s" (the item's share of its batch), "decoder_s", "write_s": seconds of work;
+            "finished": seconds since 1970.
+    """
+
+    id: str
+    status: str
+    prompt: str
+    negative_prompt: str | None
+    seed: int
+    decoder_seed: int
+    settings: dict[str, Any]
+    pipeline: str
+    pipeline_hash: str
+    license: str = ""
+    versions: dict[str, str] = field(default_factory=dict)
+    machine: dict[str, Any] = field(default_factory=dict)
+    attempts: int = 1
+    error: str = ""
+    audio: str = ""
+    tokens: str = ""
+    audio_sha256: str = ""
+    tokens_sha256: str = ""
+    duration_s: float = 0.0
+    sample_rate: int = 0
+    channels: int = 0
+    loudness_lufs: float | None = None
+    true_peak_db: float | None = None
+    gain_db: float = 0.0
+    timings: dict[str, float] = field(default_factory=dict)
+
+
+FIELDS = {item.name for item in fields(ManifestEntry)}
+
+
+def read_manifest(folder: str | Path) -> dict[str, ManifestEntry]:
+    """The entries of a folder's manifest by id, in the file's order; none where there is no file.
+
+    A torn last line is skipped.
+
+    Raises:
+        ValueError: another line is not an entry, or an id occurs twice.
+    """
+    path = Path(folder) / NAME
+    entries: dict[str, ManifestEntry] = {}
+    if not path.is_file():
+        return entries
+    lines = path.read_bytes().split(b"\n")
+    for number, line in enumerate(lines[:-1], start=1):  # what follows the last newline is torn
+        entry = parse_entry(line, f"{path}, line {number}")
+        if entry.id in entries:
+            raise ValueError(f"{path}, line {number}: the id {entry.id!r} occurs twice")
+        entries[entry.id] = entry
+    return entries
+
+
+def parse_entry(line: bytes, where: str) -> ManifestEntry:
+    """One line of a manifest."""
+    try:
+        values = json.loads(line)
+    except ValueError as error:  # bad JSON and bad UTF-8
+        raise ValueError(f"{where} is not JSON: {error}") from error
+    if not isinstance(values, dict) or not values.keys() <= FIELDS:
+        raise ValueError(f"{where} is not an entry of a manifest")
+    try:
+        return ManifestEntry(**values)
+    except TypeError as error:
+        raise ValueError(f"{where} is not an entry of a manifest: {error}") from error
+
+
+def write_manifest(folder: str | Path, entries: list[ManifestEntry]) -> None:
+    """Replace a folder's manifest in one step."""
+    path = Path(folder) / NAME
+    part = path.with_name(f".{NAME}.part")
+    with part.open("wb") as file:
+        file.write(b"".join(map(format_entry, entries)))
+        file.flush()
+        os.fsync(file.fileno())
+    part.replace(path)
+
+
+def append_entry(folder: str | Path, entry: ManifestEntry) -> None:
+    """Add one line; a manifest that ends in a torn line must be written anew first."""
+    with (Path(folder) / NAME).open("ab") as file:
+        file.write(format_entry(entry))
+
+
+def format_entry(entry: ManifestEntry) -> bytes:
+    """An entry as a line."""
+    return json.dumps(asdict(entry), ensure_ascii=False).encode() + b"\n"
