@@ -70,15 +70,8 @@ def describe_codes(codes: Tensor, codec: Codec, num_samples: int, **facts: Any) 
 
 
 def save_tokens(path: str | Path, tokens: TokenFile) -> None:
-    """Write a file that appears under its name only when it is whole.
-
-    Codes are stored as int16, or as int32 where they do not fit.
-    """
-    dtype = torch.int16 if int(tokens.codes.max()) < LARGEST_INT16 else torch.int32
-    facts = asdict(tokens)
-    codes = facts.pop("codes").to(dtype).contiguous()
-    metadata = {name: json.dumps(value) for name, value in facts.items()}
-    data = save({"codes": codes}, {"format_version": str(FORMAT_VERSION), **metadata})
+    """Write a file that appears under its name only when it is whole."""
+    data = token_bytes(tokens)
     path = Path(path)
     part = path.with_name(f".{path.name}.{uuid4().hex[:8]}.part")
     try:
@@ -87,6 +80,28 @@ def save_tokens(path: str | Path, tokens: TokenFile) -> None:
     except BaseException:
         part.unlink(missing_ok=True)
         raise
+
+
+def token_bytes(tokens: TokenFile) -> bytes:
+    """The content of a token file; equal tokens give equal bytes.
+
+    Codes are stored as int16, or as int32 where they do not fit.
+    """
+    dtype = torch.int16 if int(tokens.codes.max()) < LARGEST_INT16 else torch.int32
+    facts = asdict(tokens)
+    codes = facts.pop("codes").to(dtype).contiguous()
+    metadata = {name: json.dumps(value) for name, value in facts.items()}
+    return _sort_header(save({"codes": codes}, {"format_version": str(FORMAT_VERSION), **metadata}))
+
+
+def _sort_header(data: bytes) -> bytes:
+    """Put the metadata in order: safetensors writes them in another one at every call."""
+    size = int.from_bytes(data[:8], "little")
+    header = json.dumps(
+        json.loads(data[8 : 8 + size]), sort_keys=True, separators=(",", ":"), ensure_ascii=False
+    ).encode()
+    header += b" " * (-len(header) % 8)  # tensors start at a multiple of eight
+    return len(header).to_bytes(8, "little") + header + data[8 + size :]
 
 
 def load_tokens(path: str | Path) -> TokenFile:

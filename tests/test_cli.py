@@ -480,3 +480,13 @@ def test_threads_sleep_unless_the_user_has_decided():
     decided = {"OMP_WAIT_POLICY": "active"}
     let_threads_sleep(decided)
     assert decided == {"OMP_WAIT_POLICY": "active"}
+
+
+def test_equal_tokens_are_equal_bytes(tmp_path: Path):
+    """safetensors orders its metadata anew at every call."""
+    tokens = describe_codes(torch.arange(12).view(2, 6), tiny_codec(), 2000, prompt="ä")
+    paths = [tmp_path / f"{index}.safetensors" for index in range(5)]
+    for path in paths:
+        save_tokens(path, tokens)
+    assert len({path.read_bytes() for path in paths}) == 1
+    assert torch.equal(load_tokens(paths[0]).codes, tokens.codes)

@@ -42,7 +42,7 @@ class RenderItem:
         id: names the files; unique in a job.
         prompt: what to render.
         negative_prompt: what to move away from; None for nothing.
-        seed: of the prior.
+        seed: of the prior; None for tokens of encoded audio.
         decoder_seed: of decoder and vocoder.
         settings: everything else that the result depends on.
         codes_path: token file to render again, or None.
@@ -51,7 +51,7 @@ class RenderItem:
     id: str
     prompt: str
     negative_prompt: str | None
-    seed: int
+    seed: int | None
     decoder_seed: int
     settings: Settings
     codes_path: str | None = None

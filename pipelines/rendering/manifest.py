@@ -22,7 +22,7 @@ class ManifestEntry:
         status: "done" or "failed".
         prompt: what was rendered.
         negative_prompt: what it was moved away from, or None.
-        seed: of the prior.
+        seed: of the prior; None for tokens of encoded audio.
         decoder_seed: of decoder and vocoder.
         settings: the fields of ``item.Settings``: duration_s, guidance, temperature, top_k, top_p,
             num_inference_steps, preview, format, loudness_lufs (wanted), codes.
@@ -51,7 +51,7 @@ class ManifestEntry:
     status: str
     prompt: str
     negative_prompt: str | None
-    seed: int
+    seed: int | None
     decoder_seed: int
     settings: dict[str, Any]
     pipeline: str
