@@ -12,6 +12,8 @@ BLOCK_S = 0.4
 STEP_S = 0.1
 ABSOLUTE_GATE = -70.0  # LUFS
 RELATIVE_GATE = -10.0  # LU
+PIECE_S = 20.0  # filtered at once, so that memory does not grow with length
+SETTLING_S = 0.5  # after which nothing is left of the high-pass's answer to a step
 
 
 def integrated_loudness(audio: Tensor, sample_rate: int) -> float:
@@ -28,7 +30,15 @@ def integrated_loudness(audio: Tensor, sample_rate: int) -> float:
         UnmeasurableError: silent, shorter than a block, or wholly under the gate.
         ValueError: not (C, S), or more than two channels.
     """
-    loudness = block_loudness(audio, sample_rate)
+    return gated_loudness(block_loudness(audio, sample_rate))
+
+
+def gated_loudness(loudness: Tensor) -> float:
+    """Integrated loudness (LUFS) of blocks given by their loudness.
+
+    Raises:
+        UnmeasurableError: wholly under the gate.
+    """
     loudness = loudness[loudness > ABSOLUTE_GATE]
     if not len(loudness):
         raise UnmeasurableError(f"the clip never exceeds {ABSOLUTE_GATE:g} LUFS")
@@ -38,13 +48,18 @@ def integrated_loudness(audio: Tensor, sample_rate: int) -> float:
 
 def block_loudness(audio: Tensor, sample_rate: int) -> Tensor:
     """Loudness of 0.4 s blocks that start every 0.1 s: (N,) in LUFS, -inf for silence."""
+    check_channels(audio)
+    check_duration(audio, sample_rate, BLOCK_S)
+    power = weighted_power(audio, sample_rate)
+    width, step = round(BLOCK_S * sample_rate), round(STEP_S * sample_rate)
+    return -0.691 + 10 * power.unfold(0, width, step).mean(-1).log10()
+
+
+def check_channels(audio: Tensor) -> None:
+    """Raise UnmeasurableError for a silent clip, ValueError for one of more than two channels."""
     check_clip(audio)
     if audio.shape[0] > 2:
         raise ValueError(f"loudness takes one or two channels, got {audio.shape[0]}")
-    check_duration(audio, sample_rate, BLOCK_S)
-    weighted = k_weighted(audio, sample_rate).square().sum(0)  # channels weigh 1 each
-    width, step = round(BLOCK_S * sample_rate), round(STEP_S * sample_rate)
-    return -0.691 + 10 * weighted.unfold(0, width, step).mean(-1).log10()
 
 
 def mean_loudness(loudness: Tensor) -> float:
@@ -52,11 +67,23 @@ def mean_loudness(loudness: Tensor) -> float:
     return float(10 * (10 ** (loudness / 10)).mean().log10())
 
 
+def weighted_power(audio: Tensor, sample_rate: int) -> Tensor:
+    """(C, S) -> (S,) float64: squared K-weighted samples; channels weigh 1 each."""
+    length = round(PIECE_S * sample_rate)
+    settling = round(SETTLING_S * sample_rate)
+    pieces = []
+    for start in range(0, audio.shape[-1], length):
+        before = min(start, settling)
+        piece = audio[:, start - before : start + length].double()
+        pieces.append(k_weighted(piece, sample_rate)[:, before:].square().sum(0))
+    return torch.cat(pieces)
+
+
 def k_weighted(audio: Tensor, sample_rate: int) -> Tensor:
-    """Filter (C, S) with BS.1770's shelf and high-pass; returns float64."""
+    """Filter (C, S) float64 with BS.1770's shelf and high-pass."""
     length = audio.shape[-1]
-    padded = 1 << math.ceil(math.log2(length + sample_rate // 2))  # the tail of the high-pass
-    spectrum = torch.fft.rfft(audio.double(), n=padded)
+    padded = 1 << math.ceil(math.log2(length + round(SETTLING_S * sample_rate)))
+    spectrum = torch.fft.rfft(audio, n=padded)
     angle = torch.arange(padded // 2 + 1, dtype=torch.float64) * (2 * math.pi / padded)
     for numerator, denominator in (_shelf(sample_rate), _high_pass(sample_rate)):
         spectrum = spectrum * _response(numerator, angle) / _response(denominator, angle)

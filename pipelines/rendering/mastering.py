@@ -1,0 +1,141 @@
+"""Loudness for listening: one gain per piece, never a clipped sample."""
+
+import math
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from pipelines.evaluation.loudness import (
+    BLOCK_S,
+    block_loudness,
+    check_channels,
+    gated_loudness,
+    weighted_power,
+)
+from pipelines.evaluation.reasons import UnmeasurableError
+from pipelines.rendering.true_peak import true_peak
+
+LOUDNESS_RANGE = (-60.0, 0.0)  # LUFS that may be asked for
+CEILING_RANGE = (-20.0, 0.0)  # dB
+GAIN_STEPS = 100  # to the decibel
+MAX_CORRECTIONS = 10  # of the gain
+
+
+@dataclass(frozen=True)
+class Mastered:
+    """A piece at its final level, and how it got there.
+
+    Attributes:
+        audio: (C, S) float32 on the CPU.
+        loudness_lufs: of ``audio``, integrated; None where it cannot be measured.
+        true_peak_db: of ``audio``, in dB of full scale; None for digital silence.
+        gain_db: what was applied to every sample, a multiple of 0.01 dB; 0 left them as they were.
+        notes: what was not done as asked, one sentence each.
+    """
+
+    audio: Tensor
+    loudness_lufs: float | None
+    true_peak_db: float | None
+    gain_db: float
+    notes: tuple[str, ...] = ()
+
+
+def master(
+    audio: Tensor,
+    sample_rate: int,
+    loudness_lufs: float | None,
+    true_peak_ceiling_db: float = -1.0,
+) -> Mastered:
+    """Bring a piece to an integrated loudness (ITU-R BS.1770-4) under a true-peak ceiling.
+
+    One gain for the whole piece: dynamics stay, nothing is limited or clipped. Where the ceiling
+    allows less gain than the loudness asks for, the piece stays quieter, which a note says. Gains
+    are rounded down to 0.01 dB, so that rounding errors of the measurement do not reach the audio.
+
+    Args:
+        audio: (C, S) float32, C 1 or 2; samples may exceed [-1, 1].
+        sample_rate: Hz.
+        loudness_lufs: wanted loudness, -60 to 0; None only keeps the ceiling. A piece that is
+            silent or never exceeds -70 LUFS has no loudness and is left alone. One shorter than a
+            gating block of 0.4 s is measured as a whole, without gates.
+        true_peak_ceiling_db: the highest level between samples, in dB of full scale, -20 to 0.
+
+    Raises:
+        ValueError: not (C, S), more than two channels, NaN, or a level out of its range.
+    """
+    check_levels(loudness_lufs, true_peak_ceiling_db)
+    audio = audio.detach().cpu().float()
+    notes = []
+    asked, blocks = 0.0, None
+    try:
+        blocks = loudness_of_blocks(audio, sample_rate)
+        if loudness_lufs is not None:
+            asked = gain_to_loudness(blocks, loudness_lufs)
+    except UnmeasurableError as error:
+        if loudness_lufs is not None:
+            notes.append(f"not brought to {loudness_lufs:g} LUFS: {error}")
+    level = decibels(true_peak(audio))
+    room = true_peak_ceiling_db - level
+    gain_db = math.floor(min(asked, room) * GAIN_STEPS) / GAIN_STEPS
+    if room < asked:
+        notes.append(
+            f"the true-peak ceiling of {true_peak_ceiling_db:g} dB allows a gain of "
+            f"{gain_db:.2f} dB of {asked:.2f} dB"
+        )
+    if gain_db != 0:
+        audio = (audio.double() * 10 ** (gain_db / 20)).float()
+    return Mastered(
+        audio,
+        loudness_at(blocks, gain_db),
+        round(level + gain_db, 2) if math.isfinite(level) else None,
+        gain_db,
+        tuple(notes),
+    )
+
+
+def check_levels(loudness_lufs: float | None, true_peak_ceiling_db: float) -> None:
+    """Raise ValueError for a loudness or a ceiling that cannot be asked for."""
+    low, high = LOUDNESS_RANGE
+    if loudness_lufs is not None and not low <= loudness_lufs <= high:  # also refuses NaN
+        raise ValueError(f"loudness_lufs must lie in [{low:g}, {high:g}], got {loudness_lufs}")
+    low, high = CEILING_RANGE
+    if not low <= true_peak_ceiling_db <= high:
+        raise ValueError(
+            f"true_peak_ceiling_db must lie in [{low:g}, {high:g}], got {true_peak_ceiling_db}"
+        )
+
+
+def loudness_of_blocks(audio: Tensor, sample_rate: int) -> Tensor:
+    """As ``block_loudness``; a piece shorter than a block is one block of its own length."""
+    if 0 < audio.shape[-1] < round(BLOCK_S * sample_rate):
+        check_channels(audio)
+        power = weighted_power(audio, sample_rate).mean()
+        return -0.691 + 10 * power.log10()[None]
+    return block_loudness(audio, sample_rate)
+
+
+def gain_to_loudness(blocks: Tensor, loudness_lufs: float) -> float:
+    """The gain (dB) at which blocks of these loudnesses reach an integrated loudness.
+
+    A gain moves blocks across the absolute gate, so one difference is not always enough.
+    """
+    gain_db = 0.0
+    for _ in range(MAX_CORRECTIONS):
+        missing = loudness_lufs - gated_loudness(blocks + gain_db)
+        gain_db += missing
+        if abs(missing) < 0.5 / GAIN_STEPS:
+            break
+    return gain_db
+
+
+def loudness_at(blocks: Tensor | None, gain_db: float) -> float | None:
+    """Integrated loudness (LUFS) of blocks after a gain, None where there is none."""
+    try:
+        return None if blocks is None else round(gated_loudness(blocks + gain_db), 2)
+    except UnmeasurableError:
+        return None
+
+
+def decibels(level: float) -> float:
+    """A linear level in dB, -inf for 0."""
+    return 20 * math.log10(level) if level > 0 else -math.inf
