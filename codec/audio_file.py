@@ -4,6 +4,7 @@ import io
 import os
 import re
 import warnings
+import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ import soundfile
 import torch
 from torch import Tensor
 
+from codec.ogg import with_serial
 from codec.resampling import resample, resample_part, resampled_length
 from codec.sample_reader import SampleReader
 from codec.validation import check_audio
@@ -164,7 +166,8 @@ def write_audio(
     Audio whose peak does not fit is scaled down as a whole, which the report and a warning say:
     above full scale, or above -1 dB for Vorbis and Opus, whose decoders overshoot. Opus takes 8,
     12, 16, 24 or 48 kHz; other rates become 48 kHz, and that is said too. The file appears under
-    its name only when it is whole.
+    its name only when it is whole. Equal audio and tags give equal bytes, except in a WAV of
+    "FLOAT", whose header holds the time.
 
     Args:
         target: a path, or a binary file open for writing.
@@ -342,7 +345,8 @@ def _encode(
             setattr(file, tag, text)
         for first in range(0, len(frames), WRITE_BLOCK):  # libvorbis overflows on long arrays
             file.write(frames[first : first + WRITE_BLOCK])
-    return stream.getvalue()
+    data = stream.getvalue()
+    return with_serial(data, zlib.crc32(frames.tobytes())) if container == "OGG" else data
 
 
 def _to_integers(audio: Tensor, subtype: str) -> Tensor:

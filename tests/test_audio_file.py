@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from codec.audio_file import read_audio, read_blocks, write_audio
+from codec.ogg import with_serial
 from codec.seeds import generator
 
 EXACT = [("wav", "PCM_16"), ("wav", "PCM_24"), ("wav", "FLOAT"), ("flac", "PCM_16")]
@@ -133,6 +134,27 @@ def test_full_scale_never_wraps(tmp_path, peak):
     found = read_audio(tmp_path / "x.wav").audio
     assert (report.gain < 1) == (peak == 1.0)
     assert torch.allclose(found, audio, atol=2**-14)
+
+
+@pytest.mark.parametrize("suffix", ["wav", "flac", "ogg", "opus"])
+def test_equal_audio_gives_equal_files(suffix):
+    audio, tags = music(0.5, 48000), {"title": "Fugue"}
+    first, second, other = io.BytesIO(), io.BytesIO(), io.BytesIO()
+    write_audio(first, audio, 48000, format=suffix, tags=tags)
+    write_audio(second, audio, 48000, format=suffix, tags=tags)
+    write_audio(other, 0.5 * audio, 48000, format=suffix, tags=tags)
+    assert first.getvalue() == second.getvalue()
+    assert first.getvalue() != other.getvalue()
+
+
+@pytest.mark.parametrize("suffix", ["ogg", "opus"])
+def test_ogg_checksums_are_those_of_libogg(suffix):
+    stream = io.BytesIO()
+    subtype = {"ogg": "VORBIS", "opus": "OPUS"}[suffix]
+    soundfile.write(stream, music(3.0, 48000).T.numpy(), 48000, subtype, format="OGG")
+    data = stream.getvalue()  # checksums and serial number by libogg
+    assert data.count(b"OggS") > 2
+    assert with_serial(data, int.from_bytes(data[14:18], "little")) == data
 
 
 @pytest.mark.parametrize("suffix", ["wav", "flac", "ogg", "opus"])
