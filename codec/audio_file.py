@@ -17,6 +17,7 @@ import soundfile
 import torch
 from torch import Tensor
 
+from codec.audio_tags import read_tags
 from codec.ogg import with_serial
 from codec.resampling import resample, resample_part, resampled_length
 from codec.sample_reader import SampleReader
@@ -360,8 +361,7 @@ def _to_integers(audio: Tensor, subtype: str) -> Tensor:
 def _lost_tags(data: bytes, tags: Mapping[str, str] | None) -> list[str]:
     if not tags:
         return []
-    with soundfile.SoundFile(io.BytesIO(data)) as file:
-        kept = file.copy_metadata()
+    kept = read_tags(io.BytesIO(data))
     return [tag for tag in tags if not kept.get(tag)]
 
 

@@ -1,0 +1,88 @@
+"""Where an audio file came from, in its own tags: enough to make it again without the manifest."""
+
+import json
+import os
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
+
+import soundfile
+
+from codec.audio_tags import read_tags
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """How a file came about.
+
+    Attributes:
+        generator: program and version, such as "partita 0.1.0".
+        pipeline: name of the pipeline.
+        pipeline_hash: of its configs and weights.
+        prompt: what was rendered.
+        negative_prompt: what it was moved away from, or None.
+        seed: of the prior.
+        decoder_seed: of decoder and vocoder.
+        settings: every other setting, as JSON holds it.
+        license: of the weights; "" where it is not known.
+    """
+
+    generator: str
+    pipeline: str
+    pipeline_hash: str
+    prompt: str
+    negative_prompt: str | None
+    seed: int
+    decoder_seed: int
+    settings: dict[str, Any] = field(default_factory=dict)
+    license: str = ""
+
+
+FIELDS = {item.name for item in fields(Provenance)}
+
+
+def provenance_tags(provenance: Provenance, format: str) -> dict[str, str]:
+    """The tags of a file, for ``codec.audio_file.write_audio(..., tags=...)``.
+
+    Title, artist, software and licence are for people and players; the comment holds every field
+    as JSON, in ASCII because WAV names no encoding. WAV has no tag for a licence, which goes into
+    the copyright there.
+
+    Args:
+        provenance: how the file came about.
+        format: "wav", "flac", "ogg" or "opus".
+    """
+    tags = {
+        "title": printable(provenance.prompt),
+        "artist": printable(provenance.pipeline),
+        "software": printable(provenance.generator),
+        "copyright" if format == "wav" else "license": printable(provenance.license),
+        "comment": json.dumps(asdict(provenance)),
+    }
+    return {tag: text for tag, text in tags.items() if text}
+
+
+def read_provenance(path: str | os.PathLike[str]) -> Provenance | None:
+    """What :func:`provenance_tags` put into a file; None where the file says nothing of the kind.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is not audio.
+    """
+    with open(path, "rb") as stream:
+        try:
+            comment = read_tags(stream).get("comment", "")
+        except soundfile.LibsndfileError as error:
+            raise ValueError(f"{path} is not audio: {error.error_string}") from error
+    try:
+        values = json.loads(comment)
+    except ValueError:
+        return None
+    if not isinstance(values, dict) or values.keys() != FIELDS:
+        return None
+    return Provenance(**values)
+
+
+def printable(text: str) -> str:
+    """Text on one line that any tag can hold: no control characters, no halves of UTF-16 pairs."""
+    whole = text.encode(errors="replace").decode()
+    return " ".join("".join(c if c.isprintable() else " " for c in whole).split())
