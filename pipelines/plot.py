@@ -68,9 +68,8 @@ def draw_waveform(axes: Any, audio: Tensor, duration_s: float) -> None:
 
 def draw_spectrogram(axes: Any, audio: Tensor, sample_rate: int, duration_s: float) -> Any:
     """The mean over channels of the log-mel levels, in dB of a full-scale sine."""
-    levels = LogMel(sample_rate, hop_length=sample_rate // 100)(audio[None]).mean(1)[0]  # (M, F)
-    step = math.ceil(levels.shape[-1] / MAX_COLUMNS)
-    levels = levels[:, ::step] * (20 / math.log(10))
+    levels = spectrogram_levels(audio, sample_rate)
+    levels = levels[:, :: math.ceil(levels.shape[-1] / MAX_COLUMNS)]
     image = axes.imshow(
         levels.numpy(),
         origin="lower",
@@ -84,13 +83,47 @@ def draw_spectrogram(axes: Any, audio: Tensor, sample_rate: int, duration_s: flo
     return image
 
 
+def spectrogram_levels(audio: Tensor, sample_rate: int) -> Tensor:
+    """(C, S) audio -> (M, F): mean over channels of the log-mel levels, in dB of a full sine."""
+    levels = LogMel(sample_rate, hop_length=sample_rate // 100)(audio[None]).mean(1)[0]
+    return levels * (20 / math.log(10))
+
+
+def draw_thumbnail(audio: Tensor, sample_rate: int, path: str | Path, columns: int = 480) -> Path:
+    """Write the bare spectrogram, every column of pixels the mean of its frames.
+
+    Args:
+        audio: (C, S) float32 in [-1, 1].
+        sample_rate: Hz.
+        path: of the PNG, which appears under its name only when it is whole.
+        columns: width of the picture; its height is a pixel per band.
+
+    Raises:
+        MissingPackageError: matplotlib is not installed.
+    """
+    check_plotting()
+    from matplotlib.image import imsave
+
+    levels = spectrogram_levels(audio, sample_rate)
+    levels = torch.nn.functional.adaptive_avg_pool1d(levels, columns)
+    picture = io.BytesIO()
+    colours = {"cmap": "magma", "vmin": QUIETEST_DB, "vmax": 0, "origin": "lower"}
+    imsave(picture, levels.numpy(), format="png", **colours)
+    return write_whole(Path(path), picture.getvalue())
+
+
 def save_picture(figure: Any, path: Path) -> Path:
-    """Write a PNG under a temporary name, then rename it."""
+    """Write a PNG that appears under its name only when it is whole."""
     picture = io.BytesIO()
     figure.savefig(picture, format="png", dpi=100)
+    return write_whole(path, picture.getvalue())
+
+
+def write_whole(path: Path, data: bytes) -> Path:
+    """Write a file under a temporary name, then rename it."""
     part = path.with_name(f".{path.name}.{uuid4().hex[:8]}.part")
     try:
-        part.write_bytes(picture.getvalue())
+        part.write_bytes(data)
         os.replace(part, path)
     except BaseException:
         part.unlink(missing_ok=True)

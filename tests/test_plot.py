@@ -9,7 +9,7 @@ import torch
 
 from pipelines.cli import main
 from pipelines.evaluation.reasons import MissingPackageError
-from pipelines.plot import draw_spectrogram, draw_waveform, plot_audio
+from pipelines.plot import draw_spectrogram, draw_thumbnail, draw_waveform, plot_audio
 
 RATE = 44_100
 
@@ -40,6 +40,20 @@ def test_a_tone_is_drawn_at_its_level_and_band():
     assert 30 < band < 60
     assert levels[band, 50] == pytest.approx(0, abs=3)
     assert levels[band + 20, 50] < -60
+
+
+@pytest.mark.parametrize("num_samples", [1, 441, 44_100, 9 * 44_100 + 5])
+def test_a_thumbnail_shows_the_tone_that_changes_half_way(tmp_path: Path, num_samples: int):
+    image = pytest.importorskip("matplotlib.image")
+    times = torch.arange(num_samples) / RATE
+    hertz = torch.where(times < times[-1] / 2, 300.0, 3000.0)
+    tone = 0.5 * torch.sin(2 * torch.pi * hertz * times).repeat(2, 1)
+    path = draw_thumbnail(tone, RATE, tmp_path / "x.png", columns=100)
+    assert picture_size(path) == (100, 128)
+    if num_samples >= RATE:
+        brightness = image.imread(path)[..., :3].sum(-1)
+        rows = brightness.argmax(0)  # the top row is the highest band
+        assert rows[25] > rows[75] + 20
 
 
 def test_the_waveform_spans_the_lowest_and_the_highest_sample():
