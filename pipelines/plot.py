@@ -107,8 +107,15 @@ def draw_thumbnail(audio: Tensor, sample_rate: int, path: str | Path, columns: i
     levels = spectrogram_levels(audio, sample_rate)
     levels = torch.nn.functional.adaptive_avg_pool1d(levels, columns)
     picture = io.BytesIO()
-    colours = {"cmap": "magma", "vmin": QUIETEST_DB, "vmax": 0, "origin": "lower"}
-    imsave(picture, levels.numpy(), format="png", **colours)
+    imsave(
+        picture,
+        levels.numpy(),
+        vmin=QUIETEST_DB,
+        vmax=0,
+        cmap="magma",
+        format="png",
+        origin="lower",
+    )
     return write_whole(Path(path), picture.getvalue())
 
 
