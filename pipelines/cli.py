@@ -16,6 +16,8 @@ from pipelines.evaluation.reasons import MissingPackageError
 
 COMMANDS = {
     "generate": ("pipelines.commands.generate", "music from a prompt"),
+    "render": ("pipelines.commands.render", "many prompts to files, resumable, on any machines"),
+    "notes": ("pipelines.notes.write_notes", "notes from a prompt: MIDI, and its sound"),
     "encode": ("pipelines.commands.encode", "an audio file to tokens"),
     "decode": ("pipelines.commands.decode", "tokens to an audio file"),
     "reconstruct": ("pipelines.commands.reconstruct", "an audio file to tokens and back, measured"),
@@ -25,6 +27,7 @@ COMMANDS = {
     ),
     "prepare music": ("pipelines.preparation.music", "the music of Debian packages to a dataset"),
     "prepare scores": ("pipelines.scores.prepare_scores", "music composed and rendered here"),
+    "prepare notes": ("pipelines.notes.prepare_notes", "the notes of scores or of MIDI files"),
     "prepare tokens": ("pipelines.tokens", "the tokens of a dataset, for prior and decoder"),
     "prepare report": ("pipelines.commands.report", "what a dataset holds and what was left out"),
     "assemble": ("pipelines.assemble", "trained parts to a pipeline"),

@@ -5,7 +5,7 @@ import secrets
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +23,10 @@ from prior.generate import generate
 from prior.model import Prior
 from prior.sampling import Sampling
 from prior.text_condition import TextCondition
+
+if TYPE_CHECKING:
+    from pipelines.rendering.engine import RenderOptions, RenderSummary
+    from pipelines.rendering.rows import Defaults
 
 REQUIRED = ("tokenizer", "text_encoder", "codec", "prior")
 OPTIONAL = ("decoder", "scheduler")
@@ -184,7 +188,7 @@ class Pipeline(DiffusionPipeline):
             ValueError: an argument is out of its range, named with its rule.
         """
         prompts = check_prompts(prompt)
-        num_frames = self._num_frames(duration_s)
+        num_frames = self.num_frames(duration_s)
         seeds = spread_seeds(seed, len(prompts), "seed")
         decoder_seeds = (
             seeds
@@ -198,7 +202,7 @@ class Pipeline(DiffusionPipeline):
             top_p=top_p,
             guidance=defaults.guidance if guidance is None else guidance,
         )
-        steps = self._check_steps(num_inference_steps, preview)
+        steps = self.check_steps(num_inference_steps, preview)
         frames = self.write_frames(prompts, num_frames, seeds, sampling, negative_prompt)
         codes = self._collect(frames, num_frames, callback_on_step_end)
         audio = self.decode(codes, decoder_seeds, num_inference_steps=steps, preview=preview)
@@ -266,7 +270,7 @@ class Pipeline(DiffusionPipeline):
         """
         check_codes(codes, self.codec.num_codebooks, self.codec.codebook_size)
         seeds = spread_seeds(seed, len(codes), "seed")
-        steps = self._check_steps(num_inference_steps, preview)
+        steps = self.check_steps(num_inference_steps, preview)
         pieces = self.decode_stream([codes.to(self.codec.device)], seeds, steps)
         return torch.cat(list(pieces), dim=-1)
 
@@ -290,6 +294,21 @@ class Pipeline(DiffusionPipeline):
         sampler = FlowSampler(self.codec, self.decoder, self.scheduler)
         return self.codec.vocoder.stream(sampler.stream(blocks, seeds, num_inference_steps), seeds)
 
+    def render(
+        self,
+        rows: "str | Path | Iterable[dict[str, Any]]",
+        out_dir: str | Path,
+        defaults: "Defaults | None" = None,
+        options: "RenderOptions | None" = None,
+    ) -> "RenderSummary":
+        """Render many rows into a folder, and go on where an earlier run stopped.
+
+        See :func:`pipelines.rendering.engine.render` and docs/rendering.md.
+        """
+        from pipelines.rendering.engine import render
+
+        return render(self, rows, out_dir, defaults, options)
+
     def interrupt(self) -> None:
         """Stop writing after the current frame; what is written so far is decoded."""
         self._interrupt = True
@@ -310,13 +329,14 @@ class Pipeline(DiffusionPipeline):
                     break
         return torch.stack(written, dim=-1)
 
-    def _num_frames(self, duration_s: float) -> int:
+    def num_frames(self, duration_s: float) -> int:
+        """Token frames that hold a duration; ValueError where it is out of range."""
         longest = self.config.max_duration_s
         if not 0 < duration_s <= longest:  # also refuses NaN
             raise ValueError(f"duration_s must lie in (0, {longest:g}], got {duration_s}")
         return max(1, -(-round(duration_s * self.codec.sample_rate) // self.codec.hop_length))
 
-    def _check_steps(self, steps: int | None, preview: bool) -> int | None:
+    def check_steps(self, steps: int | None, preview: bool) -> int | None:
         """Solver steps, or None where the codec's own decode is wanted or all there is."""
         if steps is not None and not 1 <= steps <= 16:
             raise ValueError(f"num_inference_steps must lie in [1, 16], got {steps}")

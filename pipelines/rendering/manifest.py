@@ -30,7 +30,7 @@ class ManifestEntry:
         pipeline_hash: BLAKE2b of its configs, weights and vocabulary.
         license: of the weights.
         versions: of partita, torch and so on, by name.
-        machine: "device", "threads" and "batch_size" it was rendered with.
+        machine: "device" and PyTorch's "threads" that rendered it, and the job's "batch_size".
         attempts: 1, or 2 where the first one failed.
         error: what went wrong, for a failed item; "" otherwise.
         audio: file name in the manifest's folder; "" for a failed item, as are the next three.
@@ -43,6 +43,7 @@ class ManifestEntry:
         loudness_lufs: integrated loudness as written (LUFS); None for silence.
         true_peak_db: as written (dBTP); None for silence.
         gain_db: applied on the way to that loudness.
+        notes: what was done to the audio that was not asked for, one sentence each.
         timings: "prior_s" (the item's share of its batch), "decoder_s", "write_s": seconds of work;
             "finished": seconds since 1970.
     """
@@ -71,6 +72,7 @@ class ManifestEntry:
     loudness_lufs: float | None = None
     true_peak_db: float | None = None
     gain_db: float = 0.0
+    notes: list[str] = field(default_factory=list)
     timings: dict[str, float] = field(default_factory=dict)
 
 

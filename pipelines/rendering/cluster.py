@@ -1,0 +1,232 @@
+"""Many workers, through dask.distributed: a cluster of this machine's own, or one that runs.
+
+Dask queues the tasks, hands them to whoever is free, starts killed workers again and repeats what
+they had in hand. Tokens and files come back to the process that was started, which alone writes
+into the folder: an item is stored once, and workers need no common file system for it.
+"""
+
+import logging
+import os
+import tempfile
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+from pipelines.evaluation.reasons import MissingPackageError
+from pipelines.rendering.agenda import Agenda, Failed, Finished, Outcome, Task, Written
+from pipelines.rendering.making import Maker
+from pipelines.rendering.origin import Origin, hash_pipeline
+
+if TYPE_CHECKING:
+    from distributed import Client, Future
+
+    from pipelines.pipeline import Pipeline
+
+TASKS_PER_WORKER = 2
+"""Handed out at a time, so that a worker never waits for its next one."""
+
+JOIN_TIMEOUT_S = 30
+ONE_AT_A_TIME = threading.Lock()
+"""A worker with several threads still has one pipeline, and runs one task on it."""
+
+
+class SetupError(ValueError):
+    """A worker that cannot load the pipeline; no item is to blame."""
+
+
+class DaskCrew:
+    """A crew of a dask cluster's workers.
+
+    Args:
+        client: connected to the cluster.
+        origin: of the pipeline that every worker loads once.
+        threads: of PyTorch per worker; None leaves each its own choice.
+        resources: that a task needs, such as ``{"GPU": 1}``.
+    """
+
+    def __init__(
+        self,
+        client: "Client",
+        origin: Origin,
+        threads: int | None,
+        resources: dict[str, float] | None,
+    ) -> None:
+        self.client = client
+        self.origin = origin
+        self.threads = threads
+        self.resources = resources
+
+    def work(self, agenda: Agenda) -> Iterator[Outcome]:
+        """Keep every worker busy, and take results as they come."""
+        from distributed import as_completed
+
+        tasks: dict[Future, Task] = {}
+        results = as_completed(loop=self.client.loop)
+        while True:
+            while len(tasks) < self.room() and (task := agenda.next_task()):
+                future = self.submit(task)
+                tasks[future] = task
+                results.add(future)
+            yield from agenda.take_failed()
+            if not tasks:
+                return
+            future = next(results)
+            if self.client.status != "running":
+                raise ConnectionError("the dask scheduler is gone: run the same command again")
+            yield from agenda.report(tasks.pop(future), result_of(future))
+            future.release()
+
+    def room(self) -> int:
+        """How many tasks may be out; the number of workers may change at any time."""
+        workers = len(self.client.scheduler_info(n_workers=-1)["workers"])
+        return TASKS_PER_WORKER * max(1, workers)
+
+    def submit(self, task: Task) -> "Future":
+        """Send a task off; pieces to finish go before batches to write."""
+        return self.client.submit(
+            perform,
+            task,
+            self.origin,
+            self.threads,
+            pure=False,
+            priority=0 if task.codes is None else 1,
+            resources=self.resources,
+        )
+
+
+def result_of(future: "Future") -> Written | Finished | Failed:
+    """What a task gave; a worker that died of it again and again is a failure of its items.
+
+    Raises:
+        SetupError: the worker could not load the pipeline.
+    """
+    try:
+        return future.result()
+    except SetupError:
+        raise
+    except Exception as error:
+        return Failed(f"{type(error).__name__}: {' '.join(str(error).split())}")
+
+
+def perform(task: Task, origin: Origin, threads: int | None) -> Written | Finished | Failed:
+    """On a worker: do a task with its pipeline."""
+    with ONE_AT_A_TIME:
+        return load_maker(origin, threads).perform(task)
+
+
+@lru_cache(maxsize=1)
+def load_maker(origin: Origin, threads: int | None) -> Maker:
+    """Load the pipeline on a worker, the first time that it is asked for.
+
+    Raises:
+        SetupError: it cannot be loaded here, or is not the one that the job was started with.
+    """
+    import torch
+
+    import codec  # noqa: F401  (its torchaudio guard)
+    from pipelines.commands.loading import load_pipeline
+
+    if threads is not None:
+        torch.set_num_threads(threads)
+    try:
+        pipeline = load_pipeline(origin.path, quiet=True)
+    except (OSError, ValueError) as error:
+        raise SetupError(f"a worker cannot load {origin.path}: {error}") from error
+    found = hash_pipeline(pipeline)
+    if found != origin.hash:
+        raise SetupError(
+            f"a worker finds another pipeline at {origin.path}: {found[:8]}, not {origin.hash[:8]}"
+        )
+    return Maker(pipeline, origin)
+
+
+@contextmanager
+def start_cluster(
+    pipeline: "Pipeline", origin: Origin, workers: int, scheduler: str | None
+) -> Iterator[DaskCrew]:
+    """A local cluster of ``workers`` processes, or the one that runs at ``scheduler``.
+
+    Raises:
+        MissingPackageError: dask.distributed is not installed.
+        ValueError: there is no scheduler at that address, there are fewer GPUs than workers, or
+            a scheduler's workers could not load a pipeline that was built in memory.
+    """
+    try:
+        import distributed
+    except ImportError as error:
+        raise MissingPackageError(
+            "workers need dask.distributed: pip install 'partita[cluster]'"
+        ) from error
+    if scheduler is not None:
+        if not origin.path:
+            raise ValueError(
+                "workers of a running cluster load the pipeline by its folder or hub id: save it"
+            )
+        with join(distributed, scheduler) as client:
+            yield DaskCrew(client, origin, None, common_resources(client))
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        if not origin.path:
+            pipeline.save_pretrained(folder)
+            origin = replace(origin, path=folder)
+        with start_workers(distributed, workers) as (client, threads, resources):
+            yield DaskCrew(client, origin, threads, resources)
+
+
+@contextmanager
+def join(distributed: Any, address: str) -> Iterator["Client"]:
+    """A client of a running scheduler."""
+    logging.getLogger("distributed").setLevel(logging.ERROR)
+    try:
+        client = distributed.Client(address, timeout=JOIN_TIMEOUT_S, set_as_default=False)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"no dask scheduler at {address}: {error}") from error
+    with client:
+        yield client
+
+
+def common_resources(client: "Client") -> dict[str, float] | None:
+    """One GPU per task on a cluster whose workers name them."""
+    workers = client.scheduler_info(n_workers=-1)["workers"].values()
+    return {"GPU": 1} if any("GPU" in worker["resources"] for worker in workers) else None
+
+
+@contextmanager
+def start_workers(
+    distributed: Any, workers: int
+) -> Iterator[tuple["Client", int, dict[str, float] | None]]:
+    """A cluster on this machine: nannies in this process, which start dead workers again."""
+    import torch
+    from distributed.system import MEMORY_LIMIT
+
+    gpus = torch.cuda.device_count()
+    if gpus and workers > gpus:
+        raise ValueError(f"workers must be at most {gpus}, one for each GPU, got {workers}")
+    threads = max(1, torch.get_num_threads() // workers)
+    options = {
+        "nthreads": 1,
+        "memory_limit": MEMORY_LIMIT // workers,
+        "silence_logs": logging.ERROR,
+    }
+    resources = {"GPU": 1.0} if gpus else None
+    crew = {}
+    for index in range(workers):
+        env = {"CUDA_VISIBLE_DEVICES": visible_gpu(index)} if gpus else {}
+        own = options | {"env": env, "resources": resources}
+        crew[index] = {"cls": distributed.Nanny, "options": own}
+    place = {"host": "127.0.0.1", "port": 0, "dashboard": False}
+    scheduler = {"cls": distributed.Scheduler, "options": place}
+    with (
+        distributed.SpecCluster(crew, scheduler, silence_logs=logging.ERROR) as cluster,
+        distributed.Client(cluster, set_as_default=False) as client,
+    ):
+        yield client, threads, resources
+
+
+def visible_gpu(index: int) -> str:
+    """What a worker is shown of the GPUs that this process sees."""
+    shown = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return shown.split(",")[index] if shown else str(index)

@@ -1,0 +1,298 @@
+"""Rows in, finished files and a manifest out; a run that was killed goes on where it was."""
+
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from pipelines.rendering.agenda import Agenda, Failed, Finished, Outcome
+from pipelines.rendering.folder import RenderFolder, first_difference, keep_order
+from pipelines.rendering.item import RenderItem
+from pipelines.rendering.job import Job, new_job, write_job
+from pipelines.rendering.making import Maker
+from pipelines.rendering.manifest import ManifestEntry
+from pipelines.rendering.origin import Origin, describe_origin
+from pipelines.rendering.progress import Progress
+from pipelines.rendering.row_file import Fault
+from pipelines.rendering.rows import BadRowsError, Defaults, Request, read_request
+
+if TYPE_CHECKING:
+    from pipelines.pipeline import Pipeline
+
+MAX_BATCH = 1024
+
+
+@dataclass(frozen=True)
+class RenderOptions:
+    """How a job runs; none of it changes what an item sounds like.
+
+    Attributes:
+        batch_size: items whose tokens are written at once.
+        workers: processes of a local cluster; 0 renders in this process.
+        scheduler: address of a running dask scheduler, or None.
+        force: make items anew whose settings have changed.
+        skip_bad: render the good rows although others are faulty.
+        progress: "line", "json" or "none".
+        log_file: to append to, or None.
+
+    Raises:
+        ValueError: a value is out of its range, or both kinds of cluster are asked for.
+    """
+
+    batch_size: int = 16
+    workers: int = 0
+    scheduler: str | None = None
+    force: bool = False
+    skip_bad: bool = False
+    progress: str = "none"
+    log_file: str | Path | None = None
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.batch_size <= MAX_BATCH:
+            raise ValueError(f"batch_size must lie in [1, {MAX_BATCH}], got {self.batch_size}")
+        if self.workers < 0:
+            raise ValueError(f"workers must not be negative, got {self.workers}")
+        if self.workers and self.scheduler:
+            raise ValueError("workers start a cluster and scheduler joins one: choose either")
+
+
+@dataclass
+class RenderSummary:
+    """What a run came to.
+
+    Attributes:
+        items: of the job.
+        done: made by this run.
+        skipped: made by an earlier run, verified.
+        failed: recorded with their errors.
+        damaged: ids that an earlier run made and whose files had to be made again.
+        faults: rows that were left out.
+        audio_s: made by this run (s).
+        seconds: that it took, without loading.
+    """
+
+    items: int
+    done: int = 0
+    skipped: int = 0
+    failed: list[ManifestEntry] = field(default_factory=list)
+    damaged: list[str] = field(default_factory=list)
+    faults: list[Fault] = field(default_factory=list)
+    audio_s: float = 0.0
+    seconds: float = 0.0
+
+    @property
+    def exit_code(self) -> int:
+        """0, or 1 where an item failed."""
+        return 1 if self.failed else 0
+
+
+class Crew(Protocol):
+    """Does the tasks of an agenda, in one process or in many."""
+
+    def work(self, agenda: Agenda) -> Iterator[Outcome]:
+        """Every item's outcome, as it comes."""
+
+
+class Solo:
+    """A crew of this process alone."""
+
+    def __init__(self, maker: Maker) -> None:
+        self.maker = maker
+
+    def work(self, agenda: Agenda) -> Iterator[Outcome]:
+        """One task after the other."""
+        while task := agenda.next_task():
+            yield from agenda.report(task, self.maker.perform(task))
+            yield from agenda.take_failed()
+        yield from agenda.take_failed()
+
+
+def render(
+    pipeline: "Pipeline",
+    rows: str | Path | Iterable[dict[str, Any]],
+    out_dir: str | Path,
+    defaults: Defaults | None = None,
+    options: RenderOptions | None = None,
+) -> RenderSummary:
+    """Render every row into ``out_dir``, except what is there already.
+
+    Args:
+        pipeline: that renders; its ``name_or_path`` is what the workers of a cluster load.
+        rows: a JSONL or CSV file, "-" for standard input, or dicts; see docs/rendering.md.
+        out_dir: made if missing.
+        defaults: for what rows do not say.
+        options: how the job runs.
+
+    Returns:
+        What came of it; an item that failed is in there, not raised.
+
+    Raises:
+        BadRowsError: rows that cannot be rendered, or items that are already there with other
+            settings; nothing has been rendered.
+        NoRoomError: the disk is full; the same call goes on later.
+        ValueError: a default or an option is out of range, or another run is at work there.
+    """
+    options = options or RenderOptions()
+    request = read_request(rows, pipeline, defaults or Defaults())
+    if request.faults and (not options.skip_bad or not request.items):
+        raise BadRowsError(request.name, request.faults)
+    return render_items(pipeline, request, Path(out_dir), options)
+
+
+def render_items(
+    pipeline: "Pipeline", request: Request, out_dir: Path, options: RenderOptions
+) -> RenderSummary:
+    """Render what was read and checked; see :func:`render`."""
+    origin = describe_origin(pipeline)
+    with Progress(options.progress, options.log_file) as progress, RenderFolder(out_dir) as folder:
+        summary = RenderSummary(len(request.items), faults=request.faults)
+        todo = find_todo(folder, request, origin, options.force, summary)
+        job = new_job(
+            len(request.items), total_s(request.items), summary.skipped, origin.name, origin.hash
+        )
+        write_job(out_dir, job)
+        for fault in request.faults:
+            progress.tell("left_out", line=fault.line, id=fault.id, error=fault.message)
+        progress.start(len(request.items), summary.skipped, total_s(todo))
+        ended = replace(job, state="stopped")
+        try:
+            if todo:
+                agenda = Agenda.of(todo, pipeline.num_frames, options.batch_size)
+                with assemble_crew(pipeline, origin, options) as crew:
+                    run(crew, agenda, folder, origin, options.batch_size, progress, summary)
+            folder.rewrite(keep_order(folder.entries, [item.id for item in request.items]))
+            ended = replace(job, state="finished")
+        except BaseException as error:
+            ended = replace(ended, message=" ".join(str(error).split()) or type(error).__name__)
+            progress.tell("stopped", error=ended.message)
+            raise
+        finally:
+            summary.seconds = time.time() - job.started
+            write_end(out_dir, ended)
+        progress.tell(
+            "summary",
+            items=summary.items,
+            made=summary.done,
+            skipped=summary.skipped,
+            failed=len(summary.failed),
+            audio_s=round(summary.audio_s, 3),
+            seconds=round(summary.seconds, 3),
+        )
+    return summary
+
+
+def find_todo(
+    folder: RenderFolder, request: Request, origin: Origin, force: bool, summary: RenderSummary
+) -> list[RenderItem]:
+    """Items that are not there yet; everything else about them leaves the manifest.
+
+    Raises:
+        BadRowsError: items are there with other settings, and ``force`` is not given.
+    """
+    folder.refuse_strangers(request.items)
+    todo, changed = [], []
+    for place, item in enumerate(request.items, start=1):
+        entry = folder.entries.get(item.id)
+        change = entry and first_difference(entry, item.identity(), origin.hash)
+        if entry is None:
+            todo.append(item)
+        elif change and entry.status == "done":
+            changed.append((item, entry, Fault(place, change, item.id)))
+        elif folder.is_whole(entry):
+            summary.skipped += 1
+        else:
+            if entry.status == "done":
+                summary.damaged.append(item.id)
+            todo.append(item)
+    if changed and not force:
+        faults = [fault for _, _, fault in changed]
+        raise ChangedItemsError(folder.path, faults)
+    for item, entry, _ in changed:
+        folder.remove_files(entry)
+        todo.append(item)
+    redo = {item.id for item in todo}
+    folder.rewrite([entry for id, entry in folder.entries.items() if id not in redo])
+    return todo
+
+
+class ChangedItemsError(ValueError):
+    """Items that are already rendered, with other settings than are now asked for."""
+
+    def __init__(self, path: Path, faults: list[Fault]) -> None:
+        self.faults = faults
+        lines = [f"  {fault.id}: {fault.message}" for fault in faults]
+        message = f"{path} holds {len(faults)} items made otherwise (--force makes them anew):"
+        super().__init__("\n".join([message, *lines]))
+
+
+def assemble_crew(
+    pipeline: "Pipeline", origin: Origin, options: RenderOptions
+) -> AbstractContextManager[Crew]:
+    """This process, or a cluster."""
+    if options.workers or options.scheduler:
+        from pipelines.rendering.cluster import start_cluster
+
+        return start_cluster(pipeline, origin, options.workers, options.scheduler)
+    from contextlib import nullcontext
+
+    return nullcontext(Solo(Maker(pipeline, origin)))
+
+
+def run(
+    crew: Crew,
+    agenda: Agenda,
+    folder: RenderFolder,
+    origin: Origin,
+    batch_size: int,
+    progress: Progress,
+    summary: RenderSummary,
+) -> None:
+    """Let the crew work, and keep what it brings."""
+    for outcome in crew.work(agenda):
+        entry = make_entry(outcome, origin, batch_size)
+        if isinstance(outcome.result, Finished):
+            folder.add(entry, outcome.result.audio, outcome.result.tokens)
+            summary.done += 1
+            summary.audio_s += entry.duration_s
+        else:
+            folder.add(entry)
+            summary.failed.append(entry)
+        duration_s = outcome.item.settings.duration_s
+        progress.item(entry.id, entry.status, duration_s, entry.attempts, entry.error)
+
+
+def make_entry(outcome: Outcome, origin: Origin, batch_size: int) -> ManifestEntry:
+    """The manifest's line of an item that is through."""
+    item, result = outcome.item, outcome.result
+    entry = ManifestEntry(
+        id=item.id,
+        status="done",
+        **item.identity(),
+        pipeline=origin.name,
+        pipeline_hash=origin.hash,
+        license=origin.license,
+        versions=origin.versions,
+        attempts=outcome.attempts,
+    )
+    if isinstance(result, Failed):
+        now = {"finished": round(time.time(), 3)}
+        return replace(entry, status="failed", error=result.error, timings=now)
+    facts: dict[str, Any] = dict(result.facts)
+    facts["machine"] = {**facts["machine"], "batch_size": batch_size}
+    facts["timings"] = {**facts["timings"], "finished": round(time.time(), 3)}
+    return replace(entry, audio=item.audio_name, tokens=item.tokens_name, **facts)
+
+
+def total_s(items: Iterable[RenderItem]) -> float:
+    """Seconds of audio in items."""
+    return sum(item.settings.duration_s for item in items)
+
+
+def write_end(folder: Path, job: Job) -> None:
+    """Say in ``job.json`` that the run is over, if there is room for it."""
+    try:
+        write_job(folder, replace(job, ended=time.time()))
+    except OSError:
+        (folder / ".job.json.part").unlink(missing_ok=True)

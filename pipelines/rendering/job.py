@@ -1,0 +1,165 @@
+"""``job.json``: how a job stands, for whoever watches it, and what ``--status`` makes of it."""
+
+import json
+import os
+import socket
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from pipelines.rendering.folder import JOB_NAME, is_locked
+from pipelines.rendering.manifest import read_manifest
+
+
+@dataclass(frozen=True)
+class Job:
+    """What was asked for, and since when.
+
+    Attributes:
+        items: of the job, those of earlier runs included.
+        audio_s: of all items (s).
+        skipped: items that were already done when this run started.
+        pipeline: name of the pipeline.
+        pipeline_hash: of its content.
+        started: of this run, seconds since 1970.
+        process: id of the process that renders.
+        host: on which it runs.
+        state: "running", "finished" or "stopped".
+        message: why it stopped.
+        ended: seconds since 1970, or None.
+    """
+
+    items: int
+    audio_s: float
+    skipped: int
+    pipeline: str
+    pipeline_hash: str
+    started: float
+    process: int
+    host: str
+    state: str = "running"
+    message: str = ""
+    ended: float | None = None
+
+
+@dataclass(frozen=True)
+class Status:
+    """How a job stands.
+
+    Attributes:
+        state: "running", "finished", "stopped" or "killed".
+        message: why it stopped.
+        items: of the job.
+        done: of them.
+        failed: of them.
+        audio_s: that is done (s).
+        total_audio_s: of the job (s).
+        audio_s_per_s: rate of the current or the last run; None before its first item.
+        left_s: estimated, None where it cannot be told or nothing runs.
+        elapsed_s: of the current or the last run.
+    """
+
+    state: str
+    message: str
+    items: int
+    done: int
+    failed: int
+    audio_s: float
+    total_audio_s: float
+    audio_s_per_s: float | None
+    left_s: float | None
+    elapsed_s: float
+
+
+def new_job(items: int, audio_s: float, skipped: int, pipeline: str, pipeline_hash: str) -> Job:
+    """A job that starts now, here."""
+    return Job(
+        items,
+        round(audio_s, 3),
+        skipped,
+        pipeline,
+        pipeline_hash,
+        time.time(),
+        os.getpid(),
+        socket.gethostname(),
+    )
+
+
+def write_job(folder: Path, job: Job) -> None:
+    """Replace ``job.json``."""
+    part = folder / f".{JOB_NAME}.part"
+    part.write_text(json.dumps(asdict(job), indent=2, ensure_ascii=False) + "\n")
+    part.replace(folder / JOB_NAME)
+
+
+def read_job(folder: Path) -> Job:
+    """Read ``job.json``.
+
+    Raises:
+        FileNotFoundError: nothing was rendered there.
+        ValueError: it is damaged.
+    """
+    path = folder / JOB_NAME
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} does not exist: nothing was rendered into {folder}")
+    try:
+        return Job(**json.loads(path.read_text()))
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{path} is damaged: {error}") from error
+
+
+def read_status(folder: str | Path) -> Status:
+    """How the job in a folder stands, running or not; its files are not read.
+
+    Raises:
+        FileNotFoundError: nothing was rendered there.
+        ValueError: ``job.json`` or the manifest is damaged.
+    """
+    folder = Path(folder)
+    job = read_job(folder)
+    entries = list(read_manifest(folder).values())
+    done = [entry for entry in entries if entry.status == "done"]
+    fresh = [entry for entry in done if entry.timings.get("finished", 0) >= job.started]
+    audio_s = sum(entry.duration_s for entry in done)
+    state = job.state
+    if state == "running" and not is_locked(folder):
+        state = "killed"
+    last = max((entry.timings.get("finished", 0) for entry in fresh), default=job.started)
+    end = time.time() if state == "running" else job.ended or last
+    elapsed_s = max(end - job.started, 1e-9)
+    rate = sum(entry.duration_s for entry in fresh) / elapsed_s if fresh else None
+    left_s = (job.audio_s - audio_s) / rate if rate and state == "running" else None
+    return Status(
+        state,
+        job.message,
+        job.items,
+        len(done),
+        len(entries) - len(done),
+        round(audio_s, 3),
+        job.audio_s,
+        rate,
+        None if left_s is None else max(0.0, left_s),
+        elapsed_s,
+    )
+
+
+def render_status(status: Status) -> str:
+    """A status in one line."""
+    parts = [f"{status.state}: {status.done} of {status.items} items done"]
+    if status.failed:
+        parts.append(f"{status.failed} failed")
+    parts.append(f"{clock(status.audio_s)} of {clock(status.total_audio_s)} of audio")
+    if status.audio_s_per_s is not None:
+        parts.append(f"{status.audio_s_per_s:.1f} audio-s/s")
+    if status.left_s is not None:
+        parts.append(f"{clock(status.left_s)} left")
+    if status.message:
+        parts.append(status.message)
+    return ", ".join(parts)
+
+
+def clock(seconds: float) -> str:
+    """Seconds as 0:07, 12:34 or 1:02:03."""
+    hours, rest = divmod(round(seconds), 3600)
+    minutes, left = divmod(rest, 60)
+    return f"{hours}:{minutes:02}:{left:02}" if hours else f"{minutes}:{left:02}"

@@ -1,0 +1,183 @@
+"""The work itself, on one pipeline: tokens of a batch, and the files of one item."""
+
+import hashlib
+import io
+import time
+import warnings
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from codec.audio_file import WriteReport, write_audio
+from pipelines.rendering.agenda import Failed, Finished, Task, Written, pack
+from pipelines.rendering.item import RenderItem
+from pipelines.rendering.mastering import Mastered, master
+from pipelines.rendering.origin import Origin
+from pipelines.rendering.tags import Provenance, provenance_tags
+from pipelines.text import MAX_TOKENS
+from pipelines.token_file import TokenFile, token_bytes
+from pipelines.tokens import hash_codec
+from prior.generate import generate
+from prior.sampling import Sampling
+from prior.text_condition import TextCondition
+
+if TYPE_CHECKING:
+    from pipelines.pipeline import Pipeline
+
+
+class Maker:
+    """Performs tasks on one pipeline, one after the other.
+
+    Args:
+        pipeline: on the device it is to run on.
+        origin: of the pipeline.
+    """
+
+    def __init__(self, pipeline: "Pipeline", origin: Origin) -> None:
+        self.pipeline = pipeline
+        self.origin = origin
+        self.codec_hash = hash_codec(pipeline.codec)
+
+    def perform(self, task: Task) -> Written | Finished | Failed:
+        """Do a task; whatever goes wrong in it is its result."""
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # what happened to the audio is in the facts
+                return self.write(task) if task.codes is None else self.finish(task)
+        except Exception as error:
+            text = " ".join(str(error).split())
+            return Failed(f"{type(error).__name__}: {text}" if text else type(error).__name__)
+
+    def write(self, task: Task) -> Written:
+        """The tokens of a batch."""
+        start = time.perf_counter()
+        rows = write_rows(self.pipeline, task.items, max(task.frames), task.num_rows)
+        codes = tuple(pack(row[:, :frames]) for row, frames in zip(rows, task.frames, strict=False))
+        return Written(codes, time.perf_counter() - start)
+
+    @torch.no_grad()
+    def finish(self, task: Task) -> Finished:
+        """Tokens to sound, its level, and the two files."""
+        assert task.codes is not None
+        item, codec = task.items[0], self.pipeline.codec
+        start = time.perf_counter()
+        codes = torch.from_numpy(task.codes.astype(np.int64))
+        num_samples = round(item.settings.duration_s * codec.sample_rate)
+        audio = decode(self.pipeline, item, codes)[:, :num_samples]
+        decoded = time.perf_counter()
+        mastered = master(audio, codec.sample_rate, item.settings.loudness_lufs)
+        stream = io.BytesIO()
+        report = self.encode(stream, item, mastered)
+        tokens = token_bytes(self.describe_tokens(item, codes, num_samples))
+        timings = {
+            "prior_s": round(task.prior_s, 4),
+            "decoder_s": round(decoded - start, 4),
+            "write_s": round(time.perf_counter() - decoded, 4),
+        }
+        facts = self.facts(mastered, report) | {"timings": timings}
+        hashes = {
+            "audio_sha256": hashlib.sha256(stream.getbuffer()).hexdigest(),
+            "tokens_sha256": hashlib.sha256(tokens).hexdigest(),
+        }
+        return Finished(stream.getvalue(), tokens, facts | hashes)
+
+    def encode(self, stream: io.BytesIO, item: RenderItem, mastered: Mastered) -> WriteReport:
+        """Write the audio file with its provenance."""
+        provenance = Provenance(
+            generator=f"partita {self.origin.versions.get('partita', '')}".strip(),
+            pipeline=self.origin.name,
+            pipeline_hash=self.origin.hash,
+            license=self.origin.license,
+            **item.identity(),
+        )
+        format = item.settings.format
+        tags = provenance_tags(provenance, format)
+        rate = self.pipeline.codec.sample_rate
+        return write_audio(stream, mastered.audio, rate, format=format, tags=tags)
+
+    def facts(self, mastered: Mastered, report: WriteReport) -> dict[str, Any]:
+        """What the manifest says about the sound and where it was made."""
+        device = self.pipeline.device
+        name = torch.cuda.get_device_name(device) if device.type == "cuda" else str(device)
+        return {
+            "duration_s": mastered.audio.shape[-1] / self.pipeline.codec.sample_rate,
+            "sample_rate": report.sample_rate,
+            "channels": mastered.audio.shape[0],
+            "loudness_lufs": mastered.loudness_lufs,
+            "true_peak_db": mastered.true_peak_db,
+            "gain_db": mastered.gain_db,
+            "notes": [*mastered.notes, *report.notes],
+            "machine": {"device": name, "threads": torch.get_num_threads()},
+        }
+
+    def describe_tokens(self, item: RenderItem, codes: Tensor, num_samples: int) -> TokenFile:
+        """The token file of an item, as ``partita generate --tokens`` writes it."""
+        codec = self.pipeline.codec
+        settings = asdict(item.settings) | {"negative_prompt": item.negative_prompt}
+        for name in ("format", "loudness_lufs", "codes"):  # of the audio file, not of the tokens
+            del settings[name]
+        return TokenFile(
+            codes,
+            self.codec_hash,
+            codec.frame_rate,
+            codec.sample_rate,
+            num_samples,
+            item.prompt,
+            item.seed,
+            item.decoder_seed,
+            settings,
+        )
+
+
+def decode(pipeline: "Pipeline", item: RenderItem, codes: Tensor) -> Tensor:
+    """(K, T) codes -> (C, S) audio on the CPU, alone, so that no other item changes a bit of it."""
+    audio = pipeline.decode(
+        codes[None],
+        [item.decoder_seed],
+        num_inference_steps=item.settings.num_inference_steps,
+        preview=item.settings.preview,
+    )
+    return audio[0].cpu()
+
+
+@torch.no_grad()
+def write_rows(
+    pipeline: "Pipeline", items: tuple[RenderItem, ...], num_frames: int, num_rows: int
+) -> Tensor:
+    """The tokens of items that share their sampling settings.
+
+    Every shape that the prior sees follows from ``num_rows`` alone: rows are filled up with copies
+    of the first item, texts with masked tokens.
+
+    Returns:
+        (``num_rows``, K, T) codes; those of the items come first.
+    """
+    filled = items + items[:1] * (num_rows - len(items))
+    settings = items[0].settings
+    sampling = Sampling(
+        settings.temperature, settings.top_k, settings.top_p, guidance=settings.guidance
+    )
+    text = encode_texts(pipeline, [item.prompt for item in filled])
+    negative = encode_texts(pipeline, [item.negative_prompt or "" for item in filled])
+    seeds = [item.seed or 0 for item in filled]
+    frames = generate(pipeline.prior, text, negative, num_frames, sampling, seeds)
+    return torch.stack([frame.codes for frame in frames], dim=-1)
+
+
+def encode_texts(pipeline: "Pipeline", texts: list[str]) -> TextCondition:
+    """Every text by itself, then padded to the longest that there may be."""
+    encoded = {text: pad(pipeline.encode_prompts([text])) for text in dict.fromkeys(texts)}
+    return TextCondition(
+        torch.cat([encoded[text].states for text in texts]),
+        torch.cat([encoded[text].mask for text in texts]),
+    )
+
+
+def pad(text: TextCondition) -> TextCondition:
+    """A condition of ``MAX_TOKENS`` tokens."""
+    missing = MAX_TOKENS - text.mask.shape[1]
+    return TextCondition(F.pad(text.states, (0, 0, 0, missing)), F.pad(text.mask, (0, missing)))
