@@ -28,6 +28,10 @@ from prior.text_condition import TextCondition
 if TYPE_CHECKING:
     from pipelines.pipeline import Pipeline
 
+TEXT_LENGTH = -(-(MAX_TOKENS + 1) // 16) * 16 - 1
+"""Tokens that a text is padded to: with the prior's null token a multiple of sixteen. Rows of
+another length lie at addresses that differ in alignment, and are summed in another order."""
+
 
 class Maker:
     """Performs tasks on one pipeline, one after the other.
@@ -178,6 +182,6 @@ def encode_texts(pipeline: "Pipeline", texts: list[str]) -> TextCondition:
 
 
 def pad(text: TextCondition) -> TextCondition:
-    """A condition of ``MAX_TOKENS`` tokens."""
-    missing = MAX_TOKENS - text.mask.shape[1]
+    """A condition of ``TEXT_LENGTH`` tokens."""
+    missing = TEXT_LENGTH - text.mask.shape[1]
     return TextCondition(F.pad(text.states, (0, 0, 0, missing)), F.pad(text.mask, (0, missing)))

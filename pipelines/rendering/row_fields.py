@@ -95,7 +95,7 @@ def _loudness(name: str, value: Any) -> float:
 
 
 def _format(name: str, value: Any) -> str:
-    if value not in FORMATS:
+    if not isinstance(value, str) or value not in FORMATS:
         raise ValueError(f"{name} must be one of {', '.join(FORMATS)}, got {value!r:.80}")
     return value
 
