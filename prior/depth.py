@@ -69,7 +69,7 @@ class DepthHead(nn.Module):
         prefix, codes = [self.frame(frames)], [first]
         for k, (embedding, head) in enumerate(zip(self.embeddings, self.heads, strict=True)):
             prefix.append(embedding(codes[-1]))
-            codes.append(choose(head(self._attend(prefix)[:, -1]), k + 1))
+            codes.append(choose(head(self._attend_last(prefix)), k + 1))
         return codes
 
     def _attend(self, prefix: list[Tensor]) -> Tensor:
@@ -77,6 +77,14 @@ class DepthHead(nn.Module):
         for block in self.blocks:
             x = block(x)
         return self.norm(x)
+
+    def _attend_last(self, prefix: list[Tensor]) -> Tensor:
+        """The last position alone, (B, D): the last block need not finish the others."""
+        x = torch.stack(prefix, dim=1)  # (B, K, D)
+        *blocks, last = self.blocks
+        for block in blocks:
+            x = block(x)
+        return self.norm(last.last(x))  # type: ignore[operator]
 
 
 class DepthBlock(nn.Module):
@@ -93,3 +101,8 @@ class DepthBlock(nn.Module):
         """(B, K, D) -> (B, K, D), each position from itself and the earlier ones."""
         x = x + self.attention(self.attention_norm(x), None)
         return x + self.feed_forward(self.feed_forward_norm(x))
+
+    def last(self, x: Tensor) -> Tensor:
+        """(B, K, D) -> (B, D), the last position of ``forward``."""
+        y = x[:, -1] + self.attention(self.attention_norm(x), None)[:, -1]
+        return y + self.feed_forward(self.feed_forward_norm(y))

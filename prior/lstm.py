@@ -2,9 +2,17 @@
 
 from itertools import repeat
 
+import torch
 from torch import Tensor, nn
 
-from prior.attention import CrossAttention, SelfAttention, Text, rotation_table, window_mask
+from prior.attention import (
+    CrossAttention,
+    Place,
+    SelfAttention,
+    Text,
+    rotation_table,
+    window_mask,
+)
 from prior.feed_forward import SwiGLU
 from prior.state import LayerState, PriorState
 
@@ -45,13 +53,11 @@ class LSTMBackbone(nn.Module):
         x = x + self.attention(self.attention_norm(x), rotation, mask, history)
         return self.norm(x + self.feed_forward(self.feed_forward_norm(x)))
 
-    def step(self, x: Tensor, state: PriorState) -> Tensor:
-        """One frame, (B, 1, D) -> (B, 1, D) normalised, after those that ``state`` holds."""
-        rotation = state.rotation.at(state.position, state.position + 1)
+    def step(self, x: Tensor, place: Place, state: PriorState) -> Tensor:
+        """One frame, (B, D) -> (B, D) normalised, after those that ``state`` holds."""
         for block, layer in zip(self.blocks, state.layers, strict=False):
-            x = block.step(x, state.text, layer)  # type: ignore[operator]
-        history = state.layers[-1].history
-        x = x + self.attention.step(self.attention_norm(x), rotation, history, state.position)
+            x = block.step(x, layer)  # type: ignore[operator]
+        x = x + self.attention.step(self.attention_norm(x), place, state.layers[-1].history)
         return self.norm(x + self.feed_forward(self.feed_forward_norm(x)))
 
 
@@ -67,14 +73,17 @@ class LSTMBlock(nn.Module):
 
     def forward(self, x: Tensor, text: Text, state: LayerState | None) -> Tensor:
         """A whole sequence, (B, T, D) -> (B, T, D); ``state`` is filled if given."""
-        y, hidden = self.lstm(self.norm(x))
+        y, (output, cell) = self.lstm(self.norm(x))
         if state is not None:
-            state.hidden = hidden
+            state.hidden = output[0], cell[0]
         x = x + y
         return x + self.text_attention(self.text_norm(x), text, state.text if state else None)
 
-    def step(self, x: Tensor, text: Text, state: LayerState) -> Tensor:
-        """One frame, (B, 1, D) -> (B, 1, D)."""
-        y, state.hidden = self.lstm(self.norm(x), state.hidden)
-        x = x + y
-        return x + self.text_attention.step(self.text_norm(x), text, state.text)
+    def step(self, x: Tensor, state: LayerState) -> Tensor:
+        """One frame, (B, D) -> (B, D); the bare cell, as calling the layer costs five times it."""
+        weights = self.lstm.all_weights[0]
+        assert state.hidden is not None
+        output, cell = torch.lstm_cell(self.norm(x), state.hidden, *weights)
+        state.hidden = output, cell
+        x = x + output
+        return x + self.text_attention.step(self.text_norm(x), state.text)

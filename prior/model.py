@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from codec.component import Component, ModelMixin  # noqa: F401  (diffusers looks it up here)
 from diffusers.configuration_utils import register_to_config
-from prior.attention import KeyValueCache, Text, rotation_table
+from prior.attention import KeyValueCache, Place, Text, rotation_table
 from prior.depth import DepthHead
 from prior.lstm import LSTMBackbone
 from prior.state import LayerState, PriorState
@@ -197,9 +197,9 @@ class Prior(Component):
             ValueError: the state is full.
         """
         _check_room(state.position, state)
-        hidden = self.network.step(self._embed(codes[..., None]), state)
+        hidden = self._step(codes, state.place(), state)
         state.position += 1
-        return hidden[:, 0]
+        return hidden
 
     def sample_frame(self, hidden: Tensor, choose: Callable[[Tensor, int], Tensor]) -> Tensor:
         """Write one frame, book by book.
@@ -216,6 +216,10 @@ class Prior(Component):
         if self.depth is not None:
             codes = self.depth.sample(hidden, codes[0], choose)
         return torch.stack(codes, dim=1)
+
+    def _step(self, codes: Tensor, place: Place, state: PriorState) -> Tensor:
+        """(B, K) codes -> (B, D), the tensors of ``state`` written at ``place``."""
+        return self.network.step(self.embedding(codes + self.book_offsets).sum(dim=1), place, state)
 
     def _starts(self, codes: Tensor) -> Tensor:
         return self.start.expand(codes.shape[0], 1, -1)

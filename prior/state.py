@@ -2,9 +2,10 @@
 
 from dataclasses import dataclass, field
 
+import torch
 from torch import Tensor
 
-from prior.attention import KeyValueCache, Rotation, Text, TextCache
+from prior.attention import KeyValueCache, Place, Rotation, Text, TextCache
 
 
 @dataclass
@@ -14,7 +15,7 @@ class LayerState:
     Attributes:
         history: self-attention's keys and values of earlier frames.
         text: cross-attention's keys and values of the text.
-        hidden: an LSTM's (output, cell), (1, B, D) each.
+        hidden: an LSTM's (output, cell), (B, D) each.
     """
 
     history: KeyValueCache
@@ -39,3 +40,18 @@ class PriorState:
     layers: list[LayerState]
     max_frames: int
     position: int = 0
+
+    @property
+    def capacity(self) -> int:
+        """How many positions self-attention can look at."""
+        return self.layers[-1].history.capacity
+
+    def place(self) -> Place:
+        """Where the next step reads and writes; only the filled slots are read."""
+        device = self.rotation.cos.device
+        return Place(
+            rotation=self.rotation.at(self.position, self.position + 1),
+            slot=torch.tensor([self.position % self.capacity], device=device),
+            seen=min(self.position + 1, self.capacity),
+            bias=torch.zeros(1, 1, 1, dtype=self.text.states.dtype, device=device),
+        )

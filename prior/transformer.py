@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from prior.attention import (
     CrossAttention,
+    Place,
     Rotation,
     SelfAttention,
     Text,
@@ -41,11 +42,10 @@ class TransformerBackbone(nn.Module):
             x = block(x, text, rotation, mask, layer)
         return self.norm(x)
 
-    def step(self, x: Tensor, state: PriorState) -> Tensor:
-        """One frame, (B, 1, D) -> (B, 1, D) normalised, after those that ``state`` holds."""
-        rotation = state.rotation.at(state.position, state.position + 1)
+    def step(self, x: Tensor, place: Place, state: PriorState) -> Tensor:
+        """One frame, (B, D) -> (B, D) normalised, after those that ``state`` holds."""
         for block, layer in zip(self.blocks, state.layers, strict=True):
-            x = block.step(x, state.text, rotation, layer, state.position)  # type: ignore[operator]
+            x = block.step(x, place, layer)  # type: ignore[operator]
         return self.norm(x)
 
 
@@ -75,10 +75,8 @@ class TransformerBlock(nn.Module):
         x = x + self.text_attention(self.text_norm(x), text, text_cache)
         return x + self.feed_forward(self.feed_forward_norm(x))
 
-    def step(
-        self, x: Tensor, text: Text, rotation: Rotation, state: LayerState, position: int
-    ) -> Tensor:
-        """One frame, (B, 1, D) -> (B, 1, D)."""
-        x = x + self.attention.step(self.attention_norm(x), rotation, state.history, position)
-        x = x + self.text_attention.step(self.text_norm(x), text, state.text)
+    def step(self, x: Tensor, place: Place, state: LayerState) -> Tensor:
+        """One frame, (B, D) -> (B, D)."""
+        x = x + self.attention.step(self.attention_norm(x), place, state.history)
+        x = x + self.text_attention.step(self.text_norm(x), state.text)
         return x + self.feed_forward(self.feed_forward_norm(x))
