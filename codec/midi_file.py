@@ -1,6 +1,7 @@
 """MIDI files to symusic scores and back, with one-line errors."""
 
 import math
+import warnings
 from collections import defaultdict
 from importlib.util import find_spec
 from pathlib import Path
@@ -74,14 +75,33 @@ def _parse(data: bytes, name: str) -> "ScoreTick":
 
 
 def midi_bytes(score: "ScoreTick", tail_s: float = 0.0) -> bytes:
-    """A type-1 MIDI file.
-
-    On one channel, notes of one pitch end in the order in which they began. Where a note lies
-    inside another of its pitch, it gets a track and channel of its own.
+    """A type-1 MIDI file, with a channel for each track of :func:`hold_apart`.
 
     Args:
         score: in ticks.
         tail_s: seconds of silence after the last note, for reverberation to die away.
+    """
+    import symusic
+
+    out: Any = hold_apart(score)
+    pitched = sum(not track.is_drum for track in out.tracks)
+    if pitched > NUM_PITCHED_CHANNELS:
+        warnings.warn(
+            f"{pitched} pitched tracks share the {NUM_PITCHED_CHANNELS} channels of a MIDI file: "
+            "a player may give some the wrong instrument",
+            stacklevel=2,
+        )
+    if tail_s:
+        qpm = score.tempos[-1].qpm if score.tempos else 120.0
+        tail = round(tail_s * qpm / 60 * score.ticks_per_quarter)
+        out.markers.append(symusic.TextMeta(score.end() + tail, "end"))
+    return out.dumps_midi()
+
+
+def hold_apart(score: "ScoreTick") -> "ScoreTick":
+    """Give a note that lies inside another of its pitch and track a track of its own.
+
+    On one channel, notes of one pitch end in the order in which they began.
     """
     import symusic
 
@@ -93,11 +113,7 @@ def midi_bytes(score: "ScoreTick", tail_s: float = 0.0) -> bytes:
             part: Any = symusic.Track(name=track.name, program=track.program, is_drum=track.is_drum)
             part.notes.extend(notes)
             out.tracks.append(part)
-    if tail_s:
-        qpm = score.tempos[-1].qpm if score.tempos else 120.0
-        tail = round(tail_s * qpm / 60 * score.ticks_per_quarter)
-        out.markers.append(symusic.TextMeta(score.end() + tail, "end"))
-    return out.dumps_midi()
+    return out
 
 
 def _without_nesting(notes: Any) -> list[list[Any]]:

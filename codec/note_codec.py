@@ -15,6 +15,7 @@ from codec.note_frames import (
     BOOKS,
     CODEBOOK_SIZE,
     FIRST_TEMPO,
+    START,
     TEMPO,
     pack,
     skyline,
@@ -113,9 +114,10 @@ class NoteCodec(Component):
         return [self._decode_row(row) for row in codes.cpu().numpy()]
 
     def shift_s(self, codes: Tensor) -> Tensor:
-        """Seconds by which frames, (B, K) int64, move the time on at their own tempo: (B,)."""
-        tempo = codes[:, TEMPO] + FIRST_TEMPO
-        return codes[:, 0] / self.config.steps_per_beat * 60 / tempo
+        """Seconds by which frames, (B, k) int64, move the time on at their own tempo: (B,)."""
+        filled = self._with_defaults(codes.T.cpu().numpy())  # (6, B)
+        beats = filled[START] / self.config.steps_per_beat
+        return torch.from_numpy(beats * 60 / (filled[TEMPO] + FIRST_TEMPO))
 
     @cached_property
     def tokenizer(self) -> Any:

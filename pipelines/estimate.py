@@ -15,6 +15,9 @@ Config = Mapping[str, Any]
 TRAINING_BYTES = 22
 """Per parameter: float32 weight (4), gradient (4), AdamW's moments (8), average (4), bf16 copy."""
 
+NOTES_PER_S = 12
+"""Of a piece for a few instruments, roughly."""
+
 
 @dataclass(frozen=True)
 class Hardware:
@@ -52,7 +55,7 @@ class Estimate:
         part: "codec", "prior" or "decoder".
         parameters: trained by gradient.
         codebook_numbers: trained by moving averages (the codec's books), else 0.
-        frame_rate: token frames per second (Hz).
+        frame_rate: token frames per second (Hz); None where frames are notes.
         frames: token frames seen in training, all processes together.
         codes: of them the prior's targets (frames times books); for the others, those of a frame.
         training_flops: of the whole training.
@@ -64,7 +67,7 @@ class Estimate:
     part: str
     parameters: int
     codebook_numbers: int
-    frame_rate: float
+    frame_rate: float | None
     frames: int
     codes: int
     training_flops: float
@@ -73,9 +76,9 @@ class Estimate:
     processes: int
 
     @property
-    def hours_of_audio(self) -> float:
-        """Heard in training, repetitions included."""
-        return self.frames / self.frame_rate / 3600
+    def hours_of_audio(self) -> float | None:
+        """Heard in training, repetitions included; None where frames are notes."""
+        return self.frames / self.frame_rate / 3600 if self.frame_rate else None
 
     def hours(self, hardware: Hardware) -> float:
         """Of training with one such device per process."""
@@ -109,7 +112,7 @@ def estimate(part: str, settings: Mapping[str, Any], processes: int = 1) -> Esti
     """
     model, data, training = (settings[name] for name in ("model", "data", "training"))
     frame_rate = model["frame_rate"] if part == "prior" else _frame_rate(model)
-    crop = max(1, round(data["crop_s"] * frame_rate))
+    crop = data.get("crop_frames") or max(1, round(data["crop_s"] * frame_rate))
     items = training["steps"] * training["batch_size"] * training["gradient_accumulation_steps"]
     frames = items * crop * processes
     parameters = count_parameters(part, model)
@@ -163,7 +166,7 @@ def inference_bytes(part: str, config: Config, minutes: float = 1.0) -> float:
     weights = 4.0 * (count_parameters(part, config) + count_codebook_numbers(part, config))
     D = config["width"]
     if part == "prior":
-        frames = minutes * 60 * config["frame_rate"]
+        frames = minutes * 60 * (config["frame_rate"] or NOTES_PER_S)
         frames = min(frames, config["sliding_window"] or frames)
         caches = config["num_layers"] if config["backbone"] == "transformer" else 1
         return weights + 2 * 4.0 * 2 * D * caches * frames  # guidance doubles the rows

@@ -122,6 +122,8 @@ def render_estimate(cost: "Estimate", training: dict[str, Any]) -> list[str]:
     books = f" and {cost.codebook_numbers:,} in codebooks" if cost.codebook_numbers else ""
     per_step = training["batch_size"] * training["gradient_accumulation_steps"] * cost.processes
     codes = f" of {cost.codes // cost.frames} codes" if cost.part == "prior" else ""
+    hours = cost.hours_of_audio
+    sound = f" ({duration(hours)} of audio)" if hours is not None else ""
     crowd = f"{cost.processes} times " if cost.processes > 1 else ""
     times = [
         f"{duration(cost.hours(hardware))} on {crowd}{hardware.name}"
@@ -131,7 +133,7 @@ def render_estimate(cost: "Estimate", training: dict[str, Any]) -> list[str]:
     return [
         f"{cost.part}: {cost.parameters:,} parameters{books}",
         f"training: {training['steps']:,} steps of {per_step} items, "
-        f"{large(cost.frames)} token frames{codes} ({duration(cost.hours_of_audio)} of audio)",
+        f"{large(cost.frames)} token frames{codes}{sound}",
         f"memory: about {size(cost.training_memory)} to train (bf16, each process), "
         f"{size(cost.inference_memory)} to run (float32), beside PyTorch's own",
         f"cost: {cost.training_flops:.1e} operations, about "

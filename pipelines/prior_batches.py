@@ -25,6 +25,7 @@ class PriorData:
         text_encoder: folder of a saved pipeline whose tokenizer and text encoder are used.
         codec: folder of the codec that made the tokens; with it, samples are written as audio.
         crop_s: seconds per training item; shorter clips are padded, longer ones cut at random.
+        crop_frames: frames per item instead of seconds, for frames that are notes.
         text_dropout: share of items trained without text, for classifier-free guidance.
         depth_share: share of frames that train the later books.
         validation_clips: held-out clips for the validation loss.
@@ -34,6 +35,7 @@ class PriorData:
     text_encoder: str = str(PRETRAINED)
     codec: str | None = None
     crop_s: float = 20.0
+    crop_frames: int | None = None
     text_dropout: float = 0.15
     depth_share: float = 0.25
     validation_clips: int = 32
@@ -41,6 +43,8 @@ class PriorData:
     def __post_init__(self) -> None:
         if not self.crop_s > 0:
             raise ValueError(f"crop_s must be positive, got {self.crop_s}")
+        if self.crop_frames is not None and self.crop_frames < 2:
+            raise ValueError(f"crop_frames must be at least 2, got {self.crop_frames}")
         if not 0 <= self.text_dropout < 1:
             raise ValueError(f"text_dropout must lie in [0, 1), got {self.text_dropout}")
         if not 0 < self.depth_share <= 1:
@@ -49,7 +53,7 @@ class PriorData:
     @property
     def crop_tokens(self) -> int:
         """Frames per item."""
-        return max(2, round(self.crop_s * TOKEN_RATE))
+        return self.crop_frames or max(2, round(self.crop_s * TOKEN_RATE))
 
 
 @dataclass

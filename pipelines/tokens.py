@@ -69,7 +69,7 @@ class TokenInfo:
         codec_hash: of the codec's configuration and weights.
         num_codebooks: K.
         codebook_size: V.
-        frame_rate: token frames per second (Hz).
+        frame_rate: token frames per second (Hz); None where frames are notes.
         prepared: hash of the prepared dataset's description.
         clips: number of clips in each split.
     """
@@ -79,7 +79,7 @@ class TokenInfo:
     codec_hash: str
     num_codebooks: int
     codebook_size: int
-    frame_rate: float
+    frame_rate: float | None
     prepared: str
     clips: dict[str, int]
 
@@ -359,7 +359,7 @@ def read_token_info(folder: str | Path) -> TokenInfo:
 
 
 def load_codec(folder: str | Path) -> Codec:
-    """Load a saved codec of either kind by the class name in its ``config.json``.
+    """Load a saved codec of any kind by the class name in its ``config.json``.
 
     Raises:
         ValueError: the folder holds no codec of ours.
@@ -370,8 +370,9 @@ def load_codec(folder: str | Path) -> Codec:
     if not path.is_file():
         raise ValueError(f"{folder} is not a saved codec: config.json is missing")
     name = json.loads(path.read_text()).get("_class_name")
-    if name not in ("SpectralCodec", "EncodecCodec"):
-        raise ValueError(f"{path}: a codec must be SpectralCodec or EncodecCodec, got {name!r}")
+    known = ("SpectralCodec", "EncodecCodec", "NoteCodec")
+    if name not in known:
+        raise ValueError(f"{path}: a codec must be one of {', '.join(known)}, got {name!r}")
     return getattr(codec, name).from_pretrained(folder).eval()
 
 
@@ -397,7 +398,7 @@ def run(args: argparse.Namespace) -> int:
     clips = ", ".join(f"{split} {count} clips" for split, count in info.clips.items())
     seconds = time.monotonic() - started
     print(f"{args.output}: {clips}, {info.num_codebooks} books of {info.codebook_size}")
-    print(f"  {info.frame_rate:g} frames a second, made in {seconds:.0f} s")
+    print(f"  {codec.frame_rate:g} frames a second, made in {seconds:.0f} s")
     return 0
 
 

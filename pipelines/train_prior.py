@@ -7,17 +7,20 @@ states, then ``prior.loss.prior_loss``) to ``training.train``.
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from codec.audio_file import write_audio
+from codec.midi_file import midi_bytes
+from codec.note_codec import NoteCodec
 from codec.seeds import generator
-from codec.spectral_codec import SpectralCodec
 from pipelines.batches import evenly_spaced
 from pipelines.configuration import run_script
 from pipelines.prior_batches import PriorData, TokenBatch, TokenClips
 from pipelines.text import encode_text, load_text_encoder
+from pipelines.tokens import load_codec
 from pipelines.training import TrainingConfig, train
 from prior.generate import generate
 from prior.loss import PriorBatch, PriorLoss, prior_loss
@@ -33,10 +36,11 @@ class PriorRecipe:
     def __init__(self, prior: Prior, data: PriorData, training: TrainingConfig) -> None:
         self.model = prior
         self.tokenizer, self.text_encoder = load_text_encoder(data.text_encoder)
-        self.codec = SpectralCodec.from_pretrained(data.codec).eval() if data.codec else None
+        self.codec = load_codec(data.codec) if data.codec else None
         books = prior.config.num_codebooks
         self.dataset = TokenClips(data, books, "train", training.seed)
-        self.audio_s_per_item = data.crop_tokens / prior.config.frame_rate
+        frame_rate = prior.config.frame_rate
+        self.audio_s_per_item = data.crop_tokens / frame_rate if frame_rate else 0.0
         held_out = TokenClips(data, books, "validation", training.seed)
         self.held_out = [
             held_out.clip(row, generator(training.seed, "validation", row))
@@ -95,8 +99,11 @@ class PriorRecipe:
         text = encode_text(self.tokenizer, self.text_encoder, [caption])
         frames = generate(model, text, None, SAMPLE_FRAMES, Sampling(), seeds=[0])
         codes = torch.stack([frame.codes for frame in frames], dim=-1).cpu()
-        audio = self.codec.decode(codes)
-        write_audio(folder / "sample.wav", audio[0], self.codec.sample_rate)
+        sample: Any = self.codec.decode(codes)[0]
+        if isinstance(self.codec, NoteCodec):
+            (folder / "sample.mid").write_bytes(midi_bytes(sample))
+        else:
+            write_audio(folder / "sample.wav", sample, self.codec.sample_rate)
         (folder / "sample.txt").write_text(caption + "\n")
 
     def export(self, model: nn.Module, folder: Path) -> None:

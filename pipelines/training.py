@@ -107,7 +107,7 @@ class Recipe(Protocol):
 
     @property
     def audio_s_per_item(self) -> float:
-        """Seconds of sound in an item."""
+        """Seconds of sound in an item, 0 where they are not known."""
 
     def collate(self, items: list[Any]) -> Any:
         """Items of ``dataset`` -> one batch, a dataclass of tensors with ``to(device)``."""
@@ -377,7 +377,8 @@ class RunLog:
         if self.last:
             steps_per_s = (step - self.last[0]) / (now - self.last[1])
             values["steps_per_s"] = steps_per_s
-            values["audio_s_per_s"] = steps_per_s * self.audio_s_per_step
+            if self.audio_s_per_step:
+                values["audio_s_per_s"] = steps_per_s * self.audio_s_per_step
         self.last = (step, now)
         shown = {"loss": f"{values['loss']:.4f}"}
         if "audio_s_per_s" in values:

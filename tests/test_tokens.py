@@ -227,5 +227,5 @@ def test_the_command_line_encodes_with_a_saved_codec(prepared, spectral, tmp_pat
 
 def test_only_our_codecs_are_loaded(tmp_path):
     (tmp_path / "config.json").write_text('{"_class_name": "TransformerPrior"}')
-    with pytest.raises(ValueError, match="must be SpectralCodec or EncodecCodec"):
+    with pytest.raises(ValueError, match="must be one of SpectralCodec, EncodecCodec, NoteCodec"):
         load_codec(tmp_path)

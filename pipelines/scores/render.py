@@ -65,7 +65,7 @@ def render(score: Score, soundfont: Path = SOUNDFONT) -> np.ndarray:
     Raises:
         RenderError: FluidSynth failed, or gave silence or damaged samples.
     """
-    audio = _run_fluidsynth(write_midi(score, TAIL_S), score.room, soundfont)
+    audio = run_fluidsynth(write_midi(score, TAIL_S), score.room, soundfont)
     if not np.isfinite(audio).all():
         raise RenderError("FluidSynth returned samples that are not finite")
     peak = float(np.abs(audio).max(initial=0.0))
@@ -74,7 +74,8 @@ def render(score: Score, soundfont: Path = SOUNDFONT) -> np.ndarray:
     return trim_end(normalise(audio, TARGET_DB[score.labels["dynamics"]]))
 
 
-def _run_fluidsynth(midi: bytes, room: float, soundfont: Path) -> np.ndarray:
+def run_fluidsynth(midi: bytes, room: float, soundfont: Path) -> np.ndarray:
+    """Play a MIDI file's bytes in a room of size 0 to 1: (2, S) float32 at 44,100 Hz."""
     import soundfile
 
     with tempfile.TemporaryDirectory(prefix="partita-scores-") as folder:
