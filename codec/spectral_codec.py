@@ -11,10 +11,14 @@ from torch import Tensor, nn
 from codec.component import Component, ModelMixin  # noqa: F401  (diffusers looks it up here)
 from codec.quantizer import ResidualQuantizer
 from codec.spectrogram import LogMel
+from codec.stages import Stage, run
 from codec.validation import check_audio, check_codes
 from codec.vocoder import GriffinLim
-from codec.windows import windowed
+from codec.windows import Windows, windowed
 from diffusers.configuration_utils import register_to_config
+
+FIRST_WINDOW = 16
+"""Token frames of the first window when decoding: few, so that a stream sounds at once."""
 
 
 @dataclass
@@ -242,14 +246,18 @@ class SpectralCodec(Component):
         self, blocks: Iterable[Tensor], seed: int | list[int] = 0, window: int = 1024
     ) -> Iterator[Tensor]:
         """Decode consecutive (B, k, t) pieces of codes; the pieces of audio join without a seam."""
-        coarse = windowed(
-            blocks,
+        return run(self.decode_stages(seed, window), blocks)
+
+    def decode_stages(self, seed: int | list[int] = 0, window: int = 1024) -> list[Stage]:
+        """The same as a chain; its windows grow to ``window`` token frames from a short one."""
+        coarse = Windows(
             self.decode_spectrogram,
             size=window,
             halo=self.decoder_reach,
             units_out=self.config.patch_frames,
+            first=FIRST_WINDOW,
         )
-        return self.vocoder.stream(coarse, seed)
+        return [coarse, self.vocoder.stage(seed)]
 
     def _whole_patches(self, spectrogram: Tensor) -> Tensor:
         """Pad the end with silence to a whole number of patches."""

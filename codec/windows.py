@@ -5,6 +5,87 @@ from collections.abc import Callable, Iterable, Iterator
 import torch
 from torch import Tensor
 
+from codec.stages import Feed, grown, run
+
+
+class Windows:
+    """A stage that applies a function to windows of a stream; its pieces join to the whole's.
+
+    ``apply`` maps (..., n * units_in) to (..., n * units_out) and its output at one position
+    depends on at most ``halo`` positions on either side; at the stream's own edges it sees the
+    same edge as it would see on the whole. The last window may be ragged.
+
+    Args:
+        apply: the function.
+        size: positions yielded per window.
+        halo: positions of context on either side of a window.
+        units_in: input elements per position (1764 samples per token frame, for example).
+        units_out: output elements per position.
+        first: positions in the first window, from which windows grow to ``size``; None for
+            ``size``.
+    """
+
+    def __init__(
+        self,
+        apply: Callable[[Tensor], Tensor],
+        *,
+        size: int,
+        halo: int,
+        units_in: int = 1,
+        units_out: int = 1,
+        first: int | None = None,
+    ) -> None:
+        self.apply = apply
+        self.size = size
+        self.halo = halo
+        self.units_in = units_in
+        self.units_out = units_out
+        self.first = size if first is None else first
+        self.input = Feed()
+        self.left = 0  # positions of context before the window
+        self.index = 0  # of the window
+
+    @property
+    def ended(self) -> bool:
+        """Whether the last piece has been fed."""
+        return self.input.ended
+
+    def feed(self, piece: Tensor) -> None:
+        """Hand over the next (..., s) of the input, of any length."""
+        self.input.append(piece)
+
+    def end(self) -> None:
+        """Say that the last piece has been fed."""
+        self.input.ended = True
+
+    def take(self) -> Tensor | None:
+        """The output of the next window."""
+        size = grown(self.first, self.size, self.index)
+        stop = self.left + size
+        if len(self.input) >= (stop + self.halo + 1) * self.units_in:
+            window = self.input.first((stop + self.halo) * self.units_in)
+            output = self.apply(window)[..., self.left * self.units_out : stop * self.units_out]
+            keep = min(self.halo, stop)
+            self.input.drop((stop - keep) * self.units_in)
+            self.left, self.index = keep, self.index + 1
+            return output
+        if not self.ended or len(self.input) <= self.left * self.units_in:
+            return None
+        output = self.apply(self.input.first(len(self.input)))[..., self.left * self.units_out :]
+        self.input.drop(len(self.input))
+        self.left = 0
+        return output
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """What is buffered, and where the window stands."""
+        place = torch.tensor([self.left, self.index])
+        return {**self.input.state_dict(), "place": place}
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Continue from what :meth:`state_dict` returned."""
+        self.input.load_state_dict(state)
+        self.left, self.index = state["place"].tolist()
+
 
 def windowed(
     blocks: Iterable[Tensor],
@@ -15,29 +96,6 @@ def windowed(
     units_in: int = 1,
     units_out: int = 1,
 ) -> Iterator[Tensor]:
-    """Apply ``apply`` to windows of a stream and yield the parts that equal the whole's result.
-
-    ``apply`` maps (..., n * units_in) to (..., n * units_out) and its output at one position
-    depends on at most ``halo`` positions on either side; at the stream's own edges it sees the
-    same edge as it would see on the whole. The last window may be ragged.
-
-    Args:
-        blocks: consecutive pieces of the stream, of any length along the last dimension.
-        apply: the function.
-        size: positions yielded per window.
-        halo: positions of context on either side of a window.
-        units_in: input elements per position (1764 samples per token frame, for example).
-        units_out: output elements per position.
-    """
-    buffer: Tensor | None = None
-    left = 0
-    for block in blocks:
-        buffer = block if buffer is None else torch.cat([buffer, block], dim=-1)
-        while buffer.shape[-1] >= (left + size + halo + 1) * units_in:
-            window = buffer[..., : (left + size + halo) * units_in]
-            yield apply(window)[..., left * units_out : (left + size) * units_out]
-            keep = min(halo, left + size)
-            buffer = buffer[..., (left + size - keep) * units_in :]
-            left = keep
-    if buffer is not None and buffer.shape[-1] > left * units_in:
-        yield apply(buffer)[..., left * units_out :]
+    """Lead consecutive pieces of a stream, of any length, through :class:`Windows` of one size."""
+    stage = Windows(apply, size=size, halo=halo, units_in=units_in, units_out=units_out)
+    return run([stage], blocks)

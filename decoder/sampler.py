@@ -1,5 +1,6 @@
 """From tokens to a fine spectrogram of any length: windows on a fixed grid, a few solver steps."""
 
+import itertools
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
@@ -7,12 +8,28 @@ import torch
 from torch import Tensor
 
 from codec.seeds import generator
-from codec.spectral_codec import SpectralCodec
+from codec.spectral_codec import FIRST_WINDOW, SpectralCodec
+from codec.stages import Feed, grown, run
 from decoder.diffusion_decoder import DiffusionDecoder
 from decoder.flow import velocity
 from diffusers import FlowMatchEulerDiscreteScheduler
 
 MAX_STEPS = 16
+
+
+@dataclass(frozen=True)
+class Span:
+    """Where a window lies on the grid, in token frames.
+
+    Attributes:
+        start: its first frame.
+        frames: its length.
+        overlap: how many of its last frames it shares with the next window.
+    """
+
+    start: int
+    frames: int
+    overlap: int
 
 
 @dataclass
@@ -28,10 +45,10 @@ class Window:
 class FlowSampler:
     """Decodes codes to a fine log-mel spectrogram, window by window.
 
-    Windows lie on a fixed grid of token frames. The noise of a frame is keyed by the frame, so
-    neighbouring windows see the same noise and the same conditions where they overlap and paint
-    nearly the same there; the outer thirds of the overlap, where one of them lacks context, are
-    dropped and the middle third is cross-faded.
+    Windows lie on a fixed grid of token frames and grow from a short one to ``window_frames``. The
+    noise of a frame is keyed by the frame, so neighbouring windows see the same noise and the same
+    conditions where they overlap and paint nearly the same there; the outer thirds of the overlap,
+    where one of them lacks context, are dropped and the middle third is cross-faded.
 
     Args:
         codec: whose tokens are decoded.
@@ -55,7 +72,6 @@ class FlowSampler:
         """(B, k, T) codes and a seed per row -> (B, C, M, F) fine natural-log mel magnitudes."""
         return torch.cat(list(self.stream([codes], seeds, num_steps)), dim=-1)
 
-    @torch.no_grad()
     def stream(
         self, blocks: Iterable[Tensor], seeds: list[int], num_steps: int | None = None
     ) -> Iterator[Tensor]:
@@ -71,13 +87,14 @@ class FlowSampler:
         Raises:
             ValueError: num_steps out of range, or not as many seeds as rows.
         """
+        return run([self.stage(seeds, num_steps)], blocks)
+
+    def stage(self, seeds: list[int], num_steps: int | None = None) -> "FlowStage":
+        """The same as a stage of a chain."""
         steps = self.decoder.config.default_steps if num_steps is None else num_steps
         if not 1 <= steps <= MAX_STEPS:
             raise ValueError(f"num_steps must lie in [1, {MAX_STEPS}], got {steps}")
-        fade = CrossFade(self.decoder.config.overlap_frames * self.decoder.config.patch_frames)
-        for window, is_last in self._windows(blocks, seeds):
-            fine = self.codec.denormalise(self.solve(window, steps))
-            yield fade.join(fine, is_last)
+        return FlowStage(self, seeds, steps)
 
     def solve(self, window: Window, num_steps: int) -> Tensor:
         """Integrate the flow over one window: (B, C, M, F) normalised fine spectrogram."""
@@ -94,32 +111,16 @@ class FlowSampler:
             x = scheduler.step(-velocity(clean, x, t), timestep, x, return_dict=False)[0]
         return x
 
-    def _windows(self, blocks: Iterable[Tensor], seeds: list[int]) -> Iterator[tuple[Window, bool]]:
-        """Cut a stream of codes in overlapping windows; the flag marks the last one."""
-        size = self.decoder.config.window_frames
-        hop = size - self.decoder.config.overlap_frames
-        halo = self.codec.decoder_reach
-        start, left = 0, 0  # of the window, and how many codes are kept before it
-        codes: Tensor | None = None
-        for block in blocks:
-            check_rows(block, seeds)
-            codes = block if codes is None else torch.cat([codes, block], dim=-1)
-            while codes.shape[-1] > left + size + halo:
-                yield self._window(codes[..., : left + size + halo], left, start, seeds), False
-                codes, left, start = self._advance(codes, left, start, hop)
-        while codes is not None and codes.shape[-1] > left + size:
-            yield self._window(codes[..., : left + size + halo], left, start, seeds), False
-            codes, left, start = self._advance(codes, left, start, hop)
-        if codes is not None:
-            yield self._window(codes, left, start, seeds), True
+    def window(self, codes: Tensor, left: int, start: int, frames: int, seeds: list[int]) -> Window:
+        """Conditions of one window.
 
-    def _advance(self, codes: Tensor, left: int, start: int, hop: int) -> tuple[Tensor, int, int]:
-        keep = min(self.codec.decoder_reach, left + hop)
-        return codes[..., left + hop - keep :], keep, start + hop
-
-    def _window(self, codes: Tensor, left: int, start: int, seeds: list[int]) -> Window:
-        """Conditions of the window that begins ``left`` frames into ``codes``."""
-        frames = min(self.decoder.config.window_frames, codes.shape[-1] - left)
+        Args:
+            codes: (B, k, t) of the window and of the context on either side.
+            left: frames of context before the window.
+            start: the window's first frame, counted from the start of the piece.
+            frames: the window's length.
+            seeds: one per row.
+        """
         patch = self.codec.config.patch_frames
         latents = self.codec.quantizer.decode(codes)
         coarse = self.codec.normalise(self.codec.reconstruct(latents))
@@ -147,29 +148,136 @@ def euler_scheduler() -> FlowMatchEulerDiscreteScheduler:
     return FlowMatchEulerDiscreteScheduler()
 
 
-class CrossFade:
-    """Joins windows that overlap: the middle third of the overlap fades, the rest is dropped.
+class FlowStage:
+    """A stream of codes to a stream of fine log-mel spectrogram, window by window.
 
     Args:
-        overlap: frames shared by neighbours.
+        sampler: that paints the windows.
+        seeds: one per row.
+        num_steps: solver steps.
     """
 
-    def __init__(self, overlap: int) -> None:
-        ramp = torch.arange(overlap) + 0.5 - overlap / 3
-        self.rise = (ramp / (overlap / 3)).clamp(0, 1)
-        self.overlap = overlap
-        self.tail: Tensor | None = None
+    def __init__(self, sampler: FlowSampler, seeds: list[int], num_steps: int) -> None:
+        self.sampler = sampler
+        self.seeds = seeds
+        self.num_steps = num_steps
+        self.input = Feed()
+        self.left = 0  # frames of context that are kept before the window
+        self.start = 0  # of the window
+        self.index = 0
+        self.fade = CrossFade()
 
-    def join(self, window: Tensor, is_last: bool) -> Tensor:
-        """(..., F) of the next window -> the frames that are now final."""
-        if self.tail is not None:
-            rise = self.rise.to(window)
-            head = self.tail * (1 - rise) + window[..., : self.overlap] * rise
-            window = torch.cat([head, window[..., self.overlap :]], dim=-1)
+    @property
+    def ended(self) -> bool:
+        """Whether the last piece has been fed."""
+        return self.input.ended
+
+    def feed(self, piece: Tensor) -> None:
+        """Hand over the next (B, k, t) codes."""
+        check_rows(piece, self.seeds)
+        self.input.append(piece)
+
+    def end(self) -> None:
+        """Say that the last frame has been fed."""
+        self.input.ended = True
+
+    @torch.no_grad()
+    def take(self) -> Tensor | None:
+        """The (B, C, M, f) frames that the next window makes final."""
+        config, halo = self.sampler.decoder.config, self.sampler.codec.decoder_reach
+        span = window_span(self.index, self.start, config.window_frames, config.overlap_frames)
+        waiting = len(self.input) - self.left
+        if waiting <= span.frames + halo and not self.ended or waiting <= 0:
+            return None
+        is_last = waiting <= span.frames
+        frames = waiting if is_last else span.frames
+        codes = self.input.first(self.left + span.frames + halo)
+        window = self.sampler.window(codes, self.left, self.start, frames, self.seeds)
+        fine = self.sampler.codec.denormalise(self.sampler.solve(window, self.num_steps))
         if is_last:
+            self.input.drop(len(self.input))
+            self.left = 0
+            return self.fade.join(fine, 0)
+        hop = span.frames - span.overlap
+        keep = min(halo, self.left + hop)
+        self.input.drop(self.left + hop - keep)
+        self.left, self.start, self.index = keep, self.start + hop, self.index + 1
+        return self.fade.join(fine, span.overlap * config.patch_frames)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Codes that later windows see, where the window stands, and the fade's open end."""
+        place = torch.tensor([self.left, self.start, self.index])
+        return {**self.input.state_dict(), **self.fade.state_dict(), "place": place}
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Continue from what :meth:`state_dict` returned."""
+        self.input.load_state_dict(state)
+        self.fade.load_state_dict(state)
+        self.left, self.start, self.index = state["place"].tolist()
+
+
+def window_span(index: int, start: int, window_frames: int, overlap_frames: int) -> Span:
+    """Window ``index`` of the grid, given where it starts."""
+    frames = grown(FIRST_WINDOW, window_frames, index)
+    return Span(start, frames, min(overlap_frames, frames // 2))
+
+
+def window_grid(window_frames: int, overlap_frames: int) -> Iterator[Span]:
+    """All windows of the grid, from the first on; each starts where its overlap with the last does.
+
+    Args:
+        window_frames: token frames of the longest windows.
+        overlap_frames: token frames that two of those share; shorter windows share half of
+            theirs at most.
+    """
+    start = 0
+    for index in itertools.count():
+        span = window_span(index, start, window_frames, overlap_frames)
+        yield span
+        start += span.frames - span.overlap
+
+
+class CrossFade:
+    """Joins windows that overlap: the middle third of the overlap fades, the rest is dropped."""
+
+    def __init__(self) -> None:
+        self.overlap = 0  # frames shared with the window to come
+        self.tail: Tensor | None = None  # its last two thirds, which are not final yet
+
+    def join(self, window: Tensor, overlap: int) -> Tensor:
+        """(..., F) of the next window -> the frames that are now final.
+
+        Args:
+            window: begins with the frames that the last call shared.
+            overlap: how many frames at its end the next window shares; 0 for the last window.
+        """
+        if self.tail is not None:
+            rise = fade_in(self.overlap).to(window)
+            begin = self.overlap - self.tail.shape[-1]
+            rise, later = rise[begin:], window[..., begin : self.overlap]
+            head = self.tail * (1 - rise) + later * rise
+            window = torch.cat([head, window[..., self.overlap :]], dim=-1)
+        if overlap == 0:
             return window
-        self.tail = window[..., -self.overlap :]
-        return window[..., : -self.overlap]
+        final = window.shape[-1] - overlap + int((fade_in(overlap) == 0).sum())
+        self.tail, self.overlap = window[..., final:], overlap
+        return window[..., :final]
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """The open end."""
+        kept = {} if self.tail is None else {"tail": self.tail.contiguous()}
+        return {**kept, "overlap": torch.tensor(self.overlap)}
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Continue from what :meth:`state_dict` returned."""
+        self.tail = state.get("tail")
+        self.overlap = int(state["overlap"])
+
+
+def fade_in(overlap: int) -> Tensor:
+    """(overlap,) weights of the later window: 0 in the first third, 1 in the last."""
+    ramp = torch.arange(overlap) + 0.5 - overlap / 3
+    return (ramp / (overlap / 3)).clamp(0, 1)
 
 
 def check_rows(codes: Tensor, seeds: list[int]) -> None:

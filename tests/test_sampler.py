@@ -1,7 +1,7 @@
 """The sampler against closed forms; streaming, seeds, seams and length."""
 
 import math
-from itertools import pairwise
+from itertools import islice, pairwise
 
 import pytest
 import torch
@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from tiny_codec import tiny_codec
 
 from codec.seeds import generator
+from codec.stages import run
 from decoder.diffusion_decoder import DiffusionDecoder
-from decoder.sampler import CrossFade, FlowSampler, Window
+from decoder.sampler import CrossFade, FlowSampler, Window, fade_in, window_grid
 from diffusers import FlowMatchEulerDiscreteScheduler
 
 CODEC = tiny_codec()
@@ -216,7 +217,9 @@ def test_windows_see_the_same_noise_and_conditions():
     codes = random_codes(1, 40)
     decoder = DiffusionDecoder(**SIZES)
     flow = sampler(decoder)
-    windows = [window for window, _ in flow._windows([codes], [0])]
+    windows = []
+    flow.solve = lambda window, steps: windows.append(window) or window.coarse
+    flow.decode_spectrogram(codes, [0])
     assert len(windows) > 3
     whole = CODEC.normalise(CODEC.decode_spectrogram(codes))
     for index, window in enumerate(windows):
@@ -228,18 +231,62 @@ def test_windows_see_the_same_noise_and_conditions():
         assert torch.equal(before.noise[..., 24:], after.noise[..., :24])
 
 
-@pytest.mark.parametrize("overlap", [2, 4, 7, 24])
+@pytest.mark.parametrize("overlap", [1, 2, 4, 7, 24])
 def test_cross_fade_keeps_what_agrees(overlap):
     """Windows cut from one signal join to that signal; the outer parts come from one side."""
     signal = torch.randn(1, 100, generator=torch.Generator().manual_seed(0))
-    fade, size = CrossFade(overlap), 2 * overlap
+    fade, size = CrossFade(), 2 * overlap
     joined, start = [], 0
     while start + size < 100:
-        joined.append(fade.join(signal[:, start : start + size], is_last=False))
+        joined.append(fade.join(signal[:, start : start + size], overlap))
         start += size - overlap
-    joined.append(fade.join(signal[:, start:], is_last=True))
+    joined.append(fade.join(signal[:, start:], 0))
     assert torch.allclose(torch.cat(joined, dim=-1), signal, atol=1e-6)
-    third = overlap // 3
-    assert (fade.rise[:third] == 0).all()
-    assert (fade.rise[overlap - third :] == 1).all()
-    assert (fade.rise.diff() >= 0).all()
+    third, rise = overlap // 3, fade_in(overlap)
+    assert (rise[:third] == 0).all()
+    assert (rise[overlap - third :] == 1).all()
+    assert (rise.diff() >= 0).all()
+
+
+def test_the_first_third_of_an_overlap_is_final_at_once():
+    assert CrossFade().join(torch.zeros(1, 40), 24).shape == (1, 24)
+
+
+def test_the_grid_grows_to_the_decoders_windows_and_stays_there():
+    grid = list(islice(window_grid(128, 24), 9))
+    assert [(span.start, span.frames, span.overlap) for span in grid] == [
+        (0, 16, 8),
+        (8, 24, 12),
+        (20, 36, 18),
+        (38, 54, 24),
+        (68, 81, 24),
+        (125, 122, 24),
+        (223, 128, 24),
+        (327, 128, 24),
+        (431, 128, 24),
+    ]
+    assert next(window_grid(12, 6)).frames == 12  # never longer than the decoder's own
+
+
+def test_windows_that_grow_cover_the_piece_whatever_its_length():
+    """An untrained decoder paints the coarse spectrogram, so that a hole would show."""
+    flow = sampler(DiffusionDecoder(**SIZES | {"window_frames": 40, "overlap_frames": 10}))
+    for frames in (1, 16, 17, 24, 33, 60, 90, 160):
+        codes = random_codes(1, frames)
+        fine = flow.decode_spectrogram(codes, [0], num_steps=1)
+        assert torch.allclose(fine, CODEC.decode_spectrogram(codes), atol=1e-3)
+
+
+@pytest.mark.parametrize("read", [1, 15, 30, 47])
+def test_a_saved_stage_continues_exactly(read):
+    flow = sampler(random_decoder(window_frames=30))
+    codes = random_codes(1, 60)
+    whole = flow.decode_spectrogram(codes, [3], num_steps=1)
+    first, second = flow.stage([3], 1), flow.stage([3], 1)
+    pieces = []
+    for index in range(read):
+        first.feed(codes[..., index : index + 1])
+        pieces += iter(first.take, None)
+    second.load_state_dict(first.state_dict())
+    pieces += run([second], [codes[..., read:]])
+    assert torch.equal(torch.cat(pieces, dim=-1), whole)

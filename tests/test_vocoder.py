@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from codec.protocols import Vocoder
 from codec.spectrogram import LogMel
+from codec.stages import run
 from codec.vocoder import GriffinLim
 
 SMALL = LogMel(sample_rate=8000, n_fft=256, hop_length=64, num_mels=32)
@@ -16,7 +17,12 @@ FULL = LogMel()
 
 
 def small(**settings: int) -> GriffinLim:
-    defaults = {"num_iterations": 3, "block_frames": 10, "lookahead_frames": 4}
+    defaults = {
+        "num_iterations": 3,
+        "block_frames": 10,
+        "lookahead_frames": 4,
+        "first_block_frames": 3,
+    }
     return GriffinLim(SMALL, **(defaults | settings))
 
 
@@ -188,7 +194,26 @@ def test_an_endless_stream_is_yielded_block_by_block():
     for _ in range(20):
         samples += next(stream).shape[-1]
         assert read - samples / 64 <= 10 + 4 + 3
-    assert samples > 19 * 10 * 64
+    assert samples > 18 * 10 * 64
+
+
+def test_blocks_grow_from_the_first():
+    pieces = list(small().stream([spectrogram(50)]))
+    samples = [piece.shape[-1] for piece in pieces]
+    samples[0] += SMALL.padding  # the first window reaches back before the first sample
+    samples[-1] -= SMALL.padding
+    assert [count // 64 for count in samples] == [3, 4, 7, 10, 10, 10, 6]
+
+
+@pytest.mark.parametrize("read", [1, 8, 20])
+def test_a_saved_stage_continues_exactly(read):
+    vocoder, whole = small(), spectrogram(40)
+    first, second = vocoder.stage(5), vocoder.stage(5)
+    first.feed(whole[..., :read])
+    pieces = [*iter(first.take, None)]
+    second.load_state_dict(first.state_dict())
+    pieces += run([second], [whole[..., read:]])
+    assert torch.equal(torch.cat(pieces, dim=-1), vocoder(whole, seed=5))
 
 
 def test_silence_stays_silent():
@@ -203,6 +228,7 @@ def test_silence_stays_silent():
         ({"momentum": 1.0}, r"momentum must lie in \[0, 1\), got 1.0"),
         ({"momentum": -0.1}, r"momentum must lie in \[0, 1\), got -0.1"),
         ({"block_frames": 1}, "block_frames must be at least 2, half an overlap, got 1"),
+        ({"first_block_frames": 1}, "first_block_frames must be at least 2, half an overlap"),
         ({"lookahead_frames": -1}, "lookahead_frames must not be negative, got -1"),
     ],
 )

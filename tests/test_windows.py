@@ -6,7 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from codec.windows import windowed
+from codec.stages import grown, run, take
+from codec.windows import Windows, windowed
 
 sizes = st.lists(st.integers(0, 12), min_size=1, max_size=8).filter(any)
 
@@ -29,6 +30,42 @@ def test_convolutions_over_windows_equal_the_whole(blocks, size, layers, kernel)
     pieces = windowed(signal.split(blocks, dim=-1), network, size=size, halo=layers * (kernel // 2))
     joined = torch.cat(list(pieces), dim=-1)
     assert torch.allclose(joined, network(signal), atol=1e-12)
+
+
+@settings(max_examples=60, deadline=None)
+@given(sizes, st.integers(1, 9), st.integers(1, 5))
+@torch.no_grad()
+def test_windows_that_grow_equal_the_whole(blocks, size, first):
+    network = stack(2, 3)
+    signal = torch.randn(1, 2, sum(blocks), dtype=torch.float64)
+    stage = Windows(network, size=size, halo=2, first=first)
+    joined = torch.cat(list(run([stage], signal.split(blocks, dim=-1))), dim=-1)
+    assert torch.allclose(joined, network(signal), atol=1e-12)
+
+
+@pytest.mark.parametrize("read", [0, 3, 10, 29])
+@torch.no_grad()
+def test_a_saved_chain_continues_exactly(read):
+    """Whatever it has read, and between any two of its pieces."""
+    signal = torch.randn(1, 2, 30, dtype=torch.float64)
+
+    def chain() -> list[Windows]:
+        return [Windows(stack(1, 3), size=8, halo=1, first=2), Windows(torch.neg, size=3, halo=0)]
+
+    whole = torch.cat(list(run(chain(), [signal])), dim=-1)
+    before, after = chain(), chain()
+    before[0].feed(signal[..., :read])
+    pieces = [piece for piece in [take(before)] if piece is not None]
+    for stage, saved in zip(after, before, strict=True):
+        stage.load_state_dict(saved.state_dict())
+    pieces += run(after, [signal[..., read:]])
+    assert torch.equal(torch.cat(pieces, dim=-1), whole)
+
+
+def test_blocks_grow_by_half():
+    assert [grown(16, 128, index) for index in range(8)] == [16, 24, 36, 54, 81, 122, 128, 128]
+    assert grown(16, 128, 10**9) == 128
+    assert grown(30, 8, 0) == 8
 
 
 def averages(audio: torch.Tensor) -> torch.Tensor:

@@ -7,6 +7,7 @@ from typing import Any
 from torch import Tensor
 
 from codec.protocols import Codec
+from decoder.sampler import window_grid
 from pipelines.evaluation.classical_codecs import opus
 from pipelines.evaluation.clips import ClipChoice
 from pipelines.evaluation.codec_report import (
@@ -128,13 +129,14 @@ def run(args: argparse.Namespace) -> int:
 def window_seams_s(config: Any, frame_rate: float, duration_s: float) -> list[float]:
     """Beginning, middle and end of every cross-fade between the decoder's windows, in seconds.
 
-    Windows of ``window_frames`` token frames share ``overlap_frames`` with their neighbours; the
-    middle third of the overlap fades (``decoder.sampler.CrossFade``).
+    The middle third of each overlap fades (``decoder.sampler.CrossFade``).
     """
-    overlap = config.overlap_frames
-    hop = config.window_frames - overlap
-    starts = range(hop, int(duration_s * frame_rate), hop)
-    places = [start + overlap * share for start in starts for share in (1 / 3, 1 / 2, 2 / 3)]
+    places = []
+    for span in window_grid(config.window_frames, config.overlap_frames):
+        first = span.start + span.frames - span.overlap
+        if first >= duration_s * frame_rate:
+            break
+        places += [first + span.overlap * share for share in (1 / 3, 1 / 2, 2 / 3)]
     return [place / frame_rate for place in places if place / frame_rate < duration_s]
 
 

@@ -1,0 +1,107 @@
+"""Stages of a stream: fed with pieces, asked for pieces, with a state that can be saved.
+
+A stage does nothing until it is asked, so a chain of them computes each piece of its output as
+late as it may and as early as it can, and holds all that it remembers between two calls.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+
+class Stage(Protocol):
+    """Consecutive pieces of one stream in, consecutive pieces of another out.
+
+    Attributes:
+        ended: whether the last piece has been fed.
+    """
+
+    ended: bool
+
+    def feed(self, piece: Tensor) -> None:
+        """Hand over the next piece, cut anywhere."""
+
+    def end(self) -> None:
+        """Say that the last piece has been fed."""
+
+    def take(self) -> Tensor | None:
+        """The next piece of the output; None where more must be fed first, or nothing is left."""
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """All that is remembered; an equal stage that loads it continues exactly."""
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Continue from what :meth:`state_dict` returned."""
+
+
+class Feed:
+    """What most stages are fed into: a buffer along the last dimension, and its end."""
+
+    def __init__(self) -> None:
+        self.buffer: Tensor | None = None
+        self.ended = False
+
+    def __len__(self) -> int:
+        return 0 if self.buffer is None else self.buffer.shape[-1]
+
+    def append(self, piece: Tensor) -> None:
+        """Keep a piece."""
+        self.buffer = piece if self.buffer is None else torch.cat([self.buffer, piece], dim=-1)
+
+    def first(self, count: int) -> Tensor:
+        """The first ``count`` elements, or all if there are fewer."""
+        assert self.buffer is not None
+        return self.buffer[..., :count]
+
+    def drop(self, count: int) -> None:
+        """Forget the first ``count`` elements."""
+        assert self.buffer is not None
+        self.buffer = self.buffer[..., count:]
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """As a stage's."""
+        kept = {} if self.buffer is None else {"buffer": self.buffer.clone()}
+        return {**kept, "ended": torch.tensor(self.ended)}
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """As a stage's."""
+        self.buffer = state.get("buffer")
+        self.ended = bool(state["ended"])
+
+
+def take(stages: Sequence[Stage]) -> Tensor | None:
+    """The next piece at the end of a chain; None where its first stage must be fed, or has ended."""
+    *before, last = stages
+    while (piece := last.take()) is None:
+        if not before or last.ended:
+            return None
+        fed = take(before)
+        if fed is not None:
+            last.feed(fed)
+        elif before[-1].ended:
+            last.end()
+        else:
+            return None
+    return piece
+
+
+def run(stages: Sequence[Stage], pieces: Iterable[Tensor]) -> Iterator[Tensor]:
+    """Lead a stream through a chain; each piece of the output comes as soon as it can."""
+    for piece in pieces:
+        stages[0].feed(piece)
+        yield from iter(lambda: take(stages), None)
+    stages[0].end()
+    yield from iter(lambda: take(stages), None)
+
+
+def grown(first: int, last: int, index: int) -> int:
+    """Length of block ``index`` of a stream whose blocks grow by half from ``first`` to ``last``.
+
+    Short blocks let a stream begin at once, long ones cost less; the growth is slow enough for a
+    block to be computed while the ones before it are played.
+    """
+    if index > 64 or first >= last:  # 1.5 ** 64 blocks are longer than any stream
+        return last
+    return min(last, round(first * 1.5**index))
