@@ -98,11 +98,13 @@ class Costs:
 
     Attributes:
         base_bytes: what the process holds with nothing to do.
+        loading_bytes: what it held at most before, while loading.
         prior: by rows and whether guidance doubles them.
         pieces: by decoder steps, preview and format.
     """
 
     base_bytes: int
+    loading_bytes: int = 0
     prior: dict[PriorKey, PriorCost] = field(default_factory=dict)
     pieces: dict[PieceKey, PieceCost] = field(default_factory=dict)
 
@@ -164,8 +166,9 @@ class Calibration:
         Raises:
             ValueError: a piece of work failed.
         """
+        loading_bytes = self.meter.peak()
         self.meter.restart()
-        costs = Costs(self.meter.peak())
+        costs = Costs(self.meter.peak(), loading_bytes)
         longest: dict[PriorKey, Task] = {}
         for task in batches:
             key = prior_key(task)

@@ -21,7 +21,7 @@ from pipelines.plot import write_whole
 from pipelines.rendering.agenda import make_batches
 from pipelines.rendering.calibration import Calibration, piece_key, prior_key
 from pipelines.rendering.item import RenderItem
-from pipelines.rendering.job import clock
+from pipelines.rendering.job import clock, read_job
 from pipelines.rendering.making import Maker
 from pipelines.rendering.manifest import read_manifest
 
@@ -131,11 +131,9 @@ def plan_job(
         torch.set_num_threads(threads)
     tasks = [costs.prior[prior_key(task)].seconds(task) for task in batches]
     tasks += [costs.pieces[piece_key(item)].seconds.at(frames) for item, frames in pieces]
-    peak = costs.base_bytes + max(
-        [costs.prior[prior_key(task)].peak_bytes(task) for task in batches]
-        + [costs.pieces[piece_key(item)].peak_bytes.at(frames) for item, frames in pieces],
-        default=0,
-    )
+    needs = [costs.prior[prior_key(task)].peak_bytes(task) for task in batches]
+    needs += [costs.pieces[piece_key(item)].peak_bytes.at(frames) for item, frames in pieces]
+    peak = max(costs.loading_bytes, costs.base_bytes + max(needs, default=0))
     on_gpu = pipeline.device.type == "cuda"
     return Plan(
         items=len(items),
@@ -223,9 +221,11 @@ def measure_run(
     folder: str | Path, items: int, audio_s: float, seconds: float, workers: int
 ) -> Actual:
     """A run that has just ended in this process; memory is known without workers alone."""
-    folder = Path(folder)
-    files = [name for e in read_manifest(folder).values() for name in (e.audio, e.tokens) if name]
-    disk = sum((folder / name).stat().st_size for name in files if (folder / name).is_file())
+    folder, started = Path(folder), read_job(Path(folder)).started
+    entries = read_manifest(folder).values()
+    fresh = [entry for entry in entries if entry.timings.get("finished", 0) >= started]
+    files = [folder / name for entry in fresh for name in (entry.audio, entry.tokens) if name]
+    disk = sum(file.stat().st_size for file in files if file.is_file())
     return Actual(items, audio_s, seconds, None if workers else peak_memory(), disk)
 
 
