@@ -15,8 +15,8 @@ Config = Mapping[str, Any]
 TRAINING_BYTES = 22
 """Per parameter: float32 weight (4), gradient (4), AdamW's moments (8), average (4), bf16 copy."""
 
-NOTES_PER_S = 12
-"""Of a piece for a few instruments, roughly."""
+NOTES_PER_S = 10
+"""Of the clips of ``prepare scores``: 208 in 20 s on average."""
 
 
 @dataclass(frozen=True)
@@ -155,8 +155,7 @@ def activation_bytes(part: str, config: Config, depth_share: float = 1.0) -> flo
     per_layer = 86.0 if config["backbone"] == "transformer" else 70.0
     depth = config["depth_width"]
     backbone = per_layer * D * config["num_layers"] + 10.0 * (V + 1) + 10.0 * D
-    if config["backbone"] == "lstm":
-        backbone += 75.0 * D
+    backbone += {"lstm": 75.0, "lstm-plain": 40.0}.get(config["backbone"], 0.0) * D
     later = K * config["depth_layers"] * 86.0 * depth + 10.0 * (K - 1) * V
     return backbone + (depth_share * later if K > 1 else 0.0)
 
@@ -168,8 +167,10 @@ def inference_bytes(part: str, config: Config, minutes: float = 1.0) -> float:
     if part == "prior":
         frames = minutes * 60 * (config["frame_rate"] or NOTES_PER_S)
         frames = min(frames, config["sliding_window"] or frames)
-        caches = config["num_layers"] if config["backbone"] == "transformer" else 1
-        return weights + 2 * 4.0 * 2 * D * caches * frames  # guidance doubles the rows
+        caches = {"transformer": config["num_layers"], "lstm": 1, "lstm-plain": 0}
+        return (
+            weights + 2 * 4.0 * 2 * D * caches[config["backbone"]] * frames
+        )  # guidance doubles the rows
     if part == "codec":
         return weights + 1024 * 4.0 * (6 * D + 2 * _codec_patch(config))
     frames = config["window_frames"]
@@ -231,7 +232,9 @@ def _prior_parameters(config: Config) -> int:
         network = config["num_layers"] * (3 * D + attention + cross + _swiglu(D)) + D
     else:
         block = 2 * D + (8 * D * D + 8 * D) + cross
-        network = config["num_layers"] * block + 3 * D + attention + _swiglu(D)
+        network = config["num_layers"] * block + 2 * D + _swiglu(D)
+        if config["backbone"] == "lstm":
+            network += D + attention
     return K * V * D + D + 2 * text + network + D * (V + 1) + _depth_parameters(config)
 
 
@@ -251,7 +254,9 @@ def _prior_flops(config: Config, frames: int, depth_share: float) -> float:
     if config["backbone"] == "transformer":
         network = layers * (attention + cross + feed_forward)
     else:
-        network = layers * (2.0 * 8 * D * D + cross) + attention + feed_forward
+        network = layers * (2.0 * 8 * D * D + cross) + feed_forward
+        if config["backbone"] == "lstm":
+            network += attention
     return network + 2.0 * D * (V + 1) + depth_share * _depth_flops(config)
 
 

@@ -25,18 +25,21 @@ class LSTMBackbone(nn.Module):
     can quote what the cell forgot.
     """
 
+    has_attention = True
+
     def __init__(
         self, width: int, num_layers: int, num_heads: int, text_width: int, window: int | None
     ) -> None:
         super().__init__()
         self.head_width = width // num_heads
         self.window = window
-        self.num_states = num_layers + 1  # the attention keeps the last one
+        self.num_states = num_layers + self.has_attention  # which keeps the last one
         self.blocks = nn.ModuleList(
             LSTMBlock(width, num_heads, text_width) for _ in range(num_layers)
         )
-        self.attention_norm = nn.RMSNorm(width)
-        self.attention = SelfAttention(width, num_heads)
+        if self.has_attention:
+            self.attention_norm = nn.RMSNorm(width)
+            self.attention = SelfAttention(width, num_heads)
         self.feed_forward_norm = nn.RMSNorm(width)
         self.feed_forward = SwiGLU(width)
         self.norm = nn.RMSNorm(width)
@@ -49,16 +52,24 @@ class LSTMBackbone(nn.Module):
         layers = state.layers if state else repeat(None)
         for block, layer in zip(self.blocks, layers, strict=False):
             x = block(x, text, layer)
-        history = state.layers[-1].history if state else None
-        x = x + self.attention(self.attention_norm(x), rotation, mask, history)
+        if self.has_attention:
+            history = state.layers[-1].history if state else None
+            x = x + self.attention(self.attention_norm(x), rotation, mask, history)
         return self.norm(x + self.feed_forward(self.feed_forward_norm(x)))
 
     def step(self, x: Tensor, place: Place, state: PriorState) -> Tensor:
         """One frame, (B, D) -> (B, D) normalised, after those that ``state`` holds."""
         for block, layer in zip(self.blocks, state.layers, strict=False):
             x = block.step(x, layer)  # type: ignore[operator]
-        x = x + self.attention.step(self.attention_norm(x), place, state.layers[-1].history)
+        if self.has_attention:
+            x = x + self.attention.step(self.attention_norm(x), place, state.layers[-1].history)
         return self.norm(x + self.feed_forward(self.feed_forward_norm(x)))
+
+
+class PlainLSTMBackbone(LSTMBackbone):
+    """The same without the attention: all that is known of the past is the cell."""
+
+    has_attention = False
 
 
 class LSTMBlock(nn.Module):

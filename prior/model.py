@@ -11,13 +11,14 @@ from codec.component import Component, ModelMixin  # noqa: F401  (diffusers look
 from diffusers.configuration_utils import register_to_config
 from prior.attention import KeyValueCache, Place, Text, rotation_table
 from prior.depth import DepthHead
-from prior.lstm import LSTMBackbone
+from prior.lstm import LSTMBackbone, PlainLSTMBackbone
 from prior.state import LayerState, PriorState
 from prior.transformer import TransformerBackbone
 
 BACKBONES: dict[str, type[TransformerBackbone] | type[LSTMBackbone]] = {
     "transformer": TransformerBackbone,
     "lstm": LSTMBackbone,
+    "lstm-plain": PlainLSTMBackbone,
 }
 
 
@@ -45,7 +46,8 @@ class Prior(Component):
     The defaults are the tiny size: 10.8M parameters with the Transformer, 9.9M with the LSTM.
 
     Args:
-        backbone: "transformer" or "lstm".
+        backbone: "transformer", "lstm" (which attends to all its earlier outputs) or "lstm-plain"
+            (which does not).
         num_codebooks: K, the codebooks it writes.
         codebook_size: V.
         width: D, of the backbone.
@@ -56,7 +58,8 @@ class Prior(Component):
         depth_layers: of the depth head.
         depth_heads: of every attention in the depth head.
         sliding_window: how many frames self-attention sees, itself included; None for all.
-        frame_rate: frames per second (Hz), for those who count in seconds.
+        frame_rate: frames per second (Hz), for those who count in seconds; None for frames that
+            are notes.
 
     Raises:
         ValueError: a value that does not fit, named with its rule.
@@ -67,7 +70,7 @@ class Prior(Component):
     @register_to_config
     def __init__(
         self,
-        backbone: Literal["transformer", "lstm"] = "transformer",
+        backbone: Literal["transformer", "lstm", "lstm-plain"] = "transformer",
         num_codebooks: int = 2,
         codebook_size: int = 1024,
         width: int = 320,
@@ -78,7 +81,7 @@ class Prior(Component):
         depth_layers: int = 2,
         depth_heads: int = 3,
         sliding_window: int | None = None,
-        frame_rate: float = 25.0,
+        frame_rate: float | None = 25.0,
     ) -> None:
         super().__init__()
         check_config(dict(self.config))

@@ -34,6 +34,7 @@ CONFIGS = sorted((ROOT / "configs").glob("*/*.yaml"))
 VARIANTS = [
     ("codec", {"channels": 1, "kernel_size": 3, "decoder_layers": 1, "patch_frames": 2}),
     ("prior", {"backbone": "lstm"}),
+    ("prior", {"backbone": "lstm-plain"}),
     ("prior", {"num_codebooks": 1, "sliding_window": 16}),
     ("prior", {"num_codebooks": 5, "width": 336, "num_heads": 7, "depth_width": 100,
                "depth_heads": 2}),
@@ -81,6 +82,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "codec": {"width": 192, "encoder_layers": 2, "decoder_layers": 2},
     "transformer": {"backbone": "transformer", "width": 192, "num_layers": 3, "num_heads": 3},
     "lstm": {"backbone": "lstm", "width": 192, "num_layers": 3, "num_heads": 3},
+    "lstm-plain": {"backbone": "lstm-plain", "width": 192, "num_layers": 3, "num_heads": 3},
     "decoder": {"width": 192, "num_layers": 3, "num_heads": 3, "patch_bands": 64},
 }
 B, T = 2, 100

@@ -1,12 +1,12 @@
 import pytest
 import torch
-from tiny_prior import BACKBONES, TEXT_WIDTH, some_codes, some_text, tiny_prior
+from tiny_prior import ALL_BACKBONES, TEXT_WIDTH, some_codes, some_text, tiny_prior
 
 from prior import Sampling, TextCondition
 from prior.generate import generate
 from prior.sampling import choose_code, draw_uniform, guide, uniform_of_book
 
-both_backbones = pytest.mark.parametrize("backbone", BACKBONES)
+every_backbone = pytest.mark.parametrize("backbone", ALL_BACKBONES)
 GUIDED = Sampling(top_k=8, guidance=2.0)
 PLAIN = Sampling(guidance=1.0)
 
@@ -38,7 +38,7 @@ def written_slowly(prior, text, away, seeds, num_frames, sampling):
     return codes
 
 
-@both_backbones
+@every_backbone
 @pytest.mark.parametrize("sliding_window", [None, 4])
 @torch.no_grad()
 def test_equals_a_slow_loop_over_the_full_forward(backbone, sliding_window):
@@ -48,7 +48,7 @@ def test_equals_a_slow_loop_over_the_full_forward(backbone, sliding_window):
     assert torch.equal(written(prior, text, [5, 6]), slow)
 
 
-@both_backbones
+@every_backbone
 @torch.no_grad()
 def test_a_negative_prompt_takes_the_place_of_the_unconditional_prior(backbone):
     prior = tiny_prior(backbone)
@@ -58,7 +58,7 @@ def test_a_negative_prompt_takes_the_place_of_the_unconditional_prior(backbone):
     assert not torch.equal(written(prior, text, [5, 6]), slow)
 
 
-@both_backbones
+@every_backbone
 def test_a_row_alone_equals_the_row_in_a_batch(backbone):
     prior = tiny_prior(backbone)
     text, prompt = some_text(3), some_codes(prior, 3, 4)
@@ -69,7 +69,7 @@ def test_a_row_alone_equals_the_row_in_a_batch(backbone):
         assert torch.equal(alone[0], together[row])
 
 
-@both_backbones
+@every_backbone
 @pytest.mark.parametrize("sliding_window", [None, 3])
 def test_two_parts_equal_the_whole(backbone, sliding_window):
     prior = tiny_prior(backbone, sliding_window=sliding_window)
@@ -96,7 +96,7 @@ def test_global_random_state_is_neither_read_nor_changed():
     assert torch.equal(torch.get_rng_state(), state)
 
 
-@both_backbones
+@every_backbone
 def test_guidance_of_one_never_reads_the_negative_text(backbone):
     prior, text = tiny_prior(backbone), some_text(1)
     poison = TextCondition(torch.full((1, 2, TEXT_WIDTH), torch.nan), torch.ones(1, 2).bool())
@@ -127,7 +127,7 @@ def test_the_duration_is_exact_unless_asked_otherwise():
     assert not any(frame.ended.any() for frame in frames)
 
 
-@both_backbones
+@every_backbone
 def test_a_piece_may_end_from_min_frames_on_and_stops_the_loop(backbone):
     prior, text = tiny_prior(backbone), some_text(2)
     make_ending_likely(prior, 100.0)
@@ -135,7 +135,7 @@ def test_a_piece_may_end_from_min_frames_on_and_stops_the_loop(backbone):
     assert list(generate(prior, text, None, 6, PLAIN, [1, 2], min_frames=0)) == []
 
 
-@both_backbones
+@every_backbone
 def test_an_ended_row_is_padded_and_never_restarts(backbone):
     prior, text = tiny_prior(backbone), some_text(6)
     make_ending_likely(prior, 2.0)
@@ -166,7 +166,7 @@ def test_closing_the_iterator_stops_the_work():
     assert not torch.is_inference_mode_enabled()
 
 
-@both_backbones
+@every_backbone
 def test_one_frame_of_one_codebook(backbone):
     prior = tiny_prior(backbone, num_codebooks=1)
     assert written(prior, some_text(2), [1, 2], num_frames=1).shape == (2, 1, 1)

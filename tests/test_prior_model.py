@@ -2,12 +2,12 @@ import re
 
 import pytest
 import torch
-from tiny_prior import BACKBONES, some_codes, some_text, tiny_prior
+from tiny_prior import ALL_BACKBONES, BACKBONES, some_codes, some_text, tiny_prior
 
 from prior import Prior, TextCondition
 
 CLOSE = {"rtol": 1e-4, "atol": 1e-4}
-both_backbones = pytest.mark.parametrize("backbone", BACKBONES)
+every_backbone = pytest.mark.parametrize("backbone", ALL_BACKBONES)
 
 
 def step_through(prior, codes, text, prompt_frames=0):
@@ -20,7 +20,7 @@ def step_through(prior, codes, text, prompt_frames=0):
     return torch.stack(hidden, dim=1)
 
 
-@both_backbones
+@every_backbone
 @pytest.mark.parametrize("sliding_window", [None, 1, 4, 40])
 @pytest.mark.parametrize("prompt_frames", [0, 1, 3, 11])
 @torch.no_grad()
@@ -32,7 +32,7 @@ def test_cached_decoding_equals_the_full_forward(backbone, sliding_window, promp
     torch.testing.assert_close(stepped, whole, **CLOSE)
 
 
-@both_backbones
+@every_backbone
 @torch.no_grad()
 def test_sampling_a_frame_sees_the_logits_of_the_full_forward(backbone):
     prior = tiny_prior(backbone)
@@ -51,7 +51,7 @@ def test_sampling_a_frame_sees_the_logits_of_the_full_forward(backbone):
     torch.testing.assert_close(seen[2], output.depth_logits[:, 1, 4], **CLOSE)
 
 
-@both_backbones
+@pytest.mark.parametrize("backbone", BACKBONES)
 @torch.no_grad()
 def test_the_window_hides_what_lies_before_it(backbone):
     prior = tiny_prior(backbone, sliding_window=3, num_layers=1)
@@ -67,7 +67,7 @@ def test_the_window_hides_what_lies_before_it(backbone):
         assert changed.gt(1e-4).nonzero().flatten().tolist() == [6, 7, 8]
 
 
-@both_backbones
+@every_backbone
 @pytest.mark.parametrize("sliding_window", [None, 4])
 @torch.no_grad()
 def test_no_frame_hears_itself_or_the_future(backbone, sliding_window):
@@ -88,7 +88,7 @@ def test_no_frame_hears_itself_or_the_future(backbone, sliding_window):
             assert book == 2 or depth[book, t] > 1e-3
 
 
-@both_backbones
+@every_backbone
 @torch.no_grad()
 def test_a_row_alone_equals_the_row_in_a_batch(backbone):
     prior = tiny_prior(backbone)
@@ -101,7 +101,7 @@ def test_a_row_alone_equals_the_row_in_a_batch(backbone):
         torch.testing.assert_close(alone.depth_logits, together.depth_logits[one], **CLOSE)
 
 
-@both_backbones
+@every_backbone
 @torch.no_grad()
 def test_padding_of_text_and_frames_does_not_leak(backbone):
     prior = tiny_prior(backbone)
@@ -115,7 +115,7 @@ def test_padding_of_text_and_frames_does_not_leak(backbone):
     torch.testing.assert_close(padded, whole, **CLOSE)
 
 
-@both_backbones
+@every_backbone
 @torch.no_grad()
 def test_text_without_true_tokens_is_the_null_text_whatever_it_holds(backbone):
     prior = tiny_prior(backbone)
@@ -131,7 +131,7 @@ def test_text_without_true_tokens_is_the_null_text_whatever_it_holds(backbone):
     assert (prior(codes, nothing.states, nothing.mask).first_logits - empty).abs().max() > 0.01
 
 
-@both_backbones
+@every_backbone
 @torch.no_grad()
 def test_chosen_depth_frames_equal_those_of_all_frames(backbone):
     prior = tiny_prior(backbone)
@@ -144,7 +144,7 @@ def test_chosen_depth_frames_equal_those_of_all_frames(backbone):
         torch.testing.assert_close(chosen[row], every[row][:, frames[row]], **CLOSE)
 
 
-@both_backbones
+@every_backbone
 @torch.no_grad()
 def test_one_frame_and_one_codebook(backbone):
     prior = tiny_prior(backbone, num_codebooks=1)
@@ -157,7 +157,7 @@ def test_one_frame_and_one_codebook(backbone):
     assert frame.shape == (2, 1)
 
 
-@both_backbones
+@pytest.mark.parametrize("backbone", BACKBONES)
 def test_nothing_in_the_state_grows(backbone):
     prior = tiny_prior(backbone, sliding_window=4)
     text = some_text(1)
@@ -187,7 +187,7 @@ def public(config):
     return {key: value for key, value in config.items() if not key.startswith("_")}
 
 
-@both_backbones
+@every_backbone
 @torch.no_grad()
 def test_saving_and_loading_is_exact_and_strict(backbone, tmp_path):
     prior = tiny_prior(backbone, sliding_window=6)
@@ -205,7 +205,7 @@ def test_saving_and_loading_is_exact_and_strict(backbone, tmp_path):
         Prior.from_pretrained(tmp_path)
 
 
-@both_backbones
+@every_backbone
 @torch.no_grad()
 def test_bfloat16_weights_run_and_stay_near(backbone):
     prior = tiny_prior(backbone)
@@ -239,7 +239,10 @@ def test_the_defaults_are_the_size_that_the_docstring_states():
             "depth_heads must divide depth_width, got depth_width=32 and depth_heads=3",
         ),
         ({"width": 15, "num_heads": 5}, "width / num_heads must be even"),
-        ({"backbone": "mamba"}, r"backbone must be one of \['transformer', 'lstm'\], got 'mamba'"),
+        (
+            {"backbone": "mamba"},
+            r"backbone must be one of \['transformer', 'lstm', 'lstm-plain'\], got 'mamba'",
+        ),
         ({"num_codebooks": 0}, "num_codebooks must be positive, got 0"),
         ({"sliding_window": 0}, "sliding_window must be positive, got 0"),
         ({"frame_rate": -1.0}, "frame_rate must be positive, got -1.0"),

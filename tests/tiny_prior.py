@@ -8,6 +8,7 @@ from torch import Tensor
 from prior import Prior, TextCondition
 
 BACKBONES = ("transformer", "lstm")
+ALL_BACKBONES = (*BACKBONES, "lstm-plain")
 TEXT_WIDTH = 12
 
 
