@@ -168,7 +168,7 @@ def test_what_cannot_fit_is_refused():
 
 def test_a_plan_is_said_in_words():
     assert plan.describe_plan(PLAN) == [
-        "1000 items, 2.78 hours of audio",
+        "1000 items, 2.8 hours of audio",
         "about 1:06:40 on one process (cpu, batches of 16): 2.5 times as fast as it plays",
         "about 2.0 GB of memory at the peak, of 8.0 GB",
         "about 1.0 GB of files, 5.0 GB free",

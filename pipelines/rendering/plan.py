@@ -195,8 +195,10 @@ def describe_plan(plan: Plan) -> list[str]:
     """A plan in lines."""
     rate = plan.audio_s / plan.seconds if plan.seconds else 0.0
     crew = f"{plan.workers} workers" if plan.workers else "one process"
+    hours = plan.audio_s / 3600
+    audio = f"{hours:.1f} hours" if hours >= 1 else clock(plan.audio_s)
     return [
-        f"{plan.items} items, {plan.audio_s / 3600:.2f} hours of audio",
+        f"{plan.items} items, {audio} of audio",
         f"about {clock(plan.seconds)} on {crew} ({plan.device}, batches of {plan.batch_size}): "
         f"{rate:.1f} times as fast as it plays",
         f"about {size(plan.memory)} of memory at the peak, of {size(plan.available_memory)}",
