@@ -34,7 +34,7 @@ PROMPTS = {
 BROWSER = next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), ""
 )
-SETTINGS = {"duration_s": 0.5, "guidance": 3.0, "temperature": 1.0, "format": "wav"}
+SETTINGS = {"duration_s": 0.5, "guidance": 3.0, "temperature": 1.0, "top_p": None, "format": "wav"}
 
 
 def entry(folder: Path, index: int, name: str) -> ManifestEntry:
@@ -137,12 +137,18 @@ def test_settings_that_all_share_are_said_once(folder):
     page = Page(write_sheet(folder))
     head = " ".join(page.texts["p"])
     assert "5 items, 0 min 2 s of audio, 1 failed, median loudness -36.0 LUFS" in head
-    assert "guidance 3" in head
+    assert "all items: wanted duration (s) 0.5, guidance 3, format wav" in head
     assert "temperature" not in head
     assert page.texts["dt"].count("temperature") == 6
     assert page.texts["dt"].count("guidance") == 0
     assert "<drums>" in page.texts["dd"]
     assert "license: Apache-2.0" in page.texts["p"]
+
+
+def test_notes_are_shown(folder):
+    note = "the true-peak ceiling of -1 dB allows a gain of 2.00 dB of 3.00 dB"
+    write_manifest(folder, [replace(entry(folder, 0, "x9"), notes=[note])])
+    assert Page(write_sheet(folder)).texts["note"] == [note]
 
 
 def test_the_details_hold_the_entry(folder):

@@ -26,6 +26,12 @@ SORT_KEYS = {
     "seed": "seed",
     "status": "status",
 }
+LABELS = {
+    "duration_s": "wanted duration (s)",
+    "loudness_lufs": "wanted loudness (LUFS)",
+    "num_inference_steps": "decoder steps",
+    "codes": "tokens of",
+}
 SHARED = ("pipeline", "pipeline_hash", "license")
 
 
@@ -111,9 +117,10 @@ def format_summary(entries: Sequence[ManifestEntry], shared: dict[str, Any]) -> 
     for name in SHARED:
         found = sorted({str(getattr(entry, name)) for entry in entries} - {""})
         if found:
-            lines.append(f"{name.replace('_', ' ')}: {', '.join(found)}")
-    if shared:
-        lines.append("all items: " + ", ".join(f"{n} {format_value(v)}" for n, v in shared.items()))
+            lines.append(f"{label(name)}: {', '.join(found)}")
+    common = [f"{label(name)} {format_value(v)}" for name, v in shared.items() if not is_unset(v)]
+    if common:
+        lines.append(f"all items: {', '.join(common)}")
     return "\n".join(f"<p>{escape(line)}</p>" for line in lines)
 
 
@@ -142,9 +149,10 @@ def format_item(
         )
     elif trouble or entry.error:
         sound = f'<p class="error">{escape(trouble or entry.error)}</p>'
+    notes = "".join(f'<p class="note">{escape(note)}</p>\n' for note in entry.notes)
     return (
         f"<article{data}>\n<div>{sound}</div>\n<div>\n<h2>{escape(entry.id)}</h2>\n"
-        f'<p class="prompt">{escape(entry.prompt)}</p>\n{format_facts(entry, shared)}\n'
+        f'<p class="prompt">{escape(entry.prompt)}</p>\n{format_facts(entry, shared)}\n{notes}'
         f"{format_details(entry)}\n</div>\n</article>"
     )
 
@@ -164,9 +172,9 @@ def format_facts(entry: ManifestEntry, shared: dict[str, Any]) -> str:
     if entry.negative_prompt:
         facts["away from"] = entry.negative_prompt
     facts |= {
-        name.replace("_", " "): value
+        label(name): value
         for name, value in entry.settings.items()
-        if name not in shared and value is not None and name != "duration_s"
+        if name not in shared and not is_unset(value) and name != "duration_s"
     }
     rows = (
         f"<div><dt>{escape(name)}</dt> <dd>{escape(format_value(value))}</dd></div>"
@@ -186,9 +194,19 @@ def format_details(entry: ManifestEntry) -> str:
     return f"<details><summary>all of it</summary>{links}<pre>{escape(text)}</pre></details>"
 
 
+def label(name: str) -> str:
+    """What a field is called on the page."""
+    return LABELS.get(name, name.replace("_", " "))
+
+
+def is_unset(value: Any) -> bool:
+    """Whether a setting says that something was left out."""
+    return value is None or value is False
+
+
 def format_value(value: Any) -> str:
     """A setting as people write it."""
-    return f"{value:g}" if isinstance(value, float) else "none" if value is None else str(value)
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def format_seconds(seconds: float) -> str:
