@@ -94,7 +94,11 @@ class KeyValueCache:
         self.values[:, :, slots] = values[:, :, first:]
 
     def append(self, key: Tensor, value: Tensor, place: Place) -> tuple[Tensor, Tensor]:
-        """Store one position, (B, H, D / H) each; views of all that is seen, (B * H, seen, D / H)."""
+        """Store one position, (B, H, D / H) each.
+
+        Returns:
+            Views of what is seen, keys and values of (B * H, seen, D / H).
+        """
         self.keys.index_copy_(2, place.slot, key[:, :, None])
         self.values.index_copy_(2, place.slot, value[:, :, None])
         return (

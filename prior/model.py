@@ -105,6 +105,7 @@ class Prior(Component):
             "book_offsets", torch.arange(num_codebooks) * codebook_size, persistent=False
         )
         initialise(self, num_layers)
+        self._compiled_step: Callable[[Tensor, Place, PriorState], Tensor] | None = None
 
     def forward(
         self,
@@ -162,6 +163,7 @@ class Prior(Component):
                 for _ in range(self.network.num_states)
             ],
             max_frames=max_frames,
+            fixed_shapes=self._compiled_step is not None,
         )
 
     def prefill(self, codes: Tensor, state: PriorState) -> Tensor:
@@ -184,6 +186,9 @@ class Prior(Component):
         x = torch.cat((self._starts(codes), self._embed(codes)), dim=1)  # (B, P + 1, D)
         hidden = self.network(x, state.text, state)
         state.position = P + 1
+        if state.fixed_shapes:
+            for tensor in state.tensors():
+                torch._dynamo.mark_static_address(tensor, guard=False)
         return hidden[:, -1]
 
     def decode_one_frame(self, codes: Tensor, state: PriorState) -> Tensor:
@@ -200,9 +205,32 @@ class Prior(Component):
             ValueError: the state is full.
         """
         _check_room(state.position, state)
-        hidden = self._step(codes, state.place(), state)
+        step = self._step
+        if state.fixed_shapes and self._compiled_step is not None:
+            torch.compiler.cudagraph_mark_step_begin()
+            step = self._compiled_step
+        hidden = step(codes, state.place(), state)
         state.position += 1
         return hidden
+
+    def compile_step(self, mode: str = "reduce-overhead") -> None:
+        """Compile what ``decode_one_frame`` computes, for every state made from now on.
+
+        Meant for a GPU, where a frame is bound by launching small kernels and the default mode
+        replays them as one CUDA graph. Needs what torch.compile needs (on a CPU a C++ compiler);
+        the first frame of a new shape takes long.
+
+        Args:
+            mode: of ``torch.compile``.
+
+        Raises:
+            ValueError: the backbone holds an LSTM, which torch.compile does not trace.
+        """
+        if self.config.backbone != "transformer":
+            raise ValueError(
+                f"compile_step needs backbone='transformer', got {self.config.backbone!r}"
+            )
+        self._compiled_step = torch.compile(self._step, mode=mode, fullgraph=True)
 
     def sample_frame(self, hidden: Tensor, choose: Callable[[Tensor, int], Tensor]) -> Tensor:
         """Write one frame, book by book.

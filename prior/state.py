@@ -33,6 +33,8 @@ class PriorState:
         layers: one per layer of the backbone.
         max_frames: how many frames may be read and written, the prompt included.
         position: how many positions the backbone has seen; 0 before the prefill.
+        fixed_shapes: whether every step reads all slots, the empty ones hidden, so that all have
+            the same shapes: what a compiled step needs.
     """
 
     text: Text
@@ -40,6 +42,7 @@ class PriorState:
     layers: list[LayerState]
     max_frames: int
     position: int = 0
+    fixed_shapes: bool = False
 
     @property
     def capacity(self) -> int:
@@ -47,11 +50,24 @@ class PriorState:
         return self.layers[-1].history.capacity
 
     def place(self) -> Place:
-        """Where the next step reads and writes; only the filled slots are read."""
-        device = self.rotation.cos.device
+        """Where the next step reads and writes."""
+        cos = self.rotation.cos
+        bias = torch.zeros(1, 1, 1, dtype=self.text.states.dtype, device=cos.device)
+        seen = min(self.position + 1, self.capacity)
+        if self.fixed_shapes:
+            slots = torch.arange(self.capacity, device=cos.device)
+            bias, seen = bias.masked_fill(slots >= seen, -torch.inf), self.capacity
         return Place(
             rotation=self.rotation.at(self.position, self.position + 1),
-            slot=torch.tensor([self.position % self.capacity], device=device),
-            seen=min(self.position + 1, self.capacity),
-            bias=torch.zeros(1, 1, 1, dtype=self.text.states.dtype, device=device),
+            slot=torch.full((1,), self.position % self.capacity, device=cos.device),
+            seen=seen,
+            bias=bias,
         )
+
+    def tensors(self) -> list[Tensor]:
+        """What a step reads and writes in place, at addresses that never change."""
+        found = []
+        for layer in self.layers:
+            found += [layer.history.keys, layer.history.values]
+            found += [layer.text.keys, layer.text.values, layer.text.bias]
+        return found
