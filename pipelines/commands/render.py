@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 from pipelines.commands.loading import add_pipeline_arguments, load_pipeline
 
 if TYPE_CHECKING:
+    from pipelines.pipeline import Pipeline
     from pipelines.rendering.engine import RenderOptions, RenderSummary
-    from pipelines.rendering.rows import Defaults
+    from pipelines.rendering.rows import Defaults, Request
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -21,6 +22,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--status", metavar="DIR", type=Path, help="how the job there stands")
     add_defaults(parser.add_argument_group("what a row gets that does not say"))
     run = parser.add_argument_group("how the job runs")
+    run.add_argument("--plan", action="store_true", help="say what it will take, and stop")
+    run.add_argument("--sheet", action="store_true", help="write index.html to listen with")
     run.add_argument("--skip-bad", action="store_true", help="leave faulty rows out")
     run.add_argument("--force", action="store_true", help="render anew what changed its settings")
     run.add_argument("--batch-size", type=int, default=16, help="items written at once (16)")
@@ -53,7 +56,7 @@ def run(args: argparse.Namespace) -> int:
         return show_status(args)
     if args.rows is None or args.out is None:
         raise ValueError("name the rows and --out, or --status alone (see partita render --help)")
-    from pipelines.rendering.engine import ChangedItemsError, render
+    from pipelines.rendering.engine import ChangedItemsError, read_good_rows, render_items
     from pipelines.rendering.rows import BadRowsError
 
     options, defaults = options_of(args), defaults_of(args)
@@ -62,13 +65,49 @@ def run(args: argparse.Namespace) -> int:
     pipeline = load_pipeline(args.pipeline, args.quiet or args.progress != "line")
     pipeline.set_progress_bar_config(disable=True)
     try:
-        summary = render(pipeline, args.rows, args.out, defaults, options)
+        request = read_good_rows(pipeline, args.rows, defaults, args.skip_bad)
+        if args.plan:
+            return show_plan(pipeline, request, args.out, options)
+        summary = render_items(pipeline, request, args.out, options)
     except (BadRowsError, ChangedItemsError) as error:  # a report has a line for every row
         print(f"partita: error: {error}", file=sys.stderr)
         return 2
+    if args.sheet:
+        from pipelines.rendering.sheet import write_sheet
+
+        write_sheet(args.out)
     if args.progress != "json":
-        print("\n".join(describe(summary, args.out)))
+        print("\n".join([*describe(summary, args.out), *beside_plan(summary, args)]))
     return summary.exit_code
+
+
+def show_plan(pipeline: "Pipeline", request: "Request", out: Path, options: "RenderOptions") -> int:
+    """Print what the job will take, and keep it; a job that cannot fit is an error."""
+    from pipelines.rendering.origin import describe_origin
+    from pipelines.rendering.plan import describe_plan, items_left, plan_job, write_plan
+
+    if options.scheduler is not None:
+        raise ValueError("--plan measures this machine: leave --scheduler out")
+    items, origin = items_left(request.items, out), describe_origin(pipeline)
+    if not items:
+        print(f"{out}: nothing is left to render")
+        return 0
+    plan = plan_job(pipeline, origin, items, out, options.batch_size, options.workers)
+    print("\n".join(describe_plan(plan)))
+    plan.check()
+    write_plan(out, plan)
+    return 0
+
+
+def beside_plan(summary: "RenderSummary", args: argparse.Namespace) -> list[str]:
+    """The plan's figures beside the real ones, where the whole of a plan was carried out."""
+    from pipelines.rendering.plan import compare, measure_run, read_plan
+
+    plan = read_plan(args.out)
+    if plan is None or plan.items != summary.done:
+        return []
+    real = measure_run(args.out, summary.done, summary.audio_s, summary.seconds, args.workers)
+    return compare(plan, real)
 
 
 def options_of(args: argparse.Namespace) -> "RenderOptions":

@@ -135,10 +135,25 @@ def render(
         ValueError: a default or an option is out of range, or another run is at work there.
     """
     options = options or RenderOptions()
-    request = read_request(rows, pipeline, defaults or Defaults())
-    if request.faults and (not options.skip_bad or not request.items):
-        raise BadRowsError(request.name, request.faults)
+    request = read_good_rows(pipeline, rows, defaults or Defaults(), options.skip_bad)
     return render_items(pipeline, request, Path(out_dir), options)
+
+
+def read_good_rows(
+    pipeline: "Pipeline",
+    rows: str | Path | Iterable[dict[str, Any]],
+    defaults: Defaults,
+    skip_bad: bool = False,
+) -> Request:
+    """Read and check rows.
+
+    Raises:
+        BadRowsError: some are faulty and ``skip_bad`` is not given, or all of them are.
+    """
+    request = read_request(rows, pipeline, defaults)
+    if request.faults and (not skip_bad or not request.items):
+        raise BadRowsError(request.name, request.faults)
+    return request
 
 
 def render_items(
