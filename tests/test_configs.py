@@ -6,13 +6,16 @@ from typing import Any
 
 import pytest
 
+from codec import NoteCodec
 from pipelines.estimate import HARDWARE, count_parameters, estimate
 from pipelines.info import describe_config, read_config
 
 ROOT = Path(__file__).parents[1]
 PARTS = ("codec", "prior", "decoder")
 SIZES = ("smoke", "tiny", "base", "large")
+LADDER = ("notes-lstm-plain", "notes-lstm", "notes-transformer")
 CONFIGS = [f"configs/{part}/{size}.yaml" for part in PARTS for size in SIZES]
+CONFIGS += [f"configs/prior/{rung}.yaml" for rung in LADDER]
 COMMAND = re.compile(r"# partita info --config (\S+?)(?: --processes (\d+))?\n")
 
 
@@ -64,6 +67,18 @@ def test_the_parts_of_a_size_fit_together(size: str):
     assert prior["model"]["frame_rate"] == codec["model"]["sample_rate"] / frames
     trained = f"{codec['training']['output_dir']}/model"
     assert prior["data"]["codec"] == decoder["data"]["codec"] == trained
+
+
+def test_the_rungs_of_the_ladder_are_equally_large_and_trained_alike():
+    rungs = [settings("prior", rung) for rung in LADDER]
+    counts = [count_parameters("prior", rung["model"]) for rung in rungs]
+    assert max(counts) < 1.02 * min(counts)
+    for rung in rungs:
+        assert rung["model"]["codebook_size"] == NoteCodec.codebook_size
+        assert rung["model"]["num_codebooks"] <= NoteCodec.num_codebooks
+        (tokens,) = rung["data"]["tokens"]
+        assert rung["data"]["codec"] == f"{tokens}/codec"
+        assert rung["training"] | {"output_dir": ""} == rungs[0]["training"] | {"output_dir": ""}
 
 
 @pytest.mark.parametrize("part", PARTS)
