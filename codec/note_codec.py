@@ -163,6 +163,7 @@ class NoteCodec(Component):
             warnings.warn(f"{count} notes cut to {MAX_NOTE_BEATS} beats", stacklevel=4)
 
     def _decode_row(self, codes: np.ndarray) -> "ScoreTick":
+        check_packages()
         from miditok import TokSequence
         from symusic import Score
 

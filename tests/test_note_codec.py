@@ -12,7 +12,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from codec import NoteCodec
+from codec import NoteCodec, midi_file
 from codec.midi_file import midi_bytes, read_midi
 from codec.note_frames import DRUMS, PITCH, PROGRAM, REST, START, VELOCITY, pack, skyline, unpack
 from codec.protocols import Codec
@@ -284,6 +284,16 @@ def test_no_file_and_no_midi_at_all(codec, tmp_path):
         codec.encode(tmp_path / "none.mid")
     with pytest.raises(ValueError, match="MIDI must be a path, bytes or a symusic Score"):
         codec.encode(3)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("missing", ["symusic", "miditok"])
+def test_a_missing_package_is_named(missing, monkeypatch):
+    monkeypatch.setattr(midi_file, "find_spec", lambda name: None if name == missing else name)
+    message = rf"{missing} is not installed: pip install 'partita\[notes\]'"
+    with pytest.raises(FileNotFoundError, match=message):
+        read_midi(midi(0, NOTE))
+    with pytest.raises(FileNotFoundError, match=message):
+        NoteCodec().decode(torch.zeros(1, 6, 1, dtype=torch.int64))
 
 
 def test_stray_note_offs_and_overlaps_are_defined(codec):
