@@ -72,7 +72,7 @@ class Feed:
 
 
 def take(stages: Sequence[Stage]) -> Tensor | None:
-    """The next piece at the end of a chain; None where its first stage must be fed, or has ended."""
+    """The next piece at a chain's end; None where its first stage must be fed, or has ended."""
     *before, last = stages
     while (piece := last.take()) is None:
         if not before or last.ended:

@@ -187,7 +187,7 @@ class FlowStage:
         config, halo = self.sampler.decoder.config, self.sampler.codec.decoder_reach
         span = window_span(self.index, self.start, config.window_frames, config.overlap_frames)
         waiting = len(self.input) - self.left
-        if waiting <= span.frames + halo and not self.ended or waiting <= 0:
+        if waiting <= 0 or (waiting <= span.frames + halo and not self.ended):
             return None
         is_last = waiting <= span.frames
         frames = waiting if is_last else span.frames

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from prior.model import Prior
 from prior.sampling import Sampling, choose_code, draw_uniform, guide, uniform_of_book
+from prior.state import PriorState
 from prior.text_condition import TextCondition
 
 
@@ -57,47 +58,170 @@ def generate(
     Raises:
         ValueError: an argument does not fit, named with its rule; raised by the call itself.
     """
-    if prompt_codes is None:
-        prompt_codes = torch.zeros(len(seeds), prior.num_codebooks, 0, dtype=torch.long)
-    if min_frames is None:
-        min_frames = num_frames
-    check_frames(num_frames, min_frames)
-    check_rows(prior, text, negative, prompt_codes, len(seeds))
-    if sampling.guidance != 1:
-        away = negative or TextCondition.empty(len(seeds), text.states.shape[-1]).to(
-            text.states.device
-        )
-        text = text.stacked_on(away)
-    return _write(prior, text, num_frames, sampling, seeds, prompt_codes, min_frames)
+    return _frames(
+        Writer(prior, text, negative, num_frames, sampling, seeds, prompt_codes, min_frames)
+    )
 
 
-@torch.inference_mode()
-def _write(
-    prior: Prior,
-    text: TextCondition,
-    num_frames: int,
-    sampling: Sampling,
-    seeds: list[int],
-    prompt_codes: Tensor,
-    min_frames: int,
-) -> Iterator[Frame]:
-    """The loop of :func:`generate`; ``text`` holds the guiding rows too."""
-    device, start = prior.device, prompt_codes.shape[-1]
-    copies = text.states.shape[0] // len(seeds)
-    text = text.to(device)
-    state = prior.init_state(text.states, text.mask, start + num_frames)
-    hidden = prior.prefill(prompt_codes.to(device).repeat(copies, 1, 1), state)
-    ended = torch.zeros(len(seeds), dtype=torch.bool, device=device)
-    for index in range(num_frames):
-        uniform = draw_uniform(seeds, start + index, prior.num_codebooks, prior.codebook_size)
-        may_end = index >= min_frames
-        frame = sample_frame(prior, hidden, uniform.to(device), sampling, ended, may_end)
-        ended = frame.ended
-        if may_end and bool(ended.all()):
-            return
+def _frames(writer: "Writer") -> Iterator[Frame]:
+    while (frame := writer.write()) is not None:
         yield frame
-        if index + 1 < num_frames:
-            hidden = prior.decode_one_frame(frame.codes.repeat(copies, 1), state)
+
+
+class Writer:
+    """Writes frames one by one; between two frames its text can be changed and its state saved.
+
+    The arguments are those of :func:`generate`.
+    """
+
+    def __init__(
+        self,
+        prior: Prior,
+        text: TextCondition,
+        negative: TextCondition | None,
+        num_frames: int,
+        sampling: Sampling,
+        seeds: list[int],
+        prompt_codes: Tensor | None = None,
+        min_frames: int | None = None,
+    ) -> None:
+        if prompt_codes is None:
+            prompt_codes = torch.zeros(len(seeds), prior.num_codebooks, 0, dtype=torch.long)
+        self.min_frames = num_frames if min_frames is None else min_frames
+        check_frames(num_frames, self.min_frames)
+        check_rows(prior, text, negative, prompt_codes, len(seeds))
+        self.prior = prior
+        self.negative = negative
+        self.num_frames = num_frames
+        self.sampling = sampling
+        self.seeds = seeds
+        self.prompt_codes = prompt_codes
+        self.text = self._with_guide(text)
+        self.index = 0  # frames written
+        self.last: Tensor | None = None  # (B, K), the frame written last
+        self.ended = torch.zeros(len(seeds), dtype=torch.bool, device=prior.device)
+        self.state: PriorState | None = None
+
+    @torch.inference_mode()
+    def write(self) -> Frame | None:
+        """The next frame; None where ``num_frames`` are written or all rows have ended."""
+        if self.index == self.num_frames or bool(self.ended.all()):
+            return None
+        prior, copies = self.prior, self.text.states.shape[0] // len(self.seeds)
+        if self.state is None:
+            self.state = self._init_state()
+            prompt = self.prompt_codes.to(prior.device).repeat(copies, 1, 1)
+            hidden = prior.prefill(prompt, self.state)
+        else:
+            assert self.last is not None
+            hidden = prior.decode_one_frame(self.last.repeat(copies, 1), self.state)
+        place = self.prompt_codes.shape[-1] + self.index
+        uniform = draw_uniform(self.seeds, place, prior.num_codebooks, prior.codebook_size)
+        may_end = self.index >= self.min_frames
+        frame = sample_frame(
+            prior, hidden, uniform.to(prior.device), self.sampling, self.ended, may_end
+        )
+        self.ended, self.last = frame.ended, frame.codes
+        if may_end and bool(frame.ended.all()):
+            return None
+        self.index += 1
+        return frame
+
+    @torch.inference_mode()
+    def steer(self, text: TextCondition, negative: TextCondition | None = None) -> None:
+        """Let the frames from the next one on read another text; what was written stays.
+
+        Args:
+            text: one row per seed.
+            negative: what to move away from; None keeps what it was.
+
+        Raises:
+            ValueError: the text does not fit.
+        """
+        check_rows(self.prior, text, negative, self.prompt_codes, len(self.seeds))
+        self.negative = self.negative if negative is None else negative
+        self.text = self._with_guide(text)
+        if self.state is not None:
+            read_text(self.prior, self.text, self.state)
+
+    @torch.inference_mode()
+    def state_dict(self) -> dict[str, Tensor]:
+        """What a writer of the same arguments needs to continue exactly; grows with the frames."""
+        state = {
+            "index": torch.tensor(self.index),
+            "ended": self.ended,
+            "text.states": self.text.states,
+            "text.mask": self.text.mask,
+        }
+        if self.negative is not None:
+            state |= {
+                "negative.states": self.negative.states,
+                "negative.mask": self.negative.mask,
+            }
+        if self.state is not None and self.last is not None:
+            state |= {"last": self.last, **state_tensors(self.state)}
+        return {name: tensor.clone() for name, tensor in state.items()}
+
+    @torch.inference_mode()
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Continue from what :meth:`state_dict` returned."""
+        device = self.prior.device
+        state = {name: tensor.to(device) for name, tensor in state.items()}
+        self.index = int(state["index"])
+        self.ended = state["ended"]
+        self.text = TextCondition(state["text.states"], state["text.mask"])
+        if "negative.states" in state:
+            self.negative = TextCondition(state["negative.states"], state["negative.mask"])
+        if "last" in state:
+            self.last = state["last"]
+            self.state = self._init_state()
+            restore_state(self.state, state)
+            read_text(self.prior, self.text, self.state)
+
+    def _with_guide(self, text: TextCondition) -> TextCondition:
+        """The text and, where there is guidance, the rows to move away from under it."""
+        if self.sampling.guidance != 1:
+            away = self.negative or TextCondition.empty(len(self.seeds), text.states.shape[-1]).to(
+                text.states.device
+            )
+            text = text.stacked_on(away)
+        return text.to(self.prior.device)
+
+    def _init_state(self) -> PriorState:
+        longest = self.prompt_codes.shape[-1] + self.num_frames
+        return self.prior.init_state(self.text.states, self.text.mask, longest)
+
+
+def read_text(prior: Prior, text: TextCondition, state: PriorState) -> None:
+    """Give a state in use another text; the history that it holds stays as it was heard."""
+    state.text = prior.init_state(text.states, text.mask, 1).text
+    width = prior.config["width"]
+    nothing = state.text.states.new_zeros(text.states.shape[0], 1, width)
+    for block, layer in zip(prior.network.blocks, state.layers, strict=False):
+        block.text_attention(nothing, state.text, layer.text)  # type: ignore[operator]  # fills it
+
+
+def state_tensors(state: PriorState) -> dict[str, Tensor]:
+    """A state's history as named tensors, without the text's."""
+    tensors = {"position": torch.tensor(state.position)}
+    for index, layer in enumerate(state.layers):
+        if layer.history.keys.numel():
+            seen = min(state.position, layer.history.capacity)
+            tensors[f"{index}.keys"] = layer.history.keys[:, :, :seen].contiguous()
+            tensors[f"{index}.values"] = layer.history.values[:, :, :seen].contiguous()
+        for part, tensor in enumerate(layer.hidden or ()):
+            tensors[f"{index}.hidden.{part}"] = tensor
+    return tensors
+
+
+def restore_state(state: PriorState, tensors: dict[str, Tensor]) -> None:
+    """Fill a fresh state from what :func:`state_tensors` returned."""
+    state.position = int(tensors["position"])
+    for index, layer in enumerate(state.layers):
+        if f"{index}.keys" in tensors:
+            layer.history.fill(tensors[f"{index}.keys"], tensors[f"{index}.values"])
+        if f"{index}.hidden.0" in tensors:
+            layer.hidden = tensors[f"{index}.hidden.0"], tensors[f"{index}.hidden.1"]
 
 
 def sample_frame(
