@@ -2,6 +2,7 @@
 
 import json
 import secrets
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +14,9 @@ from torch import Tensor, nn
 from codec.audio_file import WriteReport, write_audio
 from codec.encodec_codec import EncodecCodec
 from codec.spectral_codec import SpectralCodec
+from codec.stages import run
 from codec.validation import check_codes
+from codec.windows import Windows
 from decoder.diffusion_decoder import DiffusionDecoder
 from decoder.sampler import FlowSampler, check_conditions
 from diffusers import FlowMatchEulerDiscreteScheduler
@@ -27,8 +30,11 @@ from prior.text_condition import TextCondition
 from prior.weight_layout import lay_out_by_column
 
 if TYPE_CHECKING:
+    from codec.stages import Stage
     from pipelines.rendering.engine import RenderOptions, RenderSummary
     from pipelines.rendering.rows import Defaults
+    from pipelines.stream_state import StreamState
+    from pipelines.streaming import Stream
 
 REQUIRED = ("tokenizer", "text_encoder", "codec", "prior")
 OPTIONAL = ("decoder", "scheduler")
@@ -308,14 +314,18 @@ class Pipeline(DiffusionPipeline):
             seeds: one per row, of decoder and vocoder.
             num_inference_steps: of the diffusion decoder; None takes the codec's own decode.
         """
+        return run(self.decode_stages(seeds, num_inference_steps), blocks)
+
+    def decode_stages(self, seeds: list[int], num_inference_steps: int | None) -> "list[Stage]":
+        """The same as a chain of stages from codes to audio; another codec waits for the end."""
         if not isinstance(self.codec, SpectralCodec):
-            return (self.codec.decode(block) for block in [torch.cat(list(blocks), dim=-1)])
+            return [Windows(self.codec.decode, size=sys.maxsize, halo=0)]
         if num_inference_steps is None:
-            return self.codec.decode_stream(blocks, seeds)
+            return self.codec.decode_stages(seeds)
         assert self.decoder is not None
         assert self.scheduler is not None
         sampler = FlowSampler(self.codec, self.decoder, self.scheduler)
-        return self.codec.vocoder.stream(sampler.stream(blocks, seeds, num_inference_steps), seeds)
+        return [sampler.stage(seeds, num_inference_steps), self.codec.vocoder.stage(seeds)]
 
     def render(
         self,
@@ -331,6 +341,60 @@ class Pipeline(DiffusionPipeline):
         from pipelines.rendering.engine import render
 
         return render(self, rows, out_dir, defaults, options)
+
+    def stream(
+        self,
+        prompt: str | None = None,
+        duration_s: float | None = None,
+        seed: int | None = None,
+        *,
+        negative_prompt: str | None = None,
+        guidance: float | None = None,
+        temperature: float | None = None,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        num_inference_steps: int | None = None,
+        decoder_seed: int | None = None,
+        preview: bool = False,
+        chunk_s: float | None = None,
+        state: "StreamState | None" = None,
+    ) -> "Stream":
+        """Render one item while it is listened to: iterate over the (C, s) pieces of its audio.
+
+        The pieces joined equal ``self(prompt, ...).audio[0]`` bit for bit.
+
+        Args:
+            prompt: one text of at most 64 tokens.
+            duration_s: length (s); 10 if None.
+            chunk_s: length of every piece but the last (s); None yields them as they come.
+            state: continues a stream where ``state()`` found it; only ``chunk_s`` goes with it.
+
+        The other arguments are those of ``__call__``.
+
+        Raises:
+            ValueError: an argument is out of its range, named with its rule.
+        """
+        from pipelines.streaming import Stream, describe_piece
+
+        choices = {
+            "prompt": prompt,
+            "duration_s": duration_s,
+            "seed": seed,
+            "negative_prompt": negative_prompt,
+            "guidance": guidance,
+            "temperature": temperature,
+            "top_k": top_k,
+            "top_p": top_p,
+            "num_inference_steps": num_inference_steps,
+            "decoder_seed": decoder_seed,
+            "preview": preview or None,
+        }
+        if state is None:
+            return Stream(self, describe_piece(self, **choices), chunk_s)
+        given = [name for name, value in choices.items() if value is not None]
+        if given:
+            raise ValueError(f"{given[0]} cannot be changed when a state is continued")
+        return Stream.resume(self, state, chunk_s)
 
     def interrupt(self) -> None:
         """Stop writing after the current frame; what is written so far is decoded."""
