@@ -19,6 +19,7 @@ pytest.importorskip("matplotlib")
 
 from codec.audio_file import write_audio
 from codec.seeds import generator
+from pipelines.cli import main
 from pipelines.evaluation.reasons import MissingPackageError
 from pipelines.rendering.manifest import ManifestEntry, write_manifest
 from pipelines.rendering.sheet import write_sheet
@@ -196,6 +197,20 @@ def test_without_matplotlib_the_extra_is_named(folder, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     with pytest.raises(MissingPackageError, match=r"partita\[plot\]"):
         write_sheet(folder)
+
+
+def test_the_command_says_so_before_it_renders(tmp_path, pipeline_folder, monkeypatch, capsys):
+    rows, out = tmp_path / "rows.jsonl", tmp_path / "out"
+    rows.write_text('{"id": "a", "prompt": "calm", "duration_s": 0.5}')
+    command = ["render", str(rows), "--out", str(out), "--sheet", "--quiet"]
+    command += ["--pipeline", str(pipeline_folder)]
+    with monkeypatch.context() as patch:
+        patch.setitem(sys.modules, "matplotlib", None)
+        assert main(command) == 2
+    assert not out.exists()
+    assert "pip install partita[plot]" in capsys.readouterr().err
+    assert main(command) == 0
+    assert Page(out / "index.html").texts["prompt"] == ["calm"]
 
 
 ACTIONS = """<script>

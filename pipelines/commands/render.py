@@ -60,6 +60,10 @@ def run(args: argparse.Namespace) -> int:
     from pipelines.rendering.rows import BadRowsError
 
     options, defaults = options_of(args), defaults_of(args)
+    if args.sheet:
+        from pipelines.plot import check_plotting
+
+        check_plotting()
     if args.threads is not None:
         set_threads(args.threads)
     pipeline = load_pipeline(args.pipeline, args.quiet or args.progress != "line")
