@@ -33,6 +33,14 @@ COMMANDS = {
     "assemble": ("pipelines.assemble", "trained parts to a pipeline"),
     "evaluate codec": ("pipelines.evaluation.codec_report", "a codec against classical codecs"),
     "evaluate decoder": ("pipelines.evaluation.decoder_report", "a decoder against its codec"),
+    "evaluate pipeline": (
+        "pipelines.evaluation.pipeline_report",
+        "is what prompts ask for heard?",
+    ),
+    "evaluate fit-detectors": (
+        "pipelines.evaluation.fit_detectors",
+        "what hears it, from rendered scores",
+    ),
     "bench": ("pipelines.bench", "speed and memory on this machine"),
     "info": ("pipelines.info", "what a saved pipeline holds, or what a config costs"),
 }

@@ -1,0 +1,119 @@
+"""Whether a pipeline repeats its training set: runs of tokens found there word for word."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+
+from pipelines.tokens import hash_codec, open_tokens, read_codes, read_token_info
+
+RUN_LENGTHS = (4, 8, 16, 32, 64)  # frames of 40 ms
+
+
+def copied_shares(
+    pieces: Sequence[np.ndarray], training: Sequence[np.ndarray], lengths: Sequence[int]
+) -> dict[str, float]:
+    """Share of the runs of a length that also occur in the training set.
+
+    Args:
+        pieces: (T,) integer tokens of a book each.
+        training: the same of the training set.
+        lengths: of runs, in frames.
+
+    Returns:
+        Shares by length; runs that a piece repeats count every time. Lengths that no piece has
+        are left out.
+    """
+    shares = {}
+    for length in lengths:
+        asked = runs(pieces, length)
+        if len(asked):
+            shares[str(length)] = float(np.isin(asked, np.unique(runs(training, length))).mean())
+    return shares
+
+
+def runs(pieces: Iterable[np.ndarray], length: int) -> np.ndarray:
+    """64-bit hashes of all runs of some frames (polynomial, modulo 2^64)."""
+    found = []
+    with np.errstate(over="ignore"):
+        for piece in pieces:
+            if len(piece) < length:
+                continue
+            tokens = piece.astype(np.uint64) + np.uint64(1)
+            digest = np.zeros(len(piece) - length + 1, np.uint64)
+            for offset in range(length):
+                part = tokens[offset : offset + len(digest)]
+                digest = digest * np.uint64(0x9E3779B97F4A7C15) + part
+                digest ^= digest >> np.uint64(29)
+            found.append(digest)
+    return np.concatenate(found) if found else np.zeros(0, np.uint64)
+
+
+def measure_copying(takes: Sequence[np.ndarray], codec: Any, folder: str) -> dict[str, Any]:
+    """Compare takes with a token cache's training split, and its held-out split beside them.
+
+    Args:
+        takes: (K, T) codes.
+        codec: that the takes are of.
+        folder: of a token cache (``partita prepare tokens``).
+
+    Returns:
+        For the first book, and for all written books at once, the shares of ``RUN_LENGTHS`` of the
+        takes and of the held-out clips, which nobody copied. ``histogram_overlap``: how far takes
+        and training use the first book alike, from 0 to 1; a codec saved in half precision has
+        another hash than the one that made the tokens, but the same histogram, which tokens of a
+        foreign codec have not.
+
+    Raises:
+        ValueError: the codec's sizes differ from the cache's, or the cache is unfinished.
+    """
+    info = read_token_info(folder)
+    for name in ("codebook_size", "num_codebooks", "frame_rate"):
+        if getattr(info, name) != getattr(codec, name):
+            raise ValueError(f"the tokens in {folder} are of a codec with another {name}")
+    books = min(len(codes) for codes in takes)
+    result: dict[str, Any] = {
+        "training_clips": info.clips.get("train", 0),
+        "same_codec": info.codec_hash == hash_codec(codec),
+        "histogram_overlap": histogram_overlap(
+            [codes[0] for codes in takes],
+            [codes[0] for codes in cached_codes(folder, "train")],
+            codec.codebook_size,
+        ),
+    }
+    for name, count in (("first book", 1), (f"all {books} books", books)):
+        size = codec.codebook_size
+        training = [joined(codes, count, size) for codes in cached_codes(folder, "train")]
+        rows = {"takes": [joined(codes, count, size) for codes in takes]}
+        if "validation" in info.clips:
+            held_out = cached_codes(folder, "validation")
+            rows["held-out clips"] = [joined(codes, count, size) for codes in held_out]
+        result[name] = {
+            row: copied_shares(pieces, training, RUN_LENGTHS) for row, pieces in rows.items()
+        }
+    return result
+
+
+def histogram_overlap(
+    pieces: Sequence[np.ndarray], others: Sequence[np.ndarray], size: int
+) -> float:
+    """Common mass of the token histograms of two sets, 0 to 1."""
+    shares = []
+    for side in (pieces, others):
+        counts = np.bincount(np.concatenate(side).astype(np.int64), minlength=size)
+        shares.append(counts / counts.sum())
+    return float(np.minimum(*shares).sum())
+
+
+def cached_codes(folder: str, split: str) -> Iterable[np.ndarray]:
+    """(K, T) codes of every clip of a token cache."""
+    clips = open_tokens(folder, split)
+    return (read_codes(clips, row).numpy() for row in range(len(clips)))
+
+
+def joined(codes: np.ndarray, count: int, size: int) -> np.ndarray:
+    """(K, T) codes -> (T,): the first books of a frame as one number."""
+    number = np.zeros(codes.shape[1], np.int64)
+    for book in codes[:count]:
+        number = number * size + book
+    return number

@@ -1,0 +1,136 @@
+"""Whether long pieces stay what they were: loudness, brightness and key, window by window."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from pipelines.evaluation.detectors import Detectors
+from pipelines.evaluation.loudness import integrated_loudness
+from pipelines.evaluation.music import parse_key
+from pipelines.evaluation.prompts import Prompt
+from pipelines.evaluation.reasons import UnmeasurableError
+from pipelines.evaluation.takes import TakeMeasurer, pipeline_fingerprint
+
+WINDOW_S = 10.0
+LONG_S = (60.0, 240.0)
+
+
+def measure_windows(audio: Tensor, sample_rate: int, detectors: Detectors) -> list[dict[str, Any]]:
+    """Loudness (LUFS), spectral centroid (Hz) and key of consecutive windows of 10 s.
+
+    Args:
+        audio: (C, S) float32 in [-1, 1]; a last window shorter than 5 s is left out.
+        sample_rate: Hz.
+        detectors: for the key.
+    """
+    width = round(WINDOW_S * sample_rate)
+    windows = []
+    for start in range(0, audio.shape[1], width):
+        window = audio[:, start : start + width]
+        if start and window.shape[1] < width // 2:
+            break
+        try:
+            heard = detectors.hear(window, sample_rate)
+            loudness = integrated_loudness(window, sample_rate)
+        except UnmeasurableError as reason:
+            windows.append({"reason": str(reason)})
+            continue
+        windows.append(
+            {
+                "loudness_lufs": loudness,
+                "centroid_hz": spectral_centroid(window, sample_rate),
+                "key": str(heard.key),
+            }
+        )
+    return windows
+
+
+def spectral_centroid(audio: Tensor, sample_rate: int) -> float:
+    """Mean frequency of the mono sum, weighted by magnitude, in Hz."""
+    window = torch.hann_window(2048)
+    spectrum = torch.stft(audio.mean(0), 2048, 1024, window=window, return_complex=True).abs()
+    frequency = torch.linspace(0, sample_rate / 2, spectrum.shape[0])
+    weight = spectrum.sum(1)
+    return float((frequency * weight).sum() / weight.sum().clamp(min=1e-12))
+
+
+def summarise_windows(windows: Sequence[dict[str, Any]], asked_key: str | None) -> dict[str, Any]:
+    """Drift of one piece.
+
+    Returns:
+        ``loudness_drift_lu`` and ``brightness_drift_octaves``: last quarter of the windows against
+        the first; ``loudness_range_lu``: loudest against softest window; ``key_kept``: share of
+        windows in the piece's commonest key; ``key_asked``: in the asked one, None without one;
+        ``silent_windows``: those without sound.
+    """
+    heard = [window for window in windows if "reason" not in window]
+    result: dict[str, Any] = {"silent_windows": len(windows) - len(heard)}
+    if len(heard) < 2:
+        return result
+    loudness = np.array([window["loudness_lufs"] for window in heard])
+    brightness = np.log2([window["centroid_hz"] for window in heard])
+    quarter = max(1, len(heard) // 4)
+    brighter = brightness[-quarter:].mean() - brightness[:quarter].mean()
+    keys = [window["key"] for window in heard]
+    commonest = max(keys, key=keys.count)
+    asked = str(parse_key(asked_key)) if asked_key else None
+    return result | {
+        "loudness_drift_lu": float(loudness[-quarter:].mean() - loudness[:quarter].mean()),
+        "loudness_range_lu": float(np.ptp(loudness)),
+        "brightness_drift_octaves": float(brighter),
+        "key": commonest,
+        "key_kept": keys.count(commonest) / len(windows),
+        "key_asked": keys.count(asked) / len(windows) if asked else None,
+    }
+
+
+def measure_drift(
+    pipeline: Any,
+    prompts: Sequence[Prompt],
+    durations_s: Sequence[float],
+    measurer: TakeMeasurer,
+    quiet: bool = False,
+) -> dict[str, Any]:
+    """Generate long pieces one by one, or take their windows from the cache.
+
+    Returns:
+        By duration, as text: ``pieces`` with their windows and drift, and ``mean`` over the pieces
+        of the absolute drifts and of the shares; a reason where the pipeline refuses the length.
+    """
+    result: dict[str, Any] = {}
+    identity = pipeline_fingerprint(pipeline)
+    longest = pipeline.config.max_duration_s
+    for duration_s in durations_s:
+        name = f"{duration_s:g} s"
+        if duration_s > longest:
+            result[name] = {"reason": f"the pipeline's longest piece is {longest:g} s"}
+            continue
+        pieces = []
+        for prompt in tqdm(prompts, desc=name, unit="piece", disable=quiet):
+            key = measurer.key("long", identity, prompt.text, duration_s)
+            if measurer.cache.get(key) is None:
+                song = pipeline(prompt.text, duration_s, 0)
+                audio = song.audio[0].cpu()
+                windows = measure_windows(audio, song.sample_rate, measurer.detectors)
+                measurer.cache.add(key, {"windows": windows})
+            entry = measurer.cache.get(key)
+            assert entry is not None
+            drift = summarise_windows(entry["windows"], prompt.key)
+            pieces.append({"prompt": prompt.text, "windows": entry["windows"], **drift})
+        result[name] = {"pieces": pieces, "mean": mean_drift(pieces)}
+    return result
+
+
+def mean_drift(pieces: Sequence[dict[str, Any]]) -> dict[str, float]:
+    """Means over pieces: of absolute drifts, and of shares and ranges as they are."""
+    means = {}
+    names = ("loudness_drift_lu", "loudness_range_lu", "brightness_drift_octaves")
+    for name in (*names, "key_kept", "key_asked"):
+        values = [abs(piece[name]) for piece in pieces if piece.get(name) is not None]
+        if values:
+            means[name] = float(np.mean(values))
+    return means

@@ -1,0 +1,188 @@
+"""A rendered piece that is exactly what a prompt asks for: what detectors are tried on."""
+
+import random
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from codec.seeds import derive_seed
+from pipelines.evaluation.reasons import MissingPackageError, UnmeasurableError
+from pipelines.scores.compose import compose
+from pipelines.scores.render import SAMPLE_RATE, SOUNDFONT, RenderError, check_programs, render
+from pipelines.scores.score import Note, Part, Score
+from pipelines.scores.styles import STYLES, Style, moods
+from pipelines.scores.theory import PITCH_CLASSES, Key
+
+ATTEMPTS = 120
+TEMPO_REACH = 0.15  # a piece is written for a tempo this near the one it is then played at
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """Facts that a piece must have; None where anything goes.
+
+    Attributes:
+        tempo_bpm: beats a minute.
+        speed: lowest and highest tempo, where no exact one is wanted.
+        key: tonic and mode.
+        mode: "major" or "minor", where no key is wanted.
+        instrument: that plays the tune, a name of ``instruments.INSTRUMENTS``.
+        drums: whether there are any.
+        style: a name of ``styles.STYLES``.
+    """
+
+    tempo_bpm: float | None = None
+    speed: tuple[float, float] | None = None
+    key: Key | None = None
+    mode: str | None = None
+    instrument: str | None = None
+    drums: bool | None = None
+    style: str | None = None
+
+
+def compose_wanted(wanted: Wanted, seed: int, held_out: bool = True) -> Score:
+    """Compose a piece with exactly the wanted facts; the others are drawn.
+
+    Pieces are drawn until drums, mode and speed fit; then the piece is transposed and its tempo,
+    at most 15 % away, set.
+
+    Args:
+        wanted: the facts.
+        seed: equal seeds give equal pieces.
+        held_out: use the chord progressions kept for validation.
+
+    Raises:
+        UnmeasurableError: no such piece in ``ATTEMPTS`` draws.
+    """
+    rng = random.Random(derive_seed(seed, "ground truth"))
+    for attempt in range(ATTEMPTS):
+        styles = fitting_styles(wanted, any_instrument=attempt >= ATTEMPTS // 2)
+        style = rng.choices(styles, [style.weight for style in styles])[0]
+        ensemble = "band" if wanted.drums else rng.choice(("solo", "duo", "band"))
+        score = compose(rng, held_out, style.name, ensemble, wanted.instrument)
+        if fits(score, wanted):
+            score.room = rng.uniform(0.2, 0.8)
+            return retune(score, wanted)
+    raise UnmeasurableError(f"no piece with {wanted} in {ATTEMPTS} draws")
+
+
+def fitting_styles(wanted: Wanted, any_instrument: bool = False) -> list[Style]:
+    """Styles that can give the wanted facts; those that know the instrument where there are any.
+
+    Args:
+        wanted: the facts.
+        any_instrument: let an instrument play in styles that do not know it.
+    """
+    fitting = [style for style in STYLES.values() if style_fits(style, wanted)]
+    if not fitting:
+        raise UnmeasurableError(f"no style has {wanted}")
+    knowing = [s for s in fitting if wanted.instrument in (None, *s.leads, *s.solos)]
+    return fitting if any_instrument or not knowing else knowing
+
+
+def style_fits(style: Style, wanted: Wanted) -> bool:
+    """Whether pieces of a style can have the wanted tempo, mode and drums."""
+    low, high = style.tempo
+    slowest, fastest = wanted_tempos(wanted)
+    if wanted.style is not None and style.name != wanted.style:
+        return False
+    if high < slowest or low > fastest:
+        return False
+    mode = wanted.key.mode if wanted.key else wanted.mode
+    if (mode == "minor" and style.minor <= 0) or (mode == "major" and style.minor >= 1):
+        return False
+    if wanted.drums is None:
+        return True
+    return style.drum_share > 0 if wanted.drums else style.drum_share < 1
+
+
+def wanted_tempos(wanted: Wanted) -> tuple[float, float]:
+    """Slowest and fastest tempo that a piece may be drawn with."""
+    if wanted.tempo_bpm is not None:
+        return wanted.tempo_bpm * (1 - TEMPO_REACH), wanted.tempo_bpm * (1 + TEMPO_REACH)
+    return wanted.speed or (0.0, 1000.0)
+
+
+def fits(score: Score, wanted: Wanted) -> bool:
+    """Whether a piece has the facts that are not set afterwards."""
+    slowest, fastest = wanted_tempos(wanted)
+    mode = wanted.key.mode if wanted.key else wanted.mode
+    assert score.key is not None
+    return (
+        slowest <= score.tempo_bpm <= fastest
+        and mode in (None, score.key.mode)
+        and wanted.drums in (None, any(part.is_drums for part in score.parts))
+    )
+
+
+def retune(score: Score, wanted: Wanted) -> Score:
+    """Transpose to the wanted key and play at the wanted tempo."""
+    assert score.key is not None
+    key = wanted.key or score.key
+    steps = (PITCH_CLASSES[key.tonic] - PITCH_CLASSES[score.key.tonic] + 6) % 12 - 6
+    tempo_bpm = wanted.tempo_bpm or score.tempo_bpm
+    mood = moods(score.labels["style"], key.mode, tempo_bpm, score.labels["dynamics"])
+    return replace(
+        score,
+        tempo_bpm=tempo_bpm,
+        key=key,
+        parts=[transpose(part, steps) for part in score.parts],
+        labels=score.labels | {"mood": mood},
+    )
+
+
+def transpose(part: Part, steps: int) -> Part:
+    """The part some semitones higher; drums stay."""
+    if part.is_drums:
+        return part
+    return replace(part, notes=[replace(note, pitch=note.pitch + steps) for note in part.notes])
+
+
+def beginning(score: Score, duration_s: float) -> Score:
+    """The notes that start in the first seconds, so that no more is rendered than is heard."""
+    beats = duration_s * score.tempo_bpm / 60
+
+    def early(notes: Iterable[Note]) -> list[Note]:
+        return [note for note in notes if note.start < beats]
+
+    parts = [replace(part, notes=early(part.notes)) for part in score.parts]
+    return replace(score, parts=[part for part in parts if part.notes], complete=False)
+
+
+def render_wanted(
+    wanted: Wanted, seed: int, duration_s: float, soundfont: Path = SOUNDFONT
+) -> Tensor:
+    """The first seconds of a piece with the wanted facts, played by FluidSynth.
+
+    Returns:
+        (2, S) float32 at 44,100 Hz, S at most ``duration_s``.
+
+    Raises:
+        MissingPackageError: FluidSynth or the soundfont is not installed.
+        UnmeasurableError: no such piece, or it could not be rendered.
+    """
+    return render_score(compose_wanted(wanted, seed), duration_s, soundfont)
+
+
+def render_score(score: Score, duration_s: float, soundfont: Path = SOUNDFONT) -> Tensor:
+    """The first seconds of a piece, played by FluidSynth.
+
+    Returns:
+        (2, S) float32 at 44,100 Hz, S at most ``duration_s``.
+
+    Raises:
+        MissingPackageError: FluidSynth or the soundfont is not installed.
+        UnmeasurableError: it could not be rendered.
+    """
+    try:
+        check_programs(["fluidsynth"], soundfont)
+    except FileNotFoundError as error:
+        raise MissingPackageError(f"ground truth: {error}") from error
+    try:
+        audio = render(beginning(score, duration_s), soundfont)
+    except RenderError as error:
+        raise UnmeasurableError(str(error)) from error
+    return torch.from_numpy(audio)[:, : round(duration_s * SAMPLE_RATE)]
