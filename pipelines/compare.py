@@ -1,0 +1,141 @@
+"""LSTM against Transformer: ``python pipelines/compare.py --config configs/compare.yaml``.
+
+One command trains every arm at equal parameter count and equal data, measures it, and writes the
+document with its tables, plots and readings. It goes on where an earlier run stopped.
+``accelerate launch`` (or torchrun) shares every arm's batches among processes.
+"""
+
+import os
+import sys
+import time
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pipelines.preloading import let_threads_sleep, preload_allocator
+
+if TYPE_CHECKING:
+    from pipelines.comparison.row import Row
+    from pipelines.comparison.settings import Settings
+    from pipelines.comparison.study import Study
+
+PROGRAM = "compare.py"
+
+
+def compare(settings: "Settings", quick: bool = False, plan: bool = False) -> Path | None:
+    """Train what is not trained, measure what is not measured, and write the document.
+
+    Args:
+        settings: of the study.
+        quick: on made-up data, in minutes (see ``comparison.quick``).
+        plan: only print how many minutes the arms will take.
+
+    Returns:
+        The document's path on the main process, None on the others and for a plan.
+    """
+    from pipelines.comparison.plan import rows_of_arms
+    from pipelines.comparison.quick import quick_settings
+    from pipelines.comparison.study import Study
+
+    started = time.monotonic()
+    state = start_processes(settings)
+    with state.main_process_first():
+        if quick:
+            settings = quick_settings(settings)
+        study = Study(settings, state.print)
+        arms = rows_of_arms(study)
+    if plan:
+        if state.is_main_process:
+            print_plan(study)
+        return None
+    for of_row in arms.values():
+        for arm in of_row:
+            study.train(arm)
+    path = measure(study, quick, started) if state.is_main_process else None
+    state.wait_for_everyone()
+    return path
+
+
+def start_processes(settings: "Settings"):
+    """accelerate's state, begun as the trainers begin it."""
+    from accelerate import PartialState
+
+    from pipelines.training import TrainingConfig, start_accelerator
+
+    start_accelerator(
+        TrainingConfig(
+            output_dir=settings.output_dir,
+            mixed_precision=settings.optimisation.mixed_precision,
+        )
+    )
+    return PartialState()
+
+
+def print_plan(study: "Study") -> None:
+    """Minutes per arm, from timed updates."""
+    from pipelines.comparison.plan import plan
+
+    table, total = plan(study)
+    print(table.markdown())
+    print(f"{total:.0f} minutes of training are left, measuring not included")
+
+
+def measure(study: "Study", quick: bool, started: float) -> Path:
+    """Measure every row on trained arms and write the document after each."""
+    from pipelines.comparison.document import write_document
+    from pipelines.comparison.machine import describe_machine, minutes_so_far
+    from pipelines.comparison.row import load_row, save_row
+
+    settings = study.settings
+    command = f"python pipelines/compare.py --config configs/compare.yaml{' --quick' * quick}"
+    rows: list[Row] = []
+    path = Path(settings.document)
+    for name in settings.rows:
+        kept = study.folder / "rows" / f"{name}.json"
+        row = load_row(kept, study.key(name))
+        if row is None:
+            study.say(f"measuring: {name}")
+            row = import_module(f"pipelines.comparison.{name}").measure(study)
+            if not row.missing:  # what is missing now may be there next time
+                save_row(row, kept, study.key(name))
+        rows.append(row)
+        minutes = minutes_so_far(study.folder, started)
+        path = write_document(settings, rows, command, describe_machine(), minutes)
+    study.say(f"{path}")
+    return path
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Read the settings, then compare; a user's mistake is one line and exit code 2."""
+    import jsonargparse
+
+    from pipelines.comparison.arm import StoppedError
+    from pipelines.comparison.settings import Settings
+    from pipelines.evaluation.reasons import MissingPackageError
+
+    parser = jsonargparse.ArgumentParser(
+        prog=PROGRAM, description=__doc__.splitlines()[0], exit_on_error=False
+    )
+    parser.add_argument("--config", action="config", help="YAML file; later options override it")
+    parser.add_class_arguments(Settings, "study")
+    parser.add_argument("--quick", action="store_true", help="tiny, on made-up data, in minutes")
+    parser.add_argument("--plan", action="store_true", help="print minutes per arm, train nothing")
+    try:
+        values = parser.parse_args(argv)
+        # the name changed in jsonargparse 4.49
+        instantiate = getattr(parser, "instantiate", None) or parser.instantiate_classes
+        compare(instantiate(values).study, values.quick, values.plan)
+    except StoppedError as stopped:
+        print(f"{PROGRAM}: {stopped}; the same command goes on", file=sys.stderr)
+        return 130
+    except (ValueError, OSError, MissingPackageError, jsonargparse.ArgumentError) as error:
+        print(f"{PROGRAM}: error: " + " ".join(str(error).split()), file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    let_threads_sleep(os.environ)
+    if "WORLD_SIZE" not in os.environ:  # a launcher's processes must not start themselves again
+        preload_allocator()
+    sys.exit(main())

@@ -1,0 +1,208 @@
+"""One training of the study: a prior's config, a token cache, a budget and a seed."""
+
+import hashlib
+import json
+import shutil
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import PartialState
+
+from pipelines.checkpoints import checkpoints
+from pipelines.comparison.clock import ClockedRecipe
+from pipelines.comparison.settings import Budget, Optimisation
+from pipelines.prepared import write_json
+from pipelines.prior_batches import TOKEN_RATE, PriorData
+from pipelines.tokens import read_token_info
+from pipelines.train_prior import PriorRecipe
+from pipelines.training import TrainingConfig, train
+from prior.model import Prior
+
+RESULT_NAME = "arm.json"
+
+
+@dataclass(frozen=True)
+class Arm:
+    """What is trained, and everything that the result depends on.
+
+    Args:
+        name: for people; two arms that differ in nothing else are the same arm.
+        model: every field of ``Prior``.
+        tokens: folders of token caches.
+        budget: steps, batch, crop.
+        seed: of weights and data order.
+        start: an arm whose weights this one goes on from.
+    """
+
+    name: str
+    model: dict[str, Any]
+    tokens: tuple[str, ...]
+    budget: Budget
+    seed: int
+    start: "Arm | None" = None
+
+    def identity(self) -> dict[str, Any]:
+        """What the result follows from, the shared settings of the study aside."""
+        return {
+            "model": self.model,
+            "tokens": [asdict(read_token_info(folder)) for folder in self.tokens],
+            "budget": asdict(self.budget),
+            "seed": self.seed,
+            "start": self.start.identity() if self.start else None,
+        }
+
+    def key(self, optimisation: Optimisation) -> str:
+        """A short hash of all settings: the name of the arm's folder."""
+        text = json.dumps([self.identity(), asdict(optimisation)], sort_keys=True, default=str)
+        return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Held-out losses along a training.
+
+    Attributes:
+        step: updates so far.
+        loss: nats per code, with captions.
+        wall_s: seconds of training so far.
+        cpu_s: processor seconds of it, all processes together.
+    """
+
+    step: list[int]
+    loss: list[float]
+    wall_s: list[float]
+    cpu_s: list[float]
+
+
+@dataclass(frozen=True)
+class TrainedArm:
+    """A finished arm in its folder."""
+
+    arm: Arm
+    folder: Path
+
+    @cached_property
+    def prior(self) -> Prior:
+        """The averaged weights, in evaluation mode."""
+        return Prior.from_pretrained(self.folder / "model").eval()
+
+    @cached_property
+    def curve(self) -> Curve:
+        """Read from ``metrics.jsonl``."""
+        return read_curve(self.folder)
+
+
+class StoppedError(Exception):
+    """Training was asked to stop; the same command goes on with it."""
+
+
+def train_arm(arm: Arm, folder: Path, optimisation: Optimisation) -> TrainedArm:
+    """Train an arm with the trainer of every prior, or find that it has been trained.
+
+    Args:
+        arm: what to train; what it starts from is trained first.
+        folder: of all arms.
+        optimisation: what they share.
+
+    Raises:
+        StoppedError: Ctrl-C or SIGTERM; what has been trained is kept.
+    """
+    run = folder / arm.key(optimisation)
+    if (run / RESULT_NAME).is_file():
+        return TrainedArm(arm, run)
+    torch.manual_seed(arm.seed)
+    if arm.start is None:
+        prior = Prior(**arm.model)
+    else:
+        started = train_arm(arm.start, folder, optimisation)
+        prior = Prior.from_pretrained(started.folder / "model").train()
+    config = training_config(arm.budget, arm.seed, optimisation, run)
+    data = prior_data(arm.tokens, arm.budget, optimisation)
+    earlier = read_curve(run)
+    recipe = ClockedRecipe(
+        PriorRecipe(prior, data, config),
+        wall_s=earlier.wall_s[-1] if earlier.wall_s else 0.0,
+        cpu_s=earlier.cpu_s[-1] if earlier.cpu_s else 0.0,
+        processes=PartialState().num_processes,
+    )
+    train(recipe, config, resume=True)
+    finish(arm, run, config.steps)
+    return TrainedArm(arm, run)
+
+
+def finish(arm: Arm, run: Path, steps: int) -> None:
+    """Mark a whole run as such and drop its checkpoints."""
+    reached = checkpoints(run)
+    last = json.loads((reached[-1] / "step.json").read_text())["step"] if reached else 0
+    if last < steps:
+        raise StoppedError(f"{arm.name} stopped at step {last} of {steps}")
+    state = PartialState()
+    state.wait_for_everyone()
+    if state.is_main_process:
+        write_json(run / RESULT_NAME, {"name": arm.name, **arm.identity()})
+        for checkpoint in reached:
+            shutil.rmtree(checkpoint)
+        shutil.rmtree(run / "samples", ignore_errors=True)
+    state.wait_for_everyone()
+
+
+def training_config(
+    budget: Budget, seed: int, optimisation: Optimisation, run: Path
+) -> TrainingConfig:
+    """The trainer's settings.
+
+    Raises:
+        ValueError: the processes cannot share the batch evenly.
+    """
+    processes = PartialState().num_processes
+    if budget.batch_size % processes:
+        raise ValueError(
+            f"batch_size must be a multiple of the processes, got batch_size={budget.batch_size} "
+            f"and {processes} processes"
+        )
+    every = max(1, -(-budget.steps // optimisation.validations))
+    return TrainingConfig(
+        output_dir=str(run),
+        steps=budget.steps,
+        batch_size=budget.batch_size // processes,
+        learning_rate=optimisation.learning_rate,
+        warmup_steps=max(1, round(optimisation.warmup_share * budget.steps)),
+        weight_decay=optimisation.weight_decay,
+        ema_decay=optimisation.ema_decay,
+        mixed_precision=optimisation.mixed_precision,
+        checkpoint_every=every,
+        keep_checkpoints=1,
+        validate_every=every,
+        log_every=every,
+        seed=seed,
+    )
+
+
+def prior_data(tokens: Sequence[str], budget: Budget, optimisation: Optimisation) -> PriorData:
+    """The trainer's data; whatever a position stands for, a crop is counted in positions."""
+    return PriorData(
+        tokens=[*tokens],
+        text_encoder=optimisation.text_encoder,
+        crop_s=budget.crop_frames / TOKEN_RATE,
+        text_dropout=optimisation.text_dropout,
+        depth_share=optimisation.depth_share,
+        validation_clips=optimisation.validation_clips,
+    )
+
+
+def read_curve(run: Path) -> Curve:
+    """The validations in a run's log; those that a resumed run repeated count once."""
+    path = run / "metrics.jsonl"
+    lines = [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
+    found = {line["step"]: line for line in lines if "validation/loss" in line}
+    ordered = [found[step] for step in sorted(found)]
+    return Curve(
+        [line["step"] for line in ordered],
+        [line["validation/loss"] for line in ordered],
+        [line["validation/wall_s"] for line in ordered],
+        [line["validation/cpu_s"] for line in ordered],
+    )

@@ -1,0 +1,89 @@
+"""The document: every row's tables, pictures and sentences in Markdown."""
+
+import os
+from collections.abc import Sequence
+from datetime import date
+from pathlib import Path
+
+from pipelines.comparison.lines import draw
+from pipelines.comparison.row import Row, bulleted
+from pipelines.comparison.settings import Settings
+
+TITLE = "# LSTM against Transformer, on notes and on tokens"
+WHAT = """What does one gain by going from an LSTM over notes to a Transformer over latent audio
+tokens? One command trains every arm at equal parameter count and equal data, measures it and
+writes this page. Notes and audio tokens go through the same code: a rung is a prior's config and a
+token cache, trained by the recipe of `pipelines/train_prior.py`."""
+NOT_YET = """**The full run has not been made yet: there are no figures on this page.** The command
+below writes it anew, with a section for each of these: training speed against sequence length;
+recall of repeats after a gap; the ladder from a plain LSTM over notes to a Transformer over tokens;
+seconds to a given loss; sizes and data amounts at equal compute; what the far past of a whole piece
+is worth; solo, duo and band; writing speed and state; what notes and what tokens carry."""
+
+
+def write_document(
+    settings: Settings, rows: Sequence[Row], command: str, machine: Sequence[str], minutes: float
+) -> Path:
+    """Write the document, its plots and their numbers.
+
+    Args:
+        settings: of the study.
+        rows: what has been measured.
+        command: that gave it.
+        machine: lines that describe it.
+        minutes: that the measuring took, earlier runs that this one went on from included.
+
+    Returns:
+        The document's path.
+    """
+    path = Path(settings.document)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figures = path.with_suffix("")
+    parts = [TITLE, WHAT]
+    if not rows:
+        parts.append(NOT_YET)
+    parts.append(how(settings, command, machine, minutes, bool(rows)))
+    parts += [section(row, figures, path.parent) for row in rows]
+    text = "\n\n".join(part.strip() for part in parts) + "\n"
+    part_path = path.with_name(f".{path.name}.part")
+    part_path.write_text(text)
+    os.replace(part_path, path)
+    return path
+
+
+def how(
+    settings: Settings, command: str, machine: Sequence[str], minutes: float, measured: bool
+) -> str:
+    """Commands, seeds and machine."""
+    lines = ["## How", "", "```bash", command, "```", ""]
+    facts = [
+        f"Seeds: {', '.join(map(str, settings.seeds))}. ± is one standard deviation over seeds.",
+        'A difference is claimed ("is ahead") only where the 95 % interval of the differences, '
+        "paired by seed (Student's t), leaves out zero; for timings, only where the runs do not "
+        "overlap.",
+        f"Equal size: each width is the one whose parameter count is nearest to the target, within "
+        f"{settings.tolerance:.0%}.",
+    ]
+    if measured:
+        facts += [*machine, f"Written on {date.today()}; {minutes:.0f} minutes of computing."]
+    return "\n".join(lines) + "\n" + bulleted(facts)
+
+
+def section(row: Row, figures: Path, beside: Path) -> str:
+    """One row."""
+    parts = [f"## {row.title}", row.method]
+    parts += [table.markdown() for table in row.tables if table.rows]
+    for plot in row.plots:
+        picture = draw(plot, figures)
+        numbers = (figures / f"{plot.name}.csv").relative_to(beside)
+        link = f"[numbers]({numbers})"
+        parts.append(
+            f"![{plot.title}]({picture.relative_to(beside)})\n\n{link}" if picture else link
+        )
+    if row.reading:
+        parts.append(bulleted(row.reading))
+    if row.examples:
+        parts.append(bulleted([f"[{text}]({path})" for path, text in row.examples]))
+    if row.missing:
+        parts.append("Not measured:\n\n" + bulleted(row.missing))
+    return "\n\n".join(parts)

@@ -1,0 +1,131 @@
+"""How many minutes every arm will take here, from timed updates of each kind of arm."""
+
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+
+import torch
+
+from pipelines.comparison import context, ladder, recall, scaling
+from pipelines.comparison.arm import RESULT_NAME, Arm, prior_data, training_config
+from pipelines.comparison.row import Table
+from pipelines.comparison.settings import Budget
+from pipelines.comparison.study import Study, digest
+from pipelines.comparison.throughput import PRECISIONS, finish
+from pipelines.estimate import count_parameters
+from pipelines.train_prior import PriorRecipe
+from pipelines.training import make_optimizer
+from prior.model import Prior
+
+
+def rows_of_arms(study: Study) -> dict[str, list[Arm]]:
+    """The arms of every row that trains, what they start from included."""
+    makers: dict[str, Callable[[Study], dict]] = {
+        "recall": recall.arms,
+        "ladder": ladder.arms,
+        "scaling": scaling.arms,
+        "context": context.arms,
+    }
+    wanted = set(study.settings.rows)
+    if wanted & {"speed", "complexity"}:
+        wanted.add("ladder")
+    return {
+        name: [part for arms in maker(study).values() for arm in arms for part in lineage(arm)]
+        for name, maker in makers.items()
+        if name in wanted
+    }
+
+
+def lineage(arm: Arm) -> Iterator[Arm]:
+    """An arm after those that it starts from."""
+    if arm.start is not None:
+        yield from lineage(arm.start)
+    yield arm
+
+
+def plan(study: Study) -> tuple[Table, float]:
+    """Minutes per arm and in all.
+
+    Args:
+        study: its arms are built, none is trained.
+
+    Returns:
+        A line per kind of arm, and the minutes that are left to train.
+    """
+    seen: dict[str, float] = {}
+    done: set[str] = set()
+    rows, total = [], 0.0
+    for name, arms in rows_of_arms(study).items():
+        groups: dict[str, list[Arm]] = defaultdict(list)
+        for arm in arms:
+            key = arm.key(study.settings.optimisation)
+            if key not in done:
+                done.add(key)
+                groups[arm.name.partition(", seed")[0]].append(arm)
+        for label, group in groups.items():
+            kind = digest([group[0].model, str(group[0].budget)])
+            if kind not in seen:
+                study.say(f"timing {label}")
+                seen[kind] = minutes(study, group[0])
+            waiting = [arm for arm in group if not is_trained(study, arm)]
+            total += seen[kind] * len(waiting)
+            rows.append(cells(name, label, group, len(waiting), seen[kind]))
+    columns = ["row", "arm", "parameters", "updates", "positions", "minutes", "arms", "to train"]
+    return Table(columns, rows), total
+
+
+def is_trained(study: Study, arm: Arm) -> bool:
+    """Whether an earlier run has finished an arm."""
+    folder = study.folder / "arms" / arm.key(study.settings.optimisation)
+    return (folder / RESULT_NAME).is_file()
+
+
+def cells(name: str, label: str, group: list[Arm], waiting: int, each: float) -> list[str]:
+    """A line of the plan."""
+    budget = group[0].budget
+    return [
+        name,
+        label,
+        f"{count_parameters('prior', group[0].model):,}",
+        f"{budget.steps} x {budget.batch_size}",
+        f"{budget.crop_frames}",
+        f"{each:.1f}",
+        f"{len(group)}",
+        f"{waiting}",
+    ]
+
+
+def minutes(study: Study, arm: Arm) -> float:
+    """What an arm takes, from its second update and its share of validation."""
+    optimisation = study.settings.optimisation
+    budget = replace(arm.budget, steps=2)
+    config = training_config(Budget(2, budget.batch_size, budget.crop_frames), 0, optimisation,
+                             study.folder / "plan")  # fmt: skip
+    recipe = PriorRecipe(Prior(**arm.model), prior_data(arm.tokens, budget, optimisation), config)
+    recipe.model.to(study.device).train()
+    optimizer = make_optimizer(recipe.model, config)
+    for number in range(2):
+        items = [recipe.dataset[number * config.batch_size + i] for i in range(config.batch_size)]
+        batch = recipe.collate(items).to(study.device)
+        recipe.before_step(recipe.model, batch, number)
+        forward, whole = time_step(study, recipe, optimizer, batch)
+    share = optimisation.validation_clips / config.batch_size
+    validation = 2 * forward * share * optimisation.validations
+    return (whole * arm.budget.steps + validation) / 60
+
+
+def time_step(study: Study, recipe: PriorRecipe, optimizer: torch.optim.Optimizer, batch) -> tuple:
+    """Seconds of a forward pass, and of a whole update."""
+    precision = PRECISIONS[study.settings.optimisation.mixed_precision]
+    finish(study.device)
+    start = time.perf_counter()
+    with torch.autocast(study.device.type, precision, enabled=precision != torch.float32):
+        loss, _ = recipe.loss(recipe.model, batch, 0)
+    finish(study.device)
+    middle = time.perf_counter()
+    loss.backward()
+    optimizer.step()
+    optimizer.zero_grad()
+    finish(study.device)
+    return middle - start, time.perf_counter() - start

@@ -1,0 +1,282 @@
+"""What ``configs/compare.yaml`` holds."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from pipelines.text import PRETRAINED
+
+ROWS = (
+    "throughput",
+    "recall",
+    "ladder",
+    "speed",
+    "scaling",
+    "context",
+    "complexity",
+    "generation",
+    "carriage",
+)
+"""Every measurement, in the order in which it is made; a module of this package each."""
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How long an arm trains.
+
+    Args:
+        steps: optimizer updates.
+        batch_size: crops per update, all processes together.
+        crop_frames: positions per crop.
+    """
+
+    steps: int
+    batch_size: int
+    crop_frames: int
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch_size", "crop_frames"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+
+
+@dataclass(frozen=True)
+class Rung:
+    """One step of the ladder: a Prior's config and token caches, whatever the codes mean.
+
+    Args:
+        name: in tables and plots.
+        tokens: folders of token caches.
+        config: YAML file of a prior; its ``model`` section is what the rung is.
+        model: fields of ``Prior`` that override it. The width follows from the parameter count, the
+            codebook size from the cache.
+        against: name of the rung that it is compared with.
+        heard: whether it writes music that is measured and heard.
+    """
+
+    name: str
+    tokens: list[str]
+    config: str | None = None
+    model: dict[str, Any] = field(default_factory=dict)
+    against: str | None = None
+    heard: bool = False
+
+
+@dataclass(frozen=True)
+class Optimisation:
+    """What all arms share besides their budget.
+
+    Args:
+        learning_rate: peak.
+        warmup_share: of the steps.
+        weight_decay: of AdamW.
+        ema_decay: of the weights that are measured.
+        mixed_precision: "no", "bf16" or "fp16".
+        text_dropout: share of crops trained without their caption.
+        depth_share: share of positions that train the later books.
+        validations: held-out losses along a run.
+        validation_clips: crops behind each.
+        text_encoder: folder of a saved pipeline.
+    """
+
+    learning_rate: float = 2e-3
+    warmup_share: float = 0.1
+    weight_decay: float = 0.05
+    ema_decay: float = 0.99
+    mixed_precision: str = "bf16"
+    text_dropout: float = 0.5
+    depth_share: float = 0.25
+    validations: int = 8
+    validation_clips: int = 16
+    text_encoder: str = str(PRETRAINED)
+
+
+@dataclass(frozen=True)
+class Throughput:
+    """Training speed against sequence length.
+
+    Args:
+        lengths: positions per sequence.
+        tokens_per_step: of the batched series: length times batch.
+        repeats: timed steps per length, after one that does not count.
+    """
+
+    lengths: list[int]
+    tokens_per_step: int = 8192
+    repeats: int = 5
+
+
+@dataclass(frozen=True)
+class Recall:
+    """Synthetic streams in which a segment returns.
+
+    Args:
+        parameters: of each backbone.
+        alphabet: number of different values.
+        segment: frames that return.
+        streams: of the training cache of each stage.
+        stages: budgets, one after the other, from short streams to long ones.
+        gaps_s: between a segment's end and its repeat in the tests (s).
+        tests: sequences per gap.
+    """
+
+    parameters: int
+    alphabet: int
+    segment: int
+    streams: int
+    stages: list[Budget]
+    gaps_s: list[float]
+    tests: int = 16
+
+
+@dataclass(frozen=True)
+class Scaling:
+    """Sizes times data amounts at equal compute.
+
+    Args:
+        parameters: of the arms.
+        data_shares: of the training pieces.
+        compute: operations per arm (a multiplication and an addition are two).
+        batch_size: crops per update.
+        crop_frames: positions per crop.
+        draws: of the bootstrap.
+    """
+
+    parameters: list[int]
+    data_shares: list[float]
+    compute: float
+    batch_size: int = 8
+    crop_frames: int = 250
+    draws: int = 1000
+
+
+@dataclass(frozen=True)
+class Context:
+    """What the past is worth on whole pieces.
+
+    Args:
+        tokens: token caches whose clips are joined to pieces again.
+        budget: of the training on whole pieces, which goes on from a training on clips.
+        clips: budget of that training on clips.
+        longest_frames: a piece's last frames that are read at once.
+        window_frames: length of a passage that returns.
+        near_frames: the short past ("the last 10 s").
+        bands_s: limits of the distances at which themes return (s).
+        passages: returning passages per piece and band.
+    """
+
+    tokens: list[str]
+    clips: Budget
+    budget: Budget
+    longest_frames: int = 6000
+    window_frames: int = 100
+    near_frames: int = 250
+    bands_s: list[float] = field(default_factory=lambda: [14.0, 30.0, 60.0, 120.0, 240.0])
+    passages: int = 4
+
+
+@dataclass(frozen=True)
+class Complexity:
+    """Solo, duo and band.
+
+    Args:
+        clips: generated per ensemble, backbone and seed.
+        frames: of each.
+        examples: sound examples written per rung.
+        examples_s: length of a sound example (s).
+    """
+
+    clips: int = 8
+    frames: int = 250
+    examples: int = 1
+    examples_s: float = 6.0
+
+
+@dataclass(frozen=True)
+class Generation:
+    """Writing speed as the piece grows.
+
+    Args:
+        positions: frames that have been written when the clock starts.
+        frames: timed at each position.
+        repeats: timed runs.
+    """
+
+    positions: list[int]
+    frames: int = 50
+    repeats: int = 3
+
+
+@dataclass(frozen=True)
+class Carriage:
+    """What notes and tokens carry of a sound.
+
+    Args:
+        scores: prepared scores with audio, by ``partita prepare scores --audio keep``.
+        recordings: prepared recordings with audio.
+        clips: of each.
+        clip_s: their length (s).
+        soundfont: for notes; None for the one that rendered the scores.
+    """
+
+    scores: str | None = None
+    recordings: str | None = None
+    clips: int = 12
+    clip_s: float = 10.0
+    soundfont: str | None = None
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The whole study.
+
+    Args:
+        output_dir: of everything that is computed; a run goes on with what it finds there.
+        document: Markdown file that the run writes; figures and examples go beside it.
+        seeds: of every arm of which a difference is claimed.
+        parameters: of every backbone outside the scaling row.
+        tolerance: by which two backbones' counts may differ (share).
+        codec: folder of the codec behind the tokens, to hear them; None where nothing is heard.
+        pipeline: folder of a saved pipeline whose decoder paints generated tokens; None for the
+            codec's own decode.
+        model: fields of ``Prior`` that all arms share.
+        backbones: name -> fields of ``Prior``; the first two are compared.
+        rows: what is measured.
+        ladder: the rungs; each trains with ``ladder_budget``.
+        ladder_budget: of every rung.
+    """
+
+    output_dir: str
+    document: str
+    parameters: int
+    model: dict[str, Any]
+    backbones: dict[str, dict[str, Any]]
+    ladder: list[Rung]
+    ladder_budget: Budget
+    throughput: Throughput
+    recall: Recall
+    scaling: Scaling
+    context: Context
+    generation: Generation
+    complexity: Complexity = field(default_factory=Complexity)
+    carriage: Carriage = field(default_factory=Carriage)
+    optimisation: Optimisation = field(default_factory=Optimisation)
+    seeds: list[int] = field(default_factory=lambda: [0, 1, 2])
+    tolerance: float = 0.03
+    codec: str | None = None
+    pipeline: str | None = None
+    rows: list[str] = field(default_factory=lambda: [*ROWS])
+
+    def __post_init__(self) -> None:
+        unknown = [row for row in self.rows if row not in ROWS]
+        if unknown:
+            raise ValueError(f"rows must be among {', '.join(ROWS)}, got {unknown[0]!r}")
+        if len(self.backbones) < 2:
+            raise ValueError(f"backbones must be at least two, got {[*self.backbones]}")
+        if not self.seeds:
+            raise ValueError("seeds must name at least one seed")
+        names = [rung.name for rung in self.ladder]
+        if len(set(names)) < len(names):
+            raise ValueError(f"ladder must name every rung differently, got {names}")
+        for rung in self.ladder:
+            if rung.against not in (None, *names):
+                raise ValueError(f"{rung.name} is compared with {rung.against!r}, which is no rung")

@@ -1,0 +1,312 @@
+"""The whole comparison on made-up data: it measures, writes, goes on, and refuses mistakes."""
+
+import json
+import re
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tiny_codec import tiny_codec as spectral_codec
+from tiny_pipeline import TEXT_WIDTH
+
+from pipelines.compare import compare, main
+from pipelines.comparison import quick
+from pipelines.comparison.arm import Arm, StoppedError, TrainedArm, finish, read_curve, train_arm
+from pipelines.comparison.carriage import Carried, carry, lines, token_rebuild
+from pipelines.comparison.complexity import listen
+from pipelines.comparison.equal_size import fit_width
+from pipelines.comparison.generation import state_bytes
+from pipelines.comparison.hearing import Hearing
+from pipelines.comparison.quick import made_up_cache, made_up_track, quick_settings
+from pipelines.comparison.row import Row
+from pipelines.comparison.settings import (
+    Budget,
+    Context,
+    Generation,
+    Optimisation,
+    Recall,
+    Rung,
+    Scaling,
+    Settings,
+    Throughput,
+)
+from pipelines.comparison.speed import to_loss
+from pipelines.comparison.study import Study
+
+MODEL = {
+    "codebook_size": quick.ALPHABET,
+    "num_codebooks": 2,
+    "num_layers": 1,
+    "num_heads": 2,
+    "text_width": TEXT_WIDTH,
+    "depth_width": 16,
+    "depth_layers": 1,
+    "depth_heads": 2,
+}
+BACKBONES = {"Transformer": {"backbone": "transformer"}, "LSTM": {"backbone": "lstm"}}
+
+
+@pytest.fixture(scope="module")
+def settings(tmp_path_factory: pytest.TempPathFactory, pipeline_folder: Path) -> Settings:
+    """A study of one seed that takes seconds."""
+    folder = tmp_path_factory.mktemp("compare")
+    tokens = made_up_cache(folder / "made-up")
+    first = Rung("Transformer rung", [tokens], model=BACKBONES["Transformer"])
+    return Settings(
+        output_dir=str(folder / "run"),
+        document=str(folder / "docs" / "comparison.md"),
+        seeds=[0],
+        parameters=20_000,
+        tolerance=0.2,
+        model=MODEL,
+        backbones=BACKBONES,
+        ladder=[
+            first,
+            Rung("LSTM rung", [tokens], model=BACKBONES["LSTM"], against=first.name),
+            Rung("absent", [str(folder / "nowhere")]),
+        ],
+        ladder_budget=Budget(2, 2, 50),
+        throughput=Throughput([8, 16], 16, 1),
+        recall=Recall(10_000, 16, 8, 4, [Budget(1, 2, 32), Budget(1, 1, 64)], [1.0], 1),
+        scaling=Scaling([15_000, 25_000], [0.5, 1.0], 2e7, 2, 32, 5),
+        context=Context([tokens], Budget(1, 2, 50), Budget(1, 1, 300), 500, 50, 60, [5.0, 16.0]),
+        generation=Generation([4, 8], 2, 1),
+        optimisation=Optimisation(
+            mixed_precision="no",
+            validations=2,
+            validation_clips=2,
+            text_encoder=str(pipeline_folder),
+        ),
+    )
+
+
+@pytest.fixture(scope="module")
+def document(settings: Settings) -> str:
+    """What the study wrote."""
+    path = compare(settings)
+    assert path is not None
+    return path.read_text()
+
+
+def test_every_row_has_a_section(document: str):
+    for title in (
+        "Data processing",
+        "Context window",
+        "The ladder",
+        "Training speed",
+        "Scalability",
+        "Global context",
+        "Complexity",
+        "Generation",
+        "Raw notes against latent tokens",
+    ):
+        assert f"## {title}" in document
+
+
+def test_pictures_have_their_numbers_beside_them(document: str, settings: Settings):
+    pictures = re.findall(r"!\[.*?\]\((.*?\.png)\)", document)
+    assert len(pictures) >= 9
+    for picture in pictures:
+        path = Path(settings.document).parent / picture
+        assert path.read_bytes()[:4] == b"\x89PNG"
+        head = path.with_suffix(".csv").read_text().splitlines()[0]
+        assert head.startswith("series,")
+
+
+def test_what_is_missing_is_said(document: str):
+    assert "absent:" in document
+    assert "no prepared dataset with audio is named" in document
+    assert "one seed, so no difference is claimed" in document
+
+
+def test_arms_have_equal_size_and_their_counts_are_printed(document: str):
+    ladder = document.partition("## The ladder")[2].partition("##")[0]
+    counts = re.findall(r"\| (?:Transformer|LSTM) rung \| ([\d,]+) \|", ladder)
+    assert len(counts) == 2
+    for count in counts:
+        assert abs(int(count.replace(",", "")) / 20_000 - 1) <= 0.2
+
+
+def test_a_second_run_trains_and_measures_nothing(settings: Settings, document: str):
+    def stamps() -> dict[Path, int]:
+        found = Path(settings.output_dir).rglob("arm.json")
+        return {path: path.stat().st_mtime_ns for path in found}
+
+    before = stamps()
+    row = Path(settings.output_dir) / "rows" / "throughput.json"
+    measured = row.read_text()
+    compare(settings)
+    assert stamps() == before
+    assert row.read_text() == measured
+
+
+def test_the_plan_counts_what_is_left(
+    settings: Settings, document: str, capsys: pytest.CaptureFixture[str]
+):
+    compare(replace(settings, rows=["ladder"]), plan=True)
+    said = capsys.readouterr().out
+    assert "| ladder | Transformer rung |" in said
+    assert "0 minutes of training are left" in said
+
+
+# -- one arm ----------------------------------------------------------------------------------
+
+
+def an_arm(settings: Settings, steps: int = 4, seed: int = 0) -> Arm:
+    fields = MODEL | {"backbone": "lstm", "codebook_size": quick.ALPHABET}
+    tokens = (settings.ladder[0].tokens[0],)
+    return Arm("arm", fit_width(fields, 20_000, 0.2), tokens, Budget(steps, 2, 20), seed)
+
+
+def test_a_stopped_arm_goes_on_where_it_was(settings: Settings, tmp_path: Path):
+    arm = an_arm(settings)
+    whole = train_arm(arm, tmp_path / "whole", settings.optimisation)
+    halves = tmp_path / "halves" / arm.key(settings.optimisation)
+    stop_after(halves, arm, settings, 2)
+    with pytest.raises(StoppedError, match="arm stopped at step 2 of 4"):
+        finish(arm, halves, 4)
+    resumed = train_arm(arm, tmp_path / "halves", settings.optimisation)
+    for one, other in zip(whole.prior.parameters(), resumed.prior.parameters(), strict=True):
+        assert torch.equal(one, other)
+    assert resumed.curve.step == [2, 4]
+    assert resumed.curve.loss == pytest.approx(whole.curve.loss)
+    assert resumed.curve.cpu_s[1] > resumed.curve.cpu_s[0] > 0
+
+
+def stop_after(run: Path, arm: Arm, settings: Settings, steps: int) -> None:
+    """Train as far as ``steps`` of the arm's, as Ctrl-C would leave it."""
+    from pipelines.comparison.arm import prior_data, training_config
+    from pipelines.comparison.clock import ClockedRecipe
+    from pipelines.train_prior import PriorRecipe
+    from pipelines.training import train
+    from prior import Prior
+
+    class Stopping(ClockedRecipe):
+        def before_step(self, model: Any, batch: Any, step: int) -> None:
+            if step == steps - 1:
+                import os
+                import signal
+
+                os.kill(os.getpid(), signal.SIGTERM)
+            super().before_step(model, batch, step)
+
+    torch.manual_seed(arm.seed)
+    prior = Prior(**arm.model)
+    config = training_config(arm.budget, arm.seed, settings.optimisation, run)
+    data = prior_data(arm.tokens, arm.budget, settings.optimisation)
+    train(Stopping(PriorRecipe(prior, data, config)), config)
+
+
+def test_another_seed_is_another_arm(settings: Settings):
+    keys = {an_arm(settings, 4, seed).key(settings.optimisation) for seed in (0, 1)}
+    keys.add(an_arm(settings, 5).key(settings.optimisation))
+    assert len(keys) == 3
+
+
+def test_seconds_to_a_loss_lie_on_the_line_between_validations(settings: Settings, tmp_path: Path):
+    logged = [
+        {"step": 10, "validation/loss": 4.0, "validation/wall_s": 1.0, "validation/cpu_s": 2.0},
+        {"step": 20, "validation/loss": 2.0, "validation/wall_s": 3.0, "validation/cpu_s": 6.0},
+    ]
+    (tmp_path / "metrics.jsonl").write_text("\n".join(map(json.dumps, logged)))
+    assert read_curve(tmp_path).step == [10, 20]
+    arm = TrainedArm(an_arm(settings), tmp_path)
+    assert to_loss(arm, 3.0) == pytest.approx((15, 2, 4))
+    assert to_loss(arm, 5.0) == pytest.approx((10, 1, 2))
+
+
+# -- what is heard ----------------------------------------------------------------------------
+
+
+def test_the_codec_carries_and_is_measured():
+    codec = spectral_codec()
+    audio = 0.1 * torch.randn(2, 3 * codec.sample_rate, generator=torch.manual_seed(0))
+
+    class Clip:
+        name = "clip"
+
+        def read(self) -> Any:
+            from codec.audio_file import AudioClip
+
+            return AudioClip(audio, codec.sample_rate)
+
+    row = Row("carriage", "", "")
+    rebuild = token_rebuild(codec, 2)
+    arrived = rebuild(Clip(), Clip().read())  # type: ignore[arg-type]
+    assert arrived.shape == audio.shape
+    assert lines("nothing", "tokens", Carried()) == []
+    with pytest.raises(AttributeError):  # a clip of no dataset has no source
+        carry([Clip()], rebuild, "tokens", row)
+
+
+def test_a_clip_is_embedded_and_its_labels_are_looked_for():
+    noise = torch.manual_seed(0)
+    hearing = Hearing(lambda codes: 0.1 * torch.randn(2, 22_050 * 4, generator=noise), 22_050, "")
+    piece = made_up_track("train", 0)[0]
+    why_not: set[str] = set()
+    heard = listen(hearing, [torch.zeros(2, 4, dtype=torch.long)], [piece], why_not)
+    assert heard.vectors["logmel_statistics"][0].shape[1] == 128
+    assert not heard.hits  # made-up codes promise no tempo and no key
+
+
+def test_the_state_counts_what_the_frames_fill(settings: Settings):
+    from tiny_prior import some_codes, some_text, tiny_prior
+
+    prior, text = tiny_prior("lstm"), some_text(1)
+    sizes = []
+    for length in (4, 8):
+        state = prior.init_state(text.states, text.mask, 50)
+        prior.prefill(some_codes(prior, 1, length), state)
+        sizes.append(state_bytes(state))
+    width, layers = prior.config["width"], prior.config["num_layers"]
+    assert sizes[1] - sizes[0] == 4 * 2 * width * 4  # keys and values of four frames
+    assert sizes[0] == 5 * 2 * width * 4 + layers * 2 * width * 4
+
+
+# -- the command ------------------------------------------------------------------------------
+
+
+def test_quick_is_the_same_study_but_small(settings: Settings, tmp_path: Path):
+    small = quick_settings(replace(settings, output_dir=str(tmp_path / "run")))
+    assert small.output_dir == str(tmp_path / "run-quick")
+    assert small.document.startswith(small.output_dir)  # never over the real document
+    assert Study(small).rungs()[1] == []
+
+
+def test_the_shipped_settings_are_read(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    from pipelines import compare as module
+
+    found: list[Settings] = []
+    monkeypatch.setattr(module, "compare", lambda settings, quick, plan: found.append(settings))
+    root = Path(__file__).parents[1]
+    assert main(["--config", str(root / "configs" / "compare.yaml"), "--plan"]) == 0
+    assert len(found[0].seeds) == 3
+    assert {rung.against for rung in found[0].ladder} <= {None, *(r.name for r in found[0].ladder)}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda text: text.replace("rows: [", "rows: [thruput, "), "rows must be among"),
+        (lambda text: text + "  nonsense: 1\n", "nonsense"),
+        (lambda text: text.replace("steps:", "stepps:"), "stepps"),
+        (lambda text: text.replace("seeds: [0, 1, 2]", "seeds: []"), "at least one seed"),
+    ],
+)
+def test_a_mistake_is_one_line(
+    change: Callable[[str], str],
+    message: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+):
+    root = Path(__file__).parents[1]
+    text = (root / "configs" / "compare.yaml").read_text() + "  rows: [recall]\n"
+    path = tmp_path / "compare.yaml"
+    path.write_text(change(text))
+    assert main(["--config", str(path)]) == 2
+    said = capsys.readouterr().err
+    assert message in said
+    assert said.count("\n") == 1
