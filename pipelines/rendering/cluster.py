@@ -133,7 +133,7 @@ def load_maker(origin: Origin, threads: int | None) -> Maker:
         torch.set_num_threads(threads)
     try:
         pipeline = load_pipeline(origin.path, quiet=True)
-    except (OSError, ValueError) as error:
+    except Exception as error:
         raise SetupError(f"a worker cannot load {origin.path}: {error}") from error
     found = hash_pipeline(pipeline)
     if found != origin.hash:

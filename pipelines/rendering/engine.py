@@ -288,7 +288,7 @@ def make_entry(outcome: Outcome, origin: Origin, batch_size: int) -> ManifestEnt
         pipeline=origin.name,
         pipeline_hash=origin.hash,
         license=origin.license,
-        versions=origin.versions,
+        versions=dict(origin.versions),
         attempts=outcome.attempts,
     )
     if isinstance(result, Failed):

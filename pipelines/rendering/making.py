@@ -92,7 +92,7 @@ class Maker:
     def encode(self, stream: io.BytesIO, item: RenderItem, mastered: Mastered) -> WriteReport:
         """Write the audio file with its provenance."""
         provenance = Provenance(
-            generator=f"partita {self.origin.versions.get('partita', '')}".strip(),
+            generator=f"partita {dict(self.origin.versions).get('partita', '')}".strip(),
             pipeline=self.origin.name,
             pipeline_hash=self.origin.hash,
             license=self.origin.license,

@@ -29,14 +29,14 @@ class Origin:
         name: of the pipeline: the folder's, or the hub id.
         hash: of its configs, weights and vocabulary.
         license: of its weights, from the model card; "" where it says none.
-        versions: of the libraries, by name.
+        versions: names and versions of the libraries.
     """
 
     path: str
     name: str
     hash: str
     license: str
-    versions: dict[str, str]
+    versions: tuple[tuple[str, str], ...]
 
 
 def describe_origin(pipeline: "Pipeline") -> Origin:
@@ -49,7 +49,7 @@ def describe_origin(pipeline: "Pipeline") -> Origin:
         name=folder.resolve().name if is_folder else path or "in memory",
         hash=hash_pipeline(pipeline),
         license=read_license(folder / "README.md") if is_folder else "",
-        versions=dict(library_versions()),
+        versions=tuple(library_versions()),
     )
 
 
