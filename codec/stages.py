@@ -12,13 +12,11 @@ from torch import Tensor
 
 
 class Stage(Protocol):
-    """Consecutive pieces of one stream in, consecutive pieces of another out.
+    """Consecutive pieces of one stream in, consecutive pieces of another out."""
 
-    Attributes:
-        ended: whether the last piece has been fed.
-    """
-
-    ended: bool
+    @property
+    def ended(self) -> bool:
+        """Whether the last piece has been fed."""
 
     def feed(self, piece: Tensor) -> None:
         """Hand over the next piece, cut anywhere."""
