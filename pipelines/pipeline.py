@@ -376,7 +376,7 @@ class Pipeline(DiffusionPipeline):
         """
         from pipelines.streaming import Stream, describe_piece
 
-        choices = {
+        choices: dict[str, Any] = {
             "prompt": prompt,
             "duration_s": duration_s,
             "seed": seed,
