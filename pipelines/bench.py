@@ -1,7 +1,8 @@
 """``partita bench``: how fast every part runs on this machine, and how much memory it takes.
 
 Real-time factor is seconds of audio per second of work: above 1 is faster than it plays. Every row
-is the median of several runs after one that does not count.
+is the median of several runs after one that does not count. With ``--peers`` a part takes turns
+with models of other projects instead.
 """
 
 import argparse
@@ -17,12 +18,17 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipelines.commands.loading import add_pipeline_arguments, load_pipeline
+from pipelines.commands.loading import (
+    add_pipeline_arguments,
+    add_quantize_argument,
+    load_pipeline,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from decoder.sampler import FlowSampler
+    from pipelines.benchmarks.contest import Result, Spread
     from pipelines.pipeline import Pipeline
     from prior.model import Prior
 
@@ -56,8 +62,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command line of ``partita bench``."""
     parser.add_argument("--duration", type=float, default=10.0, help="of the audio, s (default 10)")
     parser.add_argument("--repeats", type=int, default=5, help="timed runs per row (default: 5)")
-    parser.add_argument("--threads", type=int, help="of PyTorch (default: its own choice)")
+    parser.add_argument(
+        "--threads", type=int, help="of PyTorch (default: its own choice; with --peers one and two)"
+    )
+    parser.add_argument(
+        "--peers", action="store_true", help="beside models of other projects of the same size"
+    )
     parser.add_argument("--json", action="store_true", help="print JSON in place of the table")
+    add_quantize_argument(parser)
     add_pipeline_arguments(parser)
 
 
@@ -73,9 +85,11 @@ def run(args: argparse.Namespace) -> int:
 
     if args.threads is not None:
         torch.set_num_threads(args.threads)
-    pipeline = load_pipeline(args.pipeline, args.quiet or args.json)
+    pipeline = load_pipeline(args.pipeline, args.quiet or args.json, args.quantize)
     pipeline.set_progress_bar_config(disable=True)
     machine = describe_machine(pipeline)
+    if args.peers:
+        return run_peers(args, pipeline, machine)
     if not args.json:
         print(
             f"{machine['processor']}, {machine['threads']} threads, {machine['device']}, "
@@ -91,6 +105,58 @@ def run(args: argparse.Namespace) -> int:
         settings = {"duration_s": args.duration, "repeats": args.repeats}
         print(json.dumps({**machine, **settings, "rows": [asdict(row) for row in rows]}, indent=2))
     return 0
+
+
+def run_peers(args: argparse.Namespace, pipeline: "Pipeline", machine: dict[str, Any]) -> int:
+    """Measure every part beside its peers, with one and two threads unless told otherwise."""
+    import torch
+
+    from pipelines.benchmarks.contest import hold
+    from pipelines.benchmarks.peers import contests
+
+    counts = [args.threads] if args.threads else [1, 2]
+    if not args.json:
+        print(
+            f"{machine['processor']}, torch {machine['torch']}; {args.duration:g} s of audio, "
+            f"{args.repeats} rounds; medians (smallest-largest), ratios are theirs over ours"
+        )
+        print(PEER_HEAD)
+    results = []
+    for contest in contests(pipeline, args.duration):
+        for threads in counts:
+            torch.set_num_threads(threads)
+            for result in hold(contest, args.repeats):
+                results.append(result)
+                if not args.json:
+                    print(render_result(result), flush=True)
+    if args.json:
+        settings = {"duration_s": args.duration, "repeats": args.repeats}
+        rows = [asdict(result) for result in results]
+        print(json.dumps({**machine, **settings, "rows": rows}, indent=2))
+    return 0
+
+
+PEER_HEAD = (
+    f"{'task':22}{'peer':30}{'threads':>8}{'ours':>17}{'theirs':>10}"
+    f"{'wall time':>24}{'CPU time':>24}{'parameters':>16}"
+)
+
+
+def render_result(result: "Result") -> str:
+    """Ours and a peer's milliseconds per unit, and how many times the peer's are ours."""
+
+    def times(spread: "Spread") -> str:
+        return f"{spread.median:.2f}x ({spread.smallest:.2f}-{spread.largest:.2f})"
+
+    ours, theirs = (
+        f"{1000 * seconds.median:.1f}" for seconds in (result.our_seconds, result.peer_seconds)
+    )
+    sizes = f"{result.our_parameters / 1e6:.1f}M/{result.peer_parameters / 1e6:.1f}M"
+    return (
+        f"{result.task:22}{result.peer:30}{result.threads:>8}"
+        f"{ours + ' ms/' + result.unit:>17}{theirs:>10}"
+        f"{times(result.wall_ratio):>24}{times(result.cpu_ratio):>24}{sizes:>16}"
+    )
 
 
 def describe_machine(pipeline: "Pipeline") -> dict[str, Any]:
@@ -135,11 +201,26 @@ def measure_all(pipeline: "Pipeline", duration_s: float, repeats: int) -> Iterat
         model = with_backbone(prior, backbone)
         row = time_it(f"prior, {backbone}", lambda m=model: write(pipeline, m, frames))  # type: ignore[misc]
         origin = "" if model is prior else ", random weights"
-        yield with_note(row, f"{frames / row.seconds:.0f} frames/s{origin}")
+        memory = memory_note(pipeline, model, frames, row.seconds)
+        yield with_note(row, f"{frames / row.seconds:.0f} frames/s{origin}{memory}")
     if pipeline.decoder is not None:
         sampler = FlowSampler(codec, pipeline.decoder, pipeline.scheduler)
         yield from measure_decoder(sampler, written, time_it)
     yield time_it("prompt to audio", lambda: pipeline(PROMPT, duration_s, 0))
+
+
+def memory_note(pipeline: "Pipeline", prior: "Prior", frames: int, seconds: float) -> str:
+    """What a frame reads per second, beside the speed at which this machine copies as much."""
+    if prior.device.type != "cpu":
+        return ""
+    from pipelines.benchmarks.bandwidth import bytes_per_frame, copy_bandwidth
+
+    tokens = pipeline.encode_prompts([PROMPT]).mask.shape[1] + 1  # the null token
+    num_rows = 1 if pipeline.config.guidance == 1 else 2
+    read = bytes_per_frame(prior, num_rows, frames, tokens)
+    speed, copied = read * frames / seconds, copy_bandwidth(read)
+    share = f"{100 * speed / copied:.0f} % of a copy"
+    return f", {read / 1e6:.1f} MB each: {speed / 1e9:.1f} GB/s, {share}"
 
 
 def measure_decoder(

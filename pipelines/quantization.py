@@ -33,9 +33,11 @@ class Int8Linear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., D) -> (..., D'), in the dtype of ``x``."""
-        rows = x.to(self.scale.dtype).reshape(-1, x.shape[-1])
-        y = torch._weight_int8pack_mm(rows, self.weight, self.scale)
-        return y.view(*x.shape[:-1], len(self.scale)).to(x.dtype)
+        rows = x.to(self.scale.dtype)
+        if x.dim() != 2:
+            rows = rows.reshape(-1, x.shape[-1])
+        y = torch._weight_int8pack_mm(rows, self.weight, self.scale).to(x.dtype)
+        return y if x.dim() == 2 else y.view(*x.shape[:-1], len(self.scale))
 
 
 def check_precision(precision: str) -> None:

@@ -6,6 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from prior.normalisation import RMSNorm
+
 
 class Rotation(NamedTuple):
     """Rotary position tables, each (T, D / H) float32: row t turns position t."""
@@ -149,7 +151,7 @@ class SelfAttention(nn.Module):
         super().__init__()
         self.num_heads = num_heads
         self.qkv = nn.Linear(width, 3 * width, bias=False)
-        self.query_key_norm = nn.RMSNorm(width // num_heads)
+        self.query_key_norm = RMSNorm(width // num_heads)
         self.out = nn.Linear(width, width, bias=False)
 
     def forward(

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from prior.attention import SelfAttention
 from prior.feed_forward import SwiGLU
+from prior.normalisation import RMSNorm
 
 
 class DepthHead(nn.Module):
@@ -31,7 +32,7 @@ class DepthHead(nn.Module):
             nn.Embedding(codebook_size, width) for _ in range(num_codebooks - 1)
         )
         self.blocks = nn.ModuleList(DepthBlock(width, num_heads) for _ in range(num_layers))
-        self.norm = nn.RMSNorm(width)
+        self.norm = RMSNorm(width)
         self.heads = nn.ModuleList(
             nn.Linear(width, codebook_size, bias=False) for _ in range(num_codebooks - 1)
         )
@@ -92,9 +93,9 @@ class DepthBlock(nn.Module):
 
     def __init__(self, width: int, num_heads: int) -> None:
         super().__init__()
-        self.attention_norm = nn.RMSNorm(width)
+        self.attention_norm = RMSNorm(width)
         self.attention = SelfAttention(width, num_heads)
-        self.feed_forward_norm = nn.RMSNorm(width)
+        self.feed_forward_norm = RMSNorm(width)
         self.feed_forward = SwiGLU(width)
 
     def forward(self, x: Tensor) -> Tensor:

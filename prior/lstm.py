@@ -14,6 +14,7 @@ from prior.attention import (
     window_mask,
 )
 from prior.feed_forward import SwiGLU
+from prior.normalisation import RMSNorm
 from prior.state import LayerState, PriorState
 
 
@@ -38,11 +39,11 @@ class LSTMBackbone(nn.Module):
             LSTMBlock(width, num_heads, text_width) for _ in range(num_layers)
         )
         if self.has_attention:
-            self.attention_norm = nn.RMSNorm(width)
+            self.attention_norm = RMSNorm(width)
             self.attention = SelfAttention(width, num_heads)
-        self.feed_forward_norm = nn.RMSNorm(width)
+        self.feed_forward_norm = RMSNorm(width)
         self.feed_forward = SwiGLU(width)
-        self.norm = nn.RMSNorm(width)
+        self.norm = RMSNorm(width)
 
     def forward(self, x: Tensor, text: Text, state: PriorState | None = None) -> Tensor:
         """A whole sequence, (B, T, D) -> (B, T, D) normalised; ``state`` is filled if given."""
@@ -77,9 +78,9 @@ class LSTMBlock(nn.Module):
 
     def __init__(self, width: int, num_heads: int, text_width: int) -> None:
         super().__init__()
-        self.norm = nn.RMSNorm(width)
+        self.norm = RMSNorm(width)
         self.lstm = nn.LSTM(width, width, batch_first=True)
-        self.text_norm = nn.RMSNorm(width)
+        self.text_norm = RMSNorm(width)
         self.text_attention = CrossAttention(width, num_heads, text_width)
 
     def forward(self, x: Tensor, text: Text, state: LayerState | None) -> Tensor:

@@ -12,6 +12,7 @@ from diffusers.configuration_utils import register_to_config
 from prior.attention import KeyValueCache, Place, Text, rotation_table
 from prior.depth import DepthHead
 from prior.lstm import LSTMBackbone, PlainLSTMBackbone
+from prior.normalisation import RMSNorm
 from prior.state import LayerState, PriorState
 from prior.transformer import TransformerBackbone
 
@@ -90,7 +91,7 @@ class Prior(Component):
         self.embedding = nn.Embedding(num_codebooks * codebook_size, width)
         self.start = nn.Parameter(torch.empty(width))
         self.null_text = nn.Parameter(torch.empty(text_width))
-        self.text_norm = nn.RMSNorm(text_width)
+        self.text_norm = RMSNorm(text_width)
         self.network: TransformerBackbone | LSTMBackbone = BACKBONES[backbone](
             width, num_layers, num_heads, text_width, sliding_window
         )

@@ -14,6 +14,7 @@ from prior.attention import (
     window_mask,
 )
 from prior.feed_forward import SwiGLU
+from prior.normalisation import RMSNorm
 from prior.state import LayerState, PriorState
 
 
@@ -30,7 +31,7 @@ class TransformerBackbone(nn.Module):
         self.blocks = nn.ModuleList(
             TransformerBlock(width, num_heads, text_width) for _ in range(num_layers)
         )
-        self.norm = nn.RMSNorm(width)
+        self.norm = RMSNorm(width)
 
     def forward(self, x: Tensor, text: Text, state: PriorState | None = None) -> Tensor:
         """A whole sequence, (B, T, D) -> (B, T, D) normalised; ``state`` is filled if given."""
@@ -54,11 +55,11 @@ class TransformerBlock(nn.Module):
 
     def __init__(self, width: int, num_heads: int, text_width: int) -> None:
         super().__init__()
-        self.attention_norm = nn.RMSNorm(width)
+        self.attention_norm = RMSNorm(width)
         self.attention = SelfAttention(width, num_heads)
-        self.text_norm = nn.RMSNorm(width)
+        self.text_norm = RMSNorm(width)
         self.text_attention = CrossAttention(width, num_heads, text_width)
-        self.feed_forward_norm = nn.RMSNorm(width)
+        self.feed_forward_norm = RMSNorm(width)
         self.feed_forward = SwiGLU(width)
 
     def forward(

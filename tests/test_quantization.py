@@ -8,6 +8,7 @@ from tiny_pipeline import tiny_pipeline
 from torch import nn
 
 from pipelines import Pipeline
+from pipelines.cli import main
 from pipelines.quantization import Int8Linear, is_quantized, quantize_linear
 
 
@@ -70,3 +71,14 @@ def test_a_pipeline_loads_quantized_and_refuses_to_be_saved(pipeline_folder: Pat
 def test_another_precision_is_an_error_before_anything_is_read():
     with pytest.raises(ValueError, match=r"quantize must be one of \['int8'\], got 'int3'"):
         Pipeline.from_pretrained("no-such-folder", quantize="int3")
+
+
+def test_generate_takes_quantize(
+    pipeline_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    arguments = ["generate", "calm", "--duration", "0.4", "--pipeline", str(pipeline_folder)]
+    output = tmp_path / "song.wav"
+    assert main([*arguments, "--quiet", "--quantize", "int8", "--output", str(output)]) == 0
+    assert output.is_file()
+    assert main([*arguments, "--quantize", "int4"]) == 2
+    assert "invalid choice: 'int4'" in capsys.readouterr().err

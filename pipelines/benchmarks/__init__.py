@@ -1,0 +1,1 @@
+"""Measurements of speed: what a frame reads, and ours beside its peers."""
