@@ -26,6 +26,7 @@ from pipelines.rendering.engine import (
     render_items,
 )
 from pipelines.rendering.job import read_status
+from pipelines.rendering.making import encode_texts
 from pipelines.rendering.manifest import ManifestEntry, read_manifest
 from pipelines.rendering.origin import hash_pipeline
 from pipelines.rendering.rows import Defaults, hash_file
@@ -457,3 +458,22 @@ def test_options_are_checked():
             RenderOptions(**{name: value})
     with pytest.raises(ValueError, match="choose either"):
         RenderOptions(workers=2, scheduler="tcp://127.0.0.1:1")
+
+
+def test_logits_do_not_depend_on_the_place_in_the_batch_to_the_last_bit(pipeline: Pipeline):
+    """What makes tokens independent: a last bit is enough to draw another one now and then."""
+    prior = pipeline.prior
+    texts = ["a slow waltz", "fast", "calm piano at night", "x"]
+    codes = torch.randint(0, prior.codebook_size, (4, prior.num_codebooks, 40))
+
+    def logits(rows: list[int]) -> Tensor:
+        text = encode_texts(pipeline, [texts[row] for row in rows])
+        state = prior.init_state(text.states, text.mask, 48)
+        with torch.inference_mode():
+            hidden = [prior.prefill(codes[rows][..., :0], state)]
+            hidden += [prior.decode_one_frame(codes[rows][..., t], state) for t in range(40)]
+            return prior.first_head(torch.stack(hidden, dim=1))
+
+    expected = logits([0, 1, 2, 3, 0, 1])
+    for rows in ([1, 0, 3, 2, 1, 0], [2, 2, 2, 2, 2, 2], [3, 0, 0, 0, 0, 0]):
+        assert torch.equal(logits(rows), expected[rows])
