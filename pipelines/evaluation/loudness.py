@@ -12,7 +12,7 @@ BLOCK_S = 0.4
 STEP_S = 0.1
 ABSOLUTE_GATE = -70.0  # LUFS
 RELATIVE_GATE = -10.0  # LU
-PIECE_S = 20.0  # filtered at once, so that memory does not grow with length
+PIECE_S = 5.0  # filtered at once, so that memory does not grow with length
 SETTLING_S = 0.5  # after which nothing is left of the high-pass's answer to a step
 
 

@@ -14,7 +14,7 @@ TAPS = (
 """Phases 0 and 1 of the annex's interpolator, twelve taps each; 2 and 3 are 1 and 0 reversed."""
 
 NUM_TAPS = 12
-PIECE = 1 << 20  # samples interpolated at once, so that memory does not grow with length
+PIECE = 1 << 17  # samples interpolated at once, so that memory does not grow with length
 
 
 def true_peak(audio: Tensor) -> float:
