@@ -33,6 +33,10 @@ COMMANDS = {
     "assemble": ("pipelines.assemble", "trained parts to a pipeline"),
     "evaluate codec": ("pipelines.evaluation.codec_report", "a codec against classical codecs"),
     "evaluate decoder": ("pipelines.evaluation.decoder_report", "a decoder against its codec"),
+    "evaluate prior": (
+        "pipelines.evaluation.prior_report",
+        "held-out bits, what text is worth",
+    ),
     "evaluate pipeline": (
         "pipelines.evaluation.pipeline_report",
         "is what prompts ask for heard?",
@@ -42,6 +46,7 @@ COMMANDS = {
         "what hears it, from rendered scores",
     ),
     "bench": ("pipelines.bench", "speed and memory on this machine"),
+    "bench render": ("pipelines.commands.bench_render", "of rendering, by batch and processes"),
     "info": ("pipelines.info", "what a saved pipeline holds, or what a config costs"),
 }
 TRAINERS = {
@@ -108,7 +113,7 @@ def dispatch(argv: list[str]) -> int:
         return 0 if len(argv) > 1 else 2
     if argv[0] == "prepare" and Path(argv[1]).exists():
         argv = ["prepare", "audio", *argv[1:]]  # a folder alone is a folder of audio
-    words = 2 if argv[0] in GROUPS else 1
+    words = 2 if argv[0] in GROUPS or " ".join(argv[:2]) in COMMANDS else 1
     name, rest = " ".join(argv[:words]), argv[words:]
     if name in TRAINERS:
         return import_module(TRAINERS[name][0]).main(rest)

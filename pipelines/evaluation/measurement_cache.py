@@ -89,7 +89,9 @@ def audio_fingerprint(audio: Tensor) -> str:
 def module_fingerprint(module: nn.Module) -> str:
     """A hash of a module's class, settings and weights: changes when it is trained further."""
     digest = hashlib.blake2b(type(module).__qualname__.encode(), digest_size=16)
-    settings = {key: str(value) for key, value in dict(getattr(module, "config", {})).items()}
+    config: Any = getattr(module, "config", {})
+    items = config.to_dict() if hasattr(config, "to_dict") else dict(config)  # of transformers
+    settings = {key: str(value) for key, value in items.items()}
     digest.update(json.dumps(settings, sort_keys=True).encode())
     for name, tensor in sorted(module.state_dict().items()):
         digest.update(name.encode())

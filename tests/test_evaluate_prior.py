@@ -1,0 +1,145 @@
+"""``partita evaluate prior``: bits against the training loss, texts, resuming, refusals."""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from tiny_data import write_parts
+from tiny_prior import some_text, tiny_prior
+
+from pipelines.cli import main
+from pipelines.evaluation.measurement_cache import EMBEDDINGS_FOLDER
+from pipelines.evaluation.prior_report import (
+    ClipBits,
+    PriorSettings,
+    caption_worth,
+    code_bits,
+    other_caption,
+    position_table,
+)
+from prior.loss import PriorBatch, prior_loss
+
+
+@pytest.fixture(scope="module")
+def parts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """A pipeline and the tokens of two held-out clips."""
+    return write_parts(tmp_path_factory.mktemp("parts"))
+
+
+@pytest.fixture(scope="module")
+def report(parts: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """What the command writes."""
+    output = tmp_path_factory.mktemp("report")
+    assert main(command(parts, output)) == 0
+    return json.loads((output / "prior.json").read_text()) | {"folder": str(output)}
+
+
+def command(parts: dict[str, str], output: Path) -> list[str]:
+    """The command line."""
+    return [
+        *("evaluate", "prior", "--pipeline", parts["pipeline"], "--tokens", parts["tokens"]),
+        *("--output", str(output), "--quiet"),
+    ]
+
+
+def test_bits_are_the_training_loss() -> None:
+    prior = tiny_prior("transformer").eval()
+    codes = torch.randint(11, (3, 9), generator=torch.Generator().manual_seed(0))
+    text = some_text(2)
+    batch = PriorBatch(
+        codes[None].repeat(2, 1, 1),
+        torch.ones(2, 9, dtype=torch.bool),
+        torch.zeros(2, dtype=torch.bool),
+        text.states,
+        text.mask,
+    )
+    with torch.inference_mode():
+        bits = code_bits(prior, text, codes)
+        nats = prior_loss(prior, batch).nats_per_book
+    assert bits.shape == (2, 3, 9)
+    expected = nats.numpy() / math.log(2)
+    np.testing.assert_allclose(bits.mean((0, 2)), expected, rtol=1e-5)
+
+
+def test_the_report_holds_every_text_book_and_second(report: dict[str, Any]) -> None:
+    assert report["num_clips"] == 2
+    assert report["seconds"] == pytest.approx(4.0)
+    assert len(report["books"]) == 2
+    frame = report["frame"]["own caption"]
+    books = [book["own caption"] for book in report["books"]]
+    assert frame["mean"] == pytest.approx(sum(books), rel=1e-5)
+    assert frame["low"] <= frame["mean"] <= frame["high"]
+    assert frame["kbps"] == pytest.approx(frame["mean"] * 25 / 1000)
+    assert report["uniform_bits"] == 4
+    assert len(report["unigram_bits"]) == 2
+    assert [row["second"] for row in report["positions"]] == [0, 1]
+    assert {row["clips"] for row in report["positions"]} == {2}
+    page = (Path(report["folder"]) / "prior.md").read_text()
+    assert "| book 1 |" in page
+    assert "another clip's" in page
+
+
+def test_a_second_run_computes_nothing_and_says_the_same(
+    report: dict[str, Any], parts: dict[str, str]
+) -> None:
+    folder = Path(report["folder"])
+    vectors = sorted((folder / EMBEDDINGS_FOLDER).iterdir())
+    written = [path.stat().st_mtime_ns for path in vectors]
+    assert main(command(parts, folder)) == 0
+    assert [path.stat().st_mtime_ns for path in vectors] == written
+    again = json.loads((folder / "prior.json").read_text())
+    assert again["frame"] == report["frame"]
+
+
+def test_worth_and_positions_of_known_bits() -> None:
+    bits = np.zeros((3, 2, 4), np.float32)
+    bits[0], bits[1], bits[2] = 1.0, 1.5, 3.0
+    clips = [ClipBits("a", "x", bits), ClipBits("b", "x", bits[..., :2])]
+    worth = caption_worth(clips, frame_rate=2)
+    assert worth["another clip's"]["bits_per_frame"] == pytest.approx(1.0)
+    assert worth["no caption"]["nats_per_10_s"] == pytest.approx(4 * math.log(2) * 20)
+    assert worth["no caption"]["clips_where_it_costs"] == 1
+    seconds = position_table(clips, frame_rate=2)
+    assert [row["clips"] for row in seconds] == [2, 1]
+    assert seconds[1]["books"] == [1.0, 1.0]
+
+
+def test_the_other_caption_has_other_words() -> None:
+    assert other_caption(["a", "b", "a", "c"], 0) != "a"
+    assert other_caption(["a", "a"], 0) == "a"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (["--clips", "0"], "clips must be at least 1, got 0"),
+        (["--duration", "0"], "duration_s must be positive"),
+        (["--split", "test"], "has a split 'test'"),
+        (["--tokens", "nowhere"], "nowhere is not a finished token cache"),
+        (["--prior", "nowhere"], "nowhere holds no config.json: not a saved prior"),
+    ],
+)
+def test_mistakes_are_one_line(
+    parts: dict[str, str],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    change: list[str],
+    message: str,
+) -> None:
+    assert main([*command(parts, tmp_path / "out"), *change]) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+
+
+def test_tokens_of_too_few_books_are_refused(parts: dict[str, str], tmp_path: Path) -> None:
+    from pipelines.evaluation.prior_report import report_prior
+
+    settings = PriorSettings(tmp_path, (parts["tokens"],), quiet=True)
+    prior = tiny_prior("lstm", num_codebooks=5)
+    with pytest.raises(ValueError, match="holds 4 books, the prior writes 5"):
+        report_prior(prior, None, None, settings)
