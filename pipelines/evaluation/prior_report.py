@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 DEFINITIONS = 1  # raise when what is measured changes: it is part of every cache key
+UNIGRAM_CLIPS = 400
 TEXTS = ("own caption", "another clip's", "no caption")
 BITS = 1 / math.log(2)
 
@@ -189,7 +190,7 @@ def unigram_bits(rows: "Dataset", settings: PriorSettings, prior: Prior) -> list
         return str(reason)
     books, size = prior.config.num_codebooks, prior.config.codebook_size
     counts = np.zeros((books, size), np.int64)
-    for row in range(len(training)):
+    for row in evenly_spaced(training, UNIGRAM_CLIPS):
         counts += histogram(read_codes(training, row), books, size)
     shares = (counts + 1) / (counts.sum(1, keepdims=True) + size)  # (K, V)
     chosen = evenly_spaced(rows, settings.clips)
