@@ -64,21 +64,20 @@ class Place(NamedTuple):
         rotation: the rows of this position, (1, D / H) each.
         slot: (1,) int64, where the ring of keys and values is written.
         seen: slots from the first on that hold something, this position's included.
-        bias: added to the attention's logits, (1, 1, 1) or (1, 1, seen): -inf hides a slot.
+        mask: (1, seen) bool, false at slots not to be read; None for all.
     """
 
     rotation: Rotation
     slot: Tensor
     seen: int
-    bias: Tensor
+    mask: Tensor | None
 
 
 class KeyValueCache:
     """Keys and values of the last ``capacity`` positions, in a ring allocated once, by ``fill``.
 
     Keys are stored turned by their absolute position, so a single query may read the slots in any
-    order. In memory a head's keys lie dimension by dimension, the order in which :func:`attend`
-    reads them fastest.
+    order.
     """
 
     def __init__(self, capacity: int) -> None:
@@ -88,8 +87,8 @@ class KeyValueCache:
     def fill(self, keys: Tensor, values: Tensor) -> None:
         """Store positions 0 to T - 1, (B, H, T, D / H) each; only the last ``capacity`` stay."""
         B, H, T, head_width = keys.shape
-        self.keys = keys.new_zeros(B, H, head_width, self.capacity).mT
-        self.values = values.new_zeros(B, H, self.capacity, head_width)
+        self.keys = keys.new_zeros(B, H, self.capacity, head_width)
+        self.values = torch.zeros_like(self.keys)
         first = max(0, T - self.capacity)
         slots = torch.arange(first, T, device=keys.device) % self.capacity
         self.keys[:, :, slots] = keys[:, :, first:]
@@ -99,45 +98,22 @@ class KeyValueCache:
         """Store one position, (B, H, D / H) each.
 
         Returns:
-            Views of what is seen, keys and values of (B * H, seen, D / H).
+            Views of what is seen, keys and values of (B, H, seen, D / H).
         """
         self.keys.index_copy_(2, place.slot, key[:, :, None])
         self.values.index_copy_(2, place.slot, value[:, :, None])
-        return (
-            self.keys.flatten(0, 1)[:, : place.seen],
-            self.values.flatten(0, 1)[:, : place.seen],
-        )
+        return self.keys[:, :, : place.seen], self.values[:, :, : place.seen]
 
 
 class TextCache:
-    """A layer's keys and values of the text, (B * H, L, D / H) each, computed once by ``fill``."""
+    """A layer's keys and values of the text, (B, H, L, D / H) each, computed once by ``fill``."""
 
     def __init__(self) -> None:
-        self.keys = self.values = self.bias = torch.empty(0)
+        self.keys = self.values = self.mask = torch.empty(0)
 
     def fill(self, keys: Tensor, values: Tensor, mask: Tensor) -> None:
-        """Keep (B, H, L, D / H) keys and values and a (B, 1, 1, L) mask as :func:`attend` reads."""
-        B, H, L, _ = keys.shape
-        self.keys = keys.flatten(0, 1).mT.contiguous().mT
-        self.values = values.flatten(0, 1).contiguous()
-        bias = torch.zeros_like(mask, dtype=keys.dtype).masked_fill(~mask, -torch.inf)
-        self.bias = bias.expand(B, H, 1, L).flatten(0, 1)  # (B * H, 1, L)
-
-
-def attend(query: Tensor, keys: Tensor, values: Tensor, bias: Tensor) -> Tensor:
-    """Attention of one position: on a CPU half the time of scaled_dot_product_attention.
-
-    Args:
-        query: (N, 1, D / H), N = B * H.
-        keys: (N, T, D / H).
-        values: (N, T, D / H).
-        bias: added to the logits, broadcast to (N, 1, T).
-
-    Returns:
-        (N, 1, D / H).
-    """
-    logits = torch.baddbmm(bias, query, keys.mT, alpha=query.shape[-1] ** -0.5)
-    return torch.bmm(logits.softmax(dim=-1), values)
+        """Keep contiguous copies, which every later frame reads, and the (B, 1, 1, L) mask."""
+        self.keys, self.values, self.mask = keys.contiguous(), values.contiguous(), mask
 
 
 class SelfAttention(nn.Module):
@@ -175,8 +151,8 @@ class SelfAttention(nn.Module):
         query_key = self.query_key_norm(qkv[:, :2])
         query, key = rotate(query_key, place.rotation).to(qkv.dtype).unbind(1)
         keys, values = cache.append(key, qkv[:, 2], place)
-        query = query.reshape(B * self.num_heads, 1, -1)
-        return self.out(attend(query, keys, values, place.bias).view(B, D))
+        y = F.scaled_dot_product_attention(query[:, :, None], keys, values, place.mask)
+        return self.out(y.reshape(B, D))
 
     def _project(self, x: Tensor, rotation: Rotation | None) -> tuple[Tensor, Tensor, Tensor]:
         qkv = self.qkv(x).unflatten(-1, (3, self.num_heads, -1))  # (B, T, 3, H, D / H)
@@ -211,5 +187,6 @@ class CrossAttention(nn.Module):
     def step(self, x: Tensor, cache: TextCache) -> Tensor:
         """(B, D) -> (B, D) with the text's keys and values from ``cache``."""
         B, D = x.shape
-        query = self.query(x).view(B * self.num_heads, 1, -1)
-        return self.out(attend(query, cache.keys, cache.values, cache.bias).view(B, D))
+        query = self.query(x).view(B, self.num_heads, 1, -1)
+        y = F.scaled_dot_product_attention(query, cache.keys, cache.values, cache.mask)
+        return self.out(y.reshape(B, D))

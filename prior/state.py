@@ -7,9 +7,6 @@ from torch import Tensor
 
 from prior.attention import KeyValueCache, Place, Rotation, Text, TextCache
 
-LINE = 16
-"""Slots of the cache that are read together: 64 bytes of float32 logits."""
-
 
 @dataclass
 class LayerState:
@@ -53,24 +50,17 @@ class PriorState:
         return self.layers[-1].history.capacity
 
     def place(self) -> Place:
-        """Where the next step reads and writes.
-
-        Slots are read by whole lines of ``LINE``, those not yet filled hidden: rows of another
-        length lie at addresses of another alignment, which makes the product slower and, on a
-        CPU, its rounding depend on a row's place in the batch.
-        """
-        cos = self.rotation.cos
-        bias = torch.zeros(1, 1, 1, dtype=self.text.states.dtype, device=cos.device)
+        """Where the next step reads and writes."""
+        device = self.rotation.cos.device
         filled = min(self.position + 1, self.capacity)
-        seen = self.capacity if self.fixed_shapes else min(-(-filled // LINE) * LINE, self.capacity)
-        if self.fixed_shapes or seen > filled:
-            slots = torch.arange(seen, device=cos.device)
-            bias = bias.masked_fill(slots >= filled, -torch.inf)
+        mask = None
+        if self.fixed_shapes:
+            mask = torch.arange(self.capacity, device=device)[None] < filled
         return Place(
             rotation=self.rotation.at(self.position, self.position + 1),
-            slot=torch.full((1,), self.position % self.capacity, device=cos.device),
-            seen=seen,
-            bias=bias,
+            slot=torch.full((1,), self.position % self.capacity, device=device),
+            seen=self.capacity if self.fixed_shapes else filled,
+            mask=mask,
         )
 
     def tensors(self) -> list[Tensor]:
@@ -78,5 +68,5 @@ class PriorState:
         found = []
         for layer in self.layers:
             found += [layer.history.keys, layer.history.values]
-            found += [layer.text.keys, layer.text.values, layer.text.bias]
+            found += [layer.text.keys, layer.text.values, layer.text.mask]
         return found

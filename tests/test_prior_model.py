@@ -251,3 +251,17 @@ def test_the_defaults_are_the_size_that_the_docstring_states():
 def test_a_bad_config_names_field_rule_and_value(changes, message):
     with pytest.raises(ValueError, match=message):
         Prior(**changes)
+
+
+@torch.inference_mode()
+def test_a_row_does_not_depend_on_its_place_in_the_batch_to_the_last_bit():
+    prior, text = tiny_prior("transformer"), some_text(4)
+    codes = some_codes(prior, 4, 9)
+
+    def hidden(rows):
+        condition = TextCondition(text.states[rows], text.mask[rows])
+        return step_through(prior, codes[rows], condition)
+
+    expected = hidden([0, 1, 2, 3, 0, 1])
+    for rows in ([1, 0, 3, 2, 1, 0], [2, 2, 2, 2, 2, 2], [3, 0, 0, 0, 0, 0]):
+        assert torch.equal(hidden(rows), expected[rows])

@@ -5,7 +5,6 @@ import io
 import time
 import warnings
 from dataclasses import asdict
-from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,14 +23,13 @@ from pipelines.token_file import TokenFile, token_bytes
 from pipelines.tokens import hash_codec
 from prior.generate import generate
 from prior.sampling import Sampling
-from prior.state import LINE
 from prior.text_condition import TextCondition
 
 if TYPE_CHECKING:
     from pipelines.pipeline import Pipeline
 
-TEXT_LENGTH = -(-(MAX_TOKENS + 1) // LINE) * LINE - 1
-"""Tokens that a text is padded to: with the prior's null token whole lines (``prior.state``)."""
+TEXT_LENGTH = MAX_TOKENS
+"""Tokens that every text is padded to: sums over another length may be taken in another order."""
 
 
 class Maker:
@@ -169,8 +167,7 @@ def write_rows(
     text = encode_texts(pipeline, [item.prompt for item in filled])
     negative = encode_texts(pipeline, [item.negative_prompt or "" for item in filled])
     seeds = [item.seed or 0 for item in filled]
-    room = -(-num_frames // LINE) * LINE
-    frames = islice(generate(pipeline.prior, text, negative, room, sampling, seeds), num_frames)
+    frames = generate(pipeline.prior, text, negative, num_frames, sampling, seeds)
     return torch.stack([frame.codes for frame in frames], dim=-1)
 
 
