@@ -62,7 +62,7 @@ class Heard:
 class Detectors(nn.Module):
     """The three networks."""
 
-    def __init__(self, tagger_width: int = 64) -> None:
+    def __init__(self, tagger_width: int = 48) -> None:
         super().__init__()
         self.tempo = TempoPicker()
         self.key = KeyFinder()
@@ -118,7 +118,7 @@ def load_detectors(path: Path = WEIGHTS_PATH) -> Detectors:
             weights = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118
     except SafetensorError as error:
         raise ValueError(f"{path}: not a whole safetensors file: {error}") from error
-    detectors = Detectors(tagger_width=len(weights.get("tagger.middle.0.bias", range(64))))
+    detectors = Detectors(tagger_width=len(weights.get("tagger.middle.0.bias", range(48))))
     wanted = {name for name in detectors.state_dict() if "num_batches_tracked" not in name}
     if wanted != weights.keys():
         names = sorted(wanted ^ weights.keys())

@@ -35,6 +35,7 @@ from pipelines.evaluation.takes import (
     pipeline_fingerprint,
     time_one_take,
 )
+from pipelines.tokens import read_token_info
 
 NUM_LONG = 3
 
@@ -79,6 +80,8 @@ def report_pipeline(
     Returns:
         What was written to ``pipeline.json``.
     """
+    if settings.train_data:
+        read_token_info(settings.train_data)  # refuse it before anything is generated
     measurer = TakeMeasurer(MeasurementCache(settings.output), settings.spaces)
     generation, quiet = settings.generation, settings.quiet
     takes = generated_takes(pipeline, prompts, generation, measurer, quiet)
