@@ -206,7 +206,7 @@ class Prior(Component):
             ValueError: the state is full.
         """
         _check_room(state.position, state)
-        step = self._step
+        step: Callable[[Tensor, Place, PriorState], Tensor] = self._step
         if state.fixed_shapes and self._compiled_step is not None:
             torch.compiler.cudagraph_mark_step_begin()
             step = self._compiled_step
