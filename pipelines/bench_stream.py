@@ -1,15 +1,16 @@
-"""How soon a stream sounds, whether it comes too late, and whether a long piece gets slower.
+"""``partita bench stream``: how soon a stream sounds, and whether it gets late or slow.
 
-``python -m pipelines.bench_stream --duration 20`` streams pieces of 20 s as fast as it can and
-replays the clock afterwards; ``--duration 600 --repeats 1`` shows what changes with the minutes.
+Pieces are streamed as fast as they come and the clock is replayed afterwards;
+``--duration 600 --repeats 1`` shows what changes with the minutes of a long piece.
+The clock is replayed by CPU time too: with ``--threads 1`` that is what an idle core would do, on
+a machine that has other work as well.
 """
 
 import argparse
 import statistics
-import sys
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -68,6 +69,22 @@ def replay(arrivals: list[Arrival]) -> Replay:
     return Replay(arrivals[0].ready_s, underruns, slack)
 
 
+def by_cpu(arrival: Arrival) -> Arrival:
+    """The same arrival as if nothing else had run on the machine, and one thread alone."""
+    return replace(arrival, ready_s=arrival.cpu_s)
+
+
+def render(name: str, replays: list[Replay]) -> str:
+    """What several listeners would have heard, as one line."""
+    first = sorted(item.first_sound_s for item in replays)
+    spread = f"{first[0]:.3f}-{first[-1]:.3f}"
+    underruns = ", ".join(str(item.underruns) for item in replays)
+    return (
+        f"by {name}: first sound after {statistics.median(first):.3f} s ({spread}), "
+        f"underruns {underruns}, least slack {min(item.slack_s for item in replays):.3f} s"
+    )
+
+
 def listen(pipeline: "Pipeline", duration_s: float, seed: int) -> Iterator[Arrival]:
     """Stream a piece as fast as it comes."""
     start, cpu = time.perf_counter(), time.process_time()
@@ -108,36 +125,30 @@ def resident_memory() -> int:
     return pages * 4096
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Measure and print."""
-    parser = argparse.ArgumentParser(prog="python -m pipelines.bench_stream", description=__doc__)
-    parser.add_argument("--duration", type=float, default=20.0, help="of the piece, s (20)")
-    parser.add_argument("--repeats", type=int, default=5, help="pieces after one uncounted (5)")
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command line of ``partita bench stream``."""
+    parser.add_argument("--duration", type=float, default=20.0, help="of a piece, s (default: 20)")
+    parser.add_argument("--repeats", type=int, default=5, help="pieces (default: 5)")
     parser.add_argument("--threads", type=int, help="of PyTorch (default: its own choice)")
     add_pipeline_arguments(parser)
-    args = parser.parse_args(argv)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Measure and print."""
+    for name, value in (("--repeats", args.repeats), ("--threads", args.threads)):
+        if value is not None and value < 1:
+            raise ValueError(f"{name} must be at least 1, got {value}")
     import torch
 
     if args.threads is not None:
         torch.set_num_threads(args.threads)
     pipeline = load_pipeline(args.pipeline, args.quiet)
-    list(listen(pipeline, 1.0, 0))
+    list(listen(pipeline, 1.0, 0))  # the first calls of a process are slower
     runs = [list(listen(pipeline, args.duration, seed)) for seed in range(args.repeats)]
-    replays = [replay(run) for run in runs]
-    first = sorted(item.first_sound_s for item in replays)
-    firsts_cpu = statistics.median(run[0].cpu_s for run in runs)
     print(f"{torch.get_num_threads()} threads, {args.duration:g} s of audio, {args.repeats} runs")
-    print(
-        f"first sound after {statistics.median(first):.3f} s ({first[0]:.3f}-{first[-1]:.3f}), "
-        f"{firsts_cpu:.3f} CPU-s"
-    )
-    print(f"underruns {[item.underruns for item in replays]}")
-    print(f"least slack {min(item.slack_s for item in replays):.3f} s")
-    print("to second   wall s/s   CPU s/s   memory")
+    print(render("wall time", [replay(run) for run in runs]))
+    print(render("CPU time", [replay([by_cpu(arrival) for arrival in run]) for run in runs]))
+    print("to second   wall s/s   CPU s/s    memory")
     for mark, wall, cpu, memory in costs(runs[-1]):
-        print(f"{mark:9.0f}{wall:11.3f}{cpu:10.3f}{memory / 1e6:6.0f} MB")
+        print(f"{mark:9.0f}{wall:11.3f}{cpu:10.3f}{memory / 1e6:7.0f} MB")
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

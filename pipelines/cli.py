@@ -47,7 +47,7 @@ COMMANDS = {
     ),
     "bench": ("pipelines.bench", "speed and memory on this machine"),
     "bench render": ("pipelines.commands.bench_render", "of rendering, by batch and processes"),
-    "bench render": ("pipelines.commands.bench_render", "of rendering, by batch and processes"),
+    "bench stream": ("pipelines.bench_stream", "how soon and how steadily a stream sounds"),
     "info": ("pipelines.info", "what a saved pipeline holds, or what a config costs"),
 }
 TRAINERS = {
