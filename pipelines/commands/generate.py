@@ -1,9 +1,11 @@
 """``partita generate``: a prompt in, an audio file out."""
 
 import argparse
+import sys
 import time
 from typing import TYPE_CHECKING
 
+from pipelines.commands.live import add_live_arguments, check_live, is_live, stream_song
 from pipelines.commands.loading import (
     add_pipeline_arguments,
     add_quantize_argument,
@@ -20,7 +22,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("prompt", help='for example "a slow sad piano piece in D minor, 70 bpm"')
     parser.add_argument("--duration", type=float, default=10.0, help="in s (default: 10)")
     parser.add_argument("--seed", type=int, help="equal seeds, equal music (default: drawn)")
-    parser.add_argument("--output", default="song.wav", help=".wav, .flac, .ogg or .opus file")
+    parser.add_argument(
+        "--output",
+        help=".wav, .flac, .ogg or .opus file (default: song.wav; none with --play or --stdout)",
+    )
+    add_live_arguments(parser)
     parser.add_argument("--steps", type=int, help="of the decoder, 1 to 16")
     parser.add_argument("--guidance", type=float, help="how closely to follow the prompt; 1: off")
     parser.add_argument("--temperature", type=float, help="0 takes the likeliest token")
@@ -35,35 +41,45 @@ def run(args: argparse.Namespace) -> int:
     """Generate, write, and print what came of it."""
     from codec.audio_file import FORMATS
 
-    output = check_output(args.output, tuple(FORMATS))
+    check_live(args)
+    name = args.output or (None if is_live(args) else "song.wav")
+    output = check_output(name, tuple(FORMATS)) if name else None
     if args.tokens:
         check_output(args.tokens, ("safetensors",))
     if args.plot:
         from pipelines.plot import check_plotting
 
+        if output is None:
+            raise ValueError("--plot draws beside the file that --output names")
         check_plotting()
     pipeline = load_pipeline(args.pipeline, args.quiet, args.quantize)
     start = time.perf_counter()
-    song = pipeline(
-        args.prompt,
-        args.duration,
-        args.seed,
-        negative_prompt=args.negative_prompt,
-        guidance=args.guidance,
-        temperature=args.temperature,
-        num_inference_steps=args.steps,
-    )
+    choices = {
+        "negative_prompt": args.negative_prompt,
+        "guidance": args.guidance,
+        "temperature": args.temperature,
+        "num_inference_steps": args.steps,
+    }
+    if is_live(args):
+        song = stream_song(pipeline, args, choices)
+        if song is None:
+            return 0
+    else:
+        song = pipeline(args.prompt, args.duration, args.seed, **choices)
     seconds = time.perf_counter() - start
-    song.save(output)
     if args.tokens:
         write_tokens(args.tokens, pipeline, song)
-    if args.plot:
+    duration_s = song.audio.shape[-1] / song.sample_rate
+    if output is not None:
+        song.save(output)
+        said = sys.stderr if args.stdout else sys.stdout
+        print(f"{output}: {duration_s:.2f} s, seed {song.seeds[0]}", file=said)
+    if output is not None and args.plot:
         from pipelines.plot import plot_audio
 
         plot_audio(song.audio[0].cpu(), song.sample_rate, output.with_suffix(".png"), args.prompt)
-    duration_s = song.audio.shape[-1] / song.sample_rate
-    print(f"{output}: {duration_s:.2f} s, seed {song.seeds[0]}")
-    print(f"made in {seconds:.2f} s: {duration_s / seconds:.2f} times as fast as it plays")
+    if not is_live(args):
+        print(f"made in {seconds:.2f} s: {duration_s / seconds:.2f} times as fast as it plays")
     return 0
 
 
