@@ -1,0 +1,316 @@
+"""``partita evaluate pipeline``: prompts, facts, rates, copies, drift, and the whole command."""
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from codec.seeds import generator
+from pipelines.cli import main
+from pipelines.evaluation.adherence import bootstrap_interval, fact_rates
+from pipelines.evaluation.copying import copied_shares, histogram_overlap
+from pipelines.evaluation.detectors import Heard, load_detectors
+from pipelines.evaluation.drift import measure_windows, summarise_windows
+from pipelines.evaluation.facts import FACTS, SecondOpinion, asked_facts, judge
+from pipelines.evaluation.instrument_tagger import CLASSES, LEADS
+from pipelines.evaluation.measurement_cache import FILE_NAME
+from pipelines.evaluation.music import parse_key
+from pipelines.evaluation.prompts import (
+    GROUPS,
+    MODE_WORDS,
+    Prompt,
+    choose_prompts,
+    phrase,
+    read_prompts,
+)
+from pipelines.evaluation.sets import frechet_between, seed_diversity
+from pipelines.evaluation.takes import Generation, Take
+from pipelines.scores.captions import HELD_OUT_TEMPLATES, MEDIUM
+
+RATE = 44_100
+NO_SECOND = SecondOpinion(None, None)
+LABELS: dict[str, Any] = {
+    **{"tempo_bpm": 96.0, "key": "Bb", "mode": "minor", "metre": "4/4", "drums": True},
+    **{"instruments": ["oboe", "piano"], "lead": "oboe", "style": "folk", "mood": ["sad"]},
+}
+
+
+def heard(tempo_bpm: float = 120.0, key: str = "C major", lead: str = "piano") -> Heard:
+    """A clip with drums, whose tune one instrument plays."""
+    return Heard(
+        tempo_bpm,
+        parse_key(key),
+        {name: float(name == "drums") for name in CLASSES},
+        {name: float(name == lead) for name in LEADS},
+    )
+
+
+def take(prompt: Prompt, what: Heard | None, seed: int = 0, vector: float = 0.0) -> Take:
+    """A take with three embeddings that lie together."""
+    vectors = vector + np.arange(6.0).reshape(3, 2)
+    return Take(prompt, seed, what, NO_SECOND, {"peak": 0.5}, {"space": vectors})
+
+
+ASKING = Prompt(
+    "trained-1",
+    "trained",
+    "fast piano in C major, 120 bpm, with drums",
+    tempo_bpm=120.0,
+    speed=(100.0, 130.0),
+    key="C major",
+    mode="major",
+    instrument="piano",
+    drums=True,
+)
+
+
+def test_the_committed_prompts_ask_for_every_label() -> None:
+    prompts = read_prompts()
+    assert len(prompts) >= 200
+    assert {prompt.group for prompt in prompts} == set(GROUPS)
+    assert {prompt.instrument for prompt in prompts} >= set(LEADS)
+    keys = {str(parse_key(prompt.key)) for prompt in prompts if prompt.key}
+    assert len(keys) == 24
+    assert {prompt.drums for prompt in prompts} == {True, False, None}
+    tempos = [prompt.tempo_bpm for prompt in prompts if prompt.tempo_bpm]
+    assert min(tempos) < 55
+    assert max(tempos) > 195
+    assert sum(prompt.mode_word for prompt in prompts) >= 40
+    assert sum(prompt.speed is not None for prompt in prompts) >= 40
+
+
+def test_prompts_say_what_they_ask_for() -> None:
+    for prompt in read_prompts():
+        text = prompt.text.lower().replace(" sharp", "#").replace(" flat", "b")
+        if prompt.tempo_bpm:
+            assert f"{prompt.tempo_bpm:g}" in text
+        if prompt.key:
+            assert prompt.key.lower() in text
+        if prompt.drums is not None:
+            assert any(word in text for word in ("drum", "percussion", "beat"))
+        if prompt.mode_word and prompt.group != "free":
+            assert any(
+                word in text for word, mode in MODE_WORDS.items() if mode == prompt.mode
+            ) or (prompt.mode in text)
+
+
+@pytest.mark.parametrize("group", ["trained", "held-out"])
+@pytest.mark.parametrize("keyless", [False, True])
+def test_a_phrase_notes_what_it_says(group: str, keyless: bool) -> None:
+    import random
+
+    templates = MEDIUM if group == "trained" else HELD_OUT_TEMPLATES
+    for seed in range(20):
+        prompt = phrase(random.Random(seed), "001", group, LABELS, templates, keyless)
+        assert prompt == phrase(random.Random(seed), "001", group, LABELS, templates, keyless)
+        assert (prompt.tempo_bpm is not None) == ("96" in prompt.text)
+        assert (prompt.key is not None) == ("minor" in prompt.text)
+        assert (prompt.drums is not None) == any(w in prompt.text for w in ("drums", "percussion"))
+        if keyless:
+            assert (prompt.mode, prompt.mode_word) == ("minor", True)
+        assert "{" not in prompt.text
+
+
+def test_choosing_and_reading_prompts_refuses_mistakes(tmp_path: Path) -> None:
+    prompts = read_prompts()
+    assert len(choose_prompts(prompts, limit=7)) == 7
+    assert {p.group for p in choose_prompts(prompts, ["free"])} == {"free"}
+    with pytest.raises(ValueError, match="limit must be at least 1"):
+        choose_prompts(prompts, limit=0)
+    with pytest.raises(ValueError, match="groups must be among"):
+        choose_prompts(prompts, ["all"])
+    broken = tmp_path / "p.jsonl"
+    broken.write_text('{"id": "a", "group": "free", "text": "x"}\n{"id": "b"}\n')
+    with pytest.raises(ValueError, match="line 2: not a prompt"):
+        read_prompts(broken)
+    broken.write_text('{"id": "a", "group": "free", "text": "x", "instrument": "kazoo"}\n')
+    with pytest.raises(ValueError, match="kazoo"):
+        read_prompts(broken)
+    broken.write_text('{"id": "a", "group": "free", "text": "x"}\n' * 2)
+    with pytest.raises(ValueError, match="ids must be unique"):
+        read_prompts(broken)
+
+
+def test_judging_is_exact_where_it_must_be() -> None:
+    assert all(judge(ASKING, heard(), SecondOpinion(120.0, "C major")).values())
+    assert set(judge(ASKING, heard(), SecondOpinion(120.0, "C major"))) == set(asked_facts(ASKING))
+    assert set(asked_facts(ASKING)) <= set(FACTS)
+    slow = judge(ASKING, heard(tempo_bpm=60.5), NO_SECOND)
+    assert (slow["tempo"], slow["tempo_octave"], slow["speed"]) == (False, True, False)
+    assert judge(ASKING, heard(tempo_bpm=124.7), NO_SECOND)["tempo"]
+    relative = judge(ASKING, heard(key="A minor"), NO_SECOND)
+    assert (relative["key"], relative["key_relative"], relative["mode"]) == (False, True, False)
+    violin = judge(ASKING, heard(lead="violin"), NO_SECOND)
+    assert not violin["instrument_any"]
+    assert judge(replace(ASKING, drums=False), heard(), NO_SECOND)["drums"] is False
+    assert judge(Prompt("a", "free", "music"), heard(), NO_SECOND) == {}
+
+
+def test_rates_count_prompts_ceiling_and_floor() -> None:
+    other = replace(ASKING, id="trained-2", tempo_bpm=77.0, speed=None, key="D minor", mode="minor")
+    deaf = replace(ASKING, id="trained-3")
+    takes = [take(ASKING, heard()), take(ASKING, heard(60), 1), take(other, heard(150, "D minor"))]
+    takes += [take(deaf, None)]
+    rates = fact_rates(takes, [take(ASKING, heard()), take(other, None)])
+    tempo = rates["tempo"]
+    assert tempo.model.share == pytest.approx((0.5 + 0 + 0) / 3)
+    assert tempo.model.num_prompts == 3
+    assert tempo.ceiling.share == 1
+    assert tempo.of_ceiling == pytest.approx(0.5 / 3)
+    assert rates["key"].model.share == pytest.approx((1 + 1 + 0) / 3)
+    # by other prompts: ASKING's C major is heard in none of the two other takes of its seed
+    assert rates["key"].floor.share == pytest.approx((0 + 0 + 0.5) / 3)
+    assert rates["tempo_librosa"].model.share in (None, 0.0)
+    assert fact_rates(takes, [], ["free"])["tempo"].model.share is None
+
+
+def test_bootstrap_interval_covers_the_mean() -> None:
+    values = np.array([0.0] * 30 + [1.0] * 70)
+    low, high = bootstrap_interval(values)
+    assert 0.58 < low < 0.7 < high < 0.82
+    assert bootstrap_interval(np.ones(5)) == (1.0, 1.0)
+
+
+def test_copies_are_found_and_only_they() -> None:
+    draws = np.random.default_rng(0)
+    training = [draws.integers(0, 1024, 200) for _ in range(5)]
+    fresh = draws.integers(0, 1024, 200)
+    mixed = np.concatenate([fresh[:100], training[2][50:90], fresh[100:]])
+    assert copied_shares([training[1][20:120]], training, [4, 16]) == {"4": 1.0, "16": 1.0}
+    assert copied_shares([fresh], training, [4]) == {"4": 0.0}
+    assert copied_shares([mixed], training, [16]) == {"16": pytest.approx(25 / (240 - 15))}
+    assert copied_shares([fresh[:3]], training, [4]) == {}
+    assert histogram_overlap([fresh], [fresh], 1024) == pytest.approx(1.0)
+    assert histogram_overlap([np.zeros(4, int)], [np.ones(4, int)], 2) == 0.0
+
+
+def test_drift_of_a_piece_that_fades_and_one_that_does_not() -> None:
+    noise = torch.randn(2, 40 * RATE, generator=generator(0, "noise"))
+    fade = torch.logspace(-1, -2, noise.shape[1])
+    detectors = load_detectors()
+    faded = summarise_windows(measure_windows(noise * fade, RATE, detectors), "C major")
+    steady = summarise_windows(measure_windows(noise * 0.1, RATE, detectors), None)
+    assert faded["loudness_drift_lu"] == pytest.approx(-15, abs=0.6)
+    assert abs(steady["loudness_drift_lu"]) < 0.1
+    assert abs(faded["brightness_drift_octaves"]) < 0.05
+    assert 0 < faded["key_kept"] <= 1
+    assert steady["key_asked"] is None
+    windows = measure_windows(torch.zeros(2, 20 * RATE), RATE, detectors)
+    assert summarise_windows(windows, None) == {"silent_windows": 2}
+
+
+def test_diversity_and_distance_of_sets() -> None:
+    prompts = [replace(ASKING, id=f"trained-{index}") for index in range(4)]
+    same = [take(p, heard(), seed, float(i)) for i, p in enumerate(prompts) for seed in (0, 1)]
+    assert seed_diversity(same, "space") == pytest.approx(0.0)
+    assert seed_diversity(same[::2], "space") == "needs at least two seeds"
+    apart = [take(p, heard(), s, 5.0 * s + i) for i, p in enumerate(prompts) for s in (0, 1)]
+    assert float(seed_diversity(apart, "space")) > 1
+    distance, count = frechet_between(same, apart, "space")
+    assert (distance, count) == (pytest.approx(0.0, abs=1e-6), 12)
+    silent = [replace(same[0], vectors={"space": "the clip is silent"})]
+    assert frechet_between(same, silent, "space") == ("the clip is silent", 0)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"seeds": 0}, "seeds must be at least 1, got 0"),
+        ({"batch_size": 0}, "batch_size must be at least 1"),
+        ({"duration_s": 2.0}, r"duration_s must be at least 3, got 2\.0"),
+    ],
+)
+def test_generation_refuses_bad_numbers(values: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Generation(**values)
+
+
+def command(pipeline: Path, output: Path, *more: str) -> list[str]:
+    """A small run."""
+    return [
+        *("evaluate", "pipeline", "--pipeline", str(pipeline), "--output", str(output)),
+        *("--limit", "2", "--seeds", "2", "--duration", "3", "--batch-size", "3", "--quiet"),
+        *("--groups", "free", "--steps", "1", "--spaces", "logmel_statistics", *more),
+    ]
+
+
+def test_the_whole_command_without_fluidsynth_resumes(
+    pipeline_folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("PATH", "")
+    assert main(command(pipeline_folder, tmp_path)) == 0
+    page = capsys.readouterr().out
+    assert "No ceiling: ground truth: fluidsynth is not installed" in page
+    report = json.loads((tmp_path / "pipeline.json").read_text())
+    assert report["num_prompts"] == 2
+    assert [entry["seed"] for entry in report["takes"]] == [0, 1, 0, 1]
+    assert report["facts"]["all"]["instrument"]["model"]["num_prompts"] == 2
+    assert report["facts"]["all"]["instrument"]["ceiling"]["share"] is None
+    assert report["sound"]["takes"]["peak"]["takes"] == 4
+    assert isinstance(report["spaces"]["logmel_statistics"]["seed_diversity"], float)
+    assert report["seconds_per_second"] > 0
+    measured = (tmp_path / FILE_NAME).read_text().splitlines()
+    (tmp_path / FILE_NAME).write_text("\n".join(measured[:3]) + '\n{"key": "half')
+    assert main(command(pipeline_folder, tmp_path, "--batch-size", "1")) == 0
+    again = (tmp_path / FILE_NAME).read_text().splitlines()
+    assert sorted(json.loads(line)["key"] for line in again) == sorted(
+        json.loads(line)["key"] for line in measured
+    )
+    assert again[:3] == measured[:3]
+    assert json.loads((tmp_path / "pipeline.json").read_text())["facts"] == report["facts"]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("fluidsynth") is None, reason="needs fluidsynth")
+def test_the_whole_command_with_ground_truth_copies_and_drift(
+    pipeline_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from tiny_data import write_prepared
+
+    from pipelines import Pipeline
+    from pipelines.tokens import build_token_cache
+
+    write_prepared(tmp_path / "prepared")
+    codec = Pipeline.from_pretrained(pipeline_folder).codec
+    build_token_cache(tmp_path / "prepared", codec, tmp_path / "tokens", quiet=True)
+    output = tmp_path / "out"
+    more = ["--train-data", str(tmp_path / "tokens"), "--long"]
+    assert main(command(pipeline_folder, output, *more)) == 0
+    report = json.loads((output / "pipeline.json").read_text())
+    assert report["facts"]["all"]["instrument"]["ceiling"]["num_prompts"] == 2
+    assert report["copying"]["same_codec"]
+    assert set(report["copying"]["first book"]) == {"takes", "held-out clips"}
+    assert report["drift"]["60 s"]["reason"] == "the pipeline's longest piece is 20 s"
+    assert "runs of frames found in training" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (["--limit", "0"], "limit must be at least 1, got 0"),
+        (["--seeds", "0"], "seeds must be at least 1, got 0"),
+        (["--duration", "1"], "duration_s must be at least 3"),
+        (["--groups", "none"], "invalid choice: 'none'"),
+        (["--prompts", "nowhere.jsonl"], "nowhere.jsonl does not exist"),
+        (["--train-data", "nowhere"], "nowhere is not a finished token cache"),
+    ],
+)
+def test_mistakes_are_one_line(
+    pipeline_folder: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    change: list[str],
+    message: str,
+) -> None:
+    assert main([*command(pipeline_folder, tmp_path), *change]) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
