@@ -9,16 +9,19 @@ from einops import rearrange, repeat
 from torch import Tensor, nn
 
 from codec.component import Component, ModelMixin  # noqa: F401  (diffusers looks it up here)
+from decoder.flow import NOISE_ANGLE
 from diffusers.configuration_utils import register_to_config
 
 
 class DiffusionDecoder(Component):
-    """Predicts the fine spectrogram from a noisy one, the coarse one and the tokens' vectors.
+    """Predicts the velocity of the flow from a point on it, the coarse spectrogram and the tokens.
 
     A DiT (Peebles and Xie 2023) with one modulation shared by all blocks plus a table per block
     (PixArt, Chen et al. 2023). A patch holds all channels of ``patch_frames`` frames and
     ``patch_bands`` bands; attention runs over all patches of a window, its rotary positions count
-    token frames. The prediction is a correction to the coarse spectrogram and starts at zero.
+    token frames. What flows is the detail: fine minus coarse spectrogram, of unit variance. A patch
+    should hold fewer numbers than the Transformer is wide: the velocity holds the noise, which no
+    narrower layer can carry (docs/experiments.md).
 
     Args:
         channels: audio channels, C.
@@ -30,8 +33,8 @@ class DiffusionDecoder(Component):
         width: of the Transformer, D.
         num_layers: blocks.
         num_heads: attention heads, H; must divide width.
-        noise_scale: standard deviation of the noise around the coarse spectrogram at t = 0, in
-            units of the normalised spectrogram.
+        detail_std: standard deviation of what the coarse spectrogram lacks, in units of the
+            normalised one.
         window_frames: token frames per window when decoding.
         overlap_frames: token frames shared by neighbouring windows.
         default_steps: solver steps unless the caller says otherwise.
@@ -49,7 +52,7 @@ class DiffusionDecoder(Component):
         width: int = 384,
         num_layers: int = 5,
         num_heads: int = 6,
-        noise_scale: float = 0.5,
+        detail_std: float = 0.3,
         window_frames: int = 128,
         overlap_frames: int = 24,
         default_steps: int = 4,
@@ -83,7 +86,7 @@ class DiffusionDecoder(Component):
             "width",
             "num_layers",
             "num_heads",
-            "noise_scale",
+            "detail_std",
         ):
             if not config[name] > 0:
                 raise ValueError(f"{name} must be positive, got {config[name]}")
@@ -106,25 +109,25 @@ class DiffusionDecoder(Component):
             raise ValueError(f"default_steps must lie in [1, 16], got {config.default_steps}")
 
     def forward(
-        self, noisy: Tensor, t: Tensor, coarse: Tensor, latents: Tensor, num_books: Tensor
+        self, point: Tensor, angle: Tensor, coarse: Tensor, latents: Tensor, num_books: Tensor
     ) -> Tensor:
-        """Predict the clean spectrogram.
+        """Predict the velocity.
 
         Args:
-            noisy: (B, C, M, F) normalised spectrogram on the path at time t.
-            t: (B,) flow time in [0, 1].
+            point: (B, C, M, F) on the path at this angle, see ``decoder.flow``.
+            angle: (B,) in [0, pi / 2], from the detail to noise.
             coarse: (B, C, M, F) the codec's normalised decode of the same tokens.
             latents: (B, T, latent_dim) the tokens' vectors, T = F / patch_frames.
             num_books: (B,) int64, how many books the tokens hold, 1 to K.
 
         Returns:
-            (B, C, M, F) normalised spectrogram.
+            (B, C, M, F), the path's derivative by its angle.
         """
         T = latents.shape[1]
-        patches = self.patch_in(self.patchify(torch.cat([noisy, coarse], dim=1)))
+        patches = self.patch_in(self.patchify(torch.cat([point, coarse], dim=1)))
         x = patches + self.row_embedding + self.latent_in(latents)[:, :, None]  # (B, T, R, D)
         x = rearrange(x, "b t r d -> b (t r) d")
-        condition = self.time_in(time_features(t)) + self.books_embedding(num_books)  # (B, D)
+        condition = self.time_in(time_features(angle / NOISE_ANGLE)) + self.books_embedding(num_books)  # (B, D)
         condition = F.silu(condition)
         shared = rearrange(self.modulation(condition), "b (six d) -> six b 1 d", six=6)
         rotation = rotary_table(T, self.rows, x.shape[-1] // self.config.num_heads, x.device)
@@ -132,7 +135,7 @@ class DiffusionDecoder(Component):
             x = block(x, shared, rotation)
         shift, scale = self.last_modulation(condition)[:, None].chunk(2, dim=-1)
         x = self.patch_out(normalise(x) * (1 + scale) + shift)
-        return coarse + self.unpatchify(rearrange(x, "b (t r) p -> b t r p", t=T))
+        return self.unpatchify(rearrange(x, "b (t r) p -> b t r p", t=T))
 
     def patchify(self, spectrogram: Tensor) -> Tensor:
         """(B, C, M, F) -> (B, T, R, patch), R rows of bands from low to high."""

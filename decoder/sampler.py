@@ -11,7 +11,7 @@ from codec.seeds import generator
 from codec.spectral_codec import FIRST_WINDOW, SpectralCodec
 from codec.stages import Feed, grown, run
 from decoder.diffusion_decoder import DiffusionDecoder
-from decoder.flow import velocity
+from decoder.flow import NOISE_ANGLE
 from diffusers import FlowMatchEulerDiscreteScheduler
 
 MAX_STEPS = 16
@@ -99,17 +99,16 @@ class FlowSampler:
     def solve(self, window: Window, num_steps: int) -> Tensor:
         """Integrate the flow over one window: (B, C, M, F) normalised fine spectrogram."""
         scheduler = FlowMatchEulerDiscreteScheduler.from_config(self.scheduler.config)
-        sigmas = torch.linspace(1.0, 1.0 / num_steps, num_steps).tolist()
-        scheduler.set_timesteps(sigmas=sigmas, device=window.coarse.device)
+        angles = [NOISE_ANGLE * (1 - step / num_steps) for step in range(num_steps)]
+        scheduler.set_timesteps(sigmas=angles, device=window.coarse.device)
         B = window.coarse.shape[0]
         books = torch.full((B,), window.num_books, device=window.coarse.device)
-        x = window.coarse + self.decoder.config.noise_scale * window.noise
-        for timestep, sigma in zip(scheduler.timesteps, scheduler.sigmas, strict=False):
-            t = (1 - sigma).expand(B).to(x)
-            clean = self.decoder(x, t, window.coarse, window.latents, books)
-            # the scheduler's time runs from noise (1) to data (0): its derivative is -velocity
-            x = scheduler.step(-velocity(clean, x, t), timestep, x, return_dict=False)[0]
-        return x
+        x = window.noise
+        for timestep, angle in zip(scheduler.timesteps, angles, strict=True):
+            at = torch.full((B,), angle, device=x.device)
+            velocity = self.decoder(x, at, window.coarse, window.latents, books)
+            x = scheduler.step(velocity, timestep, x, return_dict=False)[0]
+        return window.coarse + self.decoder.config.detail_std * x
 
     def window(self, codes: Tensor, left: int, start: int, frames: int, seeds: list[int]) -> Window:
         """Conditions of one window.

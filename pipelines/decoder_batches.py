@@ -54,7 +54,7 @@ class DecoderBatch:
     codes: Tensor  # (B, K, T) int64
     num_books: Tensor  # (B,) int64
     noise: Tensor  # (B, C, M, F) standard normal
-    time: Tensor  # (B,) standard normal, to be mapped to flow times
+    time: Tensor  # (B,) standard normal, to be mapped to angles of the path
 
     def to(self, device: torch.device) -> "DecoderBatch":
         """Move to a device."""

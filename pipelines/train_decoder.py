@@ -14,7 +14,7 @@ from codec.audio_file import write_audio
 from codec.seeds import generator
 from codec.spectral_codec import SpectralCodec
 from decoder.diffusion_decoder import DiffusionDecoder
-from decoder.flow import flow_loss, logit_normal
+from decoder.flow import flow_loss, uniform_angle
 from decoder.sampler import FlowSampler, check_conditions, euler_scheduler
 from pipelines.batches import evenly_spaced
 from pipelines.configuration import run_script
@@ -53,21 +53,20 @@ class DecoderRecipe:
     def loss(
         self, model: nn.Module, batch: DecoderBatch, step: int
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Flow-matching loss of the (wrapped) decoder, in normalised units."""
-        return self.flow_loss(model, batch, self.model.config.noise_scale), {}
+        """Flow-matching loss of the (wrapped) decoder, in units of the detail's deviation."""
+        return self.flow_loss(model, batch, self.model.config.detail_std), {}
 
-    def flow_loss(self, model: nn.Module, batch: DecoderBatch, noise_scale: float) -> Tensor:
-        """The loss of one batch with the batch's own noise and times."""
+    def flow_loss(self, model: nn.Module, batch: DecoderBatch, detail_std: float) -> Tensor:
+        """The loss of one batch with the batch's own noise and angles."""
         with torch.no_grad():
             latents = self.codec.quantizer.decode(batch.codes, batch.num_books)
             coarse = self.codec.normalise(self.codec.reconstruct(latents))
-        clean = self.codec.normalise(batch.spectrogram)
+        detail = (self.codec.normalise(batch.spectrogram) - coarse) / detail_std
 
-        def predict(point: Tensor, t: Tensor) -> Tensor:
-            return model(point, t, coarse, latents, batch.num_books)
+        def predict(point: Tensor, angle: Tensor) -> Tensor:
+            return model(point, angle, coarse, latents, batch.num_books)
 
-        start = coarse + noise_scale * batch.noise
-        return flow_loss(predict, start, clean, logit_normal(batch.time))
+        return flow_loss(predict, batch.noise, detail, uniform_angle(batch.time))
 
     def validate(self, model: nn.Module, step: int, folder: Path) -> dict[str, float]:
         """Held-out loss, and for ``focus_books`` books error and movement of both decodes."""
@@ -75,7 +74,7 @@ class DecoderRecipe:
         device = next(model.parameters()).device
         self.codec.to(device)
         batch = self.held_out.to(device)
-        figures = {"loss": float(self.flow_loss(model, batch, model.config.noise_scale))}
+        figures = {"loss": float(self.flow_loss(model, batch, model.config.detail_std))}
         codes = batch.codes[:, : self.focus_books]
         sampler = FlowSampler(self.codec, model, euler_scheduler())
         fine = sampler.decode_spectrogram(codes, list(range(len(codes))))

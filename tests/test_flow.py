@@ -5,9 +5,10 @@ import math
 import pytest
 import torch
 
-from decoder.flow import SMALLEST_REMAINDER, flow_loss, logit_normal, path, velocity
+from decoder.flow import NOISE_ANGLE, flow_loss, path, uniform_angle, velocity
 
 SHAPE = (3, 2, 4, 8)
+ANGLES = torch.tensor([0.1, 0.7, 1.5])
 
 
 @pytest.fixture
@@ -17,77 +18,64 @@ def ends() -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def test_the_path_joins_its_ends(ends):
-    start, clean = ends
-    assert torch.equal(path(start, clean, torch.zeros(3)), start)
-    assert torch.equal(path(start, clean, torch.ones(3)), clean)
-    mixed = path(start, clean, torch.tensor([0.0, 0.25, 1.0]))
-    assert torch.allclose(mixed[1], 0.75 * start[1] + 0.25 * clean[1])
-
-
-@pytest.mark.parametrize("t", [0.0, 0.3, 0.89, 0.9375, 0.99])
-def test_the_velocity_leads_to_the_clean_end(ends, t):
-    """Also behind 0.9, where a solver of more than ten steps takes its last."""
-    start, clean = ends
-    t = torch.full((3,), t)
-    point = path(start, clean, t)
-    arrived = point + velocity(clean, point, t) * (1 - t).view(-1, 1, 1, 1)
-    assert torch.allclose(arrived, clean, atol=1e-5)
+    noise, detail = ends
+    assert torch.allclose(path(noise, detail, torch.full((3,), NOISE_ANGLE)), noise, atol=1e-6)
+    assert torch.equal(path(noise, detail, torch.zeros(3)), detail)
+    middle = path(noise, detail, torch.full((3,), math.pi / 6))
+    assert torch.allclose(middle, 0.5 * noise + math.sqrt(0.75) * detail, atol=1e-6)
 
 
 def test_the_velocity_is_the_derivative_of_the_path(ends):
-    start, clean = ends
-    t = torch.tensor([0.1, 0.5, 0.8])
-    assert torch.allclose(velocity(clean, path(start, clean, t), t), clean - start, atol=1e-4)
+    noise, detail = (end.double() for end in ends)
+    angle, step = ANGLES.double(), 1e-5
+    ahead, behind = path(noise, detail, angle + step), path(noise, detail, angle - step)
+    assert torch.allclose(velocity(noise, detail, angle), (ahead - behind) / (2 * step), atol=1e-8)
+
+
+def test_the_path_keeps_the_variance_of_normal_data():
+    draws = torch.Generator().manual_seed(0)
+    noise, detail = (torch.randn(3, 2, 64, 64, generator=draws) for _ in range(2))
+    spread = path(noise, detail, ANGLES).std(dim=(1, 2, 3))
+    assert torch.allclose(spread, torch.ones(3), atol=0.02)
 
 
 def test_a_perfect_prediction_costs_nothing(ends):
-    start, clean = ends
-    assert flow_loss(lambda point, t: clean, start, clean, torch.tensor([0.0, 0.5, 1.0])) == 0
+    noise, detail = ends
+    assert flow_loss(lambda *_: velocity(noise, detail, ANGLES), noise, detail, ANGLES) == 0
 
 
 def test_the_loss_equals_a_plain_loop(ends):
-    start, clean = ends
-    times = torch.tensor([0.05, 0.6, 0.97])
+    noise, detail = ends
     total = 0.0
-    for row, t in enumerate(times.tolist()):
-        for x0, x1 in zip(
-            start[row].flatten().tolist(), clean[row].flatten().tolist(), strict=True
-        ):
-            predicted = math.tanh((1 - t) * x0 + t * x1)
-            total += ((predicted - x1) / max(1 - t, SMALLEST_REMAINDER)) ** 2
-    loss = flow_loss(lambda point, t: point.tanh(), start, clean, times)
-    assert float(loss) == pytest.approx(total / start.numel(), rel=1e-4)
-
-
-def test_the_loss_stays_finite_at_the_end(ends):
-    start, clean = ends
-    loss = flow_loss(lambda point, t: point + 0.1, start, clean, torch.ones(3))
-    assert float(loss) == pytest.approx((0.1 / SMALLEST_REMAINDER) ** 2, rel=1e-4)
+    for row, angle in enumerate(ANGLES.tolist()):
+        pairs = zip(noise[row].flatten().tolist(), detail[row].flatten().tolist(), strict=True)
+        for e, d in pairs:
+            predicted = math.tanh(math.cos(angle) * d + math.sin(angle) * e)
+            total += (predicted - (math.cos(angle) * e - math.sin(angle) * d)) ** 2
+    loss = flow_loss(lambda point, angle: point.tanh(), noise, detail, ANGLES)
+    assert float(loss) == pytest.approx(total / noise.numel(), rel=1e-4)
 
 
 def test_the_loss_of_half_precision_is_summed_in_float32(ends):
-    start, clean = ends
-    t = torch.full((3,), 0.5)
-    loss = flow_loss(lambda point, t: point.bfloat16(), start, clean, t)
+    loss = flow_loss(lambda point, angle: point.bfloat16(), *ends, ANGLES)
     assert loss.dtype == torch.float32
 
 
 def test_the_predictor_sees_the_point_on_the_path(ends):
-    start, clean = ends
-    times = torch.tensor([0.2, 0.5, 0.7])
+    noise, detail = ends
 
-    def predict(point, t):
-        assert torch.equal(t, times)
-        assert torch.equal(point, path(start, clean, times))
-        return clean
+    def predict(point, angle):
+        assert torch.equal(angle, ANGLES)
+        assert torch.equal(point, path(noise, detail, ANGLES))
+        return detail
 
-    flow_loss(predict, start, clean, times)
+    flow_loss(predict, noise, detail, ANGLES)
 
 
-def test_logit_normal_times():
+def test_normal_draws_give_uniform_angles():
     normal = torch.randn(20000, generator=torch.Generator().manual_seed(0))
-    times = logit_normal(normal)
-    assert 0 < times.min() < times.max() < 1
-    assert float(times.median()) == pytest.approx(0.5, abs=0.01)
-    assert float(((times > 0.25) & (times < 0.75)).float().mean()) == pytest.approx(0.728, abs=0.01)
-    assert torch.equal(logit_normal(torch.zeros(2), mean=1.0), torch.full((2,), 1.0).sigmoid())
+    angles = uniform_angle(normal)
+    assert 0 <= angles.min() < angles.max() <= NOISE_ANGLE
+    quarters = torch.histc(angles / NOISE_ANGLE, bins=4, min=0, max=1) / len(angles)
+    assert torch.allclose(quarters, torch.full((4,), 0.25), atol=0.01)
+    assert float(uniform_angle(torch.zeros(()))) == pytest.approx(math.pi / 4)

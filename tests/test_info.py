@@ -169,10 +169,12 @@ def training_loss(model: nn.Module) -> Tensor:
     if isinstance(model, SpectralCodec):
         return codec_loss(model, inputs[0])
     if isinstance(model, DiffusionDecoder):
-        spectrogram, times, coarse, latents, books = inputs
-        start = coarse + torch.randn_like(coarse)
+        detail, angles, coarse, latents, books = inputs
         return flow_loss(
-            lambda point, t: model(point, t, coarse, latents, books), start, spectrogram, times
+            lambda point, angle: model(point, angle, coarse, latents, books),
+            torch.randn_like(detail),
+            detail,
+            angles,
         )
     codes, states, mask = inputs
     ones = torch.ones(B, T, dtype=torch.bool)
