@@ -127,8 +127,8 @@ class DiffusionDecoder(Component):
         patches = self.patch_in(self.patchify(torch.cat([point, coarse], dim=1)))
         x = patches + self.row_embedding + self.latent_in(latents)[:, :, None]  # (B, T, R, D)
         x = rearrange(x, "b t r d -> b (t r) d")
-        condition = self.time_in(time_features(angle / NOISE_ANGLE)) + self.books_embedding(num_books)  # (B, D)
-        condition = F.silu(condition)
+        time = self.time_in(time_features(angle / NOISE_ANGLE))
+        condition = F.silu(time + self.books_embedding(num_books))  # (B, D)
         shared = rearrange(self.modulation(condition), "b (six d) -> six b 1 d", six=6)
         rotation = rotary_table(T, self.rows, x.shape[-1] // self.config.num_heads, x.device)
         for block in self.blocks:

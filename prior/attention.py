@@ -21,10 +21,17 @@ class Rotation(NamedTuple):
 
 
 class Text(NamedTuple):
-    """What the frames may read: (B, L, Dt) states and (B, 1, 1, L) bool, true where one counts."""
+    """What the frames are told.
+
+    Attributes:
+        states: (B, L, Dt), for cross-attention to read.
+        mask: (B, 1, 1, L) bool, true at states that count.
+        summary: (B, 1, D), added to every frame.
+    """
 
     states: Tensor
     mask: Tensor
+    summary: Tensor
 
 
 def rotation_table(num_positions: int, head_width: int, device: torch.device) -> Rotation:

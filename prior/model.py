@@ -14,6 +14,7 @@ from prior.depth import DepthHead
 from prior.lstm import LSTMBackbone, PlainLSTMBackbone
 from prior.normalisation import RMSNorm
 from prior.state import LayerState, PriorState
+from prior.text_summary import TextSummary
 from prior.transformer import TransformerBackbone
 
 BACKBONES: dict[str, type[TransformerBackbone] | type[LSTMBackbone]] = {
@@ -44,7 +45,7 @@ class Prior(Component):
     Text, embeddings, heads and depth are the same for both backbones, so that comparing two priors
     compares the backbones.
 
-    The defaults are the tiny size: 10.8M parameters with the Transformer, 9.9M with the LSTM.
+    The defaults are the tiny size: 11.0M parameters with the Transformer, 10.1M with the LSTM.
 
     Args:
         backbone: "transformer", "lstm" (which attends to all its earlier outputs) or "lstm-plain"
@@ -92,6 +93,7 @@ class Prior(Component):
         self.start = nn.Parameter(torch.empty(width))
         self.null_text = nn.Parameter(torch.empty(text_width))
         self.text_norm = RMSNorm(text_width)
+        self.text_summary = TextSummary(text_width, width)
         self.network: TransformerBackbone | LSTMBackbone = BACKBONES[backbone](
             width, num_layers, num_heads, text_width, sliding_window
         )
@@ -129,7 +131,8 @@ class Prior(Component):
         """
         frames = self._embed(codes)[:, :-1]  # (B, T - 1, D)
         x = torch.cat((self._starts(codes), frames), dim=1)  # (B, T, D)
-        hidden = self.network(x, self._prepare_text(text_states, text_mask))
+        text = self._prepare_text(text_states, text_mask)
+        hidden = self.network(x + text.summary, text)
         return PriorOutput(
             self.first_head(hidden), self._predict_depth(hidden, codes, depth_frames)
         )
@@ -185,7 +188,7 @@ class Prior(Component):
             raise ValueError(f"prefill needs a fresh state, got one at frame {state.position}")
         _check_room(P, state)
         x = torch.cat((self._starts(codes), self._embed(codes)), dim=1)  # (B, P + 1, D)
-        hidden = self.network(x, state.text, state)
+        hidden = self.network(x + state.text.summary, state.text, state)
         state.position = P + 1
         if state.fixed_shapes:
             for tensor in state.tensors():
@@ -251,7 +254,8 @@ class Prior(Component):
 
     def _step(self, codes: Tensor, place: Place, state: PriorState) -> Tensor:
         """(B, K) codes -> (B, D), the tensors of ``state`` written at ``place``."""
-        return self.network.step(self.embedding(codes + self.book_offsets).sum(dim=1), place, state)
+        x = self.embedding(codes + self.book_offsets).sum(dim=1) + state.text.summary[:, 0]
+        return self.network.step(x, place, state)
 
     def _starts(self, codes: Tensor) -> Tensor:
         return self.start.expand(codes.shape[0], 1, -1)
@@ -265,7 +269,8 @@ class Prior(Component):
         null = self.null_text.expand(states.shape[0], 1, -1)
         states = torch.cat((null, states.to(null.dtype)), dim=1)  # (B, L + 1, Dt)
         mask = torch.cat((~mask.any(dim=1, keepdim=True), mask), dim=1)
-        return Text(self.text_norm(states), mask[:, None, None])
+        states = self.text_norm(states)
+        return Text(states, mask[:, None, None], self.text_summary(states, mask))
 
 
 def check_config(config: dict[str, int | float | str | None]) -> None:
@@ -291,13 +296,19 @@ def check_config(config: dict[str, int | float | str | None]) -> None:
 def initialise(prior: Prior, num_layers: int) -> None:
     """Normal weights of deviation .02, smaller where they are added to the residual (GPT-2).
 
-    An LSTM keeps PyTorch's weights, with forget gates that start open (Jozefowicz et al. 2015).
+    The frames' vectors are larger and the text's summary starts at zero: at equal sizes the
+    summary drowns the frames for the first thousand updates (docs/experiments.md). An LSTM keeps
+    PyTorch's weights, with forget gates that start open (Jozefowicz et al. 2015).
     """
     for name, parameter in prior.named_parameters():
         if ".lstm." in name:
             if "bias_ih" in name:
                 with torch.no_grad():
                     parameter.chunk(4)[1].fill_(1.0)
+        elif name in ("start", "embedding.weight"):
+            nn.init.normal_(parameter, std=0.5)
+        elif name == "text_summary.project.weight":
+            nn.init.zeros_(parameter)
         elif name.endswith(("out.weight", "down.weight")):
             nn.init.normal_(parameter, std=0.02 / math.sqrt(3 * num_layers))
         elif not name.endswith("norm.weight"):

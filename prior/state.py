@@ -65,7 +65,7 @@ class PriorState:
 
     def tensors(self) -> list[Tensor]:
         """What a step reads and writes in place, at addresses that never change."""
-        found = []
+        found = [self.text.summary]
         for layer in self.layers:
             found += [layer.history.keys, layer.history.values]
             found += [layer.text.keys, layer.text.values, layer.text.mask]

@@ -138,7 +138,7 @@ def test_a_piece_may_end_from_min_frames_on_and_stops_the_loop(backbone):
 @every_backbone
 def test_an_ended_row_is_padded_and_never_restarts(backbone):
     prior, text = tiny_prior(backbone), some_text(6)
-    make_ending_likely(prior, 2.0)
+    make_ending_likely(prior, 7.0)
     seeds = [1, 2, 3, 4, 5, 6]
     frames = list(generate(prior, text, None, 40, PLAIN, seeds, min_frames=2))
     ended = torch.stack([frame.ended for frame in frames], dim=1)
