@@ -1,3 +1,5 @@
+import math
+
 import pytest
 import torch
 from tiny_prior import ALL_BACKBONES, TEXT_WIDTH, some_codes, some_text, tiny_prior
@@ -111,17 +113,20 @@ def test_greedy_ignores_the_seed():
     assert torch.equal(codes[0], codes[1])
 
 
-def make_ending_likely(prior, amount):
-    """Add ``amount`` to the logit of the end, whatever the hidden state."""
-    plain = prior.first_head.forward
-    bonus = torch.zeros(prior.codebook_size + 1)
-    bonus[-1] = amount
-    prior.first_head.forward = lambda hidden: plain(hidden) + bonus
+def make_ending_likely(prior, probability):
+    """Give the end this probability, whatever the hidden state."""
+    plain, odds = prior.first_head.forward, math.log(probability / (1 - probability))
+
+    def forward(hidden):
+        codes = plain(hidden)[..., :-1]
+        return torch.cat((codes, codes.logsumexp(-1, keepdim=True) + odds), dim=-1)
+
+    prior.first_head.forward = forward
 
 
 def test_the_duration_is_exact_unless_asked_otherwise():
     prior, text = tiny_prior("transformer"), some_text(2)
-    make_ending_likely(prior, 100.0)
+    make_ending_likely(prior, 1 - 1e-12)
     frames = list(generate(prior, text, None, 6, PLAIN, [1, 2]))
     assert len(frames) == 6
     assert not any(frame.ended.any() for frame in frames)
@@ -130,7 +135,7 @@ def test_the_duration_is_exact_unless_asked_otherwise():
 @every_backbone
 def test_a_piece_may_end_from_min_frames_on_and_stops_the_loop(backbone):
     prior, text = tiny_prior(backbone), some_text(2)
-    make_ending_likely(prior, 100.0)
+    make_ending_likely(prior, 1 - 1e-12)
     assert len(list(generate(prior, text, None, 6, PLAIN, [1, 2], min_frames=3))) == 3
     assert list(generate(prior, text, None, 6, PLAIN, [1, 2], min_frames=0)) == []
 
@@ -138,7 +143,7 @@ def test_a_piece_may_end_from_min_frames_on_and_stops_the_loop(backbone):
 @every_backbone
 def test_an_ended_row_is_padded_and_never_restarts(backbone):
     prior, text = tiny_prior(backbone), some_text(6)
-    make_ending_likely(prior, 7.0)
+    make_ending_likely(prior, 0.2)
     seeds = [1, 2, 3, 4, 5, 6]
     frames = list(generate(prior, text, None, 40, PLAIN, seeds, min_frames=2))
     ended = torch.stack([frame.ended for frame in frames], dim=1)
