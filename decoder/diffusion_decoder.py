@@ -46,16 +46,16 @@ class DiffusionDecoder(Component):
         channels: int = 2,
         num_mels: int = 128,
         patch_frames: int = 4,
-        patch_bands: int = 128,
+        patch_bands: int = 32,
         latent_dim: int = 64,
         num_codebooks: int = 8,
-        width: int = 384,
-        num_layers: int = 5,
-        num_heads: int = 6,
+        width: int = 256,
+        num_layers: int = 4,
+        num_heads: int = 4,
         detail_std: float = 0.3,
         window_frames: int = 128,
         overlap_frames: int = 24,
-        default_steps: int = 4,
+        default_steps: int = 3,
     ) -> None:
         super().__init__()
         self._check_sizes()

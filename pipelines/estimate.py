@@ -235,7 +235,8 @@ def _prior_parameters(config: Config) -> int:
         network = config["num_layers"] * block + 2 * D + _swiglu(D)
         if config["backbone"] == "lstm":
             network += D + attention
-    return K * V * D + D + 2 * text + network + D * (V + 1) + _depth_parameters(config)
+    told = 2 * text + 72 * text + 512 * D  # null token, norm, and the summary's 8 queries of 64
+    return K * V * D + D + told + network + D * (V + 1) + _depth_parameters(config)
 
 
 def _depth_parameters(config: Config) -> int:
