@@ -87,7 +87,8 @@ def tiny_pipeline(seed: int = 0, with_decoder: bool = True) -> Pipeline:
             num_heads=2,
             default_steps=2,
         )
-        torch.nn.init.normal_(decoder.patch_out.weight, std=0.02)  # starts at zero otherwise
+        for starts_at_zero in (decoder.patch_out, prior.text_summary.project):
+            torch.nn.init.normal_(starts_at_zero.weight, std=0.02)
         return Pipeline(
             tiny_tokenizer(),
             tiny_text_encoder(),
