@@ -4,7 +4,7 @@ SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup song test test-all lint types check demo clean
+.PHONY: help setup song test test-all lint types check demo tiny clean
 
 PYTHON ?= python3
 WORKERS ?= 2
@@ -63,6 +63,9 @@ setup: $(VENV)/.base ## create .venv
 song: $(VENV)/.base ## write song.wav (PROMPT="...", DURATION=10, SEED=..., OUT=song.wav)
 	@$(BIN)/partita generate "$$PROMPT" --duration $(DURATION) --output '$(OUT)' \
 		$(if $(SEED),--seed $(SEED))
+
+tiny: $(VENV)/.all ## train the model that ships, packages to figures: days, may be stopped at will
+	@$(BIN)/python -m pipelines.recipe --workers $(WORKERS)
 
 demo: $(VENV)/.base ## train every part on an hour of real music for minutes, then render
 	@$(BIN)/python -m pipelines.demo

@@ -194,15 +194,18 @@ def train_codec(
     return train(CodecRecipe(model, losses, data, training), training, resume)
 
 
+PARTS: dict[str, Any] = {
+    "model": SpectralCodec,
+    "losses": CodecLosses,
+    "data": SpectrogramData,
+    "training": TrainingConfig,
+}
+"""The sections of its configuration."""
+
+
 def main(argv: list[str] | None = None) -> int:
     """Read the configuration, then train."""
-    parts: dict[str, Any] = {
-        "model": SpectralCodec,
-        "losses": CodecLosses,
-        "data": SpectrogramData,
-        "training": TrainingConfig,
-    }
-    return run_script("train_codec.py", train_codec, parts, argv)
+    return run_script("train_codec.py", train_codec, PARTS, argv)
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ makes the conditions, ``decoder.flow.flow_loss`` compares) to ``training.train``
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -104,10 +105,17 @@ def train_decoder(
     return train(DecoderRecipe(model, data, training), training, resume)
 
 
+PARTS: dict[str, Any] = {
+    "model": DiffusionDecoder,
+    "data": DecoderData,
+    "training": TrainingConfig,
+}
+"""The sections of its configuration."""
+
+
 def main(argv: list[str] | None = None) -> int:
     """Read the configuration, then train."""
-    parts = {"model": DiffusionDecoder, "data": DecoderData, "training": TrainingConfig}
-    return run_script("train_decoder.py", train_decoder, parts, argv)
+    return run_script("train_decoder.py", train_decoder, PARTS, argv)
 
 
 if __name__ == "__main__":

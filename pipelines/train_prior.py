@@ -123,10 +123,13 @@ def train_prior(
     return train(PriorRecipe(model, data, training), training, resume)
 
 
+PARTS: dict[str, Any] = {"model": Prior, "data": PriorData, "training": TrainingConfig}
+"""The sections of its configuration."""
+
+
 def main(argv: list[str] | None = None) -> int:
     """Read the configuration, then train."""
-    parts = {"model": Prior, "data": PriorData, "training": TrainingConfig}
-    return run_script("train_prior.py", train_prior, parts, argv)
+    return run_script("train_prior.py", train_prior, PARTS, argv)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,157 @@
+"""``make tiny``: everything that makes the model that ships, from packages to figures.
+
+A list of commands, run one after the other. Each continues where it was stopped and does nothing
+when it has finished, so the recipe may be stopped and started at will. What it took stands in
+``record.json`` beside the results: seconds of every stage, summed over all starts, the seed, the
+versions and the machine.
+"""
+
+import argparse
+import json
+import os
+import platform
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+PACKAGES = ("torch", "torchaudio", "diffusers", "accelerate", "vector-quantize-pytorch")
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One command of the recipe.
+
+    Attributes:
+        name: what ``record.json`` calls it.
+        command: words after ``partita``.
+        result: file or folder that is there when it has finished; None where the command itself
+            finds out that there is nothing left to do.
+    """
+
+    name: str
+    command: list[str]
+    result: Path | None = None
+
+
+def tiny_recipe(folder: Path, hours: float, seed: int, workers: int) -> list[Stage]:
+    """The stages of partita-tiny.
+
+    Args:
+        folder: of datasets, runs and results.
+        hours: of rendered scores.
+        seed: of scores and training.
+        workers: processes that render.
+    """
+    music, scores = folder / "music", folder / "scores"
+    tokens = [folder / "music-tokens", folder / "scores-tokens"]
+    runs = {part: folder / part for part in ("codec", "decoder", "prior")}
+    codec, pipeline = runs["codec"] / "model", folder / "pipeline"
+    both, cached = as_list([music, scores]), as_list(tokens)
+
+    def train(part: str, *options: str) -> list[str]:
+        settings = ["--training.output_dir", str(runs[part]), "--training.seed", str(seed)]
+        config = ["--config", f"configs/{part}/tiny.yaml"]
+        return ["train", part, *config, *settings, *options, "--resume"]
+
+    on_tokens = ["--data.tokens", cached, "--data.codec", str(codec)]
+    parts = [word for part in runs for word in (f"--{part}", str(runs[part] / "model"))]
+    rendering = ["--hours", f"{hours:g}", "--seed", str(seed), "--workers", str(workers)]
+    return [
+        Stage("music", ["prepare", "music", "--output", str(music)], music / "report.md"),
+        Stage("scores", ["prepare", "scores", "--out", str(scores), *rendering]),
+        Stage("codec", train("codec", "--data.prepared", both)),
+        *(
+            Stage(cache.name, ["prepare", "tokens", str(data), "--codec", str(codec), "--output",
+                               str(cache)])
+            for data, cache in zip([music, scores], tokens, strict=True)
+        ),
+        Stage("decoder", train("decoder", "--data.prepared", both, *on_tokens)),
+        Stage("prior", train("prior", *on_tokens)),
+        Stage("prior, long clips", train("prior", *on_tokens, *LONG_CLIPS)),
+        Stage("pipeline", ["assemble", *parts, "--half", "--output", str(pipeline)]),
+        Stage("prompts", ["evaluate", "pipeline", "--pipeline", str(pipeline), "--output",
+                          str(folder / "prompts")]),
+    ]  # fmt: skip
+
+
+LONG_CLIPS = ["--data.crop_s", "20", "--training.batch_size", "4", "--training.steps", "26000"]
+"""The prior's last quarter: as much sound in each update, in clips four times as long."""
+
+
+def as_list(folders: list[Path]) -> str:
+    """Folders as YAML on a command line."""
+    return json.dumps([str(folder) for folder in folders])
+
+
+def run_recipe(stages: list[Stage], record_path: Path, seed: int) -> int:
+    """Run what is not finished; the exit code of the first stage that fails, or 0."""
+    record = read_record(record_path, seed)
+    for number, stage in enumerate(stages, start=1):
+        if stage.result is not None and stage.result.exists():
+            continue
+        words = " ".join(stage.command)
+        print(f"[{number} of {len(stages)}] partita {words}", flush=True)
+        started = time.monotonic()
+        code = subprocess.run([sys.executable, "-m", "pipelines", *stage.command]).returncode
+        seconds = record["seconds"]
+        seconds[stage.name] = round(seconds.get(stage.name, 0) + time.monotonic() - started, 1)
+        write_record(record_path, record)
+        if code:
+            print(f"partita: error: stage {stage.name!r} ended with code {code}", file=sys.stderr)
+            return code
+    hours = sum(record["seconds"].values()) / 3600
+    print(f"{record_path.parent}: {hours:.1f} hours in all, see {record_path.name}")
+    return 0
+
+
+def read_record(path: Path, seed: int) -> dict[str, Any]:
+    """What earlier starts left, or a new record of seed, versions and machine."""
+    if path.is_file():
+        record: dict[str, Any] = json.loads(path.read_text())
+        if record["seed"] != seed:
+            raise ValueError(f"{path} is of seed {record['seed']}, got seed={seed}")
+        return record
+    return {
+        "seed": seed,
+        "python": platform.python_version(),
+        "versions": {name: version(name) for name in PACKAGES},
+        "cores": os.cpu_count(),
+        "seconds": {},
+    }
+
+
+def write_record(path: Path, record: dict[str, Any]) -> None:
+    """Replace the record, whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".partial")
+    partial.write_text(json.dumps(record, indent=2) + "\n")
+    os.replace(partial, path)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the recipe, or print its commands."""
+    parser = argparse.ArgumentParser(prog="recipe", description=__doc__.splitlines()[0])
+    parser.add_argument("--folder", type=Path, default=Path("runs/tiny"), help="of all results")
+    parser.add_argument("--hours", type=float, default=60.0, help="of rendered scores (60)")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--workers", type=int, default=2, help="processes that render (2)")
+    parser.add_argument("--print", action="store_true", help="the commands, without running them")
+    args = parser.parse_args(argv)
+    stages = tiny_recipe(args.folder, args.hours, args.seed, args.workers)
+    if args.print:
+        for stage in stages:
+            print("partita " + " ".join(f"'{w}'" if "[" in w else w for w in stage.command))
+        return 0
+    try:
+        return run_recipe(stages, args.folder / "record.json", args.seed)
+    except (ValueError, OSError) as error:
+        print(f"partita: error: {error}", file=sys.stderr)
+        return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())
