@@ -38,6 +38,8 @@ class DiffusionDecoder(Component):
         window_frames: token frames per window when decoding.
         overlap_frames: token frames shared by neighbouring windows.
         default_steps: solver steps unless the caller says otherwise.
+        noise_temperature: standard deviation of the noise that the solver starts from. Below 1
+            it paints less detail, which suits a decoder that cannot yet take all noise away.
     """
 
     @register_to_config
@@ -56,6 +58,7 @@ class DiffusionDecoder(Component):
         window_frames: int = 128,
         overlap_frames: int = 24,
         default_steps: int = 3,
+        noise_temperature: float = 1.0,
     ) -> None:
         super().__init__()
         self._check_sizes()
@@ -87,6 +90,7 @@ class DiffusionDecoder(Component):
             "num_layers",
             "num_heads",
             "detail_std",
+            "noise_temperature",
         ):
             if not config[name] > 0:
                 raise ValueError(f"{name} must be positive, got {config[name]}")

@@ -103,7 +103,7 @@ class FlowSampler:
         scheduler.set_timesteps(sigmas=angles, device=window.coarse.device)
         B = window.coarse.shape[0]
         books = torch.full((B,), window.num_books, device=window.coarse.device)
-        x = window.noise
+        x = self.decoder.config.noise_temperature * window.noise
         for timestep, angle in zip(scheduler.timesteps, angles, strict=True):
             at = torch.full((B,), angle, device=x.device)
             velocity = self.decoder(x, at, window.coarse, window.latents, books)

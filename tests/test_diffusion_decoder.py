@@ -202,6 +202,7 @@ def test_bfloat16_autocast_stays_near():
         ({"overlap_frames": 0}, r"overlap_frames must lie in \[1, window_frames / 2\], got 0"),
         ({"overlap_frames": 65}, r"got 65 and window_frames=128"),
         ({"detail_std": 0.0}, "detail_std must be positive, got 0.0"),
+        ({"noise_temperature": -1.0}, "noise_temperature must be positive, got -1.0"),
         ({"default_steps": 17}, r"default_steps must lie in \[1, 16\], got 17"),
         ({"default_steps": 0}, r"default_steps must lie in \[1, 16\], got 0"),
     ],
