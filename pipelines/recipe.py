@@ -98,7 +98,7 @@ def run_recipe(stages: list[Stage], record_path: Path, seed: int) -> int:
         started = time.monotonic()
         code = subprocess.run([sys.executable, "-m", "pipelines", *stage.command]).returncode
         seconds = record["seconds"]
-        seconds[stage.name] = round(seconds.get(stage.name, 0) + time.monotonic() - started, 1)
+        seconds[stage.name] = round(seconds.get(stage.name, 0) + time.monotonic() - started, 3)
         write_record(record_path, record)
         if code:
             print(f"partita: error: stage {stage.name!r} ended with code {code}", file=sys.stderr)
