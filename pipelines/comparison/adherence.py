@@ -1,60 +1,54 @@
-"""Whether music keeps the tempo, the key and the instrument that its labels ask for."""
+"""Whether music keeps the tempo, the key, the instrument and the drums that its labels name."""
 
-from collections import defaultdict
 from typing import Any
 
 from torch import Tensor
 
-from pipelines.evaluation.reasons import MissingPackageError, UnmeasurableError
+from pipelines.evaluation.facts import SecondOpinion, asked_facts, judge
+from pipelines.evaluation.instrument_tagger import FAMILY_OF
+from pipelines.evaluation.prompts import Prompt
+from pipelines.evaluation.reasons import UnmeasurableError
 
-FAMILIES = {
-    "piano": ("piano", "electric piano"),
-    "guitar": ("acoustic guitar", "electric guitar", "distorted guitar"),
-    "strings": ("strings", "violin", "viola", "cello", "pizzicato strings"),
-    "flute": ("flute", "pan flute"),
-}
-"""The instruments that musicnn tells apart well, and ours that belong to them."""
-Hits = dict[str, list[bool]]
+FACTS = ("tempo_octave", "key", "instrument", "drums")
+"""Of ``evaluation.facts``: tempo within 4 %, or half or double of it; the exact key; the lead
+among its family; drums or none."""
 
 
-def keeps(audio: Tensor, sample_rate: int, labels: dict[str, Any], why_not: set[str]) -> Hits:
-    """What of the labels is heard, fact by fact; a fact without a label or detector is left out.
+def kept(audio: Tensor, sample_rate: int, labels: dict[str, Any]) -> dict[str, bool]:
+    """What of the labels is heard; facts that they do not name are left out.
 
     Args:
         audio: (C, S) float32 at ``sample_rate`` Hz.
         sample_rate: Hz.
-        labels: of the piece that was asked for.
-        why_not: takes the reasons of what could not be detected.
+        labels: of the piece that was asked for; music without sound keeps none of them.
+
+    Raises:
+        MissingPackageError: a detector's package is not installed.
     """
-    from pipelines.evaluation import music
-    from pipelines.evaluation.musicnn import tag_probabilities
+    from pipelines.evaluation.detectors import load_detectors
 
-    hits: Hits = defaultdict(list)
-
-    def tempo() -> None:
-        if labels.get("tempo_bpm"):
-            heard = music.estimate_tempo(audio, sample_rate)
-            hits["tempo"].append(music.score_tempo(heard, labels["tempo_bpm"]).octave)
-
-    def key() -> None:
-        if labels.get("key"):
-            asked = music.parse_key(f"{labels['key']} {labels['mode']}")
-            hits["key"].append(music.score_key(music.estimate_key(audio, sample_rate), asked).exact)
-
-    def instrument() -> None:
-        family = family_of(labels.get("lead"))
-        if family is not None:
-            tags = tag_probabilities(audio, sample_rate)
-            hits["instrument"].append(music.top_instrument(tags) == family)
-
-    for detect in (tempo, key, instrument):
-        try:
-            detect()
-        except (MissingPackageError, UnmeasurableError) as error:
-            why_not.add(f"{detect.__name__}: {error}")
-    return hits
+    asked = prompt_of(labels)
+    if not asked_facts(asked):
+        return {}
+    try:
+        heard = load_detectors().hear(audio, sample_rate)
+    except UnmeasurableError:  # silent or shorter than three seconds
+        judged = dict.fromkeys(asked_facts(asked), False)
+    else:
+        judged = judge(asked, heard, SecondOpinion(None, None))
+    return {fact: judged[fact] for fact in FACTS if fact in judged}
 
 
-def family_of(lead: str | None) -> str | None:
-    """The family of the instrument that leads, if musicnn knows it."""
-    return next((family for family, names in FAMILIES.items() if lead in names), None)
+def prompt_of(labels: dict[str, Any]) -> Prompt:
+    """The labels of a rendered clip as a prompt that asks for all of them."""
+    lead = labels.get("lead")
+    return Prompt(
+        id="",
+        group="trained",
+        text="",
+        tempo_bpm=labels.get("tempo_bpm"),
+        key=f"{labels['key']} {labels['mode']}" if labels.get("key") else None,
+        mode=labels.get("mode"),
+        instrument=lead if lead in FAMILY_OF else None,
+        drums=labels.get("drums"),
+    )

@@ -122,29 +122,37 @@ def train_arm(arm: Arm, folder: Path, optimisation: Optimisation) -> TrainedArm:
         prior = Prior.from_pretrained(started.folder / "model").train()
     config = training_config(arm.budget, arm.seed, optimisation, run)
     data = prior_data(arm.tokens, arm.budget, optimisation)
-    earlier = read_curve(run)
-    recipe = ClockedRecipe(
-        PriorRecipe(prior, data, config),
-        wall_s=earlier.wall_s[-1] if earlier.wall_s else 0.0,
-        cpu_s=earlier.cpu_s[-1] if earlier.cpu_s else 0.0,
-        processes=PartialState().num_processes,
-    )
+    wall_s, cpu_s = seconds_so_far(run)
+    processes = PartialState().num_processes
+    recipe = ClockedRecipe(PriorRecipe(prior, data, config), wall_s, cpu_s, processes)
     train(recipe, config, resume=True)
     finish(arm, run, config.steps)
     return TrainedArm(arm, run)
 
 
+def reached_step(run: Path) -> int:
+    """The update of the newest checkpoint, 0 where there is none."""
+    found = checkpoints(run)
+    return int(json.loads((found[-1] / "step.json").read_text())["step"]) if found else 0
+
+
+def seconds_so_far(run: Path) -> tuple[float, float]:
+    """What the clock showed at the newest checkpoint: seconds and processor seconds."""
+    curve, reached = read_curve(run), reached_step(run)
+    known = [place for place, step in enumerate(curve.step) if step <= reached]
+    return (curve.wall_s[known[-1]], curve.cpu_s[known[-1]]) if known else (0.0, 0.0)
+
+
 def finish(arm: Arm, run: Path, steps: int) -> None:
     """Mark a whole run as such and drop its checkpoints."""
-    reached = checkpoints(run)
-    last = json.loads((reached[-1] / "step.json").read_text())["step"] if reached else 0
+    last = reached_step(run)
     if last < steps:
         raise StoppedError(f"{arm.name} stopped at step {last} of {steps}")
     state = PartialState()
     state.wait_for_everyone()
     if state.is_main_process:
         write_json(run / RESULT_NAME, {"name": arm.name, **arm.identity()})
-        for checkpoint in reached:
+        for checkpoint in checkpoints(run):
             shutil.rmtree(checkpoint)
         shutil.rmtree(run / "samples", ignore_errors=True)
     state.wait_for_everyone()
@@ -174,7 +182,7 @@ def training_config(
         weight_decay=optimisation.weight_decay,
         ema_decay=optimisation.ema_decay,
         mixed_precision=optimisation.mixed_precision,
-        checkpoint_every=every,
+        checkpoint_every=every * max(1, optimisation.validations // 2),
         keep_checkpoints=1,
         validate_every=every,
         log_every=every,

@@ -13,9 +13,8 @@ from pipelines.train_prior import PriorRecipe
 class ClockedRecipe:
     """A prior's recipe (see ``training.Recipe``) whose validation also tells the time.
 
-    The clock runs from the first batch of an update to the validation that follows it. Checkpoints
-    are only written where the loop validates too, between an update and the validation: a few
-    milliseconds for priors of this size.
+    The clock runs from a batch to the next validation. Checkpoints are written in between: of arms
+    like these two per run, a fraction of a second each.
 
     Args:
         recipe: what is trained.

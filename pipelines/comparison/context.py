@@ -28,7 +28,7 @@ def arms(study: Study) -> dict[str, list[Arm]]:
     if not settings.tokens:
         return {}
     whole = [study.joined(settings.tokens)]
-    found = {}
+    found: dict[str, list[Arm]] = {}
     for name, fields in study.settings.backbones.items():
         found[name] = []
         for seed in study.settings.seeds:

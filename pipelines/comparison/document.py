@@ -21,6 +21,21 @@ seconds to a given loss; sizes and data amounts at equal compute; what the far p
 is worth; solo, duo and band; writing speed and state; what notes and what tokens carry."""
 
 
+PREPARE = (
+    "pip install -e '.[plot,notes,evaluate]'",
+    "partita prepare tokens data/music --codec runs/codec-tiny/model --output data/music-tokens",
+    "partita prepare tokens data/scores --codec runs/codec-tiny/model --output data/scores-tokens",
+    "partita prepare notes data/scores --output data/scores-notes",
+    "partita prepare notes data/scores --output data/scores-notes-mono --monophonic",
+)
+AROUND = """`data/scores` comes from `partita prepare scores`, `data/music` (its audio kept) from
+`partita prepare music`; `runs/codec-tiny/model` is the codec that makes the tokens. `--plan` prints
+minutes per arm and trains nothing; `--quick` runs every measurement on made-up data into
+`runs/compare-quick`; Ctrl-C stops, and the same command goes on. `accelerate launch` (on a CPU
+`torchrun --nproc_per_node 2`) shares every batch among processes. What each option means stands in
+`pipelines/comparison/settings.py`."""
+
+
 def write_document(
     settings: Settings, rows: Sequence[Row], command: str, machine: Sequence[str], minutes: float
 ) -> Path:
@@ -55,7 +70,7 @@ def how(
     settings: Settings, command: str, machine: Sequence[str], minutes: float, measured: bool
 ) -> str:
     """Commands, seeds and machine."""
-    lines = ["## How", "", "```bash", command, "```", ""]
+    lines = ["## How", "", "```bash", *PREPARE, command, "```", "", AROUND, ""]
     facts = [
         f"Seeds: {', '.join(map(str, settings.seeds))}. ± is one standard deviation over seeds.",
         'A difference is claimed ("is ahead") only where the 95 % interval of the differences, '

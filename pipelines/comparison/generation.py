@@ -8,6 +8,7 @@ from torch import Tensor
 
 from codec.seeds import generator
 from pipelines.comparison.equal_size import fit_width
+from pipelines.comparison.machine import matmul_precision
 from pipelines.comparison.row import Plot, Row, Series, Table, number
 from pipelines.comparison.spread import show
 from pipelines.comparison.study import Study, seconds
@@ -38,7 +39,8 @@ def measure(study: Study) -> Row:
         torch.manual_seed(0)
         prior = Prior(**config).eval().to(study.device)
         weights[name] = sum(p.numel() * p.element_size() for p in prior.parameters())
-        measured = [grown(prior, position, study) for position in settings.positions]
+        with matmul_precision("highest"):
+            measured = [grown(prior, position, study) for position in settings.positions]
         speeds[name] = [speed for speed, _ in measured]
         sizes[name] = [size for _, size in measured]
     row.tables = [table(study, speeds, sizes), weight_table(weights)]

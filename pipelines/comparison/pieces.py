@@ -129,7 +129,8 @@ def write_cache(folder: Path, splits: dict[str, list[Piece]], info: TokenInfo) -
                     for piece in pieces:
                         writer.add_row(_row(piece))
             counts = {split: len(pieces) for split, pieces in splits.items()}
-            write_json(partial / INFO_NAME, asdict(replace(info, clips=counts)))
+            origin = f"{info.prepared} {folder.name}"  # other pieces are another cache
+            write_json(partial / INFO_NAME, asdict(replace(info, clips=counts, prepared=origin)))
     return str(folder)
 
 

@@ -211,8 +211,8 @@ class Carriage:
     """What notes and tokens carry of a sound.
 
     Args:
-        scores: prepared scores with audio, by ``partita prepare scores --audio keep``.
-        recordings: prepared recordings with audio.
+        scores: dataset of ``partita prepare scores``; its pieces are played anew.
+        recordings: prepared recordings with their audio kept.
         clips: of each.
         clip_s: their length (s).
         soundfont: for notes; None for the one that rendered the scores.

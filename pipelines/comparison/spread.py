@@ -1,7 +1,7 @@
 """Means over seeds, their spread, and when two of them may be called different."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
@@ -39,7 +39,7 @@ def paired_interval(first: Sequence[float], second: Sequence[float]) -> tuple[fl
 
 def verdict(
     what: str,
-    values: dict[str, Sequence[float]],
+    values: Mapping[str, Sequence[float]],
     unit: str,
     lower_is_better: bool = True,
 ) -> str:

@@ -8,6 +8,7 @@ import torch
 
 from codec.seeds import generator
 from pipelines.comparison.equal_size import fit_width
+from pipelines.comparison.machine import matmul_precision
 from pipelines.comparison.row import Plot, Row, Series, Table, number
 from pipelines.comparison.spread import bootstrap, fitted_slope
 from pipelines.comparison.study import Study
@@ -56,7 +57,10 @@ def measure(study: Study) -> Row:
         counts[name] = count_parameters("prior", config)
         for mode in (BATCHED, SINGLE):
             study.say(f"throughput: {name}, {mode}")
-            timings[name, mode] = [time_length(study, config, t, mode) for t in settings.lengths]
+            with matmul_precision("medium"):
+                timings[name, mode] = [
+                    time_length(study, config, t, mode) for t in settings.lengths
+                ]
     row.tables = [speed_table(settings.lengths, timings), slope_table(timings, counts)]
     row.plots = [speed_plot(timings, mode) for mode in (BATCHED, SINGLE)]
     row.reading = [reading(study.compared, timings, mode) for mode in (BATCHED, SINGLE)]
