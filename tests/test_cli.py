@@ -357,7 +357,7 @@ def test_damaged_pipelines_are_refused(
 @pytest.mark.parametrize(
     ("argv", "said"),
     [
-        (["compose"], "no command 'compose': choose from generate, encode"),
+        (["compose"], "no command 'compose': choose from generate, render, notes, encode"),
         (["train", "vocoder"], "choose from train codec, train prior, train decoder"),
         (["prepare", "muisc"], "no command 'prepare muisc'"),
         (["prepare", "report", "nowhere"], "nowhere is no prepared dataset"),
