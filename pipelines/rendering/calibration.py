@@ -16,7 +16,7 @@ from codec.seeds import generator
 from pipelines.bench import peak_memory
 from pipelines.rendering.agenda import Failed, Finished, Task, Written, read_codes
 from pipelines.rendering.item import RenderItem
-from pipelines.rendering.making import Maker, encode_texts
+from pipelines.rendering.making import Maker, encode_texts, one_thread
 from prior.generate import generate
 from prior.sampling import Sampling
 
@@ -185,6 +185,10 @@ class Calibration:
 
     def measure_prior(self, task: Task, base: int) -> PriorCost:
         """Write a few frames at the start, and a few after many others."""
+        with one_thread():  # as the job itself writes
+            return self._measure_prior(task, base)
+
+    def _measure_prior(self, task: Task, base: int) -> PriorCost:
         frames = max(task.frames)
         text_s = self.time_text(task.items[0])
         rows = task.num_rows * (2 if prior_key(task)[1] else 1)

@@ -4,6 +4,8 @@ import hashlib
 import io
 import time
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -154,7 +156,7 @@ def write_rows(
     """The tokens of items that share their sampling settings.
 
     Every shape that the prior sees follows from ``num_rows`` alone: rows are filled up with copies
-    of the first item, texts with masked tokens.
+    of the first item, texts with masked tokens; and it writes on one thread.
 
     Returns:
         (``num_rows``, K, T) codes; those of the items come first.
@@ -164,11 +166,24 @@ def write_rows(
     sampling = Sampling(
         settings.temperature, settings.top_k, settings.top_p, guidance=settings.guidance
     )
-    text = encode_texts(pipeline, [item.prompt for item in filled])
-    negative = encode_texts(pipeline, [item.negative_prompt or "" for item in filled])
     seeds = [item.seed or 0 for item in filled]
-    frames = generate(pipeline.prior, text, negative, num_frames, sampling, seeds)
-    return torch.stack([frame.codes for frame in frames], dim=-1)
+    with one_thread():
+        text = encode_texts(pipeline, [item.prompt for item in filled])
+        negative = encode_texts(pipeline, [item.negative_prompt or "" for item in filled])
+        frames = generate(pipeline.prior, text, negative, num_frames, sampling, seeds)
+        return torch.stack([frame.codes for frame in frames], dim=-1)
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """PyTorch on one thread of the CPU: two share a product's rows out, and how one of them is
+    rounded then depends on its place among them."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def encode_texts(pipeline: "Pipeline", texts: list[str]) -> TextCondition:
