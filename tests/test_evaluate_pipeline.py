@@ -13,7 +13,7 @@ import torch
 from codec.seeds import generator
 from pipelines.cli import main
 from pipelines.evaluation.adherence import bootstrap_interval, fact_rates
-from pipelines.evaluation.copying import copied_shares, histogram_overlap
+from pipelines.evaluation.copying import copied_shares, evenly_cut, histogram_overlap
 from pipelines.evaluation.detectors import Heard, load_detectors
 from pipelines.evaluation.drift import measure_windows, summarise_windows
 from pipelines.evaluation.facts import FACTS, SecondOpinion, asked_facts, judge
@@ -186,6 +186,8 @@ def test_copies_are_found_and_only_they() -> None:
     assert copied_shares([mixed], training, [16]) == {"16": pytest.approx(25 / (240 - 15))}
     assert copied_shares([fresh[:3]], training, [4]) == {}
     assert histogram_overlap([fresh], [fresh], 1024) == pytest.approx(1.0)
+    assert len(evenly_cut(fresh, 120)) == 100
+    assert len(evenly_cut(fresh[:30], 120)) == 30
     assert histogram_overlap([np.zeros(4, int)], [np.ones(4, int)], 2) == 0.0
 
 
@@ -287,6 +289,7 @@ def test_the_whole_command_with_ground_truth_copies_and_drift(
     report = json.loads((output / "pipeline.json").read_text())
     assert report["facts"]["all"]["instrument"]["ceiling"]["num_prompts"] == 2
     assert report["copying"]["same_codec"]
+    assert 0 < report["copying"]["histogram_overlap_held_out"] <= 1
     assert set(report["copying"]["first book"]) == {"takes", "held-out clips"}
     assert report["drift"]["60 s"]["reason"] == "the pipeline's longest piece is 20 s"
     assert "runs of frames found in training" in capsys.readouterr().out

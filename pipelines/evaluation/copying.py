@@ -60,9 +60,9 @@ def measure_copying(takes: Sequence[np.ndarray], codec: Any, folder: str) -> dic
     Returns:
         For the first book, and for all written books at once, the shares of ``RUN_LENGTHS`` of the
         takes and of the held-out clips, which nobody copied. ``histogram_overlap``: how far takes
-        and training use the first book alike, from 0 to 1; a codec saved in half precision has
-        another hash than the one that made the tokens, but the same histogram, which tokens of a
-        foreign codec have not.
+        and training use the first book alike, from 0 to 1, and the same for equally many held-out
+        tokens. ``same_codec``: by a hash of the weights, which a codec saved in half precision
+        does not share with the one that made the tokens.
 
     Raises:
         ValueError: the codec's sizes differ from the cache's, or the cache is unfinished.
@@ -75,12 +75,15 @@ def measure_copying(takes: Sequence[np.ndarray], codec: Any, folder: str) -> dic
     result: dict[str, Any] = {
         "training_clips": info.clips.get("train", 0),
         "same_codec": info.codec_hash == hash_codec(codec),
-        "histogram_overlap": histogram_overlap(
-            [codes[0] for codes in takes],
-            [codes[0] for codes in cached_codes(folder, "train")],
-            codec.codebook_size,
-        ),
     }
+    trained = [codes[0] for codes in cached_codes(folder, "train")]
+    written = np.concatenate([codes[0] for codes in takes])
+    result["histogram_overlap"] = histogram_overlap([written], trained, codec.codebook_size)
+    if "validation" in info.clips:
+        unseen = np.concatenate([codes[0] for codes in cached_codes(folder, "validation")])
+        equal = evenly_cut(unseen, len(written))
+        overlap = histogram_overlap([equal], trained, codec.codebook_size)
+        result["histogram_overlap_held_out"] = overlap
     for name, count in (("first book", 1), (f"all {books} books", books)):
         size = codec.codebook_size
         training = [joined(codes, count, size) for codes in cached_codes(folder, "train")]
@@ -103,6 +106,13 @@ def histogram_overlap(
         counts = np.bincount(np.concatenate(side).astype(np.int64), minlength=size)
         shares.append(counts / counts.sum())
     return float(np.minimum(*shares).sum())
+
+
+def evenly_cut(tokens: np.ndarray, count: int) -> np.ndarray:
+    """At most ``count`` tokens, in stretches of 50 that are spread evenly."""
+    stretches = max(1, min(count, len(tokens)) // 50)
+    starts = np.arange(stretches) * (len(tokens) - 50) // max(1, stretches)
+    return np.concatenate([tokens[max(0, start) : max(0, start) + 50] for start in starts])
 
 
 def cached_codes(folder: str, split: str) -> Iterable[np.ndarray]:

@@ -150,8 +150,13 @@ def copying_table(copying: dict[str, Any]) -> list[str]:
     for (books, row), shares in rows.items():
         cells = [_percent(shares.get(length), 2) for length in lengths]
         lines.append(_line([f"{row}, {books}", *cells]))
-    overlap = f"{copying['histogram_overlap']:.2f}"
-    text = f"{copying['training_clips']} training clips; token histograms overlap by {overlap}."
+    text = f"{copying['training_clips']} training clips. Token histograms overlap with training's "
+    text += f"by {copying['histogram_overlap']:.2f}"
+    if "histogram_overlap_held_out" in copying:
+        text += f" (as many held-out tokens: {copying['histogram_overlap_held_out']:.2f})"
+    if not copying["same_codec"]:
+        text += "; the tokens' codec has another hash than the pipeline's, as after rounding"
+    text += "."
     return [*lines, "", text]
 
 
