@@ -111,8 +111,9 @@ def histogram_overlap(
 def evenly_cut(tokens: np.ndarray, count: int) -> np.ndarray:
     """At most ``count`` tokens, in stretches of 50 that are spread evenly."""
     stretches = max(1, min(count, len(tokens)) // 50)
-    starts = np.arange(stretches) * (len(tokens) - 50) // max(1, stretches)
-    return np.concatenate([tokens[max(0, start) : max(0, start) + 50] for start in starts])
+    room = max(0, len(tokens) - 50)
+    starts = [index * room // stretches for index in range(stretches)]
+    return np.concatenate([tokens[start : start + 50] for start in starts])
 
 
 def cached_codes(folder: str, split: str) -> Iterable[np.ndarray]:

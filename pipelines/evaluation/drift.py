@@ -28,7 +28,7 @@ def measure_windows(audio: Tensor, sample_rate: int, detectors: Detectors) -> li
         detectors: for the key.
     """
     width = round(WINDOW_S * sample_rate)
-    windows = []
+    windows: list[dict[str, Any]] = []
     for start in range(0, audio.shape[1], width):
         window = audio[:, start : start + width]
         if start and window.shape[1] < width // 2:
