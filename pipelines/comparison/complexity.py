@@ -170,8 +170,8 @@ def cells(heard: Sequence[Heard], reference: Heard) -> list[str]:
     for space in SPACES:
         sides = [(reference.vectors.get(space), one.vectors.get(space)) for one in heard]
         distances = [distance(a, b) for a, b in sides if a and b and a is not b]
-        distances = [value for value in distances if value is not None]
-        texts.append(show(distances) if distances else "-")
+        known = [value for value in distances if value is not None]
+        texts.append(show(known) if known else "-")
     for fact in FACTS:
         shares = [float(np.mean(one.hits[fact])) for one in heard if one.hits.get(fact)]
         count = sum(len(one.hits.get(fact, [])) for one in heard)
