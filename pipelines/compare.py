@@ -61,6 +61,9 @@ def start_processes(settings: "Settings"):
     from accelerate import PartialState
 
     from pipelines.training import TrainingConfig, start_accelerator
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()  # the text encoder is loaded once per arm
 
     start_accelerator(
         TrainingConfig(

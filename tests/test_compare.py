@@ -37,7 +37,7 @@ from pipelines.comparison.settings import (
     Throughput,
 )
 from pipelines.comparison.speed import to_loss
-from pipelines.comparison.study import Study
+from pipelines.comparison.study import Study, rung_model
 
 MODEL = {
     "codebook_size": quick.ALPHABET,
@@ -299,15 +299,38 @@ def test_quick_is_the_same_study_but_small(settings: Settings, tmp_path: Path):
     assert Study(small).rungs()[1] == []
 
 
-def test_the_shipped_settings_are_read(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+def read_shipped(monkeypatch: pytest.MonkeyPatch) -> list[Settings]:
+    """The settings in ``configs``, as the command reads them."""
     from pipelines import compare as module
 
     found: list[Settings] = []
     monkeypatch.setattr(module, "compare", lambda settings, quick, plan: found.append(settings))
     root = Path(__file__).parents[1]
     assert main(["--config", str(root / "configs" / "compare.yaml"), "--plan"]) == 0
-    assert len(found[0].seeds) == 3
-    assert {rung.against for rung in found[0].ladder} <= {None, *(r.name for r in found[0].ladder)}
+    return found
+
+
+def test_the_shipped_settings_are_read(monkeypatch: pytest.MonkeyPatch):
+    (shipped,) = read_shipped(monkeypatch)
+    assert len(shipped.seeds) == 3
+    assert {rung.against for rung in shipped.ladder} <= {None, *(r.name for r in shipped.ladder)}
+
+
+def test_every_shipped_arm_can_be_made_its_size(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(Path(__file__).parents[1])
+    (shipped,) = read_shipped(monkeypatch)
+    tokens = {"codebook_size": 1024}
+    wanted = [
+        (shipped.model | rung_model(rung) | rung.model, shipped.parameters)
+        for rung in shipped.ladder
+    ]
+    for fields in shipped.backbones.values():
+        sizes = {shipped.parameters, *shipped.scaling.parameters}
+        wanted += [(shipped.model | fields | tokens, size) for size in sizes]
+        streams = shipped.recall.model | {"codebook_size": shipped.recall.alphabet}
+        wanted.append((shipped.model | fields | streams, shipped.recall.parameters))
+    for model, parameters in wanted:
+        fit_width(model, parameters, shipped.tolerance)
 
 
 @pytest.mark.parametrize(

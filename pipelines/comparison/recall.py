@@ -30,13 +30,12 @@ def arms(study: Study) -> dict[str, list[Arm]]:
 def staged(study: Study, name: str, fields: dict, seed: int) -> Arm:
     """An arm that goes through all stages."""
     settings = study.settings.recall
+    fields = fields | settings.model | {"num_codebooks": 2}
     arm: Arm | None = None
     for stage in settings.stages:
         tokens = [stream_cache(study, stage.crop_frames)]
         label = f"recall, {name}, {stage.crop_frames} positions"
-        arm = study.arm(
-            label, fields | {"num_codebooks": 2}, tokens, stage, seed, settings.parameters, arm
-        )
+        arm = study.arm(label, fields, tokens, stage, seed, settings.parameters, arm)
     if arm is None:
         raise ValueError("recall.stages must hold at least one budget")
     return arm

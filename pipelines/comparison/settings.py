@@ -117,6 +117,7 @@ class Recall:
         stages: budgets, one after the other, from short streams to long ones.
         gaps_s: between a segment's end and its repeat in the tests (s).
         tests: sequences per gap.
+        model: fields of ``Prior`` in which these priors differ from the study's.
     """
 
     parameters: int
@@ -126,6 +127,7 @@ class Recall:
     stages: list[Budget]
     gaps_s: list[float]
     tests: int = 16
+    model: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
