@@ -57,7 +57,7 @@ class GriffinLim(nn.Module):
         momentum: float = 0.99,
         block_frames: int = 40,
         lookahead_frames: int = 10,
-        first_block_frames: int = 20,
+        first_block_frames: int = 32,
     ) -> None:
         super().__init__()
         if num_iterations < 1:

@@ -1,8 +1,8 @@
 """The clock replayed: a stream that computes at recorded speeds starts at once and is never late.
 
 Every step of the real stream is run on a tiny pipeline whose window, overlap and reach are those of
-the model that ships, and is charged what the same step of that model cost on one thread of a
-2 GHz-class laptop core; no time is measured here.
+the model that ships, and is charged the CPU time that the same step of that model took on one
+thread of a busy machine (docs/streaming.md); no time is measured here.
 """
 
 from collections.abc import Callable
@@ -16,12 +16,12 @@ from pipelines import Pipeline
 from pipelines.bench_stream import Arrival, costs, replay
 from pipelines.streaming import Stream
 
-TEXT_S = 0.009
-FRAME_S = 0.0047
-WINDOW_S, WINDOW_FRAME_S = 0.0203, 0.00058
-"""A window of n token frames in two steps, its conditions included: 22 ms for 8, 90 for 128."""
-BLOCK_S, BLOCK_FRAME_S = 0.003, 0.00017
-"""A vocoder's block of n spectrogram frames: 4.6 ms for 10, 9.5 for 40."""
+TEXT_S = 0.0095
+FRAME_S = 0.0060
+WINDOW_S, WINDOW_FRAME_S = 0.002, 0.00205
+"""A window of n token frames in three steps: 32 ms for 16, 62 for 36, 265 for 128."""
+BLOCK_S, BLOCK_FRAME_S = 0.0034, 0.00026
+"""A vocoder's block of n spectrogram frames: 8.6 ms for 20, 13.8 for 40."""
 
 
 class Clock:
@@ -82,9 +82,9 @@ def recorded(stream: Stream, slowness: float = 1.0) -> list[Arrival]:
 @pytest.mark.parametrize("duration_s", [1.0, 25.0])
 def test_the_first_sound_comes_within_300_ms_and_nothing_is_late(pipeline, duration_s):
     heard = replay(recorded(pipeline.stream("a", duration_s, 0)))
-    assert heard.first_sound_s < 0.25
+    assert heard.first_sound_s < 0.3
     assert heard.underruns == 0
-    assert heard.slack_s > 0.05
+    assert heard.slack_s > 0.1
 
 
 def test_a_machine_that_is_too_slow_is_late(pipeline):
