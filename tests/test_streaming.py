@@ -72,20 +72,23 @@ def test_every_setting_is_the_calls(pipeline, settings):
     assert torch.equal(stream.codes, expected.codes)
 
 
-def test_an_lstm_prior(pipeline):
-    lstm = lstm_pipeline(pipeline)
-    expected = lstm("slow piano", DURATION_S, 3).audio[0]
-    stream = start(lstm)
+@pytest.mark.parametrize("changes", [{"backbone": "lstm"}, {"sliding_window": 7}])
+def test_other_priors(pipeline, changes):
+    """An LSTM, and a cache that has come round."""
+    other = with_prior(pipeline, **changes)
+    expected = other("slow piano", DURATION_S, 3).audio[0]
+    stream = start(other)
     heard = [next(stream), next(stream)]
-    again = lstm.stream(state=stream.state())
+    again = other.stream(state=stream.state())
     assert torch.equal(torch.cat([*heard, *stream], dim=-1), expected)
     assert torch.equal(torch.cat([*heard, *again], dim=-1), expected)
 
 
-def lstm_pipeline(pipeline: Pipeline) -> Pipeline:
+def with_prior(pipeline: Pipeline, **changes: Any) -> Pipeline:
+    """The same pipeline with another prior of random weights."""
     torch.manual_seed(0)
     config = {name: value for name, value in pipeline.prior.config.items() if name[0] != "_"}
-    prior = Prior(**(config | {"backbone": "lstm"})).eval()
+    prior = Prior(**(config | changes)).eval()
     parts = {
         name: getattr(pipeline, name)
         for name in ("tokenizer", "text_encoder", "codec", "decoder", "scheduler")
