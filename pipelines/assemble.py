@@ -11,6 +11,7 @@ def assemble(
     codec: str | Path,
     prior: str | Path,
     decoder: str | Path | None = None,
+    planner: str | Path | None = None,
     text_encoder: str | Path = PRETRAINED,
     half_precision: bool = False,
     guidance: float = 3.0,
@@ -24,6 +25,7 @@ def assemble(
         codec: folder of a trained codec.
         prior: folder of a trained prior.
         decoder: folder of a trained decoder; None leaves the codec's own decode.
+        planner: folder of a trained planner, for a prior that reads plans.
         text_encoder: folder of a saved pipeline that lends its tokenizer and text encoder.
         half_precision: store float16; it is loaded as float32.
         guidance: default stored with the weights, as are temperature and top_k.
@@ -55,6 +57,7 @@ def assemble(
         Prior.from_pretrained(prior),
         DiffusionDecoder.from_pretrained(decoder) if decoder else None,
         euler_scheduler() if decoder else None,
+        Prior.from_pretrained(planner) if planner else None,
         guidance=guidance,
         temperature=temperature,
         top_k=top_k,
@@ -71,6 +74,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--codec", required=True, help="folder of a trained codec")
     parser.add_argument("--prior", required=True, help="folder of a trained prior")
     parser.add_argument("--decoder", help="folder of a trained decoder (default: none)")
+    parser.add_argument("--planner", help="folder of a trained planner (default: none)")
     parser.add_argument(
         "--text-encoder",
         default=str(PRETRAINED),
@@ -90,6 +94,7 @@ def run(args: argparse.Namespace) -> int:
         args.codec,
         args.prior,
         args.decoder,
+        args.planner,
         args.text_encoder,
         args.half,
         args.guidance,

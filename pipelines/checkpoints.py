@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
+    from torch import nn
 
 CHECKPOINT_PREFIX = "checkpoint-"
 
@@ -50,6 +51,40 @@ def new_folder(target: Path) -> Iterator[Path]:
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         raise
+
+
+def load_weights(model: "nn.Module", folder: str | Path) -> list[str]:
+    """Take over the weights of a saved model of the same sizes.
+
+    Args:
+        model: changed in place.
+        folder: holds the weights as diffusers saves them, in any precision.
+
+    Returns:
+        Names of the model's tensors that the folder lacks; they stay as they were.
+
+    Raises:
+        FileNotFoundError: the folder has no weights.
+        ValueError: a tensor that the model does not know, or of another shape.
+    """
+    from safetensors.torch import load_file
+
+    from codec.component import WEIGHTS_NAME
+
+    path = Path(folder) / WEIGHTS_NAME
+    if not path.is_file():
+        raise FileNotFoundError(f"start_from: {path} does not exist")
+    found, own = load_file(path), model.state_dict()
+    for name, tensor in found.items():
+        if name not in own:
+            raise ValueError(f"start_from: {path} holds {name!r}, which this model does not have")
+        if tensor.shape != own[name].shape:
+            raise ValueError(
+                f"start_from: tensor {name!r} of {path} must be {tuple(own[name].shape)}, "
+                f"got {tuple(tensor.shape)}"
+            )
+    model.load_state_dict(found, strict=False)
+    return sorted(own.keys() - found.keys())
 
 
 def replace_folder(partial: Path, target: Path) -> None:

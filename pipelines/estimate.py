@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from typing import Any
 
 Config = Mapping[str, Any]
+PLAN_NUMBERS = 50
+"""``prior.plan.PLAN_WIDTH``, written down here so that nothing heavy is imported."""
 
 TRAINING_BYTES = 22
 """Per parameter: float32 weight (4), gradient (4), AdamW's moments (8), average (4), bf16 copy."""
@@ -236,6 +238,8 @@ def _prior_parameters(config: Config) -> int:
         if config["backbone"] == "lstm":
             network += D + attention
     told = 2 * text + 72 * text + 512 * D  # null token, norm, and the summary's 8 queries of 64
+    if config["reads_plan"]:
+        told += PLAN_NUMBERS * D + D + D * D
     return K * V * D + D + told + network + D * (V + 1) + _depth_parameters(config)
 
 
@@ -258,6 +262,8 @@ def _prior_flops(config: Config, frames: int, depth_share: float) -> float:
         network = layers * (2.0 * 8 * D * D + cross) + feed_forward
         if config["backbone"] == "lstm":
             network += attention
+    if config["reads_plan"]:
+        network += 2.0 * (PLAN_NUMBERS * D + D * D)
     return network + 2.0 * D * (V + 1) + depth_share * _depth_flops(config)
 
 

@@ -180,7 +180,7 @@ def describe_pipeline(folder: Path) -> list[str]:
 
     check_saved(folder)
     index = json.loads((folder / "model_index.json").read_text())
-    names = ("text_encoder", "codec", "prior", "decoder")
+    names = ("text_encoder", "codec", "planner", "prior", "decoder")
     present = [name for name in names if (index.get(name) or [None])[0] is not None]
     models = {name: read_component(folder, name) for name in present if name != "text_encoder"}
     counts = {"text_encoder": count_text_encoder(folder / "text_encoder")}

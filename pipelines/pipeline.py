@@ -4,7 +4,7 @@ import json
 import secrets
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +25,8 @@ from pipelines.quantization import Precision, check_precision, is_quantized, qua
 from pipelines.text import encode_text, load_text_encoder
 from prior.generate import generate
 from prior.model import Prior
+from prior.plan import Plan, plan_features
+from prior.planner import check_planner, write_plan
 from prior.sampling import Sampling
 from prior.text_condition import TextCondition
 from prior.weight_layout import lay_out_by_column
@@ -37,7 +39,7 @@ if TYPE_CHECKING:
     from pipelines.streaming import Stream
 
 REQUIRED = ("tokenizer", "text_encoder", "codec", "prior")
-OPTIONAL = ("decoder", "scheduler")
+OPTIONAL = ("decoder", "scheduler", "planner")
 
 
 @dataclass
@@ -51,6 +53,8 @@ class MusicOutput:
         seeds: of the prior, one per item.
         decoder_seeds: of decoder and vocoder, one per item.
         settings: every other setting of the call.
+        plans: what the prior was told of beat, key and chords, one per item; None without a
+            planner.
     """
 
     audio: Tensor
@@ -59,6 +63,7 @@ class MusicOutput:
     seeds: list[int]
     decoder_seeds: list[int]
     settings: dict[str, Any] = field(default_factory=dict)
+    plans: list[Plan | None] = field(default_factory=list)
 
     def save(self, path: str | Path) -> list[WriteReport]:
         """Write the items: ``song.wav`` for one, ``song-0.wav``, ``song-1.wav``... for several.
@@ -87,6 +92,8 @@ class Pipeline(DiffusionPipeline):
         prior: writes codes from token states.
         decoder: paints the fine spectrogram; None leaves the codec's own decode.
         scheduler: diffusers' flow-matching Euler solver; needed with a decoder.
+        planner: a prior that writes tempo, key and chords from token states; None leaves the prior
+            without a plan.
         guidance: default classifier-free guidance scale.
         temperature: default sampling temperature.
         top_k: default number of candidates per code.
@@ -99,9 +106,10 @@ class Pipeline(DiffusionPipeline):
     prior: Prior
     decoder: DiffusionDecoder | None
     scheduler: FlowMatchEulerDiscreteScheduler | None
+    planner: Prior | None
     config: Any  # the registered arguments, by attribute or by key
 
-    model_cpu_offload_seq = "text_encoder->prior->decoder->codec"
+    model_cpu_offload_seq = "text_encoder->planner->prior->decoder->codec"
     _optional_components = list(OPTIONAL)  # noqa: RUF012  (diffusers' name and type)
 
     def __init__(
@@ -112,13 +120,14 @@ class Pipeline(DiffusionPipeline):
         prior: Prior,
         decoder: DiffusionDecoder | None = None,
         scheduler: FlowMatchEulerDiscreteScheduler | None = None,
+        planner: Prior | None = None,
         guidance: float = 3.0,
         temperature: float = 1.0,
         top_k: int = 250,
         max_duration_s: float = 600.0,
     ) -> None:
         super().__init__()
-        check_fit(codec, prior, decoder, scheduler)
+        check_fit(codec, prior, decoder, scheduler, planner)
         self.register_modules(
             tokenizer=tokenizer,
             text_encoder=text_encoder,
@@ -126,12 +135,13 @@ class Pipeline(DiffusionPipeline):
             prior=prior,
             decoder=decoder,
             scheduler=scheduler,
+            planner=planner,
         )
         self.register_to_config(
             guidance=guidance, temperature=temperature, top_k=top_k, max_duration_s=max_duration_s
         )
         self._interrupt = False
-        for part in (text_encoder, codec, prior, decoder):
+        for part in (text_encoder, codec, prior, decoder, planner):
             if part is not None:
                 part.eval()
 
@@ -192,6 +202,7 @@ class Pipeline(DiffusionPipeline):
         num_inference_steps: int | None = None,
         decoder_seed: int | list[int] | None = None,
         preview: bool = False,
+        plan: Plan | list[Plan | None] | None = None,
         callback_on_step_end: Callable[[Any, int, float, dict[str, Any]], Any] | None = None,
     ) -> MusicOutput:
         """Render one item per prompt.
@@ -210,6 +221,8 @@ class Pipeline(DiffusionPipeline):
             num_inference_steps: steps of the diffusion decoder, 1 to 16.
             decoder_seed: as ``seed``, for decoder and vocoder; ``seed`` itself if None.
             preview: skip the diffusion decoder.
+            plan: tempo, key and chords, for all items or one each; None lets the planner write
+                them from the prompt and the seed.
             callback_on_step_end: called as ``(pipeline, frame, time_s, {"codes": (B, K)})`` after
                 every frame that the prior writes; ``pipeline.interrupt()`` ends the writing there.
 
@@ -232,7 +245,8 @@ class Pipeline(DiffusionPipeline):
             guidance=defaults.guidance if guidance is None else guidance,
         )
         steps = self.check_steps(num_inference_steps, preview)
-        frames = self.write_frames(prompts, num_frames, seeds, sampling, negative_prompt)
+        plans = self.plan_items(prompts, duration_s, seeds, plan)
+        frames = self.write_frames(prompts, num_frames, seeds, sampling, negative_prompt, plans)
         codes = self._collect(frames, num_frames, callback_on_step_end)
         audio = self.decode(codes, decoder_seeds, num_inference_steps=steps, preview=preview)
         settings = {
@@ -247,7 +261,9 @@ class Pipeline(DiffusionPipeline):
             "preview": preview,
         }
         audio = audio[..., : round(duration_s * self.codec.sample_rate)]
-        return MusicOutput(audio, self.codec.sample_rate, codes, seeds, decoder_seeds, settings)
+        return MusicOutput(
+            audio, self.codec.sample_rate, codes, seeds, decoder_seeds, settings, plans
+        )
 
     def write_frames(
         self,
@@ -256,9 +272,10 @@ class Pipeline(DiffusionPipeline):
         seeds: list[int],
         sampling: Sampling,
         negative_prompt: str | None = None,
+        plans: list[Plan | None] | None = None,
     ) -> Iterator[Tensor]:
         """The prior alone: yield (B, K) codes frame by frame; close the iterator to cancel."""
-        text = self.encode_prompts(prompts)
+        text = self.with_plans(self.encode_prompts(prompts), plans or [], num_frames)
         negative = (
             self.encode_prompts([negative_prompt] * len(prompts)) if negative_prompt else None
         )
@@ -268,6 +285,41 @@ class Pipeline(DiffusionPipeline):
     def encode_prompts(self, prompts: list[str]) -> TextCondition:
         """Token states of prompts, (B, L, Dt)."""
         return encode_text(self.tokenizer, self.text_encoder, prompts)
+
+    def plan_items(
+        self,
+        prompts: list[str],
+        duration_s: float,
+        seeds: list[int],
+        plan: Plan | list[Plan | None] | None = None,
+    ) -> list[Plan | None]:
+        """A plan per item: the given one, or what the planner writes for each prompt by itself.
+
+        Raises:
+            ValueError: as many plans as items were not given, or the prior reads none.
+        """
+        given = plan if isinstance(plan, list) else [plan] * len(prompts)
+        if len(given) != len(prompts):
+            raise ValueError(f"plan must be one per item, got {len(given)} for {len(prompts)}")
+        if any(given) and not self.prior.config.reads_plan:
+            raise ValueError("plan was given, but this pipeline's prior reads none")
+        planner = self.planner
+        if planner is None:
+            return given
+        return [
+            chosen or write_plan(planner, self.encode_prompts([text]), duration_s, seed)
+            for chosen, text, seed in zip(given, prompts, seeds, strict=True)
+        ]
+
+    def with_plans(
+        self, text: TextCondition, plans: list[Plan | None], num_frames: int
+    ) -> TextCondition:
+        """Encoded prompts together with their plans, frame by frame."""
+        if not any(plans):
+            return text
+        rate = self.codec.frame_rate
+        rows = [plan_features(plan, num_frames, rate).to(text.states.device) for plan in plans]
+        return replace(text, plan=torch.stack(rows))
 
     @torch.no_grad()
     def encode(self, audio: Tensor) -> Tensor:
@@ -432,8 +484,18 @@ class Pipeline(DiffusionPipeline):
         return steps or self.decoder.config.default_steps
 
 
-def check_fit(codec: Any, prior: Prior, decoder: DiffusionDecoder | None, scheduler: Any) -> None:
+def check_fit(
+    codec: Any,
+    prior: Prior,
+    decoder: DiffusionDecoder | None,
+    scheduler: Any,
+    planner: Prior | None = None,
+) -> None:
     """Raise unless the parts were made for one another."""
+    if planner is not None:
+        check_planner(planner)
+        if not prior.config.reads_plan:
+            raise ValueError("a planner needs a prior with reads_plan=true")
     if prior.config.num_codebooks > codec.num_codebooks:
         raise ValueError(
             f"the prior writes {prior.config.num_codebooks} codebooks, "

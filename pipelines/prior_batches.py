@@ -1,5 +1,6 @@
 """What the prior trains on: token clips with one of their captions."""
 
+import json
 from dataclasses import dataclass
 
 import torch
@@ -8,10 +9,12 @@ from torch.utils.data import Dataset
 
 from codec.seeds import generator
 from pipelines.batches import EpochOrder
+from pipelines.plans import plan_of_labels
 from pipelines.prepared import FRAME_RATE, FRAMES_PER_TOKEN
 from pipelines.text import PRETRAINED
 from pipelines.tokens import open_all_tokens, read_codes
 from prior.loss import draw_depth_frames
+from prior.plan import plan_features
 
 TOKEN_RATE = FRAME_RATE / FRAMES_PER_TOKEN
 
@@ -26,7 +29,8 @@ class PriorData:
         codec: folder of the codec that made the tokens; with it, samples are written as audio.
         crop_s: seconds per training item; shorter clips are padded, longer ones cut at random.
         crop_frames: frames per item instead of seconds, for frames that are notes.
-        text_dropout: share of items trained without text, for classifier-free guidance.
+        text_dropout: share of items trained without text and plan, for classifier-free guidance.
+        plan_dropout: share of the other items trained without their plan.
         depth_share: share of frames that train the later books.
         validation_clips: held-out clips for the validation loss.
     """
@@ -37,6 +41,7 @@ class PriorData:
     crop_s: float = 20.0
     crop_frames: int | None = None
     text_dropout: float = 0.15
+    plan_dropout: float = 0.1
     depth_share: float = 0.25
     validation_clips: int = 32
 
@@ -45,8 +50,9 @@ class PriorData:
             raise ValueError(f"crop_s must be positive, got {self.crop_s}")
         if self.crop_frames is not None and self.crop_frames < 2:
             raise ValueError(f"crop_frames must be at least 2, got {self.crop_frames}")
-        if not 0 <= self.text_dropout < 1:
-            raise ValueError(f"text_dropout must lie in [0, 1), got {self.text_dropout}")
+        for name in ("text_dropout", "plan_dropout"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"{name} must lie in [0, 1), got {getattr(self, name)}")
         if not 0 < self.depth_share <= 1:
             raise ValueError(f"depth_share must lie in (0, 1], got {self.depth_share}")
 
@@ -65,6 +71,7 @@ class TokenBatch:
     ends: Tensor  # (B,) bool
     depth_frames: Tensor  # (B, N) int64
     captions: list[str]  # "" where the text is dropped
+    plan: Tensor | None = None  # (B, T, P) float32, zeros where nothing is planned
 
     def to(self, device: torch.device) -> "TokenBatch":
         """Move the tensors to a device."""
@@ -74,6 +81,7 @@ class TokenBatch:
             self.ends.to(device),
             self.depth_frames.to(device),
             self.captions,
+            None if self.plan is None else self.plan.to(device),
         )
 
     @classmethod
@@ -85,6 +93,9 @@ class TokenBatch:
             torch.cat([item.ends for item in items]),
             torch.cat([item.depth_frames for item in items]),
             [caption for item in items for caption in item.captions],
+            torch.cat([item.plan for item in items if item.plan is not None])
+            if items[0].plan is not None
+            else None,
         )
 
 
@@ -94,12 +105,16 @@ class TokenClips(Dataset):
     Args:
         data: see :class:`PriorData`.
         num_codebooks: books that the prior writes, the first of those cached.
+        reads_plan: whether items carry plans.
         split: "train" or "validation".
         seed: of order, crops, captions and dropout.
     """
 
-    def __init__(self, data: PriorData, num_codebooks: int, split: str, seed: int) -> None:
+    def __init__(
+        self, data: PriorData, num_codebooks: int, reads_plan: bool, split: str, seed: int
+    ) -> None:
         self.data = data
+        self.reads_plan = reads_plan
         self.num_codebooks = num_codebooks
         self.seed = seed
         self.rows = open_all_tokens(data.tokens, split)
@@ -107,9 +122,15 @@ class TokenClips(Dataset):
 
     def __getitem__(self, item: int) -> TokenBatch:
         draws = generator(self.seed, "clip", item)
-        return self.clip(self.order(item), draws, self.data.text_dropout)
+        return self.clip(self.order(item), draws, self.data.text_dropout, self.data.plan_dropout)
 
-    def clip(self, row: int, draws: torch.Generator, text_dropout: float = 0.0) -> TokenBatch:
+    def clip(
+        self,
+        row: int,
+        draws: torch.Generator,
+        text_dropout: float = 0.0,
+        plan_dropout: float = 0.0,
+    ) -> TokenBatch:
         """A batch of one clip, its random parts taken from ``draws``."""
         length = self.data.crop_tokens
         place, choice, drop = torch.rand(3, generator=draws).tolist()
@@ -123,13 +144,18 @@ class TokenClips(Dataset):
         crop = codes[:, start : start + length]
         known = crop.shape[-1]
         mask = torch.arange(length)[None] < known  # (1, T)
-        facts = self.rows.select_columns(["captions", "is_end"])[row]
+        facts = self.rows.select_columns(["captions", "is_end", "labels"])[row]
         captions = facts["captions"] or [""]
         count = max(1, round(length * self.data.depth_share))
+        unplanned = drop < text_dropout or drop > 1 - (1 - text_dropout) * plan_dropout
+        plan = None if unplanned else plan_of_labels(json.loads(facts["labels"]))
         return TokenBatch(
             torch.nn.functional.pad(crop, (0, length - known))[None],
             mask,
             torch.tensor([facts["is_end"] and start + known == codes.shape[-1]]),
             draw_depth_frames(mask, count, draws),
             ["" if drop < text_dropout else captions[int(choice * len(captions))]],
+            plan_features(plan, start + length, TOKEN_RATE)[None, start:]
+            if self.reads_plan
+            else None,
         )

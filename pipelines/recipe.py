@@ -46,16 +46,17 @@ def tiny_recipe(folder: Path, hours: float, seed: int, workers: int) -> list[Sta
         seed: of scores and training.
         workers: processes that render.
     """
-    music, scores = folder / "music", folder / "scores"
+    music, scores, plans = folder / "music", folder / "scores", folder / "plans"
     tokens = [folder / "music-tokens", folder / "scores-tokens"]
-    runs = {part: folder / part for part in ("codec", "decoder", "prior")}
+    runs = {part: folder / part for part in ("codec", "decoder", "planner", "prior")}
     codec, pipeline = runs["codec"] / "model", folder / "pipeline"
     both, cached = as_list([music, scores]), as_list(tokens)
 
-    def train(part: str, *options: str) -> list[str]:
-        settings = ["--training.output_dir", str(runs[part]), "--training.seed", str(seed)]
-        config = ["--config", f"configs/{part}/tiny.yaml"]
-        return ["train", part, *config, *settings, *options, "--resume"]
+    def train(part: str, *options: str, config: str = "tiny", run: str = "") -> list[str]:
+        output = str(runs[run or part])
+        settings = ["--training.output_dir", output, "--training.seed", str(seed)]
+        configs = ["--config", f"configs/{part}/{config}.yaml"]
+        return ["train", part, *configs, *settings, *options, "--resume"]
 
     on_tokens = ["--data.tokens", cached, "--data.codec", str(codec)]
     parts = [word for part in runs for word in (f"--{part}", str(runs[part] / "model"))]
@@ -70,6 +71,10 @@ def tiny_recipe(folder: Path, hours: float, seed: int, workers: int) -> list[Sta
             for data, cache in zip([music, scores], tokens, strict=True)
         ),
         Stage("decoder", train("decoder", "--data.prepared", both, *on_tokens)),
+        Stage(plans.name, ["prepare", "plans", "--output", str(plans), "--seed", str(seed),
+                           "--workers", str(workers)], plans),
+        Stage("planner", train("prior", "--data.tokens", as_list([plans]), config="planner",
+                               run="planner")),
         Stage("prior", train("prior", *on_tokens)),
         Stage("prior, long clips", train("prior", *on_tokens, *LONG_CLIPS)),
         Stage("pipeline", ["assemble", *parts, "--half", "--output", str(pipeline)]),

@@ -139,7 +139,12 @@ class Stream:
                 raise ValueError("the last frame has been written: there is nothing to steer")
             encode = work.pipeline.encode_prompts
             away = encode([negative_prompt]) if negative_prompt else None
-            work.writer.steer(encode([prompt]), away)
+            text = work.pipeline.with_plans(
+                encode([prompt]),
+                work.pipeline.plan_items([prompt], self.piece.duration_s, [self.piece.seed]),
+                work.writer.num_frames - len(self._frames),
+            )
+            work.writer.steer(text, away)
             self.prompts.append((len(self._frames), prompt))
 
     def cancel(self) -> None:
@@ -280,11 +285,13 @@ def describe_piece(
 def make_writer(pipeline: "Pipeline", piece: Piece) -> Writer:
     """The prior about to write a piece's first frame."""
     negative = piece.negative_prompt
+    num_frames = pipeline.num_frames(piece.duration_s)
+    plans = pipeline.plan_items([piece.prompt], piece.duration_s, [piece.seed])
     return Writer(
         pipeline.prior,
-        pipeline.encode_prompts([piece.prompt]),
+        pipeline.with_plans(pipeline.encode_prompts([piece.prompt]), plans, num_frames),
         pipeline.encode_prompts([negative]) if negative else None,
-        pipeline.num_frames(piece.duration_s),
+        num_frames,
         Sampling(piece.temperature, piece.top_k, piece.top_p, piece.guidance),
         [piece.seed],
     )
@@ -299,7 +306,7 @@ def check_prompt(prompt: str | None) -> None:
 def fingerprint(pipeline: "Pipeline") -> str:
     """BLAKE2b of every part that a stream's samples depend on: settings and weights."""
     digest = hashlib.blake2b(digest_size=16)
-    for name in ("text_encoder", "codec", "prior", "decoder"):
+    for name in ("text_encoder", "codec", "prior", "decoder", "planner"):
         part = getattr(pipeline, name)
         digest.update(f"{name} {type(part).__name__}".encode())
         if part is None:

@@ -38,10 +38,11 @@ class PriorRecipe:
         self.tokenizer, self.text_encoder = load_text_encoder(data.text_encoder)
         self.codec = load_codec(data.codec) if data.codec else None
         books = prior.config.num_codebooks
-        self.dataset = TokenClips(data, books, "train", training.seed)
+        plans = prior.config.reads_plan
+        self.dataset = TokenClips(data, books, plans, "train", training.seed)
         frame_rate = prior.config.frame_rate
         self.audio_s_per_item = data.crop_tokens / frame_rate if frame_rate else 0.0
-        held_out = TokenClips(data, books, "validation", training.seed)
+        held_out = TokenClips(data, books, plans, "validation", training.seed)
         self.held_out = [
             held_out.clip(row, generator(training.seed, "validation", row))
             for row in evenly_spaced(held_out.rows, data.validation_clips)
@@ -74,6 +75,7 @@ class PriorRecipe:
                 text_states=text.states,
                 text_mask=text.mask,
                 depth_frames=batch.depth_frames,
+                plan=batch.plan,
             ),
         )
 
@@ -90,6 +92,8 @@ class PriorRecipe:
         figures = {"loss": float(result.loss)}
         figures |= {name: float(value) for name, value in _by_book(result).items()}
         figures["loss_wrong_text"] = float(shuffled.loss)
+        if batch.plan is not None:
+            figures["loss_no_plan"] = float(self.nats(model, replace(batch, plan=None)).loss)
         if self.codec is not None:
             self._write_sample(model, batch.captions[0], folder)
         return figures

@@ -25,7 +25,8 @@ from tqdm.auto import tqdm
 
 from codec.seeds import derive_seed
 from diffusers.training_utils import EMAModel
-from pipelines.checkpoints import new_folder, newest_checkpoint, save_checkpoint
+from pipelines.checkpoints import load_weights, new_folder, newest_checkpoint, save_checkpoint
+from pipelines.precision import choose_precision
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,10 @@ class TrainingConfig:
         weight_decay: of AdamW, on matrices only.
         max_grad_norm: gradients are scaled down to this norm.
         ema_decay: of the averaged weights, which are what is validated and exported.
-        mixed_precision: "no", "bf16" or "fp16".
+        mixed_precision: "no", "bf16", "fp16", or "auto": bf16 where the processor computes in it
+            (on a CPU without such instructions it is far slower than float32).
+        start_from: folder of a trained model of the same sizes to go on from; a new optimizer and
+            schedule. Tensors that it lacks start fresh.
         checkpoint_every: updates between checkpoints.
         keep_checkpoints: how many of the newest to keep.
         validate_every: updates between validations (and samples).
@@ -61,7 +65,8 @@ class TrainingConfig:
     weight_decay: float = 0.01
     max_grad_norm: float = 1.0
     ema_decay: float = 0.999
-    mixed_precision: str = "bf16"
+    mixed_precision: str = "auto"
+    start_from: str | None = None
     checkpoint_every: int = 500
     keep_checkpoints: int = 2
     validate_every: int = 500
@@ -86,9 +91,10 @@ class TrainingConfig:
             raise ValueError(f"learning_rate must be positive, got {self.learning_rate}")
         if not 0 <= self.ema_decay < 1:
             raise ValueError(f"ema_decay must lie in [0, 1), got {self.ema_decay}")
-        if self.mixed_precision not in ("no", "bf16", "fp16"):
+        if self.mixed_precision not in ("auto", "no", "bf16", "fp16"):
             raise ValueError(
-                f'mixed_precision must be "no", "bf16" or "fp16", got {self.mixed_precision!r}'
+                'mixed_precision must be "auto", "no", "bf16" or "fp16", '
+                f"got {self.mixed_precision!r}"
             )
         if self.log_with not in (None, "tensorboard", "trackio"):
             raise ValueError(f'log_with must be "tensorboard" or "trackio", got {self.log_with!r}')
@@ -145,6 +151,9 @@ def train(recipe: Recipe, config: TrainingConfig, resume: bool = False) -> Path:
     torch.manual_seed(config.seed)
     if accelerator.device.type == "cpu":
         torch.set_float32_matmul_precision("medium")
+    if config.start_from and not checkpoint:
+        fresh = load_weights(recipe.model, config.start_from)
+        accelerator.print(f"started from {config.start_from}; new: {', '.join(fresh) or 'nothing'}")
     ema = EMAModel(recipe.model.parameters(), decay=config.ema_decay, foreach=True)
     ema.to(accelerator.device)
     model, optimizer = accelerator.prepare(recipe.model, make_optimizer(recipe.model, config))
@@ -228,9 +237,11 @@ def start_accelerator(config: TrainingConfig) -> Accelerator:
     Raises:
         RuntimeError: the launcher started several processes and they do not see one another.
     """
+    accelerated = torch.accelerator.is_available()
+    device = torch.accelerator.current_accelerator() if accelerated else torch.device("cpu")
     accelerator = Accelerator(
-        cpu=not torch.accelerator.is_available(),  # otherwise torchrun on a CPU makes no group
-        mixed_precision=config.mixed_precision,
+        cpu=not accelerated,  # otherwise torchrun on a CPU makes no group
+        mixed_precision=choose_precision(config.mixed_precision, device),
         gradient_accumulation_steps=config.gradient_accumulation_steps,
         log_with=config.log_with,
         project_config=ProjectConfiguration(project_dir=config.output_dir),

@@ -10,11 +10,15 @@ if TYPE_CHECKING:
     from prior.loss import PriorBatch as PriorBatch
     from prior.loss import prior_loss as prior_loss
     from prior.model import Prior as Prior
+    from prior.plan import ChordChange as ChordChange
+    from prior.plan import Plan as Plan
     from prior.sampling import Sampling as Sampling
     from prior.text_condition import TextCondition as TextCondition
 
 _HOMES = {
+    "ChordChange": "prior.plan",
     "Frame": "prior.generate",
+    "Plan": "prior.plan",
     "Prior": "prior.model",
     "PriorBatch": "prior.loss",
     "Sampling": "prior.sampling",

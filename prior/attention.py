@@ -26,12 +26,16 @@ class Text(NamedTuple):
     Attributes:
         states: (B, L, Dt), for cross-attention to read.
         mask: (B, 1, 1, L) bool, true at states that count.
-        summary: (B, 1, D), added to every frame.
+        summary: added to the frames: (B, T, D), or (B, 1, D) where all are told the same.
     """
 
     states: Tensor
     mask: Tensor
     summary: Tensor
+
+    def summary_at(self, frame: int) -> Tensor:
+        """(B, D), what one frame is told."""
+        return self.summary[:, min(frame, self.summary.shape[1] - 1)]
 
 
 def rotation_table(num_positions: int, head_width: int, device: torch.device) -> Rotation:

@@ -132,13 +132,14 @@ class Writer:
         """Let the frames from the next one on read another text; what was written stays.
 
         Args:
-            text: one row per seed.
+            text: one row per seed; its plan begins with the next frame.
             negative: what to move away from; None keeps what it was.
 
         Raises:
             ValueError: the text does not fit.
         """
         check_rows(self.prior, text, negative, self.prompt_codes, len(self.seeds))
+        text = text.from_frame(self.prompt_codes.shape[-1] + self.index)
         self.negative = self.negative if negative is None else negative
         self.text = self._with_guide(text)
         if self.state is not None:
@@ -153,6 +154,8 @@ class Writer:
             "text.states": self.text.states,
             "text.mask": self.text.mask,
         }
+        if self.text.plan is not None:
+            state["text.plan"] = self.text.plan
         if self.negative is not None:
             state |= {
                 "negative.states": self.negative.states,
@@ -169,7 +172,7 @@ class Writer:
         state = {name: tensor.to(device) for name, tensor in state.items()}
         self.index = int(state["index"])
         self.ended = state["ended"]
-        self.text = TextCondition(state["text.states"], state["text.mask"])
+        self.text = TextCondition(state["text.states"], state["text.mask"], state.get("text.plan"))
         if "negative.states" in state:
             self.negative = TextCondition(state["negative.states"], state["negative.mask"])
         if "last" in state:
@@ -189,12 +192,12 @@ class Writer:
 
     def _init_state(self) -> PriorState:
         longest = self.prompt_codes.shape[-1] + self.num_frames
-        return self.prior.init_state(self.text.states, self.text.mask, longest)
+        return self.prior.init_state(self.text.states, self.text.mask, longest, self.text.plan)
 
 
 def read_text(prior: Prior, text: TextCondition, state: PriorState) -> None:
     """Give a state in use another text; the history that it holds stays as it was heard."""
-    state.text = prior.init_state(text.states, text.mask, 1).text
+    state.text = prior.init_state(text.states, text.mask, state.max_frames, text.plan).text
     width = prior.config["width"]
     nothing = state.text.states.new_zeros(text.states.shape[0], 1, width)
     for block, layer in zip(prior.network.blocks, state.layers, strict=False):
@@ -291,6 +294,8 @@ def check_rows(
             raise ValueError(f"{name} must have one row per seed, got {B} and {num_rows} seeds")
         if width != text_width:
             raise ValueError(f"{name} states must be {text_width} wide, got {width}")
+        if condition.plan is not None and not prior.config["reads_plan"]:
+            raise ValueError(f"{name} has a plan, which a prior with reads_plan=false cannot read")
     expected = (num_rows, prior.num_codebooks)
     if prompt_codes.ndim != 3 or prompt_codes.shape[:2] != expected:
         raise ValueError(

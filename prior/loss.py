@@ -20,6 +20,7 @@ class PriorBatch:
         text_states: (B, L, Dt) float.
         text_mask: (B, L) bool; a row without any true token trains the unconditional prior.
         depth_frames: (B, N) int64, the frames that train the later books; None for all.
+        plan: (B, T, P) float from ``plan.plan_features``, or None.
     """
 
     codes: Tensor
@@ -28,6 +29,7 @@ class PriorBatch:
     text_states: Tensor
     text_mask: Tensor
     depth_frames: Tensor | None = None
+    plan: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,7 @@ def prior_loss(model: nn.Module, batch: PriorBatch) -> PriorLoss:
     """
     codes, mask = F.pad(batch.codes, (0, 1)), F.pad(batch.frame_mask, (0, 1))  # room for the end
     depth_frames = batch.depth_frames
-    output = model(codes, batch.text_states, batch.text_mask, depth_frames)
+    output = model(codes, batch.text_states, batch.text_mask, depth_frames, batch.plan)
     targets, first_mask = first_book_targets(codes, mask, batch.ends, output.first_logits.shape[-1])
     nats = [row_means(cross_entropy(output.first_logits, targets), first_mask)]
     for k, logits in enumerate(output.depth_logits.unbind(1), start=1):

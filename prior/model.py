@@ -6,6 +6,7 @@ from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from codec.component import Component, ModelMixin  # noqa: F401  (diffusers looks it up here)
 from diffusers.configuration_utils import register_to_config
@@ -13,6 +14,8 @@ from prior.attention import KeyValueCache, Place, Text, rotation_table
 from prior.depth import DepthHead
 from prior.lstm import LSTMBackbone, PlainLSTMBackbone
 from prior.normalisation import RMSNorm
+from prior.plan import PLAN_WIDTH
+from prior.plan_reader import PlanReader
 from prior.state import LayerState, PriorState
 from prior.text_summary import TextSummary
 from prior.transformer import TransformerBackbone
@@ -62,6 +65,8 @@ class Prior(Component):
         sliding_window: how many frames self-attention sees, itself included; None for all.
         frame_rate: frames per second (Hz), for those who count in seconds; None for frames that
             are notes.
+        reads_plan: whether it can be told beat, key and chords frame by frame
+            (``plan.plan_features``).
 
     Raises:
         ValueError: a value that does not fit, named with its rule.
@@ -84,6 +89,7 @@ class Prior(Component):
         depth_heads: int = 3,
         sliding_window: int | None = None,
         frame_rate: float | None = 25.0,
+        reads_plan: bool = False,
     ) -> None:
         super().__init__()
         check_config(dict(self.config))
@@ -94,6 +100,7 @@ class Prior(Component):
         self.null_text = nn.Parameter(torch.empty(text_width))
         self.text_norm = RMSNorm(text_width)
         self.text_summary = TextSummary(text_width, width)
+        self.plan_reader = PlanReader(width) if reads_plan else None
         self.network: TransformerBackbone | LSTMBackbone = BACKBONES[backbone](
             width, num_layers, num_heads, text_width, sliding_window
         )
@@ -108,7 +115,7 @@ class Prior(Component):
             "book_offsets", torch.arange(num_codebooks) * codebook_size, persistent=False
         )
         initialise(self, num_layers)
-        self._compiled_step: Callable[[Tensor, Place, PriorState], Tensor] | None = None
+        self._compiled_step: Callable[[Tensor, Tensor, Place, PriorState], Tensor] | None = None
 
     def forward(
         self,
@@ -116,6 +123,7 @@ class Prior(Component):
         text_states: Tensor,
         text_mask: Tensor,
         depth_frames: Tensor | None = None,
+        plan: Tensor | None = None,
     ) -> PriorOutput:
         """Predict every frame from the frames before it and the text.
 
@@ -125,13 +133,14 @@ class Prior(Component):
             text_mask: (B, L) bool, true at tokens that count. A row without any reads the learned
                 null token instead: that is how text is dropped for classifier-free guidance.
             depth_frames: (B, N) int64, the frames whose later books are predicted; None for all.
+            plan: (B, T', P) float from ``plan.plan_features``; None where nothing is planned.
 
         Returns:
             ``PriorOutput``, N = T when ``depth_frames`` is None.
         """
         frames = self._embed(codes)[:, :-1]  # (B, T - 1, D)
         x = torch.cat((self._starts(codes), frames), dim=1)  # (B, T, D)
-        text = self._prepare_text(text_states, text_mask)
+        text = self._prepare_text(text_states, text_mask, plan, x.shape[1])
         hidden = self.network(x + text.summary, text)
         return PriorOutput(
             self.first_head(hidden), self._predict_depth(hidden, codes, depth_frames)
@@ -149,18 +158,21 @@ class Prior(Component):
         logits = self.depth(hidden.flatten(0, 1), codes.flatten(0, 1))  # (B * N, K - 1, V)
         return logits.view(B, N, K - 1, self.codebook_size).transpose(1, 2)
 
-    def init_state(self, text_states: Tensor, text_mask: Tensor, max_frames: int) -> PriorState:
+    def init_state(
+        self, text_states: Tensor, text_mask: Tensor, max_frames: int, plan: Tensor | None = None
+    ) -> PriorState:
         """An empty state for ``prefill``.
 
         Args:
             text_states: (B, L, Dt) float.
             text_mask: (B, L) bool; a row without any true token is unconditional.
             max_frames: frames that will be read and written, the prompt included.
+            plan: (B, T, P) float from ``plan.plan_features``, the prompt's frames first, or None.
         """
         window = self.network.window or max_frames
         table = rotation_table(max_frames, self.network.head_width, text_states.device)
         return PriorState(
-            text=self._prepare_text(text_states, text_mask),
+            text=self._prepare_text(text_states, text_mask, plan, max_frames),
             rotation=table,
             layers=[
                 LayerState(KeyValueCache(min(window, max_frames)))
@@ -188,7 +200,7 @@ class Prior(Component):
             raise ValueError(f"prefill needs a fresh state, got one at frame {state.position}")
         _check_room(P, state)
         x = torch.cat((self._starts(codes), self._embed(codes)), dim=1)  # (B, P + 1, D)
-        hidden = self.network(x + state.text.summary, state.text, state)
+        hidden = self.network(x + state.text.summary[:, : P + 1], state.text, state)
         state.position = P + 1
         if state.fixed_shapes:
             for tensor in state.tensors():
@@ -209,11 +221,11 @@ class Prior(Component):
             ValueError: the state is full.
         """
         _check_room(state.position, state)
-        step: Callable[[Tensor, Place, PriorState], Tensor] = self._step
+        step: Callable[[Tensor, Tensor, Place, PriorState], Tensor] = self._step
         if state.fixed_shapes and self._compiled_step is not None:
             torch.compiler.cudagraph_mark_step_begin()
             step = self._compiled_step
-        hidden = step(codes, state.place(), state)
+        hidden = step(codes, state.text.summary_at(state.position), state.place(), state)
         state.position += 1
         return hidden
 
@@ -252,9 +264,9 @@ class Prior(Component):
             codes = self.depth.sample(hidden, codes[0], choose)
         return torch.stack(codes, dim=1)
 
-    def _step(self, codes: Tensor, place: Place, state: PriorState) -> Tensor:
-        """(B, K) codes -> (B, D), the tensors of ``state`` written at ``place``."""
-        x = self.embedding(codes + self.book_offsets).sum(dim=1) + state.text.summary[:, 0]
+    def _step(self, codes: Tensor, told: Tensor, place: Place, state: PriorState) -> Tensor:
+        """(B, K) codes and (B, D) told -> (B, D), the tensors of ``state`` written at ``place``."""
+        x = self.embedding(codes + self.book_offsets).sum(dim=1) + told
         return self.network.step(x, place, state)
 
     def _starts(self, codes: Tensor) -> Tensor:
@@ -264,13 +276,22 @@ class Prior(Component):
         """(B, K, T) codes -> (B, T, D)."""
         return self.embedding(codes + self.book_offsets[:, None]).sum(dim=1)
 
-    def _prepare_text(self, states: Tensor, mask: Tensor) -> Text:
+    def _prepare_text(
+        self, states: Tensor, mask: Tensor, plan: Tensor | None, num_frames: int
+    ) -> Text:
         """Put the null token before the text, seen only by rows whose text is empty."""
         null = self.null_text.expand(states.shape[0], 1, -1)
         states = torch.cat((null, states.to(null.dtype)), dim=1)  # (B, L + 1, Dt)
         mask = torch.cat((~mask.any(dim=1, keepdim=True), mask), dim=1)
         states = self.text_norm(states)
-        return Text(states, mask[:, None, None], self.text_summary(states, mask))
+        summary = self.text_summary(states, mask)  # (B, 1, D)
+        assert plan is None or self.plan_reader is not None
+        if self.plan_reader is not None:
+            if plan is None:
+                plan = summary.new_zeros(1, num_frames, PLAN_WIDTH)
+            plan = F.pad(plan, (0, 0, 0, num_frames - plan.shape[1]))  # or cut
+            summary = summary + self.plan_reader(plan.to(null.dtype))  # (B, T, D)
+        return Text(states, mask[:, None, None], summary)
 
 
 def check_config(config: dict[str, int | float | str | None]) -> None:
@@ -278,7 +299,7 @@ def check_config(config: dict[str, int | float | str | None]) -> None:
     if config["backbone"] not in BACKBONES:
         raise ValueError(f"backbone must be one of {[*BACKBONES]}, got {config['backbone']!r}")
     for name, value in config.items():
-        if isinstance(value, int | float) and value <= 0:
+        if isinstance(value, int | float) and not isinstance(value, bool) and value <= 0:
             raise ValueError(f"{name} must be positive, got {value}")
     for width, heads in (("width", "num_heads"), ("depth_width", "depth_heads")):
         if config[width] % config[heads]:  # type: ignore[operator]
@@ -297,7 +318,8 @@ def initialise(prior: Prior, num_layers: int) -> None:
     """Normal weights of deviation .02, smaller where they are added to the residual (GPT-2).
 
     The frames' vectors are larger and the text's summary starts at zero: at equal sizes the
-    summary drowns the frames for the first thousand updates (docs/experiments.md). An LSTM keeps
+    summary drowns the frames for the first thousand updates (docs/experiments.md); so does the
+    plan. An LSTM keeps
     PyTorch's weights, with forget gates that start open (Jozefowicz et al. 2015).
     """
     for name, parameter in prior.named_parameters():
@@ -307,7 +329,7 @@ def initialise(prior: Prior, num_layers: int) -> None:
                     parameter.chunk(4)[1].fill_(1.0)
         elif name in ("start", "embedding.weight"):
             nn.init.normal_(parameter, std=0.5)
-        elif name == "text_summary.project.weight":
+        elif name in ("text_summary.project.weight", "plan_reader.project.weight"):
             nn.init.zeros_(parameter)
         elif name.endswith(("out.weight", "down.weight")):
             nn.init.normal_(parameter, std=0.02 / math.sqrt(3 * num_layers))

@@ -1,4 +1,4 @@
-"""What the prior is told: the text encoder's token states."""
+"""What the prior is told: the text encoder's token states, and the plan of the piece."""
 
 from dataclasses import dataclass
 
@@ -15,10 +15,13 @@ class TextCondition:
         states: (B, L, Dt) float, the text encoder's token states.
         mask: (B, L) bool, true at tokens that count. A row without any is unconditional: the
             prior then reads its learned null token.
+        plan: (B, T, P) float, ``plan.plan_features`` from the first frame on, or None; frames
+            after the last are not planned.
     """
 
     states: Tensor
     mask: Tensor
+    plan: Tensor | None = None
 
     def __post_init__(self) -> None:
         if self.states.ndim != 3 or self.mask.shape != self.states.shape[:2]:
@@ -28,6 +31,13 @@ class TextCondition:
             )
         if self.mask.dtype != torch.bool:
             raise ValueError(f"text mask must be bool, got {self.mask.dtype}")
+        if self.plan is not None and (
+            self.plan.ndim != 3 or self.plan.shape[0] != self.states.shape[0]
+        ):
+            raise ValueError(
+                f"plan must be (B, T, P) of {self.states.shape[0]} rows, "
+                f"got {tuple(self.plan.shape)}"
+            )
 
     @classmethod
     def empty(cls, batch_size: int, text_width: int) -> "TextCondition":
@@ -38,22 +48,49 @@ class TextCondition:
 
     def to(self, device: torch.device) -> "TextCondition":
         """The same condition on ``device``."""
-        return TextCondition(self.states.to(device), self.mask.to(device))
+        plan = None if self.plan is None else self.plan.to(device)
+        return TextCondition(self.states.to(device), self.mask.to(device), plan)
 
     def stacked_on(self, other: "TextCondition") -> "TextCondition":
-        """These rows, then the rows of ``other``, the shorter of the two padded with masked tokens.
+        """These rows, then the rows of ``other``; what is shorter is padded.
 
         Returns:
-            A condition of B + B' rows and max(L, L') tokens.
+            A condition of B + B' rows and max(L, L') tokens; padded tokens are masked, padded
+            frames are not planned.
         """
         longest = max(self.mask.shape[1], other.mask.shape[1])
-        rows = [condition._padded(longest) for condition in (self, other)]
+        rows = [condition.padded(longest) for condition in (self, other)]
         return TextCondition(
-            torch.cat([row.states for row in rows]), torch.cat([row.mask for row in rows])
+            torch.cat([row.states for row in rows]),
+            torch.cat([row.mask for row in rows]),
+            stack_plans(rows),
         )
 
-    def _padded(self, length: int) -> "TextCondition":
+    def padded(self, length: int) -> "TextCondition":
+        """The same condition with masked tokens up to ``length``."""
         missing = length - self.mask.shape[1]
         return TextCondition(
-            F.pad(self.states, (0, 0, 0, missing)), F.pad(self.mask, (0, missing), value=False)
+            F.pad(self.states, (0, 0, 0, missing)),
+            F.pad(self.mask, (0, missing), value=False),
+            self.plan,
         )
+
+    def from_frame(self, frame: int) -> "TextCondition":
+        """The same condition, its plan beginning with ``frame``."""
+        plan = None if self.plan is None else F.pad(self.plan, (0, 0, frame, 0))
+        return TextCondition(self.states, self.mask, plan)
+
+
+def stack_plans(conditions: list[TextCondition]) -> Tensor | None:
+    """All rows' plans, padded to the longest; None where nothing is planned."""
+    plans = [condition.plan for condition in conditions if condition.plan is not None]
+    if not plans:
+        return None
+    longest, width = max(plan.shape[1] for plan in plans), plans[0].shape[2]
+    rows = [
+        condition.states.new_zeros(condition.states.shape[0], longest, width)
+        if condition.plan is None
+        else F.pad(condition.plan, (0, 0, 0, longest - condition.plan.shape[1]))
+        for condition in conditions
+    ]
+    return torch.cat(rows)

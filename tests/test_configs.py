@@ -15,7 +15,7 @@ PARTS = ("codec", "prior", "decoder")
 SIZES = ("smoke", "tiny", "base", "large")
 LADDER = ("notes-lstm-plain", "notes-lstm", "notes-transformer")
 CONFIGS = [f"configs/{part}/{size}.yaml" for part in PARTS for size in SIZES]
-CONFIGS += [f"configs/prior/{rung}.yaml" for rung in LADDER]
+CONFIGS += [f"configs/prior/{name}.yaml" for name in (*LADDER, "planner")]
 COMMAND = re.compile(r"# partita info --config (\S+?)(?: --processes (\d+))?\n")
 
 

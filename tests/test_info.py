@@ -36,6 +36,7 @@ VARIANTS = [
     ("prior", {"backbone": "lstm"}),
     ("prior", {"backbone": "lstm-plain"}),
     ("prior", {"num_codebooks": 1, "sliding_window": 16}),
+    ("prior", {"reads_plan": True}),
     ("prior", {"num_codebooks": 5, "width": 336, "num_heads": 7, "depth_width": 100,
                "depth_heads": 2}),
     ("decoder", {"patch_bands": 16, "channels": 1, "width": 100, "num_heads": 5}),

@@ -22,9 +22,10 @@ from codec import SpectralCodec
 from codec.component import WEIGHTS_NAME
 from decoder import DiffusionDecoder
 from pipelines.batches import EpochOrder, SpectrogramData
-from pipelines.checkpoints import checkpoints, save_checkpoint
+from pipelines.checkpoints import checkpoints, load_weights, save_checkpoint
 from pipelines.configuration import parse
 from pipelines.decoder_batches import DecoderData
+from pipelines.precision import choose_precision
 from pipelines.prior_batches import PriorData
 from pipelines.train_codec import CodecLosses, train_codec
 from pipelines.train_decoder import train_decoder
@@ -302,6 +303,56 @@ def test_stopped_run_resumes(parts: dict[str, str], tmp_path: Path, number: sign
     assert done.returncode == 0, done.stderr
     assert f"resumed from {checkpoints(tmp_path)[0].parent}" in done.stdout
     assert int(checkpoints(tmp_path)[-1].name.split("-")[1]) == reached + 2
+
+
+def test_a_run_starts_from_a_trained_model(
+    parts: dict[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first = run_prior(parts, settings(tmp_path / "first"))
+    begun = settings(tmp_path / "second", start_from=str(first), learning_rate=1e-12)
+    second = run_prior(parts, begun)
+    assert "new: nothing" in capsys.readouterr().out
+    for name, tensor in load_file(first / WEIGHTS_NAME).items():
+        assert torch.allclose(tensor, load_file(second / WEIGHTS_NAME)[name], atol=1e-7), name
+
+
+@pytest.mark.parametrize(
+    ("start", "error", "message"),
+    [
+        ("nowhere", FileNotFoundError, "start_from: .*nowhere.* does not exist"),
+        ("codec", ValueError, "start_from: .* holds .*, which this model does not have"),
+    ],
+)
+def test_a_start_that_does_not_fit_is_refused(
+    parts: dict[str, str], tmp_path: Path, start: str, error: type[Exception], message: str
+) -> None:
+    folder = parts.get(start, str(tmp_path / start))
+    with pytest.raises(error, match=message):
+        run_prior(parts, settings(tmp_path / "run", start_from=folder))
+
+
+def test_a_start_of_another_size_is_refused(parts: dict[str, str], tmp_path: Path) -> None:
+    first = run_prior(parts, settings(tmp_path / "first", steps=1))
+    model = Prior.from_pretrained(first)
+    other = Prior(**{k: v for k, v in model.config.items() if k[0] != "_"} | {"width": 16})
+    with pytest.raises(ValueError, match=r"start_from: tensor .* must be .*16.*, got .*32"):
+        load_weights(other, first)
+
+
+@pytest.mark.parametrize("wanted", ["no", "bf16", "fp16"])
+def test_a_named_precision_is_taken(wanted: str) -> None:
+    assert choose_precision(wanted, torch.device("cpu")) == wanted
+
+
+@pytest.mark.parametrize(
+    ("features", "expected"),
+    [({}, "no"), ({"avx2": True, "avx512_bf16": False}, "no"), ({"avx512_bf16": True}, "bf16")],
+)
+def test_auto_is_bf16_only_where_the_processor_computes_in_it(
+    features: dict[str, bool], expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: features, raising=False)
+    assert choose_precision("auto", torch.device("cpu")) == expected
 
 
 def test_user_mistake_is_one_line_and_exit_code_2(parts: dict[str, str], tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from codec import SpectralCodec  # before transformers: guards torchaudio
 from decoder import DiffusionDecoder
 from diffusers import FlowMatchEulerDiscreteScheduler
 from pipelines import Pipeline
-from prior import Prior
+from prior import Prior, plan_codes
 from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"]
@@ -65,20 +65,11 @@ def tiny_codec(**changes: Any) -> SpectralCodec:
 
 
 def tiny_pipeline(seed: int = 0, with_decoder: bool = True) -> Pipeline:
-    """Text encoder, codec, prior of two books and decoder; equal seeds give equal weights."""
+    """Text encoder, codec, planner, prior of two books and decoder; equal seeds, equal weights."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        prior = Prior(
-            num_codebooks=2,
-            codebook_size=CODEBOOK_SIZE,
-            width=16,
-            num_layers=1,
-            num_heads=2,
-            text_width=TEXT_WIDTH,
-            depth_width=16,
-            depth_layers=1,
-            depth_heads=2,
-        )
+        prior = tiny_prior(2, CODEBOOK_SIZE, reads_plan=True)
+        planner = tiny_prior(plan_codes.NUM_BOOKS, plan_codes.CODEBOOK_SIZE)
         decoder = DiffusionDecoder(
             latent_dim=8,
             num_codebooks=NUM_BOOKS,
@@ -88,7 +79,9 @@ def tiny_pipeline(seed: int = 0, with_decoder: bool = True) -> Pipeline:
             default_steps=2,
             detail_std=0.05,  # its untrained noise stays below full scale
         )
-        for starts_at_zero in (decoder.patch_out, prior.text_summary.project):
+        summaries = (prior.text_summary.project, planner.text_summary.project)
+        assert prior.plan_reader is not None
+        for starts_at_zero in (decoder.patch_out, *summaries, prior.plan_reader.project):
             torch.nn.init.normal_(starts_at_zero.weight, std=0.02)
         return Pipeline(
             tiny_tokenizer(),
@@ -97,9 +90,26 @@ def tiny_pipeline(seed: int = 0, with_decoder: bool = True) -> Pipeline:
             prior,
             decoder if with_decoder else None,
             FlowMatchEulerDiscreteScheduler() if with_decoder else None,
+            planner,
             top_k=8,
             max_duration_s=20.0,
         )
+
+
+def tiny_prior(num_codebooks: int, codebook_size: int, **changes: Any) -> Prior:
+    """One layer, sixteen wide."""
+    return Prior(
+        num_codebooks=num_codebooks,
+        codebook_size=codebook_size,
+        width=16,
+        num_layers=1,
+        num_heads=2,
+        text_width=TEXT_WIDTH,
+        depth_width=16,
+        depth_layers=1,
+        depth_heads=2,
+        **changes,
+    )
 
 
 def save_tiny_pipeline(folder: Path, **changes: Any) -> Path:

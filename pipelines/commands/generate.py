@@ -79,6 +79,8 @@ def run(args: argparse.Namespace) -> int:
 
         plot_audio(song.audio[0].cpu(), song.sample_rate, output.with_suffix(".png"), args.prompt)
     if not is_live(args):
+        for plan in filter(None, song.plans):
+            print(f"plan: {plan}")
         print(f"made in {seconds:.2f} s: {duration_s / seconds:.2f} times as fast as it plays")
     return 0
 

@@ -12,8 +12,9 @@ from pipelines.comparison.arm import RESULT_NAME, Arm, prior_data, training_conf
 from pipelines.comparison.row import Table
 from pipelines.comparison.settings import Budget
 from pipelines.comparison.study import Study, digest
-from pipelines.comparison.throughput import PRECISIONS, finish
+from pipelines.comparison.throughput import finish
 from pipelines.estimate import count_parameters
+from pipelines.precision import PRECISIONS, choose_precision
 from pipelines.train_prior import PriorRecipe
 from pipelines.training import make_optimizer
 from prior.model import Prior
@@ -117,7 +118,8 @@ def minutes(study: Study, arm: Arm) -> float:
 
 def time_step(study: Study, recipe: PriorRecipe, optimizer: torch.optim.Optimizer, batch) -> tuple:
     """Seconds of a forward pass, and of a whole update."""
-    precision = PRECISIONS[study.settings.optimisation.mixed_precision]
+    wanted = study.settings.optimisation.mixed_precision
+    precision = PRECISIONS[choose_precision(wanted, study.device)]
     finish(study.device)
     start = time.perf_counter()
     with torch.autocast(study.device.type, precision, enabled=precision != torch.float32):

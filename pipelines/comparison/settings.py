@@ -70,7 +70,7 @@ class Optimisation:
         warmup_share: of the steps.
         weight_decay: of AdamW.
         ema_decay: of the weights that are measured.
-        mixed_precision: "no", "bf16" or "fp16".
+        mixed_precision: as for the trainers.
         text_dropout: share of crops trained without their caption.
         depth_share: share of positions that train the later books.
         validations: held-out losses along a run.
@@ -82,7 +82,7 @@ class Optimisation:
     warmup_share: float = 0.1
     weight_decay: float = 0.05
     ema_decay: float = 0.99
-    mixed_precision: str = "bf16"
+    mixed_precision: str = "auto"
     text_dropout: float = 0.5
     depth_share: float = 0.25
     validations: int = 8

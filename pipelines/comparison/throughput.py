@@ -13,10 +13,10 @@ from pipelines.comparison.row import Plot, Row, Series, Table, number
 from pipelines.comparison.spread import bootstrap, fitted_slope
 from pipelines.comparison.study import Study
 from pipelines.estimate import count_parameters
+from pipelines.precision import PRECISIONS, choose_precision
 from prior.loss import PriorBatch, prior_loss
 from prior.model import Prior
 
-PRECISIONS = {"bf16": torch.bfloat16, "fp16": torch.float16, "no": torch.float32}
 BATCHED = "full batch"
 SINGLE = "one sequence"
 
@@ -75,7 +75,8 @@ def time_length(study: Study, config: dict, length: int, mode: str) -> Timing:
     prior = Prior(**config).to(study.device).train()
     share = study.settings.optimisation.depth_share
     codes = random_batch(prior, batch, length, share, study.device)
-    precision = PRECISIONS[study.settings.optimisation.mixed_precision]
+    wanted = study.settings.optimisation.mixed_precision
+    precision = PRECISIONS[choose_precision(wanted, study.device)]
     runs = [time_update(prior, codes, precision) for _ in range(settings.repeats + 1)][1:]
     return Timing(length, batch * length, [f for f, _ in runs], [b for _, b in runs])
 

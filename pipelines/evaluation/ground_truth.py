@@ -10,6 +10,7 @@ from torch import Tensor
 
 from codec.seeds import derive_seed
 from pipelines.evaluation.reasons import MissingPackageError, UnmeasurableError
+from pipelines.scores.chords import transposed
 from pipelines.scores.compose import compose
 from pipelines.scores.render import SAMPLE_RATE, SOUNDFONT, RenderError, check_programs, render
 from pipelines.scores.score import Note, Part, Score
@@ -130,6 +131,7 @@ def retune(score: Score, wanted: Wanted) -> Score:
         tempo_bpm=tempo_bpm,
         key=key,
         parts=[transpose(part, steps) for part in score.parts],
+        chords=transposed(score.chords, steps),
         labels=score.labels | {"mood": mood},
     )
 

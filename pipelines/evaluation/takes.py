@@ -276,7 +276,7 @@ def time_one_take(pipeline: Any, prompt: Prompt, generation: Generation) -> floa
 
 def pipeline_fingerprint(pipeline: Any) -> str:
     """A hash of every part's weights and of the defaults of the call."""
-    parts = ("text_encoder", "codec", "prior", "decoder")
+    parts = ("text_encoder", "codec", "prior", "decoder", "planner")
     modules = [getattr(pipeline, name, None) for name in parts]
     prints = [
         module_fingerprint(module) if isinstance(module, torch.nn.Module) else ""

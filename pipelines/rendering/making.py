@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from codec.audio_file import WriteReport, write_audio
 from pipelines.rendering.agenda import Failed, Finished, Task, Written, pack
@@ -168,7 +167,10 @@ def write_rows(
     )
     seeds = [item.seed or 0 for item in filled]
     with one_thread():
-        text = encode_texts(pipeline, [item.prompt for item in filled])
+        prompts = [item.prompt for item in filled]
+        longest_s = num_frames / pipeline.codec.frame_rate
+        plans = pipeline.plan_items(prompts, longest_s, seeds)
+        text = pipeline.with_plans(encode_texts(pipeline, prompts), plans, num_frames)
         negative = encode_texts(pipeline, [item.negative_prompt or "" for item in filled])
         frames = generate(pipeline.prior, text, negative, num_frames, sampling, seeds)
         return torch.stack([frame.codes for frame in frames], dim=-1)
@@ -188,14 +190,10 @@ def one_thread() -> Iterator[None]:
 
 def encode_texts(pipeline: "Pipeline", texts: list[str]) -> TextCondition:
     """Every text by itself, then padded to the longest that there may be."""
-    encoded = {text: pad(pipeline.encode_prompts([text])) for text in dict.fromkeys(texts)}
+    encoded = {
+        text: pipeline.encode_prompts([text]).padded(TEXT_LENGTH) for text in dict.fromkeys(texts)
+    }
     return TextCondition(
         torch.cat([encoded[text].states for text in texts]),
         torch.cat([encoded[text].mask for text in texts]),
     )
-
-
-def pad(text: TextCondition) -> TextCondition:
-    """A condition of ``TEXT_LENGTH`` tokens."""
-    missing = TEXT_LENGTH - text.mask.shape[1]
-    return TextCondition(F.pad(text.states, (0, 0, 0, missing)), F.pad(text.mask, (0, missing)))

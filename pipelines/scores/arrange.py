@@ -6,6 +6,7 @@ import tempfile
 from pathlib import Path
 
 from pipelines.scores.accompaniment import bass_note, voice
+from pipelines.scores.chords import chords_of_slots
 from pipelines.scores.compose import density_word, finish, register_span, swing
 from pipelines.scores.drums import CRASH, KICK
 from pipelines.scores.harmony import Slot, progression, slots
@@ -106,7 +107,8 @@ def _arrange_once(rng: random.Random, held_out: bool, row: tuple[str, str, int, 
         "ensemble": "duo" if len({part.instrument for part in parts}) == 2 else "band",
         "source": "mma",
     }
-    return Score(float(tempo_bpm), metre, key, parts, labels)
+    chords = chords_of_slots(harmony)
+    return Score(float(tempo_bpm), metre, key, parts, labels, chords=chords)
 
 
 def mma_source(groove: str, tempo_bpm: int, harmony: list[Slot], seed: int) -> str:

@@ -11,6 +11,7 @@ from pipelines.scores.accompaniment import (
     play_bass,
     play_chords,
 )
+from pipelines.scores.chords import chords_of_slots
 from pipelines.scores.drums import choose_pattern, play_drums
 from pipelines.scores.harmony import Slot, progression, slots
 from pipelines.scores.instruments import BASSES, INSTRUMENTS, Instrument, balance
@@ -152,7 +153,8 @@ class _Piece:
             "ensemble": ensemble,
             "source": "generated",
         }
-        return Score(float(self.tempo_bpm), self.metre, self.key, parts, labels)
+        chords = chords_of_slots(self.harmony)
+        return Score(float(self.tempo_bpm), self.metre, self.key, parts, labels, chords=chords)
 
     def _melody(self, instrument: Instrument) -> list[Note]:
         span = register_span(instrument, self.register)

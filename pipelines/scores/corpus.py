@@ -8,6 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from pipelines.scores.chords import find_chords
 from pipelines.scores.compose import density_word, finish
 from pipelines.scores.harmony import HELD_OUT_SHARE
 from pipelines.scores.instruments import INSTRUMENTS, name_of_program
@@ -150,7 +151,9 @@ def _orchestrate(rng: random.Random, voices: Voices, metre: Metre, key: Key | No
         "source": "bach",
     }
     moved = key_of(key.root + shift, key.mode) if key else None
-    return Score(float(tempo_bpm), metre, moved, parts, labels, "Public Domain", BACH_CREDIT)
+    score = Score(float(tempo_bpm), metre, moved, parts, labels, "Public Domain", BACH_CREDIT)
+    score.chords = find_chords(score)
+    return score
 
 
 def _softer(voice: list[Note]) -> list[Note]:

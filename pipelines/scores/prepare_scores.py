@@ -325,6 +325,7 @@ def label_histograms(folder: Path) -> dict[str, dict[str, int]]:
     for path in [path for split in SPLITS for path in list_shards(folder / split)]:
         for row in read_columns(path, ["labels"]):
             labels = json.loads(row["labels"])
+            del labels["plan"]  # a place and a list of chords are no labels to count
             labels["tempo_bpm"] = f"{labels['tempo_bpm'] // 10 * 10:.0f}-"
             for name, value in labels.items():
                 for item in value if isinstance(value, list) else [value]:

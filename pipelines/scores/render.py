@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from pipelines.scores.chords import plan_labels
 from pipelines.scores.midi import write_midi
 from pipelines.scores.score import Score, all_labels, pitch_class_weights
 from pipelines.scores.theory import estimate_key
@@ -171,7 +172,7 @@ def cut_clips(
 
 def clip_labels(score: Score, start_s: float, end_s: float) -> dict:
     """The piece's labels; a key that was not chosen but found must be found in the clip, too."""
-    labels = all_labels(score)
+    labels = all_labels(score) | {"plan": plan_labels(score, start_s, end_s)}
     if score.key and labels["source"] in ("bach", "openttd"):
         heard, _ = estimate_key(pitch_class_weights(score, start_s, end_s))
         if heard != score.key:

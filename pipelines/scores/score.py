@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pipelines.scores.theory import Key, estimate_key
+from prior.plan import ChordChange
 
 
 @dataclass(frozen=True)
@@ -74,6 +75,7 @@ class Score:
             parts.
         room: size of the room for reverberation, 0 to 1.
         complete: the music ends where the score ends.
+        chords: what sounds from which beat on; none where it is not known.
     """
 
     tempo_bpm: float
@@ -85,6 +87,7 @@ class Score:
     attribution: str = ""
     room: float = 0.4
     complete: bool = True
+    chords: list[ChordChange] = field(default_factory=list)
 
     @property
     def num_beats(self) -> float:

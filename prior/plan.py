@@ -1,0 +1,129 @@
+"""What a piece is to be, frame by frame: its beat, its key and its chords.
+
+A prior reads the plan beside the text. Text says "137 bpm" once; the plan says in every frame how
+far the beat has come, which is what decides the next onset (as in MusiConGen, arXiv 2407.15060, and
+Mustango, arXiv 2311.08355).
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+MODES = ("major", "minor")
+QUALITIES = ("major", "minor", "diminished")
+PITCH_NAMES = ("C", "Db", "D", "Eb", "E", "F", "F#", "G", "Ab", "A", "Bb", "B")
+SUFFIXES = {"major": "", "minor": "m", "diminished": "dim"}
+SHOWN_CHORDS = 8
+TRIADS = {"major": (0, 4, 7), "minor": (0, 3, 7), "diminished": (0, 3, 6)}
+BEAT_HARMONICS = (1, 2, 3, 4)
+PLAN_WIDTH = 1 + 2 * len(BEAT_HARMONICS) + 2 + 1 + 12 + len(MODES) + 12 + 12
+"""P, numbers a frame: known, beat, bar, tempo, tonic, mode, root, triad."""
+
+
+@dataclass(frozen=True)
+class ChordChange:
+    """From this beat on, counted from the start of the piece, a triad sounds.
+
+    Attributes:
+        beat: may lie before the first beat that a plan covers.
+        root: pitch class, 0 (C) to 11.
+        quality: one of ``QUALITIES``; sevenths and suspensions are not told.
+    """
+
+    beat: float
+    root: int
+    quality: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Tempo, metre, key and chords of a piece.
+
+    Attributes:
+        tempo_bpm: beats a minute, constant.
+        beats_per_bar: of the metre; bars begin at multiples of it.
+        tonic: pitch class of the key, None where it is not known.
+        mode: "major" or "minor"; None where it is not known.
+        chords: in order of their beats; none where they are not known.
+        first_beat: beats that have passed when frame 0 begins.
+
+    Raises:
+        ValueError: a value out of range, named with its rule.
+    """
+
+    tempo_bpm: float
+    beats_per_bar: int = 4
+    tonic: int | None = None
+    mode: str | None = None
+    chords: tuple[ChordChange, ...] = ()
+    first_beat: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not 20 <= self.tempo_bpm <= 400:  # also refuses NaN
+            raise ValueError(f"tempo_bpm must lie in [20, 400], got {self.tempo_bpm}")
+        if not 1 <= self.beats_per_bar <= 16:
+            raise ValueError(f"beats_per_bar must lie in [1, 16], got {self.beats_per_bar}")
+        if self.tonic is not None and not 0 <= self.tonic < 12:
+            raise ValueError(f"tonic must be a pitch class in [0, 12), got {self.tonic}")
+        if self.mode not in (None, *MODES):
+            raise ValueError(f"mode must be one of {MODES}, got {self.mode!r}")
+        if (self.tonic is None) != (self.mode is None):
+            raise ValueError(
+                f"tonic and mode go together, got tonic={self.tonic} and mode={self.mode!r}"
+            )
+        for chord in self.chords:
+            if chord.quality not in QUALITIES or not 0 <= chord.root < 12:
+                raise ValueError(
+                    f"a chord must have a root in [0, 12) and a quality of {QUALITIES}, got {chord}"
+                )
+
+    def __str__(self) -> str:
+        """For a person: ``70 bpm, 4 beats a bar, D minor: Dm Gm A Dm``."""
+        facts = [f"{self.tempo_bpm:.0f} bpm", f"{self.beats_per_bar} beats a bar"]
+        if self.tonic is not None:
+            facts.append(f"{PITCH_NAMES[self.tonic]} {self.mode}")
+        names = [PITCH_NAMES[chord.root] + SUFFIXES[chord.quality] for chord in self.chords]
+        shown = " ".join(names[:SHOWN_CHORDS]) + " ..." * (len(names) > SHOWN_CHORDS)
+        return ", ".join(facts) + (f": {shown}" if names else "")
+
+
+def plan_features(plan: Plan | None, num_frames: int, frame_rate: float) -> Tensor:
+    """A plan as numbers, frame by frame.
+
+    Args:
+        plan: None gives zeros, which say that nothing is known.
+        num_frames: T.
+        frame_rate: frames a second (Hz).
+
+    Returns:
+        (T, P) float32 in [-1, 1].
+    """
+    features = torch.zeros(num_frames, PLAN_WIDTH)
+    if plan is None:
+        return features
+    times = torch.arange(num_frames, dtype=torch.float64) / frame_rate
+    beats = plan.first_beat + times * plan.tempo_bpm / 60  # (T,)
+    turns = [harmonic * beats for harmonic in BEAT_HARMONICS] + [beats / plan.beats_per_bar]
+    angles = 2 * math.pi * torch.stack(turns, dim=1)  # (T, 5)
+    waves = torch.cat((angles.cos(), angles.sin()), dim=1).float()
+    tonic, root = 2 + waves.shape[1], PLAN_WIDTH - 24
+    features[:, 0] = 1.0
+    features[:, 1 : 1 + waves.shape[1]] = waves
+    features[:, tonic - 1] = math.log2(plan.tempo_bpm / 100)
+    if plan.tonic is not None and plan.mode is not None:
+        features[:, tonic + plan.tonic] = 1.0
+        features[:, tonic + 12 + MODES.index(plan.mode)] = 1.0
+    for chord, frames in zip(plan.chords, chord_frames(plan.chords, beats), strict=True):
+        features[frames, root + chord.root] = 1.0
+        for step in TRIADS[chord.quality]:
+            features[frames, root + 12 + (chord.root + step) % 12] = 1.0
+    return features
+
+
+def chord_frames(chords: tuple[ChordChange, ...], beats: Tensor) -> list[Tensor]:
+    """For each chord the (T,) bool frames in which it is the latest; ``beats`` is (T,)."""
+    starts = torch.tensor([chord.beat for chord in chords], dtype=torch.float64)
+    latest = torch.searchsorted(starts, beats + 1e-9, right=True) - 1
+    return [latest == index for index in range(len(chords))]

@@ -1,0 +1,210 @@
+"""Plans of labelled music: chords of scores, the cache that a planner learns from, clips."""
+
+import json
+import random
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from pipelines.cli import main
+from pipelines.plans import MAX_FRAMES, build_plan_cache, plan_of_labels
+from pipelines.prior_batches import PriorData, TokenClips
+from pipelines.scores.chords import best_triad, find_chords, plan_labels, transposed, triad
+from pipelines.scores.compose import compose
+from pipelines.scores.render import clip_labels
+from pipelines.scores.score import METRES, Note, Part, Score, pitch_class_weights
+from pipelines.tokens import open_tokens, read_codes, read_token_info
+from pipelines.train_prior import train_prior
+from pipelines.training import TrainingConfig
+from prior import ChordChange, Plan, Prior
+from prior.plan import plan_features
+from prior.plan_codes import decode_plan
+
+
+def test_a_composed_piece_tells_the_chords_that_are_played() -> None:
+    for seed in range(20):
+        score = compose(random.Random(seed))
+        assert score.chords[0].beat == 0
+        shares = []
+        ends = [*(chord.beat for chord in score.chords), score.num_beats][1:]
+        for chord, end in zip(score.chords, ends, strict=True):
+            beat_s = 60 / score.tempo_bpm
+            weights = pitch_class_weights(score, chord.beat * beat_s, end * beat_s)
+            tones = [weights[pitch] for pitch in range(12) if pitch in pitches(chord)]
+            shares.append(sum(tones) / sum(weights))
+        assert sum(shares) / len(shares) > 0.6  # the rest is melody, sevenths, passing notes
+
+
+def pitches(chord: ChordChange) -> set[int]:
+    steps = {"major": (0, 4, 7), "minor": (0, 3, 7), "diminished": (0, 3, 6)}[chord.quality]
+    return {(chord.root + step) % 12 for step in steps}
+
+
+def chorale(*beats: tuple[int, ...]) -> Score:
+    notes = [Note(float(b), 1.0, pitch, 90) for b, chord in enumerate(beats) for pitch in chord]
+    return Score(60.0, METRES["4/4"], None, [Part("organ", 19, notes)])
+
+
+def test_chords_are_found_beat_by_beat_and_joined() -> None:
+    score = chorale((48, 60, 64, 67), (48, 55, 64, 72), (55, 59, 62, 67), (57, 60, 64, 69))
+    assert find_chords(score) == [
+        ChordChange(0.0, 0, "major"),
+        ChordChange(2.0, 7, "major"),
+        ChordChange(3.0, 9, "minor"),
+    ]
+
+
+def test_a_silent_beat_keeps_the_chord() -> None:
+    assert find_chords(chorale((62, 65, 69), (), (62, 65, 68))) == [
+        ChordChange(0.0, 2, "minor"),
+        ChordChange(2.0, 2, "diminished"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("intervals", "quality"),
+    [
+        ((0, 4, 7, 11), "major"),
+        ((0, 3, 7, 10), "minor"),
+        ((0, 3, 6, 9), "diminished"),
+        ((0, 5, 7), "major"),
+        ((0, 4, 8), "major"),
+    ],
+)
+def test_the_triad_of_a_chord(intervals: tuple[int, ...], quality: str) -> None:
+    assert triad(intervals) == quality
+
+
+def test_best_triad_hears_the_bass_note_as_root_of_an_even_chord() -> None:
+    weights = [0.0] * 12
+    for pitch in (9, 0, 4):
+        weights[pitch] = 1.0
+    assert best_triad(weights) == (9, "minor")
+
+
+def test_transposed_chords() -> None:
+    assert transposed([ChordChange(1.0, 10, "minor")], 5) == [ChordChange(1.0, 3, "minor")]
+
+
+def test_labels_of_a_clip_give_the_plan_of_its_place() -> None:
+    score = replace(
+        chorale((48, 60, 64, 67)),
+        tempo_bpm=90.0,
+        chords=[ChordChange(beat, int(beat) % 12, "major") for beat in (0.0, 4.0, 8.0, 12.0)],
+    )
+    assert plan_labels(score, 4.0, 7.0) == {
+        "first_beat": 6.0,
+        "chords": [[4.0, 4, "major"], [8.0, 8, "major"]],
+    }
+    labels = {"tempo_bpm": 90.0, "metre": "3/4", "key": "Bb", "mode": "minor"}
+    plan = plan_of_labels(labels | {"plan": plan_labels(score, 4.0, 7.0)})
+    chords = (ChordChange(4.0, 4, "major"), ChordChange(8.0, 8, "major"))
+    assert plan == Plan(90.0, 3, 10, "minor", chords, 6.0)
+    assert plan_of_labels(labels) is None
+
+
+def test_a_later_clip_has_the_frames_of_the_whole_piece() -> None:
+    score = compose(random.Random(5))
+    late = plan_of_labels(clip_labels(score, 8.0, 16.0))
+    whole = plan_of_labels(clip_labels(score, 0.0, 16.0))
+    expected = plan_features(whole, 400, 25.0)[200:]
+    torch.testing.assert_close(plan_features(late, 200, 25.0), expected, atol=1e-4, rtol=0)
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("plans") / "plans"
+    assert build_plan_cache(folder, 70, seed=3, sources=("generated",)) == {
+        "train": 68,
+        "validation": 2,
+    }
+    return folder
+
+
+def test_the_cache_holds_whole_plans_with_captions(cache: Path) -> None:
+    info = read_token_info(cache)
+    assert (info.num_codebooks, info.codebook_size, info.frame_rate) == (2, 128, None)
+    rows = open_tokens(cache, "train")
+    for index in range(len(rows)):
+        row = rows[index]
+        labels = json.loads(row["labels"])
+        plan = decode_plan(read_codes(rows, index))
+        known = plan_of_labels(labels)
+        assert known is not None
+        assert abs(plan.tempo_bpm / labels["tempo_bpm"] - 1) < 0.0075
+        assert (plan.tonic, plan.mode) == (known.tonic, known.mode)
+        assert plan.chords == known.chords[: len(plan.chords)]
+        assert row["num_frames"] <= MAX_FRAMES
+        assert row["is_end"] == (len(plan.chords) == len(known.chords))
+        assert len(row["captions"]) == 12
+
+
+def test_equal_seeds_give_equal_caches_whatever_the_workers(cache: Path, tmp_path: Path) -> None:
+    build_plan_cache(tmp_path / "again", 70, seed=3, sources=("generated",), workers=2)
+    first, again = (open_tokens(folder, "train") for folder in (cache, tmp_path / "again"))
+    assert first.to_list() == again.to_list()
+
+
+def test_a_planner_learns_from_the_cache(cache: Path, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    planner = Prior(num_codebooks=2, codebook_size=128, width=32, num_layers=1, num_heads=2,
+                    depth_width=16, depth_layers=1, depth_heads=2, frame_rate=None)  # fmt: skip
+    data = PriorData([str(cache)], crop_frames=16, validation_clips=2, depth_share=1.0)
+    training = TrainingConfig(
+        str(tmp_path),
+        steps=30,
+        batch_size=4,
+        learning_rate=1e-2,
+        warmup_steps=2,
+        ema_decay=0.5,
+        mixed_precision="no",
+        checkpoint_every=30,
+        validate_every=30,
+        log_every=1,
+    )
+    folder = train_prior(planner, data, training)
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").open()]
+    losses = [line["loss"] for line in lines if "loss" in line]
+    assert losses[0] > 4.7  # log 128 is 4.85
+    assert losses[-1] < 3.8
+    assert Prior.from_pretrained(folder).config.frame_rate is None
+
+
+def test_clips_carry_their_plans_and_may_lose_them(cache: Path) -> None:
+    data = PriorData([str(cache)], crop_frames=16, text_dropout=0.3, plan_dropout=0.4)
+    clips = TokenClips(data, 2, True, "train", seed=0)
+    items = [clips[n] for n in range(300)]
+    assert all(item.plan is not None and item.plan.shape == (1, 16, 50) for item in items)
+    told = [bool(item.plan.any()) for item in items if item.plan is not None]
+    captioned = [bool(item.captions[0]) for item in items]
+    assert not any(plan and not text for plan, text in zip(told, captioned, strict=True))
+    assert 0.25 < 1 - sum(captioned) / 300 < 0.35
+    assert 0.3 < 1 - sum(told) / sum(captioned) < 0.5
+    plain = TokenClips(data, 2, False, "train", seed=0)[0]
+    assert plain.plan is None
+    assert torch.equal(plain.codes, items[0].codes)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--pieces", "0"], "pieces must be at least 1, got 0"),
+        (["--pieces", "3", "--workers", "0"], "workers must be at least 1, got 0"),
+        (["--pieces", "x"], "--pieces"),
+    ],
+)
+def test_bad_options_are_one_line(
+    options: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    argv = ["prepare", "plans", "--output", str(tmp_path / "out"), "--sources", "generated"]
+    assert main([*argv, *options]) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert len(error.splitlines()) == 1
+
+
+def test_a_folder_that_exists_is_not_touched(cache: Path) -> None:
+    with pytest.raises(ValueError, match="exists already"):
+        build_plan_cache(cache, 5)
