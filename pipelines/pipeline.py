@@ -22,6 +22,7 @@ from decoder.sampler import FlowSampler, check_conditions
 from diffusers import FlowMatchEulerDiscreteScheduler
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from pipelines.quantization import Precision, check_precision, is_quantized, quantize_linear
+from pipelines.stated_tempo import stated_tempo
 from pipelines.text import encode_text, load_text_encoder
 from prior.generate import generate
 from prior.model import Prior
@@ -295,6 +296,8 @@ class Pipeline(DiffusionPipeline):
     ) -> list[Plan | None]:
         """A plan per item: the given one, or what the planner writes for each prompt by itself.
 
+        A tempo that a prompt states in numbers is taken as it is.
+
         Raises:
             ValueError: as many plans as items were not given, or the prior reads none.
         """
@@ -307,7 +310,10 @@ class Pipeline(DiffusionPipeline):
         if planner is None:
             return given
         return [
-            chosen or write_plan(planner, self.encode_prompts([text]), duration_s, seed)
+            chosen
+            or write_plan(
+                planner, self.encode_prompts([text]), duration_s, seed, stated_tempo(text)
+            )
             for chosen, text, seed in zip(given, prompts, seeds, strict=True)
         ]
 

@@ -98,7 +98,7 @@ def build_plan_cache(
         info = TokenInfo(
             format_version=TOKENS_VERSION,
             codec_class="Plan",
-            codec_hash=hash_text(f"plan {NUM_BOOKS} {CODEBOOK_SIZE}"),
+            codec_hash=hash_text("tempo, key, chords"),
             num_codebooks=NUM_BOOKS,
             codebook_size=CODEBOOK_SIZE,
             frame_rate=None,

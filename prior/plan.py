@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+SLOWEST_BPM, FASTEST_BPM = 20, 400
 MODES = ("major", "minor")
 QUALITIES = ("major", "minor", "diminished")
 PITCH_NAMES = ("C", "Db", "D", "Eb", "E", "F", "F#", "G", "Ab", "A", "Bb", "B")
@@ -61,8 +62,10 @@ class Plan:
     first_beat: float = 0.0
 
     def __post_init__(self) -> None:
-        if not 20 <= self.tempo_bpm <= 400:  # also refuses NaN
-            raise ValueError(f"tempo_bpm must lie in [20, 400], got {self.tempo_bpm}")
+        if not SLOWEST_BPM <= self.tempo_bpm <= FASTEST_BPM:  # also refuses NaN
+            raise ValueError(
+                f"tempo_bpm must lie in [{SLOWEST_BPM}, {FASTEST_BPM}], got {self.tempo_bpm}"
+            )
         if not 1 <= self.beats_per_bar <= 16:
             raise ValueError(f"beats_per_bar must lie in [1, 16], got {self.beats_per_bar}")
         if self.tonic is not None and not 0 <= self.tonic < 12:

@@ -1,4 +1,4 @@
-"""Plans as codes, so that a prior can write them: a frame for the head, then one a chord.
+"""Plans as codes, so that a prior can write them: a frame for tempo, one for the key, one a chord.
 
 A planner is a ``Prior`` of ``NUM_BOOKS`` books of ``CODEBOOK_SIZE`` codes under text: "score first,
 then sound", with the same network, loss and sampling as for sound.
@@ -13,8 +13,11 @@ from prior.plan import MODES, QUALITIES, ChordChange, Plan
 
 NUM_BOOKS = 2
 CODEBOOK_SIZE = 128
+HEAD_FRAMES = 2
 SLOWEST, FASTEST = 40.0, 240.0
-"""Beats a minute; 128 tempi between them lie 1.4 % apart."""
+"""Beats a minute; the tempi between them that have a code lie 1.4 % apart."""
+TEMPI = 128
+TEMPI_PER_RANGE = 8
 METRES = (4, 3, 2)
 """Beats in a bar."""
 KEYS = 12 * len(MODES) + 1
@@ -25,28 +28,31 @@ STEPS_PER_BEAT = 2
 def encode_plan(plan: Plan, num_beats: float) -> Tensor:
     """Turn a plan into codes.
 
-    The head holds metre and key in book 0 and the tempo in book 1; a chord's root and quality are
-    in book 0, its length in half beats in book 1.
+    ===== ================= ==========================
+    frame book 0            book 1
+    ===== ================= ==========================
+    0     range of tempi    tempo within the range
+    1     metre and key     0
+    2...  root and quality  length in half beats, less 1
+    ===== ================= ==========================
 
     Args:
         plan: from its first beat on; ``first_beat`` must be 0.
         num_beats: until when the last chord sounds.
 
     Returns:
-        (2, T) int64 in [0, 128), T = 1 + chords.
+        (2, T) int64 in [0, 128), T = 2 + chords.
 
     Raises:
         ValueError: a tempo or metre that has no code.
     """
-    if not SLOWEST <= plan.tempo_bpm <= FASTEST:
-        raise ValueError(f"tempo_bpm must lie in [{SLOWEST}, {FASTEST}], got {plan.tempo_bpm}")
     if plan.beats_per_bar not in METRES:
         raise ValueError(f"beats_per_bar must be one of {METRES}, got {plan.beats_per_bar}")
     assert plan.first_beat == 0
     key = KEYS - 1
     if plan.tonic is not None and plan.mode is not None:
         key = MODES.index(plan.mode) * 12 + plan.tonic
-    frames = [(METRES.index(plan.beats_per_bar) * KEYS + key, tempo_code(plan.tempo_bpm))]
+    frames = [encode_tempo(plan.tempo_bpm), (METRES.index(plan.beats_per_bar) * KEYS + key, 0)]
     ends = [*(chord.beat for chord in plan.chords), num_beats][1:]
     for chord, end in zip(plan.chords, ends, strict=True):
         steps = min(max(1, round((end - chord.beat) * STEPS_PER_BEAT)), CODEBOOK_SIZE)
@@ -58,9 +64,9 @@ def decode_plan(codes: Tensor) -> Plan:
     """Turn codes back into a plan; those that no plan has stand for their neighbours.
 
     Args:
-        codes: (2, T) int64 in [0, 128), T at least 1.
+        codes: (2, T) int64 in [0, 128), T at least 2.
     """
-    head, *rest = codes.T.tolist()
+    tempo, head, *rest = codes.T.tolist()
     metre, key = divmod(min(head[0], len(METRES) * KEYS - 1), KEYS)
     known = key < KEYS - 1
     chords, beat = [], 0.0
@@ -69,7 +75,7 @@ def decode_plan(codes: Tensor) -> Plan:
         chords.append(ChordChange(beat, root % 12, QUALITIES[quality]))
         beat += chord_beats(steps)
     return Plan(
-        tempo_bpm=tempo_of_code(head[1]),
+        tempo_bpm=decode_tempo(tempo[0], tempo[1]),
         beats_per_bar=METRES[metre],
         tonic=key % 12 if known else None,
         mode=MODES[key // 12] if known else None,
@@ -77,15 +83,22 @@ def decode_plan(codes: Tensor) -> Plan:
     )
 
 
-def tempo_code(tempo_bpm: float) -> int:
-    """The nearest of the tempi, evenly spaced in their logarithm."""
+def encode_tempo(tempo_bpm: float) -> tuple[int, int]:
+    """The two codes of the nearest of the tempi, evenly spaced in their logarithm.
+
+    Raises:
+        ValueError: slower than ``SLOWEST`` or faster than ``FASTEST``.
+    """
+    if not SLOWEST <= tempo_bpm <= FASTEST:
+        raise ValueError(f"tempo_bpm must lie in [{SLOWEST}, {FASTEST}], got {tempo_bpm}")
     share = math.log(tempo_bpm / SLOWEST) / math.log(FASTEST / SLOWEST)
-    return round(share * (CODEBOOK_SIZE - 1))
+    return divmod(round(share * (TEMPI - 1)), TEMPI_PER_RANGE)
 
 
-def tempo_of_code(code: int) -> float:
-    """Beats a minute of a tempo's code."""
-    return SLOWEST * (FASTEST / SLOWEST) ** (code / (CODEBOOK_SIZE - 1))
+def decode_tempo(tempo_range: int, place: int) -> float:
+    """Beats a minute of a tempo's two codes."""
+    index = min(tempo_range * TEMPI_PER_RANGE + min(place, TEMPI_PER_RANGE - 1), TEMPI - 1)
+    return SLOWEST * (FASTEST / SLOWEST) ** (index / (TEMPI - 1))
 
 
 def chord_beats(code: int) -> float:

@@ -8,17 +8,32 @@ import torch
 from prior.generate import Writer
 from prior.model import Prior
 from prior.plan import Plan
-from prior.plan_codes import CODEBOOK_SIZE, NUM_BOOKS, chord_beats, decode_plan
+from prior.plan_codes import (
+    CODEBOOK_SIZE,
+    FASTEST,
+    HEAD_FRAMES,
+    NUM_BOOKS,
+    SLOWEST,
+    chord_beats,
+    decode_plan,
+    encode_tempo,
+)
 from prior.sampling import Sampling
 from prior.text_condition import TextCondition
 
 SAMPLING = Sampling(temperature=0.7, top_k=20, top_p=0.9, guidance=1.0)
 """What a prompt names is nearly certain and stays so; the rest is drawn from what is likely."""
-MAX_CHORDS = 63
+MAX_CHORDS = 62
 """As many as a planner learns from; in a longer piece they return."""
 
 
-def write_plan(planner: Prior, text: TextCondition, duration_s: float, seed: int) -> Plan:
+def write_plan(
+    planner: Prior,
+    text: TextCondition,
+    duration_s: float,
+    seed: int,
+    tempo_bpm: float | None = None,
+) -> Plan:
     """Plan a piece.
 
     Args:
@@ -26,25 +41,31 @@ def write_plan(planner: Prior, text: TextCondition, duration_s: float, seed: int
         text: one row.
         duration_s: the chords go on at least until then (s).
         seed: equal texts and seeds give equal plans; a longer duration only adds chords.
+        tempo_bpm: beats a minute that are fixed; None lets the planner choose.
 
     Raises:
         ValueError: the prior does not write plans.
     """
     check_planner(planner)
-    writer = Writer(planner, text, None, MAX_CHORDS + 1, SAMPLING, [seed])
-    frames: list[torch.Tensor] = []
+    head = torch.zeros(1, NUM_BOOKS, 0, dtype=torch.long)
+    if tempo_bpm is not None:
+        head = torch.tensor(encode_tempo(min(max(tempo_bpm, SLOWEST), FASTEST)))[None, :, None]
+    num_frames = HEAD_FRAMES + MAX_CHORDS - head.shape[-1]
+    writer = Writer(planner, text, None, num_frames, SAMPLING, [seed], head)
+    frames = list(head[0].unbind(-1))
     beats = wanted = 0.0
-    while not frames or beats < wanted:
+    while len(frames) < HEAD_FRAMES or beats < wanted:
         frame = writer.write()
         if frame is None:
             break
-        codes = frame.codes[0].cpu()
-        frames.append(codes)
-        if len(frames) == 1:
-            wanted = duration_s * decode_plan(codes[:, None]).tempo_bpm / 60
-        else:
-            beats += chord_beats(int(codes[1]))
-    return repeated(decode_plan(torch.stack(frames, dim=1)), beats, wanted)
+        frames.append(frame.codes[0].cpu())
+        if len(frames) == HEAD_FRAMES:
+            plan = decode_plan(torch.stack(frames, dim=1))
+            wanted = duration_s * (tempo_bpm or plan.tempo_bpm) / 60
+        elif len(frames) > HEAD_FRAMES:
+            beats += chord_beats(int(frames[-1][1]))
+    plan = repeated(decode_plan(torch.stack(frames, dim=1)), beats, wanted)
+    return replace(plan, tempo_bpm=tempo_bpm or plan.tempo_bpm)
 
 
 def repeated(plan: Plan, length: float, num_beats: float) -> Plan:

@@ -6,10 +6,11 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_pipeline import tiny_codec, tiny_pipeline
+from tiny_pipeline import CODEBOOK_SIZE, tiny_codec, tiny_pipeline, tiny_prior
 
 from pipelines import MusicOutput, Pipeline
 from pipelines.assemble import assemble
+from prior import Plan
 
 
 @pytest.fixture(scope="module")
@@ -193,7 +194,7 @@ def test_parts_that_do_not_fit_are_refused(pipeline: Pipeline) -> None:
 def test_assembled_parts_equal_the_pipeline(
     pipeline: Pipeline, saved: Path, tmp_path: Path
 ) -> None:
-    parts = (saved / "codec", saved / "prior", saved / "decoder")
+    parts = [saved / name for name in ("codec", "prior", "decoder", "planner")]
     whole = assemble(tmp_path / "whole", *parts, text_encoder=saved, top_k=8)
     assert torch.equal(render(Pipeline.from_pretrained(whole)).codes, render(pipeline).codes)
     half = assemble(tmp_path / "half", *parts, text_encoder=saved, half_precision=True)
@@ -203,3 +204,33 @@ def test_assembled_parts_equal_the_pipeline(
     ]
     assert sizes[0] < 0.7 * sizes[1]
     assert Pipeline.from_pretrained(half).prior.dtype == torch.float32
+
+
+def test_the_plan_is_told_and_can_be_given(pipeline: Pipeline) -> None:
+    song = render(pipeline, ["slow piano", "a waltz"], seed=[3, 4])
+    assert song.plans == pipeline.plan_items(["slow piano", "a waltz"], 1.0, [3, 4])
+    again = render(pipeline, ["slow piano", "a waltz"], seed=[3, 4], plan=song.plans)
+    assert torch.equal(again.codes, song.codes)
+    waltz = Plan(tempo_bpm=180.0, beats_per_bar=3, tonic=7, mode="major")
+    other = render(pipeline, ["slow piano", "a waltz"], seed=[3, 4], plan=[None, waltz])
+    assert other.plans == [song.plans[0], waltz]
+    assert torch.equal(other.codes[0], song.codes[0])
+    assert not torch.equal(other.codes[1], song.codes[1])
+
+
+def test_a_plan_that_cannot_be_followed_is_refused(pipeline: Pipeline) -> None:
+    with pytest.raises(ValueError, match="plan must be one per item, got 2 for 1"):
+        render(pipeline, plan=[Plan(100.0), Plan(120.0)])
+    parts = {
+        name: getattr(pipeline, name)
+        for name in ("tokenizer", "text_encoder", "codec", "decoder", "scheduler")
+    }
+    deaf = Pipeline(prior=tiny_prior(2, CODEBOOK_SIZE), top_k=8, **parts)
+    deaf.set_progress_bar_config(disable=True)
+    assert render(deaf).plans == [None]
+    with pytest.raises(ValueError, match="plan was given, but this pipeline's prior reads none"):
+        render(deaf, plan=Plan(100.0))
+    with pytest.raises(ValueError, match="a planner needs a prior with reads_plan=true"):
+        Pipeline(prior=deaf.prior, planner=pipeline.planner, **parts)
+    with pytest.raises(ValueError, match="a planner writes 2 books of 128 codes, got 2 of 16"):
+        Pipeline(prior=pipeline.prior, planner=pipeline.prior, **parts)

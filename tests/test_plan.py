@@ -8,9 +8,17 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pipelines.stated_tempo import stated_tempo
 from prior.generate import Writer
 from prior.plan import MODES, PLAN_WIDTH, QUALITIES, ChordChange, Plan, plan_features
-from prior.plan_codes import CODEBOOK_SIZE, NUM_BOOKS, decode_plan, encode_plan, tempo_of_code
+from prior.plan_codes import (
+    CODEBOOK_SIZE,
+    HEAD_FRAMES,
+    NUM_BOOKS,
+    decode_plan,
+    decode_tempo,
+    encode_plan,
+)
 from prior.planner import repeated, write_plan
 from prior.sampling import Sampling
 from tests.tiny_prior import ALL_BACKBONES, BACKBONES, some_codes, some_text, tiny_prior
@@ -108,7 +116,7 @@ def test_codes_hold_a_plan(tempo: float, beats: int, key: tuple | None, drawn: l
     tonic, mode = key or (None, None)
     plan = Plan(tempo, beats, tonic, mode, tuple(chords))
     codes = encode_plan(plan, beat)
-    assert codes.shape == (NUM_BOOKS, 1 + len(chords))
+    assert codes.shape == (NUM_BOOKS, HEAD_FRAMES + len(chords))
     assert int(codes.min()) >= 0
     assert int(codes.max()) < CODEBOOK_SIZE
     back = decode_plan(codes)
@@ -120,8 +128,8 @@ def test_any_codes_are_a_plan() -> None:
     drawn = torch.randint(CODEBOOK_SIZE, (NUM_BOOKS, 500), generator=torch.Generator())
     for start in range(0, 500, 5):
         decode_plan(drawn[:, start : start + 5])  # raises where a number leaves its range
-    assert tempo_of_code(0) == 40
-    assert tempo_of_code(CODEBOOK_SIZE - 1) == pytest.approx(240)
+    assert decode_tempo(0, 0) == 40
+    assert decode_tempo(15, 7) == decode_tempo(127, 127) == pytest.approx(240)
 
 
 def test_a_tempo_or_metre_without_a_code_is_refused() -> None:
@@ -153,6 +161,38 @@ def test_a_planner_plans_until_the_end_and_a_longer_piece_only_adds_chords() -> 
     assert short.tempo_bpm == long.tempo_bpm
     others = [write_plan(planner, text, 2.0, seed=seed) for seed in range(4, 9)]
     assert any(other != short for other in others)
+
+
+@pytest.mark.parametrize("tempo", [97.3, 21.0, 390.0])
+def test_a_fixed_tempo_is_kept_exactly_and_seen_by_the_chords(tempo: float) -> None:
+    planner, text = tiny_planner(), some_text(1)
+    plan = write_plan(planner, text, 30.0, seed=3, tempo_bpm=tempo)
+    assert plan.tempo_bpm == tempo
+    assert plan.chords[-1].beat <= 30.0 * tempo / 60
+    nearest = write_plan(planner, text, 30.0, seed=3, tempo_bpm=min(max(tempo, 40.0), 240.0))
+    assert plan.tonic == nearest.tonic
+
+
+@pytest.mark.parametrize(
+    ("prompt", "tempo"),
+    [
+        ("a slow sad piano piece in D minor, 70 bpm", 70),
+        ("Bossa at 125 BPM, no drums", 125),
+        ("flute, pace 92.5 beats per minute", 92.5),
+        ("a 140-bpm techno track", 140),
+        ("60 beats a minute", 60),
+        ("808 drums from 1985", None),
+        ("fast techno", None),
+        ("bpm", None),
+    ],
+)
+def test_a_stated_tempo_is_read(prompt: str, tempo: float | None) -> None:
+    assert stated_tempo(prompt) == tempo
+
+
+def test_a_tempo_that_no_plan_has_is_said_and_left_out() -> None:
+    with pytest.warns(UserWarning, match=r"a tempo must lie in \[20, 400\] bpm, got 900: ignored"):
+        assert stated_tempo("techno, 900 bpm") is None
 
 
 def test_a_prior_of_sound_is_no_planner() -> None:

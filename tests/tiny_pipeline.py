@@ -81,7 +81,8 @@ def tiny_pipeline(seed: int = 0, with_decoder: bool = True) -> Pipeline:
         )
         summaries = (prior.text_summary.project, planner.text_summary.project)
         assert prior.plan_reader is not None
-        for starts_at_zero in (decoder.patch_out, *summaries, prior.plan_reader.project):
+        torch.nn.init.normal_(prior.plan_reader.project.weight, std=2.0)  # to be heard
+        for starts_at_zero in (decoder.patch_out, *summaries):
             torch.nn.init.normal_(starts_at_zero.weight, std=0.02)
         return Pipeline(
             tiny_tokenizer(),
