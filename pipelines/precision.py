@@ -23,6 +23,6 @@ def choose_precision(wanted: str, device: torch.device) -> str:
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "no"
     if device.type == "cpu":
         # PyTorch before 2.10 does not tell
-        features = getattr(torch.cpu, "get_capabilities", dict)()
+        features: dict[str, bool] = getattr(torch.cpu, "get_capabilities", dict)()
         return "bf16" if any(features.get(name) for name in BF16_FEATURES) else "no"
     return "no"

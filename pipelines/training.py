@@ -237,10 +237,9 @@ def start_accelerator(config: TrainingConfig) -> Accelerator:
     Raises:
         RuntimeError: the launcher started several processes and they do not see one another.
     """
-    accelerated = torch.accelerator.is_available()
-    device = torch.accelerator.current_accelerator() if accelerated else torch.device("cpu")
+    device = torch.accelerator.current_accelerator() or torch.device("cpu")
     accelerator = Accelerator(
-        cpu=not accelerated,  # otherwise torchrun on a CPU makes no group
+        cpu=device.type == "cpu",  # otherwise torchrun on a CPU makes no group
         mixed_precision=choose_precision(config.mixed_precision, device),
         gradient_accumulation_steps=config.gradient_accumulation_steps,
         log_with=config.log_with,
