@@ -52,7 +52,7 @@ class SpectralCodec(Component):
         codebook_size: entries per book, V.
         spectrogram_mean: of the training data's log-mel values, subtracted.
         spectrogram_std: of the same, divided by.
-        vocoder_iterations: Griffin-Lim iterations.
+        vocoder_iterations: Griffin-Lim iterations, from phases carried along (codec/phase.py).
     """
 
     @register_to_config
@@ -73,7 +73,7 @@ class SpectralCodec(Component):
         codebook_size: int = 1024,
         spectrogram_mean: float = -5.0,
         spectrogram_std: float = 2.5,
-        vocoder_iterations: int = 8,
+        vocoder_iterations: int = 1,
     ) -> None:
         super().__init__()
         self._check_sizes()

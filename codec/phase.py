@@ -1,0 +1,95 @@
+"""Phases guessed from magnitudes alone, from frame to frame: where Griffin-Lim starts."""
+
+import math
+
+import torch
+from torch import Tensor
+
+HANN_SPREAD = 0.25645
+"""Time over frequency spread of the Gaussian nearest to a Hann window, by its squared length."""
+DEEPEST = 1e-4
+"""Of a frame's largest magnitude: below it logarithms are noise."""
+
+
+def carry_phases(
+    magnitude: Tensor, before: Tensor, phase: Tensor, *, n_fft: int, hop_length: int
+) -> Tensor:
+    """Continue the phases of one frame through the frames after it.
+
+    Every spectral peak turns on at its own frequency, by a parabola through its log magnitudes,
+    from the phase that the frame before has at its bin; the bins nearest to it are locked to it
+    (single pass spectrogram inversion, Beauregard, Harish and Wyse 2015). Across them the phase
+    follows the group delay that the change of the log magnitudes in time implies (Prusa, Balazs
+    and Sondergaard 2017, eq. 8), which puts an attack where it belongs inside its window.
+
+    Args:
+        magnitude: (B, F, N) of the frames, N = n_fft / 2 + 1.
+        before: (B, N) magnitudes of the frame before them.
+        phase: (B, N) phases of that frame, in cycles.
+        n_fft: samples in the Hann window.
+        hop_length: samples between frames.
+
+    Returns:
+        (B, F, N) phases in cycles, against the window's first sample.
+    """
+    B, F, N = magnitude.shape
+    levels = torch.cat([before[:, None], magnitude, magnitude[:, -1:]], dim=1)
+    floor = DEEPEST * levels.amax(-1, keepdim=True) + 1e-9
+    levels = torch.maximum(levels, floor).log()  # (B, F + 2, N)
+    across = _across(levels[:, 2:] - levels[:, :-2], n_fft, hop_length).flatten()
+    level = levels[:, 1:-1].contiguous()
+    peak, nearest = _peaks(level)
+    bin_of_peak = peak % N
+    turn = (hop_length / n_fft) * (bin_of_peak + _offset(level.flatten(), peak, bin_of_peak, N))
+
+    # what each peak adds to the one that its bin was locked to a frame before, if there is one
+    first = peak // N % F == 0
+    earlier = (peak - N).clamp(min=0)
+    start = phase.flatten().index_select(0, peak // (F * N) * N + bin_of_peak)
+    gain = turn % 1.0 - across[peak] + torch.where(first, start, across[earlier])
+    total = _sums_along_chains(gain, nearest[earlier], first, F)
+    return (across + total.index_select(0, nearest)).view(B, F, N)
+
+
+def _sums_along_chains(value: Tensor, parent: Tensor, root: Tensor, longest: int) -> Tensor:
+    """(P,) values, each added to those of its parent, its parent's parent, up to a root.
+
+    Pointers double (Hillis and Steele 1986): every round sums chains of twice the length, so
+    that there are few operators for many frames.
+    """
+    end = value.numel()  # an extra element that adds nothing
+    parent = torch.cat([torch.where(root, end, parent), parent.new_tensor([end])])
+    value = torch.cat([value, value.new_zeros(1)])
+    for _ in range((longest - 1).bit_length()):
+        value = value + value.index_select(0, parent)
+        parent = parent.index_select(0, parent)
+    return value[:-1]
+
+
+def _across(growth: Tensor, n_fft: int, hop_length: int) -> Tensor:
+    """(B, F, N) change of the log magnitude over two frames -> phase along the bins, in cycles."""
+    slope = growth * (-HANN_SPREAD * n_fft / (4 * math.pi * hop_length))
+    between = 0.5 * (slope[..., 1:] + slope[..., :-1]) + 0.5  # half a cycle: the window's centre
+    return torch.nn.functional.pad(between.cumsum(-1), (1, 0))
+
+
+def _peaks(level: Tensor) -> tuple[Tensor, Tensor]:
+    """Peaks of (B, F, N) as positions in the flattened tensor, and which is nearest to each bin.
+
+    A frame's first and last bin count, so that no bin is nearest to another frame's peak.
+    """
+    inner = (level[..., 1:-1] >= level[..., :-2]) & (level[..., 1:-1] > level[..., 2:])
+    peak = torch.nn.functional.pad(inner, (1, 1), value=True).flatten().nonzero()[:, 0]
+    middle = (peak[1:] + peak[:-1] + 1) // 2
+    starts = torch.zeros(level.numel(), dtype=torch.int32, device=level.device)
+    starts[middle] = 1
+    return peak, starts.cumsum(0, dtype=torch.int32)
+
+
+def _offset(level: Tensor, peak: Tensor, bin_of_peak: Tensor, num_bins: int) -> Tensor:
+    """How far a parabola's top lies from each peak's bin, in bins; zero at the first and last."""
+    inner = (bin_of_peak > 0) & (bin_of_peak < num_bins - 1)
+    place = torch.where(inner, peak, 1)
+    below, here, above = (level.index_select(0, place + step) for step in (-1, 0, 1))
+    bend = (below - 2 * here + above).clamp(max=-1e-6)
+    return torch.where(inner, (0.5 * (below - above) / bend).clamp(-0.5, 0.5), 0.0)
