@@ -20,8 +20,8 @@ TEXT_S = 0.0095
 FRAME_S = 0.0060
 WINDOW_S, WINDOW_FRAME_S = 0.002, 0.00205
 """A window of n token frames in three steps: 32 ms for 16, 62 for 36, 265 for 128."""
-BLOCK_S, BLOCK_FRAME_S = 0.0034, 0.00026
-"""A vocoder's block of n spectrogram frames: 8.6 ms for 20, 13.8 for 40."""
+BLOCK_S, BLOCK_FRAME_S = 0.0021, 0.000066
+"""A vocoder's block of n spectrogram frames: 3.4 ms for 20, 4.4 for 32, 6.3 for 64."""
 
 
 class Clock:
