@@ -1,5 +1,6 @@
 """Peers of equal size with random weights: speed does not depend on what was learnt."""
 
+import inspect
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -61,6 +62,8 @@ def prior_contest(prior: "Prior", num_frames: int, guidance: float, top_k: int) 
     from transformers import DynamicCache, EncoderDecoderCache
 
     musicgen = build_musicgen(prior, num_frames)
+    accepted = inspect.signature(musicgen.forward).parameters
+    cache_name = "cache" if "cache" in accepted else "past_key_values"  # until transformers 5.23
     rows = 1 if guidance == 1 else 2
     states = random((rows, TEXT_TOKENS, config.width), "states")
     begin = torch.full((config.num_codebooks, 1), config.codebook_size)
@@ -70,7 +73,7 @@ def prior_contest(prior: "Prior", num_frames: int, guidance: float, top_k: int) 
         musicgen.generate(
             begin,
             encoder_hidden_states=states,
-            past_key_values=EncoderDecoderCache(DynamicCache(), DynamicCache()),
+            **{cache_name: EncoderDecoderCache(DynamicCache(), DynamicCache())},
             decoder_start_token_id=config.codebook_size,
             pad_token_id=config.codebook_size,
             max_new_tokens=num_frames,
