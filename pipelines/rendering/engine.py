@@ -164,13 +164,13 @@ def render_items(
     with Progress(options.progress, options.log_file) as progress, RenderFolder(out_dir) as folder:
         summary = RenderSummary(len(request.items), faults=request.faults)
         todo = find_todo(folder, request, origin, options.force, summary)
-        job = new_job(
-            len(request.items), total_s(request.items), summary.skipped, origin.name, origin.hash
-        )
+        audio_s, left_s = total_s(request.items), total_s(todo)
+        there = summary.skipped, audio_s - left_s
+        job = new_job(len(request.items), audio_s, *there, origin.name, origin.hash)
         write_job(out_dir, job)
         for fault in request.faults:
             progress.tell("left_out", line=fault.line, id=fault.id, error=fault.message)
-        progress.start(len(request.items), summary.skipped, total_s(todo))
+        progress.start(len(request.items), summary.skipped, left_s)
         ended = replace(job, state="stopped")
         try:
             if todo:

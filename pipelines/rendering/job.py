@@ -19,6 +19,7 @@ class Job:
         items: of the job, those of earlier runs included.
         audio_s: of all items (s).
         skipped: items that were already done when this run started.
+        skipped_audio_s: of those (s).
         pipeline: name of the pipeline.
         pipeline_hash: of its content.
         started: of this run, seconds since 1970.
@@ -32,6 +33,7 @@ class Job:
     items: int
     audio_s: float
     skipped: int
+    skipped_audio_s: float
     pipeline: str
     pipeline_hash: str
     started: float
@@ -71,12 +73,20 @@ class Status:
     elapsed_s: float
 
 
-def new_job(items: int, audio_s: float, skipped: int, pipeline: str, pipeline_hash: str) -> Job:
+def new_job(
+    items: int,
+    audio_s: float,
+    skipped: int,
+    skipped_audio_s: float,
+    pipeline: str,
+    pipeline_hash: str,
+) -> Job:
     """A job that starts now, here."""
     return Job(
         items,
         round(audio_s, 3),
         skipped,
+        round(skipped_audio_s, 3),
         pipeline,
         pipeline_hash,
         time.time(),
@@ -117,23 +127,27 @@ def read_status(folder: str | Path) -> Status:
     """
     folder = Path(folder)
     job = read_job(folder)
-    entries = list(read_manifest(folder).values())
+    entries = [  # of this run: a folder may hold other jobs' items
+        entry
+        for entry in read_manifest(folder).values()
+        if entry.timings.get("finished", 0) >= job.started
+    ]
     done = [entry for entry in entries if entry.status == "done"]
-    fresh = [entry for entry in done if entry.timings.get("finished", 0) >= job.started]
-    audio_s = sum(entry.duration_s for entry in done)
+    made_s = sum(entry.duration_s for entry in done)
+    audio_s = job.skipped_audio_s + made_s
     state = job.state
     if state == "running" and not is_locked(folder):
         state = "killed"
-    last = max((entry.timings.get("finished", 0) for entry in fresh), default=job.started)
+    last = max((entry.timings["finished"] for entry in entries), default=job.started)
     end = time.time() if state == "running" else job.ended or last
     elapsed_s = max(end - job.started, 1e-9)
-    rate = sum(entry.duration_s for entry in fresh) / elapsed_s if fresh else None
+    rate = made_s / elapsed_s if done else None
     left_s = (job.audio_s - audio_s) / rate if rate and state == "running" else None
     return Status(
         state,
         job.message,
         job.items,
-        len(done),
+        job.skipped + len(done),
         len(entries) - len(done),
         round(audio_s, 3),
         job.audio_s,
