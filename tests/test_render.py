@@ -376,7 +376,7 @@ def test_a_full_disk_stops_cleanly_and_the_run_goes_on_later(pipeline: Pipeline,
     assert not (tmp_path / "out" / "large.wav").exists()
     status = read_status(tmp_path / "out")
     assert status.state == "stopped"
-    assert "no room to write in" in status.message
+    assert "no room to write" in status.message
     summary = render(pipeline, rows, tmp_path / "out")
     assert (summary.done + summary.skipped, summary.failed) == (4, [])
 

@@ -151,7 +151,7 @@ def no_room_said(path: Path) -> Iterator[None]:
         if error.errno not in NO_ROOM:
             raise
         raise NoRoomError(
-            f"no room to write in {path} ({error.strerror}): make room and run the same command "
+            f"no room to write {path} ({error.strerror}): make room and run the same command "
             "again; finished items are kept"
         ) from error
 

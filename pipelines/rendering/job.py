@@ -7,7 +7,7 @@ import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from pipelines.rendering.folder import JOB_NAME, is_locked
+from pipelines.rendering.folder import JOB_NAME, is_locked, no_room_said
 from pipelines.rendering.manifest import read_manifest
 
 
@@ -16,7 +16,7 @@ class Job:
     """What was asked for, and since when.
 
     Attributes:
-        items: of the job, those of earlier runs included.
+        items: of the job, those that an earlier run made included.
         audio_s: of all items (s).
         skipped: items that were already done when this run started.
         skipped_audio_s: of those (s).
@@ -96,10 +96,15 @@ def new_job(
 
 
 def write_job(folder: Path, job: Job) -> None:
-    """Replace ``job.json``."""
+    """Replace ``job.json``.
+
+    Raises:
+        NoRoomError: the disk is full.
+    """
     part = folder / f".{JOB_NAME}.part"
-    part.write_text(json.dumps(asdict(job), indent=2, ensure_ascii=False) + "\n")
-    part.replace(folder / JOB_NAME)
+    with no_room_said(folder):
+        part.write_text(json.dumps(asdict(job), indent=2, ensure_ascii=False) + "\n")
+        part.replace(folder / JOB_NAME)
 
 
 def read_job(folder: Path) -> Job:

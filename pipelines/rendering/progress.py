@@ -8,6 +8,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, TextIO
 
+from pipelines.rendering.folder import no_room_said
 from pipelines.rendering.job import clock
 
 KINDS = ("line", "json", "none")
@@ -46,7 +47,8 @@ class Progress:
         if self.kind == "line" and sys.stderr.isatty():
             print(file=sys.stderr)
         if self.log is not None:
-            self.log.close()
+            with no_room_said(Path(self.log.name)):
+                self.log.close()
 
     def start(self, total: int, skipped: int, audio_s: float) -> None:
         """Begin: ``audio_s`` of audio in ``total - skipped`` items are still to be made."""
@@ -86,7 +88,8 @@ class Progress:
         if self.log is not None:
             now = datetime.now().astimezone().isoformat(timespec="seconds")
             words = " ".join(f"{name}={json.dumps(value)}" for name, value in facts.items())
-            print(f"{now} {event} {words}", file=self.log, flush=True)
+            with no_room_said(Path(self.log.name)):
+                print(f"{now} {event} {words}", file=self.log, flush=True)
 
     def draw(self) -> None:
         """The line for people."""
