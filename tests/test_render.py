@@ -1,12 +1,19 @@
 """A job in one process: what comes out, that it is always the same, and that nothing stops it."""
 
 import fcntl
+import itertools
+import json
 import os
 import random
 import resource
 import signal
+import subprocess
+import sys
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +24,16 @@ from tiny_pipeline import tiny_pipeline
 from torch import Tensor
 
 from pipelines import Pipeline
-from pipelines.rendering.agenda import Agenda, Failed, make_batches, rows_for
+from pipelines.rendering.agenda import (
+    Agenda,
+    Failed,
+    Finished,
+    Task,
+    Written,
+    make_batches,
+    rows_for,
+)
+from pipelines.rendering.crew import Solo, start_solo
 from pipelines.rendering.engine import (
     ChangedItemsError,
     RenderOptions,
@@ -26,9 +42,9 @@ from pipelines.rendering.engine import (
     render_items,
 )
 from pipelines.rendering.job import read_status
-from pipelines.rendering.making import encode_texts, one_thread
+from pipelines.rendering.making import Maker, encode_texts, one_thread
 from pipelines.rendering.manifest import ManifestEntry, read_manifest
-from pipelines.rendering.origin import hash_pipeline
+from pipelines.rendering.origin import describe_origin, hash_pipeline
 from pipelines.rendering.rows import Defaults, hash_file
 from pipelines.rendering.tags import read_provenance
 from pipelines.token_file import load_tokens
@@ -72,7 +88,7 @@ def contents(folder: Path) -> dict[str, Any]:
     for entry in read_manifest(folder).values():
         assert files[entry.audio] == entry.audio_sha256
         values = {name: value for name, value in entry.__dict__.items() if name not in CHANGING}
-        values["machine"] = values["machine"]["device"]
+        values["machine"] = values["machine"]["device"]  # and not the size of batches
         files[f"entry of {entry.id}"] = values
     return files
 
@@ -151,6 +167,30 @@ def test_items_are_rendered_again_from_their_tokens(
     assert (new == old).all()
 
 
+OLDER_PROCESSOR = {  # what PyTorch, oneDNN and MKL compute on one without AVX
+    "ATEN_CPU_CAPABILITY": "default",
+    "ONEDNN_MAX_CPU_ISA": "SSE41",
+    "MKL_ENABLE_INSTRUCTIONS": "SSE4_2",
+}
+TOLERANCE = 1e-4  # of full scale, as docs/rendering.md says
+
+
+@pytest.mark.slow
+def test_another_processor_gives_the_same_sound_to_a_tolerance(
+    rendered: Path, pipeline_folder: Path, tmp_path: Path
+):
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text(json.dumps({"id": "a", "codes": str(rendered / "a.safetensors")}))
+    command = [sys.executable, "-m", "pipelines", "render", str(rows), "--quiet"]
+    command += ["--out", str(tmp_path / "out"), "--pipeline", str(pipeline_folder)]
+    subprocess.run(
+        command, cwd=Path(__file__).parents[1], env=os.environ | OLDER_PROCESSOR, check=True
+    )
+    new, _ = soundfile.read(tmp_path / "out" / "a.wav")
+    old, _ = soundfile.read(rendered / "a.wav")
+    assert abs(new - old).max() <= TOLERANCE
+
+
 def test_equal_pipelines_have_equal_hashes(pipeline: Pipeline, pipeline_folder: Path):
     assert hash_pipeline(Pipeline.from_pretrained(pipeline_folder)) == hash_pipeline(pipeline)
     other = tiny_pipeline()
@@ -176,6 +216,66 @@ def test_an_item_does_not_depend_on_batch_order_or_company(pipeline: Pipeline, t
     alone = contents(tmp_path / "alone")
     assert alone == {name: expected[name] for name in alone}
     assert len(alone) == 6
+
+
+def test_an_item_does_not_depend_on_the_number_of_threads(pipeline: Pipeline, tmp_path: Path):
+    """File for file: every task computes on one thread, however many are at work."""
+    rows = make_rows(9, seed=2)
+    for threads in (1, 3):
+        with threads_of_torch(threads):
+            render(pipeline, rows, tmp_path / str(threads), options=RenderOptions(batch_size=2))
+            assert torch.get_num_threads() == threads
+    assert contents(tmp_path / "3") == contents(tmp_path / "1")
+
+
+@contextmanager
+def threads_of_torch(count: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    yield
+    torch.set_num_threads(before)
+
+
+class Meeting(Maker):
+    """The first piece to be finished and the second batch to be written wait for one another."""
+
+    def __init__(self, pipeline: Pipeline) -> None:
+        super().__init__(pipeline, describe_origin(pipeline))
+        self.both = threading.Barrier(2, timeout=60)
+        self.batches, self.pieces = itertools.count(), itertools.count()
+
+    def write(self, task: Task) -> Written:
+        if next(self.batches) == 1:
+            self.both.wait()
+        return super().write(task)
+
+    def finish(self, task: Task) -> Finished:
+        if next(self.pieces) == 0:
+            self.both.wait()
+        return super().finish(task)
+
+
+def test_one_batch_is_written_while_another_is_finished(pipeline: Pipeline):
+    rows = [{"id": str(index), "prompt": "x", "duration_s": 0.1} for index in range(4)]
+    items = read_good_rows(pipeline, rows, Defaults()).items
+    maker = Meeting(pipeline)
+    with ThreadPoolExecutor(2) as pool:
+        agenda = Agenda.of(items, pipeline.num_frames, 2)
+        outcomes = list(Solo(maker, pool, lanes=2).work(agenda))
+    assert sorted(outcome.item.id for outcome in outcomes) == ["0", "1", "2", "3"]
+    assert not maker.both.broken
+    assert {outcome.attempts for outcome in outcomes} == {1}
+
+
+def test_tasks_under_way_end_where_a_job_is_stopped(pipeline: Pipeline):
+    rows = [{"id": "a", "prompt": "x", "duration_s": 0.1}]
+    item = read_good_rows(pipeline, rows, Defaults()).items[0]
+    with start_solo(pipeline, describe_origin(pipeline)) as solo:
+        written = solo.maker.perform(Task((item,), 1, (3,)))
+        assert isinstance(written, Written)
+    for codes in (None, written.codes[0]):
+        stopped = solo.maker.perform(Task((item,), 1, (3,), codes))
+        assert stopped == Failed("InterruptedError: stopped")
 
 
 def test_batches_hold_like_items_and_fill_up_by_length(pipeline: Pipeline):
@@ -245,6 +345,9 @@ def test_items_of_other_rows_stay(pipeline: Pipeline, tmp_path: Path):
     render(pipeline, rows[:1], tmp_path)
     render(pipeline, rows[1:], tmp_path)
     assert len(read_manifest(tmp_path)) == 4
+    status = read_status(tmp_path)
+    assert (status.items, status.done) == (3, 3)
+    assert status.audio_s == pytest.approx(status.total_audio_s, abs=1e-3)
 
 
 def test_a_torn_last_line_is_dropped_and_any_other_is_an_error(pipeline: Pipeline, tmp_path: Path):
@@ -283,12 +386,12 @@ def test_a_strangers_file_is_not_replaced(pipeline: Pipeline, tmp_path: Path):
 
 
 def in_child(work: Callable[[], object]) -> int:
-    """Run in a forked process, on one thread: what an undisturbed run is compared with."""
+    """Run in a forked process, on two lanes."""
     child = os.fork()
     if child == 0:
         code = 3
         try:
-            torch.set_num_threads(1)
+            torch.set_num_threads(2)
             work()
             code = 0
         finally:
@@ -337,24 +440,21 @@ def test_a_run_killed_at_random_moments_equals_an_undisturbed_one(
 
 
 def test_a_killed_run_is_told_from_a_running_one(pipeline: Pipeline, tmp_path: Path):
-    rows = make_rows(8)
+    rows = make_rows(24)
     child = in_child(lambda: render(pipeline, rows, tmp_path))
     while not read_manifest(tmp_path):
         time.sleep(0.002)
     os.kill(child, signal.SIGSTOP)
     status = read_status(tmp_path)
-    assert (status.state, status.items) == ("running", 8)
-    assert 0 < status.done < 8
-    status = read_status(tmp_path)
-    assert (status.items, status.done) == (3, 3)
-    assert status.audio_s == pytest.approx(status.total_audio_s, abs=1e-3)
+    assert (status.state, status.items) == ("running", 24)
+    assert 0 < status.done < 24
     assert status.left_s is not None
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
     assert read_status(tmp_path).state == "killed"
     render(pipeline, rows, tmp_path)
     status = read_status(tmp_path)
-    assert (status.state, status.done, status.left_s) == ("finished", 8, None)
+    assert (status.state, status.done, status.left_s) == ("finished", 24, None)
 
 
 def test_a_full_disk_stops_cleanly_and_the_run_goes_on_later(pipeline: Pipeline, tmp_path: Path):
@@ -389,11 +489,13 @@ class Fragile(Pipeline):
 
     failures: dict[int, int]
 
-    def decode(self, codes: Tensor, seed: Any = 0, **kwargs: Any) -> Tensor:
-        if self.failures.get(seed[0], 0) > 0:
-            self.failures[seed[0]] -= 1
-            raise RuntimeError(f"no sound\nfor {seed[0]}")
-        return super().decode(codes, seed, **kwargs)
+    def decode_stream(
+        self, blocks: Iterable[Tensor], seeds: list[int], num_inference_steps: int | None
+    ) -> Iterator[Tensor]:
+        if self.failures.get(seeds[0], 0) > 0:
+            self.failures[seeds[0]] -= 1
+            raise RuntimeError(f"no sound\nfor {seeds[0]}")
+        return super().decode_stream(blocks, seeds, num_inference_steps)
 
 
 @pytest.fixture

@@ -5,18 +5,21 @@ import random
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+import time
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
-import torch
 from test_render import contents, make_rows
 
 from pipelines import Pipeline
 from pipelines.evaluation.reasons import MissingPackageError
+from pipelines.rendering.agenda import Task
+from pipelines.rendering.cluster import DaskCrew
 from pipelines.rendering.engine import RenderOptions, render
+from pipelines.rendering.job import read_status
 from pipelines.rendering.manifest import read_manifest
 
 REPOSITORY = Path(__file__).parents[1]
@@ -25,15 +28,6 @@ REPOSITORY = Path(__file__).parents[1]
 @pytest.fixture
 def pipeline(pipeline_folder: Path) -> Pipeline:
     return Pipeline.from_pretrained(pipeline_folder)
-
-
-@pytest.fixture
-def one_thread() -> Iterator[None]:
-    """Workers then compute on one thread each, as this process does."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 class Killer(threading.Thread):
@@ -66,13 +60,23 @@ def find_workers() -> list[psutil.Process]:
 
 def equal_after_kills(pipeline: Pipeline, folder: Path, count: int, times: int, seed: int) -> None:
     """Render with two workers of which some are killed, and in this process; compare the files."""
-    rows = make_rows(count, seed)
+    rows, handed_out = make_rows(count, seed), Counter[tuple[str, bool]]()
+    submit = DaskCrew.submit
+
+    def count_task(crew: DaskCrew, task: Task) -> Any:
+        handed_out.update((item.id, task.codes is None) for item in task.items)
+        return submit(crew, task)
+
     killer = Killer(folder / "cluster", times, random.Random(seed))
     killer.start()
     options = RenderOptions(workers=2, batch_size=4)
-    summary = render(pipeline, rows, folder / "cluster", options=options)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(DaskCrew, "submit", count_task)
+        summary = render(pipeline, rows, folder / "cluster", options=options)
     killer.over.set()
     killer.join()
+    assert set(handed_out.values()) == {1}, "an item that was rendered twice"
+    assert len(handed_out) == 2 * count
     assert (summary.done, summary.failed) == (count, [])
     assert killer.killed > 0
     lines = (folder / "cluster" / "manifest.jsonl").read_text().splitlines()
@@ -82,9 +86,7 @@ def equal_after_kills(pipeline: Pipeline, folder: Path, count: int, times: int, 
 
 
 @pytest.mark.slow
-def test_two_workers_of_which_one_is_killed_equal_one_process(
-    pipeline: Pipeline, tmp_path: Path, one_thread: None
-):
+def test_two_workers_of_which_one_is_killed_equal_one_process(pipeline: Pipeline, tmp_path: Path):
     pytest.importorskip("distributed")
     equal_after_kills(pipeline, tmp_path, count=24, times=1, seed=0)
 
@@ -92,14 +94,14 @@ def test_two_workers_of_which_one_is_killed_equal_one_process(
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(1, 11))
 def test_a_hundred_items_and_workers_killed_at_random_moments(
-    pipeline: Pipeline, tmp_path: Path, one_thread: None, seed: int
+    pipeline: Pipeline, tmp_path: Path, seed: int
 ):
     pytest.importorskip("distributed")
     equal_after_kills(pipeline, tmp_path, count=100, times=3, seed=seed)
 
 
 @pytest.mark.slow
-def test_a_running_scheduler_is_joined(pipeline: Pipeline, tmp_path: Path, one_thread: None):
+def test_a_running_scheduler_is_joined(pipeline: Pipeline, tmp_path: Path):
     distributed = pytest.importorskip("distributed")
     rows = make_rows(6)
     with distributed.LocalCluster(
@@ -109,6 +111,27 @@ def test_a_running_scheduler_is_joined(pipeline: Pipeline, tmp_path: Path, one_t
         summary = render(pipeline, rows, tmp_path / "cluster", options=options)
     assert (summary.done, summary.failed) == (6, [])
     assert len(read_manifest(tmp_path / "cluster")) == 6
+
+
+@pytest.mark.slow
+def test_workers_end_with_the_process_that_started_them(pipeline_folder: Path, tmp_path: Path):
+    pytest.importorskip("distributed")
+    rows, out = tmp_path / "rows.jsonl", tmp_path / "out"
+    rows.write_text("".join(json.dumps(row) + "\n" for row in make_rows(40)))
+    command = [sys.executable, "-m", "pipelines", "render", str(rows), "--out", str(out)]
+    command += ["--pipeline", str(pipeline_folder), "--workers", "2", "--quiet"]
+    with subprocess.Popen(command, cwd=REPOSITORY) as job:
+        while not read_manifest(out):
+            assert job.poll() is None
+            time.sleep(0.05)
+        children = psutil.Process(job.pid).children(recursive=True)
+        job.kill()
+    assert len(children) >= 2
+    _, alive = psutil.wait_procs(children, timeout=60)
+    assert alive == []
+    assert read_status(out).state == "killed"
+    assert subprocess.run(command, cwd=REPOSITORY).returncode == 0
+    assert len(read_manifest(out)) == 40
 
 
 def test_what_a_cluster_needs_is_said(tmp_path: Path, pipeline: Pipeline, monkeypatch: Any):

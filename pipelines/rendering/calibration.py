@@ -3,26 +3,31 @@
 import os
 import tempfile
 import time
-from collections.abc import Iterable
-from contextlib import suppress
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
+from statistics import fmean
+from typing import TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from codec.seeds import generator
-from pipelines.bench import peak_memory
 from pipelines.rendering.agenda import Failed, Finished, Task, Written, read_codes
 from pipelines.rendering.item import RenderItem
 from pipelines.rendering.making import Maker, encode_texts, one_thread
+from pipelines.rendering.memory import MemoryMeter
 from prior.generate import generate
 from prior.sampling import Sampling
 
 NUM_FRAMES = 16  # written for a measurement, after one that does not count
 MAX_POSITIONS = 8192  # read before the later measurement of a batch, over all of its rows
 LONGEST_PIECE_S = 30.0  # decoded for a measurement
+
+T = TypeVar("T")
 
 PriorKey = tuple[int, bool]
 PieceKey = tuple[int | None, bool, str]
@@ -120,42 +125,25 @@ def piece_key(item: RenderItem) -> PieceKey:
     return settings.num_inference_steps, settings.preview, settings.format
 
 
-class MemoryMeter:
-    """Peak memory of a device: of this process on a CPU, allocated by PyTorch on a GPU."""
-
-    def __init__(self, device: torch.device) -> None:
-        self.device = device
-
-    def restart(self) -> None:
-        """Forget earlier peaks, where the system can."""
-        if self.device.type == "cuda":
-            torch.cuda.reset_peak_memory_stats(self.device)
-        else:
-            with suppress(OSError):  # elsewhere than on Linux the peak is that of the whole life
-                Path("/proc/self/clear_refs").write_text("5")
-
-    def peak(self) -> int:
-        """Bytes at most since the restart."""
-        if self.device.type == "cuda":
-            return torch.cuda.max_memory_allocated(self.device)
-        return peak_memory()
-
-
 class Calibration:
     """Measures the costs of a job's batches and pieces.
+
+    Each kind of work is done by all lanes at once, so that a task costs what it does in a job whose
+    lanes are in each other's way.
 
     Args:
         maker: that would render them.
         folder: on the disk that the files would be written to.
+        lanes: tasks that the job performs at once.
     """
 
-    def __init__(self, maker: Maker, folder: Path) -> None:
+    def __init__(self, maker: Maker, folder: Path, lanes: int = 1) -> None:
         self.maker = maker
         self.folder = folder
+        self.lanes = lanes
         self.meter = MemoryMeter(maker.pipeline.device)
         self.codes: np.ndarray | None = None  # (K, NUM_FRAMES) that the prior wrote
 
-    @torch.no_grad()
     def measure(self, batches: Iterable[Task], pieces: Iterable[tuple[RenderItem, int]]) -> Costs:
         """Run every kind of work for a moment.
 
@@ -185,18 +173,14 @@ class Calibration:
 
     def measure_prior(self, task: Task, base: int) -> PriorCost:
         """Write a few frames at the start, and a few after many others."""
-        with one_thread():  # as the job itself writes
-            return self._measure_prior(task, base)
-
-    def _measure_prior(self, task: Task, base: int) -> PriorCost:
         frames = max(task.frames)
-        text_s = self.time_text(task.items[0])
+        text_s = fmean(self.on_every_lane(partial(self.time_text, task.items[0])))
         rows = task.num_rows * (2 if prior_key(task)[1] else 1)
         state_bytes, reach = self.state_of_one_row(task.items[0], frames)
         self.meter.restart()
         self.time_frames(task, 0, 1)
         points = [(NUM_FRAMES / 2, self.time_frames(task, 0, NUM_FRAMES))]
-        work_bytes = self.meter.peak() - base
+        work_bytes = (self.meter.peak() - base) // self.lanes
         position = min(frames, reach, MAX_POSITIONS // rows) - NUM_FRAMES
         if position >= 2 * NUM_FRAMES:
             later = self.time_frames(task, position, NUM_FRAMES)
@@ -212,8 +196,22 @@ class Calibration:
             self.finish_device()
         return time.perf_counter() - start
 
+    def on_every_lane(self, work: Callable[[], T]) -> list[T]:
+        """What a piece of work returns on all lanes at once, each on one thread of PyTorch."""
+
+        def alone(_: int) -> T:
+            with one_thread():
+                return work()
+
+        with ThreadPoolExecutor(self.lanes) as pool:
+            return list(pool.map(alone, range(self.lanes)))
+
     def time_frames(self, task: Task, position: int, num_frames: int) -> float:
         """Seconds per frame of a batch of this width after ``position`` frames."""
+        work = partial(self._time_frames, task, position, num_frames)
+        return fmean(self.on_every_lane(work))
+
+    def _time_frames(self, task: Task, position: int, num_frames: int) -> float:
         pipeline, item, rows = self.maker.pipeline, task.items[0], task.num_rows
         settings = item.settings
         sampling = Sampling(
@@ -238,6 +236,7 @@ class Calibration:
         self.codes = torch.stack(codes, dim=-1)[0].cpu().numpy()
         return seconds / num_frames
 
+    @torch.no_grad()
     def state_of_one_row(self, item: RenderItem, num_frames: int) -> tuple[int, int]:
         """What the prior remembers of one row (bytes), and on how many frames it looks back."""
         prior = self.maker.pipeline.prior
@@ -263,10 +262,10 @@ class Calibration:
         seconds, peaks, sizes = [], [], []
         for frames in sorted({low, high}):
             self.meter.restart()
-            took, size = self.make(item, frames)
-            seconds.append((frames, took))
-            peaks.append((frames, max(0, self.meter.peak() - base)))
-            sizes.append((frames, size))
+            made = self.on_every_lane(partial(self.make, item, frames))
+            seconds.append((frames, fmean(took for took, _ in made)))
+            peaks.append((frames, max(0, self.meter.peak() - base) / self.lanes))
+            sizes.append((frames, made[0][1]))
         return PieceCost(Line(tuple(seconds)), Line(tuple(peaks)), Line(tuple(sizes)))
 
     def make(self, item: RenderItem, num_frames: int) -> tuple[float, int]:

@@ -15,6 +15,7 @@ from dataclasses import replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
+from pipelines.bench import peak_memory
 from pipelines.evaluation.reasons import MissingPackageError
 from pipelines.rendering.agenda import Agenda, Failed, Finished, Outcome, Task, Written
 from pipelines.rendering.making import Maker
@@ -25,12 +26,9 @@ if TYPE_CHECKING:
 
     from pipelines.pipeline import Pipeline
 
-TASKS_PER_WORKER = 2
-"""Handed out at a time, so that a worker never waits for its next one."""
-
 JOIN_TIMEOUT_S = 30
-ONE_AT_A_TIME = threading.Lock()
-"""A worker with several threads still has one pipeline, and runs one task on it."""
+LOADING = threading.Lock()
+"""A worker performs as many tasks at once as it has threads, all on one pipeline."""
 
 
 class SetupError(ValueError):
@@ -43,21 +41,40 @@ class DaskCrew:
     Args:
         client: connected to the cluster.
         origin: of the pipeline that every worker loads once.
-        threads: of PyTorch per worker; None leaves each its own choice.
         resources: that a task needs, such as ``{"GPU": 1}``.
     """
 
     def __init__(
-        self,
-        client: "Client",
-        origin: Origin,
-        threads: int | None,
-        resources: dict[str, float] | None,
+        self, client: "Client", origin: Origin, resources: dict[str, float] | None
     ) -> None:
         self.client = client
         self.origin = origin
-        self.threads = threads
         self.resources = resources
+
+    def load(self) -> None:
+        """Let the workers that are there load the pipeline; later ones do at their first task.
+
+        Raises:
+            SetupError: one of them cannot.
+        """
+        futures = [
+            self.client.submit(
+                load,
+                self.origin,
+                pure=False,
+                workers=[address],
+                allow_other_workers=True,  # as it may be killed meanwhile
+                resources=self.resources,
+            )
+            for address in self.workers()
+        ]
+        for future in futures:
+            if isinstance(error := future.exception(), SetupError):
+                raise error
+
+    def workers(self) -> dict[str, dict[str, Any]]:
+        """What the scheduler knows of every worker, by address; they may change at any time."""
+        return self.client.scheduler_info(n_workers=-1)["workers"]
 
     def work(self, agenda: Agenda) -> Iterator[Outcome]:
         """Keep every worker busy, and take results as they come."""
@@ -80,9 +97,9 @@ class DaskCrew:
             future.release()
 
     def room(self) -> int:
-        """How many tasks may be out; the number of workers may change at any time."""
-        workers = len(self.client.scheduler_info(n_workers=-1)["workers"])
-        return TASKS_PER_WORKER * max(1, workers)
+        """How many tasks may be out: one more than it performs for each worker, which then never
+        waits for its next one."""
+        return max(2, sum(worker["nthreads"] + 1 for worker in self.workers().values()))
 
     def submit(self, task: Task) -> "Future":
         """Send a task off; pieces to finish go before batches to write."""
@@ -90,11 +107,16 @@ class DaskCrew:
             perform,
             task,
             self.origin,
-            self.threads,
             pure=False,
             priority=0 if task.codes is None else 1,
             resources=self.resources,
         )
+
+    def peak_memory(self) -> int:
+        """Of this process and of the workers that are there, shared pages counted in each; or of
+        the GPU that held most (bytes)."""
+        peaks = self.client.run(peak_of_worker, on_error="ignore").values()
+        return max(peaks, default=0) if self.resources else peak_memory() + sum(peaks)
 
 
 def result_of(future: "Future") -> Written | Finished | Failed:
@@ -111,26 +133,39 @@ def result_of(future: "Future") -> Written | Finished | Failed:
         return Failed(f"{type(error).__name__}: {' '.join(str(error).split())}")
 
 
-def perform(task: Task, origin: Origin, threads: int | None) -> Written | Finished | Failed:
+def perform(task: Task, origin: Origin) -> Written | Finished | Failed:
     """On a worker: do a task with its pipeline."""
-    with ONE_AT_A_TIME:
-        return load_maker(origin, threads).perform(task)
+    return load_maker(origin).perform(task)
 
 
-@lru_cache(maxsize=1)
-def load_maker(origin: Origin, threads: int | None) -> Maker:
-    """Load the pipeline on a worker, the first time that it is asked for.
+def peak_of_worker() -> int:
+    """On a worker: what it has held at most, or its GPU where it has one (bytes)."""
+    import torch
+
+    return torch.cuda.max_memory_allocated() if torch.cuda.is_initialized() else peak_memory()
+
+
+def load(origin: Origin) -> None:
+    """On a worker: make the pipeline ready."""
+    load_maker(origin)
+
+
+def load_maker(origin: Origin) -> Maker:
+    """The pipeline of a worker, loaded the first time that it is asked for.
 
     Raises:
         SetupError: it cannot be loaded here, or is not the one that the job was started with.
     """
-    import torch
+    with LOADING:
+        return load_maker_once(origin)
 
+
+@lru_cache(maxsize=1)
+def load_maker_once(origin: Origin) -> Maker:
+    """The same, for one thread at a time."""
     import codec  # noqa: F401  (its torchaudio guard)
     from pipelines.commands.loading import load_pipeline
 
-    if threads is not None:
-        torch.set_num_threads(threads)
     try:
         pipeline = load_pipeline(origin.path, quiet=True)
     except Exception as error:
@@ -166,14 +201,18 @@ def start_cluster(
                 "workers of a running cluster load the pipeline by its folder or hub id: save it"
             )
         with join(distributed, scheduler) as client:
-            yield DaskCrew(client, origin, None, common_resources(client))
+            crew = DaskCrew(client, origin, common_resources(client))
+            crew.load()
+            yield crew
         return
     with tempfile.TemporaryDirectory() as folder:
         if not origin.path:
             pipeline.save_pretrained(folder)
             origin = replace(origin, path=folder)
-        with start_workers(distributed, workers) as (client, threads, resources):
-            yield DaskCrew(client, origin, threads, resources)
+        with start_workers(distributed, workers) as (client, resources):
+            crew = DaskCrew(client, origin, resources)
+            crew.load()
+            yield crew
 
 
 @contextmanager
@@ -197,7 +236,7 @@ def common_resources(client: "Client") -> dict[str, float] | None:
 @contextmanager
 def start_workers(
     distributed: Any, workers: int
-) -> Iterator[tuple["Client", int, dict[str, float] | None]]:
+) -> Iterator[tuple["Client", dict[str, float] | None]]:
     """A cluster on this machine: nannies in this process, which start dead workers again."""
     import torch
     from distributed.system import MEMORY_LIMIT
@@ -205,9 +244,8 @@ def start_workers(
     gpus = torch.cuda.device_count()
     if gpus and workers > gpus:
         raise ValueError(f"workers must be at most {gpus}, one for each GPU, got {workers}")
-    threads = max(1, torch.get_num_threads() // workers)
     options = {
-        "nthreads": 1,
+        "nthreads": 1 if gpus else max(1, torch.get_num_threads() // workers),
         "memory_limit": MEMORY_LIMIT // workers,
         "silence_logs": logging.ERROR,
     }
@@ -223,7 +261,7 @@ def start_workers(
         distributed.SpecCluster(crew, scheduler, silence_logs=logging.ERROR) as cluster,
         distributed.Client(cluster, set_as_default=False) as client,
     ):
-        yield client, threads, resources
+        yield client, resources
 
 
 def visible_gpu(index: int) -> str:

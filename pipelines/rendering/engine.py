@@ -1,17 +1,17 @@
 """Rows in, finished files and a manifest out; a run that was killed goes on where it was."""
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from pipelines.rendering.agenda import Agenda, Failed, Finished, Outcome
+from pipelines.rendering.crew import Crew, start_solo
 from pipelines.rendering.folder import RenderFolder, first_difference, keep_order
 from pipelines.rendering.item import RenderItem
 from pipelines.rendering.job import Job, new_job, write_job
-from pipelines.rendering.making import Maker
 from pipelines.rendering.manifest import ManifestEntry
 from pipelines.rendering.origin import Origin, describe_origin
 from pipelines.rendering.progress import Progress
@@ -71,6 +71,7 @@ class RenderSummary:
         faults: rows that were left out.
         audio_s: made by this run (s).
         seconds: that it took, without loading.
+        peak_memory: of all its processes, or of the GPU (bytes); 0 where nothing was made.
     """
 
     items: int
@@ -81,32 +82,12 @@ class RenderSummary:
     faults: list[Fault] = field(default_factory=list)
     audio_s: float = 0.0
     seconds: float = 0.0
+    peak_memory: int = 0
 
     @property
     def exit_code(self) -> int:
         """0, or 1 where an item failed."""
         return 1 if self.failed else 0
-
-
-class Crew(Protocol):
-    """Does the tasks of an agenda, in one process or in many."""
-
-    def work(self, agenda: Agenda) -> Iterator[Outcome]:
-        """Every item's outcome, as it comes."""
-
-
-class Solo:
-    """A crew of this process alone."""
-
-    def __init__(self, maker: Maker) -> None:
-        self.maker = maker
-
-    def work(self, agenda: Agenda) -> Iterator[Outcome]:
-        """One task after the other."""
-        while task := agenda.next_task():
-            yield from agenda.report(task, self.maker.perform(task))
-            yield from agenda.take_failed()
-        yield from agenda.take_failed()
 
 
 def render(
@@ -176,7 +157,10 @@ def render_items(
             if todo:
                 agenda = Agenda.of(todo, pipeline.num_frames, options.batch_size)
                 with assemble_crew(pipeline, origin, options) as crew:
+                    begun = time.monotonic()
                     run(crew, agenda, folder, origin, options.batch_size, progress, summary)
+                    summary.seconds = time.monotonic() - begun
+                    summary.peak_memory = crew.peak_memory()
             folder.rewrite(keep_order(folder.entries, [item.id for item in request.items]))
             ended = replace(job, state="finished")
         except BaseException as error:
@@ -184,7 +168,6 @@ def render_items(
             progress.tell("stopped", error=ended.message)
             raise
         finally:
-            summary.seconds = time.time() - job.started
             write_end(out_dir, ended)
         progress.tell(
             "summary",
@@ -194,6 +177,7 @@ def render_items(
             failed=len(summary.failed),
             audio_s=round(summary.audio_s, 3),
             seconds=round(summary.seconds, 3),
+            peak_memory=summary.peak_memory,
         )
     return summary
 
@@ -250,9 +234,7 @@ def assemble_crew(
         from pipelines.rendering.cluster import start_cluster
 
         return start_cluster(pipeline, origin, options.workers, options.scheduler)
-    from contextlib import nullcontext
-
-    return nullcontext(Solo(Maker(pipeline, origin)))
+    return start_solo(pipeline, origin)
 
 
 def run(

@@ -2,8 +2,8 @@
 
 import hashlib
 import io
+import threading
 import time
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -34,23 +34,29 @@ TEXT_LENGTH = MAX_TOKENS
 
 
 class Maker:
-    """Performs tasks on one pipeline, one after the other.
+    """Performs tasks on one pipeline, as many at once as threads ask it to.
+
+    Every task computes on one thread of the CPU, so that no bit of what comes out depends on how
+    many there are.
 
     Args:
         pipeline: on the device it is to run on.
         origin: of the pipeline.
+
+    Attributes:
+        stopped: once it is set, tasks under way fail at their next frame or window.
     """
 
     def __init__(self, pipeline: "Pipeline", origin: Origin) -> None:
         self.pipeline = pipeline
         self.origin = origin
         self.codec_hash = hash_codec(pipeline.codec)
+        self.stopped = threading.Event()
 
     def perform(self, task: Task) -> Written | Finished | Failed:
         """Do a task; whatever goes wrong in it is its result."""
         try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # what happened to the audio is in the facts
+            with one_thread():
                 return self.write(task) if task.codes is None else self.finish(task)
         except Exception as error:
             text = " ".join(str(error).split())
@@ -59,7 +65,8 @@ class Maker:
     def write(self, task: Task) -> Written:
         """The tokens of a batch."""
         start = time.perf_counter()
-        rows = write_rows(self.pipeline, task.items, max(task.frames), task.num_rows)
+        written = write_frames(self.pipeline, task.items, max(task.frames), task.num_rows)
+        rows = torch.stack(list(self.until_stopped(written)), dim=-1)  # (B, K, T)
         codes = tuple(pack(row[:, :frames]) for row, frames in zip(rows, task.frames, strict=False))
         return Written(codes, time.perf_counter() - start)
 
@@ -71,7 +78,8 @@ class Maker:
         start = time.perf_counter()
         codes = torch.from_numpy(task.codes.astype(np.int64))
         num_samples = round(item.settings.duration_s * codec.sample_rate)
-        audio = decode(self.pipeline, item, codes)[:, :num_samples]
+        pieces = decode(self.pipeline, item, codes)
+        audio = torch.cat(list(self.until_stopped(pieces)), dim=-1)[0, :, :num_samples].cpu()
         decoded = time.perf_counter()
         mastered = master(audio, codec.sample_rate, item.settings.loudness_lufs)
         stream = io.BytesIO()
@@ -88,6 +96,17 @@ class Maker:
             "tokens_sha256": hashlib.sha256(tokens).hexdigest(),
         }
         return Finished(stream.getvalue(), tokens, facts | hashes)
+
+    def until_stopped(self, pieces: Iterator[Tensor]) -> Iterator[Tensor]:
+        """The same pieces.
+
+        Raises:
+            InterruptedError: the job is stopped.
+        """
+        for piece in pieces:
+            if self.stopped.is_set():
+                raise InterruptedError("stopped")
+            yield piece
 
     def encode(self, stream: io.BytesIO, item: RenderItem, mastered: Mastered) -> WriteReport:
         """Write the audio file with its provenance."""
@@ -115,7 +134,7 @@ class Maker:
             "true_peak_db": mastered.true_peak_db,
             "gain_db": mastered.gain_db,
             "notes": [*mastered.notes, *report.notes],
-            "machine": {"device": name, "threads": torch.get_num_threads()},
+            "machine": {"device": name},
         }
 
     def describe_tokens(self, item: RenderItem, codes: Tensor, num_samples: int) -> TokenFile:
@@ -137,28 +156,24 @@ class Maker:
         )
 
 
-def decode(pipeline: "Pipeline", item: RenderItem, codes: Tensor) -> Tensor:
-    """(K, T) codes -> (C, S) audio on the CPU, alone, so that no other item changes a bit of it."""
-    audio = pipeline.decode(
-        codes[None],
-        [item.decoder_seed],
-        num_inference_steps=item.settings.num_inference_steps,
-        preview=item.settings.preview,
-    )
-    return audio[0].cpu()
+def decode(pipeline: "Pipeline", item: RenderItem, codes: Tensor) -> Iterator[Tensor]:
+    """(K, T) codes -> (1, C, s) pieces of audio, alone, so that no other item changes a bit."""
+    settings = item.settings
+    steps = pipeline.check_steps(settings.num_inference_steps, settings.preview)
+    blocks = [codes[None].to(pipeline.codec.device)]
+    return pipeline.decode_stream(blocks, [item.decoder_seed], steps)
 
 
-@torch.no_grad()
-def write_rows(
+def write_frames(
     pipeline: "Pipeline", items: tuple[RenderItem, ...], num_frames: int, num_rows: int
-) -> Tensor:
-    """The tokens of items that share their sampling settings.
+) -> Iterator[Tensor]:
+    """The tokens of items that share their sampling settings, frame by frame.
 
     Every shape that the prior sees follows from ``num_rows`` alone: rows are filled up with copies
-    of the first item, texts with masked tokens; and it writes on one thread.
+    of the first item, texts with masked tokens.
 
-    Returns:
-        (``num_rows``, K, T) codes; those of the items come first.
+    Yields:
+        (``num_rows``, K) codes; those of the items come first.
     """
     filled = items + items[:1] * (num_rows - len(items))
     settings = items[0].settings
@@ -166,20 +181,18 @@ def write_rows(
         settings.temperature, settings.top_k, settings.top_p, guidance=settings.guidance
     )
     seeds = [item.seed or 0 for item in filled]
-    with one_thread():
-        prompts = [item.prompt for item in filled]
-        longest_s = num_frames / pipeline.codec.frame_rate
-        plans = pipeline.plan_items(prompts, longest_s, seeds)
-        text = pipeline.with_plans(encode_texts(pipeline, prompts), plans, num_frames)
-        negative = encode_texts(pipeline, [item.negative_prompt or "" for item in filled])
-        frames = generate(pipeline.prior, text, negative, num_frames, sampling, seeds)
-        return torch.stack([frame.codes for frame in frames], dim=-1)
+    prompts = [item.prompt for item in filled]
+    plans = pipeline.plan_items(prompts, num_frames / pipeline.codec.frame_rate, seeds)
+    text = pipeline.with_plans(encode_texts(pipeline, prompts), plans, num_frames)
+    negative = encode_texts(pipeline, [item.negative_prompt or "" for item in filled])
+    for frame in generate(pipeline.prior, text, negative, num_frames, sampling, seeds):
+        yield frame.codes
 
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """PyTorch on one thread of the CPU: two share a product's rows out, and how one of them is
-    rounded then depends on its place among them."""
+    """PyTorch on one thread of the CPU, for the thread that asks: two would share a product's rows
+    out, and how one of them is rounded then depends on its place among them."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -188,6 +201,7 @@ def one_thread() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
+@torch.no_grad()
 def encode_texts(pipeline: "Pipeline", texts: list[str]) -> TextCondition:
     """Every text by itself, then padded to the longest that there may be."""
     encoded = {

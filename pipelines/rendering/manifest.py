@@ -30,7 +30,7 @@ class ManifestEntry:
         pipeline_hash: BLAKE2b of its configs, weights and vocabulary.
         license: of the weights.
         versions: of partita, torch and so on, by name.
-        machine: "device" and PyTorch's "threads" that rendered it, and the job's "batch_size".
+        machine: "device" that rendered it, and the job's "batch_size".
         attempts: 1, or 2 where the first one failed.
         error: what went wrong, for a failed item; "" otherwise.
         audio: file name in the manifest's folder; "" for a failed item, as are the next three.

@@ -8,6 +8,7 @@ the next run's end finds it (``read_plan``) and sets its own figures beside it (
 import heapq
 import json
 import shutil
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,10 +17,10 @@ from typing import TYPE_CHECKING
 import psutil
 import torch
 
-from pipelines.bench import peak_memory
 from pipelines.plot import write_whole
 from pipelines.rendering.agenda import make_batches
 from pipelines.rendering.calibration import Calibration, piece_key, prior_key
+from pipelines.rendering.crew import lanes_of
 from pipelines.rendering.item import RenderItem
 from pipelines.rendering.job import clock, read_job
 from pipelines.rendering.making import Maker
@@ -27,6 +28,7 @@ from pipelines.rendering.manifest import read_manifest
 
 if TYPE_CHECKING:
     from pipelines.pipeline import Pipeline
+    from pipelines.rendering.engine import RenderSummary
     from pipelines.rendering.origin import Origin
 
 NAME = "plan.json"
@@ -50,6 +52,7 @@ class Plan:
         free_disk: bytes.
         batch_size: items whose tokens are written at once.
         workers: processes; 0 for this one.
+        lanes: tasks performed at once, in all processes.
         device: that renders.
     """
 
@@ -62,6 +65,7 @@ class Plan:
     free_disk: int
     batch_size: int
     workers: int
+    lanes: int
     device: str
 
     def check(self) -> None:
@@ -69,7 +73,7 @@ class Plan:
         if self.memory > self.available_memory:
             raise DoesNotFitError(
                 f"the job needs {size(self.memory)} of memory, {size(self.available_memory)} are "
-                "available: choose a smaller --batch-size, fewer workers or shorter items"
+                "available: choose a smaller --batch-size, fewer --threads or shorter items"
             )
         if self.disk > self.free_disk:
             raise DoesNotFitError(
@@ -86,14 +90,14 @@ class Actual:
         items: that it rendered.
         audio_s: their audio (s).
         seconds: after loading.
-        memory: peak (bytes), None where it was not measured.
+        memory: peak of all processes, or of the GPU where that renders (bytes).
         disk: of its files (bytes).
     """
 
     items: int
     audio_s: float
     seconds: float
-    memory: int | None
+    memory: int
     disk: int
 
 
@@ -113,8 +117,7 @@ def plan_job(
         items: to be rendered; leave out those that are done (:func:`items_left`).
         out_dir: that would hold the files; it need not exist.
         batch_size: as for the job.
-        workers: processes of a local cluster, each with its share of PyTorch's threads; how much
-            they are in each other's way is not measured.
+        workers: processes of a local cluster, which share PyTorch's threads out.
 
     Raises:
         ValueError: a measurement failed.
@@ -123,23 +126,29 @@ def plan_job(
     batches = make_batches(fresh, pipeline.num_frames, batch_size)
     pieces = [(item, pipeline.num_frames(item.settings.duration_s)) for item in items]
     folder = existing_parent(Path(out_dir))
-    threads = torch.get_num_threads()
-    torch.set_num_threads(max(1, threads // max(1, workers)))
-    try:
-        costs = Calibration(Maker(pipeline, origin), folder).measure(batches, pieces)
-    finally:
-        torch.set_num_threads(threads)
-    tasks = [costs.prior[prior_key(task)].seconds(task) for task in batches]
-    tasks += [costs.pieces[piece_key(item)].seconds.at(frames) for item, frames in pieces]
+    lanes = lanes_of(pipeline.device, workers) * max(1, workers)
+    on_gpu = pipeline.device.type == "cuda"
+    at_once = 1 if on_gpu else lanes  # of those that share the memory
+    costs = Calibration(Maker(pipeline, origin), folder, at_once).measure(batches, pieces)
+
+    def finishing_s(item: RenderItem) -> float:
+        frames = pipeline.num_frames(item.settings.duration_s)
+        return costs.pieces[piece_key(item)].seconds.at(frames)
+
+    work = [(0.0, (finishing_s(item),)) for item in items if item.codes_path is not None]
+    work += [
+        (costs.prior[prior_key(task)].seconds(task), tuple(map(finishing_s, task.items)))
+        for task in batches
+    ]
     needs = [costs.prior[prior_key(task)].peak_bytes(task) for task in batches]
     needs += [costs.pieces[piece_key(item)].peak_bytes.at(frames) for item, frames in pieces]
-    peak = max(costs.loading_bytes, costs.base_bytes + max(needs, default=0))
-    on_gpu = pipeline.device.type == "cuda"
+    processes = 1 if on_gpu else 1 + workers
+    working = processes * costs.base_bytes + sum(heapq.nlargest(at_once, needs))
     return Plan(
         items=len(items),
         audio_s=sum(item.settings.duration_s for item in items),
-        seconds=share_out(tasks, max(1, workers)),
-        memory=round(peak if on_gpu or not workers else workers * peak + costs.base_bytes),
+        seconds=share_out(work, lanes),
+        memory=round(max(processes * costs.loading_bytes, working)),
         available_memory=available_memory(pipeline.device),
         disk=round(
             sum(costs.pieces[piece_key(item)].file_bytes.at(frames) for item, frames in pieces)
@@ -147,6 +156,7 @@ def plan_job(
         free_disk=shutil.disk_usage(folder).free,
         batch_size=batch_size,
         workers=workers,
+        lanes=lanes,
         device=str(pipeline.device),
     )
 
@@ -158,12 +168,24 @@ def items_left(items: Sequence[RenderItem], out_dir: str | Path) -> list[RenderI
     return [item for item in items if item.id not in done]
 
 
-def share_out(seconds: Sequence[float], workers: int) -> float:
-    """When the last worker ends, if whoever is free takes the longest task that is left."""
-    ends = [0.0] * workers
-    for task in sorted(seconds, reverse=True):
-        heapq.heapreplace(ends, ends[0] + task)
-    return max(ends)
+def share_out(work: Sequence[tuple[float, tuple[float, ...]]], lanes: int) -> float:
+    """When the last lane ends, if whoever is free takes a piece whose tokens are there, or else the
+    next batch.
+
+    Args:
+        work: of every batch, in order: seconds of writing it, and of finishing each of its pieces.
+        lanes: tasks performed at once.
+    """
+    batches, pieces = deque(work), deque[float]()
+    running: list[tuple[float, tuple[float, ...]]] = []  # when it ends, and what can begin then
+    now = 0.0
+    while batches or pieces or running:
+        while len(running) < lanes and (batches or pieces):
+            seconds, then = (pieces.popleft(), ()) if pieces else batches.popleft()
+            heapq.heappush(running, (now + seconds, then))
+        now, ready = heapq.heappop(running)
+        pieces.extend(ready)
+    return now
 
 
 def existing_parent(folder: Path) -> Path:
@@ -195,6 +217,7 @@ def describe_plan(plan: Plan) -> list[str]:
     """A plan in lines."""
     rate = plan.audio_s / plan.seconds if plan.seconds else 0.0
     crew = f"{plan.workers} workers" if plan.workers else "one process"
+    crew += f", {plan.lanes} threads" if plan.lanes > 1 else ""
     hours = plan.audio_s / 3600
     audio = f"{hours:.1f} hours" if hours >= 1 else clock(plan.audio_s)
     return [
@@ -212,23 +235,21 @@ def compare(plan: Plan, actual: Actual) -> list[str]:
         ("items", str(plan.items), str(actual.items)),
         ("time", clock(plan.seconds), clock(actual.seconds)),
         ("audio-s/s", rate(plan.audio_s, plan.seconds), rate(actual.audio_s, actual.seconds)),
-        ("peak memory", size(plan.memory), "-" if actual.memory is None else size(actual.memory)),
+        ("peak memory", size(plan.memory), size(actual.memory)),
         ("files", size(plan.disk), size(actual.disk)),
     ]
     head = ("", "planned", "real")
     return [f"{name:12}{planned:>12}{real:>12}".rstrip() for name, planned, real in (head, *rows)]
 
 
-def measure_run(
-    folder: str | Path, items: int, audio_s: float, seconds: float, workers: int
-) -> Actual:
-    """A run that has just ended in this process; memory is known without workers alone."""
+def measure_run(folder: str | Path, summary: "RenderSummary") -> Actual:
+    """A run that has just ended in this process."""
     folder, started = Path(folder), read_job(Path(folder)).started
     entries = read_manifest(folder).values()
     fresh = [entry for entry in entries if entry.timings.get("finished", 0) >= started]
     files = [folder / name for entry in fresh for name in (entry.audio, entry.tokens) if name]
     disk = sum(file.stat().st_size for file in files if file.is_file())
-    return Actual(items, audio_s, seconds, None if workers else peak_memory(), disk)
+    return Actual(summary.done, summary.audio_s, summary.seconds, summary.peak_memory, disk)
 
 
 def write_plan(folder: str | Path, plan: Plan) -> Path:
