@@ -22,7 +22,7 @@ class RenderRow:
     Attributes:
         batch_size: items whose tokens are written at once.
         workers: processes of a local cluster; 0 for one process.
-        seconds: of rendering, without loading in one process; a cluster's loading is within.
+        seconds: of rendering, without loading.
         audio_s_per_s: seconds of audio per second.
         peak_memory: resident in all processes together, shared pages counted in each (bytes).
     """
@@ -74,23 +74,18 @@ def measure(args: argparse.Namespace, batch_size: int, workers: int) -> RenderRo
     Raises:
         ValueError: the run failed; its own message is on standard error.
     """
-    from pipelines.rendering.job import read_job
-    from pipelines.rendering.manifest import read_manifest
-
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         write_rows(folder / "rows.jsonl", args.items, args.duration, args.format)
         command = [sys.executable, "-m", "pipelines", "render", str(folder / "rows.jsonl")]
-        command += ["--out", str(folder / "out"), "--pipeline", args.pipeline, "--quiet"]
+        command += ["--out", str(folder / "out"), "--pipeline", args.pipeline, "--progress", "json"]
         command += ["--batch-size", str(batch_size), "--workers", str(workers)]
         command += ["--threads", str(args.threads)] if args.threads else []
-        peak = run_watched(command)
-        job = read_job(folder / "out")
-        entries = read_manifest(folder / "out").values()
-        assert job.ended is not None
-        seconds = job.ended - job.started
-        audio_s = sum(entry.duration_s for entry in entries)
-    return RenderRow(batch_size, workers, seconds, audio_s / seconds, peak)
+        peak = run_watched(command, folder / "events")
+        *_, last = (folder / "events").read_text().splitlines()
+    summary = json.loads(last)
+    seconds = summary["seconds"]
+    return RenderRow(batch_size, workers, seconds, summary["audio_s"] / seconds, peak)
 
 
 def write_rows(path: Path, count: int, duration_s: float, format: str) -> None:
@@ -102,13 +97,18 @@ def write_rows(path: Path, count: int, duration_s: float, format: str) -> None:
             print(json.dumps(row), file=file)
 
 
-def run_watched(command: list[str]) -> int:
+def run_watched(command: list[str], output: Path) -> int:
     """Run a command to its end; the most memory that it and its children held together (bytes).
+
+    Args:
+        command: to run.
+        output: file that takes what it prints.
 
     Raises:
         ValueError: it failed.
     """
-    process = subprocess.Popen(command, cwd=Path(__file__).parents[2], stdout=subprocess.DEVNULL)
+    with output.open("wb") as file:
+        process = subprocess.Popen(command, stdout=file)
     peak = 0
     try:
         while process.poll() is None:
