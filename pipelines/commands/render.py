@@ -108,10 +108,10 @@ def beside_plan(summary: "RenderSummary", args: argparse.Namespace) -> list[str]
     from pipelines.rendering.plan import compare, measure_run, read_plan
 
     plan = read_plan(args.out)
-    if plan is None or plan.items != summary.done:
+    carried_out = (summary.done, args.batch_size, args.workers)
+    if plan is None or (plan.items, plan.batch_size, plan.workers) != carried_out:
         return []
-    real = measure_run(args.out, summary.done, summary.audio_s, summary.seconds, args.workers)
-    return compare(plan, real)
+    return compare(plan, measure_run(args.out, summary))
 
 
 def options_of(args: argparse.Namespace) -> "RenderOptions":
