@@ -45,6 +45,7 @@ from pipelines.rendering.job import read_status
 from pipelines.rendering.making import Maker, encode_texts, one_thread
 from pipelines.rendering.manifest import ManifestEntry, read_manifest
 from pipelines.rendering.origin import describe_origin, hash_pipeline
+from pipelines.rendering.progress import Progress
 from pipelines.rendering.rows import Defaults, hash_file
 from pipelines.rendering.tags import read_provenance
 from pipelines.token_file import load_tokens
@@ -232,8 +233,10 @@ def test_an_item_does_not_depend_on_the_number_of_threads(pipeline: Pipeline, tm
 def threads_of_torch(count: int) -> Iterator[None]:
     before = torch.get_num_threads()
     torch.set_num_threads(count)
-    yield
-    torch.set_num_threads(before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 class Meeting(Maker):
@@ -455,6 +458,23 @@ def test_a_killed_run_is_told_from_a_running_one(pipeline: Pipeline, tmp_path: P
     render(pipeline, rows, tmp_path)
     status = read_status(tmp_path)
     assert (status.state, status.done, status.left_s) == ("finished", 24, None)
+
+
+def test_ctrl_c_stops_cleanly_and_the_run_goes_on_later(
+    pipeline: Pipeline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def interrupt(progress: Progress) -> None:
+        raise KeyboardInterrupt
+
+    rows = make_rows(6)
+    with monkeypatch.context() as patch, threads_of_torch(2):
+        patch.setattr(Progress, "draw", interrupt)  # after the first item
+        with pytest.raises(KeyboardInterrupt):
+            render(pipeline, rows, tmp_path)
+    status = read_status(tmp_path)
+    assert (status.state, status.message, status.done) == ("stopped", "KeyboardInterrupt", 1)
+    summary = render(pipeline, rows, tmp_path)
+    assert (summary.done, summary.skipped) == (5, 1)
 
 
 def test_a_full_disk_stops_cleanly_and_the_run_goes_on_later(pipeline: Pipeline, tmp_path: Path):
