@@ -135,7 +135,9 @@ def plan_job(
         frames = pipeline.num_frames(item.settings.duration_s)
         return costs.pieces[piece_key(item)].seconds.at(frames)
 
-    work = [(0.0, (finishing_s(item),)) for item in items if item.codes_path is not None]
+    work: list[tuple[float, tuple[float, ...]]] = [
+        (0.0, (finishing_s(item),)) for item in items if item.codes_path is not None
+    ]
     work += [
         (costs.prior[prior_key(task)].seconds(task), tuple(map(finishing_s, task.items)))
         for task in batches
