@@ -7,6 +7,10 @@ from torch import Tensor
 
 HANN_SPREAD = 0.25645
 """Time over frequency spread of the Gaussian nearest to a Hann window, by its squared length."""
+FLOOR = 1e-3
+"""Of a frame's largest magnitude: below it is only the spectrogram's own floor."""
+_STRIDE = 389
+"""Coprime to the number of bins, so that neighbouring frames read different draws."""
 DEEPEST = 1e-4
 """Of a frame's largest magnitude: below it logarithms are noise."""
 
@@ -49,6 +53,28 @@ def carry_phases(
     gain = turn % 1.0 - across[peak] + torch.where(first, start, across[earlier])
     total = _sums_along_chains(gain, nearest[earlier], first, F)
     return (across + total.index_select(0, nearest)).view(B, F, N)
+
+
+def scatter_floor(cycles: Tensor, magnitude: Tensor, draws: Tensor, first_frame: int) -> Tensor:
+    """Give bins 60 dB below their frame's loudest a random phase.
+
+    Nothing sounds there but the floor of the spectrogram, and phases in step turn it into one tick
+    a frame; out of step it is the faint noise that it was.
+
+    Args:
+        cycles: (B, F, N) phases.
+        magnitude: (B, F, N).
+        draws: (B, N) uniform in [0, 1); every frame reads them from another place.
+        first_frame: index of the first of the frames.
+
+    Returns:
+        (B, F, N) phases in cycles.
+    """
+    F, N = magnitude.shape[1:]
+    frames = torch.arange(first_frame, first_frame + F, device=draws.device)
+    place = (torch.arange(N, device=draws.device) + _STRIDE * frames[:, None]) % N  # (F, N)
+    floor = magnitude < FLOOR * magnitude.amax(-1, keepdim=True)
+    return torch.where(floor, draws[:, place], cycles)
 
 
 def _sums_along_chains(value: Tensor, parent: Tensor, root: Tensor, longest: int) -> Tensor:

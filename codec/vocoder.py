@@ -17,7 +17,7 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from codec.phase import carry_phases
+from codec.phase import carry_phases, scatter_floor
 from codec.seeds import generator
 from codec.spectrogram import LogMel
 from codec.stages import Feed, grown, run
@@ -134,6 +134,8 @@ class GriffinLim(nn.Module):
         cycles = carry_phases(
             total, context.magnitude, context.phase, n_fft=log_mel.n_fft, hop_length=hop
         )
+        draws = self._draw(total.shape[-1], total.shape[0], seed).to(total.device)
+        cycles = scatter_floor(cycles, total, draws, context.num_frames)
         weight = log_mel.weight(past + total.shape[1])[past * hop :].clamp(min=1e-8)
         phase = self._iterate(total, turned(cycles), context.tail.sum(1), weight)
 
@@ -156,11 +158,16 @@ class GriffinLim(nn.Module):
     def _start(self, magnitude: Tensor, seed: int | list[int]) -> Context:
         """Before the first frame: no sound, and phases drawn per row's seed."""
         B, C, _, N = magnitude.shape
-        seeds = [seed] * B if isinstance(seed, int) else seed
-        assert len(seeds) == B
-        phase = torch.stack([torch.rand(N, generator=generator(s, "vocoder")) for s in seeds])
+        phase = self._draw(N, B, seed)
         tail = magnitude.new_zeros(B, C, self.log_mel.n_fft - self.log_mel.hop_length)
         return Context(tail, magnitude[:, :, 0].sum(1), phase.to(magnitude.device), 0)
+
+    def _draw(self, num_bins: int, num_rows: int, seed: int | list[int]) -> Tensor:
+        """(B, N) uniform in [0, 1), per row's seed."""
+        seeds = [seed] * num_rows if isinstance(seed, int) else seed
+        assert len(seeds) == num_rows
+        rows = [torch.rand(num_bins, generator=generator(s, "vocoder")) for s in seeds]
+        return torch.stack(rows)
 
     def _iterate(self, magnitude: Tensor, phase: Tensor, tail: Tensor, weight: Tensor) -> Tensor:
         """Alternate between the given magnitudes and consistent spectra.

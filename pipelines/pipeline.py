@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from codec.audio_file import WriteReport, write_audio
 from codec.encodec_codec import EncodecCodec
+from codec.seeds import derive_seed
 from codec.spectral_codec import SpectralCodec
 from codec.stages import run
 from codec.validation import check_codes
@@ -312,7 +313,11 @@ class Pipeline(DiffusionPipeline):
         return [
             chosen
             or write_plan(
-                planner, self.encode_prompts([text]), duration_s, seed, stated_tempo(text)
+                planner,
+                self.encode_prompts([text]),
+                duration_s,
+                derive_seed(seed, "plan", text),
+                stated_tempo(text),
             )
             for chosen, text, seed in zip(given, prompts, seeds, strict=True)
         ]

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from codec.phase import _peaks, _sums_along_chains, carry_phases
+from codec.phase import _peaks, _sums_along_chains, carry_phases, scatter_floor
 
 N_FFT, HOP = 512, 100
 
@@ -106,3 +106,18 @@ def test_sums_along_chains(longest):
     for index in range(6, 6 * longest):
         wanted[index] += wanted[parent[index]]
     assert torch.allclose(_sums_along_chains(value, parent, root, longest), wanted, atol=1e-5)
+
+
+def test_the_floor_is_scattered_and_the_rest_is_not():
+    """What is 60 dB below its frame's loudest; alike for a frame whatever block it comes in."""
+    magnitude = torch.rand(2, 7, 33, generator=torch.Generator().manual_seed(0)) + 0.1
+    magnitude[:, :, 20:] *= 1e-5
+    cycles = torch.zeros(2, 7, 33)
+    draws = torch.rand(2, 33, generator=torch.Generator().manual_seed(1))
+    whole = scatter_floor(cycles, magnitude, draws, 5)
+    assert not whole[:, :, :20].any()
+    assert bool((whole[:, :, 20:] > 0).all())
+    assert not torch.equal(whole[:, 0, 20:], whole[:, 1, 20:])
+    assert not torch.equal(whole[0], whole[1])
+    later = scatter_floor(cycles[:, 3:], magnitude[:, 3:], draws, 8)
+    assert torch.equal(whole[:, 3:], later)
