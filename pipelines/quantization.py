@@ -49,12 +49,13 @@ def check_precision(precision: str) -> None:
 
 
 def quantize_linear(model: nn.Module, precision: Precision) -> None:
-    """Replace every ``nn.Linear`` inside ``model``, in place and for good.
+    """Replace every ``nn.Linear`` without a bias inside ``model``, in place and for good.
 
-    Embeddings, norms and an LSTM's own weights stay as they are.
+    Embeddings, norms, an LSTM's own weights and the plan reader's first layer, which is read once a
+    piece, stay as they are.
 
     Args:
-        model: on the CPU, whose linear layers have no bias.
+        model: on the CPU.
         precision: "int8".
 
     Raises:
@@ -62,7 +63,7 @@ def quantize_linear(model: nn.Module, precision: Precision) -> None:
     """
     check_precision(precision)
     for name, child in model.named_children():
-        if isinstance(child, nn.Linear):
+        if isinstance(child, nn.Linear) and child.bias is None:
             setattr(model, name, Int8Linear(child))
         else:
             quantize_linear(child, precision)

@@ -142,7 +142,7 @@ class Stream:
             text = work.pipeline.with_plans(
                 encode([prompt]),
                 work.pipeline.plan_items([prompt], self.piece.duration_s, [self.piece.seed]),
-                work.writer.num_frames - len(self._frames),
+                work.writer.num_frames,
             )
             work.writer.steer(text, away)
             self.prompts.append((len(self._frames), prompt))

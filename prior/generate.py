@@ -132,14 +132,13 @@ class Writer:
         """Let the frames from the next one on read another text; what was written stays.
 
         Args:
-            text: one row per seed; its plan begins with the next frame.
+            text: one row per seed; its plan counts from the first frame of the piece.
             negative: what to move away from; None keeps what it was.
 
         Raises:
             ValueError: the text does not fit.
         """
         check_rows(self.prior, text, negative, self.prompt_codes, len(self.seeds))
-        text = text.from_frame(self.prompt_codes.shape[-1] + self.index)
         self.negative = self.negative if negative is None else negative
         self.text = self._with_guide(text)
         if self.state is not None:

@@ -75,11 +75,6 @@ class TextCondition:
             self.plan,
         )
 
-    def from_frame(self, frame: int) -> "TextCondition":
-        """The same condition, its plan beginning with ``frame``."""
-        plan = None if self.plan is None else F.pad(self.plan, (0, 0, frame, 0))
-        return TextCondition(self.states, self.mask, plan)
-
 
 def stack_plans(conditions: list[TextCondition]) -> Tensor | None:
     """All rows' plans, padded to the longest; None where nothing is planned."""
