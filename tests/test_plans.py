@@ -9,10 +9,11 @@ import pytest
 import torch
 
 from pipelines.cli import main
-from pipelines.plans import MAX_FRAMES, build_plan_cache, plan_of_labels
+from pipelines.plans import plan_of_labels
 from pipelines.prior_batches import PriorData, TokenClips
 from pipelines.scores.chords import best_triad, find_chords, plan_labels, transposed, triad
 from pipelines.scores.compose import compose
+from pipelines.scores.prepare_plans import MAX_FRAMES, build_plan_cache
 from pipelines.scores.render import clip_labels
 from pipelines.scores.score import METRES, Note, Part, Score, pitch_class_weights
 from pipelines.tokens import open_tokens, read_codes, read_token_info
