@@ -77,12 +77,15 @@ def tiny_recipe(folder: Path, hours: float, seed: int, workers: int) -> list[Sta
                                run="planner")),
         Stage("prior", train("prior", *on_tokens)),
         Stage("prior, long clips", train("prior", *on_tokens, *LONG_CLIPS)),
-        Stage("pipeline", ["assemble", *parts, "--half", "--output", str(pipeline)]),
+        Stage("pipeline", ["assemble", *parts, "--half", *DEFAULTS, "--output",
+                           str(pipeline)]),
         Stage("prompts", ["evaluate", "pipeline", "--pipeline", str(pipeline), "--output",
                           str(folder / "prompts")]),
     ]  # fmt: skip
 
 
+DEFAULTS = ["--guidance", "4", "--top-k", "60"]
+"""What the pipeline stores for those who name nothing; chosen on prompts (docs/experiments.md)."""
 LONG_CLIPS = ["--data.crop_s", "20", "--training.batch_size", "4", "--training.steps", "26000"]
 """The prior's last quarter: as much sound in each update, in clips four times as long."""
 
