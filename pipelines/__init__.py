@@ -4,10 +4,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pipelines.pipeline import MusicOutput as MusicOutput
+    from pipelines.music_output import MusicOutput as MusicOutput
     from pipelines.pipeline import Pipeline as Pipeline
 
-_HOMES = {"MusicOutput": "pipelines.pipeline", "Pipeline": "pipelines.pipeline"}
+_HOMES = {"MusicOutput": "pipelines.music_output", "Pipeline": "pipelines.pipeline"}
 __all__ = list(_HOMES)
 
 

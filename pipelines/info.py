@@ -176,7 +176,7 @@ def describe_pipeline(folder: Path) -> list[str]:
         ValueError: a config or the names and shapes of the weights do not fit.
     """
     import codec  # noqa: F401  (its torchaudio guard)
-    from pipelines.pipeline import check_saved
+    from pipelines.components import check_saved
 
     check_saved(folder)
     index = json.loads((folder / "model_index.json").read_text())

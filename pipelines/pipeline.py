@@ -1,17 +1,15 @@
 """Pipeline: a prompt in, music out."""
 
-import json
 import secrets
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
-from codec.audio_file import WriteReport, write_audio
 from codec.encodec_codec import EncodecCodec
 from codec.seeds import derive_seed
 from codec.spectral_codec import SpectralCodec
@@ -19,16 +17,18 @@ from codec.stages import run
 from codec.validation import check_codes
 from codec.windows import Windows
 from decoder.diffusion_decoder import DiffusionDecoder
-from decoder.sampler import FlowSampler, check_conditions
+from decoder.sampler import FlowSampler
 from diffusers import FlowMatchEulerDiscreteScheduler
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
+from pipelines.components import OPTIONAL, check_fit, check_saved
+from pipelines.music_output import MusicOutput
 from pipelines.quantization import Precision, check_precision, is_quantized, quantize_linear
 from pipelines.stated_tempo import stated_tempo
 from pipelines.text import encode_text, load_text_encoder
 from prior.generate import generate
 from prior.model import Prior
 from prior.plan import Plan, plan_features
-from prior.planner import check_planner, write_plan
+from prior.planner import write_plan
 from prior.sampling import Sampling
 from prior.text_condition import TextCondition
 from prior.weight_layout import lay_out_by_column
@@ -39,49 +39,6 @@ if TYPE_CHECKING:
     from pipelines.rendering.rows import Defaults
     from pipelines.stream_state import StreamState
     from pipelines.streaming import Stream
-
-REQUIRED = ("tokenizer", "text_encoder", "codec", "prior")
-OPTIONAL = ("decoder", "scheduler", "planner")
-
-
-@dataclass
-class MusicOutput:
-    """Rendered items with all that is needed to render them again.
-
-    Attributes:
-        audio: (B, C, S) float32.
-        sample_rate: Hz.
-        codes: (B, K, T) int64, what the prior wrote.
-        seeds: of the prior, one per item.
-        decoder_seeds: of decoder and vocoder, one per item.
-        settings: every other setting of the call.
-        plans: what the prior was told of beat, key and chords, one per item; None without a
-            planner.
-    """
-
-    audio: Tensor
-    sample_rate: int
-    codes: Tensor
-    seeds: list[int]
-    decoder_seeds: list[int]
-    settings: dict[str, Any] = field(default_factory=dict)
-    plans: list[Plan | None] = field(default_factory=list)
-
-    def save(self, path: str | Path) -> list[WriteReport]:
-        """Write the items: ``song.wav`` for one, ``song-0.wav``, ``song-1.wav``... for several.
-
-        The format follows from the suffix (see ``codec.audio_file.write_audio``).
-        """
-        path = Path(path)
-        names = (
-            [path]
-            if len(self.audio) == 1
-            else [path.with_stem(f"{path.stem}-{index}") for index in range(len(self.audio))]
-        )
-        return [
-            write_audio(name, audio, self.sample_rate)
-            for name, audio in zip(names, self.audio, strict=True)
-        ]
 
 
 class Pipeline(DiffusionPipeline):
@@ -94,7 +51,7 @@ class Pipeline(DiffusionPipeline):
         prior: writes codes from token states.
         decoder: paints the fine spectrogram; None leaves the codec's own decode.
         scheduler: diffusers' flow-matching Euler solver; needed with a decoder.
-        planner: a prior that writes tempo, key and chords from token states; None leaves the prior
+        planner: a prior that writes plans (tempo, key, chords, instruments); None leaves the prior
             without a plan.
         guidance: default classifier-free guidance scale.
         temperature: default sampling temperature.
@@ -223,8 +180,8 @@ class Pipeline(DiffusionPipeline):
             num_inference_steps: steps of the diffusion decoder, 1 to 16.
             decoder_seed: as ``seed``, for decoder and vocoder; ``seed`` itself if None.
             preview: skip the diffusion decoder.
-            plan: tempo, key and chords, for all items or one each; None lets the planner write
-                them from the prompt and the seed.
+            plan: tempo, key, chords and instruments, for all items or one each; None lets the
+                planner write them from the prompt and the seed.
             callback_on_step_end: called as ``(pipeline, frame, time_s, {"codes": (B, K)})`` after
                 every frame that the prior writes; ``pipeline.interrupt()`` ends the writing there.
 
@@ -493,56 +450,6 @@ class Pipeline(DiffusionPipeline):
         if preview or self.decoder is None:
             return None
         return steps or self.decoder.config.default_steps
-
-
-def check_fit(
-    codec: Any,
-    prior: Prior,
-    decoder: DiffusionDecoder | None,
-    scheduler: Any,
-    planner: Prior | None = None,
-) -> None:
-    """Raise unless the parts were made for one another."""
-    if planner is not None:
-        check_planner(planner)
-        if not prior.config.reads_plan:
-            raise ValueError("a planner needs a prior with reads_plan=true")
-    if prior.config.num_codebooks > codec.num_codebooks:
-        raise ValueError(
-            f"the prior writes {prior.config.num_codebooks} codebooks, "
-            f"the codec has {codec.num_codebooks}"
-        )
-    if prior.config.codebook_size != codec.codebook_size:
-        raise ValueError(
-            f"codebook_size differs: prior {prior.config.codebook_size}, "
-            f"codec {codec.codebook_size}"
-        )
-    if decoder is None:
-        return
-    if not isinstance(codec, SpectralCodec):
-        raise ValueError(f"a DiffusionDecoder needs a SpectralCodec, got {type(codec).__name__}")
-    if scheduler is None:
-        raise ValueError("a DiffusionDecoder needs a scheduler, got None")
-    check_conditions(codec, decoder)
-
-
-def check_saved(folder: Path, given: Any = ()) -> None:
-    """Raise unless ``model_index.json`` names every required component and its folder exists."""
-    path = folder / "model_index.json"
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} does not exist: {folder} is not a saved pipeline")
-    try:
-        index = json.loads(path.read_text())
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path} is not JSON: {error}") from error
-    for name in (*REQUIRED, *OPTIONAL):
-        if name in given:
-            continue
-        library = (index.get(name) or [None])[0]
-        if library is None and name in REQUIRED:
-            raise ValueError(f"{path}: the component {name!r} is null")
-        if library is not None and not (folder / name).is_dir():
-            raise FileNotFoundError(f"{folder / name} does not exist, but {path} names it")
 
 
 def check_prompts(prompt: str | list[str]) -> list[str]:

@@ -14,7 +14,8 @@ from pipelines.commands.loading import (
 )
 
 if TYPE_CHECKING:
-    from pipelines.pipeline import MusicOutput, Pipeline
+    from pipelines.music_output import MusicOutput
+    from pipelines.pipeline import Pipeline
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

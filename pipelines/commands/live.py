@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from pipelines.pipeline import MusicOutput, Pipeline
+    from pipelines.music_output import MusicOutput
+    from pipelines.pipeline import Pipeline
     from pipelines.playback import Sink
     from pipelines.streaming import Stream
 
@@ -56,7 +57,7 @@ def stream_song(
     Returns:
         The whole; None where whoever read standard output has left.
     """
-    from pipelines.pipeline import MusicOutput
+    from pipelines.music_output import MusicOutput
     from pipelines.playback import abandon_stdout
 
     start = time.perf_counter()
