@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 Config = Mapping[str, Any]
-PLAN_NUMBERS = 50
+PLAN_NUMBERS = 120
 """``prior.plan.PLAN_WIDTH``, written down here so that nothing heavy is imported."""
 
 TRAINING_BYTES = 22

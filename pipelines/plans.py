@@ -20,4 +20,6 @@ def plan_of_labels(labels: dict[str, Any]) -> Plan | None:
         mode=labels["mode"] if key else None,
         chords=tuple(ChordChange(*row) for row in place["chords"]),
         first_beat=place["first_beat"],
+        instruments=tuple(labels["instruments"]),
+        drums=labels["drums"],
     )

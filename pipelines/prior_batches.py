@@ -1,7 +1,7 @@
 """What the prior trains on: token clips with one of their captions."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -30,7 +30,8 @@ class PriorData:
         crop_s: seconds per training item; shorter clips are padded, longer ones cut at random.
         crop_frames: frames per item instead of seconds, for frames that are notes.
         text_dropout: share of items trained without text and plan, for classifier-free guidance.
-        plan_dropout: share of the other items trained without their plan.
+        plan_dropout: share of the other items trained without their plan, and of those with one
+            the share whose plan does not say who plays.
         depth_share: share of frames that train the later books.
         validation_clips: held-out clips for the validation loss.
     """
@@ -133,7 +134,7 @@ class TokenClips(Dataset):
     ) -> TokenBatch:
         """A batch of one clip, its random parts taken from ``draws``."""
         length = self.data.crop_tokens
-        place, choice, drop = torch.rand(3, generator=draws).tolist()
+        place, choice, drop, drop_ensemble = torch.rand(4, generator=draws).tolist()
         codes = read_codes(self.rows, row)[: self.num_codebooks]
         if codes.shape[0] < self.num_codebooks:
             raise ValueError(
@@ -149,6 +150,8 @@ class TokenClips(Dataset):
         count = max(1, round(length * self.data.depth_share))
         unplanned = drop < text_dropout or drop > 1 - (1 - text_dropout) * plan_dropout
         plan = None if unplanned else plan_of_labels(json.loads(facts["labels"]))
+        if plan is not None and drop_ensemble < plan_dropout:
+            plan = replace(plan, instruments=(), drums=None)
         return TokenBatch(
             torch.nn.functional.pad(crop, (0, length - known))[None],
             mask,

@@ -1,4 +1,4 @@
-"""What a piece is to be, frame by frame: its beat, its key and its chords.
+"""What a piece is to be, frame by frame: its beat, its key, its chords, and who plays.
 
 A prior reads the plan beside the text. Text says "137 bpm" once; the plan says in every frame how
 far the beat has come, which is what decides the next onset (as in MusiConGen, arXiv 2407.15060, and
@@ -18,9 +18,20 @@ PITCH_NAMES = ("C", "Db", "D", "Eb", "E", "F", "F#", "G", "Ab", "A", "Bb", "B")
 SUFFIXES = {"major": "", "minor": "m", "diminished": "dim"}
 SHOWN_CHORDS = 8
 TRIADS = {"major": (0, 4, 7), "minor": (0, 3, 7), "diminished": (0, 3, 6)}
+INSTRUMENTS = (
+    *("piano", "electric piano", "harpsichord", "music box", "glockenspiel", "vibraphone"),
+    *("marimba", "organ", "accordion", "harmonica", "acoustic guitar", "electric guitar"),
+    *("distorted guitar", "banjo", "harp", "pizzicato strings", "violin", "cello", "strings"),
+    *("choir", "trumpet", "brass", "french horn", "saxophone", "oboe", "clarinet", "flute"),
+    *("pan flute", "synth lead", "chiptune lead", "synth pad", "bass", "double bass"),
+    "synth bass",
+)
 BEAT_HARMONICS = (1, 2, 3, 4)
-PLAN_WIDTH = 1 + 2 * len(BEAT_HARMONICS) + 2 + 1 + 12 + len(MODES) + 12 + 12
-"""P, numbers a frame: known, beat, bar, tempo, tonic, mode, root, triad."""
+HARMONY_WIDTH = 1 + 2 * len(BEAT_HARMONICS) + 2 + 1 + 12 + len(MODES) + 12 + 12
+ENSEMBLE_WIDTH = 2 * len(INSTRUMENTS) + 2
+PLAN_WIDTH = HARMONY_WIDTH + ENSEMBLE_WIDTH
+"""P, numbers a frame: known, beat, bar, tempo, tonic, mode, root, triad; lead, all that play,
+without drums, with drums."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +51,7 @@ class ChordChange:
 
 @dataclass(frozen=True)
 class Plan:
-    """Tempo, metre, key and chords of a piece.
+    """Tempo, metre, key, chords and instruments of a piece.
 
     Attributes:
         tempo_bpm: beats a minute, constant.
@@ -49,6 +60,8 @@ class Plan:
         mode: "major" or "minor"; None where it is not known.
         chords: in order of their beats; none where they are not known.
         first_beat: beats that have passed when frame 0 begins.
+        instruments: names of ``INSTRUMENTS``, who plays the tune first; none where not known.
+        drums: whether there are any; None where it is not known.
 
     Raises:
         ValueError: a value out of range, named with its rule.
@@ -60,6 +73,8 @@ class Plan:
     mode: str | None = None
     chords: tuple[ChordChange, ...] = ()
     first_beat: float = 0.0
+    instruments: tuple[str, ...] = ()
+    drums: bool | None = None
 
     def __post_init__(self) -> None:
         if not SLOWEST_BPM <= self.tempo_bpm <= FASTEST_BPM:  # also refuses NaN
@@ -81,12 +96,20 @@ class Plan:
                 raise ValueError(
                     f"a chord must have a root in [0, 12) and a quality of {QUALITIES}, got {chord}"
                 )
+        for name in self.instruments:
+            if name not in INSTRUMENTS:
+                raise ValueError(
+                    f"instruments must be among {', '.join(INSTRUMENTS)}, got {name!r}"
+                )
 
     def __str__(self) -> str:
-        """For a person: ``70 bpm, 4 beats a bar, D minor: Dm Gm A Dm``."""
+        """For a person: ``70 bpm, 4 beats a bar, D minor, flute, no drums: Dm Gm A Dm``."""
         facts = [f"{self.tempo_bpm:.0f} bpm", f"{self.beats_per_bar} beats a bar"]
         if self.tonic is not None:
             facts.append(f"{PITCH_NAMES[self.tonic]} {self.mode}")
+        facts += self.instruments
+        if self.drums is not None:
+            facts.append("drums" if self.drums else "no drums")
         names = [PITCH_NAMES[chord.root] + SUFFIXES[chord.quality] for chord in self.chords]
         shown = " ".join(names[:SHOWN_CHORDS]) + " ..." * (len(names) > SHOWN_CHORDS)
         return ", ".join(facts) + (f": {shown}" if names else "")
@@ -111,7 +134,7 @@ def plan_features(plan: Plan | None, num_frames: int, frame_rate: float) -> Tens
     turns = [harmonic * beats for harmonic in BEAT_HARMONICS] + [beats / plan.beats_per_bar]
     angles = 2 * math.pi * torch.stack(turns, dim=1)  # (T, 5)
     waves = torch.cat((angles.cos(), angles.sin()), dim=1).float()
-    tonic, root = 2 + waves.shape[1], PLAN_WIDTH - 24
+    tonic, root = 2 + waves.shape[1], HARMONY_WIDTH - 24
     features[:, 0] = 1.0
     features[:, 1 : 1 + waves.shape[1]] = waves
     features[:, tonic - 1] = math.log2(plan.tempo_bpm / 100)
@@ -122,6 +145,18 @@ def plan_features(plan: Plan | None, num_frames: int, frame_rate: float) -> Tens
         features[frames, root + chord.root] = 1.0
         for step in TRIADS[chord.quality]:
             features[frames, root + 12 + (chord.root + step) % 12] = 1.0
+    features[:, HARMONY_WIDTH:] = ensemble_features(plan)
+    return features
+
+
+def ensemble_features(plan: Plan) -> Tensor:
+    """Who plays, the same in every frame: (``ENSEMBLE_WIDTH``,) float32 of zeros and ones."""
+    playing = [INSTRUMENTS.index(name) for name in plan.instruments]
+    features = torch.zeros(ENSEMBLE_WIDTH)
+    features[playing[:1]] = 1.0
+    features[[len(INSTRUMENTS) + index for index in playing]] = 1.0
+    if plan.drums is not None:
+        features[2 * len(INSTRUMENTS) + plan.drums] = 1.0
     return features
 
 

@@ -1,19 +1,20 @@
-"""Plans as codes, so that a prior can write them: a frame for tempo, one for the key, one a chord.
+"""Plans as codes, so that a prior can write them: tempo, key, instruments, then chord by chord.
 
 A planner is a ``Prior`` of ``NUM_BOOKS`` books of ``CODEBOOK_SIZE`` codes under text: "score first,
 then sound", with the same network, loss and sampling as for sound.
 """
 
+import itertools
 import math
 
 import torch
 from torch import Tensor
 
-from prior.plan import MODES, QUALITIES, ChordChange, Plan
+from prior.plan import INSTRUMENTS, MODES, QUALITIES, ChordChange, Plan
 
 NUM_BOOKS = 2
 CODEBOOK_SIZE = 128
-HEAD_FRAMES = 2
+HEAD_FRAMES = 5
 SLOWEST, FASTEST = 40.0, 240.0
 """Beats a minute; the tempi between them that have a code lie 1.4 % apart."""
 TEMPI = 128
@@ -23,6 +24,10 @@ METRES = (4, 3, 2)
 KEYS = 12 * len(MODES) + 1
 """The last one stands for a key that is not known."""
 STEPS_PER_BEAT = 2
+NO_INSTRUMENT = len(INSTRUMENTS)
+ACCOMPANYING = 4
+"""Instruments beside the lead that have a place; further ones are left out."""
+DRUMS = (None, False, True)
 
 
 def encode_plan(plan: Plan, num_beats: float) -> Tensor:
@@ -33,7 +38,10 @@ def encode_plan(plan: Plan, num_beats: float) -> Tensor:
     ===== ================= ==========================
     0     range of tempi    tempo within the range
     1     metre and key     0
-    2...  root and quality  length in half beats, less 1
+    2     lead              drums
+    3     second instrument third
+    4     fourth            fifth
+    5...  root and quality  length in half beats, less 1
     ===== ================= ==========================
 
     Args:
@@ -41,7 +49,7 @@ def encode_plan(plan: Plan, num_beats: float) -> Tensor:
         num_beats: until when the last chord sounds.
 
     Returns:
-        (2, T) int64 in [0, 128), T = 2 + chords.
+        (2, T) int64 in [0, 128), T = 5 + chords.
 
     Raises:
         ValueError: a tempo or metre that has no code.
@@ -52,7 +60,15 @@ def encode_plan(plan: Plan, num_beats: float) -> Tensor:
     key = KEYS - 1
     if plan.tonic is not None and plan.mode is not None:
         key = MODES.index(plan.mode) * 12 + plan.tonic
-    frames = [encode_tempo(plan.tempo_bpm), (METRES.index(plan.beats_per_bar) * KEYS + key, 0)]
+    playing = [INSTRUMENTS.index(name) for name in plan.instruments]
+    playing = (playing + [NO_INSTRUMENT] * (1 + ACCOMPANYING))[: 1 + ACCOMPANYING]
+    frames = [
+        encode_tempo(plan.tempo_bpm),
+        (METRES.index(plan.beats_per_bar) * KEYS + key, 0),
+        (playing[0], DRUMS.index(plan.drums)),
+        (playing[1], playing[2]),
+        (playing[3], playing[4]),
+    ]
     ends = [*(chord.beat for chord in plan.chords), num_beats][1:]
     for chord, end in zip(plan.chords, ends, strict=True):
         steps = min(max(1, round((end - chord.beat) * STEPS_PER_BEAT)), CODEBOOK_SIZE)
@@ -64,13 +80,13 @@ def decode_plan(codes: Tensor) -> Plan:
     """Turn codes back into a plan; those that no plan has stand for their neighbours.
 
     Args:
-        codes: (2, T) int64 in [0, 128), T at least 2.
+        codes: (2, T) int64 in [0, 128), T at least 5.
     """
-    tempo, head, *rest = codes.T.tolist()
+    tempo, head, (lead, drums), *others = codes[:, :HEAD_FRAMES].T.tolist()
     metre, key = divmod(min(head[0], len(METRES) * KEYS - 1), KEYS)
     known = key < KEYS - 1
     chords, beat = [], 0.0
-    for code, steps in rest:
+    for code, steps in codes[:, HEAD_FRAMES:].T.tolist():
         root, quality = divmod(code, len(QUALITIES))
         chords.append(ChordChange(beat, root % 12, QUALITIES[quality]))
         beat += chord_beats(steps)
@@ -80,7 +96,15 @@ def decode_plan(codes: Tensor) -> Plan:
         tonic=key % 12 if known else None,
         mode=MODES[key // 12] if known else None,
         chords=tuple(chords),
+        instruments=named_instruments([lead, *itertools.chain(*others)]),
+        drums=DRUMS[min(drums, len(DRUMS) - 1)],
     )
+
+
+def named_instruments(codes: list[int]) -> tuple[str, ...]:
+    """Each instrument once, in the order of its first code."""
+    known = (INSTRUMENTS[code] for code in codes if code < NO_INSTRUMENT)
+    return tuple(dict.fromkeys(known))
 
 
 def encode_tempo(tempo_bpm: float) -> tuple[int, int]:

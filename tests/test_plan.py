@@ -10,7 +10,15 @@ from hypothesis import strategies as st
 
 from pipelines.stated_tempo import stated_tempo
 from prior.generate import Writer
-from prior.plan import MODES, PLAN_WIDTH, QUALITIES, ChordChange, Plan, plan_features
+from prior.plan import (
+    INSTRUMENTS,
+    MODES,
+    PLAN_WIDTH,
+    QUALITIES,
+    ChordChange,
+    Plan,
+    plan_features,
+)
 from prior.plan_codes import (
     CODEBOOK_SIZE,
     HEAD_FRAMES,
@@ -29,6 +37,8 @@ PLAN = Plan(
     tonic=2,
     mode="minor",
     chords=(ChordChange(0.0, 2, "minor"), ChordChange(4.0, 9, "major")),
+    instruments=("flute", "piano"),
+    drums=False,
 )
 
 
@@ -48,7 +58,9 @@ def plain_features(plan: Plan, frame: int, frame_rate: float) -> list[float]:
     tones = [(root + step) % 12 for step in triads[sounding[-1].quality]] if sounding else []
     numbers += [float(pitch == root) for pitch in range(12)]
     numbers += [float(pitch in tones) for pitch in range(12)]
-    return numbers
+    numbers += [float(name == next(iter(plan.instruments), None)) for name in INSTRUMENTS]
+    numbers += [float(name in plan.instruments) for name in INSTRUMENTS]
+    return [*numbers, float(plan.drums is False), float(plan.drums is True)]
 
 
 @pytest.mark.parametrize(
@@ -57,6 +69,7 @@ def plain_features(plan: Plan, frame: int, frame_rate: float) -> list[float]:
         PLAN,
         replace(PLAN, first_beat=3.25, tempo_bpm=97.0, beats_per_bar=3),
         replace(PLAN, chords=(ChordChange(2.0, 11, "diminished"),)),
+        replace(PLAN, instruments=("synth bass",), drums=True),
         Plan(150.0),
     ],
 )
@@ -89,6 +102,7 @@ def test_a_clip_later_in_the_piece_continues_its_plan() -> None:
         ({"mode": "dorian"}, "mode must be one of"),
         ({"tonic": None}, "tonic and mode go together"),
         ({"chords": (ChordChange(0.0, 1, "sus4"),)}, "a chord must have a root"),
+        ({"instruments": ("kazoo",)}, "instruments must be among piano, .*, got 'kazoo'"),
     ],
 )
 def test_a_bad_plan_names_field_rule_and_value(change: dict, message: str) -> None:
@@ -107,14 +121,18 @@ chords_of = st.lists(
     beats=st.sampled_from((2, 3, 4)),
     key=st.none() | st.tuples(st.integers(0, 11), st.sampled_from(MODES)),
     drawn=chords_of,
+    instruments=st.lists(st.sampled_from(INSTRUMENTS), unique=True, max_size=5),
+    drums=st.sampled_from((None, False, True)),
 )
-def test_codes_hold_a_plan(tempo: float, beats: int, key: tuple | None, drawn: list) -> None:
+def test_codes_hold_a_plan(
+    tempo: float, beats: int, key: tuple | None, drawn: list, instruments: list, drums: bool | None
+) -> None:
     chords, beat = [], 0.0
     for root, quality, steps in drawn:
         chords.append(ChordChange(beat, root, quality))
         beat += steps / 2
     tonic, mode = key or (None, None)
-    plan = Plan(tempo, beats, tonic, mode, tuple(chords))
+    plan = Plan(tempo, beats, tonic, mode, tuple(chords), 0.0, tuple(instruments), drums)
     codes = encode_plan(plan, beat)
     assert codes.shape == (NUM_BOOKS, HEAD_FRAMES + len(chords))
     assert int(codes.min()) >= 0
@@ -122,6 +140,11 @@ def test_codes_hold_a_plan(tempo: float, beats: int, key: tuple | None, drawn: l
     back = decode_plan(codes)
     assert back == replace(plan, tempo_bpm=back.tempo_bpm)
     assert abs(back.tempo_bpm / tempo - 1) < 0.0075
+
+
+def test_codes_have_room_for_five_instruments() -> None:
+    plan = replace(PLAN, instruments=INSTRUMENTS[3:10])
+    assert decode_plan(encode_plan(plan, 8)).instruments == INSTRUMENTS[3:8]
 
 
 def test_any_codes_are_a_plan() -> None:

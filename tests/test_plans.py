@@ -13,15 +13,18 @@ from pipelines.plans import plan_of_labels
 from pipelines.prior_batches import PriorData, TokenClips
 from pipelines.scores.chords import best_triad, find_chords, plan_labels, transposed, triad
 from pipelines.scores.compose import compose
-from pipelines.scores.prepare_plans import MAX_FRAMES, build_plan_cache
+from pipelines.scores.instruments import INSTRUMENTS
+from pipelines.scores.prepare_plans import build_plan_cache
 from pipelines.scores.render import clip_labels
 from pipelines.scores.score import METRES, Note, Part, Score, pitch_class_weights
 from pipelines.tokens import open_tokens, read_codes, read_token_info
 from pipelines.train_prior import train_prior
 from pipelines.training import TrainingConfig
 from prior import ChordChange, Plan, Prior
-from prior.plan import plan_features
-from prior.plan_codes import decode_plan
+from prior.plan import HARMONY_WIDTH, PLAN_WIDTH, plan_features
+from prior.plan import INSTRUMENTS as PLANNED_INSTRUMENTS
+from prior.plan_codes import HEAD_FRAMES, decode_plan
+from prior.planner import MAX_CHORDS
 
 
 def test_a_composed_piece_tells_the_chords_that_are_played() -> None:
@@ -100,9 +103,10 @@ def test_labels_of_a_clip_give_the_plan_of_its_place() -> None:
         "chords": [[4.0, 4, "major"], [8.0, 8, "major"]],
     }
     labels = {"tempo_bpm": 90.0, "metre": "3/4", "key": "Bb", "mode": "minor"}
+    labels |= {"instruments": ["oboe", "harp"], "drums": False}
     plan = plan_of_labels(labels | {"plan": plan_labels(score, 4.0, 7.0)})
     chords = (ChordChange(4.0, 4, "major"), ChordChange(8.0, 8, "major"))
-    assert plan == Plan(90.0, 3, 10, "minor", chords, 6.0)
+    assert plan == Plan(90.0, 3, 10, "minor", chords, 6.0, ("oboe", "harp"), False)
     assert plan_of_labels(labels) is None
 
 
@@ -112,6 +116,10 @@ def test_a_later_clip_has_the_frames_of_the_whole_piece() -> None:
     whole = plan_of_labels(clip_labels(score, 0.0, 16.0))
     expected = plan_features(whole, 400, 25.0)[200:]
     torch.testing.assert_close(plan_features(late, 200, 25.0), expected, atol=1e-4, rtol=0)
+
+
+def test_a_plan_names_the_instruments_that_pieces_are_written_for() -> None:
+    assert tuple(INSTRUMENTS) == PLANNED_INSTRUMENTS
 
 
 @pytest.fixture(scope="module")
@@ -136,8 +144,9 @@ def test_the_cache_holds_whole_plans_with_captions(cache: Path) -> None:
         assert known is not None
         assert abs(plan.tempo_bpm / labels["tempo_bpm"] - 1) < 0.0075
         assert (plan.tonic, plan.mode) == (known.tonic, known.mode)
+        assert (plan.instruments, plan.drums) == (known.instruments, known.drums)
         assert plan.chords == known.chords[: len(plan.chords)]
-        assert row["num_frames"] <= MAX_FRAMES
+        assert row["num_frames"] <= HEAD_FRAMES + MAX_CHORDS
         assert row["is_end"] == (len(plan.chords) == len(known.chords))
         assert len(row["captions"]) == 12
 
@@ -177,12 +186,14 @@ def test_clips_carry_their_plans_and_may_lose_them(cache: Path) -> None:
     data = PriorData([str(cache)], crop_frames=16, text_dropout=0.3, plan_dropout=0.4)
     clips = TokenClips(data, 2, True, "train", seed=0)
     items = [clips[n] for n in range(300)]
-    assert all(item.plan is not None and item.plan.shape == (1, 16, 50) for item in items)
+    assert all(item.plan is not None and item.plan.shape == (1, 16, PLAN_WIDTH) for item in items)
     told = [bool(item.plan.any()) for item in items if item.plan is not None]
     captioned = [bool(item.captions[0]) for item in items]
     assert not any(plan and not text for plan, text in zip(told, captioned, strict=True))
     assert 0.25 < 1 - sum(captioned) / 300 < 0.35
     assert 0.3 < 1 - sum(told) / sum(captioned) < 0.5
+    led = [bool(item.plan[..., HARMONY_WIDTH:].any()) for item in items if item.plan is not None]
+    assert 0.3 < 1 - sum(led) / sum(told) < 0.5
     plain = TokenClips(data, 2, False, "train", seed=0)[0]
     assert plain.plan is None
     assert torch.equal(plain.codes, items[0].codes)

@@ -1,4 +1,4 @@
-"""``partita prepare plans``: tempo, key and chords of composed pieces, for a planner to learn from.
+"""``partita prepare plans``: the plans of composed pieces, for a planner to learn from.
 
 The folder is a token cache (``pipelines.tokens``) of plans: ``partita train prior --config
 configs/prior/planner.yaml`` trains on it as on any other.
@@ -15,9 +15,6 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from pipelines.scores.prepare_scores import Job
     from pipelines.scores.score import Score
-
-MAX_FRAMES = 64
-"""Longer plans are cut: their first minute tells how chords follow one another."""
 
 
 def build_plan_cache(
@@ -130,12 +127,13 @@ def plan_row(job: "Job") -> dict[str, Any] | None:
 def encoded(score: "Score", labels: dict[str, Any]) -> dict[str, Any]:
     """The columns that hold a plan's codes."""
     from pipelines.plans import plan_of_labels
-    from prior.plan_codes import encode_plan
+    from prior.plan_codes import HEAD_FRAMES, encode_plan
+    from prior.planner import MAX_CHORDS
 
     plan = plan_of_labels(labels)
     assert plan is not None
     codes = encode_plan(plan, score.num_beats)
-    cut = codes[:, :MAX_FRAMES]
+    cut = codes[:, : HEAD_FRAMES + MAX_CHORDS]
     return {
         "is_end": cut.shape == codes.shape,
         "num_frames": cut.shape[1],
