@@ -44,6 +44,12 @@ class Component(ModelMixin, ConfigMixin):
             kwargs["torch_dtype"] = torch.float32
         return super().from_pretrained(str(path), **kwargs)
 
+    def to_json_string(self) -> str:
+        """The config as ``config.json`` holds it, without the folder that it was loaded from."""
+        config = json.loads(super().to_json_string())
+        config.pop("_name_or_path", None)
+        return json.dumps(config, indent=2, sort_keys=True) + "\n"
+
 
 def check_folder(cls: type[Component], folder: Path) -> None:
     """Raise unless ``folder`` holds exactly the config and tensors that ``cls`` expects."""

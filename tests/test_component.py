@@ -41,6 +41,14 @@ def test_what_is_saved_is_what_loads(folder):
         assert torch.equal(loaded.state_dict()[name], value), name
 
 
+def test_a_copy_does_not_say_where_it_was_loaded_from(folder, tmp_path):
+    SpectralCodec.from_pretrained(folder).save_pretrained(tmp_path / "copy")
+    saved, copied = (
+        path.joinpath("config.json").read_text() for path in (folder, tmp_path / "copy")
+    )
+    assert copied == saved
+
+
 def test_a_subfolder(folder, tmp_path):
     tiny_codec().save_pretrained(tmp_path / "pipeline" / "codec")
     loaded = SpectralCodec.from_pretrained(tmp_path / "pipeline", subfolder="codec")
