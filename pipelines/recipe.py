@@ -84,7 +84,7 @@ def tiny_recipe(folder: Path, hours: float, seed: int, workers: int) -> list[Sta
     ]  # fmt: skip
 
 
-DEFAULTS = ["--guidance", "4", "--top-k", "60"]
+DEFAULTS = ["--guidance", "4", "--temperature", "0.9", "--top-k", "30"]
 """What the pipeline stores for those who name nothing; chosen on prompts (docs/experiments.md)."""
 LONG_CLIPS = ["--data.crop_s", "20", "--training.batch_size", "4", "--training.steps", "26000"]
 """The prior's last quarter: as much sound in each update, in clips four times as long."""

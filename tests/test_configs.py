@@ -99,4 +99,4 @@ def test_base_fits_one_gpu_of_24_gb_and_large_one_of_80(part: str):
 
 @pytest.mark.parametrize("part", PARTS)
 def test_what_ships_is_tiny(part: str):
-    assert count_parameters(part, settings(part, "tiny")["model"]) < 12e6
+    assert count_parameters(part, settings(part, "tiny")["model"]) < 16e6
