@@ -21,8 +21,8 @@ class MusicOutput:
         seeds: of the prior, one per item.
         decoder_seeds: of decoder and vocoder, one per item.
         settings: every other setting of the call.
-        plans: what the prior was told of beat, key and chords, one per item; None without a
-            planner.
+        plans: what the prior was told of beat, key, chords and players, one per item; None
+            without a planner.
     """
 
     audio: Tensor

@@ -65,7 +65,7 @@ class Prior(Component):
         sliding_window: how many frames self-attention sees, itself included; None for all.
         frame_rate: frames per second (Hz), for those who count in seconds; None for frames that
             are notes.
-        reads_plan: whether it can be told beat, key and chords frame by frame
+        reads_plan: whether it can be told beat, key, chords and players frame by frame
             (``plan.plan_features``).
 
     Raises:

@@ -76,7 +76,7 @@ def build_plan_cache(
         info = TokenInfo(
             format_version=TOKENS_VERSION,
             codec_class="Plan",
-            codec_hash=hash_text("tempo, key, chords"),
+            codec_hash=hash_text("tempo, key, instruments, chords"),
             num_codebooks=NUM_BOOKS,
             codebook_size=CODEBOOK_SIZE,
             frame_rate=None,
