@@ -13,6 +13,7 @@ from pipelines.prepared import (
     FRAME_RATE,
     FRAMES_PER_TOKEN,
     QUANTISED_FLOOR,
+    as_arrow,
     dequantise_spectrogram,
     open_prepared,
     read_info,
@@ -95,7 +96,7 @@ class SpectrogramCrops(Dataset):
     """
 
     def __init__(self, rows: "datasets.Dataset", crop_frames: int, seed: int) -> None:
-        self.rows = rows
+        self.rows = as_arrow(rows)
         self.crop_frames = crop_frames
         self.seed = seed
         self.order = EpochOrder(len(rows), seed)

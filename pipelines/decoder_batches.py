@@ -8,7 +8,7 @@ from torch.utils.data import Dataset
 
 from codec.seeds import generator
 from pipelines.batches import EpochOrder, crop_start, cut, open_all
-from pipelines.prepared import FRAME_RATE, FRAMES_PER_TOKEN, read_levels
+from pipelines.prepared import FRAME_RATE, FRAMES_PER_TOKEN, as_arrow, read_levels
 from pipelines.tokens import open_all_tokens, read_codes
 
 
@@ -81,13 +81,13 @@ class DecoderCrops(Dataset):
     def __init__(self, data: DecoderData, split: str, seed: int) -> None:
         self.data = data
         self.seed = seed
-        self.rows = open_all(data.prepared, split)
-        self.tokens = open_all_tokens(data.tokens, split)
-        if self.rows["id"][:] != self.tokens["id"][:]:
+        rows, tokens = open_all(data.prepared, split), open_all_tokens(data.tokens, split)
+        if rows["id"][:] != tokens["id"][:]:
             raise ValueError(
                 f"the token caches {data.tokens} were not made from {data.prepared} in this order"
             )
-        self.order = EpochOrder(len(self.rows), seed)
+        self.rows, self.tokens = as_arrow(rows), as_arrow(tokens)
+        self.order = EpochOrder(len(rows), seed)
 
     def __getitem__(self, item: int) -> DecoderBatch:
         row = self.order(item)

@@ -325,12 +325,20 @@ def open_shards(shards: list[Path]) -> "Dataset":
     return concatenate_datasets([Dataset.from_file(str(path)) for path in shards])
 
 
+def as_arrow(dataset: "Dataset") -> "Dataset":
+    """The same rows as Arrow tables, whose values are not copied.
+
+    Formatting costs as much as many reads: whoever reads row after row formats once.
+    """
+    return dataset if dataset.format["type"] == "arrow" else dataset.with_format("arrow")
+
+
 def read_levels(dataset: "Dataset", index: int) -> np.ndarray:
     """The (C, M, F) uint8 levels of one clip as a view of the memory-mapped file.
 
     Only the pages that are read are loaded, so a short crop of a long clip is cheap.
     """
-    row = dataset.with_format("arrow")[index]
+    row = as_arrow(dataset)[index]
     return shape_levels(row["spectrogram"][0].as_buffer(), row["num_frames"][0].as_py())
 
 

@@ -10,7 +10,7 @@ from torch.utils.data import Dataset
 from codec.seeds import generator
 from pipelines.batches import EpochOrder
 from pipelines.plans import plan_of_labels
-from pipelines.prepared import FRAME_RATE, FRAMES_PER_TOKEN
+from pipelines.prepared import FRAME_RATE, FRAMES_PER_TOKEN, as_arrow
 from pipelines.text import PRETRAINED
 from pipelines.tokens import open_all_tokens, read_codes
 from prior.loss import draw_depth_frames
@@ -118,8 +118,10 @@ class TokenClips(Dataset):
         self.reads_plan = reads_plan
         self.num_codebooks = num_codebooks
         self.seed = seed
-        self.rows = open_all_tokens(data.tokens, split)
-        self.order = EpochOrder(len(self.rows), seed)
+        rows = open_all_tokens(data.tokens, split)
+        self.facts = rows.select_columns(["captions", "is_end", "labels"])
+        self.rows = as_arrow(rows)
+        self.order = EpochOrder(len(rows), seed)
 
     def __getitem__(self, item: int) -> TokenBatch:
         draws = generator(self.seed, "clip", item)
@@ -145,7 +147,7 @@ class TokenClips(Dataset):
         crop = codes[:, start : start + length]
         known = crop.shape[-1]
         mask = torch.arange(length)[None] < known  # (1, T)
-        facts = self.rows.select_columns(["captions", "is_end", "labels"])[row]
+        facts = self.facts[row]
         captions = facts["captions"] or [""]
         count = max(1, round(length * self.data.depth_share))
         unplanned = drop < text_dropout or drop > 1 - (1 - text_dropout) * plan_dropout

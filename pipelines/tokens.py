@@ -27,6 +27,7 @@ from pipelines.prepared import (
     SAMPLE_RATE,
     SPLITS,
     ShardWriter,
+    as_arrow,
     check_split,
     dequantise_spectrogram,
     list_shards,
@@ -331,7 +332,7 @@ def open_all_tokens(folders: list[str], split: str) -> "Dataset":
 
 def read_codes(dataset: "Dataset", index: int) -> Tensor:
     """The (K, T) int64 codes of one clip; a prior that writes few books takes ``codes[:k]``."""
-    row = dataset.with_format("arrow")[index]
+    row = as_arrow(dataset)[index]
     codes = np.frombuffer(row["codes"][0].as_buffer(), dtype="<i2")
     return torch.from_numpy(codes.reshape(-1, row["num_frames"][0].as_py()).astype(np.int64))
 
