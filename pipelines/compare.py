@@ -1,8 +1,9 @@
 """LSTM against Transformer: ``python pipelines/compare.py --config configs/compare.yaml``.
 
 One command trains every arm at equal parameter count and equal data, measures it, and writes the
-document with its tables, plots and readings. It goes on where an earlier run stopped.
-``accelerate launch`` (or torchrun) shares every arm's batches among processes.
+document with its tables, plots and readings. It goes on where an earlier run stopped. Started a
+second time beside itself it takes other arms, a core each; ``accelerate launch`` (or torchrun)
+shares every arm's batches among processes instead.
 """
 
 import os
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING
 from pipelines.preloading import let_threads_sleep, preload_allocator
 
 if TYPE_CHECKING:
+    from pipelines.comparison.arm import Arm
     from pipelines.comparison.row import Row
     from pipelines.comparison.settings import Settings
     from pipelines.comparison.study import Study
@@ -31,7 +33,8 @@ def compare(settings: "Settings", quick: bool = False, plan: bool = False) -> Pa
         plan: only print how many minutes the arms will take.
 
     Returns:
-        The document's path on the main process, None on the others and for a plan.
+        The document's path on the main process, None on the others, for a plan, and where another
+        run of the same study writes the document.
     """
     from pipelines.comparison.plan import rows_of_arms
     from pipelines.comparison.quick import quick_settings
@@ -48,12 +51,25 @@ def compare(settings: "Settings", quick: bool = False, plan: bool = False) -> Pa
         if state.is_main_process:
             print_plan(study)
         return None
-    for of_row in arms.values():
-        for arm in of_row:
-            study.train(arm)
-    path = measure(study, quick, started) if state.is_main_process else None
+    every = [arm for of_row in arms.values() for arm in of_row]
+    study.train_free(every)
+    path = measure_alone(study, every, quick, started) if state.is_main_process else None
     state.wait_for_everyone()
     return path
+
+
+def measure_alone(study: "Study", arms: list["Arm"], quick: bool, started: float) -> Path | None:
+    """Measure once all arms are trained, unless another run of this study does."""
+    from filelock import FileLock, Timeout
+
+    try:
+        with FileLock(study.folder / "measuring.lock").acquire(blocking=False):
+            for arm in arms:
+                study.train(arm)  # waits where another run trains it
+            return measure(study, quick, started)
+    except Timeout:
+        study.say("another run of this study measures; this one has no more to do")
+        return None
 
 
 def start_processes(settings: "Settings"):

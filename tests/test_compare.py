@@ -73,7 +73,7 @@ def settings(tmp_path_factory: pytest.TempPathFactory, pipeline_folder: Path) ->
         ],
         ladder_budget=Budget(2, 2, 50),
         throughput=Throughput([8, 16], 16, 1),
-        recall=Recall(10_000, 16, 8, 4, [Budget(1, 2, 32), Budget(1, 1, 64)], [1.0], 1),
+        recall=Recall(10_000, 16, 8, [Budget(1, 2, 32), Budget(1, 1, 64)], [1.0], 1),
         scaling=Scaling([15_000, 25_000], [1.0], 2e7, 2, 32, 5),
         context=Context([tokens], Budget(1, 2, 50), Budget(1, 1, 300), 500, 50, 60, [5.0, 16.0]),
         generation=Generation([4, 8], 2, 1),

@@ -105,17 +105,33 @@ def test_most_of_a_long_stream_is_a_copy():
     assert 0.6 < 1 - len(first) / len(codes) < 0.85
 
 
-@pytest.mark.parametrize("gap", [0, 25, None])
-def test_the_segment_returns_with_its_labels(gap: int | None):
+@pytest.mark.parametrize("gap", [0, 25])
+def test_a_tested_segment_returns_once_with_its_labels(gap: int):
     values, labels = recall_stream(0, 0, 60, 10, 256, gap)
     (first, again) = np.flatnonzero(labels == 0)
     for start in (first, again):
         assert np.array_equal(labels[start : start + 10], np.arange(10))
     assert np.array_equal(values[first : first + 10], values[again : again + 10])
     assert (labels == 10).sum() == 40
-    if gap is not None:
-        assert again + 10 == 60
-        assert again - first == 10 + gap
+    assert again + 10 == 60
+    assert again - first == 10 + gap
+
+
+def test_a_training_segment_returns_as_long_as_there_is_room():
+    gaps = []
+    for index in range(50):
+        values, labels = recall_stream(0, index, 200, 10, 256)
+        places = np.flatnonzero(labels == 0)
+        assert len(places) >= 2
+        for start in places:
+            assert np.array_equal(labels[start : start + 10], np.arange(10))
+            assert np.array_equal(values[start : start + 10], values[places[0] : places[0] + 10])
+        assert (labels < 10).sum() == 10 * len(places)
+        assert places[0] <= 10
+        assert len(values) - places[-1] - 10 < 10  # no other return fits
+        gaps += [*(np.diff(places) - 10)]
+    assert min(gaps) == 0
+    assert max(gaps) > 100
 
 
 # -- returns ----------------------------------------------------------------------------------

@@ -3,7 +3,8 @@
 import hashlib
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 
 import torch
 from accelerate import PartialState
+from filelock import FileLock, Timeout
 
 from pipelines.checkpoints import checkpoints
 from pipelines.comparison.clock import ClockedRecipe
@@ -112,8 +114,42 @@ def train_arm(arm: Arm, folder: Path, optimisation: Optimisation) -> TrainedArm:
         StoppedError: Ctrl-C or SIGTERM; what has been trained is kept.
     """
     run = folder / arm.key(optimisation)
-    if (run / RESULT_NAME).is_file():
-        return TrainedArm(arm, run)
+    if not is_trained(run):
+        with lock(run) if PartialState().num_processes == 1 else nullcontext():
+            if not is_trained(run):  # another run of the study may have done so while this waited
+                train_here(arm, run, folder, optimisation)
+    return TrainedArm(arm, run)
+
+
+def lineage(arm: Arm) -> Iterator[Arm]:
+    """An arm after those that it starts from."""
+    if arm.start is not None:
+        yield from lineage(arm.start)
+    yield arm
+
+
+def is_trained(run: Path) -> bool:
+    """Whether an arm's folder holds a finished arm."""
+    return (run / RESULT_NAME).is_file()
+
+
+def lock(run: Path) -> FileLock:
+    """What a run holds while it trains an arm, so that others of the same study take other arms."""
+    run.parent.mkdir(parents=True, exist_ok=True)
+    return FileLock(run.with_suffix(".lock"))
+
+
+def is_held(run: Path) -> bool:
+    """Whether another run is training an arm."""
+    try:
+        with lock(run).acquire(blocking=False):
+            return False
+    except Timeout:
+        return True
+
+
+def train_here(arm: Arm, run: Path, folder: Path, optimisation: Optimisation) -> None:
+    """Train an arm in its folder, what it starts from first."""
     torch.manual_seed(arm.seed)
     if arm.start is None:
         prior = Prior(**arm.model)
@@ -127,7 +163,6 @@ def train_arm(arm: Arm, folder: Path, optimisation: Optimisation) -> TrainedArm:
     recipe = ClockedRecipe(PriorRecipe(prior, data, config), wall_s, cpu_s, processes)
     train(recipe, config, resume=True)
     finish(arm, run, config.steps)
-    return TrainedArm(arm, run)
 
 
 def reached_step(run: Path) -> int:
@@ -177,7 +212,7 @@ def training_config(
         output_dir=str(run),
         steps=budget.steps,
         batch_size=budget.batch_size // processes,
-        learning_rate=optimisation.learning_rate,
+        learning_rate=budget.learning_rate or optimisation.learning_rate,
         warmup_steps=max(1, round(optimisation.warmup_share * budget.steps)),
         weight_decay=optimisation.weight_decay,
         ema_decay=optimisation.ema_decay,

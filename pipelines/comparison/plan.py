@@ -2,15 +2,14 @@
 
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 
 import torch
 
 from pipelines.comparison import context, ladder, recall, scaling
-from pipelines.comparison.arm import RESULT_NAME, Arm, prior_data, training_config
+from pipelines.comparison.arm import Arm, is_trained, lineage, prior_data, training_config
 from pipelines.comparison.row import Table
-from pipelines.comparison.settings import Budget
 from pipelines.comparison.study import Study, digest
 from pipelines.comparison.throughput import finish
 from pipelines.estimate import count_parameters
@@ -38,13 +37,6 @@ def rows_of_arms(study: Study) -> dict[str, list[Arm]]:
     }
 
 
-def lineage(arm: Arm) -> Iterator[Arm]:
-    """An arm after those that it starts from."""
-    if arm.start is not None:
-        yield from lineage(arm.start)
-    yield arm
-
-
 def plan(study: Study) -> tuple[Table, float]:
     """Minutes per arm and in all.
 
@@ -69,17 +61,11 @@ def plan(study: Study) -> tuple[Table, float]:
             if kind not in seen:
                 study.say(f"timing {label}")
                 seen[kind] = minutes(study, group[0])
-            waiting = [arm for arm in group if not is_trained(study, arm)]
+            waiting = [arm for arm in group if not is_trained(study.arm_folder(arm))]
             total += seen[kind] * len(waiting)
             rows.append(cells(name, label, group, len(waiting), seen[kind]))
     columns = ["row", "arm", "parameters", "updates", "positions", "minutes", "arms", "to train"]
     return Table(columns, rows), total
-
-
-def is_trained(study: Study, arm: Arm) -> bool:
-    """Whether an earlier run has finished an arm."""
-    folder = study.folder / "arms" / arm.key(study.settings.optimisation)
-    return (folder / RESULT_NAME).is_file()
 
 
 def cells(name: str, label: str, group: list[Arm], waiting: int, each: float) -> list[str]:
@@ -101,8 +87,7 @@ def minutes(study: Study, arm: Arm) -> float:
     """What an arm takes, from its second update and its share of validation."""
     optimisation = study.settings.optimisation
     budget = replace(arm.budget, steps=2)
-    config = training_config(Budget(2, budget.batch_size, budget.crop_frames), 0, optimisation,
-                             study.folder / "plan")  # fmt: skip
+    config = training_config(budget, 0, optimisation, study.folder / "plan")
     recipe = PriorRecipe(Prior(**arm.model), prior_data(arm.tokens, budget, optimisation), config)
     recipe.model.to(study.device).train()
     optimizer = make_optimizer(recipe.model, config)

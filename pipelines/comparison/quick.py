@@ -46,7 +46,7 @@ def quick_settings(settings: Settings) -> Settings:
         ladder=quick_ladder(settings, tokens),
         ladder_budget=Budget(6, 4, 100),
         throughput=Throughput([64, 128, 256], 512, 2),
-        recall=Recall(60_000, 16, 8, 16, [Budget(3, 4, 64), Budget(2, 2, 128)], [1.0, 4.0], 2),
+        recall=Recall(60_000, 16, 8, [Budget(3, 4, 64), Budget(2, 2, 128)], [1.0, 4.0], 2),
         scaling=Scaling([100_000, 150_000], [0.5, 1.0], 2e9, 4, 64, 50),
         context=Context([tokens], Budget(3, 4, 100), Budget(2, 2, 500), 1000, 50, 100, [6.0, 30.0]),
         complexity=Complexity(2, 20, 0),

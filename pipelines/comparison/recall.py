@@ -9,7 +9,7 @@ from pipelines.comparison.arm import Arm
 from pipelines.comparison.nats import bits_per_book
 from pipelines.comparison.pieces import Piece, cache_info, write_cache
 from pipelines.comparison.row import Plot, Row, Series, Table, number
-from pipelines.comparison.settings import Recall
+from pipelines.comparison.settings import Budget, Recall
 from pipelines.comparison.spread import mean_and_spread, show, verdict
 from pipelines.comparison.streams import recall_stream
 from pipelines.comparison.study import Study, digest, seconds
@@ -33,7 +33,7 @@ def staged(study: Study, name: str, fields: dict, seed: int) -> Arm:
     fields = fields | settings.model | {"num_codebooks": 2}
     arm: Arm | None = None
     for stage in settings.stages:
-        tokens = [stream_cache(study, stage.crop_frames)]
+        tokens = [stream_cache(study, stage)]
         label = f"recall, {name}, {stage.crop_frames} positions"
         arm = study.arm(label, fields, tokens, stage, seed, settings.parameters, arm)
     if arm is None:
@@ -41,11 +41,11 @@ def staged(study: Study, name: str, fields: dict, seed: int) -> Arm:
     return arm
 
 
-def stream_cache(study: Study, length: int) -> str:
-    """Training streams of one length as a token cache."""
-    settings = study.settings.recall
-    key = digest([length, settings.segment, settings.alphabet, settings.streams])
-    counts = {"train": settings.streams, "validation": HELD_OUT}
+def stream_cache(study: Study, stage: Budget) -> str:
+    """A stage's training streams as a token cache, as many as it reads."""
+    settings, length = study.settings.recall, stage.crop_frames
+    counts = {"train": stage.steps * stage.batch_size, "validation": HELD_OUT}
+    key = digest([length, settings.segment, settings.alphabet, counts])
     target = study.folder / "data" / f"streams-{length}-{key}"
     splits = {
         split: [stream(settings, split, number, length) for number in range(count)]
@@ -70,7 +70,7 @@ def measure(study: Study) -> Row:
         "recall",
         "Context window: what the state remembers",
         f"Priors of {settings.parameters:,} parameters learn streams of random values in which "
-        f"{settings.segment} frames return once, after a gap whose logarithm is uniform, in stages "
+        f"{settings.segment} frames return, after gaps whose logarithm is uniform, in stages "
         f"of {', '.join(str(stage.crop_frames) for stage in settings.stages)} positions. Labels "
         "beside the values say where in the segment one is, so that what must be learnt is to "
         "remember. The test is such a stream with a given gap: nothing but memory can save bits on "

@@ -27,11 +27,13 @@ class Budget:
         steps: optimizer updates.
         batch_size: crops per update, all processes together.
         crop_frames: positions per crop.
+        learning_rate: peak; None for that of the study.
     """
 
     steps: int
     batch_size: int
     crop_frames: int
+    learning_rate: float | None = None
 
     def __post_init__(self) -> None:
         for name in ("steps", "batch_size", "crop_frames"):
@@ -113,7 +115,6 @@ class Recall:
         parameters: of each backbone.
         alphabet: number of different values.
         segment: frames that return.
-        streams: of the training cache of each stage.
         stages: budgets, one after the other, from short streams to long ones.
         gaps_s: between a segment's end and its repeat in the tests (s).
         tests: sequences per gap.
@@ -123,7 +124,6 @@ class Recall:
     parameters: int
     alphabet: int
     segment: int
-    streams: int
     stages: list[Budget]
     gaps_s: list[float]
     tests: int = 16

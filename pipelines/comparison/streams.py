@@ -43,10 +43,10 @@ def repeating_stream(seed: int, index: int, length: int, alphabet: int) -> np.nd
 def recall_stream(
     seed: int, index: int, length: int, segment: int, alphabet: int, gap: int | None = None
 ) -> np.ndarray:
-    """A stream in which one segment returns after a gap; only memory can predict it then.
+    """A stream in which one segment returns after gaps; only memory can predict it then.
 
     A frame is a value, drawn uniformly, and a label. The frames of the segment are labelled 0 to
-    ``segment - 1``, all others ``segment``; in the repeat labels and values are those of the first
+    ``segment - 1``, all others ``segment``; in a repeat labels and values are those of the first
     time. As the labels say where in the segment one is, what has to be learnt is to remember, not
     to notice that something returns.
 
@@ -56,22 +56,30 @@ def recall_stream(
         length: frames, at least twice the segment.
         segment: frames.
         alphabet: number of different values.
-        gap: frames between the segment and its repeat; None draws one with uniform logarithm, and
-            the place of the segment too. With a gap the repeat stands at the end.
+        gap: frames between the segment and its only repeat, which then stands at the end. None for
+            training: the segment stands early and returns again and again, after gaps whose
+            logarithm is uniform up to what is left of the stream.
 
     Returns:
         (2, length) int16, values and labels.
     """
     draws = np.random.default_rng(derive_seed(seed, "recall", index))
-    room = length - 2 * segment
     if gap is None:
-        gap = round(math.exp(draws.uniform(0, math.log(room + 1)))) - 1
-        first = int(draws.integers(room - gap + 1))
+        first = int(draws.integers(min(segment, length - 2 * segment) + 1))
+        places = [first + segment + draw_gap(draws, length - first - 2 * segment)]
+        while (room := length - places[-1] - 2 * segment) >= 0:
+            places.append(places[-1] + segment + draw_gap(draws, room))
     else:
-        first = room - gap
-    again = first + segment + gap
+        first = length - gap - 2 * segment
+        places = [length - segment]
     values = draws.integers(alphabet, size=length)
     labels = np.full(length, segment)
-    values[again : again + segment] = values[first : first + segment]
-    labels[first : first + segment] = labels[again : again + segment] = np.arange(segment)
+    for place in (first, *places):
+        values[place : place + segment] = values[first : first + segment]
+        labels[place : place + segment] = np.arange(segment)
     return np.stack([values, labels]).astype(np.int16)
+
+
+def draw_gap(draws: np.random.Generator, most: int) -> int:
+    """0 to ``most`` frames; the logarithm of one more is uniform."""
+    return min(most, int(math.exp(draws.uniform(0, math.log(most + 2)))) - 1)

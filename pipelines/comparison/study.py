@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -12,7 +12,7 @@ import torch
 import yaml
 
 from codec.protocols import Codec
-from pipelines.comparison.arm import Arm, TrainedArm, train_arm
+from pipelines.comparison.arm import Arm, TrainedArm, is_held, lineage, train_arm
 from pipelines.comparison.equal_size import fit_width
 from pipelines.comparison.pieces import Piece, join_tracks, read_pieces, write_cache
 from pipelines.comparison.settings import Budget, Rung, Settings
@@ -88,6 +88,16 @@ class Study:
         """An arm of this study."""
         model = self.model(fields, tokens, parameters)
         return Arm(f"{name}, seed {seed}", model, tuple(tokens), budget, seed, start)
+
+    def arm_folder(self, arm: Arm) -> Path:
+        """Where an arm is trained."""
+        return self.folder / "arms" / arm.key(self.settings.optimisation)
+
+    def train_free(self, arms: Iterable[Arm]) -> None:
+        """Train the arms, save those that another run of this study is training."""
+        for arm in arms:
+            if not any(is_held(self.arm_folder(part)) for part in lineage(arm)):
+                self.train(arm)
 
     def train(self, arm: Arm) -> TrainedArm:
         """Train an arm, or take what an earlier call or run has trained."""
