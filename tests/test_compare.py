@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from filelock import FileLock
 from tiny_codec import tiny_codec as spectral_codec
 from tiny_pipeline import TEXT_WIDTH
 
@@ -16,7 +17,17 @@ from codec.audio_file import AudioClip
 from pipelines.compare import compare, main
 from pipelines.comparison import quick
 from pipelines.comparison.adherence import FACTS, kept
-from pipelines.comparison.arm import Arm, StoppedError, TrainedArm, finish, read_curve, train_arm
+from pipelines.comparison.arm import (
+    Arm,
+    StoppedError,
+    TrainedArm,
+    finish,
+    is_trained,
+    lock,
+    read_curve,
+    train_arm,
+    training_config,
+)
 from pipelines.comparison.carriage import Carried, carry, lines, note_rebuild, token_rebuild
 from pipelines.comparison.complexity import listen
 from pipelines.comparison.equal_size import fit_width
@@ -152,6 +163,33 @@ def test_the_plan_counts_what_is_left(
     said = capsys.readouterr().out
     assert "| ladder | Transformer rung |" in said
     assert "0 minutes of training are left" in said
+
+
+def test_an_arm_that_another_run_trains_is_left_to_it(settings: Settings, tmp_path: Path):
+    study = Study(replace(settings, output_dir=str(tmp_path)), lambda text: None)
+    held, free = an_arm(settings, 1), an_arm(settings, 1, seed=1)
+    after = replace(an_arm(settings, 1, seed=2), start=held)
+    with lock(study.arm_folder(held)):
+        study.train_free([held, after, free])
+        assert not is_trained(study.arm_folder(held))
+        assert not is_trained(study.arm_folder(after))
+        assert is_trained(study.arm_folder(free))
+    study.train_free([after])
+    assert is_trained(study.arm_folder(held))
+    assert is_trained(study.arm_folder(after))
+
+
+def test_one_run_measures(settings: Settings, document: str, capsys: pytest.CaptureFixture[str]):
+    with FileLock(Path(settings.output_dir) / "measuring.lock"):
+        assert compare(settings) is None
+    assert "another run of this study measures" in capsys.readouterr().out
+
+
+def test_a_budget_may_have_its_own_learning_rate(settings: Settings, tmp_path: Path):
+    own, common = Budget(1, 1, 20, learning_rate=0.01), Budget(1, 1, 20)
+    for budget, rate in ((own, 0.01), (common, settings.optimisation.learning_rate)):
+        config = training_config(budget, 0, settings.optimisation, tmp_path)
+        assert config.learning_rate == rate
 
 
 # -- one arm ----------------------------------------------------------------------------------

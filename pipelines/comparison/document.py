@@ -31,9 +31,10 @@ PREPARE = (
 AROUND = """`data/scores` comes from `partita prepare scores`, `data/music` (its audio kept) from
 `partita prepare music`; `runs/codec-tiny/model` is the codec that makes the tokens. `--plan` prints
 minutes per arm and trains nothing; `--quick` runs every measurement on made-up data into
-`runs/compare-quick`; Ctrl-C stops, and the same command goes on. `accelerate launch` (on a CPU
-`torchrun --nproc_per_node 2`) shares every batch among processes. What each option means stands in
-`pipelines/comparison/settings.py`."""
+`runs/compare-quick`; Ctrl-C stops, and the same command goes on. On a CPU the same command in a
+second terminal, with `OMP_NUM_THREADS=1` in both, takes other arms: small arms gain next to nothing
+from a second thread. `accelerate launch` or `torchrun` shares every batch among processes instead.
+What each option means stands in `pipelines/comparison/settings.py`."""
 
 
 def write_document(
