@@ -13,12 +13,12 @@ from pipelines.prepared import (
     FRAME_RATE,
     FRAMES_PER_TOKEN,
     QUANTISED_FLOOR,
-    as_arrow,
     dequantise_spectrogram,
     open_prepared,
     read_info,
     read_levels,
 )
+from pipelines.shards import as_arrow
 
 if TYPE_CHECKING:
     import datasets

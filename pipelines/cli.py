@@ -29,7 +29,10 @@ COMMANDS = {
     "prepare scores": ("pipelines.scores.prepare_scores", "music composed and rendered here"),
     "prepare notes": ("pipelines.notes.prepare_notes", "the notes of scores or of MIDI files"),
     "prepare plans": ("pipelines.scores.prepare_plans", "plans of composed pieces, for a planner"),
-    "prepare tokens": ("pipelines.tokens", "the tokens of a dataset, for prior and decoder"),
+    "prepare tokens": (
+        "pipelines.prepare_tokens",
+        "the tokens of a dataset, for prior and decoder",
+    ),
     "prepare report": ("pipelines.commands.report", "what a dataset holds and what was left out"),
     "assemble": ("pipelines.assemble", "trained parts to a pipeline"),
     "evaluate codec": ("pipelines.evaluation.codec_report", "a codec against classical codecs"),

@@ -8,7 +8,8 @@ from torch.utils.data import Dataset
 
 from codec.seeds import generator
 from pipelines.batches import EpochOrder, crop_start, cut, open_all
-from pipelines.prepared import FRAME_RATE, FRAMES_PER_TOKEN, as_arrow, read_levels
+from pipelines.prepared import FRAME_RATE, FRAMES_PER_TOKEN, read_levels
+from pipelines.shards import as_arrow
 from pipelines.tokens import open_all_tokens, read_codes
 
 

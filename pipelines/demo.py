@@ -30,8 +30,8 @@ from pipelines.evaluation.clips import choose_clips
 from pipelines.pipeline import Pipeline
 from pipelines.preloading import preload_allocator
 from pipelines.preparation.music import GAMES, MusicConfig, prepare_music
+from pipelines.prepare_tokens import build_token_cache
 from pipelines.prior_batches import PriorData
-from pipelines.tokens import build_token_cache
 from pipelines.train_codec import CodecLosses, train_codec
 from pipelines.train_decoder import train_decoder
 from pipelines.train_prior import train_prior

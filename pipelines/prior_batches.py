@@ -10,7 +10,8 @@ from torch.utils.data import Dataset
 from codec.seeds import generator
 from pipelines.batches import EpochOrder
 from pipelines.plans import plan_of_labels
-from pipelines.prepared import FRAME_RATE, FRAMES_PER_TOKEN, as_arrow
+from pipelines.prepared import FRAME_RATE, FRAMES_PER_TOKEN
+from pipelines.shards import as_arrow
 from pipelines.text import PRETRAINED
 from pipelines.tokens import open_all_tokens, read_codes
 from prior.loss import draw_depth_frames

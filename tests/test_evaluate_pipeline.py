@@ -278,7 +278,7 @@ def test_the_whole_command_with_ground_truth_copies_and_drift(
     from tiny_data import write_prepared
 
     from pipelines import Pipeline
-    from pipelines.tokens import build_token_cache
+    from pipelines.prepare_tokens import build_token_cache
 
     write_prepared(tmp_path / "prepared")
     codec = Pipeline.from_pretrained(pipeline_folder).codec

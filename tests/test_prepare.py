@@ -30,11 +30,11 @@ from pipelines.preparation.tracks import find_tracks
 from pipelines.prepared import (
     QUANTISED_STEP,
     dequantise_spectrogram,
-    list_shards,
     open_prepared,
     quantise_spectrogram,
     read_levels,
 )
+from pipelines.shards import list_shards
 
 RATE = 44_100
 

@@ -16,13 +16,13 @@ from pipelines.prepared import (
     dequantise_spectrogram,
     finish_dataset,
     iterate_clips,
-    list_shards,
     open_prepared,
     pad_frames,
     quantise_spectrogram,
     read_info,
     read_levels,
 )
+from pipelines.shards import list_shards
 
 
 def make_clip(index: int, num_frames: int = 8, **values) -> Clip:

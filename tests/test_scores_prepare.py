@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from pipelines.prepared import Clip, iterate_clips, list_shards, open_prepared
+from pipelines.prepared import Clip, iterate_clips, open_prepared
 from pipelines.scores import prepare_scores as module
 from pipelines.scores.compose import compose
 from pipelines.scores.prepare_scores import Job, add_arguments, prepare_scores, render_job, run
@@ -28,6 +28,7 @@ from pipelines.scores.render import (
     trim_end,
 )
 from pipelines.scores.score import Score
+from pipelines.shards import list_shards
 
 SECONDS = 5.3
 

@@ -11,7 +11,8 @@ import torch
 
 from codec import EncodecCodec, SpectralCodec
 from codec.audio_file import read_audio
-from pipelines import tokens
+from pipelines import prepare_tokens
+from pipelines.prepare_tokens import build_token_cache, main
 from pipelines.prepared import (
     Clip,
     PreparedWriter,
@@ -20,15 +21,7 @@ from pipelines.prepared import (
     open_prepared,
     read_levels,
 )
-from pipelines.tokens import (
-    build_token_cache,
-    load_codec,
-    main,
-    open_all_tokens,
-    open_tokens,
-    read_codes,
-    read_token_info,
-)
+from pipelines.tokens import load_codec, open_all_tokens, open_tokens, read_codes, read_token_info
 
 FRAMES = (40, 40, 24, 40, 24, 40, 40)
 
@@ -145,7 +138,7 @@ def test_without_audio_a_codec_of_waveforms_is_refused(encodec, tmp_path):
 @pytest.mark.parametrize("after", [0, 1, 2, 3, 4])
 def test_stopped_then_resumed_equals_undisturbed(prepared, spectral, tmp_path, monkeypatch, after):
     calls = 0
-    real = tokens.to_int16
+    real = prepare_tokens.to_int16
 
     def stop_later(*args):
         nonlocal calls
@@ -155,7 +148,7 @@ def test_stopped_then_resumed_equals_undisturbed(prepared, spectral, tmp_path, m
         return real(*args)
 
     settings: dict[str, Any] = {"batch_clips": 2, "shard_clips": 3, "quiet": True}
-    monkeypatch.setattr(tokens, "to_int16", stop_later)
+    monkeypatch.setattr(prepare_tokens, "to_int16", stop_later)
     with pytest.raises(InterruptedError):
         build_token_cache(prepared, spectral, tmp_path / "stopped", **settings)
     monkeypatch.undo()
@@ -175,7 +168,7 @@ def test_another_codec_is_refused_and_the_same_one_does_nothing(prepared, spectr
 
 
 def test_an_unfinished_cache_goes_on_only_with_the_same_settings(prepared, spectral, tmp_path):
-    tokens.start_or_resume(tmp_path, tokens.describe(prepared, spectral), 2, 3)
+    prepare_tokens.start_or_resume(tmp_path, prepare_tokens.describe(prepared, spectral), 2, 3)
     with pytest.raises(ValueError, match="made with another batch_clips: 2, now 16"):
         build_token_cache(prepared, spectral, tmp_path, shard_clips=3, quiet=True)
 

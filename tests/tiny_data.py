@@ -8,6 +8,7 @@ from tiny_pipeline import tiny_codec, tiny_pipeline
 
 from codec.seeds import generator
 from codec.spectrogram import LogMel
+from pipelines.prepare_tokens import build_token_cache
 from pipelines.prepared import (
     Clip,
     PreparedWriter,
@@ -15,7 +16,6 @@ from pipelines.prepared import (
     pad_frames,
     quantise_spectrogram,
 )
-from pipelines.tokens import build_token_cache
 
 CLIPS = {"train": 5, "validation": 2}
 CLIP_S = 2.0

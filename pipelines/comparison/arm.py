@@ -17,8 +17,8 @@ from filelock import FileLock, Timeout
 from pipelines.checkpoints import checkpoints
 from pipelines.comparison.clock import ClockedRecipe
 from pipelines.comparison.settings import Budget, Optimisation
-from pipelines.prepared import write_json
 from pipelines.prior_batches import TOKEN_RATE, PriorData
+from pipelines.shards import write_json
 from pipelines.tokens import read_token_info
 from pipelines.train_prior import PriorRecipe
 from pipelines.training import TrainingConfig, train

@@ -10,7 +10,7 @@ import torch
 from accelerate import PartialState
 
 from pipelines.bench import processor_name
-from pipelines.prepared import write_json
+from pipelines.shards import write_json
 
 
 @contextmanager

@@ -12,17 +12,16 @@ import numpy as np
 
 from codec.seeds import generator
 from pipelines.checkpoints import new_folder
-from pipelines.prepared import ShardWriter, write_json
+from pipelines.prepare_tokens import SHARD_CLIPS, token_row
+from pipelines.shards import ShardWriter, write_json
 from pipelines.tokens import (
     INFO_NAME,
     SCHEMA,
-    SHARD_CLIPS,
     TOKENS_VERSION,
     TokenInfo,
     open_tokens,
     read_codes,
     read_token_info,
-    token_row,
 )
 
 CLIP_NUMBER = re.compile(r"^(?P<track>.+)[-#](?P<number>\d+)$")

@@ -7,7 +7,7 @@ from typing import Any
 from pipelines.evaluation.facts import FACTS
 from pipelines.evaluation.frechet import MIN_WINDOWS
 from pipelines.evaluation.reasons import MissingPackageError, import_package
-from pipelines.prepared import sync_and_rename, write_json
+from pipelines.shards import sync_and_rename, write_json
 
 SOUND = {
     "loudness_lufs": ("loudness LUFS", 1),

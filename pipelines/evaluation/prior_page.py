@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.evaluation.reasons import MissingPackageError, import_package
-from pipelines.prepared import sync_and_rename, write_json
+from pipelines.shards import sync_and_rename, write_json
 
 OWN, OTHER, NONE = "own caption", "another clip's", "no caption"
 

@@ -8,7 +8,7 @@ from typing import Any
 from pipelines.evaluation.frechet import MIN_WINDOWS
 from pipelines.evaluation.measuring import Measured, Row
 from pipelines.evaluation.reasons import MissingPackageError, import_package
-from pipelines.prepared import sync_and_rename, write_json
+from pipelines.shards import sync_and_rename, write_json
 
 # name, heading, decimals, better
 COLUMNS = (

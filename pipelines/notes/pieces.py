@@ -80,9 +80,9 @@ def find_scores(folder: Path) -> dict[str, Iterator[NotePiece | str]]:
 
 def score_clips(folder: Path, split: str, settings: dict[str, Any]) -> Iterator[NotePiece]:
     """The notes of every clip of one split."""
-    from pipelines.prepared import list_shards, read_columns
     from pipelines.scores.midi import write_midi
     from pipelines.scores.prepare_scores import Job, piece_index, write_score
+    from pipelines.shards import list_shards, read_columns
 
     columns = ["id", "track", "start_s", "duration_s", "captions", "labels", "source", "is_end"]
     rows = (row for path in list_shards(folder / split) for row in read_columns(path, columns))

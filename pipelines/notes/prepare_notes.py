@@ -44,7 +44,7 @@ def build_note_cache(
     """
     from pipelines.checkpoints import new_folder
     from pipelines.notes.pieces import find_pieces
-    from pipelines.prepared import write_json
+    from pipelines.shards import write_json
     from pipelines.tokens import INFO_NAME, TOKENS_VERSION, TokenInfo, hash_codec, hash_text
 
     if not 0 <= validation_fraction < 1:
@@ -83,8 +83,9 @@ def write_split(
     from tqdm import tqdm
 
     from pipelines.notes.pieces import say_skipped
-    from pipelines.prepared import ShardWriter
-    from pipelines.tokens import SCHEMA, SHARD_CLIPS
+    from pipelines.prepare_tokens import SHARD_CLIPS
+    from pipelines.shards import ShardWriter
+    from pipelines.tokens import SCHEMA
 
     with ShardWriter(folder, SCHEMA, SHARD_CLIPS) as writer:
         for piece in tqdm(pieces, desc=split, unit="piece", disable=quiet or None):
@@ -102,7 +103,7 @@ def write_split(
 
 def note_row(piece: "NotePiece", codec: "NoteCodec") -> dict[str, Any]:
     """A row of ``tokens.SCHEMA``."""
-    from pipelines.tokens import to_int16, token_row
+    from pipelines.prepare_tokens import to_int16, token_row
 
     facts = {
         "id": piece.id,
@@ -134,7 +135,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Run ``partita prepare notes`` and print what came of it."""
     from codec.note_codec import NoteCodec
-    from pipelines.prepared import list_shards, read_columns
+    from pipelines.shards import list_shards, read_columns
 
     started = time.monotonic()
     codec = NoteCodec(args.steps_per_beat, args.monophonic)

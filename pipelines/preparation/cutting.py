@@ -34,9 +34,8 @@ from pipelines.prepared import (
     Clip,
     pad_frames,
     quantise_spectrogram,
-    sync_and_rename,
-    write_json,
 )
+from pipelines.shards import sync_and_rename, write_json
 
 CHANNELS = 2
 CEILING = 1 - 2**-15

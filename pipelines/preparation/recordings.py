@@ -132,7 +132,8 @@ def read_finished(folder: Path, settings: dict[str, Any]) -> PrepareReport | Non
 
 def open_work(folder: Path, settings: dict[str, Any]) -> Path:
     """Make or find the folder of staged tracks."""
-    from pipelines.prepared import SPLITS, list_shards, write_json
+    from pipelines.prepared import SPLITS
+    from pipelines.shards import list_shards, write_json
 
     work = folder / WORK_NAME
     remembered = work / "settings.json"
@@ -265,7 +266,9 @@ def main(argv: list[str] | None = None) -> int:
     """``python pipelines/preparation/recordings.py``: the same as ``partita prepare``."""
     arguments = sys.argv[1:] if argv is None else argv
     if arguments[:1] in (["music"], ["tokens"]):
-        module = "pipelines.preparation.music" if arguments[0] == "music" else "pipelines.tokens"
+        module = (
+            "pipelines.preparation.music" if arguments[0] == "music" else "pipelines.prepare_tokens"
+        )
         return int(import_module(module).main(arguments[1:]))
     parser = argparse.ArgumentParser(prog="partita prepare", description=__doc__.splitlines()[0])
     add_arguments(parser)

@@ -5,7 +5,8 @@ from collections import Counter, defaultdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipelines.prepared import SPLITS, list_shards, read_columns, write_json
+from pipelines.prepared import SPLITS
+from pipelines.shards import list_shards, read_columns, write_json
 
 if TYPE_CHECKING:
     from pipelines.preparation.cutting import TrackRecord

@@ -10,7 +10,7 @@ import numpy as np
 
 from pipelines.preparation.cutting import TrackRecord
 from pipelines.preparation.duplicates import Match, choose_duplicates, find_matches
-from pipelines.prepared import sync_and_rename
+from pipelines.shards import sync_and_rename
 
 if TYPE_CHECKING:
     from pipelines.preparation.config import PrepareConfig

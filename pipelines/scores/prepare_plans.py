@@ -41,17 +41,12 @@ def build_plan_cache(
         FileNotFoundError: a source is not installed; names the package.
     """
     from pipelines.checkpoints import new_folder
-    from pipelines.prepared import SPLITS, ShardWriter, write_json
+    from pipelines.prepare_tokens import SHARD_CLIPS
+    from pipelines.prepared import SPLITS
     from pipelines.scores.prepare_scores import Job, check_sources
     from pipelines.scores.render import check_programs
-    from pipelines.tokens import (
-        INFO_NAME,
-        SCHEMA,
-        SHARD_CLIPS,
-        TOKENS_VERSION,
-        TokenInfo,
-        hash_text,
-    )
+    from pipelines.shards import ShardWriter, write_json
+    from pipelines.tokens import INFO_NAME, SCHEMA, TOKENS_VERSION, TokenInfo, hash_text
     from prior.plan_codes import CODEBOOK_SIZE, NUM_BOOKS
 
     for name, value in (("pieces", pieces), ("workers", workers)):

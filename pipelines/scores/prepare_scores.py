@@ -147,7 +147,7 @@ def check_sources(sources: list[str]) -> None:
 
 def open_folder(args: argparse.Namespace) -> dict[str, Any]:
     """Remember the settings in the folder, or make sure that they are those of the earlier run."""
-    from pipelines.prepared import write_json
+    from pipelines.shards import write_json
 
     settings = {
         "command": "prepare scores",
@@ -213,7 +213,7 @@ def read_skipped(folder: Path) -> dict[str, str]:
 
 def skip_piece(folder: Path, job: Job, reason: str, progress: Progress) -> None:
     """Say and remember that a piece was left out."""
-    from pipelines.prepared import write_json
+    from pipelines.shards import write_json
 
     print(f"skipped {job.track}: {reason}", file=sys.stderr)
     progress.skipped[job.track] = reason
@@ -240,7 +240,7 @@ def add_piece(
 
 def stored_clips(folder: Path, split: str) -> dict[str, float]:
     """Ids and seconds of the clips in whole shards."""
-    from pipelines.prepared import list_shards, read_columns
+    from pipelines.shards import list_shards, read_columns
 
     return {
         row["id"]: row["duration_s"]
@@ -319,7 +319,8 @@ def write_score(job: Job) -> "Score":
 
 def label_histograms(folder: Path) -> dict[str, dict[str, int]]:
     """How many clips carry each label; tempi in bins of ten."""
-    from pipelines.prepared import SPLITS, list_shards, read_columns
+    from pipelines.prepared import SPLITS
+    from pipelines.shards import list_shards, read_columns
 
     counts: dict[str, Counter[str]] = {}
     for path in [path for split in SPLITS for path in list_shards(folder / split)]:
@@ -335,7 +336,7 @@ def label_histograms(folder: Path) -> dict[str, dict[str, int]]:
 
 def write_report(folder: Path, info: dict[str, Any], progress: Progress) -> None:
     """Write ``report.json`` and ``report.md``: hours, sources, labels, skipped pieces."""
-    from pipelines.prepared import write_json
+    from pipelines.shards import write_json
 
     report = {
         "splits": info["splits"],

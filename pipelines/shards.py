@@ -1,0 +1,163 @@
+"""Arrow shards on disk: written whole or not at all, read without a copy.
+
+Every shard of a folder but the last has the same number of rows, and a shard is written under a
+temporary name and renamed when it is whole, so whatever carries the final name is complete and a
+stopped writer goes on where it stood.
+"""
+
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+BATCH_CLIPS = 8
+"""Clips held in memory before they go to the shard."""
+
+
+class ShardWriter:
+    """Rows into numbered Arrow shards, each visible only when it is whole.
+
+    Args:
+        folder: where ``shard-00000.arrow``... go; made when missing.
+        schema: of every row.
+        shard_rows: rows per shard; only the last shard of a closed writer may have fewer.
+
+    Attributes:
+        complete_rows: rows in whole shards so far. On opening a folder again the caller leaves
+            out that many rows from the front and adds the rest: a short last shard, which only a
+            finished writer leaves, counts as whole.
+    """
+
+    def __init__(self, folder: str | Path, schema: pa.Schema, shard_rows: int) -> None:
+        if shard_rows < 1:
+            raise ValueError(f"shard_rows must be at least 1, got {shard_rows}")
+        self.folder = Path(folder)
+        self.schema = schema
+        self.shard_rows = shard_rows
+        self.folder.mkdir(parents=True, exist_ok=True)
+        for leftover in self.folder.glob("*.partial"):
+            leftover.unlink()
+        shards = list_shards(self.folder)
+        self.complete_rows = sum(count_rows(path) for path in shards)
+        self._next_shard = len(shards)
+        self._pending: list[dict[str, Any]] = []
+        self._rows = 0
+        self._sink: pa.OSFile | None = None
+        self._stream: pa.RecordBatchStreamWriter | None = None
+
+    def add_row(self, row: dict[str, Any]) -> None:
+        """Append one row."""
+        self._pending.append(row)
+        self._rows += 1
+        full = self._rows == self.shard_rows
+        if full or len(self._pending) == BATCH_CLIPS:
+            self._flush()
+        if full:
+            self._finish_shard()
+
+    def close(self) -> None:
+        """Write what is left as a last, shorter shard."""
+        if self._rows:
+            self._flush()
+            self._finish_shard()
+
+    def abandon(self) -> None:
+        """Drop the unfinished shard, as a killed process would."""
+        if self._stream is not None and self._sink is not None:
+            self._sink.close()
+            self._partial.unlink(missing_ok=True)
+        self._pending, self._rows, self._stream, self._sink = [], 0, None, None
+
+    def __enter__(self) -> "ShardWriter":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
+        if kind is None:
+            self.close()
+        else:
+            self.abandon()
+
+    @property
+    def _final(self) -> Path:
+        return self.folder / f"shard-{self._next_shard:05d}.arrow"
+
+    @property
+    def _partial(self) -> Path:
+        return self._final.with_suffix(".partial")
+
+    def _flush(self) -> None:
+        if not self._pending:
+            return
+        if self._stream is None:
+            self._sink = pa.OSFile(str(self._partial), "wb")
+            self._stream = pa.ipc.new_stream(self._sink, self.schema)
+        self._stream.write_batch(pa.RecordBatch.from_pylist(self._pending, schema=self.schema))
+        self._pending = []
+
+    def _finish_shard(self) -> None:
+        assert self._stream is not None
+        assert self._sink is not None
+        self._stream.close()
+        self._sink.close()
+        sync_and_rename(self._partial, self._final)
+        self._next_shard += 1
+        self.complete_rows += self._rows
+        self._rows, self._stream, self._sink = 0, None, None
+
+
+def open_shards(shards: list[Path]) -> "Dataset":
+    """Concatenate Arrow shards as one memory-mapped dataset."""
+    from datasets import Dataset, concatenate_datasets
+
+    return concatenate_datasets([Dataset.from_file(str(path)) for path in shards])
+
+
+def as_arrow(dataset: "Dataset") -> "Dataset":
+    """The same rows as Arrow tables, whose values are not copied.
+
+    Formatting costs as much as many reads: whoever reads row after row formats once.
+    """
+    return dataset if dataset.format["type"] == "arrow" else dataset.with_format("arrow")
+
+
+def read_columns(path: Path, columns: list[str]) -> list[dict[str, Any]]:
+    """Some columns of one shard as rows; the others are not read."""
+    with pa.memory_map(str(path)) as source:
+        return pa.ipc.open_stream(source).read_all().select(columns).to_pylist()
+
+
+def count_rows(path: Path) -> int:
+    """Rows of one shard.
+
+    Raises:
+        ValueError: the file is not a whole Arrow stream.
+    """
+    try:
+        with pa.memory_map(str(path)) as source:
+            return sum(batch.num_rows for batch in pa.ipc.open_stream(source))
+    except (pa.ArrowInvalid, OSError) as error:
+        raise ValueError(f"{path} is not a whole Arrow shard: {error}") from error
+
+
+def list_shards(folder: Path) -> list[Path]:
+    """The whole shards of a folder, in order."""
+    return sorted(folder.glob("shard-*.arrow"))
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write JSON under a temporary name and rename it."""
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    partial.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+    sync_and_rename(partial, path)
+
+
+def sync_and_rename(partial: Path, final: Path) -> None:
+    """Put a written file under its final name only after its bytes are on the disk."""
+    with partial.open("rb+") as file:
+        os.fsync(file.fileno())
+    partial.replace(final)
