@@ -9,6 +9,7 @@ shares every arm's batches among processes instead.
 import os
 import sys
 import time
+from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -40,7 +41,7 @@ def compare(settings: "Settings", quick: bool = False, plan: bool = False) -> Pa
     from pipelines.comparison.quick import quick_settings
     from pipelines.comparison.study import Study
 
-    started = time.monotonic()
+    started, since = time.monotonic(), time.time()
     state = start_processes(settings)
     with state.main_process_first():
         if quick:
@@ -53,23 +54,10 @@ def compare(settings: "Settings", quick: bool = False, plan: bool = False) -> Pa
         return None
     every = [arm for of_row in arms.values() for arm in of_row]
     study.train_free(every)
-    path = measure_alone(study, every, quick, started) if state.is_main_process else None
+    rows = measure(study, every, since) if state.is_main_process else None
+    path = write(study, rows, quick, started) if rows is not None else None
     state.wait_for_everyone()
     return path
-
-
-def measure_alone(study: "Study", arms: list["Arm"], quick: bool, started: float) -> Path | None:
-    """Measure once all arms are trained, unless another run of this study does."""
-    from filelock import FileLock, Timeout
-
-    try:
-        with FileLock(study.folder / "measuring.lock").acquire(blocking=False):
-            for arm in arms:
-                study.train(arm)  # waits where another run trains it
-            return measure(study, quick, started)
-    except Timeout:
-        study.say("another run of this study measures; this one has no more to do")
-        return None
 
 
 def start_processes(settings: "Settings"):
@@ -99,27 +87,72 @@ def print_plan(study: "Study") -> None:
     print(f"{total:.0f} minutes of training are left, measuring not included")
 
 
-def measure(study: "Study", quick: bool, started: float) -> Path:
-    """Measure every row on trained arms and write the document after each."""
-    from pipelines.comparison.document import write_document
-    from pipelines.comparison.machine import describe_machine, minutes_so_far
+def measure(study: "Study", arms: list["Arm"], since: float) -> "list[Row] | None":
+    """Measure what no other run of this study measures; the first to finish waits for the others.
+
+    Args:
+        study: what it is about.
+        arms: all that are needed.
+        since: when this run began (seconds of the epoch).
+
+    Returns:
+        All rows, or None where another run waits for them.
+    """
+    from filelock import FileLock, Timeout
+
+    from pipelines.comparison.settings import TIMED
+
+    settled = sorted(study.settings.rows, key=lambda name: name in TIMED)
+    for name in settled:
+        if name not in TIMED:
+            with suppress(Timeout):
+                measured(study, name, since, wait=False)
+    try:
+        with FileLock(study.folder / "measuring.lock").acquire(blocking=False):
+            for arm in arms:
+                study.train(arm)  # waits where another run trains it
+            rows = {name: measured(study, name, since) for name in settled}
+    except Timeout:
+        study.say("another run of this study measures what is left; this one has no more to do")
+        return None
+    return [rows[name] for name in study.settings.rows]
+
+
+def measured(study: "Study", name: str, since: float, wait: bool = True) -> "Row":
+    """A row as it was kept, or measured now.
+
+    Args:
+        study: what it is about.
+        name: of the row.
+        since: a row in which something is missing is measured anew if it is older than this run.
+        wait: for another run that is measuring it.
+
+    Raises:
+        Timeout: another run is measuring it, and this one should not wait.
+    """
+    from filelock import FileLock
+
     from pipelines.comparison.row import load_row, save_row
 
-    settings = study.settings
-    command = f"python pipelines/compare.py --config configs/compare.yaml{' --quick' * quick}"
-    rows: list[Row] = []
-    path = Path(settings.document)
-    for name in settings.rows:
-        kept = study.folder / "rows" / f"{name}.json"
+    kept = study.folder / "rows" / f"{name}.json"
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(kept.with_suffix(".lock")).acquire(blocking=wait):
         row = load_row(kept, study.key(name))
-        if row is None:
+        if row is None or (row.missing and kept.stat().st_mtime < since):
             study.say(f"measuring: {name}")
             row = import_module(f"pipelines.comparison.{name}").measure(study)
-            if not row.missing:  # what is missing now may be there next time
-                save_row(row, kept, study.key(name))
-        rows.append(row)
-        minutes = minutes_so_far(study.folder, started)
-        path = write_document(settings, rows, command, describe_machine(), minutes)
+            save_row(row, kept, study.key(name))
+    return row
+
+
+def write(study: "Study", rows: "list[Row]", quick: bool, started: float) -> Path:
+    """Write the document."""
+    from pipelines.comparison.document import write_document
+    from pipelines.comparison.machine import describe_machine, minutes_so_far
+
+    command = f"python pipelines/compare.py --config configs/compare.yaml{' --quick' * quick}"
+    minutes = minutes_so_far(study.folder, started)
+    path = write_document(study.settings, rows, command, describe_machine(), minutes)
     study.say(f"{path}")
     return path
 

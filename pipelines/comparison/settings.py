@@ -16,7 +16,9 @@ ROWS = (
     "generation",
     "carriage",
 )
-"""Every measurement, in the order in which it is made; a module of this package each."""
+"""Every measurement, in the order of the document; a module of this package each."""
+TIMED = ("throughput", "generation")
+"""Those that read the clock: made last, while no other run of the study works."""
 
 
 @dataclass(frozen=True)
