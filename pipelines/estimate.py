@@ -2,7 +2,7 @@
 
 Operations count a multiplication and an addition as two and attention as if nothing were masked
 (what ``torch.utils.flop_counter`` counts too); a training step costs three times its forward pass.
-What is left out is small: norms, embeddings, the text's projections, the frozen parts.
+What is left out is small: norms, embeddings, the text's projections, the decoder's frozen codec.
 """
 
 import math
@@ -16,6 +16,9 @@ PLAN_NUMBERS = 120
 
 TRAINING_BYTES = 22
 """Per parameter: float32 weight (4), gradient (4), AdamW's moments (8), average (4), bf16 copy."""
+
+CAPTION_FLOPS = 20 * 2 * 6 * 12 * 384**2
+"""Of the frozen text encoder (MiniLM: 6 layers, 384 wide) for a caption of 20 word pieces."""
 
 NOTES_PER_S = 10
 """Of the clips of ``prepare scores``: 208 in 20 s on average."""
@@ -120,6 +123,7 @@ def estimate(part: str, settings: Mapping[str, Any], processes: int = 1) -> Esti
     parameters = count_parameters(part, model)
     share = data.get("depth_share", 1.0)
     activations = training["batch_size"] * crop * activation_bytes(part, model, share)
+    captions = items * processes if part == "prior" else 0
     return Estimate(
         part=part,
         parameters=parameters,
@@ -127,7 +131,8 @@ def estimate(part: str, settings: Mapping[str, Any], processes: int = 1) -> Esti
         frame_rate=frame_rate,
         frames=frames,
         codes=frames * model["num_codebooks"],
-        training_flops=3.0 * frames * forward_flops(part, model, crop, share),
+        training_flops=3.0 * frames * forward_flops(part, model, crop, share)
+        + captions * CAPTION_FLOPS,
         training_memory=TRAINING_BYTES * parameters + activations,
         inference_memory=inference_bytes(part, model),
         processes=processes,

@@ -16,6 +16,7 @@ from decoder.flow import flow_loss
 from pipelines import Pipeline
 from pipelines.cli import main
 from pipelines.estimate import (
+    CAPTION_FLOPS,
     HARDWARE,
     Estimate,
     activation_bytes,
@@ -210,6 +211,9 @@ def test_an_estimate_by_hand():
     assert one.frames == 10 * 3 * 2 * 500
     assert one.codes == 2 * one.frames
     assert one.hours_of_audio == pytest.approx(10 * 3 * 2 * 20 / 3600)
+    text = 10 * 3 * 2 * CAPTION_FLOPS
+    network = 3 * one.frames * forward_flops("prior", sections["model"], 500, depth_share=0.25)
+    assert one.training_flops == pytest.approx(network + text)
     assert four.training_flops == 4 * one.training_flops
     assert four.hours(HARDWARE[0]) == pytest.approx(one.hours(HARDWARE[0]))
     assert four.training_memory == one.training_memory
