@@ -31,9 +31,7 @@ from pipelines.tokens import (
     KEPT_COLUMNS,
     MAX_CODEBOOK_SIZE,
     SCHEMA,
-    TOKENS_VERSION,
     TokenInfo,
-    hash_codec,
     hash_text,
     load_codec,
     read_token_info,
@@ -96,13 +94,8 @@ def build_token_cache(
 def describe(prepared_folder: str | Path, codec: Codec) -> TokenInfo:
     """The ``tokens.json`` that this codec and dataset will give."""
     prepared = read_info(prepared_folder)
-    return TokenInfo(
-        TOKENS_VERSION,
-        type(codec).__name__,
-        hash_codec(codec),
-        codec.num_codebooks,
-        codec.codebook_size,
-        codec.frame_rate,
+    return TokenInfo.of(
+        codec,
         hash_text(json.dumps(prepared, sort_keys=True)),
         {
             split: prepared["splits"][split]["clips"]

@@ -6,6 +6,7 @@ the same order, and ``tokens.json``, written last, which says which codec made t
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -63,6 +64,20 @@ class TokenInfo:
     prepared: str
     clips: dict[str, int]
 
+    @classmethod
+    def of(cls, codec: Codec, prepared: str, clips: dict[str, int]) -> "TokenInfo":
+        """What a cache made with a codec says of it."""
+        return cls(
+            TOKENS_VERSION,
+            type(codec).__name__,
+            hash_codec(codec),
+            codec.num_codebooks,
+            codec.codebook_size,
+            codec.frame_rate,
+            prepared,
+            clips,
+        )
+
 
 def hash_codec(codec: Codec) -> str:
     """BLAKE2b of a codec's class, configuration and weights."""
@@ -111,14 +126,7 @@ def open_all_tokens(folders: list[str], split: str) -> "Dataset":
     """
     from datasets import concatenate_datasets
 
-    if not folders:
-        raise ValueError("tokens must name at least one folder")
-    infos = [read_token_info(folder) for folder in folders]
-    for folder, info in zip(folders, infos, strict=True):
-        if info.codec_hash != infos[0].codec_hash:
-            raise ValueError(
-                f"the token caches {folders[0]} and {folder} were made with different codecs"
-            )
+    infos = read_token_infos(folders)
     having = [f for f, info in zip(folders, infos, strict=True) if split in info.clips]
     if not having:
         raise ValueError(f"none of the token caches {folders} has a split {split!r}")
@@ -130,6 +138,23 @@ def read_codes(dataset: "Dataset", index: int) -> Tensor:
     row = as_arrow(dataset)[index]
     codes = np.frombuffer(row["codes"][0].as_buffer(), dtype="<i2")
     return torch.from_numpy(codes.reshape(-1, row["num_frames"][0].as_py()).astype(np.int64))
+
+
+def read_token_infos(folders: Sequence[str]) -> list[TokenInfo]:
+    """The ``tokens.json`` of caches that are to be used as one.
+
+    Raises:
+        ValueError: there is none, or they were made with different codecs.
+    """
+    if not folders:
+        raise ValueError("tokens must name at least one folder")
+    infos = [read_token_info(folder) for folder in folders]
+    for folder, info in zip(folders, infos, strict=True):
+        if info.codec_hash != infos[0].codec_hash:
+            raise ValueError(
+                f"the token caches {folders[0]} and {folder} were made with different codecs"
+            )
+    return infos
 
 
 def read_token_info(folder: str | Path) -> TokenInfo:

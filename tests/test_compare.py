@@ -33,6 +33,7 @@ from pipelines.comparison.complexity import listen
 from pipelines.comparison.equal_size import fit_width
 from pipelines.comparison.generation import state_bytes
 from pipelines.comparison.hearing import Hearing
+from pipelines.comparison.pieces import cache_info, write_cache
 from pipelines.comparison.quick import made_up_cache, made_up_track, quick_settings
 from pipelines.comparison.row import Row
 from pipelines.comparison.score_clips import ScoreClip
@@ -183,6 +184,16 @@ def test_one_run_measures(settings: Settings, document: str, capsys: pytest.Capt
     with FileLock(Path(settings.output_dir) / "measuring.lock"):
         assert compare(settings) is None
     assert "another run of this study measures" in capsys.readouterr().out
+
+
+def test_caches_of_different_codecs_are_refused_before_anything_is_trained(
+    settings: Settings, tmp_path: Path
+):
+    other = write_cache(tmp_path / "other", {}, cache_info("another", 2, quick.ALPHABET))
+    context = replace(settings.context, tokens=[*settings.context.tokens, other])
+    with pytest.raises(ValueError, match="were made with different codecs"):
+        compare(replace(settings, output_dir=str(tmp_path / "run"), context=context))
+    assert not (tmp_path / "run" / "arms").exists()
 
 
 def test_a_budget_may_have_its_own_learning_rate(settings: Settings, tmp_path: Path):

@@ -15,7 +15,7 @@ from pipelines.comparison.settings import Budget
 from pipelines.comparison.spread import bootstrap, fitted_slope, mean_and_spread, show, verdict
 from pipelines.comparison.study import Study, digest
 from pipelines.estimate import count_parameters, forward_flops
-from pipelines.tokens import read_token_info
+from pipelines.tokens import read_token_infos
 
 Cell = tuple[str, int, float]
 """Backbone, parameters, share of the data."""
@@ -54,7 +54,7 @@ def equal_compute(study: Study, model: dict) -> Budget:
 def part_cache(study: Study, share: float) -> str:
     """A share of the training tracks as a cache, without captions; all held-out clips."""
     folders = study.settings.context.tokens
-    infos = [read_token_info(folder) for folder in folders]
+    infos = read_token_infos(folders)
     target = study.folder / "data" / f"part-{share:g}-{digest([str(info) for info in infos])}"
     splits = {}
     if not target.is_dir():

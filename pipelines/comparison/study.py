@@ -17,7 +17,7 @@ from pipelines.comparison.equal_size import fit_width
 from pipelines.comparison.pieces import Piece, join_tracks, read_pieces, write_cache
 from pipelines.comparison.settings import Budget, Rung, Settings
 from pipelines.prior_batches import TOKEN_RATE
-from pipelines.tokens import load_codec, read_token_info
+from pipelines.tokens import load_codec, read_token_info, read_token_infos
 
 
 @dataclass
@@ -64,7 +64,7 @@ class Study:
         Raises:
             ValueError: the caches hold fewer books than asked for, or no width fits.
         """
-        info = read_token_info(tokens[0])
+        info = read_token_infos(tokens)[0]
         wanted = self.settings.model | fields
         books = wanted.get("num_codebooks", info.num_codebooks)
         if books > info.num_codebooks:
@@ -129,7 +129,7 @@ class Study:
 
     def joined(self, folders: Sequence[str]) -> str:
         """A cache of whole tracks out of caches of clips, without captions."""
-        infos = [read_token_info(folder) for folder in folders]
+        infos = read_token_infos(folders)
         key = digest([asdict(info) for info in infos])
         target = self.folder / "data" / f"tracks-{key}"
         splits = {}

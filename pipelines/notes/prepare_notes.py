@@ -45,7 +45,7 @@ def build_note_cache(
     from pipelines.checkpoints import new_folder
     from pipelines.notes.pieces import find_pieces
     from pipelines.shards import write_json
-    from pipelines.tokens import INFO_NAME, TOKENS_VERSION, TokenInfo, hash_codec, hash_text
+    from pipelines.tokens import INFO_NAME, TokenInfo, hash_text
 
     if not 0 <= validation_fraction < 1:
         raise ValueError(f"validation-fraction must lie in [0, 1), got {validation_fraction}")
@@ -61,16 +61,7 @@ def build_note_cache(
                 clips[split] = len(written)
         if not clips:
             raise ValueError(f"{source} has no piece with notes")
-        info = TokenInfo(
-            TOKENS_VERSION,
-            type(codec).__name__,
-            hash_codec(codec),
-            codec.num_codebooks,
-            codec.codebook_size,
-            codec.frame_rate,
-            hash_text("\n".join(ids)),
-            clips,
-        )
+        info = TokenInfo.of(codec, hash_text("\n".join(ids)), clips)
         codec.save_pretrained(folder / CODEC_NAME)
         write_json(folder / INFO_NAME, asdict(info))
     return info
