@@ -1,5 +1,6 @@
 """The comparison's parts: equal sizes, pieces, streams, returns, nats, spread."""
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -89,6 +90,18 @@ def test_a_written_cache_is_read_like_any_other(tmp_path: Path):
     assert rows[0]["captions"] == ["a tune"]
     assert rows[0]["is_end"]
     assert piece.ensemble == "duo"
+
+
+def test_runs_that_want_one_cache_take_turns(tmp_path: Path):
+    clips = clips_of("x", np.arange(2000, dtype=np.int16).reshape(2, 1000), 5)
+    with ThreadPoolExecutor(4) as pool:
+        wanted = [
+            pool.submit(write_cache, tmp_path / "cache", {"train": clips}, cache_info("x", 2, 999))
+            for _ in range(4)
+        ]
+        folders = {future.result() for future in wanted}
+    assert len(open_tokens(folders.pop(), "train")) == len(clips)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["cache", "cache.lock"]
 
 
 # -- streams ----------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from filelock import FileLock
 
 from codec.seeds import generator
 from pipelines.checkpoints import new_folder
@@ -112,6 +113,8 @@ def _permutation(count: int, seed: int) -> np.ndarray:
 def write_cache(folder: Path, splits: dict[str, list[Piece]], info: TokenInfo) -> str:
     """A finished token cache of some pieces; nothing is done where there is one.
 
+    Runs of a study that want it at once take turns.
+
     Args:
         folder: of the cache; named after its contents by whoever calls.
         splits: split -> pieces, none of them empty.
@@ -120,8 +123,10 @@ def write_cache(folder: Path, splits: dict[str, list[Piece]], info: TokenInfo) -
     Returns:
         The folder's name, as ``PriorData.tokens`` takes it.
     """
-    if not (folder / INFO_NAME).is_file():
-        folder.parent.mkdir(parents=True, exist_ok=True)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder.with_name(f"{folder.name}.lock")):
+        if (folder / INFO_NAME).is_file():
+            return str(folder)
         with new_folder(folder) as partial:
             for split, pieces in splits.items():
                 with ShardWriter(partial / split, SCHEMA, SHARD_CLIPS) as writer:
