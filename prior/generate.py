@@ -1,13 +1,13 @@
 """Write codes frame by frame."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from prior.model import Prior
-from prior.sampling import Sampling, choose_code, draw_uniform, guide, uniform_of_book
+from prior.sampling import Sampling, by_book, choose_code, draw_uniform, guide, uniform_of_book
 from prior.state import PriorState
 from prior.text_condition import TextCondition
 
@@ -94,6 +94,7 @@ class Writer:
         self.negative = negative
         self.num_frames = num_frames
         self.sampling = sampling
+        self.of_books = by_book(sampling, prior.config["fine_temperature"], prior.num_codebooks)
         self.seeds = seeds
         self.prompt_codes = prompt_codes
         self.text = self._with_guide(text)
@@ -119,7 +120,7 @@ class Writer:
         uniform = draw_uniform(self.seeds, place, prior.num_codebooks, prior.codebook_size)
         may_end = self.index >= self.min_frames
         frame = sample_frame(
-            prior, hidden, uniform.to(prior.device), self.sampling, self.ended, may_end
+            prior, hidden, uniform.to(prior.device), self.of_books, self.ended, may_end
         )
         self.ended, self.last = frame.ended, frame.codes
         if may_end and bool(frame.ended.all()):
@@ -230,7 +231,7 @@ def sample_frame(
     prior: Prior,
     hidden: Tensor,
     uniform: Tensor,
-    sampling: Sampling,
+    of_books: Sequence[Sampling],
     ended: Tensor,
     may_end: bool,
 ) -> Frame:
@@ -240,7 +241,7 @@ def sample_frame(
         prior: the model.
         hidden: (B, D), or (2B, D) with the guiding rows after the conditional ones.
         uniform: (B, K * V + 1) from ``draw_uniform``.
-        sampling: the settings.
+        of_books: the settings of each book.
         ended: (B,) bool, rows that ended earlier.
         may_end: whether a row may end before this frame.
     """
@@ -248,7 +249,7 @@ def sample_frame(
 
     def choose(logits: Tensor, book: int) -> Tensor:
         nonlocal ended
-        logits = logits.float()
+        logits, sampling = logits.float(), of_books[book]
         if sampling.guidance != 1:
             conditional, unconditional = logits.chunk(2)
             logits = guide(conditional, unconditional, sampling.guidance)

@@ -67,6 +67,9 @@ class Prior(Component):
             are notes.
         reads_plan: whether it can be told beat, key, chords and players frame by frame
             (``plan.plan_features``).
+        fine_temperature: factor on the sampling temperature of the third and later books. They are
+            hard to foresee and say little; drawn as freely as the first two they blur the timbre
+            (docs/experiments.md).
 
     Raises:
         ValueError: a value that does not fit, named with its rule.
@@ -90,6 +93,7 @@ class Prior(Component):
         sliding_window: int | None = None,
         frame_rate: float | None = 25.0,
         reads_plan: bool = False,
+        fine_temperature: float = 1.0,
     ) -> None:
         super().__init__()
         check_config(dict(self.config))

@@ -1,12 +1,15 @@
 """From logits to codes: pure functions of logits and of noise drawn per item and frame."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from codec.seeds import generator
+
+COARSE_BOOKS = 2
+"""The first books, which are drawn at the full temperature."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +40,12 @@ class Sampling:
             raise ValueError(f"top_p must lie in (0, 1], got {self.top_p}")
         if not 0 <= self.guidance < math.inf:
             raise ValueError(f"guidance must be finite and at least 0, got {self.guidance}")
+
+
+def by_book(sampling: Sampling, fine_temperature: float, num_books: int) -> tuple[Sampling, ...]:
+    """Settings of each book: from the third on the temperature is multiplied by a factor."""
+    fine = replace(sampling, temperature=sampling.temperature * fine_temperature)
+    return tuple(sampling if book < COARSE_BOOKS else fine for book in range(num_books))
 
 
 def guide(conditional: Tensor, unconditional: Tensor, guidance: float) -> Tensor:

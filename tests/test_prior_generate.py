@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -36,7 +37,9 @@ def written_slowly(prior, text, away, seeds, num_frames, sampling):
                 first, depth = output.first_logits[:, t, :-1], output.depth_logits[..., t, :]
                 logits.append(first if book == 0 else depth[:, book - 1])
             noise = uniform_of_book(uniform, book, prior.codebook_size)[:, : prior.codebook_size]
-            codes[:, book, t] = choose_code(guide(*logits, sampling.guidance), noise, sampling)
+            fine = prior.config.fine_temperature if book > 1 else 1.0
+            settings = replace(sampling, temperature=sampling.temperature * fine)
+            codes[:, book, t] = choose_code(guide(*logits, sampling.guidance), noise, settings)
     return codes
 
 
@@ -48,6 +51,17 @@ def test_equals_a_slow_loop_over_the_full_forward(backbone, sliding_window):
     text, nothing = some_text(2), TextCondition.empty(2, TEXT_WIDTH)
     slow = written_slowly(prior, text, nothing, [5, 6], 10, GUIDED)
     assert torch.equal(written(prior, text, [5, 6]), slow)
+
+
+@torch.no_grad()
+def test_the_third_book_is_drawn_with_a_temperature_of_its_own():
+    prior, text = tiny_prior("transformer", fine_temperature=0.2), some_text(2)
+    nothing = TextCondition.empty(2, TEXT_WIDTH)
+    cool = written(prior, text, [5, 6])
+    assert torch.equal(cool, written_slowly(prior, text, nothing, [5, 6], 10, GUIDED))
+    warm = written(tiny_prior("transformer"), text, [5, 6])
+    assert torch.equal(cool[:, :2, 0], warm[:, :2, 0])
+    assert not torch.equal(cool[:, 2], warm[:, 2])
 
 
 @every_backbone
