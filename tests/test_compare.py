@@ -32,7 +32,7 @@ from pipelines.comparison.carriage import Carried, carry, lines, note_rebuild, t
 from pipelines.comparison.complexity import listen
 from pipelines.comparison.equal_size import fit_width
 from pipelines.comparison.generation import state_bytes
-from pipelines.comparison.hearing import Hearing
+from pipelines.comparison.hearing import Hearing, notes_hearing
 from pipelines.comparison.pieces import cache_info, write_cache
 from pipelines.comparison.quick import made_up_cache, made_up_track, quick_settings
 from pipelines.comparison.row import Row
@@ -270,6 +270,13 @@ def test_seconds_to_a_loss_lie_on_the_line_between_validations(settings: Setting
 
 
 # -- what is heard ----------------------------------------------------------------------------
+
+
+def test_notes_of_no_cache_need_no_saved_codec(monkeypatch: pytest.MonkeyPatch):
+    """The working folder holds one by the name of ``codec``: our package."""
+    monkeypatch.chdir(Path(__file__).parents[1])
+    monkeypatch.setattr("pipelines.scores.render.check_programs", lambda *_: None)
+    assert notes_hearing(None, "some.sf2").how == "FluidSynth with some.sf2"
 
 
 class Noise:

@@ -141,7 +141,7 @@ def ways(study: Study, name: str, row: Row) -> dict[str, Rebuild]:
             found[f"{books} books of tokens"] = token_rebuild(study.codec, books)
     if name == "scores":
         try:
-            hearing = notes_hearing(Path("."), study.settings.carriage.soundfont)
+            hearing = notes_hearing(None, study.settings.carriage.soundfont)
             found["notes"] = note_rebuild(hearing)
             found["notes, one voice"] = note_rebuild(hearing, monophonic=True)
         except MissingPackageError as error:

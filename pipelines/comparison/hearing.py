@@ -70,8 +70,8 @@ def tokens_hearing(study: Study) -> Hearing:
     return Hearing(paint, pipeline.codec.sample_rate, "the diffusion decoder")
 
 
-def notes_hearing(cache: Path, soundfont: str | None) -> Hearing:
-    """Notes through a soundfont."""
+def notes_hearing(cache: Path | None, soundfont: str | None) -> Hearing:
+    """Notes through a soundfont, read by the codec of their cache, or by a new one."""
     try:
         from codec.note_codec import NoteCodec
         from pipelines.notes.sound import play
@@ -81,8 +81,7 @@ def notes_hearing(cache: Path, soundfont: str | None) -> Hearing:
         check_programs(["fluidsynth"], chosen)
     except (ImportError, FileNotFoundError) as error:
         raise MissingPackageError(str(error)) from error
-    folder = cache / "codec"
-    codec = NoteCodec.from_pretrained(folder) if folder.is_dir() else NoteCodec()
+    codec = NoteCodec.from_pretrained(cache / "codec") if cache else NoteCodec()
 
     def sound(codes: Tensor) -> Tensor:
         try:
