@@ -37,16 +37,24 @@ def compare(settings: "Settings", quick: bool = False, plan: bool = False) -> Pa
         The document's path on the main process, None on the others, for a plan, and where another
         run of the same study writes the document.
     """
+    from pipelines.comparison.machine import RunClock
     from pipelines.comparison.plan import rows_of_arms
     from pipelines.comparison.quick import quick_settings
     from pipelines.comparison.study import Study
 
-    started, since = time.monotonic(), time.time()
+    since = time.time()
     state = start_processes(settings)
     with state.main_process_first():
         if quick:
             settings = quick_settings(settings)
-        study = Study(settings, state.print)
+        clock = RunClock(Path(settings.output_dir))
+
+        def say(text: str) -> None:
+            state.print(text)
+            if state.is_main_process and not plan:
+                clock.note()
+
+        study = Study(settings, say)
         arms = rows_of_arms(study)
     if plan:
         if state.is_main_process:
@@ -55,7 +63,7 @@ def compare(settings: "Settings", quick: bool = False, plan: bool = False) -> Pa
     every = [arm for of_row in arms.values() for arm in of_row]
     study.train_free(every)
     rows = measure(study, every, since) if state.is_main_process else None
-    path = write(study, rows, quick, started) if rows is not None else None
+    path = write(study, rows, quick, clock.note()) if rows is not None else None
     state.wait_for_everyone()
     return path
 
@@ -145,13 +153,12 @@ def measured(study: "Study", name: str, since: float, wait: bool = True) -> "Row
     return row
 
 
-def write(study: "Study", rows: "list[Row]", quick: bool, started: float) -> Path:
+def write(study: "Study", rows: "list[Row]", quick: bool, minutes: float) -> Path:
     """Write the document."""
     from pipelines.comparison.document import write_document
-    from pipelines.comparison.machine import describe_machine, minutes_so_far
+    from pipelines.comparison.machine import describe_machine
 
     command = f"python pipelines/compare.py --config configs/compare.yaml{' --quick' * quick}"
-    minutes = minutes_so_far(study.folder, started)
     path = write_document(study.settings, rows, command, describe_machine(), minutes)
     study.say(f"{path}")
     return path

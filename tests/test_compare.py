@@ -33,6 +33,7 @@ from pipelines.comparison.complexity import listen
 from pipelines.comparison.equal_size import fit_width
 from pipelines.comparison.generation import state_bytes
 from pipelines.comparison.hearing import Hearing, notes_hearing
+from pipelines.comparison.machine import RunClock
 from pipelines.comparison.pieces import cache_info, write_cache
 from pipelines.comparison.quick import made_up_cache, made_up_track, quick_settings
 from pipelines.comparison.row import Row
@@ -152,9 +153,17 @@ def test_a_second_run_trains_and_measures_nothing(settings: Settings, document: 
     before = stamps()
     row = Path(settings.output_dir) / "rows" / "throughput.json"
     measured = row.read_text()
+    reading = Path(settings.document).with_suffix("") / "reading.md"
+    reading.write_text("The tortoise was ahead.\n")
     compare(replace(settings, rows=["throughput"]))
     assert stamps() == before
     assert row.read_text() == measured
+    assert "## In short\n\nThe tortoise was ahead.\n\n## How" in Path(settings.document).read_text()
+    clocks = list((Path(settings.output_dir) / "minutes").iterdir())
+    assert len(clocks) >= 2
+    assert RunClock(Path(settings.output_dir)).note() >= sum(
+        json.loads(clock.read_text())["minutes"] for clock in clocks
+    )
 
 
 def test_the_plan_counts_what_is_left(

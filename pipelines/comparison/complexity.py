@@ -208,6 +208,6 @@ def add_examples(
         path = study.sounds / f"{slug}-{index}.flac"
         path.parent.mkdir(parents=True, exist_ok=True)
         length = round(settings.examples_s * hearing.sample_rate)
-        write_audio(path, audio[:, :length], hearing.sample_rate)
+        write_audio(path, audio[:, :length], hearing.sample_rate, subtype="PCM_16")
         said = f'{rung.name}: "{asked[index].captions[0]}", by {hearing.how}'
         row.examples.append((str(path.relative_to(study.sounds.parent)), said))

@@ -19,8 +19,8 @@ below writes it anew, with a section for each of these: training speed against s
 recall of repeats after a gap; the ladder from a plain LSTM over notes to a Transformer over tokens;
 seconds to a given loss; sizes and data amounts at equal compute; what the far past of a whole piece
 is worth; solo, duo and band; writing speed and state; what notes and what tokens carry."""
-
-
+READING = "reading.md"
+"""Beside the plots: what a person reads out of the figures; it goes to the top."""
 PREPARE = (
     "pip install -e '.[plot,notes,evaluate]'",
     "partita prepare tokens data/music --codec runs/codec-tiny/model --output data/music-tokens",
@@ -47,7 +47,7 @@ def write_document(
         rows: what has been measured.
         command: that gave it.
         machine: lines that describe it.
-        minutes: that the measuring took, earlier runs that this one went on from included.
+        minutes: of all runs, those side by side added up.
 
     Returns:
         The document's path.
@@ -58,6 +58,9 @@ def write_document(
     parts = [TITLE, WHAT]
     if not rows:
         parts.append(NOT_YET)
+    reading = figures / READING
+    if rows and reading.is_file():
+        parts.append("## In short\n\n" + reading.read_text())
     parts.append(how(settings, command, machine, minutes, bool(rows)))
     parts += [section(row, figures, path.parent) for row in rows]
     text = "\n\n".join(part.strip() for part in parts) + "\n"
@@ -81,7 +84,11 @@ def how(
         f"{settings.tolerance:.0%}.",
     ]
     if measured:
-        facts += [*machine, f"Written on {date.today()}; {minutes:.0f} minutes of computing."]
+        facts += [
+            *machine,
+            f"Written on {date.today()}; {minutes:.0f} minutes of all runs, those side by side "
+            "added up.",
+        ]
     return "\n".join(lines) + "\n" + bulleted(facts)
 
 

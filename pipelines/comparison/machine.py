@@ -1,9 +1,11 @@
 """What the figures depend on besides the settings: the machine, and how long it has worked."""
 
 import json
+import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -36,19 +38,21 @@ def describe_machine() -> list[str]:
     ]
 
 
-def minutes_so_far(folder: Path, started: float) -> float:
-    """Minutes of this run and of the earlier ones that it goes on from.
+@dataclass
+class RunClock:
+    """Minutes of every run of a study, those that were stopped or went on beside it included.
 
     Args:
         folder: of the study.
-        started: ``time.monotonic()`` when this run began.
     """
-    path = folder / "minutes.json"
-    kept = json.loads(path.read_text()) if path.is_file() else {}
-    earlier = kept.get("earlier", 0.0)
-    if kept.get("started") != started:  # another run wrote it: all of it is earlier
-        earlier += kept.get("now", 0.0)
-    now = (time.monotonic() - started) / 60
-    folder.mkdir(parents=True, exist_ok=True)
-    write_json(path, {"started": started, "earlier": earlier, "now": now})
-    return earlier + now
+
+    folder: Path
+    started: float = field(default_factory=time.monotonic)
+    name: str = field(default_factory=lambda: f"{time.time():.0f}-{os.getpid()}.json")
+
+    def note(self) -> float:
+        """Write down how long this run has worked; the minutes of all runs."""
+        kept = self.folder / "minutes"
+        kept.mkdir(parents=True, exist_ok=True)
+        write_json(kept / self.name, {"minutes": (time.monotonic() - self.started) / 60})
+        return sum(json.loads(path.read_text())["minutes"] for path in kept.glob("*.json"))
