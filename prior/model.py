@@ -67,9 +67,8 @@ class Prior(Component):
             are notes.
         reads_plan: whether it can be told beat, key, chords and players frame by frame
             (``plan.plan_features``).
-        fine_temperature: factor on the sampling temperature of the third and later books. They are
-            hard to foresee and say little; drawn as freely as the first two they blur the timbre
-            (docs/experiments.md).
+        fine_temperature: factor on the sampling temperature of the third and later books, which are
+            hard to foresee and say little (what it changes: docs/experiments.md).
 
     Raises:
         ValueError: a value that does not fit, named with its rule.
