@@ -173,10 +173,10 @@ class CodecRecipe:
             write_audio(folder / "original.wav", audio[0].cpu(), codec.sample_rate)
         return figures
 
-    def export(self, model: nn.Module, folder: Path) -> None:
-        """Save the codec; the discriminator stays behind."""
+    def component(self, model: nn.Module) -> SpectralCodec:
+        """The codec without its losses and discriminator."""
         assert isinstance(model, CodecTraining)
-        model.codec.save_pretrained(folder)
+        return model.codec
 
 
 def _error(decoded: Tensor, target: Tensor) -> float:

@@ -87,10 +87,10 @@ class DecoderRecipe:
             write_audio(folder / f"{name}.wav", audio[0].cpu(), self.codec.sample_rate)
         return figures
 
-    def export(self, model: nn.Module, folder: Path) -> None:
-        """Save the decoder."""
+    def component(self, model: nn.Module) -> DiffusionDecoder:
+        """The decoder: all that is trained."""
         assert isinstance(model, DiffusionDecoder)
-        model.save_pretrained(folder)
+        return model
 
 
 def _movement(spectrogram: Tensor) -> float:

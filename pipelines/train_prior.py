@@ -110,10 +110,10 @@ class PriorRecipe:
             write_audio(folder / "sample.wav", sample, self.codec.sample_rate)
         (folder / "sample.txt").write_text(caption + "\n")
 
-    def export(self, model: nn.Module, folder: Path) -> None:
-        """Save the prior."""
+    def component(self, model: nn.Module) -> Prior:
+        """The prior: all that is trained."""
         assert isinstance(model, Prior)
-        model.save_pretrained(folder)
+        return model
 
 
 def _by_book(result: PriorLoss) -> dict[str, Tensor]:

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, Sampler
 from tqdm.auto import tqdm
 
+from codec.component import Component
 from codec.seeds import derive_seed
 from diffusers.training_utils import EMAModel
 from pipelines.checkpoints import load_weights, new_folder, newest_checkpoint, save_checkpoint
@@ -127,8 +128,8 @@ class Recipe(Protocol):
     def validate(self, model: nn.Module, step: int, folder: Path) -> dict[str, float]:
         """Held-out figures of the averaged weights; writes samples into ``folder``."""
 
-    def export(self, model: nn.Module, folder: Path) -> None:
-        """Save what a pipeline loads."""
+    def component(self, model: nn.Module) -> Component:
+        """What of the (unwrapped) model a pipeline loads and another training starts from."""
 
 
 def train(recipe: Recipe, config: TrainingConfig, resume: bool = False) -> Path:
@@ -152,7 +153,7 @@ def train(recipe: Recipe, config: TrainingConfig, resume: bool = False) -> Path:
     if accelerator.device.type == "cpu":
         torch.set_float32_matmul_precision("medium")
     if config.start_from and not checkpoint:
-        fresh = load_weights(recipe.model, config.start_from)
+        fresh = load_weights(recipe.component(recipe.model), config.start_from)
         accelerator.print(f"started from {config.start_from}; new: {', '.join(fresh) or 'nothing'}")
     ema = EMAModel(recipe.model.parameters(), decay=config.ema_decay, foreach=True)
     ema.to(accelerator.device)
@@ -349,7 +350,7 @@ def export(
     """Write the averaged model to ``folder/model``, whole or not at all."""
     if accelerator.is_main_process:
         with averaged(ema, model), new_folder(folder / "model") as partial:
-            recipe.export(accelerator.unwrap_model(model), partial)
+            recipe.component(accelerator.unwrap_model(model)).save_pretrained(partial)
     accelerator.wait_for_everyone()
 
 

@@ -305,15 +305,18 @@ def test_stopped_run_resumes(parts: dict[str, str], tmp_path: Path, number: sign
     assert int(checkpoints(tmp_path)[-1].name.split("-")[1]) == reached + 2
 
 
+@TRAINERS
 def test_a_run_starts_from_a_trained_model(
-    parts: dict[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    parts: dict[str, str], tmp_path: Path, run: Train, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    first = run_prior(parts, settings(tmp_path / "first"))
-    begun = settings(tmp_path / "second", start_from=str(first), learning_rate=1e-12)
-    second = run_prior(parts, begun)
+    first = run(parts, settings(tmp_path / "first"))
+    begun = settings(tmp_path / "second", start_from=str(first), learning_rate=1e-12, steps=1)
+    second = run(parts, begun)
     assert "new: nothing" in capsys.readouterr().out
+    began = load_file(second / WEIGHTS_NAME)
     for name, tensor in load_file(first / WEIGHTS_NAME).items():
-        assert torch.allclose(tensor, load_file(second / WEIGHTS_NAME)[name], atol=1e-7), name
+        if "_codebook." not in name:  # those follow the data without a learning rate
+            assert torch.allclose(tensor, began[name], atol=1e-7), name
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
+from codec.component import Component
 from pipelines.train_prior import PriorRecipe
 
 
@@ -55,9 +56,9 @@ class ClockedRecipe:
         figures = self.recipe.validate(model, step, folder)
         return figures | {"wall_s": self.wall_s, "cpu_s": self.cpu_s}
 
-    def export(self, model: nn.Module, folder: Path) -> None:
+    def component(self, model: nn.Module) -> Component:
         """As the recipe does."""
-        self.recipe.export(model, folder)
+        return self.recipe.component(model)
 
     def _stop(self) -> None:
         if self._since is not None:
