@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipelines.commands.loading import (
     add_pipeline_arguments,
-    add_quantize_argument,
+    add_speed_arguments,
     load_pipeline,
 )
 
@@ -69,7 +69,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--peers", action="store_true", help="beside models of other projects of the same size"
     )
     parser.add_argument("--json", action="store_true", help="print JSON in place of the table")
-    add_quantize_argument(parser)
+    add_speed_arguments(parser)
     add_pipeline_arguments(parser)
 
 
@@ -85,7 +85,7 @@ def run(args: argparse.Namespace) -> int:
 
     if args.threads is not None:
         torch.set_num_threads(args.threads)
-    pipeline = load_pipeline(args.pipeline, args.quiet or args.json, args.quantize)
+    pipeline = load_pipeline(args.pipeline, args.quiet or args.json, args.quantize, args.compile)
     pipeline.set_progress_bar_config(disable=True)
     machine = describe_machine(pipeline)
     if args.peers:

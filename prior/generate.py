@@ -1,7 +1,8 @@
 """Write codes frame by frame."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -97,6 +98,7 @@ class Writer:
         self.of_books = by_book(sampling, prior.config["fine_temperature"], prior.num_codebooks)
         self.seeds = seeds
         self.prompt_codes = prompt_codes
+        self.sample = compiled_sample_frame() if prior.is_compiled else sample_frame
         self.text = self._with_guide(text)
         self.index = 0  # frames written
         self.last: Tensor | None = None  # (B, K), the frame written last
@@ -119,7 +121,7 @@ class Writer:
         place = self.prompt_codes.shape[-1] + self.index
         uniform = draw_uniform(self.seeds, place, prior.num_codebooks, prior.codebook_size)
         may_end = self.index >= self.min_frames
-        frame = sample_frame(
+        frame = self.sample(
             prior, hidden, uniform.to(prior.device), self.of_books, self.ended, may_end
         )
         self.ended, self.last = frame.ended, frame.codes
@@ -264,6 +266,12 @@ def sample_frame(
 
     codes = prior.sample_frame(hidden, choose)
     return Frame(codes[: uniform.shape[0]], ended)
+
+
+@lru_cache(maxsize=1)
+def compiled_sample_frame() -> Callable[..., Frame]:
+    """:func:`sample_frame` for a prior whose step is compiled; what it returns stays as it is."""
+    return torch.compile(sample_frame, dynamic=False)
 
 
 def check_frames(num_frames: int, min_frames: int) -> None:

@@ -1,6 +1,8 @@
 """The prior: text and the frames so far to the next frame of codes."""
 
 import math
+import os
+import shutil
 from collections.abc import Callable
 from typing import Literal, NamedTuple
 
@@ -25,6 +27,10 @@ BACKBONES: dict[str, type[TransformerBackbone] | type[LSTMBackbone]] = {
     "lstm": LSTMBackbone,
     "lstm-plain": PlainLSTMBackbone,
 }
+
+
+TEXT_SLOTS = 64
+"""Text tokens that a compiled step reads, or a multiple of them; the empty ones are masked."""
 
 
 class PriorOutput(NamedTuple):
@@ -172,17 +178,20 @@ class Prior(Component):
             max_frames: frames that will be read and written, the prompt included.
             plan: (B, T, P) float from ``plan.plan_features``, the prompt's frames first, or None.
         """
-        window = self.network.window or max_frames
+        capacity = self.network.window or max_frames
+        if self.is_compiled:  # the same shapes whatever the prompt and the duration
+            missing = -text_mask.shape[1] % TEXT_SLOTS
+            text_states = F.pad(text_states, (0, 0, 0, missing))
+            text_mask = F.pad(text_mask, (0, missing), value=False)
+        else:
+            capacity = min(capacity, max_frames)
         table = rotation_table(max_frames, self.network.head_width, text_states.device)
         return PriorState(
             text=self._prepare_text(text_states, text_mask, plan, max_frames),
             rotation=table,
-            layers=[
-                LayerState(KeyValueCache(min(window, max_frames)))
-                for _ in range(self.network.num_states)
-            ],
+            layers=[LayerState(KeyValueCache(capacity)) for _ in range(self.network.num_states)],
             max_frames=max_frames,
-            fixed_shapes=self._compiled_step is not None,
+            fixed_shapes=self.is_compiled,
         )
 
     def prefill(self, codes: Tensor, state: PriorState) -> Tensor:
@@ -232,24 +241,39 @@ class Prior(Component):
         state.position += 1
         return hidden
 
-    def compile_step(self, mode: str = "reduce-overhead") -> None:
-        """Compile what ``decode_one_frame`` computes, for every state made from now on.
+    @property
+    def is_compiled(self) -> bool:
+        """Whether :meth:`compile_step` has been here."""
+        return self._compiled_step is not None
 
-        Meant for a GPU, where a frame is bound by launching small kernels and the default mode
-        replays them as one CUDA graph. Needs what torch.compile needs (on a CPU a C++ compiler);
-        the first frame of a new shape takes long.
+    def compile_step(self, mode: str = "reduce-overhead") -> None:
+        """Compile what a frame takes, the drawing of its codes included, for every state from now.
+
+        A frame of one row is bound by dispatching small operators, on a CPU as on a GPU, where the
+        default mode replays them as one CUDA graph. Compiling happens as the first frames are
+        written and takes a minute or two; torch keeps the result on disk, so the next process
+        needs ten seconds. It happens again for another number of rows, other settings of the
+        sampling and, without a sliding window, another length; after eight of these, what is new
+        runs as it is. Equal seeds give equal codes, but not always the plain step's: rounding
+        differs.
 
         Args:
-            mode: of ``torch.compile``.
+            mode: of ``torch.compile``, for the step.
 
         Raises:
             ValueError: the backbone holds an LSTM, which torch.compile does not trace.
+            FileNotFoundError: on a CPU, no C++ compiler is installed.
         """
         if self.config.backbone != "transformer":
             raise ValueError(
                 f"compile_step needs backbone='transformer', got {self.config.backbone!r}"
             )
-        self._compiled_step = torch.compile(self._step, mode=mode, fullgraph=True)
+        compilers = (os.environ.get("CXX", "c++"), "c++", "g++", "clang++")
+        if self.device.type == "cpu" and not any(map(shutil.which, compilers)):
+            raise FileNotFoundError(
+                "compile_step needs a C++ compiler on a CPU: apt-get install g++"
+            )
+        self._compiled_step = torch.compile(self._step, mode=mode, dynamic=False)
 
     def sample_frame(self, hidden: Tensor, choose: Callable[[Tensor, int], Tensor]) -> Tensor:
         """Write one frame, book by book.

@@ -1,11 +1,13 @@
 """The compiled step and the fixed shapes that it needs."""
 
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
 from tiny_prior import BACKBONES, some_codes, some_text, tiny_prior
 
+from pipelines.cli import main
 from prior import Prior
 from prior.generate import generate
 from prior.sampling import Sampling
@@ -44,17 +46,50 @@ def test_the_compiled_step_equals_the_plain_one():
         pytest.skip("torch.compile needs a C++ compiler on a CPU")
     prior = tiny_prior("transformer", sliding_window=4)
     plain, sampling = steps(prior, 7, 2, fixed_shapes=False), Sampling(top_k=8, guidance=2.0)
-    codes = [frame.codes for frame in generate(prior, some_text(1), None, 9, sampling, [3])]
+
+    def written(num_frames: int, num_tokens: int, seed: int) -> list[torch.Tensor]:
+        text = some_text(1, num_tokens)
+        frames = generate(prior, text, None, num_frames, sampling, [seed])
+        return [frame.codes.clone() for frame in frames]
+
+    first, other = written(9, 5, seed=3), written(14, 11, seed=4)
     prior.compile_step()
     calls = []
     compiled = prior._compiled_step
     prior._compiled_step = lambda *arguments: calls.append(1) or compiled(*arguments)
     torch.testing.assert_close(steps(prior, 7, 2, fixed_shapes=True), plain, **CLOSE)
-    again = [frame.codes for frame in generate(prior, some_text(1), None, 9, sampling, [3])]
-    assert all(torch.equal(one, other) for one, other in zip(codes, again, strict=True))
+    assert_same(written(9, 5, seed=3), first)
     assert len(calls) == 7 + 8
+    with torch.compiler.set_stance("fail_on_recompile"):  # another prompt, length and seed
+        assert_same(written(14, 11, seed=4), other)
+
+
+def assert_same(codes: list[torch.Tensor], expected: list[torch.Tensor]) -> None:
+    assert all(torch.equal(one, other) for one, other in zip(codes, expected, strict=True))
+
+
+def test_a_compiler_that_is_missing_is_named(monkeypatch):
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.delenv("CXX", raising=False)
+    prior = tiny_prior("transformer")
+    with pytest.raises(FileNotFoundError, match=r"needs a C\+\+ compiler .* apt-get install g\+\+"):
+        prior.compile_step()
+    assert not prior.is_compiled
 
 
 def test_an_lstm_is_not_compiled():
     with pytest.raises(ValueError, match="needs backbone='transformer', got 'lstm'"):
         tiny_prior("lstm").compile_step()
+
+
+def test_generate_compiles_when_told(
+    pipeline_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    calls = []
+    monkeypatch.setattr(Prior, "compile_step", lambda prior: calls.append(prior))
+    arguments = ["generate", "calm", "--duration", "0.4", "--pipeline", str(pipeline_folder)]
+    arguments += ["--quiet", "--output", str(tmp_path / "song.wav")]
+    assert main(arguments) == 0
+    assert not calls
+    assert main([*arguments, "--compile"]) == 0
+    assert len(calls) == 1

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from pipelines.commands.live import add_live_arguments, check_live, is_live, stream_song
 from pipelines.commands.loading import (
     add_pipeline_arguments,
-    add_quantize_argument,
+    add_speed_arguments,
     check_output,
     load_pipeline,
 )
@@ -34,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--negative-prompt", help="what to move away from")
     parser.add_argument("--tokens", metavar="FILE", help="write the tokens too (.safetensors)")
     parser.add_argument("--plot", action="store_true", help="draw the audio, a PNG beside it")
-    add_quantize_argument(parser)
+    add_speed_arguments(parser)
     add_pipeline_arguments(parser)
 
 
@@ -53,7 +53,7 @@ def run(args: argparse.Namespace) -> int:
         if output is None:
             raise ValueError("--plot draws beside the file that --output names")
         check_plotting()
-    pipeline = load_pipeline(args.pipeline, args.quiet, args.quantize)
+    pipeline = load_pipeline(args.pipeline, args.quiet, args.quantize, args.compile)
     start = time.perf_counter()
     choices = {
         "negative_prompt": args.negative_prompt,
