@@ -14,7 +14,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipelines.commands.loading import add_pipeline_arguments, load_pipeline
+from pipelines.commands.loading import (
+    add_pipeline_arguments,
+    add_speed_arguments,
+    load_pipeline,
+)
 
 if TYPE_CHECKING:
     from pipelines.pipeline import Pipeline
@@ -130,6 +134,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--duration", type=float, default=20.0, help="of a piece, s (default: 20)")
     parser.add_argument("--repeats", type=int, default=5, help="pieces (default: 5)")
     parser.add_argument("--threads", type=int, help="of PyTorch (default: its own choice)")
+    add_speed_arguments(parser)
     add_pipeline_arguments(parser)
 
 
@@ -142,7 +147,7 @@ def run(args: argparse.Namespace) -> int:
 
     if args.threads is not None:
         torch.set_num_threads(args.threads)
-    pipeline = load_pipeline(args.pipeline, args.quiet)
+    pipeline = load_pipeline(args.pipeline, args.quiet, args.quantize, args.compile)
     list(listen(pipeline, 1.0, 0))  # the first calls of a process are slower
     runs = [list(listen(pipeline, args.duration, seed)) for seed in range(args.repeats)]
     print(f"{torch.get_num_threads()} threads, {args.duration:g} s of audio, {args.repeats} runs")
