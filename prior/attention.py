@@ -74,14 +74,19 @@ class Place(NamedTuple):
     Attributes:
         rotation: the rows of this position, (1, D / H) each.
         slot: (1,) int64, where the ring of keys and values is written.
-        seen: slots from the first on that hold something, this position's included.
-        mask: (1, seen) bool, false at slots not to be read; None for all.
+        filled: slots from the first on that hold something, this position's included.
+        mask: (1, S) bool, false at slots not to be read; None for the filled ones.
     """
 
     rotation: Rotation
     slot: Tensor
-    seen: int
+    filled: int
     mask: Tensor | None
+
+    @property
+    def seen(self) -> int:
+        """Slots that are read; with a mask its length alone tells, which a compiler may vary."""
+        return self.filled if self.mask is None else self.mask.shape[-1]
 
 
 class KeyValueCache:
@@ -98,7 +103,8 @@ class KeyValueCache:
     def fill(self, keys: Tensor, values: Tensor) -> None:
         """Store positions 0 to T - 1, (B, H, T, D / H) each; only the last ``capacity`` stay."""
         B, H, T, head_width = keys.shape
-        self.keys = keys.new_zeros(B, H, self.capacity, head_width)
+        # a slot too many: where all were seen, a compiler would make that a case of its own
+        self.keys = keys.new_zeros(B, H, self.capacity + 1, head_width)
         self.values = torch.zeros_like(self.keys)
         first = max(0, T - self.capacity)
         slots = torch.arange(first, T, device=keys.device) % self.capacity
@@ -113,7 +119,7 @@ class KeyValueCache:
         """
         self.keys.index_copy_(2, place.slot, key[:, :, None])
         self.values.index_copy_(2, place.slot, value[:, :, None])
-        return self.keys[:, :, : place.seen], self.values[:, :, : place.seen]
+        return self.keys.narrow(2, 0, place.seen), self.values.narrow(2, 0, place.seen)
 
 
 class TextCache:

@@ -18,7 +18,7 @@ from prior.lstm import LSTMBackbone, PlainLSTMBackbone
 from prior.normalisation import RMSNorm
 from prior.plan import PLAN_WIDTH
 from prior.plan_reader import PlanReader
-from prior.state import LayerState, PriorState
+from prior.state import LayerState, PriorState, Slots
 from prior.text_summary import TextSummary
 from prior.transformer import TransformerBackbone
 
@@ -178,8 +178,10 @@ class Prior(Component):
             max_frames: frames that will be read and written, the prompt included.
             plan: (B, T, P) float from ``plan.plan_features``, the prompt's frames first, or None.
         """
+        slots: Slots = "filled"
         capacity = self.network.window or max_frames
         if self.is_compiled:  # the same shapes whatever the prompt and the duration
+            slots = "growing" if self.device.type == "cpu" else "all"
             missing = -text_mask.shape[1] % TEXT_SLOTS
             text_states = F.pad(text_states, (0, 0, 0, missing))
             text_mask = F.pad(text_mask, (0, missing), value=False)
@@ -191,7 +193,7 @@ class Prior(Component):
             rotation=table,
             layers=[LayerState(KeyValueCache(capacity)) for _ in range(self.network.num_states)],
             max_frames=max_frames,
-            fixed_shapes=self.is_compiled,
+            slots=slots,
         )
 
     def prefill(self, codes: Tensor, state: PriorState) -> Tensor:
@@ -214,7 +216,7 @@ class Prior(Component):
         x = torch.cat((self._starts(codes), self._embed(codes)), dim=1)  # (B, P + 1, D)
         hidden = self.network(x + state.text.summary[:, : P + 1], state.text, state)
         state.position = P + 1
-        if state.fixed_shapes:
+        if state.slots == "all":
             for tensor in state.tensors():
                 torch._dynamo.mark_static_address(tensor, guard=False)
         return hidden[:, -1]
@@ -234,7 +236,7 @@ class Prior(Component):
         """
         _check_room(state.position, state)
         step: Callable[[Tensor, Tensor, Place, PriorState], Tensor] = self._step
-        if state.fixed_shapes and self._compiled_step is not None:
+        if state.slots != "filled" and self._compiled_step is not None:
             torch.compiler.cudagraph_mark_step_begin()
             step = self._compiled_step
         hidden = step(codes, state.text.summary_at(state.position), state.place(), state)
@@ -273,7 +275,7 @@ class Prior(Component):
             raise FileNotFoundError(
                 "compile_step needs a C++ compiler on a CPU: apt-get install g++"
             )
-        self._compiled_step = torch.compile(self._step, mode=mode, dynamic=False)
+        self._compiled_step = torch.compile(self._step, mode=mode)
 
     def sample_frame(self, hidden: Tensor, choose: Callable[[Tensor, int], Tensor]) -> Tensor:
         """Write one frame, book by book.

@@ -1,11 +1,14 @@
 """What decoding remembers between two frames, owned by the caller."""
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from prior.attention import KeyValueCache, Place, Rotation, Text, TextCache
+
+Slots = Literal["filled", "growing", "all"]
 
 
 @dataclass
@@ -33,8 +36,9 @@ class PriorState:
         layers: one per layer of the backbone.
         max_frames: how many frames may be read and written, the prompt included.
         position: how many positions the backbone has seen; 0 before the prefill.
-        fixed_shapes: whether every step reads all slots, the empty ones hidden, so that all have
-            the same shapes: what a compiled step needs.
+        slots: of the history, which ones a step reads: the "filled" ones; for a compiled step on
+            a CPU the "growing" ones, the same marked as a length that varies; for one on a GPU
+            "all", the empty ones hidden, so that every step has the same shapes and is replayed.
     """
 
     text: Text
@@ -42,7 +46,7 @@ class PriorState:
     layers: list[LayerState]
     max_frames: int
     position: int = 0
-    fixed_shapes: bool = False
+    slots: Slots = "filled"
 
     @property
     def capacity(self) -> int:
@@ -54,12 +58,16 @@ class PriorState:
         device = self.rotation.cos.device
         filled = min(self.position + 1, self.capacity)
         mask = None
-        if self.fixed_shapes:
+        if self.slots == "growing":
+            mask = torch.ones(1, filled, dtype=torch.bool, device=device)
+            if filled > 1:  # a compiler takes lengths of one for constants
+                torch._dynamo.mark_dynamic(mask, 1, min=2, max=self.capacity)
+        elif self.slots == "all":
             mask = torch.arange(self.capacity, device=device)[None] < filled
         return Place(
             rotation=self.rotation.at(self.position, self.position + 1),
             slot=torch.full((1,), self.position % self.capacity, device=device),
-            seen=self.capacity if self.fixed_shapes else filled,
+            filled=filled,
             mask=mask,
         )
 

@@ -11,22 +11,23 @@ from pipelines.cli import main
 from prior import Prior
 from prior.generate import generate
 from prior.sampling import Sampling
+from prior.state import Slots
 
 CLOSE = {"rtol": 1e-4, "atol": 1e-4}
 both_backbones = pytest.mark.parametrize("backbone", BACKBONES)
 
 
 @torch.inference_mode()
-def steps(prior: Prior, num_frames: int, prompt_frames: int, fixed_shapes: bool) -> torch.Tensor:
+def steps(prior: Prior, num_frames: int, prompt_frames: int, slots: Slots) -> torch.Tensor:
     """(B, T, D) hidden states of single steps after a prompt."""
     codes, text = some_codes(prior, 2, prompt_frames + num_frames), some_text(2)
     state = prior.init_state(text.states, text.mask, prompt_frames + num_frames + 1)
-    state.fixed_shapes = fixed_shapes
+    state.slots = slots
     prior.prefill(codes[..., :prompt_frames], state)
     hidden = []
     for t in range(prompt_frames, prompt_frames + num_frames):
         place = state.place()
-        assert not fixed_shapes or place.seen == state.capacity
+        assert slots != "all" or place.seen == state.capacity
         hidden.append(prior.decode_one_frame(codes[..., t], state).clone())
     return torch.stack(hidden, dim=1)
 
@@ -34,10 +35,11 @@ def steps(prior: Prior, num_frames: int, prompt_frames: int, fixed_shapes: bool)
 @both_backbones
 @pytest.mark.parametrize("sliding_window", [None, 1, 4])
 @pytest.mark.parametrize("prompt_frames", [0, 6])
-def test_fixed_shapes_change_nothing(backbone, sliding_window, prompt_frames):
+@pytest.mark.parametrize("slots", ["growing", "all"])
+def test_what_a_compiled_step_reads_changes_nothing(backbone, sliding_window, prompt_frames, slots):
     prior = tiny_prior(backbone, sliding_window=sliding_window)
-    plain = steps(prior, 7, prompt_frames, fixed_shapes=False)
-    torch.testing.assert_close(steps(prior, 7, prompt_frames, fixed_shapes=True), plain, **CLOSE)
+    plain = steps(prior, 7, prompt_frames, "filled")
+    torch.testing.assert_close(steps(prior, 7, prompt_frames, slots), plain, **CLOSE)
 
 
 @pytest.mark.slow
@@ -45,7 +47,7 @@ def test_the_compiled_step_equals_the_plain_one():
     if shutil.which("c++") is None and shutil.which("g++") is None:
         pytest.skip("torch.compile needs a C++ compiler on a CPU")
     prior = tiny_prior("transformer", sliding_window=4)
-    plain, sampling = steps(prior, 7, 2, fixed_shapes=False), Sampling(top_k=8, guidance=2.0)
+    plain, sampling = steps(prior, 7, 2, "filled"), Sampling(top_k=8, guidance=2.0)
 
     def written(num_frames: int, num_tokens: int, seed: int) -> list[torch.Tensor]:
         text = some_text(1, num_tokens)
@@ -57,7 +59,7 @@ def test_the_compiled_step_equals_the_plain_one():
     calls = []
     compiled = prior._compiled_step
     prior._compiled_step = lambda *arguments: calls.append(1) or compiled(*arguments)
-    torch.testing.assert_close(steps(prior, 7, 2, fixed_shapes=True), plain, **CLOSE)
+    torch.testing.assert_close(steps(prior, 7, 2, "growing"), plain, **CLOSE)
     assert_same(written(9, 5, seed=3), first)
     assert len(calls) == 7 + 8
     with torch.compiler.set_stance("fail_on_recompile"):  # another prompt, length and seed
