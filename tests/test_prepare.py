@@ -3,28 +3,17 @@
 import errno
 import json
 import zipfile
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
 import torch
+from tiny_recordings import RATE, config, melody, save
 
 from codec.audio_file import read_audio
 from codec.spectrogram import LogMel
 from pipelines.preparation import cut_processes, cutting, report
-from pipelines.preparation import music as packaged
-from pipelines.preparation.config import PrepareConfig
-from pipelines.preparation.cutting import title_of
-from pipelines.preparation.duplicates import (
-    Match,
-    band_levels,
-    choose_duplicates,
-    find_matches,
-    fingerprint,
-)
-from pipelines.preparation.music import MusicConfig, find_license, read_copyright
 from pipelines.preparation.recordings import main, prepare
 from pipelines.preparation.tracks import find_tracks
 from pipelines.prepared import (
@@ -35,38 +24,6 @@ from pipelines.prepared import (
     read_levels,
 )
 from pipelines.shards import list_shards
-
-RATE = 44_100
-
-
-def melody(seed: int, duration_s: float, rate: int = RATE) -> np.ndarray:
-    """A stereo melody of decaying notes over a little noise, different for every seed."""
-    rng = np.random.default_rng(seed)
-    audio = 0.01 * rng.standard_normal((round(duration_s * rate), 2))
-    time = np.arange(rate // 2) / rate
-    harmonics = np.arange(1, 9)[:, None]
-    start = 0
-    while start < len(audio):
-        frequency = 110 * 2 ** (rng.integers(0, 36) / 12)
-        tone = (np.sin(2 * np.pi * frequency * harmonics * time) / harmonics).sum(0)
-        note = (0.15 * np.exp(-6 * time) * tone)[: len(audio) - start]
-        audio[start : start + len(note)] += note[:, None] * rng.uniform(0.4, 1.0, 2)
-        start += int(rng.integers(rate // 10, rate // 3))
-    return (0.7 * audio / np.abs(audio).max()).astype(np.float32)
-
-
-def save(path: Path, audio: np.ndarray, rate: int = RATE, **tags: str) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with soundfile.SoundFile(path, "w", rate, audio.shape[1]) as file:
-        for tag, text in tags.items():
-            setattr(file, tag, text)
-        file.write(audio)
-    return path
-
-
-def config(folder: Path, output: Path, **values) -> PrepareConfig:
-    defaults = {"clip_s": 2.0, "min_clip_s": 1.0, "min_track_s": 1.0, "quiet": True}
-    return PrepareConfig(str(folder), str(output), **(defaults | values))
 
 
 def all_bytes(folder: Path) -> dict[str, bytes]:
@@ -459,163 +416,6 @@ def test_stems_are_added(tmp_path):
     assert torch.allclose(mixed, torch.from_numpy(whole.T), atol=1e-6)
     with pytest.raises(ValueError, match="equally long"):
         list(cutting.read_mix([tmp_path / "song.wav", tmp_path / "short.wav"], 1.0))
-
-
-# -- duplicates -----------------------------------------------------------------------------------
-
-
-def test_duplicates_are_dropped_and_the_longest_stays(tmp_path):
-    folder = tmp_path / "in"
-    audio = melody(1, 14.0)
-    save(folder / "a_loop.ogg", audio[3 * RATE : 11 * RATE] * 0.5)
-    save(folder / "b.wav", audio)
-    (folder / "c.wav").write_bytes((folder / "b.wav").read_bytes())
-    save(folder / "d.wav", melody(2, 14.0))
-    report = prepare(config(folder, tmp_path / "out", validation_fraction=0)).report
-    rows = {row["track"]: (row["duplicate_of"], row["kind"]) for row in report["duplicates"]}
-    assert rows == {
-        "a_loop.ogg": ("b.wav", "same recording"),
-        "c.wav": ("b.wav", "same file"),
-    }
-    assert set(open_prepared(tmp_path / "out")["track"]) == {"b.wav", "d.wav"}
-
-
-def words(audio: np.ndarray) -> np.ndarray:
-    levels = quantise_spectrogram(LogMel()(torch.from_numpy(audio.T.copy())[None])[0])
-    return fingerprint(band_levels(levels))
-
-
-def test_the_fingerprint_finds_a_shifted_quieter_noisier_copy_and_nothing_else():
-    audio = melody(1, 14.0)
-    rng = np.random.default_rng(0)
-    copy = audio[round(4.03 * RATE) :] * 0.3
-    copy += 0.001 * rng.standard_normal(copy.shape).astype(np.float32)
-    others = [melody(seed, 14.0) for seed in range(2, 5)]
-    tracks = [words(track) for track in (audio, copy, *others)]
-    matches = find_matches(tracks)
-    assert [(match.first, match.second) for match in matches] == [(0, 1)]
-    assert matches[0].shared_fraction > 0.9
-    assert matches[0].shared_s == pytest.approx(10, abs=1)
-
-
-def test_a_shared_passage_is_leakage_but_no_duplicate():
-    first, second = melody(1, 30.0), melody(2, 30.0)
-    second[10 * RATE : 18 * RATE] = first[2 * RATE : 10 * RATE]
-    (match,) = find_matches([words(first), words(second)])
-    assert match.shared_s == pytest.approx(8, abs=2)
-    assert match.shared_fraction < 0.5
-    assert choose_duplicates([match], [30.0, 30.0]) == {}
-
-
-def test_silence_matches_nothing():
-    silence = words(np.zeros((10 * RATE, 2), dtype=np.float32))
-    assert (silence == 0).all()
-    assert find_matches([silence, silence]) == []
-    assert len(words(np.zeros((RATE // 10, 2), dtype=np.float32))) == 0
-
-
-def test_of_a_chain_of_duplicates_only_those_beside_a_kept_track_go():
-    matches = [Match(0, 1, 60.0, 1.0), Match(1, 2, 60.0, 0.9)]
-    assert choose_duplicates(matches, [60.0, 60.0, 60.0]) == {1: 0}
-    assert choose_duplicates(matches, [60.0, 90.0, 60.0]) == {0: 1, 2: 1}
-
-
-# -- titles and Debian packages -------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("name", "title"),
-    [
-        ("a/03_second_birth.ogg", "second birth"),
-        ("12_-_Misanthropia.ogg", "Misanthropia"),
-        ("track17.opus", ""),
-        ("04.wav", ""),
-        ("Sean Hawk - Imperia.ogg", "Sean Hawk - Imperia"),
-    ],
-)
-def test_titles_from_file_names(name, title):
-    assert title_of(name) == title
-
-
-COPYRIGHT = """Format: https://www.debian.org/doc/packaging-manuals/copyright-format/1.0/
-Upstream-Name: Game
-
-Files: *
-Copyright: 2002, The team
-License: GPL-2+
-
-Files:
- base/music/David01.ogg
- base/music/van_theme.ogg
-Copyright:
- Someone
-License: CC-BY-3.0
-
-License: CC-BY-3.0
- The text.
-"""
-
-
-@pytest.fixture
-def packages(tmp_path, monkeypatch):
-    """Two small packages laid out like ufoai-music and wizznic-data."""
-    root, documents = tmp_path / "games", tmp_path / "doc"
-    save(root / "wizznic/packs/x/music/Sean Hawk - Imperia.ogg", melody(1, 3.0), title="Imperia")
-    for seed, name in enumerate(("David01", "van_theme", "PsymongN1"), start=2):
-        save(tmp_path / f"{name}.ogg", melody(seed, 3.0))
-    (root / "ufoai/base").mkdir(parents=True)
-    with zipfile.ZipFile(root / "ufoai/base/0music.pk3", "w") as archive:
-        for name in ("David01", "van_theme", "PsymongN1"):
-            archive.write(tmp_path / f"{name}.ogg", f"music/{name}.ogg")
-    (documents / "ufoai-music").mkdir(parents=True)
-    (documents / "ufoai-music/copyright").write_text(COPYRIGHT)
-    names = ("ufoai-music", "wizznic-data")
-    chosen = tuple(package for package in packaged.PACKAGES if package.name in names)
-    monkeypatch.setattr(packaged, "PACKAGES", chosen)
-    return MusicConfig(str(tmp_path / "out"), root=root, documents=documents)
-
-
-OPTIONS = {"clip_s": 2.0, "min_clip_s": 1.0, "min_track_s": 1.0, "quiet": True}
-
-
-def test_packages_carry_their_licences_and_are_split_whole(packages, capsys):
-    result = packaged.prepare_music(packages, **OPTIONS)
-    train = open_prepared(result.folder, "train")
-    validation = open_prepared(result.folder, "validation")
-    assert set(train["track"]) == {
-        "ufoai-music/music/David01.ogg",
-        "ufoai-music/music/van_theme.ogg",
-    }
-    assert set(train["license"]) == {"CC-BY-3.0"}
-    assert set(validation["license"]) == {"GPL-3"}
-    assert validation[0]["captions"] == ["Imperia, fast techno", "fast techno"]
-    assert "Manuel" in train[2]["attribution"]
-    assert "1 files under the GPL left out" in capsys.readouterr().out
-
-
-def test_gpl_files_are_taken_when_asked_for(packages):
-    result = packaged.prepare_music(replace(packages, include_gpl=True), **OPTIONS)
-    assert "ufoai-music/music/PsymongN1.ogg" in set(open_prepared(result.folder)["track"])
-
-
-def test_a_missing_package_is_named_with_the_command(packages, capsys, monkeypatch):
-    (packages.root / "ufoai/base/0music.pk3").unlink()
-    with pytest.raises(ValueError, match="apt-get install --no-install-recommends ufoai-music"):
-        packaged.choose_packages(packages)
-    named = replace(packages, packages=("ufoai-music", "wizznic-data"))
-    assert [package.name for package in packaged.choose_packages(named)] == ["wizznic-data"]
-    assert "apt-get install" in capsys.readouterr().err
-    with pytest.raises(ValueError, match="packages must be among"):
-        packaged.choose_packages(replace(packages, packages=("wesnoth",)))
-
-
-def test_the_last_fitting_paragraph_of_a_copyright_file_counts(tmp_path):
-    (tmp_path / "copyright").write_text(COPYRIGHT)
-    rules = read_copyright(tmp_path / "copyright")
-    assert find_license(rules, "base/music/David01.ogg") == "CC-BY-3.0"
-    assert find_license(rules, "base/music/Other.ogg") == "GPL-2+"
-    with pytest.raises(ValueError, match="names no licence for x"):
-        find_license([], "x")
 
 
 def test_shards_hold_what_was_asked(music, tmp_path):
