@@ -5,21 +5,17 @@ import itertools
 import json
 import os
 import random
-import resource
-import signal
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
 import soundfile
 import torch
+from small_jobs import contents, make_rows, threads_of_torch
 from tiny_pipeline import tiny_pipeline
 from torch import Tensor
 
@@ -43,15 +39,11 @@ from pipelines.rendering.engine import (
 )
 from pipelines.rendering.job import read_status
 from pipelines.rendering.making import Maker, encode_texts, one_thread
-from pipelines.rendering.manifest import ManifestEntry, read_manifest
+from pipelines.rendering.manifest import read_manifest
 from pipelines.rendering.origin import describe_origin, hash_pipeline
-from pipelines.rendering.progress import Progress
 from pipelines.rendering.rows import Defaults, hash_file
 from pipelines.rendering.tags import read_provenance
 from pipelines.token_file import load_tokens
-
-Row = dict[str, Any]
-CHANGING = ("timings", "attempts")
 
 
 @pytest.fixture(scope="module")
@@ -59,39 +51,6 @@ def pipeline() -> Pipeline:
     pipeline = tiny_pipeline()
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
-
-
-def make_rows(count: int, seed: int = 0) -> list[Row]:
-    """Short items of several lengths, settings and formats."""
-    draw = random.Random(seed)
-    return [
-        {
-            "id": f"item {index}",
-            "prompt": draw.choice(["a slow waltz", "fast", "calm piano at night"]),
-            "duration_s": draw.choice([0.11, 0.2, 0.3]),
-            "format": draw.choice(["wav", "flac"]),
-            "guidance": draw.choice([1.0, 3.0]),
-            "steps": 1,
-        }
-        for index in range(count)
-    ]
-
-
-def contents(folder: Path) -> dict[str, Any]:
-    """Every file a user sees, byte for byte, and the manifest but for clocks and attempts."""
-    files: dict[str, Any] = {
-        path.name: hash_file(path)
-        for path in folder.iterdir()
-        if path.is_file()
-        and not path.name.startswith(".")
-        and path.suffix not in (".json", ".jsonl")
-    }
-    for entry in read_manifest(folder).values():
-        assert files[entry.audio] == entry.audio_sha256
-        values = {name: value for name, value in entry.__dict__.items() if name not in CHANGING}
-        values["machine"] = values["machine"]["device"]  # and not the size of batches
-        files[f"entry of {entry.id}"] = values
-    return files
 
 
 # -- what comes out -------------------------------------------------------------------------
@@ -227,16 +186,6 @@ def test_an_item_does_not_depend_on_the_number_of_threads(pipeline: Pipeline, tm
             render(pipeline, rows, tmp_path / str(threads), options=RenderOptions(batch_size=2))
             assert torch.get_num_threads() == threads
     assert contents(tmp_path / "3") == contents(tmp_path / "1")
-
-
-@contextmanager
-def threads_of_torch(count: int) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 class Meeting(Maker):
@@ -386,120 +335,6 @@ def test_a_strangers_file_is_not_replaced(pipeline: Pipeline, tmp_path: Path):
     (tmp_path / "item 0.safetensors").write_bytes(b"mine")
     with pytest.raises(ValueError, match="exists and is no render's"):
         render(pipeline, make_rows(1), tmp_path)
-
-
-def in_child(work: Callable[[], object]) -> int:
-    """Run in a forked process, on two lanes."""
-    child = os.fork()
-    if child == 0:
-        code = 3
-        try:
-            torch.set_num_threads(2)
-            work()
-            code = 0
-        finally:
-            os._exit(code)
-    return child
-
-
-def kill_and_resume(pipeline: Pipeline, rows: list[Row], folder: Path, draw: random.Random) -> int:
-    """Kill the run -9 at random moments, ten times unless it ends before, then let it end."""
-    for kills in range(10):
-        child = in_child(lambda: render(pipeline, rows, folder))
-        wanted = len(read_lines(folder)) + draw.randint(0, len(rows) // 3)
-        pause_s = draw.random() * 0.05
-        while len(read_lines(folder)) < min(wanted, len(rows)):
-            if os.waitpid(child, os.WNOHANG) != (0, 0):
-                return kills
-            time.sleep(0.002)
-        time.sleep(pause_s)
-        os.kill(child, signal.SIGKILL)
-        _, status = os.waitpid(child, 0)
-        if status == 0:
-            return kills
-        assert os.WTERMSIG(status) == signal.SIGKILL
-    child = in_child(lambda: render(pipeline, rows, folder))
-    assert os.waitpid(child, 0)[1] == 0
-    return 10
-
-
-def read_lines(folder: Path) -> dict[str, ManifestEntry]:
-    """The manifest while another process writes it: an id never occurs twice."""
-    return read_manifest(folder)
-
-
-@pytest.mark.parametrize(
-    "seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(1, 10))]
-)
-def test_a_run_killed_at_random_moments_equals_an_undisturbed_one(
-    pipeline: Pipeline, tmp_path: Path, seed: int
-):
-    rows = make_rows(100 if seed else 40, seed)
-    child = in_child(lambda: render(pipeline, rows, tmp_path / "undisturbed"))
-    assert os.waitpid(child, 0)[1] == 0
-    kills = kill_and_resume(pipeline, rows, tmp_path / "killed", random.Random(seed))
-    assert kills > 0
-    assert contents(tmp_path / "killed") == contents(tmp_path / "undisturbed")
-    assert len(read_manifest(tmp_path / "killed")) == len(rows)
-
-
-def test_a_killed_run_is_told_from_a_running_one(pipeline: Pipeline, tmp_path: Path):
-    rows = make_rows(24)
-    child = in_child(lambda: render(pipeline, rows, tmp_path))
-    while not read_manifest(tmp_path):
-        time.sleep(0.002)
-    os.kill(child, signal.SIGSTOP)
-    status = read_status(tmp_path)
-    assert (status.state, status.items) == ("running", 24)
-    assert 0 < status.done < 24
-    assert status.left_s is not None
-    os.kill(child, signal.SIGKILL)
-    os.waitpid(child, 0)
-    assert read_status(tmp_path).state == "killed"
-    render(pipeline, rows, tmp_path)
-    status = read_status(tmp_path)
-    assert (status.state, status.done, status.left_s) == ("finished", 24, None)
-
-
-def test_ctrl_c_stops_cleanly_and_the_run_goes_on_later(
-    pipeline: Pipeline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
-    def interrupt(progress: Progress) -> None:
-        raise KeyboardInterrupt
-
-    rows = make_rows(6)
-    with monkeypatch.context() as patch, threads_of_torch(2):
-        patch.setattr(Progress, "draw", interrupt)  # after the first item
-        with pytest.raises(KeyboardInterrupt):
-            render(pipeline, rows, tmp_path)
-    status = read_status(tmp_path)
-    assert (status.state, status.message, status.done) == ("stopped", "KeyboardInterrupt", 1)
-    summary = render(pipeline, rows, tmp_path)
-    assert (summary.done, summary.skipped) == (5, 1)
-
-
-def test_a_full_disk_stops_cleanly_and_the_run_goes_on_later(pipeline: Pipeline, tmp_path: Path):
-    """A limit on the size of files stands in for the disk: writing fails in the same way."""
-    rows = [row | {"format": "wav", "duration_s": 0.2} for row in make_rows(4)]
-    rows[2] |= {"id": "large", "duration_s": 2.0, "guidance": rows[3]["guidance"]}
-    report = tmp_path / "report"
-
-    def work() -> None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))
-        try:
-            render(pipeline, rows, tmp_path / "out", options=RenderOptions(batch_size=1))
-        except OSError as error:
-            report.write_text(str(error))
-
-    os.waitpid(in_child(work), 0)
-    assert "make room and run the same command again" in report.read_text()
-    assert not list((tmp_path / "out").glob(".*.part"))
-    assert not (tmp_path / "out" / "large.wav").exists()
-    status = read_status(tmp_path / "out")
-    assert status.state == "stopped"
-    assert "no room to write" in status.message
-    summary = render(pipeline, rows, tmp_path / "out")
-    assert (summary.done + summary.skipped, summary.failed) == (4, [])
 
 
 # -- bad items ------------------------------------------------------------------------------

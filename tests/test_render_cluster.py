@@ -12,7 +12,7 @@ from typing import Any
 
 import psutil
 import pytest
-from test_render import contents, make_rows
+from small_jobs import contents, make_rows
 
 from pipelines import Pipeline
 from pipelines.evaluation.reasons import MissingPackageError
