@@ -1,7 +1,11 @@
 """Losses of the codec: regression on the spectrogram, and an optional adversary on its patches."""
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
+
+TILES = (4, 8, 16)  # bands and frames of the tiles of energy_loss
+MIN_POWER = 1e-10
 
 
 def spectrogram_loss(reconstruction: Tensor, target: Tensor) -> Tensor:
@@ -17,6 +21,26 @@ def spectrogram_loss(reconstruction: Tensor, target: Tensor) -> Tensor:
 def movement_loss(reconstruction: Tensor, target: Tensor) -> Tensor:
     """Mean absolute error of the change from frame to frame, in nats; (B, C, M, F) both."""
     return (reconstruction.diff(dim=-1) - target.diff(dim=-1)).abs().mean()
+
+
+def energy_loss(reconstruction: Tensor, target: Tensor) -> Tensor:
+    """Mean absolute error of the mean power in tiles of the spectrogram, in nats of magnitude.
+
+    Where a partial's place is uncertain the median of what it could be is the valley beside it, so
+    a regression alone takes its power away. A tile's power does not depend on the place: 4, 8 and
+    16 bands and as many frames, half overlapping.
+
+    Args:
+        reconstruction: (B, C, M, F) log-mel, M and F at least 16.
+        target: (B, C, M, F) log-mel.
+    """
+    powers = [(2 * levels.flatten(0, 1).float()).exp() for levels in (reconstruction, target)]
+    errors = []
+    for size in TILES:
+        tiles = [F.avg_pool2d(power, size, stride=size // 2) for power in powers]
+        decoded, true = (tile.clamp(min=MIN_POWER).log() / 2 for tile in tiles)
+        errors.append((decoded - true).abs().mean())
+    return torch.stack(errors).mean()
 
 
 def generator_hinge(fake: Tensor) -> Tensor:

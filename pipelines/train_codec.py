@@ -17,12 +17,13 @@ from codec.audio_file import write_audio
 from codec.discriminator import PatchDiscriminator
 from codec.losses import (
     discriminator_hinge,
+    energy_loss,
     generator_hinge,
     movement_loss,
     spectrogram_loss,
 )
 from codec.seeds import derive_seed
-from codec.spectral_codec import SpectralCodec
+from codec.spectral_codec import CodecOutput, SpectralCodec
 from pipelines.batches import SpectrogramCrops, SpectrogramData, open_all, validation_crops
 from pipelines.configuration import run_script
 from pipelines.prepared import FRAME_RATE
@@ -37,18 +38,23 @@ class CodecLosses:
 
     Args:
         movement: of the frame-to-frame term beside the regression's 1.
+        energy: of the power in tiles beside the regression's 1.
         commitment: of the quantiser's commitment term.
         adversarial: of the patch discriminator; 0 trains none.
         adversarial_from: update at which the codec begins to listen to the discriminator, which
             learns from the start.
         quantise_from: update at which the codebooks are set by k-means and join.
+        decoder_alone: train nothing but the decoder of the codec that ``training.start_from``
+            names, on 1 to K of its books: tokens, and what was trained on them, stay valid.
     """
 
     movement: float = 0.0
+    energy: float = 0.0
     commitment: float = 0.25
     adversarial: float = 0.0
     adversarial_from: int = 2000
     quantise_from: int = 500
+    decoder_alone: bool = False
 
 
 @dataclass
@@ -74,20 +80,37 @@ class CodecTraining(nn.Module):
         self.codec = codec
         self.losses = losses
         self.discriminator = PatchDiscriminator(codec.channels) if losses.adversarial > 0 else None
+        if losses.decoder_alone:
+            for part in (codec.patch_in, codec.encoder, codec.to_latent):
+                part.requires_grad_(False)
 
     def forward(self, spectrogram: Tensor, step: int, seed: int) -> dict[str, Tensor]:
         """(B, C, M, F) log-mel -> the named loss terms, their weighted sum under "loss"."""
-        output = self.codec(spectrogram, seed, quantise=step >= self.losses.quantise_from)
+        if self.losses.decoder_alone:
+            output = self._decoded_codes(spectrogram, seed)
+        else:
+            output = self.codec(spectrogram, seed, quantise=step >= self.losses.quantise_from)
         regression = spectrogram_loss(output.reconstruction, spectrogram)
         terms = {"regression": regression, "commitment": output.commitment}
         loss = regression + self.losses.commitment * output.commitment
         if self.losses.movement > 0:
             terms["movement"] = movement_loss(output.reconstruction, spectrogram)
             loss = loss + self.losses.movement * terms["movement"]
+        if self.losses.energy > 0:
+            terms["energy"] = energy_loss(output.reconstruction, spectrogram)
+            loss = loss + self.losses.energy * terms["energy"]
         if self.discriminator is not None:
             joined = step >= self.losses.adversarial_from
             loss = loss + self._adversarial(output.reconstruction, spectrogram, terms, joined)
         return {"loss": loss, **terms}
+
+    def _decoded_codes(self, spectrogram: Tensor, seed: int) -> CodecOutput:
+        """What the decoder makes of each row's codes, of 1 to K books."""
+        codes = self.codec.encode_spectrogram(spectrogram)
+        rng = torch.Generator().manual_seed(seed)
+        books = torch.randint(1, codes.shape[1] + 1, codes.shape[:1], generator=rng)
+        latents = self.codec.quantizer.decode(codes, books.to(codes.device))
+        return CodecOutput(self.codec.reconstruct(latents), latents.new_zeros(()))
 
     def _adversarial(
         self, reconstruction: Tensor, target: Tensor, terms: dict[str, Tensor], joined: bool
@@ -115,6 +138,8 @@ class CodecRecipe:
         data: SpectrogramData,
         training: TrainingConfig,
     ) -> None:
+        if losses.decoder_alone and training.start_from is None:
+            raise ValueError("losses.decoder_alone needs training.start_from, a trained codec")
         self.model = CodecTraining(codec, losses)
         self.data = data
         self.seed = training.seed

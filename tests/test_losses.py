@@ -4,7 +4,14 @@ import pytest
 import torch
 
 from codec.discriminator import PatchDiscriminator
-from codec.losses import discriminator_hinge, generator_hinge, movement_loss, spectrogram_loss
+from codec.losses import (
+    TILES,
+    discriminator_hinge,
+    energy_loss,
+    generator_hinge,
+    movement_loss,
+    spectrogram_loss,
+)
 
 SHAPE = (2, 2, 5, 8)
 
@@ -34,6 +41,32 @@ def test_the_movement_loss_sees_changes_only():
     )
     assert movement_loss(decoded, target) == pytest.approx(total / 7, rel=1e-5)
     assert movement_loss(target + 3.0, target) == pytest.approx(0, abs=1e-6)
+
+
+def test_the_energy_loss_is_the_error_of_the_power_of_tiles():
+    draws = torch.Generator().manual_seed(0)
+    decoded, target = (torch.randn(1, 2, 16, 24, generator=draws) for _ in range(2))
+
+    def power(levels: torch.Tensor, channel: int, band: int, frame: int, size: int) -> float:
+        tile = levels[0, channel, band : band + size, frame : frame + size]
+        return float((2 * tile).exp().mean().log() / 2)
+
+    means = []
+    for size in TILES:
+        starts = [range(0, length - size + 1, size // 2) for length in (16, 24)]
+        places = [(c, m, f, size) for c in range(2) for m in starts[0] for f in starts[1]]
+        errors = [abs(power(decoded, *place) - power(target, *place)) for place in places]
+        means.append(sum(errors) / len(errors))
+    assert energy_loss(decoded, target) == pytest.approx(sum(means) / len(TILES), rel=1e-4)
+    assert energy_loss(target + 0.25, target) == pytest.approx(0.25, rel=1e-4)
+
+
+def test_the_energy_loss_prefers_a_partial_in_the_wrong_place_to_none():
+    valley = torch.full((1, 1, 16, 16), -9.0)
+    partial, beside = valley.clone(), valley.clone()
+    partial[:, :, 5], beside[:, :, 6] = -3.0, -3.0
+    assert spectrogram_loss(valley, partial) < spectrogram_loss(beside, partial)
+    assert energy_loss(beside, partial) < energy_loss(valley, partial)
 
 
 def test_hinges():

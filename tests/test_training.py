@@ -64,7 +64,12 @@ def settings(folder: Path, **changes: Any) -> TrainingConfig:
     return replace(config, **changes)
 
 
-def run_codec(parts: dict[str, str], training: TrainingConfig, resume: bool = False) -> Path:
+def run_codec(
+    parts: dict[str, str],
+    training: TrainingConfig,
+    resume: bool = False,
+    losses: CodecLosses = CodecLosses(quantise_from=1),
+) -> Path:
     torch.manual_seed(0)
     codec = SpectralCodec(
         width=16,
@@ -76,7 +81,7 @@ def run_codec(parts: dict[str, str], training: TrainingConfig, resume: bool = Fa
         vocoder_iterations=1,
     )
     data = SpectrogramData([parts["prepared"]], crop_s=0.64, validation_clips=2)
-    return train_codec(codec, CodecLosses(quantise_from=1), data, training, resume)
+    return train_codec(codec, losses, data, training, resume)
 
 
 def run_prior(
@@ -317,6 +322,21 @@ def test_a_run_starts_from_a_trained_model(
     for name, tensor in load_file(first / WEIGHTS_NAME).items():
         if "_codebook." not in name:  # those follow the data without a learning rate
             assert torch.allclose(tensor, began[name], atol=1e-7), name
+
+
+def test_the_codecs_decoder_alone_is_trained_on_its_codes(
+    parts: dict[str, str], tmp_path: Path
+) -> None:
+    first = run_codec(parts, settings(tmp_path / "first"))
+    losses = CodecLosses(energy=2.0, decoder_alone=True)
+    second = run_codec(parts, settings(tmp_path / "second", start_from=str(first)), losses=losses)
+    before, after = load_file(first / WEIGHTS_NAME), load_file(second / WEIGHTS_NAME)
+    moved = {name.split(".")[0] for name in before if not torch.equal(before[name], after[name])}
+    assert moved == {"from_latent", "decoder", "patch_out"}
+    metrics = [json.loads(line) for line in (second.parent / "metrics.jsonl").open()]
+    assert metrics[0]["energy"] > 0
+    with pytest.raises(ValueError, match=r"decoder_alone needs training\.start_from"):
+        run_codec(parts, settings(tmp_path / "third"), losses=losses)
 
 
 @pytest.mark.parametrize(
