@@ -55,6 +55,9 @@ class SpectralCodec(Component):
         vocoder_iterations: Griffin-Lim iterations, from phases carried along (codec/phase.py).
     """
 
+    SOUND_PARTS = ("from_latent", "decoder", "patch_out")
+    """Children that make sound of codes; codes do not depend on them."""
+
     @register_to_config
     def __init__(
         self,

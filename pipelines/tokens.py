@@ -47,7 +47,7 @@ class TokenInfo:
     Attributes:
         format_version: of this layout.
         codec_class: name of the codec's class.
-        codec_hash: of the codec's configuration and weights.
+        codec_hash: of what makes the codec's codes.
         num_codebooks: K.
         codebook_size: V.
         frame_rate: token frames per second (Hz); None where frames are notes.
@@ -80,13 +80,19 @@ class TokenInfo:
 
 
 def hash_codec(codec: Codec) -> str:
-    """BLAKE2b of a codec's class, configuration and weights."""
+    """BLAKE2b of a codec's class, configuration and weights, less those of its ``SOUND_PARTS``.
+
+    Codecs with the same hash make the same codes of the same audio, though one may sound better.
+    """
     digest = hashlib.blake2b(digest_size=16)
     config = {key: value for key, value in getattr(codec, "config", {}).items() if key[0] != "_"}
     rates = [codec.sample_rate, codec.channels, codec.num_codebooks, codec.codebook_size]
     digest.update(json.dumps([type(codec).__name__, rates, config], default=str).encode())
     if isinstance(codec, nn.Module):
+        sound_parts = getattr(codec, "SOUND_PARTS", ())
         for name, tensor in sorted(codec.state_dict().items()):
+            if name.split(".")[0] in sound_parts:
+                continue
             digest.update(name.encode())
             digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
     return digest.hexdigest()

@@ -21,7 +21,14 @@ from pipelines.prepared import (
     open_prepared,
     read_levels,
 )
-from pipelines.tokens import load_codec, open_all_tokens, open_tokens, read_codes, read_token_info
+from pipelines.tokens import (
+    hash_codec,
+    load_codec,
+    open_all_tokens,
+    open_tokens,
+    read_codes,
+    read_token_info,
+)
 
 FRAMES = (40, 40, 24, 40, 24, 40, 40)
 
@@ -165,6 +172,23 @@ def test_another_codec_is_refused_and_the_same_one_does_nothing(prepared, spectr
     assert build_token_cache(prepared, make_spectral(), tmp_path, quiet=True) == first
     with pytest.raises(ValueError, match="made with another codec_hash"):
         build_token_cache(prepared, make_spectral(1), tmp_path, quiet=True)
+
+
+def test_a_codec_is_known_by_what_makes_its_codes(spectral):
+    audio = torch.randn(
+        1, spectral.channels, 20 * spectral.hop_length, generator=torch.manual_seed(0)
+    )
+    codes = spectral.encode(audio)
+    for name in spectral.state_dict():
+        other = make_spectral()
+        tensor = other.state_dict()[name]
+        with torch.no_grad():
+            tensor.copy_(tensor + 1 if tensor.is_floating_point() else tensor)
+        if name.split(".")[0] in SpectralCodec.SOUND_PARTS:
+            assert hash_codec(other) == hash_codec(spectral), name
+            assert torch.equal(other.encode(audio), codes), name
+        elif tensor.is_floating_point():
+            assert hash_codec(other) != hash_codec(spectral), name
 
 
 def test_an_unfinished_cache_goes_on_only_with_the_same_settings(prepared, spectral, tmp_path):

@@ -39,6 +39,7 @@ from pipelines.training import (
 from prior import Prior
 
 Train = Callable[..., Path]
+QUANTISED = CodecLosses(quantise_from=1)
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +69,7 @@ def run_codec(
     parts: dict[str, str],
     training: TrainingConfig,
     resume: bool = False,
-    losses: CodecLosses = CodecLosses(quantise_from=1),
+    losses: CodecLosses = QUANTISED,
 ) -> Path:
     torch.manual_seed(0)
     codec = SpectralCodec(
