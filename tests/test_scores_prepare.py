@@ -16,12 +16,22 @@ import soundfile
 from pipelines.prepared import Clip, iterate_clips, open_prepared
 from pipelines.scores import prepare_scores as module
 from pipelines.scores.compose import compose
-from pipelines.scores.prepare_scores import Job, add_arguments, prepare_scores, render_job, run
+from pipelines.scores.instruments import BASSES, INSTRUMENTS
+from pipelines.scores.prepare_scores import (
+    Job,
+    add_arguments,
+    free_lead,
+    prepare_scores,
+    render_job,
+    run,
+    write_score,
+)
 from pipelines.scores.render import (
     SAMPLE_RATE,
     SOUNDFONT,
     TARGET_DB,
     RenderError,
+    clip_labels,
     cut_clips,
     normalise,
     render,
@@ -265,3 +275,15 @@ def test_two_workers_write_what_one_writes(tmp_path: Path) -> None:
         args.sources = ["generated"]
         assert run(args) == 0
     assert same(rows(tmp_path / "1")["train"], rows(tmp_path / "2")["train"])
+
+
+def test_any_instrument_leads_some_pieces_with_drums_and_without():
+    jobs = [Job(0, index, ("generated",), "", False) for index in range(1000)]
+    free = [(job, free_lead(job)) for job in jobs]
+    leads = [lead for _, lead in free if lead]
+    assert {*leads} == {*INSTRUMENTS} - {*BASSES}
+    assert 200 < len(leads) < 300
+    rare = [job for job, lead in free if lead in ("pizzicato strings", "harpsichord", "oboe")]
+    labels = [clip_labels(score, 0.0, score.duration_s) for score in map(write_score, rare)]
+    assert {label["lead"] for label in labels} == {"pizzicato strings", "harpsichord", "oboe"}
+    assert {label["drums"] for label in labels} == {False, True}

@@ -22,6 +22,8 @@ SOURCES = {"generated": 0.66, "mma": 0.16, "bach": 0.12, "openttd": 0.1}
 """Shares of the sources; those asked for are scaled to one."""
 DEFAULT_SOURCES = ("generated", "mma", "bach")
 """openttd-openmsx is GPL-2: fit for experiments, not for weights under another licence."""
+FREE_LEADS = 0.25
+"""Share of the composed pieces whose tune any instrument may play, whatever their style."""
 SETTINGS_NAME = "scores.json"
 SKIPPED_NAME = "skipped.json"
 MAX_FAILURE_RUN = 50
@@ -311,10 +313,29 @@ def write_score(job: Job) -> "Score":
     rng = random.Random(derive_seed(job.seed, "scores", job.index))
     weights = [SOURCES[source] for source in job.sources]
     source = rng.choices(job.sources, weights)[0]
-    write = {"generated": compose, "bach": bach, "openttd": openttd, "mma": arrange}[source]
-    score = write(rng, held_out=job.split == "validation")
+    held_out = job.split == "validation"
+    if source == "generated":
+        score = compose(rng, held_out, lead=free_lead(job))
+    else:
+        write = {"bach": bach, "openttd": openttd, "mma": arrange}[source]
+        score = write(rng, held_out=held_out)
     score.room = rng.uniform(0.2, 0.8)
     return score
+
+
+def free_lead(job: Job) -> str | None:
+    """Any instrument but a bass for some pieces, whatever their style; None for the others.
+
+    No style's own leads are pizzicato strings, and those of styles with drums are neither an oboe
+    nor a harpsichord; prompts ask for them all the same.
+    """
+    from codec.seeds import derive_seed
+    from pipelines.scores.instruments import BASSES, INSTRUMENTS
+
+    rng = random.Random(derive_seed(job.seed, "lead", job.index))
+    if rng.random() >= FREE_LEADS:
+        return None
+    return rng.choice([name for name in INSTRUMENTS if name not in BASSES])
 
 
 def label_histograms(folder: Path) -> dict[str, dict[str, int]]:
