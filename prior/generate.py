@@ -1,13 +1,14 @@
 """Write codes frame by frame."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import torch
 from torch import Tensor
 
 from prior.model import Prior
+from prior.plan import contrary_features
 from prior.sampling import Sampling, by_book, choose_code, draw_uniform, guide, uniform_of_book
 from prior.state import PriorState
 from prior.text_condition import TextCondition
@@ -184,11 +185,16 @@ class Writer:
             read_text(self.prior, self.text, self.state)
 
     def _with_guide(self, text: TextCondition) -> TextCondition:
-        """The text and, where there is guidance, the rows to move away from under it."""
+        """The text and, where there is guidance, the rows to move away from under it.
+
+        Beside the negative text these read the plan's contrary.
+        """
         if self.sampling.guidance != 1:
             away = self.negative or TextCondition.empty(len(self.seeds), text.states.shape[-1]).to(
                 text.states.device
             )
+            if text.plan is not None:
+                away = replace(away, plan=contrary_features(text.plan))
             text = text.stacked_on(away)
         return text.to(self.prior.device)
 

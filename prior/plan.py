@@ -160,6 +160,24 @@ def ensemble_features(plan: Plan) -> Tensor:
     return features
 
 
+def contrary_features(features: Tensor) -> Tensor:
+    """What guidance moves away from: nothing is known but that drums are the other way round.
+
+    Most music of a style has drums or has none; moved away from nothing at all, a plan without
+    drums still gave way to its style.
+
+    Args:
+        features: (..., P) from ``plan_features``.
+
+    Returns:
+        (..., P), all zeros where the drums are not known.
+    """
+    first = HARMONY_WIDTH + 2 * len(INSTRUMENTS)
+    contrary = torch.zeros_like(features)
+    contrary[..., first : first + 2] = features[..., first : first + 2].flip(-1)
+    return contrary
+
+
 def chord_frames(chords: tuple[ChordChange, ...], beats: Tensor) -> list[Tensor]:
     """For each chord the (T,) bool frames in which it is the latest; ``beats`` is (T,)."""
     starts = torch.tensor([chord.beat for chord in chords], dtype=torch.float64)

@@ -17,6 +17,7 @@ from prior.plan import (
     QUALITIES,
     ChordChange,
     Plan,
+    contrary_features,
     plan_features,
 )
 from prior.plan_codes import (
@@ -84,6 +85,30 @@ def test_features_equal_a_plain_loop(plan: Plan) -> None:
 def test_nothing_known_is_zero_and_differs_from_every_plan() -> None:
     assert not plan_features(None, 7, 25.0).any()
     assert bool((plan_features(Plan(100.0), 7, 25.0)[:, 0] == 1).all())
+
+
+@pytest.mark.parametrize("drums", [None, False, True])
+def test_the_contrary_of_a_plan_is_its_drums_alone(drums: bool | None) -> None:
+    plan = replace(PLAN, drums=drums)
+    contrary = contrary_features(plan_features(plan, 5, 25.0))
+    expected = torch.zeros(5, PLAN_WIDTH)
+    other = None if drums is None else not drums
+    expected[:, -2:] = plan_features(replace(plan, drums=other), 5, 25.0)[:, -2:]
+    assert torch.equal(contrary, expected)
+    assert bool(contrary.any()) is (drums is not None)
+
+
+def test_guidance_moves_away_from_the_contrary_of_the_plan() -> None:
+    prior = tiny_prior("transformer", reads_plan=True)
+    text = planned(2, replace(PLAN, drums=True), PLAN)
+    writer = Writer(prior, text, None, 8, Sampling(guidance=2.0), [4, 5])
+    assert writer.text.plan is not None
+    assert text.plan is not None
+    assert torch.equal(writer.text.plan[:2], text.plan)
+    assert torch.equal(writer.text.plan[2:], contrary_features(text.plan))
+    unguided = Writer(prior, text, None, 8, Sampling(guidance=1.0), [4, 5])
+    assert unguided.text.plan is not None
+    assert torch.equal(unguided.text.plan, text.plan)
 
 
 def test_a_clip_later_in_the_piece_continues_its_plan() -> None:
