@@ -81,8 +81,8 @@ class CodecTraining(nn.Module):
         self.losses = losses
         self.discriminator = PatchDiscriminator(codec.channels) if losses.adversarial > 0 else None
         if losses.decoder_alone:
-            for part in (codec.patch_in, codec.encoder, codec.to_latent):
-                part.requires_grad_(False)
+            for name, part in codec.named_children():
+                part.requires_grad_(name in codec.SOUND_PARTS)
 
     def forward(self, spectrogram: Tensor, step: int, seed: int) -> dict[str, Tensor]:
         """(B, C, M, F) log-mel -> the named loss terms, their weighted sum under "loss"."""

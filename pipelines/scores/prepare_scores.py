@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import BrokenExecutor, Future, ProcessPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -313,12 +314,13 @@ def write_score(job: Job) -> "Score":
     rng = random.Random(derive_seed(job.seed, "scores", job.index))
     weights = [SOURCES[source] for source in job.sources]
     source = rng.choices(job.sources, weights)[0]
-    held_out = job.split == "validation"
-    if source == "generated":
-        score = compose(rng, held_out, lead=free_lead(job))
-    else:
-        write = {"bach": bach, "openttd": openttd, "mma": arrange}[source]
-        score = write(rng, held_out=held_out)
+    writers: dict[str, Callable[..., Score]] = {
+        "generated": partial(compose, lead=free_lead(job)),
+        "bach": bach,
+        "openttd": openttd,
+        "mma": arrange,
+    }
+    score = writers[source](rng, held_out=job.split == "validation")
     score.room = rng.uniform(0.2, 0.8)
     return score
 
