@@ -26,12 +26,12 @@ from pipelines.quantization import Precision, check_precision, is_quantized, qua
 from pipelines.stated_tempo import stated_tempo
 from pipelines.text import encode_text, load_text_encoder
 from prior.generate import generate
+from prior.linear import lay_out_by_column
 from prior.model import Prior
 from prior.plan import Plan, plan_features
 from prior.planner import write_plan
 from prior.sampling import Sampling
 from prior.text_condition import TextCondition
-from prior.weight_layout import lay_out_by_column
 
 if TYPE_CHECKING:
     from codec.stages import Stage

@@ -5,7 +5,10 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor, nn
 
+from prior.linear import sum_products, sums_are_faster
+
 Precision = Literal["int8"]
+KERNEL_WIDTH = 16
 
 
 class Int8Linear(nn.Module):
@@ -33,6 +36,8 @@ class Int8Linear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., D) -> (..., D'), in the dtype of ``x``."""
+        if sums_are_faster(x):
+            return sum_products(x, self.weight) * self.scale.to(x.dtype)
         rows = x.to(self.scale.dtype)
         if x.dim() != 2:
             rows = rows.reshape(-1, x.shape[-1])
@@ -52,7 +57,7 @@ def quantize_linear(model: nn.Module, precision: Precision) -> None:
     """Replace every ``nn.Linear`` without a bias inside ``model``, in place and for good.
 
     Embeddings, norms, an LSTM's own weights and the plan reader's first layer, which is read once a
-    piece, stay as they are.
+    piece, stay as they are; so does a layer of a width that is no multiple of sixteen.
 
     Args:
         model: on the CPU.
@@ -63,10 +68,15 @@ def quantize_linear(model: nn.Module, precision: Precision) -> None:
     """
     check_precision(precision)
     for name, child in model.named_children():
-        if isinstance(child, nn.Linear) and child.bias is None:
+        if isinstance(child, nn.Linear) and fits_kernel(child):
             setattr(model, name, Int8Linear(child))
         else:
             quantize_linear(child, precision)
+
+
+def fits_kernel(linear: nn.Linear) -> bool:
+    """Whether the kernel can take the layer; with another width it reads beyond the weight."""
+    return linear.bias is None and linear.in_features % KERNEL_WIDTH == 0
 
 
 def is_quantized(model: nn.Module) -> bool:

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from prior.linear import Linear
 from prior.normalisation import RMSNorm
 
 
@@ -122,6 +123,13 @@ class KeyValueCache:
         return self.keys.narrow(2, 0, place.seen), self.values.narrow(2, 0, place.seen)
 
 
+class KeysValues(NamedTuple):
+    """Keys and values of the positions so far, (B, H, T, D / H) each."""
+
+    keys: Tensor
+    values: Tensor
+
+
 class TextCache:
     """A layer's keys and values of the text, (B, H, L, D / H) each, computed once by ``fill``."""
 
@@ -143,9 +151,9 @@ class SelfAttention(nn.Module):
     def __init__(self, width: int, num_heads: int) -> None:
         super().__init__()
         self.num_heads = num_heads
-        self.qkv = nn.Linear(width, 3 * width, bias=False)
+        self.qkv = Linear(width, 3 * width)
         self.query_key_norm = RMSNorm(width // num_heads)
-        self.out = nn.Linear(width, width, bias=False)
+        self.out = Linear(width, width)
 
     def forward(
         self,
@@ -160,6 +168,23 @@ class SelfAttention(nn.Module):
             cache.fill(key, value)
         y = F.scaled_dot_product_attention(query, key, value, mask, is_causal=mask is None)
         return self.out(y.transpose(1, 2).flatten(2))
+
+    def extend(self, x: Tensor, earlier: KeysValues | None) -> tuple[Tensor, KeysValues]:
+        """A short sequence without rotary positions, in parts.
+
+        Args:
+            x: (B, T, D), where ``earlier`` is given a single position.
+            earlier: what the call before this one returned.
+
+        Returns:
+            (B, T, D), and keys and values so far.
+        """
+        query, key, value = self._project(x, None)
+        if earlier is not None:
+            key = torch.cat((earlier.keys, key), dim=2)
+            value = torch.cat((earlier.values, value), dim=2)
+        y = F.scaled_dot_product_attention(query, key, value, is_causal=earlier is None)
+        return self.out(y.transpose(1, 2).flatten(2)), KeysValues(key, value)
 
     def step(self, x: Tensor, place: Place, cache: KeyValueCache) -> Tensor:
         """One position, (B, D) -> (B, D), given the earlier ones in ``cache``."""
@@ -187,9 +212,9 @@ class CrossAttention(nn.Module):
     def __init__(self, width: int, num_heads: int, text_width: int) -> None:
         super().__init__()
         self.num_heads = num_heads
-        self.query = nn.Linear(width, width, bias=False)
-        self.key_value = nn.Linear(text_width, 2 * width, bias=False)
-        self.out = nn.Linear(width, width, bias=False)
+        self.query = Linear(width, width)
+        self.key_value = Linear(text_width, 2 * width)
+        self.out = Linear(width, width)
 
     def forward(self, x: Tensor, text: Text, cache: TextCache | None = None) -> Tensor:
         """(B, T, D) frames and the text -> (B, T, D); ``cache`` is filled if given."""

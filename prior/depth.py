@@ -5,8 +5,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from prior.attention import SelfAttention
+from prior.attention import KeysValues, SelfAttention
 from prior.feed_forward import SwiGLU
+from prior.linear import Linear
 from prior.normalisation import RMSNorm
 
 
@@ -27,15 +28,13 @@ class DepthHead(nn.Module):
         codebook_size: int,
     ) -> None:
         super().__init__()
-        self.frame = nn.Linear(frame_width, width, bias=False)
+        self.frame = Linear(frame_width, width)
         self.embeddings = nn.ModuleList(
             nn.Embedding(codebook_size, width) for _ in range(num_codebooks - 1)
         )
         self.blocks = nn.ModuleList(DepthBlock(width, num_heads) for _ in range(num_layers))
         self.norm = RMSNorm(width)
-        self.heads = nn.ModuleList(
-            nn.Linear(width, codebook_size, bias=False) for _ in range(num_codebooks - 1)
-        )
+        self.heads = nn.ModuleList(Linear(width, codebook_size) for _ in range(num_codebooks - 1))
 
     def forward(self, frames: Tensor, codes: Tensor) -> Tensor:
         """Logits of books 1 to K - 1 with the true earlier books given.
@@ -54,10 +53,7 @@ class DepthHead(nn.Module):
     def sample(
         self, frames: Tensor, first: Tensor, choose: Callable[[Tensor, int], Tensor]
     ) -> list[Tensor]:
-        """Choose books 1 to K - 1 one after the other.
-
-        The prefix is computed again for every book: with a handful of books, reading the weights
-        is what costs, and this reads them K - 1 times where a cache would read them K times.
+        """Choose books 1 to K - 1 one after the other, the weights read once for each.
 
         Args:
             frames: (B, D) hidden states of the backbone.
@@ -67,10 +63,13 @@ class DepthHead(nn.Module):
         Returns:
             K codes of shape (B,), the first one included.
         """
-        prefix, codes = [self.frame(frames)], [first]
-        for k, (embedding, head) in enumerate(zip(self.embeddings, self.heads, strict=True)):
-            prefix.append(embedding(codes[-1]))
-            codes.append(choose(head(self._attend_last(prefix)), k + 1))
+        codes = [first]
+        earlier: list[KeysValues | None] = [None] * len(self.blocks)
+        x = torch.stack((self.frame(frames), self.embeddings[0](first)), dim=1)  # (B, 2, D)
+        for k, head in enumerate(self.heads):
+            if k > 0:
+                x = self.embeddings[k](codes[-1])[:, None]  # (B, 1, D)
+            codes.append(choose(head(self._extend(x, earlier)), k + 1))
         return codes
 
     def _attend(self, prefix: list[Tensor]) -> Tensor:
@@ -79,13 +78,12 @@ class DepthHead(nn.Module):
             x = block(x)
         return self.norm(x)
 
-    def _attend_last(self, prefix: list[Tensor]) -> Tensor:
-        """The last position alone, (B, D): the last block need not finish the others."""
-        x = torch.stack(prefix, dim=1)  # (B, K, D)
-        *blocks, last = self.blocks
-        for block in blocks:
-            x = block(x)
-        return self.norm(last.last(x))  # type: ignore[operator]
+    def _extend(self, x: Tensor, earlier: list[KeysValues | None]) -> Tensor:
+        """(B, T, D) after what ``earlier`` holds, one per block -> the last position, (B, D)."""
+        for index, block in enumerate(self.blocks):
+            last_alone = index == len(self.blocks) - 1
+            x, earlier[index] = block.extend(x, earlier[index], last_alone)  # type: ignore[operator]
+        return self.norm(x[:, -1])
 
 
 class DepthBlock(nn.Module):
@@ -103,7 +101,12 @@ class DepthBlock(nn.Module):
         x = x + self.attention(self.attention_norm(x), None)
         return x + self.feed_forward(self.feed_forward_norm(x))
 
-    def last(self, x: Tensor) -> Tensor:
-        """(B, K, D) -> (B, D), the last position of ``forward``."""
-        y = x[:, -1] + self.attention(self.attention_norm(x), None)[:, -1]
-        return y + self.feed_forward(self.feed_forward_norm(y))
+    def extend(
+        self, x: Tensor, earlier: KeysValues | None, last_alone: bool
+    ) -> tuple[Tensor, KeysValues]:
+        """``forward`` in parts: (B, T, D) -> (B, T, D), or (B, 1, D) of the last position alone."""
+        y, seen = self.attention.extend(self.attention_norm(x), earlier)
+        x = x + y
+        if last_alone:
+            x = x[:, -1:]
+        return x + self.feed_forward(self.feed_forward_norm(x)), seen

@@ -7,7 +7,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from prior.model import Prior
+from prior.model import CPU_OPTIONS, Prior
 from prior.plan import contrary_features
 from prior.sampling import Sampling, by_book, choose_code, draw_uniform, guide, uniform_of_book
 from prior.state import PriorState
@@ -99,11 +99,14 @@ class Writer:
         self.of_books = by_book(sampling, prior.config["fine_temperature"], prior.num_codebooks)
         self.seeds = seeds
         self.prompt_codes = prompt_codes
-        self.sample = compiled_sample_frame() if prior.is_compiled else sample_frame
+        self.device = prior.device  # which diffusers looks for among all modules, every time
+        self.sample = sample_frame
+        if prior.is_compiled:
+            self.sample = compiled_sample_frame(self.device.type)
         self.text = self._with_guide(text)
         self.index = 0  # frames written
         self.last: Tensor | None = None  # (B, K), the frame written last
-        self.ended = torch.zeros(len(seeds), dtype=torch.bool, device=prior.device)
+        self.ended = torch.zeros(len(seeds), dtype=torch.bool, device=self.device)
         self.state: PriorState | None = None
 
     @torch.inference_mode()
@@ -114,7 +117,7 @@ class Writer:
         prior, copies = self.prior, self.text.states.shape[0] // len(self.seeds)
         if self.state is None:
             self.state = self._init_state()
-            prompt = self.prompt_codes.to(prior.device).repeat(copies, 1, 1)
+            prompt = self.prompt_codes.to(self.device).repeat(copies, 1, 1)
             hidden = prior.prefill(prompt, self.state)
         else:
             assert self.last is not None
@@ -123,7 +126,7 @@ class Writer:
         uniform = draw_uniform(self.seeds, place, prior.num_codebooks, prior.codebook_size)
         may_end = self.index >= self.min_frames
         frame = self.sample(
-            prior, hidden, uniform.to(prior.device), self.of_books, self.ended, may_end
+            prior, hidden, uniform.to(self.device), self.of_books, self.ended, may_end
         )
         self.ended, self.last = frame.ended, frame.codes
         if may_end and bool(frame.ended.all()):
@@ -171,8 +174,7 @@ class Writer:
     @torch.inference_mode()
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         """Continue from what :meth:`state_dict` returned."""
-        device = self.prior.device
-        state = {name: tensor.to(device) for name, tensor in state.items()}
+        state = {name: tensor.to(self.device) for name, tensor in state.items()}
         self.index = int(state["index"])
         self.ended = state["ended"]
         self.text = TextCondition(state["text.states"], state["text.mask"], state.get("text.plan"))
@@ -196,7 +198,7 @@ class Writer:
             if text.plan is not None:
                 away = replace(away, plan=contrary_features(text.plan))
             text = text.stacked_on(away)
-        return text.to(self.prior.device)
+        return text.to(self.device)
 
     def _init_state(self) -> PriorState:
         longest = self.prompt_codes.shape[-1] + self.num_frames
@@ -274,10 +276,11 @@ def sample_frame(
     return Frame(codes[: uniform.shape[0]], ended)
 
 
-@lru_cache(maxsize=1)
-def compiled_sample_frame() -> Callable[..., Frame]:
+@lru_cache
+def compiled_sample_frame(device_type: str) -> Callable[..., Frame]:
     """:func:`sample_frame` for a prior whose step is compiled; what it returns stays as it is."""
-    return torch.compile(sample_frame, dynamic=False)
+    options = CPU_OPTIONS if device_type == "cpu" else None
+    return torch.compile(sample_frame, dynamic=False, options=options)
 
 
 def check_frames(num_frames: int, min_frames: int) -> None:

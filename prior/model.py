@@ -4,7 +4,7 @@ import math
 import os
 import shutil
 from collections.abc import Callable
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +14,7 @@ from codec.component import Component, ModelMixin  # noqa: F401  (diffusers look
 from diffusers.configuration_utils import register_to_config
 from prior.attention import KeyValueCache, Place, Text, rotation_table
 from prior.depth import DepthHead
+from prior.linear import Linear, lay_out_by_row
 from prior.lstm import LSTMBackbone, PlainLSTMBackbone
 from prior.normalisation import RMSNorm
 from prior.plan import PLAN_WIDTH
@@ -28,6 +29,9 @@ BACKBONES: dict[str, type[TransformerBackbone] | type[LSTMBackbone]] = {
     "lstm-plain": PlainLSTMBackbone,
 }
 
+
+CPU_OPTIONS: dict[str, str | int | bool | Callable[..., Any]] = {"cpp_wrapper": True}
+"""For ``torch.compile`` on a CPU: the compiled loops are called from C++ and not from Python."""
 
 TEXT_SLOTS = 64
 """Text tokens that a compiled step reads, or a multiple of them; the empty ones are masked."""
@@ -113,7 +117,7 @@ class Prior(Component):
         self.network: TransformerBackbone | LSTMBackbone = BACKBONES[backbone](
             width, num_layers, num_heads, text_width, sliding_window
         )
-        self.first_head = nn.Linear(width, codebook_size + 1, bias=False)
+        self.first_head = Linear(width, codebook_size + 1)
         self.depth = (
             DepthHead(width, depth_width, depth_layers, depth_heads, num_codebooks, codebook_size)
             if num_codebooks > 1
@@ -248,7 +252,7 @@ class Prior(Component):
         """Whether :meth:`compile_step` has been here."""
         return self._compiled_step is not None
 
-    def compile_step(self, mode: str = "reduce-overhead") -> None:
+    def compile_step(self) -> None:
         """Compile what a frame takes, the drawing of its codes included, for every state from now.
 
         A frame of one row is bound by dispatching small operators, on a CPU as on a GPU, where the
@@ -258,9 +262,6 @@ class Prior(Component):
         sampling and, without a sliding window, another length; after eight of these, what is new
         runs as it is. Equal seeds give equal codes, but not always the plain step's: rounding
         differs.
-
-        Args:
-            mode: of ``torch.compile``, for the step.
 
         Raises:
             ValueError: the backbone holds an LSTM, which torch.compile does not trace.
@@ -275,7 +276,11 @@ class Prior(Component):
             raise FileNotFoundError(
                 "compile_step needs a C++ compiler on a CPU: apt-get install g++"
             )
-        self._compiled_step = torch.compile(self._step, mode=mode)
+        if self.device.type == "cpu":
+            lay_out_by_row(self)
+            self._compiled_step = torch.compile(self._step, options=CPU_OPTIONS)
+        else:
+            self._compiled_step = torch.compile(self._step, mode="reduce-overhead")
 
     def sample_frame(self, hidden: Tensor, choose: Callable[[Tensor, int], Tensor]) -> Tensor:
         """Write one frame, book by book.

@@ -2,6 +2,7 @@
 
 from torch import Tensor, nn
 
+from prior.linear import Linear
 from prior.plan import PLAN_WIDTH
 
 
@@ -17,7 +18,7 @@ class PlanReader(nn.Module):
     def __init__(self, width: int) -> None:
         super().__init__()
         self.hidden = nn.Linear(PLAN_WIDTH, width)
-        self.project = nn.Linear(width, width, bias=False)
+        self.project = Linear(width, width)
 
     def forward(self, features: Tensor) -> Tensor:
         """(B, T, P) from ``plan.plan_features`` -> (B, T, D)."""

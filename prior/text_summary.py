@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor, nn
 
+from prior.linear import Linear
+
 
 class TextSummary(nn.Module):
     """Attention pooling: learned queries gather the tokens that tell tempo, key, instrument.
@@ -21,9 +23,9 @@ class TextSummary(nn.Module):
         self, text_width: int, width: int, num_queries: int = 8, value_width: int = 64
     ) -> None:
         super().__init__()
-        self.score = nn.Linear(text_width, num_queries, bias=False)
-        self.value = nn.Linear(text_width, value_width, bias=False)
-        self.project = nn.Linear(num_queries * value_width, width, bias=False)
+        self.score = Linear(text_width, num_queries)
+        self.value = Linear(text_width, value_width)
+        self.project = Linear(num_queries * value_width, width)
 
     def forward(self, states: Tensor, mask: Tensor) -> Tensor:
         """Summarise normalised token states.

@@ -42,6 +42,13 @@ def test_weights_are_rounded_by_at_most_half_a_step():
     assert error.max() < 1.01
 
 
+def test_a_width_that_the_kernel_cannot_take_stays():
+    model = nn.Sequential(nn.Linear(24, 32, bias=False), nn.Linear(32, 5, bias=False))
+    quantize_linear(model, "int8")
+    assert [type(layer) for layer in model] == [nn.Linear, Int8Linear]
+    assert model(torch.randn(2, 24)).shape == (2, 5)
+
+
 def to_quantize(module: nn.Module) -> bool:
     return isinstance(module, nn.Linear) and module.bias is None
 
