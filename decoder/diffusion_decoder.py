@@ -40,8 +40,6 @@ class DiffusionDecoder(Component):
         default_steps: solver steps unless the caller says otherwise.
         noise_temperature: standard deviation of the noise that the solver starts from. Below 1
             it paints less detail, which suits a decoder that cannot yet take all noise away.
-        sharpness: how much of the change from frame to frame is given back to what the solver
-            painted (``sampler.sharpened``); 0 leaves it alone.
     """
 
     @register_to_config
@@ -61,7 +59,6 @@ class DiffusionDecoder(Component):
         overlap_frames: int = 24,
         default_steps: int = 3,
         noise_temperature: float = 1.0,
-        sharpness: float = 0.0,
     ) -> None:
         super().__init__()
         self._check_sizes()
@@ -97,8 +94,6 @@ class DiffusionDecoder(Component):
         ):
             if not config[name] > 0:
                 raise ValueError(f"{name} must be positive, got {config[name]}")
-        if not config.sharpness >= 0:
-            raise ValueError(f"sharpness must be at least 0, got {config.sharpness}")
         if config.width % (2 * config.num_heads):
             raise ValueError(
                 "2 * num_heads must divide width, "

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from codec.seeds import generator
 from codec.spectral_codec import FIRST_WINDOW, SpectralCodec
@@ -16,8 +15,6 @@ from decoder.flow import NOISE_ANGLE
 from diffusers import FlowMatchEulerDiscreteScheduler
 
 MAX_STEPS = 16
-SHARPENED_FRAMES = 5
-"""Spectrogram frames, 50 ms, whose mean a frame is moved away from."""
 
 
 @dataclass(frozen=True)
@@ -111,8 +108,7 @@ class FlowSampler:
             at = torch.full((B,), angle, device=x.device)
             velocity = self.decoder(x, at, window.coarse, window.latents, books)
             x = scheduler.step(velocity, timestep, x, return_dict=False)[0]
-        config = self.decoder.config
-        return sharpened(window.coarse + config.detail_std * x, config.sharpness)
+        return window.coarse + self.decoder.config.detail_std * x
 
     def window(self, codes: Tensor, left: int, start: int, frames: int, seeds: list[int]) -> Window:
         """Conditions of one window.
@@ -144,30 +140,6 @@ class FlowSampler:
             for frame in range(frames)
         ]
         return torch.cat(draws, dim=-1)
-
-
-def sharpened(levels: Tensor, amount: float) -> Tensor:
-    """Give a spectrogram back the change from frame to frame that a mean of possible ones lacks.
-
-    What a network predicts of the codec's lost detail lies between the sounds that the tokens
-    could stand for, and so moves less than any of them. Every band is moved away from its mean
-    over neighbouring frames, as statistical speech synthesis restores the modulation spectrum
-    (Takamichi et al. 2016) and an unsharp mask the edges of a picture.
-
-    Args:
-        levels: (B, C, M, F) logarithmic.
-        amount: of the difference from the mean of ``SHARPENED_FRAMES`` that is added; beyond the
-            ends the outermost frames are repeated.
-
-    Returns:
-        (B, C, M, F).
-    """
-    if amount == 0:
-        return levels
-    reach = SHARPENED_FRAMES // 2
-    padded = F.pad(levels.flatten(0, 1), (reach, reach), mode="replicate")
-    mean = F.avg_pool1d(padded, SHARPENED_FRAMES, stride=1).view_as(levels)
-    return levels + amount * (levels - mean)
 
 
 def euler_scheduler() -> FlowMatchEulerDiscreteScheduler:

@@ -12,7 +12,7 @@ from tiny_codec import tiny_codec
 from codec.seeds import generator
 from codec.stages import run
 from decoder.diffusion_decoder import DiffusionDecoder
-from decoder.sampler import CrossFade, FlowSampler, Window, fade_in, sharpened, window_grid
+from decoder.sampler import CrossFade, FlowSampler, Window, fade_in, window_grid
 from diffusers import FlowMatchEulerDiscreteScheduler
 
 CODEC = tiny_codec()
@@ -103,26 +103,6 @@ def test_normal_data_keep_their_variance():
     window = random_window(frames=40)
     solved = sampler(DiffusionDecoder(**SIZES, detail_std=0.5)).solve(window, 2)
     assert float((solved - window.coarse).std()) == pytest.approx(0.5, rel=0.02)
-
-
-def test_sharpening_against_a_plain_loop():
-    levels = torch.randn(1, 2, 3, 9, generator=torch.Generator().manual_seed(0))
-    sharp = sharpened(levels, 0.5)
-    for frame in range(9):
-        around = [min(max(other, 0), 8) for other in range(frame - 2, frame + 3)]
-        mean = torch.stack([levels[..., other] for other in around]).mean(dim=0)
-        expected = levels[..., frame] + 0.5 * (levels[..., frame] - mean)
-        torch.testing.assert_close(sharp[..., frame], expected)
-    assert torch.equal(sharpened(levels, 0.0), levels)
-
-
-def test_a_sharp_decoder_moves_more_and_keeps_its_level():
-    window = random_window(frames=40)
-    plain = sampler(DiffusionDecoder(**SIZES)).solve(window, 2)
-    sharp = sampler(DiffusionDecoder(**SIZES, sharpness=0.5)).solve(window, 2)
-    assert torch.equal(sharp, sharpened(plain, 0.5))
-    assert sharp.diff(dim=-1).abs().mean() > 1.3 * plain.diff(dim=-1).abs().mean()
-    assert torch.allclose(sharp.mean(dim=-1), plain.mean(dim=-1), atol=0.01)
 
 
 def test_the_angle_given_to_the_network_runs_from_noise_to_the_detail():
