@@ -48,7 +48,8 @@ def tiny_recipe(folder: Path, hours: float, seed: int, workers: int) -> list[Sta
     """
     music, scores, plans = folder / "music", folder / "scores", folder / "plans"
     tokens = [folder / "music-tokens", folder / "scores-tokens"]
-    runs = {part: folder / part for part in ("codec", "decoder", "planner", "prior")}
+    assembled = ("codec", "decoder", "planner", "prior")
+    runs = {run: folder / run for run in ("codec-regression", *assembled)}
     codec, pipeline = runs["codec"] / "model", folder / "pipeline"
     both, cached = as_list([music, scores]), as_list(tokens)
 
@@ -59,12 +60,15 @@ def tiny_recipe(folder: Path, hours: float, seed: int, workers: int) -> list[Sta
         return ["train", part, *configs, *settings, *options, "--resume"]
 
     on_tokens = ["--data.tokens", cached, "--data.codec", str(codec)]
-    parts = [word for part in runs for word in (f"--{part}", str(runs[part] / "model"))]
+    parts = [word for part in assembled for word in (f"--{part}", str(runs[part] / "model"))]
     rendering = ["--hours", f"{hours:g}", "--seed", str(seed), "--workers", str(workers)]
     return [
         Stage("music", ["prepare", "music", "--output", str(music)], music / "report.md"),
         Stage("scores", ["prepare", "scores", "--out", str(scores), *rendering]),
-        Stage("codec", train("codec", "--data.prepared", both)),
+        Stage("codec", train("codec", "--data.prepared", both, run="codec-regression")),
+        Stage("codec, energy", train("codec", "--data.prepared", both, *ENERGY,
+                                     "--training.start_from",
+                                     str(runs["codec-regression"] / "model"))),
         *(
             Stage(cache.name, ["prepare", "tokens", str(data), "--codec", str(codec), "--output",
                                str(cache)])
@@ -86,6 +90,12 @@ def tiny_recipe(folder: Path, hours: float, seed: int, workers: int) -> list[Sta
 
 DEFAULTS = ["--guidance", "4", "--temperature", "0.9", "--top-k", "30"]
 """What the pipeline stores for those who name nothing; chosen on prompts (docs/experiments.md)."""
+ENERGY = [
+    *("--losses.decoder_alone", "true", "--losses.energy", "1.5"),
+    *("--training.steps", "900", "--training.learning_rate", "0.0002"),
+    *("--training.warmup_steps", "50", "--training.ema_decay", "0.999"),
+]
+"""The codec's decoder alone, for the power that a regression takes from partials."""
 LONG_CLIPS = ["--data.crop_s", "20", "--training.batch_size", "4", "--training.steps", "26000"]
 """The prior's last quarter: as much sound in each update, in clips four times as long."""
 

@@ -43,7 +43,10 @@ class TrainingConfig:
         warmup_steps: updates of linear warm-up.
         weight_decay: of AdamW, on matrices only.
         max_grad_norm: gradients are scaled down to this norm.
-        ema_decay: of the averaged weights, which are what is validated and exported.
+        ema_decay: of the averaged weights, which are what is validated and exported. From scratch
+            it grows to this value; a run that goes on from a whole model has it from the start, so
+            that N updates leave a share of ``ema_decay ** N`` to that model (weights between two
+            models: WiSE-FT, arXiv 2109.01903).
         mixed_precision: "no", "bf16", "fp16", or "auto": bf16 where the processor computes in it
             (on a CPU without such instructions it is far slower than float32).
         start_from: folder of a trained model of the same sizes to go on from; a new optimizer and
@@ -152,10 +155,14 @@ def train(recipe: Recipe, config: TrainingConfig, resume: bool = False) -> Path:
     torch.manual_seed(config.seed)
     if accelerator.device.type == "cpu":
         torch.set_float32_matmul_precision("medium")
+    least_decay = 0.0
     if config.start_from and not checkpoint:
         fresh = load_weights(recipe.component(recipe.model), config.start_from)
         accelerator.print(f"started from {config.start_from}; new: {', '.join(fresh) or 'nothing'}")
-    ema = EMAModel(recipe.model.parameters(), decay=config.ema_decay, foreach=True)
+        least_decay = 0.0 if fresh else config.ema_decay
+    ema = EMAModel(
+        recipe.model.parameters(), decay=config.ema_decay, min_decay=least_decay, foreach=True
+    )
     ema.to(accelerator.device)
     model, optimizer = accelerator.prepare(recipe.model, make_optimizer(recipe.model, config))
     accelerator.register_for_checkpointing(ema)

@@ -325,6 +325,24 @@ def test_a_run_starts_from_a_trained_model(
             assert torch.allclose(tensor, began[name], atol=1e-7), name
 
 
+def test_the_average_begins_with_the_model_that_a_run_starts_from(
+    parts: dict[str, str], tmp_path: Path
+) -> None:
+    first = run_prior(parts, settings(tmp_path / "first", steps=1))
+    begun = load_file(first / WEIGHTS_NAME)
+
+    def moved(ema_decay: float, **more: Any) -> float:
+        folder = tmp_path / f"{ema_decay}-{len(more)}"
+        model = run_prior(parts, settings(folder, steps=8, ema_decay=ema_decay, **more))
+        return sum(
+            float((tensor - begun[name]).norm())
+            for name, tensor in load_file(model / WEIGHTS_NAME).items()
+        )
+
+    start = {"start_from": str(first), "warmup_steps": 0}
+    assert moved(0.99, **start) < 0.5 * moved(0.0, **start)
+
+
 def test_the_codecs_decoder_alone_is_trained_on_its_codes(
     parts: dict[str, str], tmp_path: Path
 ) -> None:
