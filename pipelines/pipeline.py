@@ -251,10 +251,12 @@ class Pipeline(DiffusionPipeline):
         duration_s: float,
         seeds: list[int],
         plan: Plan | list[Plan | None] | None = None,
+        texts: list[TextCondition] | None = None,
     ) -> list[Plan | None]:
         """A plan per item: the given one, or what the planner writes for each prompt by itself.
 
-        A tempo that a prompt states in numbers is taken as it is.
+        A tempo that a prompt states in numbers is taken as it is. ``texts`` are the prompts, each
+        encoded by itself, for those who have that already.
 
         Raises:
             ValueError: as many plans as items were not given, or the prior reads none.
@@ -271,12 +273,12 @@ class Pipeline(DiffusionPipeline):
             chosen
             or write_plan(
                 planner,
-                self.encode_prompts([text]),
+                texts[index] if texts else self.encode_prompts([prompt]),
                 duration_s,
-                derive_seed(seed, "plan", text),
-                stated_tempo(text),
+                derive_seed(seed, "plan", prompt),
+                stated_tempo(prompt),
             )
-            for chosen, text, seed in zip(given, prompts, seeds, strict=True)
+            for index, (chosen, prompt, seed) in enumerate(zip(given, prompts, seeds, strict=True))
         ]
 
     def with_plans(

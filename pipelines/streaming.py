@@ -5,7 +5,7 @@ import json
 import secrets
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -15,6 +15,7 @@ from codec.stages import Feed, take
 from pipelines.stream_state import Piece, StreamState, below, nested
 from prior.generate import Writer
 from prior.sampling import Sampling
+from prior.text_condition import TextCondition
 
 if TYPE_CHECKING:
     from codec.stages import Stage
@@ -139,12 +140,8 @@ class Stream:
                 raise ValueError("the last frame has been written: there is nothing to steer")
             encode = work.pipeline.encode_prompts
             away = encode([negative_prompt]) if negative_prompt else None
-            text = work.pipeline.with_plans(
-                encode([prompt]),
-                work.pipeline.plan_items([prompt], self.piece.duration_s, [self.piece.seed]),
-                work.writer.num_frames,
-            )
-            work.writer.steer(text, away)
+            piece = replace(self.piece, prompt=prompt)
+            work.writer.steer(told(work.pipeline, piece, work.writer.num_frames), away)
             self.prompts.append((len(self._frames), prompt))
 
     def cancel(self) -> None:
@@ -286,15 +283,21 @@ def make_writer(pipeline: "Pipeline", piece: Piece) -> Writer:
     """The prior about to write a piece's first frame."""
     negative = piece.negative_prompt
     num_frames = pipeline.num_frames(piece.duration_s)
-    plans = pipeline.plan_items([piece.prompt], piece.duration_s, [piece.seed])
     return Writer(
         pipeline.prior,
-        pipeline.with_plans(pipeline.encode_prompts([piece.prompt]), plans, num_frames),
+        told(pipeline, piece, num_frames),
         pipeline.encode_prompts([negative]) if negative else None,
         num_frames,
         Sampling(piece.temperature, piece.top_k, piece.top_p, piece.guidance),
         [piece.seed],
     )
+
+
+def told(pipeline: "Pipeline", piece: Piece, num_frames: int) -> TextCondition:
+    """A piece's prompt and plan, as the prior reads them."""
+    text = pipeline.encode_prompts([piece.prompt])
+    plans = pipeline.plan_items([piece.prompt], piece.duration_s, [piece.seed], texts=[text])
+    return pipeline.with_plans(text, plans, num_frames)
 
 
 def check_prompt(prompt: str | None) -> None:
