@@ -255,13 +255,13 @@ class Prior(Component):
     def compile_step(self) -> None:
         """Compile what a frame takes, the drawing of its codes included, for every state from now.
 
-        A frame of one row is bound by dispatching small operators, on a CPU as on a GPU, where the
-        default mode replays them as one CUDA graph. Compiling happens as the first frames are
-        written and takes a minute or two; torch keeps the result on disk, so the next process
-        needs ten seconds. It happens again for another number of rows, other settings of the
-        sampling and, without a sliding window, another length; after eight of these, what is new
-        runs as it is. Equal seeds give equal codes, but not always the plain step's: rounding
-        differs.
+        A frame of one row is bound by dispatching small operators: on a GPU they are replayed as
+        one CUDA graph; on a CPU they are fused, called from C++, and read a weight once for all
+        rows. Compiling happens as the first frames are written and takes a minute; torch keeps the
+        result on disk, so the next process needs ten seconds. It happens again for another number
+        of rows, other settings of the sampling and, without a sliding window, another length; after
+        eight of these, what is new runs as it is. Equal seeds give equal codes, but not always the
+        plain step's: rounding differs.
 
         Raises:
             ValueError: the backbone holds an LSTM, which torch.compile does not trace.
