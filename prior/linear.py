@@ -31,8 +31,8 @@ def sums_are_faster(x: Tensor) -> bool:
 def sum_products(x: Tensor, weight: Tensor) -> Tensor:
     """(..., D) and a weight (D', D) of any dtype, stored by row -> (..., D').
 
-    A compiler makes one loop of it that reads the weight once for all rows; in a library's product
-    with few rows the arithmetic, not memory, is what costs (docs/performance.md).
+    A compiler makes one loop of it that reads the weight once for all rows, faster than a library's
+    product with one to eight rows (docs/performance.md).
     """
     rows = x.reshape(-1, x.shape[-1]).contiguous()
     # what made the rows would be computed again for every output, were they not stored here

@@ -32,7 +32,7 @@ def add_speed_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--compile",
         action="store_true",
-        help="compile the prior's step: faster after a minute or two, ten seconds the next time",
+        help="compile the prior's step: faster after a minute, ten seconds the next time",
     )
 
 
