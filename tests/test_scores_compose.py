@@ -111,10 +111,16 @@ def test_labels_count_solo_duo_and_drums() -> None:
     assert seen == set(ENSEMBLES)
 
 
-def test_techno_has_drums() -> None:
-    assert all(
-        all_labels(compose(random.Random(seed), style_name="techno"))["drums"] for seed in range(12)
-    )
+def test_techno_has_drums_unless_told_otherwise() -> None:
+    for drums in (None, True, False):
+        for seed in range(6):
+            score = compose(random.Random(seed), style_name="techno", drums=drums)
+            assert all_labels(score)["drums"] is (drums is not False)
+
+
+def test_a_style_without_drums_cannot_be_given_any() -> None:
+    score = compose(random.Random(0), style_name="hymn", ensemble="band", drums=True)
+    assert not all_labels(score)["drums"]
 
 
 @pytest.mark.parametrize(

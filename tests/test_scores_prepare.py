@@ -20,6 +20,7 @@ from pipelines.scores.instruments import BASSES, INSTRUMENTS
 from pipelines.scores.prepare_scores import (
     Job,
     add_arguments,
+    free_drums,
     free_lead,
     prepare_scores,
     render_job,
@@ -287,3 +288,11 @@ def test_any_instrument_leads_some_pieces_with_drums_and_without():
     labels = [clip_labels(score, 0.0, score.duration_s) for score in map(write_score, rare)]
     assert {label["lead"] for label in labels} == {"pizzicato strings", "harpsichord", "oboe"}
     assert {label["drums"] for label in labels} == {False, True}
+
+
+def test_a_coin_gives_drums_to_half_of_the_pieces_of_any_style():
+    jobs = [Job(0, index, ("generated",), "", False) for index in range(1000)]
+    coins = [free_drums(job) for job in jobs]
+    assert 430 < sum(coin is None for coin in coins) < 570
+    for drums in (True, False):
+        assert 200 < sum(coin is drums for coin in coins) < 300

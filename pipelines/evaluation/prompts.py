@@ -38,29 +38,38 @@ TEMPLATES = (MEDIUM, LONG, MEDIUM, SHORT, MEDIUM, LONG)  # in the proportion of 
 
 # What an evaluation takes the words to mean, in beats a minute; those of the training first.
 SPEED_WORDS: dict[str, tuple[float, float]] = {
-    **dict.fromkeys(("very slow", "largo", "drawn-out"), (40.0, 66.0)),
+    **dict.fromkeys(
+        ("very slow", "largo", "sluggish", "extremely slow", "drawn-out"), (40.0, 66.0)
+    ),
     **dict.fromkeys(("slow", "adagio"), (40.0, 84.0)),
-    **dict.fromkeys(("unhurried", "leisurely"), (66.0, 84.0)),
-    **dict.fromkeys(("moderate", "andante", "walking-pace", "easy-paced"), (84.0, 108.0)),
+    **dict.fromkeys(("unhurried", "slow-paced", "lingering", "leisurely"), (66.0, 84.0)),
+    **dict.fromkeys(("moderate", "andante", "walking-pace", "strolling"), (84.0, 108.0)),
+    **dict.fromkeys(("ambling", "easy-paced"), (84.0, 108.0)),
     "mid-tempo": (84.0, 132.0),
-    **dict.fromkeys(("medium-fast", "moderato", "steady", "flowing"), (108.0, 132.0)),
+    **dict.fromkeys(("medium-fast", "moderato", "steady", "fairly fast"), (108.0, 132.0)),
+    **dict.fromkeys(("moderately fast", "flowing"), (108.0, 132.0)),
     "fast": (132.0, 210.0),
-    **dict.fromkeys(("allegro", "lively", "quick", "brisk"), (132.0, 160.0)),
-    **dict.fromkeys(("very fast", "presto", "rapid", "speedy"), (160.0, 210.0)),
+    **dict.fromkeys(("allegro", "lively", "quick", "fast-paced", "swift", "brisk"), (132.0, 160.0)),
+    **dict.fromkeys(("very fast", "presto", "rapid", "extremely fast"), (160.0, 210.0)),
+    **dict.fromkeys(("racing", "speedy"), (160.0, 210.0)),
 }
 # Moods that go with one mode only in the training; "gentle", "intense" and their like say nothing.
 MODE_WORDS = {
-    **dict.fromkeys(("peaceful", "serene", "tranquil", "restful"), "major"),
-    **dict.fromkeys(("tender", "loving", "affectionate"), "major"),
-    **dict.fromkeys(("warm", "pleasant", "friendly", "cosy"), "major"),
-    **dict.fromkeys(("happy", "cheerful", "bright", "sunny", "merry"), "major"),
-    **dict.fromkeys(("joyful", "exuberant", "jubilant", "upbeat", "vigorous"), "major"),
-    **dict.fromkeys(("sad", "sorrowful", "mournful", "gloomy"), "minor"),
+    **dict.fromkeys(("peaceful", "serene", "tranquil", "placid", "harmonious", "restful"), "major"),
+    **dict.fromkeys(("tender", "loving", "romantic", "sweet", "affectionate"), "major"),
+    **dict.fromkeys(("warm", "pleasant", "friendly", "homely", "comforting", "cosy"), "major"),
+    **dict.fromkeys(("happy", "cheerful", "bright", "sunny", "jolly", "glad", "merry"), "major"),
+    **dict.fromkeys(("joyful", "exuberant", "joyous", "blissful", "jubilant"), "major"),
+    **dict.fromkeys(("upbeat", "spirited", "bouncy", "vigorous"), "major"),
+    **dict.fromkeys(("sad", "sorrowful", "mournful", "tearful", "unhappy"), "minor"),
+    **dict.fromkeys(("bleak", "gloomy", "heartbroken", "forlorn"), "minor"),
     **dict.fromkeys(("melancholic", "melancholy", "heavy-hearted"), "minor"),
-    **dict.fromkeys(("serious", "dark", "moody", "grave"), "minor"),
-    **dict.fromkeys(("wistful", "nostalgic", "longing", "yearning"), "minor"),
-    **dict.fromkeys(("tense", "restless", "urgent", "nervous"), "minor"),
-    **dict.fromkeys(("dramatic", "stormy", "turbulent"), "minor"),
+    **dict.fromkeys(("serious", "dark", "moody", "sombre", "brooding", "grave"), "minor"),
+    **dict.fromkeys(
+        ("wistful", "nostalgic", "longing", "bittersweet", "homesick", "yearning"), "minor"
+    ),
+    **dict.fromkeys(("tense", "restless", "urgent", "anxious", "uneasy", "nervous"), "minor"),
+    **dict.fromkeys(("dramatic", "stormy", "tempestuous", "fierce", "turbulent"), "minor"),
 }
 
 

@@ -76,18 +76,21 @@ HELD_OUT_TEMPLATES = (
 
 # For each fact the words that are trained on, then those kept for evaluation.
 _MOODS = {
-    "peaceful": (("peaceful", "serene", "tranquil"), ("restful",)),
-    "tender": (("tender", "gentle", "loving"), ("affectionate",)),
-    "warm": (("warm", "pleasant", "friendly"), ("cosy",)),
-    "happy": (("happy", "cheerful", "bright", "sunny"), ("merry",)),
-    "joyful": (("joyful", "happy", "exuberant", "cheerful"), ("jubilant",)),
-    "energetic": (("energetic", "lively", "upbeat"), ("vigorous",)),
-    "sad": (("sad", "sorrowful", "mournful"), ("gloomy",)),
-    "melancholic": (("melancholic", "melancholy", "sad", "wistful"), ("heavy-hearted",)),
-    "serious": (("serious", "dark", "moody"), ("grave",)),
-    "wistful": (("wistful", "nostalgic", "longing"), ("yearning",)),
-    "tense": (("tense", "restless", "urgent"), ("nervous",)),
-    "dramatic": (("dramatic", "intense", "stormy"), ("turbulent",)),
+    "peaceful": (("peaceful", "serene", "tranquil", "placid", "harmonious"), ("restful",)),
+    "tender": (("tender", "gentle", "loving", "romantic", "sweet"), ("affectionate",)),
+    "warm": (("warm", "pleasant", "friendly", "homely", "comforting"), ("cosy",)),
+    "happy": (("happy", "cheerful", "bright", "sunny", "jolly", "glad"), ("merry",)),
+    "joyful": (("joyful", "happy", "exuberant", "cheerful", "joyous", "blissful"), ("jubilant",)),
+    "energetic": (("energetic", "lively", "upbeat", "spirited", "bouncy"), ("vigorous",)),
+    "sad": (("sad", "sorrowful", "mournful", "tearful", "unhappy", "bleak"), ("gloomy",)),
+    "melancholic": (
+        ("melancholic", "melancholy", "sad", "wistful", "heartbroken", "forlorn"),
+        ("heavy-hearted",),
+    ),
+    "serious": (("serious", "dark", "moody", "sombre", "brooding"), ("grave",)),
+    "wistful": (("wistful", "nostalgic", "longing", "bittersweet", "homesick"), ("yearning",)),
+    "tense": (("tense", "restless", "urgent", "anxious", "uneasy"), ("nervous",)),
+    "dramatic": (("dramatic", "intense", "stormy", "tempestuous", "fierce"), ("turbulent",)),
     "calm": (("calm", "quiet", "relaxing"), ("soothing",)),
     "light": (("light", "delicate"), ("airy",)),
     "powerful": (("powerful", "strong", "intense"), ("mighty",)),
@@ -104,12 +107,20 @@ _MOODS = {
     "gentle": (("gentle", "soft", "sleepy"), ("hushed",)),
 }
 _SPEEDS = (
-    (66, ("very slow", "slow", "largo", "adagio"), ("drawn-out",)),
-    (84, ("slow", "adagio", "unhurried", "slow"), ("leisurely",)),
-    (108, ("moderate", "andante", "mid-tempo", "walking-pace"), ("easy-paced",)),
-    (132, ("medium-fast", "moderato", "mid-tempo", "steady"), ("flowing",)),
-    (160, ("fast", "allegro", "lively", "quick"), ("brisk",)),
-    (1000, ("very fast", "presto", "fast", "rapid"), ("speedy",)),
+    (66, ("very slow", "slow", "largo", "adagio", "sluggish", "extremely slow"), ("drawn-out",)),
+    (84, ("slow", "adagio", "unhurried", "slow", "slow-paced", "lingering"), ("leisurely",)),
+    (
+        108,
+        ("moderate", "andante", "mid-tempo", "walking-pace", "strolling", "ambling"),
+        ("easy-paced",),
+    ),
+    (
+        132,
+        ("medium-fast", "moderato", "mid-tempo", "steady", "fairly fast", "moderately fast"),
+        ("flowing",),
+    ),
+    (160, ("fast", "allegro", "lively", "quick", "fast-paced", "swift"), ("brisk",)),
+    (1000, ("very fast", "presto", "fast", "rapid", "extremely fast", "racing"), ("speedy",)),
 )
 _STYLES = {
     "classical": ("classical", "classical", "classical-style"), "baroque": ("baroque",),

@@ -36,6 +36,7 @@ def compose(
     style_name: str | None = None,
     ensemble: str | None = None,
     lead: str | None = None,
+    drums: bool | None = None,
 ) -> Score:
     """Compose one piece of 12 to 65 seconds whose notes leave no doubt about its key.
 
@@ -43,6 +44,7 @@ def compose(
         rng: source of all draws.
         held_out: use the chord progressions kept for validation.
         style_name, ensemble, lead: fix what is drawn otherwise.
+        drums: whether a band has them, where its style knows any; drawn by the style if None.
 
     Raises:
         ValueError: an unknown style, ensemble or lead.
@@ -52,14 +54,20 @@ def compose(
     if lead is not None and lead not in INSTRUMENTS:
         raise ValueError(f"lead must be one of {list(INSTRUMENTS)}, got {lead!r}")
     for _ in range(_ATTEMPTS):
-        score = _compose_once(rng, held_out, _choose_style(rng, style_name), ensemble, lead)
+        style = _choose_style(rng, style_name)
+        score = _compose_once(rng, held_out, style, ensemble, lead, drums)
         if is_key_clear(score):
             break
     return score
 
 
 def _compose_once(
-    rng: random.Random, held_out: bool, style: Style, ensemble: str | None, lead: str | None
+    rng: random.Random,
+    held_out: bool,
+    style: Style,
+    ensemble: str | None,
+    lead: str | None,
+    drums: bool | None,
 ) -> Score:
     ensemble = ensemble or rng.choices(list(ENSEMBLES), list(ENSEMBLES.values()))[0]
     if ensemble == "solo" and not style.solos and lead is None:
@@ -70,7 +78,7 @@ def _compose_once(
     tempo_bpm = _draw_tempo(rng, style, metre)
     key = key_of(rng.randrange(12), "minor" if rng.random() < style.minor else "major")
     harmony = _plan(rng, style, metre, tempo_bpm, key, held_out)
-    return _Piece(rng, style, metre, tempo_bpm, key, harmony).compose(ensemble, lead)
+    return _Piece(rng, style, metre, tempo_bpm, key, harmony).compose(ensemble, lead, drums)
 
 
 def _choose_style(rng: random.Random, name: str | None) -> Style:
@@ -139,8 +147,9 @@ class _Piece:
             choices = [d for d in choices if d != "sparse"] or choices
         return self.rng.choice(choices)
 
-    def compose(self, ensemble: str, lead: str | None) -> Score:
-        parts = self._solo(lead) if ensemble == "solo" else self._ensemble(ensemble, lead)
+    def compose(self, ensemble: str, lead: str | None, drums: bool | None) -> Score:
+        alone = ensemble == "solo"
+        parts = self._solo(lead) if alone else self._ensemble(ensemble, lead, drums)
         parts = [finish(self.rng, part, self.tempo_bpm, self.dynamics) for part in parts]
         if self.style.swing:
             parts = [swing(part) for part in parts]
@@ -197,7 +206,7 @@ class _Piece:
             return "one" if self.metre.beats == 3 and pattern in _TWO_BEAT_BASSES else pattern
         return "hold" if self.metre.division == 2 else "compound"
 
-    def _ensemble(self, ensemble: str, lead: str | None) -> list[Part]:
+    def _ensemble(self, ensemble: str, lead: str | None, drums: bool | None) -> list[Part]:
         name = lead or self.rng.choice(self.style.leads)
         instrument = INSTRUMENTS[name]
         parts = [
@@ -213,9 +222,12 @@ class _Piece:
                 parts.append(self._bass(self.rng.choice(self.style.basses)))
             if self.style.pad and self.rng.random() < 0.5:
                 parts.append(self._chords(self.rng.choice(self.style.pad), "pad", 58))
-            if self.style.drums and self.rng.random() < self.style.drum_share:
+            if self.style.drums and self._has_drums(drums):
                 parts.append(self._drums())
         return self._place([part for part in parts if part.notes])
+
+    def _has_drums(self, drums: bool | None) -> bool:
+        return self.rng.random() < self.style.drum_share if drums is None else drums
 
     def _chords(self, name: str, pattern: str, volume: int = 76) -> Part:
         instrument = INSTRUMENTS[name]

@@ -25,6 +25,8 @@ DEFAULT_SOURCES = ("generated", "mma", "bach")
 """openttd-openmsx is GPL-2: fit for experiments, not for weights under another licence."""
 FREE_LEADS = 0.25
 """Share of the composed pieces whose tune any instrument may play, whatever their style."""
+FREE_DRUMS = 0.5
+"""Share of the composed pieces whose band has drums or none by a coin, whatever its style."""
 SETTINGS_NAME = "scores.json"
 SKIPPED_NAME = "skipped.json"
 MAX_FAILURE_RUN = 50
@@ -315,7 +317,7 @@ def write_score(job: Job) -> "Score":
     weights = [SOURCES[source] for source in job.sources]
     source = rng.choices(job.sources, weights)[0]
     writers: dict[str, Callable[..., Score]] = {
-        "generated": partial(compose, lead=free_lead(job)),
+        "generated": partial(compose, lead=free_lead(job), drums=free_drums(job)),
         "bach": bach,
         "openttd": openttd,
         "mma": arrange,
@@ -338,6 +340,18 @@ def free_lead(job: Job) -> str | None:
     if rng.random() >= FREE_LEADS:
         return None
     return rng.choice([name for name in INSTRUMENTS if name not in BASSES])
+
+
+def free_drums(job: Job) -> bool | None:
+    """Drums or none by a coin for some pieces, whatever their style; None for the others.
+
+    All bands of techno and of funk have drums, and nearly all of rock; prompts ask for none all
+    the same.
+    """
+    from codec.seeds import derive_seed
+
+    rng = random.Random(derive_seed(job.seed, "drums", job.index))
+    return rng.random() < 0.5 if rng.random() < FREE_DRUMS else None
 
 
 def label_histograms(folder: Path) -> dict[str, dict[str, int]]:
