@@ -17,8 +17,9 @@ from codec.vocoder import GriffinLim
 from codec.windows import Windows, windowed
 from diffusers.configuration_utils import register_to_config
 
-FIRST_WINDOW = 16
-"""Token frames of the first window when decoding: few, so that a stream sounds at once."""
+FIRST_WINDOW = 13
+"""Token frames of the first window when decoding: the fewest whose final two thirds fill the
+vocoder's first block, so that a stream sounds at once."""
 
 
 @dataclass

@@ -62,7 +62,7 @@ class Windows:
         """The output of the next window."""
         size = grown(self.first, self.size, self.index)
         stop = self.left + size
-        if len(self.input) >= (stop + self.halo + 1) * self.units_in:
+        if len(self.input) >= (stop + self.halo) * self.units_in:
             window = self.input.first((stop + self.halo) * self.units_in)
             output = self.apply(window)[..., self.left * self.units_out : stop * self.units_out]
             keep = min(self.halo, stop)

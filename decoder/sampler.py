@@ -186,7 +186,7 @@ class FlowStage:
         config, halo = self.sampler.decoder.config, self.sampler.codec.decoder_reach
         span = window_span(self.index, self.start, config.window_frames, config.overlap_frames)
         waiting = len(self.input) - self.left
-        if waiting <= 0 or (waiting <= span.frames + halo and not self.ended):
+        if waiting <= 0 or (waiting < span.frames + max(halo, 1) and not self.ended):
             return None
         is_last = waiting <= span.frames
         frames = waiting if is_last else span.frames

@@ -204,8 +204,10 @@ class Pipeline(DiffusionPipeline):
             guidance=defaults.guidance if guidance is None else guidance,
         )
         steps = self.check_steps(num_inference_steps, preview)
-        plans = self.plan_items(prompts, duration_s, seeds, plan)
-        frames = self.write_frames(prompts, num_frames, seeds, sampling, negative_prompt, plans)
+        text = self.encode_prompts(prompts)
+        plans = self.plan_items(prompts, text, duration_s, seeds, plan)
+        text = self.with_plans(text, plans, num_frames)
+        frames = self.write_frames(text, num_frames, seeds, sampling, negative_prompt)
         codes = self._collect(frames, num_frames, callback_on_step_end)
         audio = self.decode(codes, decoder_seeds, num_inference_steps=steps, preview=preview)
         settings = {
@@ -226,37 +228,37 @@ class Pipeline(DiffusionPipeline):
 
     def write_frames(
         self,
-        prompts: list[str],
+        text: TextCondition,
         num_frames: int,
         seeds: list[int],
         sampling: Sampling,
         negative_prompt: str | None = None,
-        plans: list[Plan | None] | None = None,
     ) -> Iterator[Tensor]:
         """The prior alone: yield (B, K) codes frame by frame; close the iterator to cancel."""
-        text = self.with_plans(self.encode_prompts(prompts), plans or [], num_frames)
-        negative = (
-            self.encode_prompts([negative_prompt] * len(prompts)) if negative_prompt else None
-        )
+        negative = self.encode_prompts([negative_prompt] * len(seeds)) if negative_prompt else None
         for frame in generate(self.prior, text, negative, num_frames, sampling, seeds):
             yield frame.codes
 
     def encode_prompts(self, prompts: list[str]) -> TextCondition:
-        """Token states of prompts, (B, L, Dt)."""
-        return encode_text(self.tokenizer, self.text_encoder, prompts)
+        """Token states of prompts, (B, L, Dt), each encoded by itself, whatever the others are."""
+        encoded = {
+            prompt: encode_text(self.tokenizer, self.text_encoder, [prompt])
+            for prompt in dict.fromkeys(prompts)
+        }
+        return TextCondition.joined([encoded[prompt] for prompt in prompts])
 
     def plan_items(
         self,
         prompts: list[str],
+        text: TextCondition,
         duration_s: float,
         seeds: list[int],
         plan: Plan | list[Plan | None] | None = None,
-        texts: list[TextCondition] | None = None,
     ) -> list[Plan | None]:
         """A plan per item: the given one, or what the planner writes for each prompt by itself.
 
-        A tempo that a prompt states in numbers is taken as it is. ``texts`` are the prompts, each
-        encoded by itself, for those who have that already.
+        A tempo that a prompt states in numbers is taken as it is. ``text`` holds the prompts as
+        ``encode_prompts`` returned them.
 
         Raises:
             ValueError: as many plans as items were not given, or the prior reads none.
@@ -273,7 +275,7 @@ class Pipeline(DiffusionPipeline):
             chosen
             or write_plan(
                 planner,
-                texts[index] if texts else self.encode_prompts([prompt]),
+                text.row(index),
                 duration_s,
                 derive_seed(seed, "plan", prompt),
                 stated_tempo(prompt),

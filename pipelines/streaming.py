@@ -296,7 +296,7 @@ def make_writer(pipeline: "Pipeline", piece: Piece) -> Writer:
 def told(pipeline: "Pipeline", piece: Piece, num_frames: int) -> TextCondition:
     """A piece's prompt and plan, as the prior reads them."""
     text = pipeline.encode_prompts([piece.prompt])
-    plans = pipeline.plan_items([piece.prompt], piece.duration_s, [piece.seed], texts=[text])
+    plans = pipeline.plan_items([piece.prompt], text, piece.duration_s, [piece.seed])
     return pipeline.with_plans(text, plans, num_frames)
 
 

@@ -197,7 +197,7 @@ class Writer:
             )
             if text.plan is not None:
                 away = replace(away, plan=contrary_features(text.plan))
-            text = text.stacked_on(away)
+            text = TextCondition.joined([text, away])
         return text.to(self.device)
 
     def _init_state(self) -> PriorState:

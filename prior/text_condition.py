@@ -1,5 +1,6 @@
 """What the prior is told: the text encoder's token states, and the plan of the piece."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -46,25 +47,32 @@ class TextCondition:
             torch.zeros(batch_size, 0, text_width), torch.zeros(batch_size, 0, dtype=torch.bool)
         )
 
-    def to(self, device: torch.device) -> "TextCondition":
-        """The same condition on ``device``."""
-        plan = None if self.plan is None else self.plan.to(device)
-        return TextCondition(self.states.to(device), self.mask.to(device), plan)
-
-    def stacked_on(self, other: "TextCondition") -> "TextCondition":
-        """These rows, then the rows of ``other``; what is shorter is padded.
+    @classmethod
+    def joined(cls, conditions: "Sequence[TextCondition]") -> "TextCondition":
+        """The rows of several conditions; what is shorter is padded.
 
         Returns:
-            A condition of B + B' rows and max(L, L') tokens; padded tokens are masked, padded
-            frames are not planned.
+            A condition with the most tokens of any; padded tokens are masked, padded frames are
+            not planned.
         """
-        longest = max(self.mask.shape[1], other.mask.shape[1])
-        rows = [condition.padded(longest) for condition in (self, other)]
-        return TextCondition(
+        longest = max(condition.mask.shape[1] for condition in conditions)
+        rows = [condition.padded(longest) for condition in conditions]
+        return cls(
             torch.cat([row.states for row in rows]),
             torch.cat([row.mask for row in rows]),
             stack_plans(rows),
         )
+
+    def row(self, index: int) -> "TextCondition":
+        """One row, (1, L', Dt), without its padding and its plan."""
+        length = int(self.mask[index].sum())
+        at = slice(index, index + 1)
+        return TextCondition(self.states[at, :length], self.mask[at, :length])
+
+    def to(self, device: torch.device) -> "TextCondition":
+        """The same condition on ``device``."""
+        plan = None if self.plan is None else self.plan.to(device)
+        return TextCondition(self.states.to(device), self.mask.to(device), plan)
 
     def padded(self, length: int) -> "TextCondition":
         """The same condition with masked tokens up to ``length``."""

@@ -208,7 +208,8 @@ def test_assembled_parts_equal_the_pipeline(
 
 def test_the_plan_is_told_and_can_be_given(pipeline: Pipeline) -> None:
     song = render(pipeline, ["slow piano", "a waltz"], seed=[3, 4])
-    assert song.plans == pipeline.plan_items(["slow piano", "a waltz"], 1.0, [3, 4])
+    text = pipeline.encode_prompts(["slow piano", "a waltz"])
+    assert song.plans == pipeline.plan_items(["slow piano", "a waltz"], text, 1.0, [3, 4])
     again = render(pipeline, ["slow piano", "a waltz"], seed=[3, 4], plan=song.plans)
     assert torch.equal(again.codes, song.codes)
     waltz = Plan(tempo_bpm=180.0, beats_per_bar=3, tonic=7, mode="major")

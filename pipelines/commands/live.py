@@ -60,6 +60,8 @@ def stream_song(
     from pipelines.music_output import MusicOutput
     from pipelines.playback import abandon_stdout
 
+    if args.compile:
+        compile_before(pipeline, args, choices)
     start = time.perf_counter()
     stream = pipeline.stream(args.prompt, args.duration, args.seed, **choices)
     if not args.quiet:
@@ -90,6 +92,14 @@ def stream_song(
         [piece.decoder_seed],
         settings,
     )
+
+
+def compile_before(pipeline: "Pipeline", args: argparse.Namespace, choices: dict[str, Any]) -> None:
+    """Let the compiler do its work before anything is heard."""
+    start = time.perf_counter()
+    next(iter(pipeline.stream(args.prompt, args.duration, args.seed, **choices)))
+    if not args.quiet:
+        print(f"compiled in {time.perf_counter() - start:.1f} s", file=sys.stderr)
 
 
 def hand_out(stream: "Stream", channels: int, args: argparse.Namespace, start: float) -> "Tensor":

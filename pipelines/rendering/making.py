@@ -182,8 +182,9 @@ def write_frames(
     )
     seeds = [item.seed or 0 for item in filled]
     prompts = [item.prompt for item in filled]
-    plans = pipeline.plan_items(prompts, num_frames / pipeline.codec.frame_rate, seeds)
-    text = pipeline.with_plans(encode_texts(pipeline, prompts), plans, num_frames)
+    text = encode_texts(pipeline, prompts)
+    plans = pipeline.plan_items(prompts, text, num_frames / pipeline.codec.frame_rate, seeds)
+    text = pipeline.with_plans(text, plans, num_frames)
     negative = encode_texts(pipeline, [item.negative_prompt or "" for item in filled])
     for frame in generate(pipeline.prior, text, negative, num_frames, sampling, seeds):
         yield frame.codes
@@ -201,13 +202,6 @@ def one_thread() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-@torch.no_grad()
 def encode_texts(pipeline: "Pipeline", texts: list[str]) -> TextCondition:
-    """Every text by itself, then padded to the longest that there may be."""
-    encoded = {
-        text: pipeline.encode_prompts([text]).padded(TEXT_LENGTH) for text in dict.fromkeys(texts)
-    }
-    return TextCondition(
-        torch.cat([encoded[text].states for text in texts]),
-        torch.cat([encoded[text].mask for text in texts]),
-    )
+    """Texts padded to the longest that there may be."""
+    return pipeline.encode_prompts(texts).padded(TEXT_LENGTH)
