@@ -20,6 +20,7 @@ from pipelines.evaluation.facts import FACTS, SecondOpinion, asked_facts, judge
 from pipelines.evaluation.instrument_tagger import CLASSES, LEADS
 from pipelines.evaluation.measurement_cache import FILE_NAME
 from pipelines.evaluation.music import parse_key
+from pipelines.evaluation.pipeline_report import prompt_groups
 from pipelines.evaluation.prompts import (
     GROUPS,
     MODE_WORDS,
@@ -67,6 +68,19 @@ ASKING = Prompt(
     instrument="piano",
     drums=True,
 )
+
+
+def test_held_out_phrasings_stand_beside_the_trained_ones_of_their_pieces() -> None:
+    ids = ("trained-000", "trained-001", "trained-003", "held-out-003", "held-out-006", "free-000")
+    groups = prompt_groups([Prompt(id, id.rpartition("-")[0], "x") for id in ids])
+    assert groups == {
+        "all": None,
+        "trained": {"trained-000", "trained-001", "trained-003"},
+        "held-out": {"held-out-003", "held-out-006"},
+        "free": {"free-000"},
+        "trained, pieces of held-out": {"trained-003"},
+    }
+    assert list(prompt_groups([ASKING])) == ["all", "trained"]
 
 
 def test_the_committed_prompts_ask_for_every_label() -> None:
@@ -166,7 +180,7 @@ def test_rates_count_prompts_ceiling_and_floor() -> None:
     # by other prompts: ASKING's C major is heard in none of the two other takes of its seed
     assert rates["key"].floor.share == pytest.approx((0 + 0 + 0.5) / 3)
     assert rates["tempo_librosa"].model.share in (None, 0.0)
-    assert fact_rates(takes, [], ["free"])["tempo"].model.share is None
+    assert fact_rates(takes, [], {"free-1"})["tempo"].model.share is None
 
 
 def test_bootstrap_interval_covers_the_mean() -> None:

@@ -1,6 +1,6 @@
 """How often what was asked for is heard: beside what the detectors can hear, and beside chance."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -38,21 +38,21 @@ class FactRates:
 
 
 def fact_rates(
-    takes: Sequence[Take], truth: Sequence[Take], groups: Sequence[str] | None = None
+    takes: Sequence[Take], truth: Sequence[Take], ids: Collection[str] | None = None
 ) -> dict[str, FactRates]:
     """A row for every fact.
 
     Args:
         takes: of the model, every seed.
         truth: ground-truth takes; may be empty.
-        groups: of prompts; None for all.
+        ids: of prompts; None for all.
 
     Returns:
         Rates by the names of ``FACTS``. A take that the detectors could not listen to (silence)
         has none of the asked facts. The floor judges every take by the other prompts' labels.
     """
-    chosen = [take for take in takes if groups is None or take.prompt.group in groups]
-    true = [take for take in truth if groups is None or take.prompt.group in groups]
+    chosen = [take for take in takes if ids is None or take.prompt.id in ids]
+    true = [take for take in truth if ids is None or take.prompt.id in ids]
     true = [take for take in true if take.heard is not None]
     model, ceiling, floor = judged_alone(chosen), judged_alone(true), judged_shuffled(chosen)
     rates = {}

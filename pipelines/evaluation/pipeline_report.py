@@ -91,8 +91,6 @@ def report_pipeline(
         truth = ground_truth_takes(prompts, generation.duration_s, measurer, quiet)
     except MissingPackageError as reason:
         no_truth = str(reason)
-    present = [group for group in GROUPS if any(p.group == group for p in prompts)]
-    groups: dict[str, list[str] | None] = {"all": None} | {group: [group] for group in present}
     content: dict[str, Any] = {
         "title": f"{name}: what was asked for and what is heard",
         "pipeline": {"name": name, "fingerprint": pipeline_fingerprint(pipeline)},
@@ -101,7 +99,7 @@ def report_pipeline(
         "no_ground_truth": no_truth,
         "facts": {
             label: {fact: asdict(row) for fact, row in fact_rates(takes, truth, chosen).items()}
-            for label, chosen in groups.items()
+            for label, chosen in prompt_groups(prompts).items()
         },
         "sound": {"takes": sound_of(takes), "ground truth": sound_of(truth)},
         "spaces": {space: space_of(takes, truth, space) for space in settings.spaces},
@@ -118,6 +116,23 @@ def report_pipeline(
         content["drift"] = measure_drift(pipeline, long, settings.long_s, measurer, quiet)
     write_pipeline_page(settings.output, content)
     return content
+
+
+def prompt_groups(prompts: Sequence[Prompt]) -> dict[str, set[str] | None]:
+    """Ids by group; None for all.
+
+    Held-out phrasings stand beside the trained ones of the same pieces too: what is hard about a
+    piece is then hard in both columns.
+    """
+    groups: dict[str, set[str] | None] = {"all": None}
+    for group in GROUPS:
+        if ids := {prompt.id for prompt in prompts if prompt.group == group}:
+            groups[group] = ids
+    pieces = {id.split("-")[-1] for id in groups.get("held-out") or ()}
+    twins = {id for id in groups.get("trained") or () if id.split("-")[-1] in pieces}
+    if twins:
+        groups["trained, pieces of held-out"] = twins
+    return groups
 
 
 def sound_of(takes: Sequence[Take]) -> dict[str, Any]:
