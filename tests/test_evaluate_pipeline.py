@@ -293,16 +293,19 @@ def test_the_whole_command_with_ground_truth_copies_and_drift(
 
     from pipelines import Pipeline
     from pipelines.prepare_tokens import build_token_cache
+    from pipelines.tokens import read_token_info
 
     write_prepared(tmp_path / "prepared")
     codec = Pipeline.from_pretrained(pipeline_folder).codec
     build_token_cache(tmp_path / "prepared", codec, tmp_path / "tokens", quiet=True)
     output = tmp_path / "out"
-    more = ["--train-data", str(tmp_path / "tokens"), "--long"]
+    more = ["--train-data", *2 * [str(tmp_path / "tokens")], "--long"]
     assert main(command(pipeline_folder, output, *more)) == 0
     report = json.loads((output / "pipeline.json").read_text())
     assert report["facts"]["all"]["instrument"]["ceiling"]["num_prompts"] == 2
     assert report["copying"]["same_codec"]
+    train = read_token_info(tmp_path / "tokens").clips["train"]
+    assert report["copying"]["training_clips"] == 2 * train
     assert 0 < report["copying"]["histogram_overlap_held_out"] <= 1
     assert set(report["copying"]["first book"]) == {"takes", "held-out clips"}
     assert report["drift"]["60 s"]["reason"] == "the pipeline's longest piece is 20 s"

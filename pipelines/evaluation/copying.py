@@ -49,13 +49,15 @@ def runs(pieces: Iterable[np.ndarray], length: int) -> np.ndarray:
     return np.concatenate(found) if found else np.zeros(0, np.uint64)
 
 
-def measure_copying(takes: Sequence[np.ndarray], codec: Any, folder: str) -> dict[str, Any]:
-    """Compare takes with a token cache's training split, and its held-out split beside them.
+def measure_copying(
+    takes: Sequence[np.ndarray], codec: Any, folders: Sequence[str]
+) -> dict[str, Any]:
+    """Compare takes with the training splits of token caches, and their held-out clips beside them.
 
     Args:
         takes: (K, T) codes.
         codec: that the takes are of.
-        folder: of a token cache (``partita prepare tokens``).
+        folders: of token caches (``partita prepare tokens``), of one codec.
 
     Returns:
         For the first book, and for all written books at once, the shares of ``RUN_LENGTHS`` of the
@@ -65,31 +67,33 @@ def measure_copying(takes: Sequence[np.ndarray], codec: Any, folder: str) -> dic
         does not share with the one that made the tokens.
 
     Raises:
-        ValueError: the codec's sizes differ from the cache's, or the cache is unfinished.
+        ValueError: the codec's sizes differ from a cache's, or a cache is unfinished.
     """
-    info = read_token_info(folder)
-    for name in ("codebook_size", "num_codebooks", "frame_rate"):
-        if getattr(info, name) != getattr(codec, name):
-            raise ValueError(f"the tokens in {folder} are of a codec with another {name}")
+    infos = [read_token_info(folder) for folder in folders]
+    for folder, info in zip(folders, infos, strict=True):
+        for name in ("codebook_size", "num_codebooks", "frame_rate"):
+            if getattr(info, name) != getattr(codec, name):
+                raise ValueError(f"the tokens in {folder} are of a codec with another {name}")
+    has_held_out = any("validation" in info.clips for info in infos)
     books = min(len(codes) for codes in takes)
     result: dict[str, Any] = {
-        "training_clips": info.clips.get("train", 0),
-        "same_codec": info.codec_hash == hash_codec(codec),
+        "training_clips": sum(info.clips.get("train", 0) for info in infos),
+        "same_codec": {info.codec_hash for info in infos} == {hash_codec(codec)},
     }
-    trained = [codes[0] for codes in cached_codes(folder, "train")]
+    trained = [codes[0] for codes in cached_codes(folders, "train")]
     written = np.concatenate([codes[0] for codes in takes])
     result["histogram_overlap"] = histogram_overlap([written], trained, codec.codebook_size)
-    if "validation" in info.clips:
-        unseen = np.concatenate([codes[0] for codes in cached_codes(folder, "validation")])
+    if has_held_out:
+        unseen = np.concatenate([codes[0] for codes in cached_codes(folders, "validation")])
         equal = evenly_cut(unseen, len(written))
         overlap = histogram_overlap([equal], trained, codec.codebook_size)
         result["histogram_overlap_held_out"] = overlap
     for name, count in (("first book", 1), (f"all {books} books", books)):
         size = codec.codebook_size
-        training = [joined(codes, count, size) for codes in cached_codes(folder, "train")]
+        training = [joined(codes, count, size) for codes in cached_codes(folders, "train")]
         rows = {"takes": [joined(codes, count, size) for codes in takes]}
-        if "validation" in info.clips:
-            held_out = cached_codes(folder, "validation")
+        if has_held_out:
+            held_out = cached_codes(folders, "validation")
             rows["held-out clips"] = [joined(codes, count, size) for codes in held_out]
         result[name] = {
             row: copied_shares(pieces, training, RUN_LENGTHS) for row, pieces in rows.items()
@@ -116,10 +120,12 @@ def evenly_cut(tokens: np.ndarray, count: int) -> np.ndarray:
     return np.concatenate([tokens[start : start + 50] for start in starts])
 
 
-def cached_codes(folder: str, split: str) -> Iterable[np.ndarray]:
-    """(K, T) codes of every clip of a token cache."""
-    clips = open_tokens(folder, split)
-    return (read_codes(clips, row).numpy() for row in range(len(clips)))
+def cached_codes(folders: Sequence[str], split: str) -> Iterable[np.ndarray]:
+    """(K, T) codes of every clip of the token caches that have the split."""
+    for folder in folders:
+        if split in read_token_info(folder).clips:
+            clips = open_tokens(folder, split)
+            yield from (read_codes(clips, row).numpy() for row in range(len(clips)))
 
 
 def joined(codes: np.ndarray, count: int, size: int) -> np.ndarray:

@@ -49,7 +49,7 @@ class PipelineSettings:
         generation: how takes are generated.
         spaces: embedding spaces, names of ``EMBEDDINGS``.
         long_s: durations of the pieces that drift is measured on; none by default.
-        train_data: token cache to look for copies in, or None.
+        train_data: token caches to look for copies in; may be empty.
         quiet: no progress bars.
     """
 
@@ -57,7 +57,7 @@ class PipelineSettings:
     generation: Generation
     spaces: tuple[str, ...] = tuple(EMBEDDINGS)
     long_s: tuple[float, ...] = ()
-    train_data: str | None = None
+    train_data: Sequence[str] = ()
     quiet: bool = False
 
     def __post_init__(self) -> None:
@@ -80,8 +80,8 @@ def report_pipeline(
     Returns:
         What was written to ``pipeline.json``.
     """
-    if settings.train_data:
-        read_token_info(settings.train_data)  # refuse it before anything is generated
+    for folder in settings.train_data:
+        read_token_info(folder)  # refuse it before anything is generated
     measurer = TakeMeasurer(MeasurementCache(settings.output), settings.spaces)
     generation, quiet = settings.generation, settings.quiet
     takes = generated_takes(pipeline, prompts, generation, measurer, quiet)
@@ -212,7 +212,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help=f"drift over pieces of {LONG_S[0]:g} and {LONG_S[1]:g} s",
     )
-    parser.add_argument("--train-data", help="token cache to look for copies in")
+    parser.add_argument(
+        "--train-data", nargs="+", default=[], help="token caches to look for copies in"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
