@@ -7,11 +7,21 @@ from collections.abc import Callable
 import pytest
 
 from pipelines.scores import captions as module
-from pipelines.scores.captions import HELD_OUT_TEMPLATES, LONG, MEDIUM, SHORT, captions, polish
+from pipelines.scores.captions import (
+    HELD_OUT_TEMPLATES,
+    LONG,
+    MEDIUM,
+    MOODS,
+    SHORT,
+    SPEEDS,
+    captions,
+    polish,
+)
 from pipelines.scores.captions import held_out_captions as held_out
 from pipelines.scores.compose import compose
 from pipelines.scores.score import all_labels
 
+SPEED_TABLE = [words for _, words in SPEEDS]
 LABELS = [all_labels(compose(random.Random(seed))) for seed in range(120)]
 
 
@@ -57,8 +67,8 @@ def test_drums_mood_style_and_speed_are_said_but_not_always() -> None:
     texts = [text for seed, labels in enumerate(LABELS) for text in captions(labels, seed)]
     drums = sum(bool(re.search(r"drums|percussion", text)) for text in texts) / len(texts)
     assert 0.15 < drums < 0.8
-    for words in (module._MOODS.values(), [row[1:] for row in module._SPEEDS]):
-        said = [word for train, _ in words for word in train]
+    for table in (MOODS.values(), SPEED_TABLE):
+        said = [word for words in table for word in words.common + words.rarer]
         share = sum(any(word in text.lower() for word in said) for text in texts) / len(texts)
         assert 0.2 < share < 0.95
 
@@ -83,11 +93,18 @@ def test_held_out_templates_and_words_are_disjoint_from_training() -> None:
         return re.sub(r"[<>\[\]]", "", template).lower()
 
     assert not {*map(bare, HELD_OUT_TEMPLATES)} & {*map(bare, SHORT + MEDIUM + LONG)}
-    trained = {w for train, _ in module._MOODS.values() for w in train}
-    trained |= {w for _, train, _ in module._SPEEDS for w in train}
-    kept = {w for _, kept in module._MOODS.values() for w in kept}
-    kept |= {w for _, _, kept in module._SPEEDS for w in kept}
-    assert not trained & kept
+    every = [*MOODS.values(), *SPEED_TABLE]
+    trained = {word for words in every for word in words.common + words.rarer}
+    assert not trained & {word for words in every for word in words.kept}
+
+
+def test_half_of_the_words_that_are_drawn_are_common() -> None:
+    rng = random.Random(0)
+    words = MOODS["happy"]
+    drawn = [words.draw(rng, held_out=False) for _ in range(400)]
+    assert {*drawn} == {*words.common, *words.rarer}
+    assert 150 < sum(word in words.common for word in drawn) < 250
+    assert words.draw(rng, held_out=True) in words.kept
 
 
 def test_held_out_texts_never_come_up_in_training() -> None:

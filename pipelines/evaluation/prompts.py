@@ -20,7 +20,9 @@ from pipelines.scores.captions import (
     HELD_OUT_TEMPLATES,
     LONG,
     MEDIUM,
+    MOODS,
     SHORT,
+    SPEEDS,
     draw_words,
     polish,
 )
@@ -36,41 +38,37 @@ KEYLESS_EVERY = 5  # has no common factor with the templates' turn of six
 TEMPO_SPAN = (50.0, 200.0)
 TEMPLATES = (MEDIUM, LONG, MEDIUM, SHORT, MEDIUM, LONG)  # in the proportion of the training
 
-# What an evaluation takes the words to mean, in beats a minute; those of the training first.
-SPEED_WORDS: dict[str, tuple[float, float]] = {
-    **dict.fromkeys(
-        ("very slow", "largo", "sluggish", "extremely slow", "drawn-out"), (40.0, 66.0)
-    ),
-    **dict.fromkeys(("slow", "adagio"), (40.0, 84.0)),
-    **dict.fromkeys(("unhurried", "slow-paced", "lingering", "leisurely"), (66.0, 84.0)),
-    **dict.fromkeys(("moderate", "andante", "walking-pace", "strolling"), (84.0, 108.0)),
-    **dict.fromkeys(("ambling", "easy-paced"), (84.0, 108.0)),
-    "mid-tempo": (84.0, 132.0),
-    **dict.fromkeys(("medium-fast", "moderato", "steady", "fairly fast"), (108.0, 132.0)),
-    **dict.fromkeys(("moderately fast", "flowing"), (108.0, 132.0)),
-    "fast": (132.0, 210.0),
-    **dict.fromkeys(("allegro", "lively", "quick", "fast-paced", "swift", "brisk"), (132.0, 160.0)),
-    **dict.fromkeys(("very fast", "presto", "rapid", "extremely fast"), (160.0, 210.0)),
-    **dict.fromkeys(("racing", "speedy"), (160.0, 210.0)),
+SLOWEST, FASTEST = 40.0, 210.0  # that a speed word may stand for, beats a minute
+MODES_OF_MOODS = {
+    **dict.fromkeys(("peaceful", "tender", "warm", "happy", "joyful", "energetic"), "major"),
+    **dict.fromkeys(("sad", "melancholic", "serious", "wistful", "tense", "dramatic"), "minor"),
 }
-# Moods that go with one mode only in the training; "gentle", "intense" and their like say nothing.
-MODE_WORDS = {
-    **dict.fromkeys(("peaceful", "serene", "tranquil", "placid", "harmonious", "restful"), "major"),
-    **dict.fromkeys(("tender", "loving", "romantic", "sweet", "affectionate"), "major"),
-    **dict.fromkeys(("warm", "pleasant", "friendly", "homely", "comforting", "cosy"), "major"),
-    **dict.fromkeys(("happy", "cheerful", "bright", "sunny", "jolly", "glad", "merry"), "major"),
-    **dict.fromkeys(("joyful", "exuberant", "joyous", "blissful", "jubilant"), "major"),
-    **dict.fromkeys(("upbeat", "spirited", "bouncy", "vigorous"), "major"),
-    **dict.fromkeys(("sad", "sorrowful", "mournful", "tearful", "unhappy"), "minor"),
-    **dict.fromkeys(("bleak", "gloomy", "heartbroken", "forlorn"), "minor"),
-    **dict.fromkeys(("melancholic", "melancholy", "heavy-hearted"), "minor"),
-    **dict.fromkeys(("serious", "dark", "moody", "sombre", "brooding", "grave"), "minor"),
-    **dict.fromkeys(
-        ("wistful", "nostalgic", "longing", "bittersweet", "homesick", "yearning"), "minor"
-    ),
-    **dict.fromkeys(("tense", "restless", "urgent", "anxious", "uneasy", "nervous"), "minor"),
-    **dict.fromkeys(("dramatic", "stormy", "tempestuous", "fierce", "turbulent"), "minor"),
-}
+NEUTRAL = ("energetic", "lively")
+
+
+def speed_words() -> dict[str, tuple[float, float]]:
+    """What an evaluation takes words to mean: the tempos that the training says them of."""
+    ranges: dict[str, tuple[float, float]] = {}
+    slowest = SLOWEST
+    for limit, words in SPEEDS:
+        fastest = min(limit, FASTEST)
+        for word in (*words.common, *words.rarer, *words.kept):
+            ranges[word] = (ranges.get(word, (slowest, 0.0))[0], fastest)
+        slowest = fastest
+    return ranges
+
+
+def mode_words() -> dict[str, str]:
+    """Moods that go with one mode only in the training; "gentle" and "intense" say nothing."""
+    modes: dict[str, set[str]] = {}
+    for mood, words in MOODS.items():
+        for word in {*words.common, *words.rarer, *words.kept} - {*NEUTRAL}:
+            modes.setdefault(word, set()).add(MODES_OF_MOODS.get(mood, "either"))
+    return {word: min(found) for word, found in modes.items() if found in ({"major"}, {"minor"})}
+
+
+SPEED_WORDS = speed_words()
+MODE_WORDS = mode_words()
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ A template holds ``{slots}``. A stretch in ``<...>`` is said whenever its facts 
 
 import random
 import re
-from typing import Any
+from typing import Any, NamedTuple
 
 from codec.seeds import derive_seed
 
@@ -74,64 +74,121 @@ HELD_OUT_TEMPLATES = (
     "{mood} soundtrack cue featuring {band}, {tempo}<, tonal centre {key}>",
 )  # fmt: skip
 
-# For each fact the words that are trained on, then those kept for evaluation.
-_MOODS = {
-    "peaceful": (("peaceful", "serene", "tranquil", "placid", "harmonious"), ("restful",)),
-    "tender": (("tender", "gentle", "loving", "romantic", "sweet"), ("affectionate",)),
-    "warm": (("warm", "pleasant", "friendly", "homely", "comforting"), ("cosy",)),
-    "happy": (("happy", "cheerful", "bright", "sunny", "jolly", "glad"), ("merry",)),
-    "joyful": (("joyful", "happy", "exuberant", "cheerful", "joyous", "blissful"), ("jubilant",)),
-    "energetic": (("energetic", "lively", "upbeat", "spirited", "bouncy"), ("vigorous",)),
-    "sad": (("sad", "sorrowful", "mournful", "tearful", "unhappy", "bleak"), ("gloomy",)),
-    "melancholic": (
-        ("melancholic", "melancholy", "sad", "wistful", "heartbroken", "forlorn"),
-        ("heavy-hearted",),
-    ),
-    "serious": (("serious", "dark", "moody", "sombre", "brooding"), ("grave",)),
-    "wistful": (("wistful", "nostalgic", "longing", "bittersweet", "homesick"), ("yearning",)),
-    "tense": (("tense", "restless", "urgent", "anxious", "uneasy"), ("nervous",)),
-    "dramatic": (("dramatic", "intense", "stormy", "tempestuous", "fierce"), ("turbulent",)),
-    "calm": (("calm", "quiet", "relaxing"), ("soothing",)),
-    "light": (("light", "delicate"), ("airy",)),
-    "powerful": (("powerful", "strong", "intense"), ("mighty",)),
-    "dreamy": (("dreamy", "floating", "ethereal"), ("hypnotic",)),
-    "heroic": (("heroic", "epic", "triumphant"), ("bold",)),
-    "cinematic": (("cinematic", "film-like"), ("sweeping",)),
-    "groovy": (("groovy", "funky"), ("danceable",)),
-    "driving": (("driving", "pulsing"), ("relentless",)),
-    "relaxed": (("relaxed", "laid-back", "chill"), ("easy-going",)),
-    "playful": (("playful", "fun"), ("cheeky",)),
-    "solemn": (("solemn", "reverent"), ("dignified",)),
-    "proud": (("proud", "stately"), ("festive",)),
-    "elegant": (("elegant", "graceful"), ("charming",)),
-    "gentle": (("gentle", "soft", "sleepy"), ("hushed",)),
+
+class Words(NamedTuple):
+    """Ways of saying one thing.
+
+    Attributes:
+        common: half of what training reads.
+        kept: for evaluation, never trained on.
+        rarer: the other half, so that a text encoder's sense of a word is learnt and not the word.
+    """
+
+    common: tuple[str, ...]
+    kept: tuple[str, ...]
+    rarer: tuple[str, ...] = ()
+
+    def draw(self, rng: random.Random, held_out: bool) -> str:
+        """One of them."""
+        if held_out:
+            return rng.choice(self.kept)
+        return rng.choice(self.rarer if self.rarer and rng.random() < 0.5 else self.common)
+
+
+# fmt: off
+MOODS = {
+    "peaceful": Words(("peaceful", "serene", "tranquil"), ("restful",), (
+        "placid", "harmonious", "untroubled", "idyllic", "pastoral", "contented", "blessed",
+        "balmy", "heavenly", "angelic", "undisturbed", "at peace")),
+    "tender": Words(("tender", "gentle", "loving"), ("affectionate",), (
+        "romantic", "sweet", "caring", "adoring", "fond", "kind", "kind-hearted", "devoted",
+        "amorous", "lovely", "motherly", "cuddly")),
+    "warm": Words(("warm", "pleasant", "friendly"), ("cosy",), (
+        "homely", "comforting", "hospitable", "snug", "welcoming", "reassuring", "good-natured",
+        "inviting", "kindly", "heart-warming", "neighbourly", "agreeable", "hopeful", "optimistic",
+        "encouraging")),
+    "happy": Words(("happy", "cheerful", "bright", "sunny"), ("merry",), (
+        "jolly", "glad", "delighted", "smiling", "beaming", "pleased", "sunlit", "light-hearted",
+        "chirpy", "perky", "gleeful", "good-humoured", "radiant", "carefree", "rosy", "buoyant",
+        "cheery", "happy-go-lucky")),
+    "joyful": Words(("joyful", "happy", "exuberant", "cheerful"), ("jubilant",), (
+        "joyous", "blissful", "ecstatic", "elated", "overjoyed", "rapturous", "rejoicing",
+        "euphoric", "celebratory", "exultant", "thrilled", "jovial", "glorious", "mirthful")),
+    "energetic": Words(("energetic", "lively", "upbeat"), ("vigorous",), (
+        "spirited", "bouncy", "peppy", "zestful", "sparkling", "animated", "bubbly", "vivacious",
+        "sprightly", "frisky", "full of life")),
+    "sad": Words(("sad", "sorrowful", "mournful"), ("gloomy",), (
+        "tearful", "unhappy", "bleak", "grieving", "miserable", "dejected", "downcast", "weeping",
+        "crying", "despairing", "depressed", "dismal", "dreary", "cheerless", "woeful", "desolate",
+        "hopeless", "joyless", "blue")),
+    "melancholic": Words(("melancholic", "melancholy", "sad", "wistful"), ("heavy-hearted",), (
+        "heartbroken", "forlorn", "pensive", "lonely", "lonesome", "plaintive", "doleful",
+        "lovelorn", "crestfallen", "dispirited", "rueful")),
+    "serious": Words(("serious", "dark", "moody"), ("grave",), (
+        "sombre", "brooding", "stern", "severe", "austere", "grim", "earnest", "forbidding",
+        "funereal", "ominous", "shadowy", "sinister", "murky", "haunted")),
+    "wistful": Words(("wistful", "nostalgic", "longing"), ("yearning",), (
+        "bittersweet", "homesick", "regretful", "reminiscing", "pining", "remorseful", "aching",
+        "sighing", "lost in memories")),
+    "tense": Words(("tense", "restless", "urgent"), ("nervous",), (
+        "anxious", "uneasy", "worried", "fearful", "frightened", "edgy", "jittery", "agitated",
+        "suspenseful", "panicky", "frantic", "alarmed", "threatening", "menacing", "desperate")),
+    "dramatic": Words(("dramatic", "intense", "stormy"), ("turbulent",), (
+        "tempestuous", "fierce", "furious", "raging", "violent", "fiery", "angry", "wrathful",
+        "tormented", "tragic", "thunderous", "savage", "explosive")),
+    "calm": Words(("calm", "quiet", "relaxing"), ("soothing",)),
+    "light": Words(("light", "delicate"), ("airy",)),
+    "powerful": Words(("powerful", "strong", "intense"), ("mighty",)),
+    "dreamy": Words(("dreamy", "floating", "ethereal"), ("hypnotic",)),
+    "heroic": Words(("heroic", "epic", "triumphant"), ("bold",)),
+    "cinematic": Words(("cinematic", "film-like"), ("sweeping",)),
+    "groovy": Words(("groovy", "funky"), ("danceable",)),
+    "driving": Words(("driving", "pulsing"), ("relentless",)),
+    "relaxed": Words(("relaxed", "laid-back", "chill"), ("easy-going",)),
+    "playful": Words(("playful", "fun"), ("cheeky",)),
+    "solemn": Words(("solemn", "reverent"), ("dignified",)),
+    "proud": Words(("proud", "stately"), ("festive",)),
+    "elegant": Words(("elegant", "graceful"), ("charming",)),
+    "gentle": Words(("gentle", "soft", "sleepy"), ("hushed",)),
 }
-_SPEEDS = (
-    (66, ("very slow", "slow", "largo", "adagio", "sluggish", "extremely slow"), ("drawn-out",)),
-    (84, ("slow", "adagio", "unhurried", "slow", "slow-paced", "lingering"), ("leisurely",)),
-    (
-        108,
-        ("moderate", "andante", "mid-tempo", "walking-pace", "strolling", "ambling"),
-        ("easy-paced",),
-    ),
-    (
-        132,
-        ("medium-fast", "moderato", "mid-tempo", "steady", "fairly fast", "moderately fast"),
-        ("flowing",),
-    ),
-    (160, ("fast", "allegro", "lively", "quick", "fast-paced", "swift"), ("brisk",)),
-    (1000, ("very fast", "presto", "fast", "rapid", "extremely fast", "racing"), ("speedy",)),
+SPEEDS = (  # slower than so many beats a minute
+    (66, Words(("very slow", "slow", "largo", "adagio"), ("drawn-out",), (
+        "sluggish", "extremely slow", "crawling", "lento", "dragging", "snail-paced"))),
+    (84, Words(("slow", "adagio", "unhurried", "slow"), ("leisurely",), (
+        "slow-paced", "lingering", "slowish", "rather slow", "unrushed"))),
+    (108, Words(("moderate", "andante", "mid-tempo", "walking-pace"), ("easy-paced",), (
+        "strolling", "ambling", "medium-paced", "moderately slow"))),
+    (132, Words(("medium-fast", "moderato", "mid-tempo", "steady"), ("flowing",), (
+        "fairly fast", "moderately fast", "allegretto", "jogging", "trotting"))),
+    (160, Words(("fast", "allegro", "lively", "quick"), ("brisk",), (
+        "fast-paced", "swift", "hurried", "up-tempo", "vivace", "running"))),
+    (1000, Words(("very fast", "presto", "fast", "rapid"), ("speedy",), (
+        "extremely fast", "racing", "prestissimo", "breakneck", "hectic", "lightning-fast"))),
 )
+# fmt: on
 _STYLES = {
-    "classical": ("classical", "classical", "classical-style"), "baroque": ("baroque",),
-    "folk": ("folk", "folk", "traditional folk"), "rock": ("rock", "rock"), "pop": ("pop",),
-    "ballad": ("ballad", "slow ballad"), "jazz": ("jazz", "swing", "jazz"),
-    "bossa nova": ("bossa nova", "bossa"), "ambient": ("ambient", "ambient"),
-    "techno": ("techno", "electronic dance", "techno"), "electronic": ("electronic", "synthwave"),
-    "waltz": ("waltz",), "march": ("march", "marching"), "lullaby": ("lullaby",),
-    "film": ("film", "cinematic", "film score"), "epic": ("epic", "epic orchestral"),
-    "chiptune": ("chiptune", "8-bit", "video game"), "funk": ("funk",), "blues": ("blues",),
-    "latin": ("latin", "Latin dance"), "hymn": ("hymn", "church"), "new age": ("new age",),
+    "classical": ("classical", "classical", "classical-style"),
+    "baroque": ("baroque",),
+    "folk": ("folk", "folk", "traditional folk"),
+    "rock": ("rock", "rock"),
+    "pop": ("pop",),
+    "ballad": ("ballad", "slow ballad"),
+    "jazz": ("jazz", "swing", "jazz"),
+    "bossa nova": ("bossa nova", "bossa"),
+    "ambient": ("ambient", "ambient"),
+    "techno": ("techno", "electronic dance", "techno"),
+    "electronic": ("electronic", "synthwave"),
+    "waltz": ("waltz",),
+    "march": ("march", "marching"),
+    "lullaby": ("lullaby",),
+    "film": ("film", "cinematic", "film score"),
+    "epic": ("epic", "epic orchestral"),
+    "chiptune": ("chiptune", "8-bit", "video game"),
+    "funk": ("funk",),
+    "blues": ("blues",),
+    "latin": ("latin", "Latin dance"),
+    "hymn": ("hymn", "church"),
+    "new age": ("new age",),
     "tango": ("tango",),
     "chorale": ("chorale", "Bach chorale", "baroque chorale"),
 }  # fmt: skip
@@ -228,13 +285,13 @@ def draw_words(rng: random.Random, labels: dict[str, Any], held_out: bool) -> di
         "drums": rng.choice(_DRUMS[bool(labels["drums"])]),
         "metre": rng.choice(_METRES[labels["metre"]]),
         "tempo": rng.choice(_TEMPOS).format(round(labels["tempo_bpm"])),
-        "speed": rng.choice(_speed_words(labels["tempo_bpm"])[held_out]),
+        "speed": _speed_words(labels["tempo_bpm"]).draw(rng, held_out),
     }
     if labels.get("key"):
         words["key"] = _key_name(rng, labels["key"], labels["mode"])
         words["mode"] = labels["mode"]
     if labels.get("mood"):
-        words["mood"] = rng.choice(_MOODS[rng.choice(labels["mood"])][held_out])
+        words["mood"] = MOODS[rng.choice(labels["mood"])].draw(rng, held_out)
     if labels.get("style"):
         words["style"] = rng.choice(_STYLES.get(labels["style"], (labels["style"],)))
     for fact, table in (("dynamics", _DYNAMICS), ("density", _DENSITIES)):
@@ -245,8 +302,8 @@ def draw_words(rng: random.Random, labels: dict[str, Any], held_out: bool) -> di
     return words | _instrument_words(rng, labels)
 
 
-def _speed_words(tempo_bpm: float) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    return next((train, kept) for limit, train, kept in _SPEEDS if tempo_bpm < limit)
+def _speed_words(tempo_bpm: float) -> Words:
+    return next(words for limit, words in SPEEDS if tempo_bpm < limit)
 
 
 def _key_name(rng: random.Random, tonic: str, mode: str) -> str:
