@@ -33,6 +33,8 @@ class PriorData:
         text_dropout: share of items trained without text and plan, for classifier-free guidance.
         plan_dropout: share of the other items trained without their plan, and of those with one
             the share whose plan does not say who plays.
+        caption_dropout: share of the items with a whole plan that are trained without their
+            caption; where captions name what plays, nobody needs to read it in the plan.
         depth_share: share of frames that train the later books.
         validation_clips: held-out clips for the validation loss.
     """
@@ -44,6 +46,7 @@ class PriorData:
     crop_frames: int | None = None
     text_dropout: float = 0.15
     plan_dropout: float = 0.1
+    caption_dropout: float = 0.0
     depth_share: float = 0.25
     validation_clips: int = 32
 
@@ -52,7 +55,7 @@ class PriorData:
             raise ValueError(f"crop_s must be positive, got {self.crop_s}")
         if self.crop_frames is not None and self.crop_frames < 2:
             raise ValueError(f"crop_frames must be at least 2, got {self.crop_frames}")
-        for name in ("text_dropout", "plan_dropout"):
+        for name in ("text_dropout", "plan_dropout", "caption_dropout"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} must lie in [0, 1), got {getattr(self, name)}")
         if not 0 < self.depth_share <= 1:
@@ -126,7 +129,9 @@ class TokenClips(Dataset):
 
     def __getitem__(self, item: int) -> TokenBatch:
         draws = generator(self.seed, "clip", item)
-        return self.clip(self.order(item), draws, self.data.text_dropout, self.data.plan_dropout)
+        data = self.data
+        dropout = data.text_dropout, data.plan_dropout, data.caption_dropout
+        return self.clip(self.order(item), draws, *dropout)
 
     def clip(
         self,
@@ -134,10 +139,11 @@ class TokenClips(Dataset):
         draws: torch.Generator,
         text_dropout: float = 0.0,
         plan_dropout: float = 0.0,
+        caption_dropout: float = 0.0,
     ) -> TokenBatch:
         """A batch of one clip, its random parts taken from ``draws``."""
         length = self.data.crop_tokens
-        place, choice, drop, drop_ensemble = torch.rand(4, generator=draws).tolist()
+        place, choice, drop, drop_ensemble, drop_caption = torch.rand(5, generator=draws).tolist()
         codes = read_codes(self.rows, row)[: self.num_codebooks]
         if codes.shape[0] < self.num_codebooks:
             raise ValueError(
@@ -153,14 +159,17 @@ class TokenClips(Dataset):
         count = max(1, round(length * self.data.depth_share))
         unplanned = drop < text_dropout or drop > 1 - (1 - text_dropout) * plan_dropout
         plan = None if unplanned else plan_of_labels(json.loads(facts["labels"]))
+        is_told = drop >= text_dropout
         if plan is not None and drop_ensemble < plan_dropout:
             plan = replace(plan, instruments=(), drums=None)
+        elif plan is not None and drop_caption < caption_dropout:
+            is_told = False
         return TokenBatch(
             torch.nn.functional.pad(crop, (0, length - known))[None],
             mask,
             torch.tensor([facts["is_end"] and start + known == codes.shape[-1]]),
             draw_depth_frames(mask, count, draws),
-            ["" if drop < text_dropout else captions[int(choice * len(captions))]],
+            [captions[int(choice * len(captions))] if is_told else ""],
             plan_features(plan, start + length, TOKEN_RATE)[None, start:]
             if self.reads_plan
             else None,

@@ -21,7 +21,7 @@ from prior.plan_codes import (
 from prior.sampling import Sampling
 from prior.text_condition import TextCondition
 
-SAMPLING = Sampling(temperature=0.7, top_k=20, top_p=0.9, guidance=1.0)
+SAMPLING = Sampling(temperature=0.5, top_k=20, top_p=0.9, guidance=1.0)
 """What a prompt names is nearly certain and stays so; the rest is drawn from what is likely."""
 MAX_CHORDS = 62
 """As many as a planner learns from; in a longer piece they return."""

@@ -199,6 +199,20 @@ def test_clips_carry_their_plans_and_may_lose_them(cache: Path) -> None:
     assert torch.equal(plain.codes, items[0].codes)
 
 
+def test_captions_may_leave_everything_to_the_plan(cache: Path) -> None:
+    data = PriorData(
+        [str(cache)], crop_frames=16, text_dropout=0.3, plan_dropout=0.2, caption_dropout=0.5
+    )
+    clips = TokenClips(data, 2, True, "train", seed=0)
+    items = [clips[n] for n in range(400)]
+    whole = [item for item in items if item.plan is not None and item.plan[..., -2:].any()]
+    assert 0.4 < sum(item.captions == [""] for item in whole) / len(whole) < 0.6
+    others = [item for item in items if item.plan is not None and not item.plan[..., -2:].any()]
+    silent = [item for item in others if item.captions == [""]]
+    assert 0.25 < len(silent) / len(items) < 0.35  # the text dropout alone
+    assert not any(item.plan.any() for item in silent if item.plan is not None)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
