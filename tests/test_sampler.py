@@ -270,15 +270,15 @@ def test_the_first_third_of_an_overlap_is_final_at_once():
 def test_the_grid_grows_to_the_decoders_windows_and_stays_there():
     grid = list(islice(window_grid(128, 24), 9))
     assert [(span.start, span.frames, span.overlap) for span in grid] == [
-        (0, 13, 6),
-        (7, 20, 10),
-        (17, 29, 14),
-        (32, 44, 22),
-        (54, 66, 24),
-        (96, 99, 24),
-        (171, 128, 24),
-        (275, 128, 24),
-        (379, 128, 24),
+        (0, 14, 7),
+        (7, 21, 10),
+        (18, 32, 16),
+        (34, 47, 23),
+        (58, 71, 24),
+        (105, 106, 24),
+        (187, 128, 24),
+        (291, 128, 24),
+        (395, 128, 24),
     ]
     assert next(window_grid(12, 6)).frames == 12  # never longer than the decoder's own
 
