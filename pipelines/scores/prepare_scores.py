@@ -26,7 +26,7 @@ DEFAULT_SOURCES = ("generated", "mma", "bach")
 FREE_LEADS = 0.25
 """Share of the composed pieces whose tune any instrument may play, whatever their style."""
 FREE_DRUMS = 0.5
-"""Share of the composed pieces whose band has drums or none by a coin, whatever its style."""
+"""Share of the composed pieces whose band has drums or none by a coin, if its style knows any."""
 SETTINGS_NAME = "scores.json"
 SKIPPED_NAME = "skipped.json"
 MAX_FAILURE_RUN = 50
