@@ -3,11 +3,13 @@
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from prior.model import CPU_OPTIONS, Prior
+from prior.attention import Place
+from prior.model import Prior
 from prior.plan import contrary_features
 from prior.sampling import Sampling, by_book, choose_code, draw_uniform, guide, uniform_of_book
 from prior.state import PriorState
@@ -100,9 +102,7 @@ class Writer:
         self.seeds = seeds
         self.prompt_codes = prompt_codes
         self.device = prior.device  # which diffusers looks for among all modules, every time
-        self.sample = sample_frame
-        if prior.is_compiled:
-            self.sample = compiled_sample_frame(self.device.type)
+        self.next_frame = compiled_next_frame(self.device.type) if prior.is_compiled else next_frame
         self.text = self._with_guide(text)
         self.index = 0  # frames written
         self.last: Tensor | None = None  # (B, K), the frame written last
@@ -114,20 +114,19 @@ class Writer:
         """The next frame; None where ``num_frames`` are written or all rows have ended."""
         if self.index == self.num_frames or bool(self.ended.all()):
             return None
-        prior, copies = self.prior, self.text.states.shape[0] // len(self.seeds)
+        prior, number = self.prior, self.prompt_codes.shape[-1] + self.index
+        uniform = draw_uniform(self.seeds, number, prior.num_codebooks, prior.codebook_size)
+        may_end = self.index >= self.min_frames
+        how = uniform.to(self.device), self.of_books, self.ended, may_end
         if self.state is None:
             self.state = self._init_state()
+            copies = self.text.states.shape[0] // len(self.seeds)
             prompt = self.prompt_codes.to(self.device).repeat(copies, 1, 1)
-            hidden = prior.prefill(prompt, self.state)
+            frame = sample_frame(prior, prior.prefill(prompt, self.state), *how)
         else:
             assert self.last is not None
-            hidden = prior.decode_one_frame(self.last.repeat(copies, 1), self.state)
-        place = self.prompt_codes.shape[-1] + self.index
-        uniform = draw_uniform(self.seeds, place, prior.num_codebooks, prior.codebook_size)
-        may_end = self.index >= self.min_frames
-        frame = self.sample(
-            prior, hidden, uniform.to(self.device), self.of_books, self.ended, may_end
-        )
+            told, place = prior.advance(self.state)
+            frame = self.next_frame(prior, self.last, told, place, self.state, *how)
         self.ended, self.last = frame.ended, frame.codes
         if may_end and bool(frame.ended.all()):
             return None
@@ -276,11 +275,44 @@ def sample_frame(
     return Frame(codes[: uniform.shape[0]], ended)
 
 
+def next_frame(
+    prior: Prior,
+    last: Tensor,
+    told: Tensor,
+    place: Place,
+    state: PriorState,
+    uniform: Tensor,
+    of_books: Sequence[Sampling],
+    ended: Tensor,
+    may_end: bool,
+) -> Frame:
+    """Read the frame before and draw one, of every row.
+
+    Args:
+        last: (B, K) codes of the frame before.
+        told: (B, D), or (2B, D) with guidance; this and ``place`` from ``Prior.advance``.
+        state: of as many rows; changed in place.
+
+    The other arguments are those of :func:`sample_frame`.
+    """
+    codes = last.repeat(told.shape[0] // last.shape[0], 1)
+    hidden = prior.step(codes, told, place, state)
+    return sample_frame(prior, hidden, uniform, of_books, ended, may_end)
+
+
 @lru_cache
-def compiled_sample_frame(device_type: str) -> Callable[..., Frame]:
-    """:func:`sample_frame` for a prior whose step is compiled; what it returns stays as it is."""
-    options = CPU_OPTIONS if device_type == "cpu" else None
-    return torch.compile(sample_frame, dynamic=False, options=options)
+def compiled_next_frame(device_type: str) -> Callable[..., Frame]:
+    """:func:`next_frame` for a prior whose step is compiled; what it returns stays as it is."""
+    if device_type == "cpu":  # the loops are called from C++ and not from Python
+        return torch.compile(next_frame, dynamic=False, options={"cpp_wrapper": True})
+    replayed = torch.compile(next_frame, dynamic=False, mode="reduce-overhead")
+
+    def kept(*arguments: Any) -> Frame:
+        torch.compiler.cudagraph_mark_step_begin()
+        frame = replayed(*arguments)
+        return Frame(frame.codes.clone(), frame.ended.clone())  # a replay writes where it wrote
+
+    return kept
 
 
 def check_frames(num_frames: int, min_frames: int) -> None:

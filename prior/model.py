@@ -4,7 +4,7 @@ import math
 import os
 import shutil
 from collections.abc import Callable
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -29,9 +29,6 @@ BACKBONES: dict[str, type[TransformerBackbone] | type[LSTMBackbone]] = {
     "lstm-plain": PlainLSTMBackbone,
 }
 
-
-CPU_OPTIONS: dict[str, str | int | bool | Callable[..., Any]] = {"cpp_wrapper": True}
-"""For ``torch.compile`` on a CPU: the compiled loops are called from C++ and not from Python."""
 
 TEXT_SLOTS = 64
 """Text tokens that a compiled step reads, or a multiple of them; the empty ones are masked."""
@@ -128,7 +125,7 @@ class Prior(Component):
             "book_offsets", torch.arange(num_codebooks) * codebook_size, persistent=False
         )
         initialise(self, num_layers)
-        self._compiled_step: Callable[[Tensor, Tensor, Place, PriorState], Tensor] | None = None
+        self.is_compiled = False
 
     def forward(
         self,
@@ -238,22 +235,30 @@ class Prior(Component):
         Raises:
             ValueError: the state is full.
         """
-        _check_room(state.position, state)
-        step: Callable[[Tensor, Tensor, Place, PriorState], Tensor] = self._step
-        if state.slots != "filled" and self._compiled_step is not None:
-            torch.compiler.cudagraph_mark_step_begin()
-            step = self._compiled_step
-        hidden = step(codes, state.text.summary_at(state.position), state.place(), state)
-        state.position += 1
-        return hidden
+        told, place = self.advance(state)
+        return self.step(codes, told, place, state)
 
-    @property
-    def is_compiled(self) -> bool:
-        """Whether :meth:`compile_step` has been here."""
-        return self._compiled_step is not None
+    def advance(self, state: PriorState) -> tuple[Tensor, Place]:
+        """Move ``state`` on by a frame.
+
+        Returns:
+            What that frame is told, (B, D), and its place, for :meth:`step`.
+
+        Raises:
+            ValueError: the state is full.
+        """
+        _check_room(state.position, state)
+        told, place = state.text.summary_at(state.position), state.place()
+        state.position += 1
+        return told, place
+
+    def step(self, codes: Tensor, told: Tensor, place: Place, state: PriorState) -> Tensor:
+        """(B, K) codes and what ``advance`` gave -> (B, D), the tensors of ``state`` written."""
+        x = self.embedding(codes + self.book_offsets).sum(dim=1) + told
+        return self.network.step(x, place, state)
 
     def compile_step(self) -> None:
-        """Compile what a frame takes, the drawing of its codes included, for every state from now.
+        """Compile what a frame takes, the drawing of its codes included, for every writer from now.
 
         A frame of one row is bound by dispatching small operators: on a GPU they are replayed as
         one CUDA graph; on a CPU they are fused, called from C++, and read a weight once for all
@@ -278,9 +283,7 @@ class Prior(Component):
             )
         if self.device.type == "cpu":
             lay_out_by_row(self)
-            self._compiled_step = torch.compile(self._step, options=CPU_OPTIONS)
-        else:
-            self._compiled_step = torch.compile(self._step, mode="reduce-overhead")
+        self.is_compiled = True
 
     def sample_frame(self, hidden: Tensor, choose: Callable[[Tensor, int], Tensor]) -> Tensor:
         """Write one frame, book by book.
@@ -297,11 +300,6 @@ class Prior(Component):
         if self.depth is not None:
             codes = self.depth.sample(hidden, codes[0], choose)
         return torch.stack(codes, dim=1)
-
-    def _step(self, codes: Tensor, told: Tensor, place: Place, state: PriorState) -> Tensor:
-        """(B, K) codes and (B, D) told -> (B, D), the tensors of ``state`` written at ``place``."""
-        x = self.embedding(codes + self.book_offsets).sum(dim=1) + told
-        return self.network.step(x, place, state)
 
     def _starts(self, codes: Tensor) -> Tensor:
         return self.start.expand(codes.shape[0], 1, -1)

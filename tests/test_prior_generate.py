@@ -175,8 +175,8 @@ def test_an_ended_row_is_padded_and_never_restarts(backbone):
 def test_closing_the_iterator_stops_the_work():
     prior, text = tiny_prior("transformer"), some_text(1)
     calls = []
-    decode = prior.decode_one_frame
-    prior.decode_one_frame = lambda *arguments: calls.append(1) or decode(*arguments)
+    step = prior.step
+    prior.step = lambda *arguments: calls.append(1) or step(*arguments)
     frames = generate(prior, text, None, 1000, PLAIN, [1])
     next(frames), next(frames), next(frames)
     frames.close()
