@@ -81,13 +81,8 @@ def test_a_wheel_is_whole_and_imports_elsewhere(tmp_path):
 
 
 def sources() -> set[str]:
-    """Every file of the packages that belongs into a wheel."""
-    return {
-        name
-        for package in PACKAGES
-        for name in files_below(ROOT, package)
-        if name.endswith(".py") or name.startswith("pipelines/pretrained/")
-    }
+    """Every file of the packages: all of them belong into a wheel."""
+    return {name for package in PACKAGES for name in files_below(ROOT, package)}
 
 
 def files_below(root: Path, folder: str = ".") -> set[str]:

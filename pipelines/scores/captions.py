@@ -6,9 +6,14 @@ A template holds ``{slots}``. A stretch in ``<...>`` is said whenever its facts 
 
 import random
 import re
+from pathlib import Path
 from typing import Any, NamedTuple
 
+import yaml
+
 from codec.seeds import derive_seed
+
+MOODS_FILE = Path(__file__).with_name("moods.yaml")
 
 SHORT = (
     "{mood} {lead}", "{style} {lead}", "{speed} {lead}", "{lead}< in {key}>", "{lead}, {tempo}",
@@ -95,62 +100,17 @@ class Words(NamedTuple):
         return rng.choice(self.rarer if self.rarer and rng.random() < 0.5 else self.common)
 
 
+def read_moods() -> dict[str, Words]:
+    """``moods.yaml``: the words for every mood that a piece is labelled with."""
+    moods = yaml.safe_load(MOODS_FILE.read_text(encoding="utf-8"))
+    return {
+        mood: Words(*(tuple(words.get(kind, ())) for kind in Words._fields))
+        for mood, words in moods.items()
+    }
+
+
+MOODS = read_moods()
 # fmt: off
-MOODS = {
-    "peaceful": Words(("peaceful", "serene", "tranquil"), ("restful",), (
-        "placid", "harmonious", "untroubled", "idyllic", "pastoral", "contented", "blessed",
-        "balmy", "heavenly", "angelic", "undisturbed", "at peace")),
-    "tender": Words(("tender", "gentle", "loving"), ("affectionate",), (
-        "romantic", "sweet", "caring", "adoring", "fond", "kind", "kind-hearted", "devoted",
-        "amorous", "lovely", "motherly", "cuddly")),
-    "warm": Words(("warm", "pleasant", "friendly"), ("cosy",), (
-        "homely", "comforting", "hospitable", "snug", "welcoming", "reassuring", "good-natured",
-        "inviting", "kindly", "heart-warming", "neighbourly", "agreeable", "hopeful", "optimistic",
-        "encouraging")),
-    "happy": Words(("happy", "cheerful", "bright", "sunny"), ("merry",), (
-        "jolly", "glad", "delighted", "smiling", "beaming", "pleased", "sunlit", "light-hearted",
-        "chirpy", "perky", "gleeful", "good-humoured", "radiant", "carefree", "rosy", "buoyant",
-        "cheery", "happy-go-lucky")),
-    "joyful": Words(("joyful", "happy", "exuberant", "cheerful"), ("jubilant",), (
-        "joyous", "blissful", "ecstatic", "elated", "overjoyed", "rapturous", "rejoicing",
-        "euphoric", "celebratory", "exultant", "thrilled", "jovial", "glorious", "mirthful")),
-    "energetic": Words(("energetic", "lively", "upbeat"), ("vigorous",), (
-        "spirited", "bouncy", "peppy", "zestful", "sparkling", "animated", "bubbly", "vivacious",
-        "sprightly", "frisky", "full of life")),
-    "sad": Words(("sad", "sorrowful", "mournful"), ("gloomy",), (
-        "tearful", "unhappy", "bleak", "grieving", "miserable", "dejected", "downcast", "weeping",
-        "crying", "despairing", "depressed", "dismal", "dreary", "cheerless", "woeful", "desolate",
-        "hopeless", "joyless", "blue")),
-    "melancholic": Words(("melancholic", "melancholy", "sad", "wistful"), ("heavy-hearted",), (
-        "heartbroken", "forlorn", "pensive", "lonely", "lonesome", "plaintive", "doleful",
-        "lovelorn", "crestfallen", "dispirited", "rueful")),
-    "serious": Words(("serious", "dark", "moody"), ("grave",), (
-        "sombre", "brooding", "stern", "severe", "austere", "grim", "earnest", "forbidding",
-        "funereal", "ominous", "shadowy", "sinister", "murky", "haunted")),
-    "wistful": Words(("wistful", "nostalgic", "longing"), ("yearning",), (
-        "bittersweet", "homesick", "regretful", "reminiscing", "pining", "remorseful", "aching",
-        "sighing", "lost in memories")),
-    "tense": Words(("tense", "restless", "urgent"), ("nervous",), (
-        "anxious", "uneasy", "worried", "fearful", "frightened", "edgy", "jittery", "agitated",
-        "suspenseful", "panicky", "frantic", "alarmed", "threatening", "menacing", "desperate")),
-    "dramatic": Words(("dramatic", "intense", "stormy"), ("turbulent",), (
-        "tempestuous", "fierce", "furious", "raging", "violent", "fiery", "angry", "wrathful",
-        "tormented", "tragic", "thunderous", "savage", "explosive")),
-    "calm": Words(("calm", "quiet", "relaxing"), ("soothing",)),
-    "light": Words(("light", "delicate"), ("airy",)),
-    "powerful": Words(("powerful", "strong", "intense"), ("mighty",)),
-    "dreamy": Words(("dreamy", "floating", "ethereal"), ("hypnotic",)),
-    "heroic": Words(("heroic", "epic", "triumphant"), ("bold",)),
-    "cinematic": Words(("cinematic", "film-like"), ("sweeping",)),
-    "groovy": Words(("groovy", "funky"), ("danceable",)),
-    "driving": Words(("driving", "pulsing"), ("relentless",)),
-    "relaxed": Words(("relaxed", "laid-back", "chill"), ("easy-going",)),
-    "playful": Words(("playful", "fun"), ("cheeky",)),
-    "solemn": Words(("solemn", "reverent"), ("dignified",)),
-    "proud": Words(("proud", "stately"), ("festive",)),
-    "elegant": Words(("elegant", "graceful"), ("charming",)),
-    "gentle": Words(("gentle", "soft", "sleepy"), ("hushed",)),
-}
 SPEEDS = (  # slower than so many beats a minute
     (66, Words(("very slow", "slow", "largo", "adagio"), ("drawn-out",), (
         "sluggish", "extremely slow", "crawling", "lento", "dragging", "snail-paced"))),
