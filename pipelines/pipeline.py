@@ -2,7 +2,7 @@
 
 import secrets
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,10 +21,11 @@ from decoder.sampler import FlowSampler
 from diffusers import FlowMatchEulerDiscreteScheduler
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from pipelines.components import OPTIONAL, check_fit, check_saved
+from pipelines.drum_clause import CLAUSE_TOKENS, with_drum_clause
 from pipelines.music_output import MusicOutput
 from pipelines.quantization import Precision, check_precision, is_quantized, quantize_linear
 from pipelines.stated_tempo import stated_tempo
-from pipelines.text import encode_text, load_text_encoder
+from pipelines.text import MAX_TOKENS, encode_text, load_text_encoder
 from prior.generate import generate
 from prior.linear import lay_out_by_column
 from prior.model import Prior
@@ -206,7 +207,7 @@ class Pipeline(DiffusionPipeline):
         steps = self.check_steps(num_inference_steps, preview)
         text = self.encode_prompts(prompts)
         plans = self.plan_items(prompts, text, duration_s, seeds, plan)
-        text = self.with_plans(text, plans, num_frames)
+        text = self.told(prompts, text, plans, num_frames, [negative_prompt] * len(prompts))
         frames = self.write_frames(text, num_frames, seeds, sampling, negative_prompt)
         codes = self._collect(frames, num_frames, callback_on_step_end)
         audio = self.decode(codes, decoder_seeds, num_inference_steps=steps, preview=preview)
@@ -239,10 +240,10 @@ class Pipeline(DiffusionPipeline):
         for frame in generate(self.prior, text, negative, num_frames, sampling, seeds):
             yield frame.codes
 
-    def encode_prompts(self, prompts: list[str]) -> TextCondition:
+    def encode_prompts(self, prompts: list[str], max_tokens: int = MAX_TOKENS) -> TextCondition:
         """Token states of prompts, (B, L, Dt), each encoded by itself, whatever the others are."""
         encoded = {
-            prompt: encode_text(self.tokenizer, self.text_encoder, [prompt])
+            prompt: encode_text(self.tokenizer, self.text_encoder, [prompt], max_tokens)
             for prompt in dict.fromkeys(prompts)
         }
         return TextCondition.joined([encoded[prompt] for prompt in prompts])
@@ -283,12 +284,24 @@ class Pipeline(DiffusionPipeline):
             for index, (chosen, prompt, seed) in enumerate(zip(given, prompts, seeds, strict=True))
         ]
 
-    def with_plans(
-        self, text: TextCondition, plans: list[Plan | None], num_frames: int
+    def told(
+        self,
+        prompts: list[str],
+        text: TextCondition,
+        plans: list[Plan | None],
+        num_frames: int,
+        negative_prompts: Sequence[str | None],
     ) -> TextCondition:
-        """Encoded prompts together with their plans, frame by frame."""
+        """What the prior reads: prompts and their plans, frame by frame.
+
+        What a plan says of drums is said in the prompt too, see :func:`with_drum_clause`. ``text``
+        holds the prompts as ``encode_prompts`` returned them.
+        """
         if not any(plans):
             return text
+        said = list(map(with_drum_clause, prompts, plans, negative_prompts))
+        if said != prompts:
+            text = self.encode_prompts(said, MAX_TOKENS + CLAUSE_TOKENS)
         rate = self.codec.frame_rate
         rows = [plan_features(plan, num_frames, rate).to(text.states.device) for plan in plans]
         return replace(text, plan=torch.stack(rows))

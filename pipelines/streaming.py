@@ -140,7 +140,8 @@ class Stream:
                 raise ValueError("the last frame has been written: there is nothing to steer")
             encode = work.pipeline.encode_prompts
             away = encode([negative_prompt]) if negative_prompt else None
-            piece = replace(self.piece, prompt=prompt)
+            negative = negative_prompt or self.piece.negative_prompt
+            piece = replace(self.piece, prompt=prompt, negative_prompt=negative)
             work.writer.steer(told(work.pipeline, piece, work.writer.num_frames), away)
             self.prompts.append((len(self._frames), prompt))
 
@@ -297,7 +298,7 @@ def told(pipeline: "Pipeline", piece: Piece, num_frames: int) -> TextCondition:
     """A piece's prompt and plan, as the prior reads them."""
     text = pipeline.encode_prompts([piece.prompt])
     plans = pipeline.plan_items([piece.prompt], text, piece.duration_s, [piece.seed])
-    return pipeline.with_plans(text, plans, num_frames)
+    return pipeline.told([piece.prompt], text, plans, num_frames, [piece.negative_prompt])
 
 
 def check_prompt(prompt: str | None) -> None:

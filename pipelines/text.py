@@ -9,25 +9,29 @@ from torch import nn
 from prior.text_condition import TextCondition
 
 MAX_TOKENS = 64
+"""Of a prompt that a user writes."""
 PRETRAINED = Path(__file__).parent / "pretrained" / "partita-tiny"
 
 
 @torch.no_grad()
-def encode_text(tokenizer: Any, text_encoder: nn.Module, prompts: list[str]) -> TextCondition:
+def encode_text(
+    tokenizer: Any, text_encoder: nn.Module, prompts: list[str], max_tokens: int = MAX_TOKENS
+) -> TextCondition:
     """Encode prompts; an empty one becomes a row without tokens, which is unconditional.
 
     Args:
         tokenizer: of the text encoder (transformers).
         text_encoder: a transformers encoder with ``last_hidden_state``.
-        prompts: B texts; what exceeds 64 tokens is refused.
+        prompts: B texts.
+        max_tokens: of a prompt; a longer one is refused.
 
     Raises:
-        ValueError: a prompt is longer than 64 tokens.
+        ValueError: a prompt is longer than ``max_tokens``.
     """
     tokens = tokenizer(prompts, padding=True, return_tensors="pt")
     longest = tokens["input_ids"].shape[1]
-    if longest > MAX_TOKENS:
-        raise ValueError(f"a prompt may have at most {MAX_TOKENS} tokens, got {longest}")
+    if longest > max_tokens:
+        raise ValueError(f"a prompt may have at most {max_tokens} tokens, got {longest}")
     device = next(text_encoder.parameters()).device
     states = text_encoder(
         input_ids=tokens["input_ids"].to(device),

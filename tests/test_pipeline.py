@@ -10,6 +10,8 @@ from tiny_pipeline import CODEBOOK_SIZE, tiny_codec, tiny_pipeline, tiny_prior
 
 from pipelines import MusicOutput, Pipeline
 from pipelines.assemble import assemble
+from pipelines.drum_clause import CLAUSE_TOKENS
+from pipelines.text import MAX_TOKENS
 from prior import Plan
 
 
@@ -217,6 +219,32 @@ def test_the_plan_is_told_and_can_be_given(pipeline: Pipeline) -> None:
     assert other.plans == [song.plans[0], waltz]
     assert torch.equal(other.codes[0], song.codes[0])
     assert not torch.equal(other.codes[1], song.codes[1])
+
+
+@pytest.mark.parametrize(
+    ("plan", "negative", "said"),
+    [
+        (Plan(100.0, drums=True), None, "slow piano, with drums"),
+        (Plan(100.0, drums=False), None, "slow piano, no drums"),
+        (Plan(100.0), None, "slow piano"),
+        (Plan(100.0, drums=True), "drums", "slow piano"),
+        (None, None, "slow piano"),
+    ],
+)
+def test_the_prior_is_told_of_drums_in_words(
+    pipeline: Pipeline, plan: Plan | None, negative: str | None, said: str
+) -> None:
+    text = pipeline.encode_prompts(["slow piano"])
+    told = pipeline.told(["slow piano"], text, [plan], 5, [negative])
+    assert torch.equal(told.states, pipeline.encode_prompts([said]).states)
+    assert (told.plan is None) == (plan is None)
+
+
+def test_the_longest_prompt_can_be_told_of_drums(pipeline: Pipeline) -> None:
+    prompt = " ".join(["a"] * (MAX_TOKENS - 2))
+    text = pipeline.encode_prompts([prompt])
+    told = pipeline.told([prompt], text, [Plan(100.0, drums=True)], 5, [None])
+    assert MAX_TOKENS < told.mask.sum() <= MAX_TOKENS + CLAUSE_TOKENS
 
 
 def test_a_plan_that_cannot_be_followed_is_refused(pipeline: Pipeline) -> None:

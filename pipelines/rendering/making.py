@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from codec.audio_file import WriteReport, write_audio
+from pipelines.drum_clause import CLAUSE_TOKENS
 from pipelines.rendering.agenda import Failed, Finished, Task, Written, pack
 from pipelines.rendering.item import RenderItem
 from pipelines.rendering.mastering import Mastered, master
@@ -29,7 +30,7 @@ from prior.text_condition import TextCondition
 if TYPE_CHECKING:
     from pipelines.pipeline import Pipeline
 
-TEXT_LENGTH = MAX_TOKENS
+TEXT_LENGTH = MAX_TOKENS + CLAUSE_TOKENS
 """Tokens that every text is padded to: sums over another length may be taken in another order."""
 
 
@@ -184,8 +185,9 @@ def write_frames(
     prompts = [item.prompt for item in filled]
     text = encode_texts(pipeline, prompts)
     plans = pipeline.plan_items(prompts, text, num_frames / pipeline.codec.frame_rate, seeds)
-    text = pipeline.with_plans(text, plans, num_frames)
-    negative = encode_texts(pipeline, [item.negative_prompt or "" for item in filled])
+    negatives = [item.negative_prompt or "" for item in filled]
+    text = pipeline.told(prompts, text, plans, num_frames, negatives).padded(TEXT_LENGTH)
+    negative = encode_texts(pipeline, negatives)
     for frame in generate(pipeline.prior, text, negative, num_frames, sampling, seeds):
         yield frame.codes
 
