@@ -6,6 +6,8 @@ A template holds ``{slots}``. A stretch in ``<...>`` is said whenever its facts 
 
 import random
 import re
+from collections.abc import Sequence
+from itertools import cycle, islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -180,7 +182,12 @@ _TEMPOS = ("{} bpm", "{} bpm", "{} BPM", "{} beats per minute", "{} bpm")
 _SPELLED = {"#": " sharp", "b": " flat"}
 
 
-def captions(labels: dict[str, Any], seed: int, n: int = 6) -> list[str]:
+def captions(
+    labels: dict[str, Any],
+    seed: int,
+    n: int = 6,
+    groups: Sequence[tuple[str, ...]] = (MEDIUM, LONG, MEDIUM, SHORT, MEDIUM, LONG),
+) -> list[str]:
     """Describe a clip in ``n`` ways, from three words to two sentences.
 
     Of every six captions three are of medium length and two long; those name the instrument, the
@@ -190,6 +197,7 @@ def captions(labels: dict[str, Any], seed: int, n: int = 6) -> list[str]:
         labels: as made by ``score.all_labels``.
         seed: equal seeds give equal captions.
         n: how many, at least 1.
+        groups: templates of the first caption, the second and so on, over and over.
 
     Raises:
         ValueError: n is below 1.
@@ -197,8 +205,7 @@ def captions(labels: dict[str, Any], seed: int, n: int = 6) -> list[str]:
     if n < 1:
         raise ValueError(f"n must be at least 1, got {n}")
     rng = random.Random(derive_seed(seed, "captions"))
-    groups = [MEDIUM, LONG, MEDIUM, SHORT, MEDIUM, LONG]
-    chosen = [groups[i % 6] for i in range(n)]
+    chosen = islice(cycle(groups), n)
     return [_fill_one(rng, group, labels, held_out=False) for group in chosen]
 
 

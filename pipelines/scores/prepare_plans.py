@@ -100,7 +100,6 @@ def composed(jobs: "list[Job]", workers: int) -> Any:
 def plan_row(job: "Job") -> dict[str, Any] | None:
     """Compose one piece: a row of ``tokens.SCHEMA``, or None where that failed."""
     from codec.seeds import derive_seed
-    from pipelines.scores.captions import captions
     from pipelines.scores.prepare_scores import write_score
     from pipelines.scores.render import RenderError, clip_labels
 
@@ -112,11 +111,28 @@ def plan_row(job: "Job") -> dict[str, Any] | None:
     labels = clip_labels(score, 0.0, score.duration_s)
     return {
         "id": job.track,
-        "captions": captions(labels, derive_seed(job.seed, job.track, 0), n=12),
+        "captions": planner_captions(labels, derive_seed(job.seed, job.track, 0)),
         "labels": json.dumps(labels),
         "source": f"scores:{labels['source']}",
         **encoded(score, labels),
     }
+
+
+def planner_captions(labels: dict[str, Any], seed: int) -> list[str]:
+    """Captions as a prior reads them, and others in which moods and speeds are more than ornament.
+
+    Where the key is named, nobody need know that "woeful" is minor; where the tempo is, that
+    "sluggish" is slow. So nine of fifteen name no key, and six of those are short.
+    """
+    from codec.seeds import derive_seed
+    from pipelines.scores.captions import LONG, MEDIUM, SHORT, captions
+
+    keyless = labels | {"key": None, "mode": None}
+    return [
+        *captions(labels, seed),
+        *captions(keyless, derive_seed(seed, "keyless"), 3, (MEDIUM, LONG, MEDIUM)),
+        *captions(keyless, derive_seed(seed, "short"), 6, (SHORT,)),
+    ]
 
 
 def encoded(score: "Score", labels: dict[str, Any]) -> dict[str, Any]:
