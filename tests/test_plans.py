@@ -2,6 +2,7 @@
 
 import json
 import random
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from pipelines.prior_batches import PriorData, TokenBatch, TokenClips
 from pipelines.scores.chords import best_triad, find_chords, plan_labels, transposed, triad
 from pipelines.scores.compose import compose
 from pipelines.scores.instruments import INSTRUMENTS
-from pipelines.scores.prepare_plans import build_plan_cache
+from pipelines.scores.prepare_plans import build_plan_cache, planner_captions
 from pipelines.scores.render import clip_labels
 from pipelines.scores.score import METRES, Note, Part, Score, pitch_class_weights
 from pipelines.tokens import open_tokens, read_codes, read_token_info
@@ -149,7 +150,7 @@ def test_the_cache_holds_whole_plans_with_captions(cache: Path) -> None:
         assert plan.chords == known.chords[: len(plan.chords)]
         assert row["num_frames"] <= HEAD_FRAMES + MAX_CHORDS
         assert row["is_end"] == (len(plan.chords) == len(known.chords))
-        assert len(row["captions"]) == 12
+        assert len(row["captions"]) == 15
 
 
 def test_equal_seeds_give_equal_caches_whatever_the_workers(cache: Path, tmp_path: Path) -> None:
@@ -212,6 +213,21 @@ def test_captions_may_leave_everything_to_the_plan(cache: Path) -> None:
     silent = [item for item in others if item.captions == [""]]
     assert 0.25 < len(silent) / len(items) < 0.35  # the text dropout alone
     assert not any(item.plan.any() for item in silent if item.plan is not None)
+
+
+def test_a_planner_reads_moods_and_speeds_that_nothing_else_tells() -> None:
+    labels = clip_labels(compose(random.Random(5)), 0.0, 8.0)
+    texts = [planner_captions(labels, seed) for seed in range(40)]
+    assert {len(each) for each in texts} == {15}
+
+    def share(pattern: str, which: slice) -> float:
+        found = [bool(re.search(pattern, text)) for each in texts for text in each[which]]
+        return sum(found) / len(found)
+
+    assert share("major|minor", slice(0, 6)) > 0.7
+    assert share("major|minor", slice(6, 15)) == 0
+    assert share("(?i)bpm|minute", slice(6, 9)) > 0.9
+    assert share("(?i)bpm|minute", slice(9, 15)) < 0.4
 
 
 def test_captions_may_say_what_the_plan_knows_of_drums(cache: Path) -> None:
