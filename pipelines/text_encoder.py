@@ -2,8 +2,9 @@
 
 ``python -m pipelines.text_encoder SOURCE --captions data/scores --output my-pipeline`` writes
 ``tokenizer`` and ``text_encoder`` folders. Half of MiniLM's weights are embeddings of 30,522 word
-pieces; the rarer ones are dropped, and words that used them are spelled in smaller pieces. Every
-piece that the captions of the named datasets use is kept, so their token states stay the same.
+pieces, and some are dropped: scripts that it was not trained on, rarer endings and numbers. Whole
+words stay, because spelled in smaller pieces they lose their meaning (docs/experiments.md), and so
+does every piece that the captions of the named datasets use: their token states stay the same.
 """
 
 import argparse
@@ -18,7 +19,7 @@ RESERVED = 104
 
 
 def keep_pieces(vocabulary: dict[str, int], used: set[int], size: int) -> list[int]:
-    """Choose the pieces to keep.
+    """Choose the pieces to keep: single characters first, then words, then the others.
 
     Args:
         vocabulary: piece -> number; BERT numbers pieces from frequent to rare.
@@ -29,13 +30,19 @@ def keep_pieces(vocabulary: dict[str, int], used: set[int], size: int) -> list[i
         Old numbers in ascending order; the place in the list is the new number.
     """
     kept = set(range(RESERVED)) | used
-    kept |= {number for piece, number in vocabulary.items() if len(piece.removeprefix("##")) == 1}
-    for piece, number in sorted(vocabulary.items(), key=lambda item: item[1]):
+    kept |= {number for piece, number in vocabulary.items() if is_character(piece)}
+    ascii_pieces = [piece for piece in vocabulary if piece.isascii() and piece[0] != "["]
+    for piece in sorted(ascii_pieces, key=lambda piece: (not piece.isalpha(), vocabulary[piece])):
         if len(kept) >= size:
             break
-        if not piece.startswith("[unused"):
-            kept.add(number)
+        kept.add(vocabulary[piece])
     return sorted(kept)
+
+
+def is_character(piece: str) -> bool:
+    """Whether a piece is a Latin letter, a digit or a sign such as the sharp, alone."""
+    character = piece.removeprefix("##")
+    return len(character) == 1 and (character < "\u0250" or "\u2000" <= character < "\u2e80")
 
 
 def pieces_used(tokenizer: Any, texts: Iterable[str]) -> set[int]:
@@ -71,11 +78,13 @@ def trim(source: Path, texts: Iterable[str], size: int, output: Path) -> None:
 
 
 def captions(folders: list[str]) -> Iterable[str]:
-    """Every caption of some prepared datasets' training clips."""
+    """Every caption of the training clips of some prepared datasets, or caches of their tokens."""
     from pipelines.prepared import open_prepared
+    from pipelines.tokens import INFO_NAME, open_tokens
 
     for folder in folders:
-        for texts in open_prepared(folder, "train")["captions"]:
+        is_cache = (Path(folder) / INFO_NAME).is_file()
+        for texts in (open_tokens if is_cache else open_prepared)(folder, "train")["captions"]:
             yield from texts
 
 
@@ -83,8 +92,8 @@ def main(argv: list[str] | None = None) -> int:
     """Read the command line, then trim."""
     parser = argparse.ArgumentParser(prog="python -m pipelines.text_encoder", description=__doc__)
     parser.add_argument("source", help="folder of all-MiniLM-L6-v2 as transformers saves it")
-    parser.add_argument("--captions", nargs="*", default=[], help="prepared datasets")
-    parser.add_argument("--size", type=int, default=12_000, help="pieces to keep (12000)")
+    parser.add_argument("--captions", nargs="*", default=[], help="prepared data, token caches")
+    parser.add_argument("--size", type=int, default=23_500, help="pieces to keep (23500)")
     parser.add_argument("--output", required=True, help="folder for tokenizer and text_encoder")
     args = parser.parse_args(argv)
     trim(Path(args.source), captions(args.captions), args.size, Path(args.output))

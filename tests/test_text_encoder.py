@@ -44,12 +44,26 @@ def save_source(folder: Path) -> None:
     BertModel(config, add_pooling_layer=False).save_pretrained(folder)
 
 
-def test_pieces_are_kept_by_use_then_by_frequency() -> None:
+def test_pieces_are_kept_by_use_then_words_then_by_frequency() -> None:
     words = vocabulary()
-    kept = keep_pieces(words, {words["waltz"]}, size=RESERVED + 52 + 2)
-    names = [piece for piece, number in words.items() if number in kept]
-    assert names[-2:] == ["the", "waltz"]
-    assert set(LETTERS) <= set(names)
+
+    def kept(size: int) -> list[str]:
+        numbers = keep_pieces(words, {words["waltz"]}, RESERVED + 52 + size)
+        return [piece for piece, number in words.items() if number in numbers]
+
+    assert kept(2)[-2:] == ["the", "waltz"]
+    assert kept(6)[-4:] == ["piano", "slow", "drum", "waltz"]
+    assert kept(7)[-4:] == ["slow", "drum", "##ming", "waltz"]
+    assert set(LETTERS) <= set(kept(2))
+
+
+def test_signs_are_kept_and_other_scripts_are_not() -> None:
+    words = {"[PAD]": 0} | {piece: RESERVED + n for n, piece in enumerate("♯♭語#ö")}
+    words |= {"##♯": 200, "##語": 201, "многие": 202, "major": 203}
+    kept = keep_pieces(words, set(), 1000)
+    assert {piece for piece, number in words.items() if number in kept and number} == {
+        *("♯", "♭", "##♯", "ö", "#", "major")
+    }
 
 
 def test_used_pieces_keep_their_states_and_others_are_spelled(tmp_path: Path) -> None:
