@@ -13,7 +13,7 @@ from pipelines.commands.loading import add_pipeline_arguments, load_pipeline
 from pipelines.evaluation.adherence import bootstrap_interval, fact_rates
 from pipelines.evaluation.comparison import package_versions
 from pipelines.evaluation.copying import measure_copying
-from pipelines.evaluation.drift import LONG_S, measure_drift
+from pipelines.evaluation.drift import LONG_S, NUM_PIECES, measure_drift
 from pipelines.evaluation.embeddings import EMBEDDINGS
 from pipelines.evaluation.measurement_cache import MeasurementCache
 from pipelines.evaluation.pipeline_page import write_pipeline_page
@@ -36,8 +36,6 @@ from pipelines.evaluation.takes import (
     time_one_take,
 )
 from pipelines.tokens import read_token_info
-
-NUM_LONG = 3
 
 
 @dataclass(frozen=True)
@@ -163,7 +161,7 @@ def space_of(takes: Sequence[Take], truth: Sequence[Take], space: str) -> dict[s
     }
 
 
-def long_prompts(prompts: Sequence[Prompt], count: int = NUM_LONG) -> list[Prompt]:
+def long_prompts(prompts: Sequence[Prompt], count: int = NUM_PIECES) -> list[Prompt]:
     """The first prompts that ask for a key, or else the first ones."""
     keyed = [prompt for prompt in prompts if prompt.key]
     return (keyed or list(prompts))[:count]
