@@ -96,6 +96,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--size", type=int, default=23_500, help="pieces to keep (23500)")
     parser.add_argument("--output", required=True, help="folder for tokenizer and text_encoder")
     args = parser.parse_args(argv)
+    if not (Path(args.source) / "config.json").is_file():
+        parser.error(f"{args.source} holds no saved encoder: config.json is missing")
     trim(Path(args.source), captions(args.captions), args.size, Path(args.output))
     return 0
 

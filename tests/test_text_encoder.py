@@ -2,12 +2,13 @@
 
 from pathlib import Path
 
+import pytest
 import torch
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
 import codec  # noqa: F401
 from pipelines.text import encode_text, load_text_encoder
-from pipelines.text_encoder import RESERVED, keep_pieces, trim
+from pipelines.text_encoder import RESERVED, keep_pieces, main, trim
 from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
 LETTERS = [chr(code) for code in range(ord("a"), ord("z") + 1)]
@@ -78,3 +79,9 @@ def test_used_pieces_keep_their_states_and_others_are_spelled(tmp_path: Path) ->
     assert before[0].tokenize("drumming") == ["drum", "##ming"]
     sizes = [encoder.get_input_embeddings().weight.shape[0] for _, encoder in (before, after)]
     assert sizes == [len(vocabulary()), RESERVED + 52 + 2]
+
+
+def test_a_source_that_is_not_there_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["nowhere", "--output", "out"])
+    assert "nowhere holds no saved encoder" in capsys.readouterr().err
