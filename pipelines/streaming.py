@@ -56,7 +56,7 @@ class Stream:
             first.
 
     Attributes:
-        piece: the same.
+        piece: the same, with the negative prompt that is read now.
         sample_rate: Hz.
         num_samples: of the whole piece.
         prompts: (frame, text) from which frame on each prompt is read.
@@ -140,8 +140,9 @@ class Stream:
                 raise ValueError("the last frame has been written: there is nothing to steer")
             encode = work.pipeline.encode_prompts
             away = encode([negative_prompt]) if negative_prompt else None
-            negative = negative_prompt or self.piece.negative_prompt
-            piece = replace(self.piece, prompt=prompt, negative_prompt=negative)
+            if negative_prompt:
+                self.piece = replace(self.piece, negative_prompt=negative_prompt)
+            piece = replace(self.piece, prompt=prompt)
             work.writer.steer(told(work.pipeline, piece, work.writer.num_frames), away)
             self.prompts.append((len(self._frames), prompt))
 

@@ -300,3 +300,12 @@ def test_damaged_states_are_refused(pipeline, tmp_path: Path):
 def test_bad_arguments_are_named_at_the_call(pipeline, changes, message):
     with pytest.raises(ValueError, match=message):
         pipeline.stream(**({"prompt": "a", "duration_s": 1.0} | changes))
+
+
+def test_a_steered_negative_prompt_stays(pipeline: Pipeline) -> None:
+    stream = pipeline.stream("piano", 2.0, 1)
+    stream.steer("waltz", "drums")
+    stream.steer("organ")
+    assert stream.piece.negative_prompt == "drums"
+    assert stream.piece.prompt == "piano"
+    assert list(Stream.resume(pipeline, stream.state()).prompts) == stream.prompts

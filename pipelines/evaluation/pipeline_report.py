@@ -161,10 +161,10 @@ def space_of(takes: Sequence[Take], truth: Sequence[Take], space: str) -> dict[s
     }
 
 
-def long_prompts(prompts: Sequence[Prompt], count: int = NUM_PIECES) -> list[Prompt]:
+def long_prompts(prompts: Sequence[Prompt]) -> list[Prompt]:
     """The first prompts that ask for a key, or else the first ones."""
     keyed = [prompt for prompt in prompts if prompt.key]
-    return (keyed or list(prompts))[:count]
+    return (keyed or list(prompts))[:NUM_PIECES]
 
 
 def describe(take: Take) -> dict[str, Any]:
