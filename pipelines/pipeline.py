@@ -1,6 +1,5 @@
 """Pipeline: a prompt in, music out."""
 
-import secrets
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
@@ -20,6 +19,7 @@ from decoder.diffusion_decoder import DiffusionDecoder
 from decoder.sampler import FlowSampler
 from diffusers import FlowMatchEulerDiscreteScheduler
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
+from pipelines.arguments import check_prompts, spread_seeds
 from pipelines.components import OPTIONAL, check_fit, check_saved
 from pipelines.drum_clause import CLAUSE_TOKENS, with_drum_clause
 from pipelines.music_output import MusicOutput
@@ -467,27 +467,3 @@ class Pipeline(DiffusionPipeline):
         if preview or self.decoder is None:
             return None
         return steps or self.decoder.config.default_steps
-
-
-def check_prompts(prompt: str | list[str]) -> list[str]:
-    """One or several texts as a list; none may be empty."""
-    prompts = [prompt] if isinstance(prompt, str) else list(prompt)
-    if not prompts:
-        raise ValueError("prompt is an empty list")
-    for index, text in enumerate(prompts):
-        if not isinstance(text, str) or not text.strip():
-            raise ValueError(
-                f"prompt must be a text that is not empty, got {text!r} (item {index})"
-            )
-    return prompts
-
-
-def spread_seeds(seed: int | list[int] | None, count: int, name: str) -> list[int]:
-    """A seed per item: given, counted up from one, or drawn."""
-    if seed is None:
-        seed = secrets.randbelow(2**31)
-    if isinstance(seed, int):
-        return [seed + index for index in range(count)]
-    if len(seed) != count:
-        raise ValueError(f"{name} must be one per item, got {len(seed)} for {count} items")
-    return list(seed)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from codec.stages import Feed, take
+from pipelines.arguments import check_prompt
 from pipelines.stream_state import Piece, StreamState, below, nested
 from prior.generate import Writer
 from prior.sampling import Sampling
@@ -261,8 +262,7 @@ def describe_piece(
     Raises:
         ValueError: an argument is out of its range, named with its rule.
     """
-    check_prompt(prompt)
-    assert prompt is not None
+    prompt = check_prompt(prompt)
     duration_s = 10.0 if duration_s is None else duration_s
     pipeline.num_frames(duration_s)
     defaults = {
@@ -300,12 +300,6 @@ def told(pipeline: "Pipeline", piece: Piece, num_frames: int) -> TextCondition:
     text = pipeline.encode_prompts([piece.prompt])
     plans = pipeline.plan_items([piece.prompt], text, piece.duration_s, [piece.seed])
     return pipeline.told([piece.prompt], text, plans, num_frames, [piece.negative_prompt])
-
-
-def check_prompt(prompt: str | None) -> None:
-    """Raise unless it is one text that is not empty."""
-    if not isinstance(prompt, str) or not prompt.strip():
-        raise ValueError(f"prompt must be a text that is not empty, got {prompt!r}")
 
 
 def fingerprint(pipeline: "Pipeline") -> str:
