@@ -1,4 +1,4 @@
-"""What a plan decided about drums, said in the prompt: there the prior reads it."""
+"""What a plan decided about drums, said in words: there the prior reads it."""
 
 from prior.plan import Plan
 
@@ -17,3 +17,17 @@ def with_drum_clause(prompt: str, plan: Plan | None, negative_prompt: str | None
     if plan is None or plan.drums is None or negative_prompt:
         return prompt
     return prompt + CLAUSES[plan.drums]
+
+
+def words_to_move_away_from(plan: Plan | None, negative_prompt: str | None = None) -> str:
+    """What guidance moves away from: the negative prompt, else "no drums" where a plan has drums.
+
+    So nearly all drums that are planned are heard. Not the other way round: away from drums is away
+    from a beat too, and the tempo is lost (docs/experiments.md).
+
+    Returns:
+        A text; empty for the unconditional prior.
+    """
+    if negative_prompt or plan is None or not plan.drums:
+        return negative_prompt or ""
+    return "no drums"

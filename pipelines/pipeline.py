@@ -21,7 +21,7 @@ from diffusers import FlowMatchEulerDiscreteScheduler
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from pipelines.arguments import check_prompts, spread_seeds
 from pipelines.components import OPTIONAL, check_fit, check_saved
-from pipelines.drum_clause import CLAUSE_TOKENS, with_drum_clause
+from pipelines.drum_clause import CLAUSE_TOKENS, with_drum_clause, words_to_move_away_from
 from pipelines.music_output import MusicOutput
 from pipelines.quantization import Precision, check_precision, is_quantized, quantize_linear
 from pipelines.stated_tempo import stated_tempo
@@ -207,8 +207,8 @@ class Pipeline(DiffusionPipeline):
         steps = self.check_steps(num_inference_steps, preview)
         text = self.encode_prompts(prompts)
         plans = self.plan_items(prompts, text, duration_s, seeds, plan)
-        text = self.told(prompts, text, plans, num_frames, [negative_prompt] * len(prompts))
-        frames = self.write_frames(text, num_frames, seeds, sampling, negative_prompt)
+        told = self.told(prompts, text, plans, num_frames, [negative_prompt] * len(prompts))
+        frames = self.write_frames(*told, num_frames, seeds, sampling)
         codes = self._collect(frames, num_frames, callback_on_step_end)
         audio = self.decode(codes, decoder_seeds, num_inference_steps=steps, preview=preview)
         settings = {
@@ -230,13 +230,12 @@ class Pipeline(DiffusionPipeline):
     def write_frames(
         self,
         text: TextCondition,
+        negative: TextCondition | None,
         num_frames: int,
         seeds: list[int],
         sampling: Sampling,
-        negative_prompt: str | None = None,
     ) -> Iterator[Tensor]:
         """The prior alone: yield (B, K) codes frame by frame; close the iterator to cancel."""
-        negative = self.encode_prompts([negative_prompt] * len(seeds)) if negative_prompt else None
         for frame in generate(self.prior, text, negative, num_frames, sampling, seeds):
             yield frame.codes
 
@@ -291,20 +290,22 @@ class Pipeline(DiffusionPipeline):
         plans: list[Plan | None],
         num_frames: int,
         negative_prompts: Sequence[str | None],
-    ) -> TextCondition:
-        """What the prior reads: prompts and their plans, frame by frame.
+    ) -> tuple[TextCondition, TextCondition | None]:
+        """What the prior reads, and what guidance moves away from (None: the unconditional prior).
 
-        What a plan says of drums is said in the prompt too, see :func:`with_drum_clause`. ``text``
-        holds the prompts as ``encode_prompts`` returned them.
+        Prompts and their plans, frame by frame; what a plan says of drums is in the words too, see
+        pipelines/drum_clause.py. ``text`` holds the prompts as ``encode_prompts`` returned them.
         """
+        away = list(map(words_to_move_away_from, plans, negative_prompts))
+        negative = self.encode_prompts(away) if any(away) else None
         if not any(plans):
-            return text
+            return text, negative
         said = list(map(with_drum_clause, prompts, plans, negative_prompts))
         if said != prompts:
             text = self.encode_prompts(said, MAX_TOKENS + CLAUSE_TOKENS)
         rate = self.codec.frame_rate
         rows = [plan_features(plan, num_frames, rate).to(text.states.device) for plan in plans]
-        return replace(text, plan=torch.stack(rows))
+        return replace(text, plan=torch.stack(rows)), negative
 
     @torch.no_grad()
     def encode(self, audio: Tensor) -> Tensor:

@@ -139,12 +139,10 @@ class Stream:
             work = self._open()
             if work.stages[0].ended:
                 raise ValueError("the last frame has been written: there is nothing to steer")
-            encode = work.pipeline.encode_prompts
-            away = encode([negative_prompt]) if negative_prompt else None
             if negative_prompt:
                 self.piece = replace(self.piece, negative_prompt=negative_prompt)
             piece = replace(self.piece, prompt=prompt)
-            work.writer.steer(told(work.pipeline, piece, work.writer.num_frames), away)
+            work.writer.steer(*told(work.pipeline, piece, work.writer.num_frames))
             self.prompts.append((len(self._frames), prompt))
 
     def cancel(self) -> None:
@@ -283,20 +281,20 @@ def describe_piece(
 
 def make_writer(pipeline: "Pipeline", piece: Piece) -> Writer:
     """The prior about to write a piece's first frame."""
-    negative = piece.negative_prompt
     num_frames = pipeline.num_frames(piece.duration_s)
     return Writer(
         pipeline.prior,
-        told(pipeline, piece, num_frames),
-        pipeline.encode_prompts([negative]) if negative else None,
+        *told(pipeline, piece, num_frames),
         num_frames,
         Sampling(piece.temperature, piece.top_k, piece.top_p, piece.guidance),
         [piece.seed],
     )
 
 
-def told(pipeline: "Pipeline", piece: Piece, num_frames: int) -> TextCondition:
-    """A piece's prompt and plan, as the prior reads them."""
+def told(
+    pipeline: "Pipeline", piece: Piece, num_frames: int
+) -> tuple[TextCondition, TextCondition | None]:
+    """What the prior reads of a piece, and what guidance moves away from."""
     text = pipeline.encode_prompts([piece.prompt])
     plans = pipeline.plan_items([piece.prompt], text, piece.duration_s, [piece.seed])
     return pipeline.told([piece.prompt], text, plans, num_frames, [piece.negative_prompt])

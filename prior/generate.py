@@ -95,7 +95,6 @@ class Writer:
         check_frames(num_frames, self.min_frames)
         check_rows(prior, text, negative, prompt_codes, len(seeds))
         self.prior = prior
-        self.negative = negative
         self.num_frames = num_frames
         self.sampling = sampling
         self.of_books = by_book(sampling, prior.config["fine_temperature"], prior.num_codebooks)
@@ -103,7 +102,7 @@ class Writer:
         self.prompt_codes = prompt_codes
         self.device = prior.device  # which diffusers looks for among all modules, every time
         self.next_frame = compiled_next_frame(self.device.type) if prior.is_compiled else next_frame
-        self.text = self._with_guide(text)
+        self.text = self._with_guide(text, negative)
         self.index = 0  # frames written
         self.last: Tensor | None = None  # (B, K), the frame written last
         self.ended = torch.zeros(len(seeds), dtype=torch.bool, device=self.device)
@@ -134,19 +133,18 @@ class Writer:
         return frame
 
     @torch.inference_mode()
-    def steer(self, text: TextCondition, negative: TextCondition | None = None) -> None:
-        """Let the frames from the next one on read another text; what was written stays.
+    def steer(self, text: TextCondition, negative: TextCondition | None) -> None:
+        """Let the frames from the next one on read other texts; what was written stays.
 
         Args:
             text: one row per seed; its plan counts from the first frame of the piece.
-            negative: what to move away from; None keeps what it was.
+            negative: as many, to move away from; None for the unconditional prior.
 
         Raises:
             ValueError: the text does not fit.
         """
         check_rows(self.prior, text, negative, self.prompt_codes, len(self.seeds))
-        self.negative = self.negative if negative is None else negative
-        self.text = self._with_guide(text)
+        self.text = self._with_guide(text, negative)
         if self.state is not None:
             read_text(self.prior, self.text, self.state)
 
@@ -161,11 +159,6 @@ class Writer:
         }
         if self.text.plan is not None:
             state["text.plan"] = self.text.plan
-        if self.negative is not None:
-            state |= {
-                "negative.states": self.negative.states,
-                "negative.mask": self.negative.mask,
-            }
         if self.state is not None and self.last is not None:
             state |= {"last": self.last, **state_tensors(self.state)}
         return {name: tensor.clone() for name, tensor in state.items()}
@@ -177,21 +170,19 @@ class Writer:
         self.index = int(state["index"])
         self.ended = state["ended"]
         self.text = TextCondition(state["text.states"], state["text.mask"], state.get("text.plan"))
-        if "negative.states" in state:
-            self.negative = TextCondition(state["negative.states"], state["negative.mask"])
         if "last" in state:
             self.last = state["last"]
             self.state = self._init_state()
             restore_state(self.state, state)
             read_text(self.prior, self.text, self.state)
 
-    def _with_guide(self, text: TextCondition) -> TextCondition:
+    def _with_guide(self, text: TextCondition, negative: TextCondition | None) -> TextCondition:
         """The text and, where there is guidance, the rows to move away from under it.
 
         Beside the negative text these read the plan's contrary.
         """
         if self.sampling.guidance != 1:
-            away = self.negative or TextCondition.empty(len(self.seeds), text.states.shape[-1]).to(
+            away = negative or TextCondition.empty(len(self.seeds), text.states.shape[-1]).to(
                 text.states.device
             )
             if text.plan is not None:

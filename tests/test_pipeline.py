@@ -222,28 +222,40 @@ def test_the_plan_is_told_and_can_be_given(pipeline: Pipeline) -> None:
 
 
 @pytest.mark.parametrize(
-    ("plan", "negative", "said"),
+    ("plan", "negative", "said", "away"),
     [
-        (Plan(100.0, drums=True), None, "slow piano, with drums"),
-        (Plan(100.0, drums=False), None, "slow piano, no drums"),
-        (Plan(100.0), None, "slow piano"),
-        (Plan(100.0, drums=True), "drums", "slow piano"),
-        (None, None, "slow piano"),
+        (Plan(100.0, drums=True), None, "slow piano, with drums", "no drums"),
+        (Plan(100.0, drums=False), None, "slow piano, no drums", None),
+        (Plan(100.0), None, "slow piano", None),
+        (Plan(100.0, drums=True), "drums", "slow piano", "drums"),
+        (None, "drums", "slow piano", "drums"),
+        (None, None, "slow piano", None),
     ],
 )
 def test_the_prior_is_told_of_drums_in_words(
-    pipeline: Pipeline, plan: Plan | None, negative: str | None, said: str
+    pipeline: Pipeline, plan: Plan | None, negative: str | None, said: str, away: str | None
 ) -> None:
     text = pipeline.encode_prompts(["slow piano"])
-    told = pipeline.told(["slow piano"], text, [plan], 5, [negative])
+    told, moved_from = pipeline.told(["slow piano"], text, [plan], 5, [negative])
     assert torch.equal(told.states, pipeline.encode_prompts([said]).states)
     assert (told.plan is None) == (plan is None)
+    assert (moved_from is None) == (away is None)
+    if moved_from is not None:
+        assert torch.equal(moved_from.states, pipeline.encode_prompts([away]).states)
+
+
+def test_an_item_without_drums_moves_away_from_nothing_beside_one_with_them(pipeline: Pipeline):
+    plans = [Plan(100.0, drums=True), Plan(100.0, drums=False)]
+    prompts = ["slow piano", "slow piano"]
+    alone = [render(pipeline, ["slow piano"], seed=3, plan=plan, guidance=5.0) for plan in plans]
+    both = render(pipeline, prompts, seed=[3, 3], plan=plans, guidance=5.0)
+    assert torch.equal(both.codes, torch.cat([song.codes for song in alone]))
 
 
 def test_the_longest_prompt_can_be_told_of_drums(pipeline: Pipeline) -> None:
     prompt = " ".join(["a"] * (MAX_TOKENS - 2))
     text = pipeline.encode_prompts([prompt])
-    told = pipeline.told([prompt], text, [Plan(100.0, drums=True)], 5, [None])
+    told, _ = pipeline.told([prompt], text, [Plan(100.0, drums=True)], 5, [None])
     assert MAX_TOKENS < told.mask.sum() <= MAX_TOKENS + CLAUSE_TOKENS
 
 

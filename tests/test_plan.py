@@ -332,7 +332,7 @@ def test_a_writer_steered_to_the_same_plan_writes_the_same() -> None:
     prior, text = tiny_prior("transformer", reads_plan=True), planned(1, PLAN)
     writer = Writer(prior, text, None, 8, Sampling(guidance=2.0), [4])
     frames = [writer.write() for _ in range(3)]
-    writer.steer(text)
+    writer.steer(text, None)
     frames += [writer.write() for _ in range(5)]
     codes = torch.stack([frame.codes for frame in frames if frame], dim=-1)
     assert torch.equal(codes, write(prior, text, [4]))

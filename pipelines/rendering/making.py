@@ -185,9 +185,10 @@ def write_frames(
     prompts = [item.prompt for item in filled]
     text = encode_texts(pipeline, prompts)
     plans = pipeline.plan_items(prompts, text, num_frames / pipeline.codec.frame_rate, seeds)
-    negatives = [item.negative_prompt or "" for item in filled]
-    text = pipeline.told(prompts, text, plans, num_frames, negatives).padded(TEXT_LENGTH)
-    negative = encode_texts(pipeline, negatives)
+    negatives = [item.negative_prompt for item in filled]
+    text, away = pipeline.told(prompts, text, plans, num_frames, negatives)
+    negative = encode_texts(pipeline, [""] * num_rows) if away is None else away
+    text, negative = text.padded(TEXT_LENGTH), negative.padded(TEXT_LENGTH)
     for frame in generate(pipeline.prior, text, negative, num_frames, sampling, seeds):
         yield frame.codes
 
