@@ -1,5 +1,6 @@
 """Self-attention with rotary positions and a cache, and cross-attention to the text."""
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -67,6 +68,33 @@ def window_mask(num_positions: int, window: int | None, device: torch.device) ->
         return None
     ones = torch.ones(num_positions, num_positions, dtype=torch.bool, device=device)
     return ones.tril().triu(1 - window)
+
+
+def attend(
+    query: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None = None, causal: bool = False
+) -> Tensor:
+    """Scaled dot-product attention of a few queries; compiled for a CPU, it is written out as sums.
+
+    A compiler then makes loops of a whole frame with no call to a library between them, which is
+    what a call for one query mostly costs (docs/performance.md).
+
+    Args:
+        query: (B, H, T, D / H).
+        keys, values: (B, H, S, D / H).
+        mask: bool, broadcast to (B, H, T, S), false where nothing is read.
+        causal: query t reads the first t + 1 keys; T = S.
+
+    Returns:
+        (B, H, T, D / H).
+    """
+    if query.device.type != "cpu" or not torch.compiler.is_compiling():
+        return F.scaled_dot_product_attention(query, keys, values, mask, is_causal=causal)
+    scores = (query[..., None, :] * keys[..., None, :, :]).sum(dim=-1) * query.shape[-1] ** -0.5
+    if causal:
+        mask = torch.ones_like(scores, dtype=torch.bool).tril()
+    if mask is not None:
+        scores = scores.masked_fill(~mask, -math.inf)
+    return (scores.softmax(dim=-1)[..., None] * values[..., None, :, :]).sum(dim=-2)
 
 
 class Place(NamedTuple):
@@ -183,7 +211,7 @@ class SelfAttention(nn.Module):
         if earlier is not None:
             key = torch.cat((earlier.keys, key), dim=2)
             value = torch.cat((earlier.values, value), dim=2)
-        y = F.scaled_dot_product_attention(query, key, value, is_causal=earlier is None)
+        y = attend(query, key, value, causal=earlier is None)
         return self.out(y.transpose(1, 2).flatten(2)), KeysValues(key, value)
 
     def step(self, x: Tensor, place: Place, cache: KeyValueCache) -> Tensor:
@@ -193,7 +221,7 @@ class SelfAttention(nn.Module):
         query_key = self.query_key_norm(qkv[:, :2])
         query, key = rotate(query_key, place.rotation).to(qkv.dtype).unbind(1)
         keys, values = cache.append(key, qkv[:, 2], place)
-        y = F.scaled_dot_product_attention(query[:, :, None], keys, values, place.mask)
+        y = attend(query[:, :, None], keys, values, place.mask)
         return self.out(y.reshape(B, D))
 
     def _project(self, x: Tensor, rotation: Rotation | None) -> tuple[Tensor, Tensor, Tensor]:
@@ -230,5 +258,5 @@ class CrossAttention(nn.Module):
         """(B, D) -> (B, D) with the text's keys and values from ``cache``."""
         B, D = x.shape
         query = self.query(x).view(B, self.num_heads, 1, -1)
-        y = F.scaled_dot_product_attention(query, cache.keys, cache.values, cache.mask)
+        y = attend(query, cache.keys, cache.values, cache.mask)
         return self.out(y.reshape(B, D))

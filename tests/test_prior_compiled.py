@@ -9,6 +9,7 @@ from tiny_prior import BACKBONES, some_codes, some_text, tiny_prior
 
 from pipelines.cli import main
 from prior import Prior
+from prior.attention import attend
 from prior.generate import Writer, compiled_next_frame, generate
 from prior.sampling import Sampling
 from prior.state import Slots
@@ -40,6 +41,23 @@ def test_what_a_compiled_step_reads_changes_nothing(backbone, sliding_window, pr
     prior = tiny_prior(backbone, sliding_window=sliding_window)
     plain = steps(prior, 7, prompt_frames, "filled")
     torch.testing.assert_close(steps(prior, 7, prompt_frames, slots), plain, **CLOSE)
+
+
+@pytest.mark.parametrize(
+    ("num_queries", "causal", "masked"), [(1, False, False), (1, False, True), (3, True, False)]
+)
+def test_attention_written_out_is_the_library_s(
+    num_queries: int, causal: bool, masked: bool, monkeypatch: pytest.MonkeyPatch
+):
+    generator = torch.Generator().manual_seed(0)
+    shape = 2, 3, num_queries if causal else 7, 8
+    query = torch.randn(2, 3, num_queries, 8, generator=generator)
+    keys, values = torch.randn(2, *shape, generator=generator)
+    mask = (torch.arange(7) < torch.tensor([[7], [2]]))[:, None, None] if masked else None
+    expected = attend(query, keys, values, mask, causal=causal)
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
+    written_out = attend(query, keys, values, mask, causal=causal)
+    torch.testing.assert_close(written_out, expected)
 
 
 @pytest.mark.slow
