@@ -20,8 +20,8 @@ from decoder.sampler import FlowSampler
 from diffusers import FlowMatchEulerDiscreteScheduler
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from pipelines.arguments import check_prompts, spread_seeds
+from pipelines.brief import BRIEF_TOKENS, brief_of, words_to_move_away_from
 from pipelines.components import OPTIONAL, check_fit, check_saved
-from pipelines.drum_clause import CLAUSE_TOKENS, with_drum_clause, words_to_move_away_from
 from pipelines.music_output import MusicOutput
 from pipelines.quantization import Precision, check_precision, is_quantized, quantize_linear
 from pipelines.stated_tempo import stated_tempo
@@ -207,7 +207,7 @@ class Pipeline(DiffusionPipeline):
         steps = self.check_steps(num_inference_steps, preview)
         text = self.encode_prompts(prompts)
         plans = self.plan_items(prompts, text, duration_s, seeds, plan)
-        told = self.told(prompts, text, plans, num_frames, [negative_prompt] * len(prompts))
+        told = self.told(text, plans, num_frames, [negative_prompt] * len(prompts))
         frames = self.write_frames(*told, num_frames, seeds, sampling)
         codes = self._collect(frames, num_frames, callback_on_step_end)
         audio = self.decode(codes, decoder_seeds, num_inference_steps=steps, preview=preview)
@@ -285,7 +285,6 @@ class Pipeline(DiffusionPipeline):
 
     def told(
         self,
-        prompts: list[str],
         text: TextCondition,
         plans: list[Plan | None],
         num_frames: int,
@@ -293,16 +292,16 @@ class Pipeline(DiffusionPipeline):
     ) -> tuple[TextCondition, TextCondition | None]:
         """What the prior reads, and what guidance moves away from (None: the unconditional prior).
 
-        Prompts and their plans, frame by frame; what a plan says of drums is in the words too, see
-        pipelines/drum_clause.py. ``text`` holds the prompts as ``encode_prompts`` returned them.
+        Prompts and their plans, frame by frame; some of a plan is said in words too, see
+        pipelines/brief.py. ``text`` holds the prompts as ``encode_prompts`` returned them.
         """
         away = list(map(words_to_move_away_from, plans, negative_prompts))
         negative = self.encode_prompts(away) if any(away) else None
         if not any(plans):
             return text, negative
-        said = list(map(with_drum_clause, prompts, plans, negative_prompts))
-        if said != prompts:
-            text = self.encode_prompts(said, MAX_TOKENS + CLAUSE_TOKENS)
+        briefs = list(map(brief_of, plans, negative_prompts))
+        if any(briefs):
+            text = text.followed_by(self.encode_prompts(briefs, BRIEF_TOKENS))
         rate = self.codec.frame_rate
         rows = [plan_features(plan, num_frames, rate).to(text.states.device) for plan in plans]
         return replace(text, plan=torch.stack(rows)), negative

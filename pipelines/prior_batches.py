@@ -9,7 +9,6 @@ from torch.utils.data import Dataset
 
 from codec.seeds import generator
 from pipelines.batches import EpochOrder
-from pipelines.drum_clause import with_drum_clause
 from pipelines.plans import plan_of_labels
 from pipelines.prepared import FRAME_RATE, FRAMES_PER_TOKEN
 from pipelines.shards import as_arrow
@@ -36,8 +35,6 @@ class PriorData:
             the share whose plan does not say who plays.
         caption_dropout: share of the items with a whole plan that are trained without their
             caption; where captions name what plays, nobody needs to read it in the plan.
-        drum_clause: share of the captions after which is said what the plan knows of drums, as the
-            pipeline says it.
         depth_share: share of frames that train the later books.
         validation_clips: held-out clips for the validation loss.
     """
@@ -50,7 +47,6 @@ class PriorData:
     text_dropout: float = 0.15
     plan_dropout: float = 0.1
     caption_dropout: float = 0.0
-    drum_clause: float = 0.0
     depth_share: float = 0.25
     validation_clips: int = 32
 
@@ -62,8 +58,6 @@ class PriorData:
         for name in ("text_dropout", "plan_dropout", "caption_dropout"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} must lie in [0, 1), got {getattr(self, name)}")
-        if not 0 <= self.drum_clause <= 1:
-            raise ValueError(f"drum_clause must lie in [0, 1], got {self.drum_clause}")
         if not 0 < self.depth_share <= 1:
             raise ValueError(f"depth_share must lie in (0, 1], got {self.depth_share}")
 
@@ -136,7 +130,7 @@ class TokenClips(Dataset):
     def __getitem__(self, item: int) -> TokenBatch:
         draws = generator(self.seed, "clip", item)
         data = self.data
-        shares = data.text_dropout, data.plan_dropout, data.caption_dropout, data.drum_clause
+        shares = data.text_dropout, data.plan_dropout, data.caption_dropout
         return self.clip(self.order(item), draws, *shares)
 
     def clip(
@@ -146,12 +140,11 @@ class TokenClips(Dataset):
         text_dropout: float = 0.0,
         plan_dropout: float = 0.0,
         caption_dropout: float = 0.0,
-        drum_clause: float = 0.0,
     ) -> TokenBatch:
         """A batch of one clip, its random parts taken from ``draws``."""
         length = self.data.crop_tokens
-        place, choice, drop, *more = torch.rand(6, generator=draws).tolist()
-        drop_ensemble, drop_caption, say_drums = more
+        place, choice, drop, *more = torch.rand(5, generator=draws).tolist()
+        drop_ensemble, drop_caption = more
         codes = read_codes(self.rows, row)[: self.num_codebooks]
         if codes.shape[0] < self.num_codebooks:
             raise ValueError(
@@ -173,8 +166,6 @@ class TokenClips(Dataset):
             plan = replace(plan, instruments=(), drums=None)
         elif plan is not None and drop_caption < caption_dropout:
             is_told = False
-        if say_drums < drum_clause:
-            caption = with_drum_clause(caption, plan)
         return TokenBatch(
             torch.nn.functional.pad(crop, (0, length - known))[None],
             mask,

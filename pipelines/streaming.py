@@ -297,7 +297,7 @@ def told(
     """What the prior reads of a piece, and what guidance moves away from."""
     text = pipeline.encode_prompts([piece.prompt])
     plans = pipeline.plan_items([piece.prompt], text, piece.duration_s, [piece.seed])
-    return pipeline.told([piece.prompt], text, plans, num_frames, [piece.negative_prompt])
+    return pipeline.told(text, plans, num_frames, [piece.negative_prompt])
 
 
 def fingerprint(pipeline: "Pipeline") -> str:

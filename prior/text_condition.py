@@ -63,6 +63,19 @@ class TextCondition:
             stack_plans(rows),
         )
 
+    def followed_by(self, other: "TextCondition") -> "TextCondition":
+        """Each row's tokens and, without a gap, those of another text; nothing is planned."""
+        pairs = [(self.row(index), other.row(index)) for index in range(len(self.mask))]
+        return TextCondition.joined(
+            [
+                TextCondition(
+                    torch.cat([first.states, second.states], dim=1),
+                    torch.cat([first.mask, second.mask], dim=1),
+                )
+                for first, second in pairs
+            ]
+        )
+
     def row(self, index: int) -> "TextCondition":
         """One row, (1, L', Dt), without its padding and its plan."""
         length = int(self.mask[index].sum())

@@ -10,9 +10,10 @@ from tiny_pipeline import CODEBOOK_SIZE, tiny_codec, tiny_pipeline, tiny_prior
 
 from pipelines import MusicOutput, Pipeline
 from pipelines.assemble import assemble
-from pipelines.drum_clause import CLAUSE_TOKENS
+from pipelines.brief import BRIEF_TOKENS
 from pipelines.text import MAX_TOKENS
 from prior import Plan
+from prior.model import TEXT_SLOTS
 
 
 @pytest.fixture(scope="module")
@@ -222,22 +223,30 @@ def test_the_plan_is_told_and_can_be_given(pipeline: Pipeline) -> None:
 
 
 @pytest.mark.parametrize(
-    ("plan", "negative", "said", "away"),
+    ("plan", "negative", "brief", "away"),
     [
-        (Plan(100.0, drums=True), None, "slow piano, with drums", "no drums"),
-        (Plan(100.0, drums=False), None, "slow piano, no drums", None),
-        (Plan(100.0), None, "slow piano", None),
-        (Plan(100.0, drums=True), "drums", "slow piano", "drums"),
-        (None, "drums", "slow piano", "drums"),
-        (None, None, "slow piano", None),
+        (
+            Plan(100.0, instruments=("oboe", "harp"), drums=True),
+            None,
+            "oboe, with drums",
+            "no drums",
+        ),
+        (Plan(100.0, drums=False), None, "no drums", None),
+        (Plan(100.0, instruments=("oboe",)), None, "oboe", None),
+        (Plan(100.0), None, None, None),
+        (Plan(100.0, drums=True), "drums", None, "drums"),
+        (None, "drums", None, "drums"),
+        (None, None, None, None),
     ],
 )
-def test_the_prior_is_told_of_drums_in_words(
-    pipeline: Pipeline, plan: Plan | None, negative: str | None, said: str, away: str | None
+def test_the_prior_is_told_some_of_its_plan_in_words(
+    pipeline: Pipeline, plan: Plan | None, negative: str | None, brief: str | None, away: str | None
 ) -> None:
     text = pipeline.encode_prompts(["slow piano"])
-    told, moved_from = pipeline.told(["slow piano"], text, [plan], 5, [negative])
-    assert torch.equal(told.states, pipeline.encode_prompts([said]).states)
+    told, moved_from = pipeline.told(text, [plan], 5, [negative])
+    texts = [text.states, *([pipeline.encode_prompts([brief]).states] if brief else [])]
+    assert torch.equal(told.states, torch.cat(texts, dim=1))
+    assert told.mask.all()
     assert (told.plan is None) == (plan is None)
     assert (moved_from is None) == (away is None)
     if moved_from is not None:
@@ -252,11 +261,11 @@ def test_an_item_without_drums_moves_away_from_nothing_beside_one_with_them(pipe
     assert torch.equal(both.codes, torch.cat([song.codes for song in alone]))
 
 
-def test_the_longest_prompt_can_be_told_of_drums(pipeline: Pipeline) -> None:
-    prompt = " ".join(["a"] * (MAX_TOKENS - 2))
-    text = pipeline.encode_prompts([prompt])
-    told, _ = pipeline.told([prompt], text, [Plan(100.0, drums=True)], 5, [None])
-    assert MAX_TOKENS < told.mask.sum() <= MAX_TOKENS + CLAUSE_TOKENS
+def test_the_longest_prompt_has_a_brief_beside_it(pipeline: Pipeline) -> None:
+    text = pipeline.encode_prompts([" ".join(["a"] * (MAX_TOKENS - 2))])
+    plan = Plan(100.0, instruments=("pizzicato strings",), drums=True)
+    told, _ = pipeline.told(text, [plan], 5, [None])
+    assert MAX_TOKENS < told.mask.sum() <= MAX_TOKENS + BRIEF_TOKENS <= TEXT_SLOTS
 
 
 def test_a_plan_that_cannot_be_followed_is_refused(pipeline: Pipeline) -> None:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from codec.audio_file import WriteReport, write_audio
-from pipelines.drum_clause import CLAUSE_TOKENS
+from pipelines.brief import BRIEF_TOKENS
 from pipelines.rendering.agenda import Failed, Finished, Task, Written, pack
 from pipelines.rendering.item import RenderItem
 from pipelines.rendering.mastering import Mastered, master
@@ -30,7 +30,7 @@ from prior.text_condition import TextCondition
 if TYPE_CHECKING:
     from pipelines.pipeline import Pipeline
 
-TEXT_LENGTH = MAX_TOKENS + CLAUSE_TOKENS
+TEXT_LENGTH = MAX_TOKENS + BRIEF_TOKENS
 """Tokens that every text is padded to: sums over another length may be taken in another order."""
 
 
@@ -186,7 +186,7 @@ def write_frames(
     text = encode_texts(pipeline, prompts)
     plans = pipeline.plan_items(prompts, text, num_frames / pipeline.codec.frame_rate, seeds)
     negatives = [item.negative_prompt for item in filled]
-    text, away = pipeline.told(prompts, text, plans, num_frames, negatives)
+    text, away = pipeline.told(text, plans, num_frames, negatives)
     negative = encode_texts(pipeline, [""] * num_rows) if away is None else away
     text, negative = text.padded(TEXT_LENGTH), negative.padded(TEXT_LENGTH)
     for frame in generate(pipeline.prior, text, negative, num_frames, sampling, seeds):
