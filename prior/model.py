@@ -30,7 +30,7 @@ BACKBONES: dict[str, type[TransformerBackbone] | type[LSTMBackbone]] = {
 }
 
 
-TEXT_SLOTS = 96
+TEXT_SLOTS = 80
 """Text tokens that a compiled step reads, or a multiple of them; the empty ones are masked."""
 
 
