@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from prior.linear import Linear
+from prior.linear import Linear, stored
 from prior.normalisation import RMSNorm
 
 
@@ -89,12 +89,14 @@ def attend(
     """
     if query.device.type != "cpu" or not torch.compiler.is_compiling():
         return F.scaled_dot_product_attention(query, keys, values, mask, is_causal=causal)
-    scores = (query[..., None, :] * keys[..., None, :, :]).sum(dim=-1) * query.shape[-1] ** -0.5
+    query = stored(query * query.shape[-1] ** -0.5)
+    scores = (query[..., None, :] * keys[..., None, :, :]).sum(dim=-1)
     if causal:
         mask = torch.ones_like(scores, dtype=torch.bool).tril()
     if mask is not None:
         scores = scores.masked_fill(~mask, -math.inf)
-    return (scores.softmax(dim=-1)[..., None] * values[..., None, :, :]).sum(dim=-2)
+    weights = stored(scores.softmax(dim=-1))
+    return (weights[..., None] * values[..., None, :, :]).sum(dim=-2)
 
 
 class Place(NamedTuple):

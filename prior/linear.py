@@ -34,12 +34,16 @@ def sum_products(x: Tensor, weight: Tensor) -> Tensor:
     A compiler makes one loop of it that reads the weight once for all rows, faster than a library's
     product with one to eight rows (docs/performance.md).
     """
-    rows = x.reshape(-1, x.shape[-1]).contiguous()
-    # what made the rows would be computed again for every output, were they not stored here
-    rows = rows.as_strided(rows.shape, rows.stride())
+    rows = stored(x.reshape(-1, x.shape[-1]))
     weight = weight.to(x.dtype)
     y = torch.stack([(weight * row).sum(dim=-1) for row in rows.unbind()])
     return y.view(*x.shape[:-1], weight.shape[0])
+
+
+def stored(x: Tensor) -> Tensor:
+    """The same; a compiler does not compute again what made it for everything that reads it."""
+    x = x.contiguous()
+    return x.as_strided(x.shape, x.stride())
 
 
 def lay_out_by_column(model: nn.Module) -> None:
