@@ -143,8 +143,8 @@ class TokenClips(Dataset):
     ) -> TokenBatch:
         """A batch of one clip, its random parts taken from ``draws``."""
         length = self.data.crop_tokens
-        place, choice, drop, *more = torch.rand(5, generator=draws).tolist()
-        drop_ensemble, drop_caption = more
+        draw = torch.rand(5, generator=draws).tolist()
+        place, choice, drop, drop_ensemble, drop_caption = draw
         codes = read_codes(self.rows, row)[: self.num_codebooks]
         if codes.shape[0] < self.num_codebooks:
             raise ValueError(

@@ -186,9 +186,8 @@ def write_frames(
     text = encode_texts(pipeline, prompts)
     plans = pipeline.plan_items(prompts, text, num_frames / pipeline.codec.frame_rate, seeds)
     negatives = [item.negative_prompt for item in filled]
-    text, away = pipeline.told(text, plans, num_frames, negatives)
-    negative = encode_texts(pipeline, [""] * num_rows) if away is None else away
-    text, negative = text.padded(TEXT_LENGTH), negative.padded(TEXT_LENGTH)
+    text, negative = pipeline.told(text, plans, num_frames, negatives)
+    text = text.padded(TEXT_LENGTH)
     for frame in generate(pipeline.prior, text, negative, num_frames, sampling, seeds):
         yield frame.codes
 
