@@ -133,20 +133,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command line of ``partita bench stream``."""
     parser.add_argument("--duration", type=float, default=20.0, help="of a piece, s (default: 20)")
     parser.add_argument("--repeats", type=int, default=5, help="pieces (default: 5)")
-    parser.add_argument("--threads", type=int, help="of PyTorch (default: its own choice)")
+    parser.add_argument("--threads", type=int, default=1, help="of PyTorch (default: 1)")
     add_speed_arguments(parser)
     add_pipeline_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Measure and print."""
-    for name, value in (("--repeats", args.repeats), ("--threads", args.threads)):
-        if value is not None and value < 1:
-            raise ValueError(f"{name} must be at least 1, got {value}")
+    if args.repeats < 1:
+        raise ValueError(f"--repeats must be at least 1, got {args.repeats}")
+    from pipelines.threads import cpu_threads
+
+    with cpu_threads(args.threads):
+        return measure(args)
+
+
+def measure(args: argparse.Namespace) -> int:
+    """The same, on the threads that are set."""
     import torch
 
-    if args.threads is not None:
-        torch.set_num_threads(args.threads)
     pipeline = load_pipeline(args.pipeline, args.quiet, args.quantize, args.compile)
     list(listen(pipeline, 1.0, 0))  # the first calls of a process are slower
     runs = [list(listen(pipeline, args.duration, seed)) for seed in range(args.repeats)]

@@ -452,3 +452,20 @@ def test_threads_sleep_unless_the_user_has_decided():
     decided = {"OMP_WAIT_POLICY": "active"}
     let_threads_sleep(decided)
     assert decided == {"OMP_WAIT_POLICY": "active"}
+
+
+def test_one_thread_writes_unless_told(
+    pipeline_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before, seen = torch.get_num_threads(), []
+    monkeypatch.setattr(
+        Pipeline, "write_frames", lambda *_: seen.append(torch.get_num_threads()) or iter(())
+    )
+    monkeypatch.setattr(Pipeline, "_collect", lambda _, frames, *rest: torch.zeros(1, 2, 3).long())
+    argv = ["generate", "calm", "--duration", "0.1", "--pipeline", str(pipeline_folder)]
+    argv += ["--quiet", "--output", str(tmp_path / "song.wav")]
+    assert main(argv) == 0
+    assert main([*argv, "--threads", "3"]) == 0
+    assert seen == [1, 3]
+    assert torch.get_num_threads() == before
+    assert main([*argv, "--threads", "0"]) == 2

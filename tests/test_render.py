@@ -38,11 +38,12 @@ from pipelines.rendering.engine import (
     render_items,
 )
 from pipelines.rendering.job import read_status
-from pipelines.rendering.making import Maker, encode_texts, one_thread
+from pipelines.rendering.making import Maker, encode_texts
 from pipelines.rendering.manifest import read_manifest
 from pipelines.rendering.origin import describe_origin, hash_pipeline
 from pipelines.rendering.rows import Defaults, hash_file
 from pipelines.rendering.tags import read_provenance
+from pipelines.threads import cpu_threads
 from pipelines.token_file import load_tokens
 
 
@@ -429,7 +430,7 @@ def test_logits_do_not_depend_on_the_place_in_the_batch_to_the_last_bit(pipeline
     codes = torch.randint(0, prior.codebook_size, (4, prior.num_codebooks, 40), generator=draws)
 
     def logits(rows: list[int]) -> Tensor:
-        with torch.inference_mode(), one_thread():
+        with torch.inference_mode(), cpu_threads(1):
             text = encode_texts(pipeline, [texts[row] for row in rows])
             state = prior.init_state(text.states, text.mask, 48)
             hidden = [prior.prefill(codes[rows][..., :0], state)]

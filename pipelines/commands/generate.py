@@ -3,6 +3,7 @@
 import argparse
 import sys
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipelines.commands.live import add_live_arguments, check_live, is_live, stream_song
@@ -34,6 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--negative-prompt", help="what to move away from")
     parser.add_argument("--tokens", metavar="FILE", help="write the tokens too (.safetensors)")
     parser.add_argument("--plot", action="store_true", help="draw the audio, a PNG beside it")
+    parser.add_argument("--threads", type=int, default=1, help="of PyTorch on a CPU (default: 1)")
     add_speed_arguments(parser)
     add_pipeline_arguments(parser)
 
@@ -53,6 +55,14 @@ def run(args: argparse.Namespace) -> int:
         if output is None:
             raise ValueError("--plot draws beside the file that --output names")
         check_plotting()
+    from pipelines.threads import cpu_threads
+
+    with cpu_threads(args.threads):
+        return generate(args, output)
+
+
+def generate(args: argparse.Namespace, output: Path | None) -> int:
+    """The same once the arguments are checked, on the threads that are set."""
     pipeline = load_pipeline(args.pipeline, args.quiet, args.quantize, args.compile)
     start = time.perf_counter()
     choices = {

@@ -18,8 +18,9 @@ from torch import Tensor
 from codec.seeds import generator
 from pipelines.rendering.agenda import Failed, Finished, Task, Written, read_codes
 from pipelines.rendering.item import RenderItem
-from pipelines.rendering.making import Maker, encode_texts, one_thread
+from pipelines.rendering.making import Maker, encode_texts
 from pipelines.rendering.memory import MemoryMeter
+from pipelines.threads import cpu_threads
 from prior.generate import generate
 from prior.sampling import Sampling
 
@@ -200,7 +201,7 @@ class Calibration:
         """What a piece of work returns on all lanes at once, each on one thread of PyTorch."""
 
         def alone(_: int) -> T:
-            with one_thread():
+            with cpu_threads(1):
                 return work()
 
         with ThreadPoolExecutor(self.lanes) as pool:

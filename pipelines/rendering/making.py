@@ -5,7 +5,6 @@ import io
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +20,7 @@ from pipelines.rendering.mastering import Mastered, master
 from pipelines.rendering.origin import Origin
 from pipelines.rendering.tags import Provenance, provenance_tags
 from pipelines.text import MAX_TOKENS
+from pipelines.threads import cpu_threads
 from pipelines.token_file import TokenFile, token_bytes
 from pipelines.tokens import hash_codec
 from prior.generate import generate
@@ -57,7 +57,7 @@ class Maker:
     def perform(self, task: Task) -> Written | Finished | Failed:
         """Do a task; whatever goes wrong in it is its result."""
         try:
-            with one_thread():
+            with cpu_threads(1):
                 return self.write(task) if task.codes is None else self.finish(task)
         except Exception as error:
             text = " ".join(str(error).split())
@@ -190,18 +190,6 @@ def write_frames(
     text = text.padded(TEXT_LENGTH)
     for frame in generate(pipeline.prior, text, negative, num_frames, sampling, seeds):
         yield frame.codes
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """PyTorch on one thread of the CPU, for the thread that asks: two would share a product's rows
-    out, and how one of them is rounded then depends on its place among them."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 def encode_texts(pipeline: "Pipeline", texts: list[str]) -> TextCondition:
