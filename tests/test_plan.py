@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipelines.stated_tempo import stated_tempo
-from prior.generate import Writer
+from prior.generate import Writer, generate
 from prior.plan import (
     INSTRUMENTS,
     MODES,
@@ -30,6 +30,7 @@ from prior.plan_codes import (
 )
 from prior.planner import repeated, write_plan
 from prior.sampling import Sampling
+from prior.text_condition import TextCondition
 from tests.tiny_prior import ALL_BACKBONES, BACKBONES, some_codes, some_text, tiny_prior
 
 PLAN = Plan(
@@ -336,6 +337,22 @@ def test_a_writer_steered_to_the_same_plan_writes_the_same() -> None:
     frames += [writer.write() for _ in range(5)]
     codes = torch.stack([frame.codes for frame in frames if frame], dim=-1)
     assert torch.equal(codes, write(prior, text, [4]))
+
+
+@pytest.mark.parametrize("steered_to", [None, 9])
+def test_steering_replaces_what_is_moved_away_from(steered_to: int | None) -> None:
+    prior, text, sampling = tiny_prior("transformer"), some_text(1), Sampling(guidance=4.0)
+
+    def away(num_tokens: int | None) -> TextCondition | None:
+        return num_tokens and some_text(1, num_tokens, seed=num_tokens)
+
+    writer = Writer(prior, text, away(5), 8, sampling, [4])
+    writer.steer(text, away(steered_to))
+    codes = torch.stack([writer.write().codes for _ in range(8)], dim=-1)
+    expected = [f.codes for f in generate(prior, text, away(steered_to), 8, sampling, [4])]
+    unchanged = [f.codes for f in generate(prior, text, away(5), 8, sampling, [4])]
+    assert torch.equal(codes, torch.stack(expected, dim=-1))
+    assert not torch.equal(codes, torch.stack(unchanged, dim=-1))
 
 
 def test_a_prior_that_reads_no_plan_refuses_one() -> None:
