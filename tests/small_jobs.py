@@ -1,12 +1,8 @@
 """Rows of small render jobs, and what a finished one left, to be compared."""
 
 import random
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from pipelines.rendering.manifest import read_manifest
 from pipelines.rendering.rows import hash_file
@@ -46,14 +42,3 @@ def contents(folder: Path) -> dict[str, Any]:
         values["machine"] = values["machine"]["device"]  # and not the size of batches
         files[f"entry of {entry.id}"] = values
     return files
-
-
-@contextmanager
-def threads_of_torch(count: int) -> Iterator[None]:
-    """That many threads, and afterwards as many as before."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

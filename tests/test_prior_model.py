@@ -2,9 +2,9 @@ import re
 
 import pytest
 import torch
-from small_jobs import threads_of_torch
 from tiny_prior import ALL_BACKBONES, BACKBONES, some_codes, some_text, tiny_prior
 
+from pipelines.threads import cpu_threads
 from prior import Prior, TextCondition
 
 CLOSE = {"rtol": 1e-4, "atol": 1e-4}
@@ -262,7 +262,7 @@ def test_a_row_does_not_depend_on_its_place_in_the_batch_to_the_last_bit():
         condition = TextCondition(text.states[rows], text.mask[rows])
         return step_through(prior, codes[rows], condition)
 
-    with threads_of_torch(1):  # two may share a product's rows out, as docs/rendering.md says
+    with cpu_threads(1):  # two may share a product's rows out, as docs/rendering.md says
         expected = hidden([0, 1, 2, 3, 0, 1])
         for rows in ([1, 0, 3, 2, 1, 0], [2, 2, 2, 2, 2, 2], [3, 0, 0, 0, 0, 0]):
             assert torch.equal(hidden(rows), expected[rows])

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import soundfile
 import torch
-from small_jobs import contents, make_rows, threads_of_torch
+from small_jobs import contents, make_rows
 from tiny_pipeline import tiny_pipeline
 from torch import Tensor
 
@@ -183,7 +183,7 @@ def test_an_item_does_not_depend_on_the_number_of_threads(pipeline: Pipeline, tm
     """File for file: every task computes on one thread, however many are at work."""
     rows = make_rows(9, seed=2)
     for threads in (1, 3):
-        with threads_of_torch(threads):
+        with cpu_threads(threads):
             render(pipeline, rows, tmp_path / str(threads), options=RenderOptions(batch_size=2))
             assert torch.get_num_threads() == threads
     assert contents(tmp_path / "3") == contents(tmp_path / "1")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from small_jobs import Row, contents, make_rows, threads_of_torch
+from small_jobs import Row, contents, make_rows
 from tiny_pipeline import tiny_pipeline
 
 from pipelines import Pipeline
@@ -21,6 +21,7 @@ from pipelines.rendering.engine import (
 from pipelines.rendering.job import read_status
 from pipelines.rendering.manifest import ManifestEntry, read_manifest
 from pipelines.rendering.progress import Progress
+from pipelines.threads import cpu_threads
 
 
 @pytest.fixture(scope="module")
@@ -110,7 +111,7 @@ def test_ctrl_c_stops_cleanly_and_the_run_goes_on_later(
         raise KeyboardInterrupt
 
     rows = make_rows(6)
-    with monkeypatch.context() as patch, threads_of_torch(2):
+    with monkeypatch.context() as patch, cpu_threads(2):
         patch.setattr(Progress, "draw", interrupt)  # after the first item
         with pytest.raises(KeyboardInterrupt):
             render(pipeline, rows, tmp_path)

@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from pipelines.preparation.cutting import CutSettings, TrackRecord, cut_track
 from pipelines.preparation.tracks import Track
+from pipelines.threads import cpu_threads
 
 if TYPE_CHECKING:
     from pipelines.preparation.config import PrepareConfig
@@ -40,12 +41,8 @@ def cut_tracks(tracks: list[Track], config: "PrepareConfig", work: Path) -> list
 def cut_here(jobs: list[Any], workers: int) -> Iterator[TrackRecord]:
     """Cut in this process, on one thread like every worker, so that the result is the same."""
     assert workers == 1
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
+    with cpu_threads(1):
         yield from map(cut_one, jobs)
-    finally:
-        torch.set_num_threads(threads)
 
 
 def cut_in_processes(jobs: list[Any], workers: int) -> Iterator[TrackRecord]:
