@@ -79,12 +79,14 @@ def main(argv: list[str] | None = None) -> int:
         The exit code: 0, 2 after a mistake, 130 after Ctrl-C.
     """
     if argv is None:
-        from pipelines.preloading import let_threads_sleep, preload_allocator
+        from pipelines.preloading import collect_rarely, let_threads_sleep, preload_allocator
 
         argv = sys.argv[1:]
         let_threads_sleep(os.environ)
         if argv[:1] == ["train"]:  # only a process of its own may start itself again
             preload_allocator()
+        else:
+            collect_rarely()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
         warnings.simplefilter("ignore", FutureWarning)

@@ -454,6 +454,21 @@ def test_threads_sleep_unless_the_user_has_decided():
     assert decided == {"OMP_WAIT_POLICY": "active"}
 
 
+def test_garbage_is_looked_for_rarely_and_not_at_the_exit():
+    """In a process of its own, which the collector's settings are."""
+    lines = (
+        "import atexit, gc",
+        "from pipelines.preloading import collect_rarely",
+        "atexit.register(lambda: print(gc.isenabled(), gc.get_freeze_count() > 1000))",
+        "usual = gc.get_threshold()[0]",
+        "collect_rarely()",
+        "print(gc.get_threshold()[0] > 10 * usual)",
+    )
+    command = [sys.executable, "-c", "; ".join(lines)]
+    result = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert result.stdout.split() == ["True", "True", "True"]
+
+
 def test_one_thread_writes_unless_told(
     pipeline_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
