@@ -17,9 +17,9 @@ from codec.vocoder import GriffinLim
 from codec.windows import Windows, windowed
 from diffusers.configuration_utils import register_to_config
 
-FIRST_WINDOW = 14
-"""Token frames of the first window when decoding, so that a stream sounds at once: the fewest with
-which the first two windows fill the vocoder's first two blocks (tests/test_stream_clock.py)."""
+FIRST_WINDOW = 11
+"""Token frames of the first window when decoding, so that a stream sounds at once: as few as fill a
+vocoder's first block that lasts until the second (tests/test_stream_clock.py)."""
 
 
 @dataclass

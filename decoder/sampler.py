@@ -45,8 +45,10 @@ class Window:
 class FlowSampler:
     """Decodes codes to a fine log-mel spectrogram, window by window.
 
-    Windows lie on a fixed grid of token frames and grow from a short one to ``window_frames``. The
-    noise of a frame is keyed by the frame, so neighbouring windows see the same noise and the same
+    Windows lie on a fixed grid of token frames and grow from a short one to ``window_frames``. A
+    window's coarse spectrogram sees as many frames after it as it shares with the next window, so
+    that a short one need not wait for all that the codec's decoder can reach. The noise of a frame
+    is keyed by the frame, so neighbouring windows see the same noise and almost the same
     conditions where they overlap and paint nearly the same there; the outer thirds of the overlap,
     where one of them lacks context, are dropped and the middle third is cross-faded.
 
@@ -183,14 +185,15 @@ class FlowStage:
     @torch.no_grad()
     def take(self) -> Tensor | None:
         """The (B, C, M, f) frames that the next window makes final."""
-        config, halo = self.sampler.decoder.config, self.sampler.codec.decoder_reach
+        config, reach = self.sampler.decoder.config, self.sampler.codec.decoder_reach
         span = window_span(self.index, self.start, config.window_frames, config.overlap_frames)
+        ahead = min(reach, span.overlap)
         waiting = len(self.input) - self.left
-        if waiting <= 0 or (waiting < span.frames + max(halo, 1) and not self.ended):
+        if waiting <= 0 or (waiting < span.frames + max(ahead, 1) and not self.ended):
             return None
         is_last = waiting <= span.frames
         frames = waiting if is_last else span.frames
-        codes = self.input.first(self.left + span.frames + halo)
+        codes = self.input.first(self.left + span.frames + ahead)
         window = self.sampler.window(codes, self.left, self.start, frames, self.seeds)
         fine = self.sampler.codec.denormalise(self.sampler.solve(window, self.num_steps))
         if is_last:
@@ -198,7 +201,7 @@ class FlowStage:
             self.left = 0
             return self.fade.join(fine, 0)
         hop = span.frames - span.overlap
-        keep = min(halo, self.left + hop)
+        keep = min(reach, self.left + hop)
         self.input.drop(self.left + hop - keep)
         self.left, self.start, self.index = keep, self.start + hop, self.index + 1
         return self.fade.join(fine, span.overlap * config.patch_frames)

@@ -237,13 +237,33 @@ def test_windows_see_the_same_noise_and_conditions():
     flow.decode_spectrogram(codes, [0])
     assert len(windows) > 3
     whole = CODEC.normalise(CODEC.decode_spectrogram(codes))
-    for index, window in enumerate(windows):
-        start = index * 6
+    spans = list(islice(window_grid(12, 6), len(windows)))
+    for span, window in zip(spans, windows, strict=True):
         frames = window.latents.shape[1]
-        expected = whole[..., 4 * start : 4 * (start + frames)]
+        assert frames == span.frames or span is spans[-1]
+        expected = whole[..., 4 * span.start : 4 * (span.start + frames)]
         assert torch.allclose(window.coarse, expected, atol=1e-4)
-    for before, after in pairwise(windows):
-        assert torch.equal(before.noise[..., 24:], after.noise[..., :24])
+    for span, (before, after) in zip(spans[:-1], pairwise(windows), strict=True):
+        shared = min(4 * span.overlap, after.noise.shape[-1])
+        later = before.noise[..., -4 * span.overlap :][..., :shared]
+        assert torch.equal(later, after.noise[..., :shared])
+
+
+def test_a_short_window_waits_for_as_many_frames_as_it_shares():
+    """And not for all that a codec of long reach sees; what it does wait for, it uses."""
+    codec = tiny_codec(decoder_layers=4, kernel_size=7)
+    assert codec.decoder_reach == 12
+    decoder = still_decoder(window_frames=40, overlap_frames=10)
+    flow = FlowSampler(codec, decoder, FlowMatchEulerDiscreteScheduler())
+    stage, codes = flow.stage([0], 1), random_codes(1, 40)
+    first = next(window_grid(40, 10))
+    needed = first.frames + first.overlap
+    stage.feed(codes[..., : needed - 1])
+    assert stage.take() is None
+    stage.feed(codes[..., needed - 1 : needed])
+    fine = stage.take()
+    expected = codec.decode_spectrogram(codes[..., :needed])[..., : fine.shape[-1]]
+    assert torch.allclose(fine, expected, atol=1e-3)
 
 
 @pytest.mark.parametrize("overlap", [1, 2, 4, 7, 24])
@@ -270,17 +290,19 @@ def test_the_first_third_of_an_overlap_is_final_at_once():
 def test_the_grid_grows_to_the_decoders_windows_and_stays_there():
     grid = list(islice(window_grid(128, 24), 9))
     assert [(span.start, span.frames, span.overlap) for span in grid] == [
-        (0, 14, 7),
-        (7, 21, 10),
-        (18, 32, 16),
-        (34, 47, 23),
-        (58, 71, 24),
-        (105, 106, 24),
-        (187, 128, 24),
-        (291, 128, 24),
-        (395, 128, 24),
+        (0, 11, 5),
+        (6, 13, 6),
+        (13, 16, 8),
+        (21, 19, 9),
+        (31, 23, 11),
+        (43, 27, 13),
+        (57, 33, 16),
+        (74, 39, 19),
+        (94, 47, 23),
     ]
-    assert next(window_grid(12, 6)).frames == 12  # never longer than the decoder's own
+    later = list(islice(window_grid(128, 24), 16))[-2:]
+    assert [(span.frames, span.overlap) for span in later] == [(128, 24), (128, 24)]
+    assert next(window_grid(10, 5)).frames == 10  # never longer than the decoder's own
 
 
 def test_windows_that_grow_cover_the_piece_whatever_its_length():

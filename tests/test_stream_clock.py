@@ -2,7 +2,7 @@
 
 Every step of the real stream is run on a tiny pipeline whose window, overlap and reach are those of
 the model that ships, and is charged the CPU time that the same step of that model took on one
-thread of a busy machine (docs/streaming.md); no time is measured here.
+thread of a noisy machine (docs/streaming.md); no time is measured here.
 """
 
 from collections.abc import Callable
@@ -16,12 +16,13 @@ from pipelines import Pipeline
 from pipelines.bench_stream import Arrival, costs, replay
 from pipelines.streaming import Stream
 
-TEXT_S = 0.0095
-FRAME_S = 0.0060
-WINDOW_S, WINDOW_FRAME_S = 0.002, 0.00205
-"""A window of n token frames in three steps: 32 ms for 16, 62 for 36, 265 for 128."""
-BLOCK_S, BLOCK_FRAME_S = 0.0021, 0.000066
-"""A vocoder's block of n spectrogram frames: 3.4 ms for 20, 4.4 for 32, 6.3 for 64."""
+START_S = 0.065
+"""Texts, plan, and what the first frame takes longer than others."""
+FRAME_S = 0.0090
+WINDOW_S, WINDOW_FRAME_S = 0.0105, 0.00072
+"""A window of n token frames in one step: 19 ms for 11, 35 for 34, 102 for 128."""
+BLOCK_S, BLOCK_FRAME_S = 0.0024, 0.000034
+"""A vocoder's block of n spectrogram frames: 3.2 ms for 24, 4.5 for 64."""
 
 
 class Clock:
@@ -58,7 +59,7 @@ def pipeline() -> Pipeline:
 def recorded(stream: Stream, slowness: float = 1.0) -> list[Arrival]:
     """When each piece of a stream would have come."""
     clock = Clock(slowness)
-    clock.now = slowness * TEXT_S
+    clock.now = slowness * START_S
     assert stream._work is not None
     writer, (flow, vocoder, _) = stream._work.writer, stream._work.stages
     writer.write = clock.charge(writer.write, lambda: FRAME_S)
@@ -87,8 +88,8 @@ def test_the_first_sound_comes_within_300_ms_and_nothing_is_late(pipeline, durat
     assert heard.slack_s > 0.1
 
 
-def test_a_slower_machine_is_not_late_either(pipeline):
-    assert replay(recorded(pipeline.stream("a", 25.0, 0), slowness=1.5)).underruns == 0
+def test_a_machine_of_half_the_speed_is_not_late_either(pipeline):
+    assert replay(recorded(pipeline.stream("a", 25.0, 0), slowness=2.0)).underruns == 0
 
 
 def test_a_machine_that_is_too_slow_is_late(pipeline):

@@ -194,7 +194,7 @@ def test_an_endless_stream_is_yielded_block_by_block():
     for _ in range(20):
         samples += next(stream).shape[-1]
         assert read - samples / 64 <= 10 + 4 + 3
-    assert samples > 18 * 10 * 64
+    assert samples > 16 * 10 * 64
 
 
 def test_blocks_grow_from_the_first():
@@ -202,7 +202,7 @@ def test_blocks_grow_from_the_first():
     samples = [piece.shape[-1] for piece in pieces]
     samples[0] += SMALL.padding  # the first window reaches back before the first sample
     samples[-1] -= SMALL.padding
-    assert [count // 64 for count in samples] == [3, 4, 7, 10, 10, 10, 6]
+    assert [count // 64 for count in samples] == [3, 4, 4, 5, 6, 7, 9, 10, 2]
 
 
 @pytest.mark.parametrize("read", [1, 8, 20])
