@@ -56,8 +56,8 @@ def check_precision(precision: str) -> None:
 def quantize_linear(model: nn.Module, precision: Precision) -> None:
     """Replace every ``nn.Linear`` without a bias inside ``model``, in place and for good.
 
-    Embeddings, norms, an LSTM's own weights and the plan reader's first layer, which is read once a
-    piece, stay as they are; so does a layer of a width that is no multiple of sixteen.
+    Embeddings, norms, an LSTM's own weights and the plan reader's first layer, which is read every
+    ten seconds, stay as they are; so does a layer of a width that is no multiple of sixteen.
 
     Args:
         model: on the CPU.

@@ -23,21 +23,15 @@ class Rotation(NamedTuple):
 
 
 class Text(NamedTuple):
-    """What the frames are told.
+    """What cross-attention reads.
 
     Attributes:
-        states: (B, L, Dt), for cross-attention to read.
+        states: (B, L, Dt).
         mask: (B, 1, 1, L) bool, true at states that count.
-        summary: added to the frames: (B, T, D), or (B, 1, D) where all are told the same.
     """
 
     states: Tensor
     mask: Tensor
-    summary: Tensor
-
-    def summary_at(self, frame: int) -> Tensor:
-        """(B, D), what one frame is told."""
-        return self.summary[:, min(frame, self.summary.shape[1] - 1)]
 
 
 def rotation_table(num_positions: int, head_width: int, device: torch.device) -> Rotation:

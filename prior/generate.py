@@ -197,7 +197,8 @@ class Writer:
 
 def read_text(prior: Prior, text: TextCondition, state: PriorState) -> None:
     """Give a state in use another text; the history that it holds stays as it was heard."""
-    state.text = prior.init_state(text.states, text.mask, state.max_frames, text.plan).text
+    fresh = prior.init_state(text.states, text.mask, state.max_frames, text.plan)
+    state.text, state.told = fresh.text, fresh.told
     width = prior.config["width"]
     nothing = state.text.states.new_zeros(text.states.shape[0], 1, width)
     for block, layer in zip(prior.network.blocks, state.layers, strict=False):

@@ -17,10 +17,10 @@ from prior.depth import DepthHead
 from prior.linear import Linear, lay_out_by_row
 from prior.lstm import LSTMBackbone, PlainLSTMBackbone
 from prior.normalisation import RMSNorm
-from prior.plan import PLAN_WIDTH
 from prior.plan_reader import PlanReader
 from prior.state import LayerState, PriorState, Slots
 from prior.text_summary import TextSummary
+from prior.told import Told
 from prior.transformer import TransformerBackbone
 
 BACKBONES: dict[str, type[TransformerBackbone] | type[LSTMBackbone]] = {
@@ -150,8 +150,8 @@ class Prior(Component):
         """
         frames = self._embed(codes)[:, :-1]  # (B, T - 1, D)
         x = torch.cat((self._starts(codes), frames), dim=1)  # (B, T, D)
-        text = self._prepare_text(text_states, text_mask, plan, x.shape[1])
-        hidden = self.network(x + text.summary, text)
+        text, told = self._prepare_text(text_states, text_mask, plan)
+        hidden = self.network(x + told.frames(0, x.shape[1]), text)
         return PriorOutput(
             self.first_head(hidden), self._predict_depth(hidden, codes, depth_frames)
         )
@@ -189,8 +189,10 @@ class Prior(Component):
         else:
             capacity = min(capacity, max_frames)
         table = rotation_table(max_frames, self.network.head_width, text_states.device)
+        text, told = self._prepare_text(text_states, text_mask, plan)
         return PriorState(
-            text=self._prepare_text(text_states, text_mask, plan, max_frames),
+            text=text,
+            told=told,
             rotation=table,
             layers=[LayerState(KeyValueCache(capacity)) for _ in range(self.network.num_states)],
             max_frames=max_frames,
@@ -215,7 +217,7 @@ class Prior(Component):
             raise ValueError(f"prefill needs a fresh state, got one at frame {state.position}")
         _check_room(P, state)
         x = torch.cat((self._starts(codes), self._embed(codes)), dim=1)  # (B, P + 1, D)
-        hidden = self.network(x + state.text.summary[:, : P + 1], state.text, state)
+        hidden = self.network(x + state.told.frames(0, P + 1), state.text, state)
         state.position = P + 1
         if state.slots == "all":
             for tensor in state.tensors():
@@ -248,7 +250,7 @@ class Prior(Component):
             ValueError: the state is full.
         """
         _check_room(state.position, state)
-        told, place = state.text.summary_at(state.position), state.place()
+        told, place = state.told.frame(state.position), state.place()
         state.position += 1
         return told, place
 
@@ -308,22 +310,14 @@ class Prior(Component):
         """(B, K, T) codes -> (B, T, D)."""
         return self.embedding(codes + self.book_offsets[:, None]).sum(dim=1)
 
-    def _prepare_text(
-        self, states: Tensor, mask: Tensor, plan: Tensor | None, num_frames: int
-    ) -> Text:
+    def _prepare_text(self, states: Tensor, mask: Tensor, plan: Tensor | None) -> tuple[Text, Told]:
         """Put the null token before the text, seen only by rows whose text is empty."""
         null = self.null_text.expand(states.shape[0], 1, -1)
         states = torch.cat((null, states.to(null.dtype)), dim=1)  # (B, L + 1, Dt)
         mask = torch.cat((~mask.any(dim=1, keepdim=True), mask), dim=1)
         states = self.text_norm(states)
-        summary = self.text_summary(states, mask)  # (B, 1, D)
-        assert plan is None or self.plan_reader is not None
-        if self.plan_reader is not None:
-            if plan is None:
-                plan = summary.new_zeros(1, num_frames, PLAN_WIDTH)
-            plan = F.pad(plan, (0, 0, 0, num_frames - plan.shape[1]))  # or cut
-            summary = summary + self.plan_reader(plan.to(null.dtype))  # (B, T, D)
-        return Text(states, mask[:, None, None], summary)
+        told = Told(self.text_summary(states, mask), plan, self.plan_reader)
+        return Text(states, mask[:, None, None]), told
 
 
 def check_config(config: dict[str, int | float | str | None]) -> None:

@@ -141,10 +141,10 @@ def plan_features(plan: Plan | None, num_frames: int, frame_rate: float) -> Tens
     if plan.tonic is not None and plan.mode is not None:
         features[:, tonic + plan.tonic] = 1.0
         features[:, tonic + 12 + MODES.index(plan.mode)] = 1.0
-    for chord, frames in zip(plan.chords, chord_frames(plan.chords, beats), strict=True):
-        features[frames, root + chord.root] = 1.0
-        for step in TRIADS[chord.quality]:
-            features[frames, root + 12 + (chord.root + step) % 12] = 1.0
+    if plan.chords:
+        starts = torch.tensor([chord.beat for chord in plan.chords], dtype=torch.float64)
+        begun = torch.searchsorted(starts, beats + 1e-9, right=True)  # (T,), 0 before the first
+        features[:, root:HARMONY_WIDTH] = chord_features(plan.chords)[begun]
     features[:, HARMONY_WIDTH:] = ensemble_features(plan)
     return features
 
@@ -178,8 +178,11 @@ def contrary_features(features: Tensor) -> Tensor:
     return contrary
 
 
-def chord_frames(chords: tuple[ChordChange, ...], beats: Tensor) -> list[Tensor]:
-    """For each chord the (T,) bool frames in which it is the latest; ``beats`` is (T,)."""
-    starts = torch.tensor([chord.beat for chord in chords], dtype=torch.float64)
-    latest = torch.searchsorted(starts, beats + 1e-9, right=True) - 1
-    return [latest == index for index in range(len(chords))]
+def chord_features(chords: tuple[ChordChange, ...]) -> Tensor:
+    """Root and triad: (N + 1, 24) float32 of zeros and ones, the first row of no chord."""
+    features = torch.zeros(len(chords) + 1, 24)
+    for row, chord in zip(features[1:], chords, strict=True):
+        row[chord.root] = 1.0
+        for step in TRIADS[chord.quality]:
+            row[12 + (chord.root + step) % 12] = 1.0
+    return features

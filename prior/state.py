@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from prior.attention import KeyValueCache, Place, Rotation, Text, TextCache
+from prior.told import Told
 
 Slots = Literal["filled", "growing", "all"]
 
@@ -31,7 +32,8 @@ class PriorState:
     """The state of ``Prior.prefill`` and ``Prior.decode_one_frame``; nothing in it grows.
 
     Attributes:
-        text: the prepared text.
+        text: the prepared text, for cross-attention.
+        told: the same in one vector, and the plan.
         rotation: rotary tables for every position below ``max_frames``.
         layers: one per layer of the backbone.
         max_frames: how many frames may be read and written, the prompt included.
@@ -42,6 +44,7 @@ class PriorState:
     """
 
     text: Text
+    told: Told
     rotation: Rotation
     layers: list[LayerState]
     max_frames: int
@@ -73,7 +76,7 @@ class PriorState:
 
     def tensors(self) -> list[Tensor]:
         """What a step reads and writes in place, at addresses that never change."""
-        found = [self.text.summary]
+        found: list[Tensor] = []
         for layer in self.layers:
             found += [layer.history.keys, layer.history.values]
             found += [layer.text.keys, layer.text.values, layer.text.mask]
