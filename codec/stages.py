@@ -94,13 +94,19 @@ def run(stages: Sequence[Stage], pieces: Iterable[Tensor]) -> Iterator[Tensor]:
     yield from iter(lambda: take(stages), None)
 
 
-def grown(first: int, last: int, index: int) -> int:
-    """Length of block ``index`` of a stream whose blocks grow, by a fifth each, to ``last``.
+def grown(first: int, last: int, index: int, growth: float = 1.2) -> int:
+    """Length of block ``index`` of a stream whose blocks grow from ``first`` to ``last``.
 
-    Short blocks let a stream begin at once, long ones cost less; the growth is slow enough for a
+    Short blocks let a stream begin at once, long ones cost less. The default is slow enough for a
     block to be computed while the ones before it are played, even on a machine of half the speed
     (tests/test_stream_clock.py).
+
+    Args:
+        first: length of block 0.
+        last: the most that a block may have.
+        index: from 0.
+        growth: of each block over the one before it, 1.2 or more.
     """
     if index > 64 or first >= last:  # 1.2 ** 64 is longer than any block
         return last
-    return min(last, round(first * 1.2**index))
+    return min(last, round(first * growth**index))

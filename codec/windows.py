@@ -21,8 +21,8 @@ class Windows:
         halo: positions of context on either side of a window.
         units_in: input elements per position (1764 samples per token frame, for example).
         units_out: output elements per position.
-        first: positions in the first window, from which windows grow to ``size``; None for
-            ``size``.
+        first: positions in the first window, from which windows grow by half to ``size``; None
+            for ``size``. Context costs most in short windows, and a window takes little time.
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class Windows:
 
     def take(self) -> Tensor | None:
         """The output of the next window."""
-        size = grown(self.first, self.size, self.index)
+        size = grown(self.first, self.size, self.index, growth=1.5)
         stop = self.left + size
         if len(self.input) >= (stop + self.halo) * self.units_in:
             window = self.input.first((stop + self.halo) * self.units_in)

@@ -81,7 +81,7 @@ def attend(
     Returns:
         (B, H, T, D / H).
     """
-    if query.device.type != "cpu" or not torch.compiler.is_compiling():
+    if not torch.compiler.is_compiling() or not query.is_cpu:
         return F.scaled_dot_product_attention(query, keys, values, mask, is_causal=causal)
     query = stored(query * query.shape[-1] ** -0.5)
     scores = (query[..., None, :] * keys[..., None, :, :]).sum(dim=-1)

@@ -2,6 +2,7 @@
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 FEW_ROWS = 8
 
@@ -19,13 +20,14 @@ class Linear(nn.Linear):
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., D) -> (..., D')."""
-        return sum_products(x, self.weight) if sums_are_faster(x) else super().forward(x)
+        return sum_products(x, self.weight) if sums_are_faster(x) else F.linear(x, self.weight)
 
 
 def sums_are_faster(x: Tensor) -> bool:
     """Whether :func:`sum_products` is being compiled for a CPU and (..., D) holds few rows."""
-    few = x.device.type == "cpu" and x.numel() <= FEW_ROWS * x.shape[-1]
-    return torch.compiler.is_compiling() and few
+    if not torch.compiler.is_compiling():
+        return False
+    return x.is_cpu and x.numel() <= FEW_ROWS * x.shape[-1]
 
 
 def sum_products(x: Tensor, weight: Tensor) -> Tensor:

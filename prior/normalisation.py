@@ -18,7 +18,7 @@ class RMSNorm(nn.RMSNorm):
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., D) -> (..., D)."""
-        if x.device.type != "cpu" or x.dtype != torch.float32 or torch.is_grad_enabled():
+        if not x.is_cpu or x.dtype != torch.float32 or torch.is_grad_enabled():
             return super().forward(x)
         length = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
         length = length.clamp_min_(torch.finfo(torch.float32).tiny)
