@@ -18,8 +18,8 @@ from codec.windows import Windows, windowed
 from diffusers.configuration_utils import register_to_config
 
 FIRST_WINDOW = 11
-"""Token frames of the first window when decoding, so that a stream sounds at once: as few as fill a
-vocoder's first block that lasts until the second (tests/test_stream_clock.py)."""
+"""Token frames of the first window when decoding, so that a stream sounds at once: as few as fill
+the vocoder's first block, which lasts until the second (tests/test_stream_clock.py)."""
 
 
 @dataclass

@@ -94,7 +94,7 @@ def run(stages: Sequence[Stage], pieces: Iterable[Tensor]) -> Iterator[Tensor]:
     yield from iter(lambda: take(stages), None)
 
 
-def grown(first: int, last: int, index: int, growth: float = 1.2) -> int:
+def grown(first: int, last: int, index: int, growth: float = 1.3) -> int:
     """Length of block ``index`` of a stream whose blocks grow from ``first`` to ``last``.
 
     Short blocks let a stream begin at once, long ones cost less. The default is slow enough for a
@@ -105,8 +105,8 @@ def grown(first: int, last: int, index: int, growth: float = 1.2) -> int:
         first: length of block 0.
         last: the most that a block may have.
         index: from 0.
-        growth: of each block over the one before it, 1.2 or more.
+        growth: of each block over the one before it, 1.3 or more.
     """
-    if index > 64 or first >= last:  # 1.2 ** 64 is longer than any block
+    if index > 64 or first >= last:  # 1.3 ** 64 is longer than any block
         return last
     return min(last, round(first * growth**index))

@@ -61,7 +61,7 @@ class GriffinLim(nn.Module):
         momentum: float = 0.99,
         block_frames: int = 64,
         lookahead_frames: int = 2,
-        first_block_frames: int = 24,
+        first_block_frames: int = 32,
     ) -> None:
         super().__init__()
         if num_iterations < 1:

@@ -221,7 +221,7 @@ class FlowStage:
 def window_span(index: int, start: int, window_frames: int, overlap_frames: int) -> Span:
     """Window ``index`` of the grid, given where it starts."""
     frames = grown(FIRST_WINDOW, window_frames, index)
-    return Span(start, frames, min(overlap_frames, frames // 2))
+    return Span(start, frames, min(overlap_frames, frames // 3))
 
 
 def window_grid(window_frames: int, overlap_frames: int) -> Iterator[Span]:
@@ -229,8 +229,8 @@ def window_grid(window_frames: int, overlap_frames: int) -> Iterator[Span]:
 
     Args:
         window_frames: token frames of the longest windows.
-        overlap_frames: token frames that two of those share; shorter windows share half of
-            theirs at most.
+        overlap_frames: token frames that two of those share; shorter windows share a
+            third of theirs at most.
     """
     start = 0
     for index in itertools.count():

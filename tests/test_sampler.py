@@ -290,17 +290,17 @@ def test_the_first_third_of_an_overlap_is_final_at_once():
 def test_the_grid_grows_to_the_decoders_windows_and_stays_there():
     grid = list(islice(window_grid(128, 24), 9))
     assert [(span.start, span.frames, span.overlap) for span in grid] == [
-        (0, 11, 5),
-        (6, 13, 6),
-        (13, 16, 8),
-        (21, 19, 9),
-        (31, 23, 11),
-        (43, 27, 13),
-        (57, 33, 16),
-        (74, 39, 19),
-        (94, 47, 23),
+        (0, 11, 3),
+        (8, 14, 4),
+        (18, 19, 6),
+        (31, 24, 8),
+        (47, 31, 10),
+        (68, 41, 13),
+        (96, 53, 17),
+        (132, 69, 23),
+        (178, 90, 24),
     ]
-    later = list(islice(window_grid(128, 24), 16))[-2:]
+    later = list(islice(window_grid(128, 24), 12))[-2:]
     assert [(span.frames, span.overlap) for span in later] == [(128, 24), (128, 24)]
     assert next(window_grid(10, 5)).frames == 10  # never longer than the decoder's own
 
