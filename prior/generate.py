@@ -261,9 +261,8 @@ def sample_frame(
         if book == 0:
             ended = ended | (codes == size)
         codes = codes.masked_fill(ended, 0)
-        return torch.cat(
-            [codes] * (hidden.shape[0] // codes.shape[0])
-        )  # repeat takes six times as long
+        copies = hidden.shape[0] // codes.shape[0]
+        return torch.cat([codes] * copies)  # repeat takes six times as long
 
     codes = prior.sample_frame(hidden, choose)
     return Frame(codes[: uniform.shape[0]], ended)
