@@ -21,3 +21,27 @@ def pipeline_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from tiny_pipeline import save_tiny_pipeline
 
     return save_tiny_pipeline(tmp_path_factory.mktemp("pipeline") / "tiny")
+
+
+@pytest.fixture
+def sound(tmp_path: Path) -> Path:
+    """1.3 s of stereo noise as WAV, of a length that no frame divides."""
+    import numpy as np
+    import soundfile
+
+    path = tmp_path / "in.wav"
+    samples = 0.1 * np.random.default_rng(0).standard_normal((57_331, 2))
+    soundfile.write(path, samples, 44_100, subtype="PCM_24")
+    return path
+
+
+@pytest.fixture
+def song(tmp_path: Path, pipeline_folder: Path) -> Path:
+    """A generated song.wav with song.safetensors beside it."""
+    from pipelines.cli import main
+
+    path = tmp_path / "song.wav"
+    generate = ["generate", "a slow piano", "--duration", "1.27", "--seed", "3", "--quiet"]
+    files = ["--output", str(path), "--tokens", str(path.with_suffix(".safetensors"))]
+    assert main([*generate, *files, "--pipeline", str(pipeline_folder)]) == 0
+    return path

@@ -1,0 +1,283 @@
+"""What the command line says to mistakes: one line, exit code 2, and nothing half done."""
+
+import pickle
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from safetensors.torch import save_file
+from tiny_pipeline import save_tiny_pipeline, tiny_codec
+
+from pipelines import Pipeline
+from pipelines.cli import main
+from pipelines.token_file import check_tokens, describe_codes, load_tokens, save_tokens
+
+RATE = 44_100
+
+
+def mistake(capsys: pytest.CaptureFixture[str], *argv: object) -> str:
+    """Run a command line that must fail as every mistake does, and return its one line."""
+    capsys.readouterr()
+    assert main([str(word) for word in argv]) == 2
+    captured = capsys.readouterr()
+    lines = [line for line in captured.err.splitlines() if not line.startswith("loaded ")]
+    assert len(lines) == 1, captured.err
+    assert "error: " in lines[0]
+    assert captured.out == ""
+    return lines[0]
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["", "--duration", "1"], "prompt must be a text that is not empty"),
+        (["a", "--duration", "0"], "duration_s must lie in"),
+        (["a", "--duration", "-1"], "duration_s must lie in"),
+        (["a", "--duration", "nan"], "duration_s must lie in"),
+        (["a", "--duration", "21"], "duration_s must lie in (0, 20], got 21"),
+        (["a", "--duration", "long"], "invalid float value"),
+        (["a", "--steps", "17"], "num_inference_steps must lie in [1, 16], got 17"),
+        (["a", "--temperature", "-1"], "temperature must be"),
+        (["a", "--guidance", "inf"], "guidance must be"),
+        (["z" * 70], "a prompt may have at most 64 tokens"),
+        (["a", "--volume", "11"], "unrecognized arguments: --volume 11"),
+        (["a", "--output", "song.mid"], "must end in one of .wav, .flac, .ogg, .opus"),
+        (["a", "--output", "missing/song.wav"], "missing does not exist"),
+        (["a", "--tokens", "song.pt"], "must end in one of .safetensors"),
+    ],
+)
+def test_generate_refuses(
+    options: list[str],
+    said: str,
+    tmp_path: Path,
+    pipeline_folder: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+):
+    monkeypatch.chdir(tmp_path)
+    line = mistake(capsys, "generate", *options, "--quiet", "--pipeline", pipeline_folder)
+    assert line.startswith("partita: error: ")
+    assert said in line
+    assert list(tmp_path.iterdir()) == []
+
+
+def damage(kind: str, path: Path) -> None:
+    """Write a file that is no audio, in the way that ``kind`` says."""
+    whole = 0.1 * np.ones((RATE, 2))
+    if kind == "empty":
+        path.write_bytes(b"")
+    elif kind == "text":
+        path.write_text("this is not audio\n" * 20)
+    elif kind == "no samples":
+        soundfile.write(path, whole[:0], RATE)
+    elif kind == "truncated":
+        soundfile.write(path, whole, RATE)
+        path.write_bytes(path.read_bytes()[:50_000])
+    elif kind == "nan":
+        whole[100] = np.nan
+        soundfile.write(path, whole, RATE, subtype="FLOAT")
+    elif kind == "six channels":
+        soundfile.write(path, 0.1 * np.ones((RATE, 6)), RATE)
+
+
+@pytest.mark.parametrize(
+    ("kind", "said"),
+    [
+        ("missing", "No such file"),
+        ("empty", "is empty"),
+        ("text", "is not audio or is damaged"),
+        ("no samples", "holds no samples"),
+        ("truncated", "is truncated"),
+        ("nan", "NaN or infinite"),
+        ("six channels", "only mono and stereo are converted"),
+    ],
+)
+@pytest.mark.parametrize("command", ["encode", "reconstruct"])
+def test_damaged_audio_is_refused(
+    command: str,
+    kind: str,
+    said: str,
+    tmp_path: Path,
+    pipeline_folder: Path,
+    capsys: pytest.CaptureFixture[str],
+):
+    source, output = tmp_path / "in.wav", tmp_path / "out.safetensors"
+    damage(kind, source)
+    option = "--output" if command == "encode" else "--output-dir"
+    line = mistake(capsys, command, source, option, output, "--pipeline", pipeline_folder)
+    assert said in line
+    written = [path for path in tmp_path.rglob("*") if path.is_file() and path != source]
+    assert written == []
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("missing", "does not exist"),
+        ("pickle", "is not a whole safetensors file"),
+        ("truncated", "is not a whole safetensors file"),
+        ("other tensors", "a token file holds the tensor 'codes', got ['weights']"),
+        ("floats", "codes must be (K, T) int16 or int32, got (4, 3) torch.float32"),
+        ("no version", "format_version must be 1, got None"),
+        ("other codec", "holds the tokens of another codec"),
+        ("too large", "codes must lie in [0, 16), got 3 to 99"),
+    ],
+)
+def test_decode_refuses(
+    content: str,
+    said: str,
+    tmp_path: Path,
+    pipeline_folder: Path,
+    capsys: pytest.CaptureFixture[str],
+):
+    path, output = tmp_path / "bad.safetensors", tmp_path / "out.wav"
+    codec = Pipeline.from_pretrained(pipeline_folder).codec
+    codes = torch.full((4, 3), 3)
+    if content == "pickle":
+        path.write_bytes(pickle.dumps({"codes": [1, 2]}))
+    elif content == "truncated":
+        save_tokens(path, describe_codes(codes, codec, 5000))
+        path.write_bytes(path.read_bytes()[:-5])
+    elif content == "other tensors":
+        save_file({"weights": codes}, path)
+    elif content == "floats":
+        save_file({"codes": codes.float()}, path)
+    elif content == "no version":
+        save_file({"codes": codes.short()}, path)
+    elif content == "other codec":
+        save_tokens(path, describe_codes(codes, tiny_codec(width=8), 5000))
+    elif content == "too large":
+        codes[1, 1] = 99
+        save_tokens(path, describe_codes(codes, codec, 5000))
+    line = mistake(capsys, "decode", path, "--output", output, "--pipeline", pipeline_folder)
+    assert said in line
+    assert not output.exists()
+
+
+def test_reconstruct_refuses_more_books_than_there_are(
+    sound: Path, pipeline_folder: Path, capsys: pytest.CaptureFixture[str]
+):
+    folder = sound.parent / "out"
+    arguments = (sound, "--output-dir", folder, "--pipeline", pipeline_folder, "--books", 5)
+    assert "--books must lie in [1, 4], got 5" in mistake(capsys, "reconstruct", *arguments)
+    assert not folder.exists()
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "said"),
+    [
+        ("model_index.json", b"{", "is not JSON"),
+        ("model_index.json", None, "is not a saved pipeline"),
+        ("prior/config.json", b'{"depth": 3}', "unknown key 'depth'"),
+        ("prior/config.json", b'"num_heads": 3', "num_heads must divide width"),
+        ("prior/diffusion_pytorch_model.safetensors", b"\x80\x04K", "not a whole safetensors"),
+        ("codec/diffusion_pytorch_model.safetensors", None, "does not exist"),
+        ("text_encoder/model.safetensors", b"torn", "safetensors"),
+    ],
+)
+@pytest.mark.parametrize("command", ["generate", "info"])
+def test_damaged_pipelines_are_refused(
+    command: str,
+    file: str,
+    content: bytes | None,
+    said: str,
+    tmp_path: Path,
+    pipeline_folder: Path,
+    capsys: pytest.CaptureFixture[str],
+):
+    folder, output = tmp_path / "pipeline", tmp_path / "song.wav"
+    shutil.copytree(pipeline_folder, folder)
+    if content is None:
+        (folder / file).unlink()
+    elif content.startswith(b'"num_heads"'):
+        whole = (folder / file).read_bytes()
+        (folder / file).write_bytes(whole.replace(b'"num_heads": 2', content))
+    else:
+        (folder / file).write_bytes(content)
+    if command == "generate":
+        line = mistake(capsys, "generate", "a", "--pipeline", folder, "--output", output)
+    else:
+        line = mistake(capsys, "info", folder)
+    assert said in line
+    assert not output.exists()
+
+
+@pytest.mark.parametrize(
+    ("argv", "said"),
+    [
+        (["compose"], "no command 'compose': choose from generate, render, notes, encode"),
+        (["train", "vocoder"], "choose from train codec, train prior, train decoder"),
+        (["prepare", "muisc"], "no command 'prepare muisc'"),
+        (["prepare", "report", "nowhere"], "nowhere is no prepared dataset"),
+        (["decode"], "required: input, --output"),
+        (["generate", "a", "--pipeline", "./nowhere"], "./nowhere is not a folder"),
+        (["train", "codec", "--config", "nowhere.yaml"], "nowhere.yaml"),
+        (["info", "--config", "nowhere.yaml"], "nowhere.yaml"),
+    ],
+)
+def test_other_mistakes(
+    argv: list[str],
+    said: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+):
+    monkeypatch.chdir(tmp_path)
+    assert said in mistake(capsys, *argv)
+
+
+def test_a_dataset_without_a_usable_file_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    (tmp_path / "music").mkdir()
+    (tmp_path / "music" / "readme.wav").write_text("not audio")
+    output = tmp_path / "dataset"
+    mistake(capsys, "prepare", tmp_path / "music", "--output", output, "--quiet")
+    assert not (output / "dataset.json").exists()
+
+
+def test_a_full_disk_leaves_nothing(
+    song: Path,
+    pipeline_folder: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+):
+    def full(self: Path, data: bytes) -> int:
+        with self.open("wb") as file:
+            file.write(data[: len(data) // 2])
+        raise OSError(28, "No space left on device")
+
+    before = {path: path.read_bytes() for path in song.parent.iterdir()}
+    monkeypatch.setattr(Path, "write_bytes", full)
+    tokens = song.with_suffix(".safetensors")
+    shared = ("--pipeline", pipeline_folder, "--quiet")
+    assert "No space" in mistake(capsys, "encode", song, "--output", tokens, *shared)
+    assert "No space" in mistake(capsys, "decode", tokens, "--output", song, *shared)
+    monkeypatch.undo()
+    assert {path: path.read_bytes() for path in song.parent.iterdir()} == before
+
+
+def test_ctrl_c_is_one_line_and_no_file(
+    tmp_path: Path,
+    pipeline_folder: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+):
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Pipeline, "decode", interrupted)
+    output = tmp_path / "song.wav"
+    arguments = ["--output", str(output), "--pipeline", str(pipeline_folder), "--quiet"]
+    assert main(["generate", "a", "--duration", "1", *arguments]) == 130
+    assert capsys.readouterr().err == "partita: stopped\n"
+    assert not output.exists()
+
+
+def test_another_saved_pipeline_refuses_the_tokens(song: Path, tmp_path: Path):
+    other = Pipeline.from_pretrained(save_tiny_pipeline(tmp_path / "other", seed=1))
+    with pytest.raises(ValueError, match=r"song.* holds the tokens of another codec"):
+        check_tokens(load_tokens(song.with_suffix(".safetensors")), other.codec, "song")
