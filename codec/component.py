@@ -3,7 +3,7 @@
 import inspect
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args, get_type_hints
+from typing import TYPE_CHECKING, Any, ClassVar, get_args, get_type_hints
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -21,6 +21,9 @@ class Component(ModelMixin, ConfigMixin):
     pickle in place of safetensors are all errors that name the culprit. Weights saved in half
     precision load as float32 unless ``torch_dtype`` says otherwise.
     """
+
+    ADDED: ClassVar[dict[str, Any]] = {}
+    """Config keys younger than some saved folders, with the value that these stand for."""
 
     if TYPE_CHECKING:
 
@@ -83,7 +86,8 @@ def read_config(cls: type[Component], path: Path) -> dict[str, Any]:
         raise ValueError(f"{path} is not JSON: {error}") from error
     if not isinstance(config, dict):
         raise ValueError(f"{path} is not a JSON object, got {config!r}")
-    values = {key: value for key, value in config.items() if not key.startswith("_")}
+    given = {key: value for key, value in config.items() if not key.startswith("_")}
+    values = {**cls.ADDED, **given}
     check_config(cls, values, path)
     return values
 

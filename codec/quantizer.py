@@ -7,12 +7,17 @@ from torch import Tensor, nn
 from vector_quantize_pytorch import ResidualVQ
 
 
+DEAD_BELOW = 0.1
+"""Vectors per update, on average, that an entry must code to stay. Higher (the library's 2), small
+batches replace entries that are merely rare, in every update anew."""
+
+
 class ResidualQuantizer(nn.Module):
     """K nested codebooks, each coding what the books before it left over.
 
-    Codebooks follow the data of all processes by exponential moving averages, unused entries are
-    replaced, and during training each batch is coded by a random number of books, so that any
-    first k of them decode to something useful.
+    Codebooks follow the data of all processes by exponential moving averages and unused entries are
+    replaced. In training every row is coded by a number of books of its own, so that any first k of
+    them decode to something useful.
 
     Args:
         dim: numbers per vector, D.
@@ -31,9 +36,7 @@ class ResidualQuantizer(nn.Module):
             kmeans_init=True,
             kmeans_iters=20,
             decay=0.99,
-            threshold_ema_dead_code=1,
-            quantize_dropout=num_codebooks > 1,
-            quantize_dropout_cutoff_index=0,
+            threshold_ema_dead_code=DEAD_BELOW,
             commitment_weight=1.0,
         )
         for layer in self.vq.layers:  # the library decides when it is built, which is too early
@@ -59,28 +62,28 @@ class ResidualQuantizer(nn.Module):
                 f"k-means needs at least codebook_size={self.codebook_size} vectors, "
                 f"got {latents.shape[0]}"
             )
-        was_training, dropout = self.training, self.vq.quantize_dropout
+        was_training = self.training
         self.train()
-        self.vq.quantize_dropout = False  # it would leave a random number of books unset
         with torch.random.fork_rng():
             torch.manual_seed(0)
             self.vq(latents[None].float())
-        self.vq.quantize_dropout = dropout
         self.train(was_training)
 
-    def forward(self, latents: Tensor, dropout_seed: int) -> tuple[Tensor, Tensor]:
+    def forward(self, latents: Tensor, num_books: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Quantise for training, gradients passed straight through.
 
         Args:
             latents: (B, T, D) float32.
-            dropout_seed: chooses how many books code this batch.
+            num_books: (B,) int64 in [1, K], how many books code each row; all if None.
 
         Returns:
-            quantised (B, T, D) and the scalar commitment loss, the mean over the books used.
+            quantised (B, T, D) and the scalar commitment loss, the mean over the books.
         """
-        quantised, codes, losses = self.vq(latents, rand_quantize_dropout_fixed_seed=dropout_seed)
-        used = (codes[0, 0] >= 0).sum().clamp(min=1)
-        return quantised, losses.sum() / used
+        _, _, losses, entries = self.vq(latents, return_all_codes=True)  # entries (K, B, T, D)
+        if num_books is not None:
+            used = torch.arange(self.num_codebooks, device=latents.device)[:, None] < num_books
+            entries = entries * used[..., None, None]
+        return latents + (entries.sum(0) - latents).detach(), losses.mean()
 
     @torch.no_grad()
     def encode(self, latents: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import torch
 from einops import rearrange
@@ -12,6 +13,7 @@ from codec.component import Component, ModelMixin  # noqa: F401  (diffusers look
 from codec.quantizer import ResidualQuantizer
 from codec.spectrogram import LogMel
 from codec.stages import Stage, run
+from codec.stereo import ParametricStereo
 from codec.validation import check_audio, check_codes
 from codec.vocoder import GriffinLim
 from codec.windows import Windows, windowed
@@ -20,13 +22,16 @@ from diffusers.configuration_utils import register_to_config
 FIRST_WINDOW = 11
 """Token frames of the first window when decoding, so that a stream sounds at once: as few as fill
 the vocoder's first block, which lasts until the second (tests/test_stream_clock.py)."""
+DIFFERENCE_STD_DB = 6.0
+ANGLE_MEAN, ANGLE_STD = 0.7, 0.6
+"""Of the stereo image over recordings, roughly: level differences and coherence angles (rad)."""
 
 
 @dataclass
 class CodecOutput:
     """What training needs of one forward pass."""
 
-    reconstruction: Tensor  # (B, C, M, F) natural-log mel magnitudes
+    reconstruction: Tensor  # (B, C, R, F), as the codec analyzes audio
     commitment: Tensor  # scalar; zero while the quantiser is bypassed
 
 
@@ -36,6 +41,11 @@ class SpectralCodec(Component):
     ``patch_frames`` spectrogram frames of all bands and channels make one patch; ConvNeXt blocks
     (Liu et al. 2022) over patches encode it to ``latent_dim`` numbers, a residual quantiser turns
     these into ``num_codebooks`` tokens, and mirrored blocks decode a coarse spectrogram.
+
+    With ``stereo_bands`` N > 0 there is one spectrogram, of the total power, and below its M bands
+    lie the 2 N rows of the stereo image (codec/stereo.py), which are constant within a patch and
+    enter it once. The methods on spectrograms take and return (B, 1, M + 2 N, F) then; (B, C, R, F)
+    stands for both layouts.
 
     Args:
         sample_rate: Hz.
@@ -54,10 +64,16 @@ class SpectralCodec(Component):
         spectrogram_mean: of the training data's log-mel values, subtracted.
         spectrogram_std: of the same, divided by.
         vocoder_iterations: Griffin-Lim iterations, from phases carried along (codec/phase.py).
+        stereo_bands: bands of the stereo image, N; 0 codes a spectrogram per channel.
     """
+
+    ADDED: ClassVar[dict[str, Any]] = {"stereo_bands": 0}
 
     SOUND_PARTS = ("from_latent", "decoder", "patch_out")
     """Children that make sound of codes; codes do not depend on them."""
+
+    row_mean: Tensor
+    row_std: Tensor
 
     @register_to_config
     def __init__(
@@ -78,12 +94,22 @@ class SpectralCodec(Component):
         spectrogram_mean: float = -5.0,
         spectrogram_std: float = 2.5,
         vocoder_iterations: int = 1,
+        stereo_bands: int = 0,
     ) -> None:
         super().__init__()
         self._check_sizes()
         self.log_mel = LogMel(sample_rate, n_fft, hop_length, num_mels)
-        self.vocoder = GriffinLim(self.log_mel, vocoder_iterations)
-        patch_size = channels * num_mels * patch_frames
+        stereo = None
+        if stereo_bands:
+            stereo = ParametricStereo(self.log_mel, stereo_bands, patch_frames)
+        self.vocoder = GriffinLim(self.log_mel, vocoder_iterations, stereo=stereo)
+        self.spectrogram_channels = 1 if stereo_bands else channels
+        mean = [spectrogram_mean] * num_mels + [0.0] * stereo_bands + [ANGLE_MEAN] * stereo_bands
+        std = [spectrogram_std] * num_mels
+        std += [DIFFERENCE_STD_DB] * stereo_bands + [ANGLE_STD] * stereo_bands
+        self.register_buffer("row_mean", torch.tensor(mean)[:, None], persistent=False)
+        self.register_buffer("row_std", torch.tensor(std)[:, None], persistent=False)
+        patch_size = self.spectrogram_channels * num_mels * patch_frames + 2 * stereo_bands
         self.patch_in = nn.Linear(patch_size, width)
         self.encoder = _stack(width, encoder_layers, kernel_size)
         self.to_latent = nn.Linear(width, latent_dim)
@@ -110,6 +136,11 @@ class SpectralCodec(Component):
         for name in ("encoder_layers", "decoder_layers"):
             if config[name] < 0:
                 raise ValueError(f"{name} must not be negative, got {config[name]}")
+        if config.stereo_bands and config.channels != 2:
+            raise ValueError(
+                f"stereo_bands must be 0 unless channels is 2, got stereo_bands="
+                f"{config.stereo_bands} and channels={config.channels}"
+            )
         if config.kernel_size < 1 or config.kernel_size % 2 == 0:
             raise ValueError(f"kernel_size must be odd and positive, got {config.kernel_size}")
 
@@ -146,56 +177,73 @@ class SpectralCodec(Component):
     # -- the network, on spectrograms -------------------------------------------------------
 
     def forward(
-        self, spectrogram: Tensor, dropout_seed: int = 0, quantise: bool = True
+        self, spectrogram: Tensor, num_books: Tensor | None = None, quantise: bool = True
     ) -> CodecOutput:
-        """Reconstruct log-mel spectrograms, for training.
+        """Reconstruct spectrograms, for training.
 
         Args:
-            spectrogram: (B, C, M, F) natural-log mel magnitudes, F a multiple of patch_frames.
-            dropout_seed: chooses how many books code this batch.
+            spectrogram: (B, C, R, F) as of :meth:`analyze`, F a multiple of patch_frames.
+            num_books: (B,) int64 in [1, K], how many books code each row; all if None.
             quantise: False bypasses the quantiser (the first steps of training).
         """
         latents = self.latents(spectrogram).float()  # (B, T, D)
         commitment = latents.new_zeros(())
         if quantise:
             with torch.autocast(latents.device.type, enabled=False):
-                latents, commitment = self.quantizer(latents, dropout_seed)
+                latents, commitment = self.quantizer(latents, num_books)
         return CodecOutput(self.reconstruct(latents), commitment)
 
+    def analyze(self, audio: Tensor) -> Tensor:
+        """Turn a waveform into what is coded, without checks.
+
+        Args:
+            audio: (B, C, S) float32.
+
+        Returns:
+            (B, C, M, F) natural-log mel magnitudes; with ``stereo_bands`` (B, 1, M + 2 N, F), the
+            total power's and the stereo image.
+        """
+        stereo = self.vocoder.stereo
+        if stereo is None:
+            return self.log_mel(audio)
+        levels, image = stereo.analyze(self.log_mel.stft(self.log_mel.pad(audio.float())))
+        return torch.cat([levels, image[:, None]], dim=2)
+
     def latents(self, spectrogram: Tensor) -> Tensor:
-        """(B, C, M, F) log-mel -> (B, T, latent_dim), T = F / patch_frames."""
-        patches = rearrange(
-            self.normalise(spectrogram), "b c m (t p) -> b t (p c m)", p=self.config.patch_frames
-        )
-        return self.to_latent(self.encoder(self.patch_in(patches)))
+        """(B, C, R, F) -> (B, T, latent_dim), T = F / patch_frames."""
+        M, P = self.config.num_mels, self.config.patch_frames
+        rows = self.normalise(spectrogram)
+        patches = rearrange(rows[:, :, :M], "b c m (t p) -> b t (p c m)", p=P)
+        image = rearrange(rows[:, 0, M:, ::P], "b r t -> b t r")
+        return self.to_latent(self.encoder(self.patch_in(torch.cat([patches, image], dim=-1))))
 
     def reconstruct(self, latents: Tensor) -> Tensor:
-        """(B, T, latent_dim) -> (B, C, M, F) log-mel."""
+        """(B, T, latent_dim) -> (B, C, R, F)."""
         hidden = self.decoder(self.from_latent(latents))
-        patches = rearrange(
-            self.patch_out(hidden),
-            "b t (p c m) -> b c m (t p)",
-            p=self.config.patch_frames,
-            c=self.config.channels,
-        )
-        return self.denormalise(patches.float())
+        M, P, C = self.config.num_mels, self.config.patch_frames, self.spectrogram_channels
+        patches = self.patch_out(hidden)
+        rows = rearrange(patches[..., : P * C * M], "b t (p c m) -> b c m (t p)", p=P, c=C)
+        if self.config.stereo_bands:
+            image = rearrange(patches[..., P * C * M :], "b t r -> b 1 r t")
+            rows = torch.cat([rows, image.repeat_interleave(P, dim=-1)], dim=2)
+        return self.denormalise(rows.float())
 
     def normalise(self, spectrogram: Tensor) -> Tensor:
-        """Log-mel to zero mean and unit variance over the training data."""
-        return (spectrogram - self.config.spectrogram_mean) / self.config.spectrogram_std
+        """(B, C, R, F) to about zero mean and unit variance over the training data."""
+        return (spectrogram - self.row_mean) / self.row_std
 
     def denormalise(self, spectrogram: Tensor) -> Tensor:
         """Undo :meth:`normalise`."""
-        return spectrogram * self.config.spectrogram_std + self.config.spectrogram_mean
+        return spectrogram * self.row_std + self.row_mean
 
     @torch.no_grad()
     def encode_spectrogram(self, spectrogram: Tensor) -> Tensor:
-        """(B, C, M, F) log-mel, F a multiple of patch_frames -> (B, K, F / patch_frames) codes."""
+        """(B, C, R, F), F a multiple of patch_frames -> (B, K, F / patch_frames) codes."""
         return self.quantizer.encode(self.latents(spectrogram))
 
     @torch.no_grad()
     def decode_spectrogram(self, codes: Tensor) -> Tensor:
-        """(B, k, T) codes of the first k <= K books -> (B, C, M, F) coarse log-mel."""
+        """(B, k, T) codes of the first k <= K books -> (B, C, R, F) coarse spectrogram."""
         return self.reconstruct(self.quantizer.decode(codes))
 
     # -- audio to codes and back ------------------------------------------------------------
@@ -224,7 +272,7 @@ class SpectralCodec(Component):
         analysis_reach = math.ceil(self.config.n_fft / 2 / self.hop_length)
         return windowed(
             blocks,
-            lambda audio: self.encode_spectrogram(self._whole_patches(self.log_mel(audio))),
+            lambda audio: self.encode_spectrogram(self._whole_patches(self.analyze(audio))),
             size=window,
             halo=self.encoder_reach + analysis_reach,
             units_in=self.hop_length,
@@ -264,9 +312,13 @@ class SpectralCodec(Component):
         return [coarse, self.vocoder.stage(seed)]
 
     def _whole_patches(self, spectrogram: Tensor) -> Tensor:
-        """Pad the end with silence to a whole number of patches."""
+        """Pad the end to a whole number of patches: with silence, and with the last image."""
         missing = -spectrogram.shape[-1] % self.config.patch_frames
-        return nn.functional.pad(spectrogram, (0, missing), value=self.log_mel.log_floor)
+        if not missing:
+            return spectrogram
+        padding = spectrogram[..., -1:].repeat(1, 1, 1, missing)
+        padding[:, :, : self.config.num_mels] = self.log_mel.log_floor
+        return torch.cat([spectrogram, padding], dim=-1)
 
 
 class ConvNextBlock(nn.Module):

@@ -73,9 +73,13 @@ class LogMel(nn.Module):
 
     def forward(self, audio: Tensor) -> Tensor:
         """(B, C, S) float32 audio -> (B, C, M, F) natural-log mel magnitudes, F = ceil(S / hop)."""
+        return self.of_padded(self.pad(audio))
+
+    def pad(self, audio: Tensor) -> Tensor:
+        """(..., S) samples with the silence around them that the first and last window reach."""
         num_frames = -(-audio.shape[-1] // self.hop_length)
         right = (num_frames - 1) * self.hop_length + self.n_fft - self.padding - audio.shape[-1]
-        return self.of_padded(F.pad(audio, (self.padding, right)))
+        return F.pad(audio, (self.padding, right))
 
     def of_padded(self, audio: Tensor) -> Tensor:
         """Analyse audio that already holds the samples around the first and last frame.
@@ -86,9 +90,19 @@ class LogMel(nn.Module):
         Returns:
             (B, C, M, F) natural-log mel magnitudes.
         """
-        magnitude = self.stft(audio.float()).abs()  # (B, C, F, n_fft / 2 + 1)
+        return self.levels(self.stft(audio.float()).abs())
+
+    def levels(self, magnitude: Tensor) -> Tensor:
+        """Log-mel of magnitudes.
+
+        Args:
+            magnitude: (..., F, n_fft / 2 + 1) in the scale of :meth:`stft`.
+
+        Returns:
+            (..., M, F) natural-log mel magnitudes.
+        """
         mel = (magnitude @ self.filterbank) * (2 / self.window.sum())
-        return rearrange(mel.clamp(min=self.floor).log(), "b c f m -> b c m f")
+        return rearrange(mel.clamp(min=self.floor).log(), "... f m -> ... m f")
 
     def magnitude(self, spectrogram: Tensor) -> Tensor:
         """Least-squares linear magnitudes of a log-mel spectrogram.

@@ -6,7 +6,9 @@ measured better than eight from random phases and costs a fifth (docs/experiment
 All channels share one phase per bin, found for the sum of their magnitudes. That keeps what
 intensity panning does, lets the sum to mono neither comb nor lose level, costs one channel's
 iterations whatever the channel count, and measured better on stereo music than a phase per
-channel (ViSQOL 4.58 against 4.44, zimtohrli .0049 against .0072; docs/experiments.md).
+channel (ViSQOL 4.58 against 4.44, zimtohrli .0049 against .0072; docs/experiments.md). With
+parametric stereo there is one spectrogram, and two channels are mixed from its finished spectra
+(codec/stereo.py).
 """
 
 import math
@@ -21,13 +23,15 @@ from codec.phase import carry_phases, scatter_floor
 from codec.seeds import generator
 from codec.spectrogram import LogMel
 from codec.stages import Feed, grown, run
+from codec.stereo import ParametricStereo
 
 
 @dataclass
 class Context:
     """What one block hands to the next: the committed frames' sound and the last one's phases."""
 
-    tail: Tensor  # (B, C, n_fft - hop_length) of their windowed sum, where frames still follow
+    tail: Tensor  # (B, C, n_fft - hop_length) of their windowed sum, where frames still follow;
+    # with parametric stereo C = 3: mono, middle and side
     magnitude: Tensor  # (B, N) of the last committed frame, channels summed
     phase: Tensor  # (B, N) of the same, in cycles
     num_frames: int  # committed so far
@@ -49,6 +53,8 @@ class GriffinLim(nn.Module):
         block_frames: frames committed at once.
         lookahead_frames: frames after the block that take part in its iterations.
         first_block_frames: frames of the first block; at most ``block_frames`` count.
+        stereo: mixes two channels from one spectrogram and the image that lies below it; None
+            keeps the spectrogram's channels.
 
     Raises:
         ValueError: a setting is out of range; a block must reach past the first half window.
@@ -62,6 +68,7 @@ class GriffinLim(nn.Module):
         block_frames: int = 64,
         lookahead_frames: int = 2,
         first_block_frames: int = 32,
+        stereo: ParametricStereo | None = None,
     ) -> None:
         super().__init__()
         if num_iterations < 1:
@@ -85,10 +92,13 @@ class GriffinLim(nn.Module):
         self.block_frames = block_frames
         self.lookahead_frames = lookahead_frames
         self.first_block_frames = first_block_frames
+        self.stereo = stereo
         self.past_frames = math.ceil(log_mel.n_fft / log_mel.hop_length)
 
     def forward(self, spectrogram: Tensor, seed: int | list[int] = 0) -> Tensor:
         """(B, C, M, F) natural-log mel magnitudes -> (B, C, F * hop_length) audio.
+
+        With parametric stereo (B, 1, M + 2 N, F), image below, -> (B, 2, F * hop_length).
 
         ``seed`` chooses the phases before the first frame: one for all rows, or one per row.
         """
@@ -117,7 +127,8 @@ class GriffinLim(nn.Module):
         """Find the phases of one block and return its finished samples.
 
         Args:
-            spectrogram: (B, C, M, f) the block and the frames ahead of it.
+            spectrogram: (B, C, M, f) the block and the frames ahead of it, with parametric stereo
+                (B, 1, M + 2 N, f).
             num_frames: how many of them to commit.
             context: what the block before it returned; None for the first.
             seed: as for :meth:`forward`.
@@ -125,7 +136,10 @@ class GriffinLim(nn.Module):
         """
         log_mel = self.log_mel
         hop, padding = log_mel.hop_length, log_mel.padding
-        magnitude = log_mel.magnitude(spectrogram.float())  # (B, C, F, N)
+        levels, image = spectrogram.float().split(
+            [log_mel.num_mels, spectrogram.shape[2] - log_mel.num_mels], dim=2
+        )
+        magnitude = log_mel.magnitude(levels)  # (B, C, F, N)
         total = magnitude.sum(1)
         N = min(num_frames, total.shape[1])
         past = 0 if context is None else min(context.num_frames, self.past_frames)
@@ -137,13 +151,17 @@ class GriffinLim(nn.Module):
         draws = self._draw(total.shape[-1], total.shape[0], seed).to(total.device)
         cycles = scatter_floor(cycles, total, draws, context.num_frames)
         weight = log_mel.weight(past + total.shape[1])[past * hop :].clamp(min=1e-8)
-        phase = self._iterate(total, turned(cycles), context.tail.sum(1), weight)
+        sound = context.tail if self.stereo is None else context.tail[:, :1]
+        phase = self._iterate(total, turned(cycles), sound.sum(1), weight)
 
         spectrum = magnitude[:, :, :N] * phase[:, None, :N]
+        if self.stereo is not None:
+            mixed = self.stereo.mix(spectrum[:, 0], image[:, 0, :, :N], levels[:, 0, :, :N])
+            spectrum = torch.cat([spectrum, mixed], dim=1)
         audio = rearrange(
             log_mel.overlap_add(rearrange(spectrum, "b c f n -> (b c) f n")),
             "(b c) s -> b c s",
-            c=magnitude.shape[1],
+            c=spectrum.shape[1],
         )
         audio[..., : context.tail.shape[-1]] += context.tail
         begin, end = 0 if past else padding, N * hop + (padding if last else 0)
@@ -153,12 +171,17 @@ class GriffinLim(nn.Module):
             phase[:, N - 1].angle() / (2 * math.pi),
             context.num_frames + N,
         )
-        return audio[..., begin:end] / weight[begin:end], following
+        samples = audio[..., begin:end] / weight[begin:end]
+        if self.stereo is not None:
+            _, middle, side = samples.unbind(1)
+            samples = torch.stack([middle + side, middle - side], dim=1)
+        return samples, following
 
     def _start(self, magnitude: Tensor, seed: int | list[int]) -> Context:
         """Before the first frame: no sound, and phases drawn per row's seed."""
         B, C, _, N = magnitude.shape
         phase = self._draw(N, B, seed)
+        C = C if self.stereo is None else 3
         tail = magnitude.new_zeros(B, C, self.log_mel.n_fft - self.log_mel.hop_length)
         return Context(tail, magnitude[:, :, 0].sum(1), phase.to(magnitude.device), 0)
 

@@ -39,5 +39,5 @@ def tiny_codec(**sizes: int) -> SpectralCodec:
         frames = 4 * codec.codebook_size
         audio = noise_audio(codec, 1, frames * codec.hop_length)
         with torch.no_grad():
-            codec.quantizer.initialise(codec.latents(codec.log_mel(audio))[0])
+            codec.quantizer.initialise(codec.latents(codec.analyze(audio))[0])
     return codec
