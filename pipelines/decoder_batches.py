@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from codec.seeds import generator
-from pipelines.batches import EpochOrder, crop_start, cut, open_all
+from pipelines.batches import EpochOrder, crop_start, open_all, read_crop
 from pipelines.prepared import FRAME_RATE, FRAMES_PER_TOKEN, read_levels
 from pipelines.shards import as_arrow
 from pipelines.tokens import open_all_tokens, read_codes
@@ -100,7 +100,7 @@ class DecoderCrops(Dataset):
     def item(self, row: int, start: int, draws: torch.Generator) -> DecoderBatch:
         """One item, its random parts taken from ``draws``."""
         frames = self.data.crop_tokens * FRAMES_PER_TOKEN
-        spectrogram = cut(read_levels(self.rows, row), start, frames)
+        spectrogram = read_crop(self.rows, row, start, frames)
         first = start // FRAMES_PER_TOKEN
         codes = read_codes(self.tokens, row)[:, first : first + self.data.crop_tokens]
         missing = self.data.crop_tokens - codes.shape[-1]

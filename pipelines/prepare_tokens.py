@@ -17,13 +17,12 @@ from torch import Tensor, nn
 
 from codec.audio_file import read_audio
 from codec.protocols import Codec
+from pipelines.batches import read_crop
 from pipelines.prepared import (
     SAMPLE_RATE,
     SPLITS,
-    dequantise_spectrogram,
     open_prepared,
     read_info,
-    read_levels,
 )
 from pipelines.shards import ShardWriter, list_shards, write_json
 from pipelines.tokens import (
@@ -171,11 +170,15 @@ def choose_encoder(clips: "Dataset", codec: Codec, prepared_folder: str | Path) 
         raise ValueError(
             f"sample_rate of a codec on spectrograms must be {SAMPLE_RATE}, got {codec.sample_rate}"
         )
-    return lambda rows: codec.encode_spectrogram(
-        torch.stack([dequantise_spectrogram(read_levels(clips, row)) for row in rows]).to(
-            device_of(codec)
-        )
-    )
+    spectral: Any = codec
+    bands = spectral.config.stereo_bands
+    num_frames = clips["num_frames"]
+
+    def encode(rows: list[int]) -> Tensor:
+        whole = [read_crop(clips, row, 0, num_frames[row], bands) for row in rows]
+        return spectral.encode_spectrogram(torch.stack(whole).to(device_of(codec)))
+
+    return encode
 
 
 def read_clips(clips: "Dataset", rows: list[int], codec: Codec) -> Tensor:

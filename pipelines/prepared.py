@@ -1,10 +1,12 @@
-"""A prepared dataset on disk: clips as quantised log-mel spectrograms in Arrow shards.
+"""A prepared dataset on disk: clips as quantised spectrograms and stereo images in Arrow shards.
 
 A folder holds ``dataset.json`` (written last: a folder without it is unfinished) and, for each
 split, ``shard-00000.arrow``, ``shard-00001.arrow``... (see ``shards``).
 """
 
+import functools
 import json
+import math
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, fields
@@ -16,6 +18,8 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
+from codec.spectrogram import LogMel
+from codec.stereo import ParametricStereo
 from pipelines.shards import (
     ShardWriter,
     as_arrow,
@@ -28,7 +32,8 @@ from pipelines.shards import (
 if TYPE_CHECKING:
     from datasets import Dataset
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+"""1 held a spectrogram of each channel; 2 holds the total power's and a stereo image."""
 SAMPLE_RATE = 44_100
 NUM_MELS = 128
 FRAME_RATE = 100
@@ -40,10 +45,15 @@ SPECTROGRAM_PARAMETERS: dict[str, Any] = {
     "num_mels": NUM_MELS,
     "floor": 1e-5,
 }
+STEREO_BANDS = 32
 QUANTISED_FLOOR = -11.5129
 """Natural logarithm of the spectrogram's floor: the value of code 0."""
 QUANTISED_STEP = 0.0632
 """Nats between neighbouring codes: 255 of them reach 4.603."""
+DIFFERENCE_STEP = 0.25
+"""Decibels between neighbouring codes of a level difference; code 128 is 0 dB, exactly."""
+ANGLE_STEP = math.pi / 255
+"""Radians between neighbouring codes of a coherence angle; code 0 is 0, exactly."""
 SPLITS = ("train", "validation")
 INFO_NAME = "dataset.json"
 
@@ -61,6 +71,7 @@ SCHEMA = pa.schema(
         ("is_end", pa.bool_()),
         ("num_frames", pa.int32()),
         ("spectrogram", pa.large_binary()),
+        ("stereo", pa.large_binary()),
         ("audio", pa.large_binary()),
     ]
 )
@@ -114,6 +125,48 @@ def shape_levels(levels: Any, num_frames: int, channels: int | None = None) -> n
     return flat.reshape(channels, NUM_MELS, num_frames)
 
 
+def quantise_image(image: Tensor) -> np.ndarray:
+    """Round a stereo image to 256 levels.
+
+    Args:
+        image: (2 N, T) level differences in dB, then coherence angles (rad).
+
+    Returns:
+        (2, N, T) uint8; 0 dB and 0 rad, what a mono clip has, are kept exactly.
+    """
+    difference, angle = image.chunk(2)
+    levels = torch.stack([difference / DIFFERENCE_STEP + 128, angle / ANGLE_STEP])
+    return levels.round().clamp(0, 255).to(torch.uint8).cpu().numpy()
+
+
+def dequantise_image(levels: np.ndarray) -> Tensor:
+    """(2, N, T) uint8 -> (2 N, T) float32 level differences in dB, then coherence angles (rad)."""
+    values = torch.from_numpy(np.array(levels, dtype=np.float32))
+    return torch.cat([(values[0] - 128) * DIFFERENCE_STEP, values[1] * ANGLE_STEP])
+
+
+@functools.cache
+def analysis() -> ParametricStereo:
+    """This process's analysis (building it takes a matrix inversion)."""
+    return ParametricStereo(LogMel(**SPECTROGRAM_PARAMETERS), STEREO_BANDS, FRAMES_PER_TOKEN)
+
+
+def analyze(padded: Tensor) -> tuple[np.ndarray, np.ndarray]:
+    """What is stored of a clip's sound.
+
+    Args:
+        padded: (2, (F - 1) * hop_length + n_fft) float32, the samples around the clip included, as
+            :meth:`LogMel.of_padded` takes them.
+
+    Returns:
+        (1, M, F) uint8 levels of the total power and the (2, N, T) uint8 stereo image,
+        T = ceil(F / 4).
+    """
+    stereo = analysis()
+    levels, image = stereo.analyze(stereo.log_mel.stft(padded[None]))
+    return quantise_spectrogram(levels[0]), quantise_image(image[0, :, ::FRAMES_PER_TOKEN])
+
+
 def pad_frames(levels: np.ndarray) -> np.ndarray:
     """Pad (C, M, F) levels with the floor until F is a multiple of four."""
     missing = -levels.shape[-1] % FRAMES_PER_TOKEN
@@ -129,7 +182,8 @@ class Clip:
         track: the piece that the clip is cut from; all clips of a track share a split.
         start_s: where in the track the clip starts (s).
         duration_s: length of the sound (s), before padding to whole token frames.
-        spectrogram: (C, M, F) uint8 levels of ``quantise_spectrogram``, F a multiple of four.
+        spectrogram: (1, M, F) uint8 levels of the total power, F a multiple of four.
+        stereo: (2, N, F / 4) uint8 stereo image.
         captions: ways to describe the clip, possibly none.
         labels: a JSON object; ``"{}"`` when nothing is known.
         source: the package, folder or program that the clip comes from.
@@ -144,6 +198,7 @@ class Clip:
     start_s: float
     duration_s: float
     spectrogram: np.ndarray
+    stereo: np.ndarray
     captions: list[str] = field(default_factory=list)
     labels: str = "{}"
     source: str = ""
@@ -153,16 +208,21 @@ class Clip:
     audio: bytes = b""
 
     def __post_init__(self) -> None:
-        levels = self.spectrogram
-        if levels.dtype != np.uint8 or levels.ndim != 3 or levels.shape[1] != NUM_MELS:
+        levels, stereo = self.spectrogram, self.stereo
+        if levels.dtype != np.uint8 or levels.ndim != 3 or levels.shape[:2] != (1, NUM_MELS):
             raise ValueError(
-                f"spectrogram must be (C, {NUM_MELS}, F) uint8, "
+                f"spectrogram must be (1, {NUM_MELS}, F) uint8, "
                 f"got {levels.shape} {levels.dtype} in clip {self.id!r}"
             )
         if self.num_frames == 0 or self.num_frames % FRAMES_PER_TOKEN:
             raise ValueError(
                 f"num_frames must be a positive multiple of {FRAMES_PER_TOKEN}, "
                 f"got {self.num_frames} in clip {self.id!r}"
+            )
+        if stereo.dtype != np.uint8 or stereo.shape != image_shape(self.num_frames):
+            raise ValueError(
+                f"stereo must be {image_shape(self.num_frames)} uint8, "
+                f"got {stereo.shape} {stereo.dtype} in clip {self.id!r}"
             )
 
     @property
@@ -174,7 +234,8 @@ class Clip:
         """The clip as a row of ``SCHEMA``."""
         row: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(self)}
         row["num_frames"] = self.num_frames
-        row["spectrogram"] = np.ascontiguousarray(self.spectrogram).tobytes()
+        for name in ("spectrogram", "stereo"):
+            row[name] = np.ascontiguousarray(row[name]).tobytes()
         return row
 
     @classmethod
@@ -182,7 +243,14 @@ class Clip:
         """The inverse of ``to_row``."""
         values = {f.name: row[f.name] for f in fields(cls)}
         values["spectrogram"] = shape_levels(row["spectrogram"], row["num_frames"])
+        image = np.frombuffer(row["stereo"], dtype=np.uint8)
+        values["stereo"] = image.reshape(image_shape(row["num_frames"]))
         return cls(**values)
+
+
+def image_shape(num_frames: int) -> tuple[int, int, int]:
+    """(2, N, T) of the stereo image beside F frames."""
+    return 2, STEREO_BANDS, num_frames // FRAMES_PER_TOKEN
 
 
 class PreparedWriter(ShardWriter):
@@ -240,6 +308,13 @@ def read_levels(dataset: "Dataset", index: int) -> np.ndarray:
     return shape_levels(row["spectrogram"][0].as_buffer(), row["num_frames"][0].as_py())
 
 
+def read_image(dataset: "Dataset", index: int) -> np.ndarray:
+    """The (2, N, T) uint8 stereo image of one clip as a view of the memory-mapped file."""
+    row = as_arrow(dataset)[index]
+    flat = np.frombuffer(row["stereo"][0].as_buffer(), dtype=np.uint8)
+    return flat.reshape(image_shape(row["num_frames"][0].as_py()))
+
+
 def iterate_clips(shards: list[Path]) -> Iterator[Clip]:
     """Every clip of some shards in order, one record batch in memory at a time."""
     for path in shards:
@@ -267,7 +342,10 @@ def read_info(folder: str | Path) -> dict[str, Any]:
         raise ValueError(f"{path} is not JSON: {error}") from error
     if not isinstance(info, dict) or info.get("format_version") != FORMAT_VERSION:
         found = info.get("format_version") if isinstance(info, dict) else None
-        raise ValueError(f"{path}: format_version must be {FORMAT_VERSION}, got {found}")
+        raise ValueError(
+            f"{path}: format_version must be {FORMAT_VERSION} (total power and stereo image), "
+            f"got {found}: prepare the recordings again into a new folder"
+        )
     return info
 
 
@@ -286,6 +364,11 @@ def finish_dataset(folder: str | Path, settings: dict[str, Any]) -> dict[str, An
         "spectrogram": SPECTROGRAM_PARAMETERS,
         "sample_rate": SAMPLE_RATE,
         "quantisation": {"floor": QUANTISED_FLOOR, "step": QUANTISED_STEP},
+        "stereo": {
+            "num_bands": STEREO_BANDS,
+            "difference_step_db": DIFFERENCE_STEP,
+            "angle_step": ANGLE_STEP,
+        },
         "splits": {},
         "sources": [],
         "settings": settings,

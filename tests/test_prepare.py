@@ -12,15 +12,16 @@ import torch
 from tiny_recordings import RATE, config, melody, save
 
 from codec.audio_file import read_audio
-from codec.spectrogram import LogMel
 from pipelines.preparation import cut_processes, cutting, report
 from pipelines.preparation.recordings import main, prepare
 from pipelines.preparation.tracks import find_tracks
 from pipelines.prepared import (
     QUANTISED_STEP,
+    analysis,
     dequantise_spectrogram,
     open_prepared,
     quantise_spectrogram,
+    read_image,
     read_levels,
 )
 from pipelines.shards import list_shards
@@ -79,12 +80,18 @@ def test_captions_come_from_tags_and_names(prepared_music):
     }
 
 
+def whole_levels(audio: torch.Tensor) -> torch.Tensor:
+    """(2, S) audio -> (1, M, F) log-mel of the root mean square of both channels."""
+    spectrum = analysis().log_mel.stft(analysis().log_mel.pad(audio[None]))
+    return analysis().analyze(spectrum)[0][0]
+
+
 def test_the_spectrogram_is_that_of_the_stored_audio(prepared_music):
     train = open_prepared(prepared_music.folder, "train")
     for index in (0, 2):
         audio = read_audio(train[index]["audio"])
         assert audio.sample_rate == RATE
-        expected = LogMel()(audio.audio[None])[0]
+        expected = whole_levels(audio.audio)
         stored = dequantise_spectrogram(read_levels(train, index))
         frames = expected.shape[-1]
         error = (stored[..., :frames] - expected)[..., 3 : frames - 3].abs()
@@ -96,14 +103,18 @@ def test_clips_join_without_a_seam(music, prepared_music):
     """Cutting is invisible: the clips' spectrograms joined are the whole track's."""
     train = open_prepared(prepared_music.folder, "train")
     joined = np.concatenate([read_levels(train, index) for index in range(3)], axis=-1)
-    whole = quantise_spectrogram(LogMel()(read_audio(music / "loud/one.wav").audio[None])[0])
+    whole = quantise_spectrogram(whole_levels(read_audio(music / "loud/one.wav").audio))
     difference = joined[..., : whole.shape[-1]].astype(int) - whole.astype(int)
     assert np.abs(difference).max() <= 1
 
 
 def test_other_rates_and_mono_become_stereo_at_44100(prepared_music):
     validation = open_prepared(prepared_music.folder, "validation")
-    assert all(read_levels(validation, index).shape[0] == 2 for index in range(len(validation)))
+    assert all(read_levels(validation, index).shape[0] == 1 for index in range(len(validation)))
+    mono = [i for i, row in enumerate(validation) if row["track"] == "quiet/four.wav"]
+    assert mono
+    assert all((read_image(validation, index)[0] == 128).all() for index in mono)
+    assert all((read_image(validation, index)[1] == 0).all() for index in mono)
     three = [row for row in validation if row["track"] == "quiet/three.ogg"]
     assert sum(row["duration_s"] for row in three) == pytest.approx(3.0, abs=1e-3)
     assert prepared_music.report["sample_rates"] == {"44100 Hz": 3, "48000 Hz": 1}

@@ -1,6 +1,7 @@
 """The prepared format: levels, clips, shards."""
 
 import json
+import math
 
 import numpy as np
 import pyarrow as pa
@@ -13,12 +14,16 @@ from pipelines.prepared import (
     QUANTISED_STEP,
     Clip,
     PreparedWriter,
+    dequantise_image,
     dequantise_spectrogram,
     finish_dataset,
+    image_shape,
     iterate_clips,
     open_prepared,
     pad_frames,
+    quantise_image,
     quantise_spectrogram,
+    read_image,
     read_info,
     read_levels,
 )
@@ -27,8 +32,10 @@ from pipelines.shards import list_shards
 
 def make_clip(index: int, num_frames: int = 8, **values) -> Clip:
     rng = np.random.default_rng(index)
-    levels = rng.integers(0, 256, (2, 128, num_frames), dtype=np.uint8)
-    return Clip(f"clip-{index}", f"track-{index // 3}", 0.0, num_frames / 100, levels, **values)
+    levels = rng.integers(0, 256, (1, 128, num_frames), dtype=np.uint8)
+    stereo = rng.integers(0, 256, image_shape(num_frames), dtype=np.uint8)
+    names = f"clip-{index}", f"track-{index // 3}"
+    return Clip(*names, 0.0, num_frames / 100, levels, stereo, **values)
 
 
 def write(folder, clips, split="train", shard_clips=4):
@@ -76,18 +83,43 @@ def test_padding_adds_floor_frames_to_a_multiple_of_four():
     assert pad_frames(padded) is padded
 
 
+def test_a_mono_image_is_kept_exactly_and_any_other_to_half_a_step():
+    image = torch.cat([torch.linspace(-30, 30, 320), torch.linspace(0, math.pi, 320)]).view(64, 10)
+    back = dequantise_image(quantise_image(image))
+    assert (back - image)[:32].abs().max() <= 0.125 + 1e-5
+    assert (back - image)[32:].abs().max() <= math.pi / 510 + 1e-5
+    assert (dequantise_image(quantise_image(torch.zeros(64, 3))) == 0).all()
+
+
+def test_channels_are_analyzed_into_total_power_and_image():
+    wave = torch.randn(1, 4410 + 2048 - 441, generator=torch.Generator().manual_seed(0)) * 0.1
+    mono, image = prepared.analyze(wave.repeat(2, 1))
+    assert (image[0] == 128).all()  # 0 dB
+    assert (image[1] == 0).all()  # coherent
+    assert (
+        mono == quantise_spectrogram(prepared.analysis().log_mel.of_padded(wave[None])[0])
+    ).all()
+    _, image = prepared.analyze(torch.cat([wave, -wave]))
+    assert (image[1] >= 254).all()
+    levels, image = prepared.analyze(torch.cat([wave, wave * 0]))
+    assert (image[0] > 240).all()  # 30 dB
+    assert abs(int(mono.mean()) - int(levels.mean()) - 0.5 * math.log(2) / QUANTISED_STEP) < 1
+
+
 @pytest.mark.parametrize(
     ("levels", "message"),
     [
-        (np.zeros((2, 128, 6), dtype=np.uint8), "num_frames must be a positive multiple of 4"),
-        (np.zeros((2, 128, 0), dtype=np.uint8), "num_frames must be a positive multiple of 4"),
-        (np.zeros((2, 64, 8), dtype=np.uint8), "spectrogram must be"),
-        (np.zeros((2, 128, 8), dtype=np.float32), "spectrogram must be"),
+        (np.zeros((1, 128, 6), dtype=np.uint8), "num_frames must be a positive multiple of 4"),
+        (np.zeros((1, 128, 0), dtype=np.uint8), "num_frames must be a positive multiple of 4"),
+        (np.zeros((1, 64, 8), dtype=np.uint8), r"spectrogram must be \(1, 128, F\) uint8"),
+        (np.zeros((2, 128, 8), dtype=np.uint8), r"spectrogram must be \(1, 128, F\) uint8"),
+        (np.zeros((1, 128, 8), dtype=np.float32), "spectrogram must be"),
+        (np.zeros((1, 128, 12), dtype=np.uint8), r"stereo must be \(2, 32, 3\) uint8"),
     ],
 )
 def test_a_clip_that_breaks_the_format_is_refused(levels, message):
     with pytest.raises(ValueError, match=message):
-        Clip("a", "b", 0.0, 1.0, levels)
+        Clip("a", "b", 0.0, 1.0, levels, np.zeros((2, 32, 2), dtype=np.uint8))
 
 
 def test_what_is_written_is_read(tmp_path):
@@ -109,6 +141,7 @@ def test_what_is_written_is_read(tmp_path):
         assert row["is_end"] is clip.is_end
         assert row["audio"] == clip.audio
         assert (read_levels(dataset, index) == clip.spectrogram).all()
+        assert (read_image(dataset, index) == clip.stereo).all()
     again = list(iterate_clips(list_shards(tmp_path / "train")))
     assert [clip.id for clip in again] == [clip.id for clip in clips]
     assert again[10].license == "MIT"
@@ -175,7 +208,10 @@ def test_opening_says_what_is_wrong(tmp_path):
     with pytest.raises(ValueError, match="no clip in its split 'validation'"):
         open_prepared(tmp_path, "validation")
     (tmp_path / "dataset.json").write_text(json.dumps({"format_version": 99}))
-    with pytest.raises(ValueError, match="format_version must be 1, got 99"):
+    with pytest.raises(ValueError, match=r"format_version must be 2 .*, got 99"):
+        open_prepared(tmp_path)
+    (tmp_path / "dataset.json").write_text(json.dumps({"format_version": 1}))
+    with pytest.raises(ValueError, match="got 1: prepare the recordings again into a new folder"):
         open_prepared(tmp_path)
     (tmp_path / "dataset.json").write_text("{")
     with pytest.raises(ValueError, match="is not JSON"):
@@ -193,7 +229,7 @@ def test_a_truncated_shard_is_named(tmp_path):
 def test_the_schema_is_the_documented_one():
     assert prepared.SCHEMA.names == [
         *["id", "track", "start_s", "duration_s", "captions", "labels", "source", "license"],
-        *["attribution", "is_end", "num_frames", "spectrogram", "audio"],
+        *["attribution", "is_end", "num_frames", "spectrogram", "stereo", "audio"],
     ]
     assert prepared.SCHEMA.field("spectrogram").type == pa.large_binary()
 

@@ -12,14 +12,14 @@ import torch
 from codec import EncodecCodec, SpectralCodec
 from codec.audio_file import read_audio
 from pipelines import prepare_tokens
+from pipelines.batches import read_crop
 from pipelines.prepare_tokens import build_token_cache, main
 from pipelines.prepared import (
     Clip,
     PreparedWriter,
-    dequantise_spectrogram,
     finish_dataset,
+    image_shape,
     open_prepared,
-    read_levels,
 )
 from pipelines.tokens import (
     hash_codec,
@@ -52,7 +52,8 @@ def prepare_clips(folder, with_audio=True):
                         f"track-{index}",
                         0.0,
                         num_frames / 100,
-                        rng.integers(60, 200, (2, 128, num_frames), dtype=np.uint8),
+                        rng.integers(60, 200, (1, 128, num_frames), dtype=np.uint8),
+                        rng.integers(60, 200, image_shape(num_frames), dtype=np.uint8),
                         ["a tune"],
                         '{"bpm": 90}',
                         source="here",
@@ -109,8 +110,8 @@ def test_the_cache_equals_encoding_each_spectrogram(prepared, spectral, tmp_path
         clips, rows = open_prepared(prepared, split), open_tokens(tmp_path, split)
         assert rows["id"][:] == clips["id"][:]
         for index in range(len(clips)):
-            levels = dequantise_spectrogram(read_levels(clips, index))
-            direct = spectral.encode_spectrogram(levels[None])[0]
+            whole = read_crop(clips, index, 0, clips[index]["num_frames"])
+            direct = spectral.encode_spectrogram(whole[None])[0]
             codes = read_codes(rows, index)
             assert codes.dtype == torch.int64
             assert torch.equal(codes, direct)
@@ -230,13 +231,12 @@ def test_settings_out_of_range_are_refused(prepared, spectral, tmp_path):
 def test_the_command_line_encodes_with_a_saved_codec(prepared, spectral, tmp_path, capsys):
     spectral.save_pretrained(tmp_path / "codec")
     arguments = [str(prepared), "--codec", str(tmp_path / "codec"), "--out", str(tmp_path / "out")]
+    clips = open_prepared(prepared)
     assert main([*arguments, "--quiet"]) == 0
     assert "train 7 clips, validation 2 clips, 3 books of 16" in capsys.readouterr().out
     assert torch.equal(
         read_codes(open_tokens(tmp_path / "out"), 0),
-        spectral.encode_spectrogram(
-            dequantise_spectrogram(read_levels(open_prepared(prepared), 0))[None]
-        )[0],
+        spectral.encode_spectrogram(read_crop(clips, 0, 0, clips[0]["num_frames"])[None])[0],
     )
     assert main([str(prepared), "--codec", str(tmp_path), "--out", str(tmp_path / "x")]) == 2
     assert "is not a saved codec" in capsys.readouterr().err

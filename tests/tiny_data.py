@@ -7,14 +7,14 @@ import torch
 from tiny_pipeline import tiny_codec, tiny_pipeline
 
 from codec.seeds import generator
-from codec.spectrogram import LogMel
 from pipelines.prepare_tokens import build_token_cache
 from pipelines.prepared import (
     Clip,
     PreparedWriter,
+    analysis,
+    analyze,
     finish_dataset,
     pad_frames,
-    quantise_spectrogram,
 )
 
 CLIPS = {"train": 5, "validation": 2}
@@ -34,11 +34,11 @@ def chord(seed: int, duration_s: float = CLIP_S, sample_rate: int = 44100) -> to
 
 def write_prepared(folder: Path) -> Path:
     """Five training clips and two held-out ones of two seconds, captioned."""
-    analyse = LogMel()
     for split, count in CLIPS.items():
         with PreparedWriter(folder, split) as writer:
             for index in range(count):
-                levels = quantise_spectrogram(analyse(chord(hash_of(split, index))[None])[0])
+                padded = analysis().log_mel.pad(chord(hash_of(split, index)))
+                levels, stereo = analyze(padded)
                 writer.add(
                     Clip(
                         id=f"{split}-{index}",
@@ -46,6 +46,7 @@ def write_prepared(folder: Path) -> Path:
                         start_s=0.0,
                         duration_s=CLIP_S,
                         spectrogram=pad_frames(levels),
+                        stereo=stereo,
                         captions=[f"chord {index}", "three tones"],
                         source="generated",
                         license="CC0-1.0",

@@ -27,7 +27,7 @@ def write_midi_folder(folder: Path, count: int = 4) -> Path:
 
 def write_rendered(folder: Path, pieces: dict[str, list[int]]) -> Path:
     """What ``prepare scores`` leaves behind, with silence where the sound would be."""
-    silence = np.zeros((2, 128, 4), dtype=np.uint8)
+    silence = np.zeros((1, 128, 4), dtype=np.uint8), np.zeros((2, 32, 1), dtype=np.uint8)
     for split, indices in pieces.items():
         with PreparedWriter(folder, split) as writer:
             for index in indices:
@@ -40,7 +40,7 @@ def write_rendered(folder: Path, pieces: dict[str, list[int]]) -> Path:
                             f"scores-5-{index:07d}",
                             float(start_s),
                             20.0,
-                            silence,
+                            *silence,
                             [f"piece {index}"],
                             json.dumps(labels),
                             source="scores:generated",

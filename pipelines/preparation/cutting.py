@@ -1,7 +1,6 @@
 """One track, read block by block, becomes clips in a staged file and a record of what was found."""
 
 import base64
-import functools
 import hashlib
 import io
 import json
@@ -24,16 +23,15 @@ import torch
 from torch import Tensor
 
 from codec.audio_file import read_blocks, write_audio
-from codec.spectrogram import LogMel
 from pipelines.preparation.duplicates import NUM_BANDS, band_levels, fingerprint
 from pipelines.preparation.tracks import Track
 from pipelines.prepared import (
     SAMPLE_RATE,
     SCHEMA,
-    SPECTROGRAM_PARAMETERS,
     Clip,
+    analysis,
+    analyze,
     pad_frames,
-    quantise_spectrogram,
 )
 from pipelines.shards import sync_and_rename, write_json
 
@@ -228,7 +226,7 @@ def stage_clips(
     bands = []
     with pa.OSFile(str(partial), "wb") as sink, pa.ipc.new_stream(sink, SCHEMA) as stream:
         for index, cut in enumerate(cut_windows(blocks)):
-            levels = quantise_spectrogram(log_mel().of_padded(cut.window[None])[0])
+            levels, stereo = analyze(cut.window)
             bands.append(band_levels(levels))
             loudness_db = rms_db(cut.audio)
             if cut.duration_s < settings.min_clip_s and index > 0:
@@ -236,7 +234,7 @@ def stage_clips(
             if loudness_db < settings.silence_db:
                 record.silent_clips += 1
                 continue
-            clip = make_clip(cut, pad_frames(levels), facts, settings, index)
+            clip = make_clip(cut, (pad_frames(levels), stereo), facts, settings, index)
             stream.write_batch(pa.RecordBatch.from_pylist([clip.to_row()], schema=SCHEMA))
             record.num_clips += 1
             record.scaled_clips += cut.is_scaled
@@ -272,21 +270,21 @@ class Cut:
 
 def cut_windows(blocks: Iterator[Tensor]) -> Iterator[Cut]:
     """Give every block its neighbours' samples, so that a seam between clips cannot be seen."""
-    analysis = log_mel()
-    left = torch.zeros(CHANNELS, analysis.padding)
+    log_mel = analysis().log_mel
+    left = torch.zeros(CHANNELS, log_mel.padding)
     start = 0
     for block, following in with_next(blocks):
         num_samples = block.shape[-1]
-        num_frames = -(-num_samples // analysis.hop_length)
-        width = (num_frames - 1) * analysis.hop_length + analysis.n_fft
+        num_frames = -(-num_samples // log_mel.hop_length)
+        width = (num_frames - 1) * log_mel.hop_length + log_mel.n_fft
         pieces = [left, block] if following is None else [left, block, following]
         window = torch.cat(pieces, dim=-1)[:, :width]
         window = torch.nn.functional.pad(window, (0, width - window.shape[-1]))
         peak = float(block.abs().max())
         window = window * min(1.0, CEILING / max(peak, CEILING))
-        audio = window[:, analysis.padding : analysis.padding + num_samples]
+        audio = window[:, log_mel.padding : log_mel.padding + num_samples]
         yield Cut(window, audio, start / SAMPLE_RATE, following is None, peak > 1.0)
-        left = torch.cat([left, block], dim=-1)[:, -analysis.padding :]
+        left = torch.cat([left, block], dim=-1)[:, -log_mel.padding :]
         start += num_samples
 
 
@@ -316,15 +314,20 @@ def with_next(blocks: Iterator[Tensor]) -> Iterator[tuple[Tensor, Tensor | None]
 
 
 def make_clip(
-    cut: Cut, levels: np.ndarray, facts: Facts, settings: CutSettings, index: int
+    cut: Cut,
+    sound: tuple[np.ndarray, np.ndarray],
+    facts: Facts,
+    settings: CutSettings,
+    index: int,
 ) -> Clip:
-    """A row from a piece and its track's facts."""
+    """A row from a piece, its levels and stereo image, and its track's facts."""
     return Clip(
         id=f"{facts.track}#{index:04d}",
         track=facts.track,
         start_s=cut.start_s,
         duration_s=cut.duration_s,
-        spectrogram=levels,
+        spectrogram=sound[0],
+        stereo=sound[1],
         captions=facts.captions,
         labels=facts.labels,
         source=facts.source,
@@ -361,9 +364,3 @@ def rewind(opened: Any) -> None:
     """Back to the start of an archive's member; a path needs nothing."""
     if isinstance(opened, io.BytesIO):
         opened.seek(0)
-
-
-@functools.cache
-def log_mel() -> LogMel:
-    """This process's analysis (building it takes a matrix inversion)."""
-    return LogMel(**SPECTROGRAM_PARAMETERS)

@@ -114,6 +114,28 @@ WARZONE_RULES = (
     Rule("albums/legacy_*", BY_SA, f"{LUPUS} - Legacy Soundtrack", "techno, drums"),
     Rule("*", "GPL-2+", SEVERN, "electronic"),
 )
+ZERO_AD = Rule("audio/music/*", BY_SA, "Wildfire Games (www.wildfiregames.com), 0 A.D.", "folk")
+SATURN = Rule("*", "CC-BY-3.0", "Nikola Whallon, Naev", "space electronic", title=False)
+SATURN_FILES = (
+    *("ambient[123]*", "automat*", "battlesomething*", "collective*", "empire*", "flf_battle*"),
+    *("intrigue*", "intro*", "landing_sinister*", "nebu_battle*", "sirius1*", "tension*"),
+    *("upbeat*", "zalek*"),
+)
+ASKYEL = Rule("*", BY_SA, "Askyel, Naev", "space soundtrack", title=False)
+ASKYEL_FILES = ("ambient4*", "combat*", "dvaered*", "eureka*", "sirius2*", "terminal*")
+NAEV_RULES = (
+    *(replace(SATURN, pattern=pattern) for pattern in SATURN_FILES),
+    *(replace(ASKYEL, pattern=pattern) for pattern in ASKYEL_FILES),
+    Rule("ambiphonic*", "CC-BY-3.0", "Zeropage, Naev", "ambient electronic"),
+    Rule("void_sensor*", "CC-BY-3.0", "Zeropage, Naev", "ambient electronic"),
+    Rule("heartofmachine*", "CC-BY-3.0", "Alexandr Zhelanov, Naev", "space soundtrack"),
+    Rule("dark_city*", "CC-BY-3.0", "Muncheybobo, Naev", "dark electronic"),
+    Rule("blackmoor_tides*", "CC-BY-3.0", "Matthew Pablo, Naev", "orchestral soundtrack"),
+    Rule("imminent_threat*", "CC-BY-3.0", "Matthew Pablo, Naev", "orchestral soundtrack"),
+    Rule("pirate1_theme1*", "CC0", "Olivier Bérubé, Naev", "game soundtrack", title=False),
+    Rule("pirates_orchestra*", "CC0", "Dizzy Crow, Naev", "orchestral soundtrack"),
+    Rule("*", "GPL-2+", "Vega Strike and others, Naev", "space soundtrack"),
+)
 PACKAGES = (
     Package(
         "singularity-music",
@@ -130,6 +152,14 @@ PACKAGES = (
     ),
     Package("ufoai-music", "ufoai/base/0music.pk3", UFO_RULES, copyright_prefix="base/"),
     Package("warzone2100-music", "warzone2100/music", WARZONE_RULES),
+    Package("naev-data", "../naev/dat/snd/music", NAEV_RULES),
+    Package("0ad-data", "0ad/mods/public/public.zip", (ZERO_AD,)),
+    Package(
+        "fretsonfire-songs-muldjord",
+        "fretsonfire/data/songs/muldjord",
+        (Rule("*/song.ogg", BY_SA, "El Senator (Muldjord)", "instrumental metal, guitar"),),
+        stem="guitar.ogg",
+    ),
     Package(
         "fretsonfire-songs-sectoid",
         "fretsonfire/data/songs/sectoid",

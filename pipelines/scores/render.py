@@ -138,11 +138,10 @@ def cut_clips(
     import torch
 
     from codec.seeds import derive_seed
-    from codec.spectrogram import LogMel
-    from pipelines.prepared import Clip, pad_frames, quantise_spectrogram
+    from pipelines.prepared import FRAMES_PER_TOKEN, Clip, analysis, analyze, pad_frames
     from pipelines.scores.captions import captions
 
-    levels = quantise_spectrogram(LogMel()(torch.from_numpy(audio)[None])[0])
+    levels, stereo = analyze(analysis().log_mel.pad(torch.from_numpy(audio)))
     clip_samples, clip_frames = int(CLIP_S * SAMPLE_RATE), int(CLIP_S * 100)
     clips = []
     for number, start in enumerate(range(0, audio.shape[1], clip_samples)):
@@ -150,6 +149,7 @@ def cut_clips(
         if samples.shape[1] < MIN_CLIP_S * SAMPLE_RATE:
             break
         first = number * clip_frames
+        first_token, last_token = (n // FRAMES_PER_TOKEN for n in (first, first + clip_frames))
         labels = clip_labels(score, start / SAMPLE_RATE, (start + samples.shape[1]) / SAMPLE_RATE)
         clips.append(
             Clip(
@@ -158,6 +158,7 @@ def cut_clips(
                 start_s=start / SAMPLE_RATE,
                 duration_s=samples.shape[1] / SAMPLE_RATE,
                 spectrogram=pad_frames(levels[:, :, first : first + clip_frames]),
+                stereo=stereo[..., first_token:last_token],
                 captions=captions(labels, derive_seed(seed, track, number)),
                 labels=json.dumps(labels),
                 source=f"scores:{labels['source']}",
