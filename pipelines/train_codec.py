@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
 
@@ -19,11 +20,13 @@ from codec.losses import (
     discriminator_hinge,
     energy_loss,
     generator_hinge,
+    image_loss,
     movement_loss,
     spectrogram_loss,
 )
 from codec.seeds import derive_seed
 from codec.spectral_codec import CodecOutput, SpectralCodec
+from pipelines.augmentation import Augmentation
 from pipelines.batches import SpectrogramCrops, SpectrogramData, open_all, validation_crops
 from pipelines.configuration import run_script
 from pipelines.prepared import FRAME_RATE
@@ -39,27 +42,34 @@ class CodecLosses:
     Args:
         movement: of the frame-to-frame term beside the regression's 1.
         energy: of the power in tiles beside the regression's 1.
+        stereo: of the stereo image beside the regression's 1, for a codec that has one.
         commitment: of the quantiser's commitment term.
         adversarial: of the patch discriminator; 0 trains none.
         adversarial_from: update at which the codec begins to listen to the discriminator, which
             learns from the start.
         quantise_from: update at which the codebooks are set by k-means and join.
+        focus_books: number of books that training favours, 0 for none.
+        focus_share: of the rows, those coded by ``focus_books``; half of the others are coded by
+            all books and half by any number of them.
         decoder_alone: train nothing but the decoder of the codec that ``training.start_from``
             names, on 1 to K of its books: tokens, and what was trained on them, stay valid.
     """
 
     movement: float = 0.0
     energy: float = 0.0
+    stereo: float = 0.3
     commitment: float = 0.25
     adversarial: float = 0.0
     adversarial_from: int = 2000
     quantise_from: int = 500
+    focus_books: int = 0
+    focus_share: float = 0.0
     decoder_alone: bool = False
 
 
 @dataclass
 class SpectrogramBatch:
-    """(B, C, M, F) natural-log mel magnitudes."""
+    """(B, C, R, F), as the codec analyzes audio."""
 
     spectrogram: Tensor
 
@@ -79,37 +89,60 @@ class CodecTraining(nn.Module):
         super().__init__()
         self.codec = codec
         self.losses = losses
-        self.discriminator = PatchDiscriminator(codec.channels) if losses.adversarial > 0 else None
+        channels = codec.spectrogram_channels
+        self.discriminator = PatchDiscriminator(channels) if losses.adversarial > 0 else None
         if losses.decoder_alone:
             for name, part in codec.named_children():
                 part.requires_grad_(name in codec.SOUND_PARTS)
 
     def forward(self, spectrogram: Tensor, step: int, seed: int) -> dict[str, Tensor]:
-        """(B, C, M, F) log-mel -> the named loss terms, their weighted sum under "loss"."""
-        if self.losses.decoder_alone:
-            output = self._decoded_codes(spectrogram, seed)
+        """(B, C, R, F) -> the named loss terms, their weighted sum under "loss"."""
+        losses, M = self.losses, self.codec.config.num_mels
+        books = self.draw_books(len(spectrogram), seed).to(spectrogram.device)
+        if losses.decoder_alone:
+            output = self._decoded_codes(spectrogram, books)
         else:
-            output = self.codec(spectrogram, seed, quantise=step >= self.losses.quantise_from)
-        regression = spectrogram_loss(output.reconstruction, spectrogram)
-        terms = {"regression": regression, "commitment": output.commitment}
-        loss = regression + self.losses.commitment * output.commitment
-        if self.losses.movement > 0:
-            terms["movement"] = movement_loss(output.reconstruction, spectrogram)
-            loss = loss + self.losses.movement * terms["movement"]
-        if self.losses.energy > 0:
-            terms["energy"] = energy_loss(output.reconstruction, spectrogram)
-            loss = loss + self.losses.energy * terms["energy"]
+            output = self.codec(spectrogram, books, quantise=step >= losses.quantise_from)
+        levels, target = output.reconstruction[:, :, :M], spectrogram[:, :, :M]
+        terms = {
+            "regression": spectrogram_loss(levels, target),
+            "commitment": output.commitment,
+        }
+        weights = {"regression": 1.0, "commitment": losses.commitment}
+        if losses.movement > 0:
+            terms["movement"] = movement_loss(levels, target)
+        if losses.energy > 0:
+            terms["energy"] = energy_loss(levels, target)
+        if self.codec.config.stereo_bands:
+            terms["stereo"] = self._image_loss(output.reconstruction, spectrogram)
+        weights |= {"movement": losses.movement, "energy": losses.energy, "stereo": losses.stereo}
+        loss = torch.stack([weights[name] * value for name, value in terms.items()]).sum()
         if self.discriminator is not None:
-            joined = step >= self.losses.adversarial_from
-            loss = loss + self._adversarial(output.reconstruction, spectrogram, terms, joined)
+            joined = step >= losses.adversarial_from
+            loss = loss + self._adversarial(levels, target, terms, joined)
         return {"loss": loss, **terms}
 
-    def _decoded_codes(self, spectrogram: Tensor, seed: int) -> CodecOutput:
-        """What the decoder makes of each row's codes, of 1 to K books."""
+    def draw_books(self, rows: int, seed: int) -> Tensor:
+        """(B,) how many books code each row."""
+        most, focus = self.codec.num_codebooks, self.losses.focus_books
+        draws = torch.rand(2, rows, generator=torch.Generator().manual_seed(seed))
+        books = 1 + (draws[1] * most).long()
+        if focus:
+            share = self.losses.focus_share
+            books = torch.where(draws[0] < (1 + share) / 2, most, books)
+            books = torch.where(draws[0] < share, min(focus, most), books)
+        return books
+
+    def _image_loss(self, reconstruction: Tensor, target: Tensor) -> Tensor:
+        """Error of the rows below the levels, once per token frame."""
+        M, P = self.codec.config.num_mels, self.codec.config.patch_frames
+        decoded, true = (self.codec.normalise(x)[:, 0, M:, ::P] for x in (reconstruction, target))
+        return image_loss(decoded, true, F.avg_pool1d(target[:, 0, :M], P))
+
+    def _decoded_codes(self, spectrogram: Tensor, books: Tensor) -> CodecOutput:
+        """What the decoder makes of each row's codes, of its number of books."""
         codes = self.codec.encode_spectrogram(spectrogram)
-        rng = torch.Generator().manual_seed(seed)
-        books = torch.randint(1, codes.shape[1] + 1, codes.shape[:1], generator=rng)
-        latents = self.codec.quantizer.decode(codes, books.to(codes.device))
+        latents = self.codec.quantizer.decode(codes, books)
         return CodecOutput(self.codec.reconstruct(latents), latents.new_zeros(()))
 
     def _adversarial(
@@ -117,7 +150,8 @@ class CodecTraining(nn.Module):
     ) -> Tensor:
         """The discriminator's loss, and once it has joined the codec's weighted one beside it."""
         assert self.discriminator is not None
-        fake, real = self.codec.normalise(reconstruction), self.codec.normalise(target)
+        mean, std = self.codec.config.spectrogram_mean, self.codec.config.spectrogram_std
+        fake, real = (reconstruction - mean) / std, (target - mean) / std
         terms["discriminator"] = discriminator_hinge(
             self.discriminator(real), self.discriminator(fake.detach())
         )
@@ -137,6 +171,7 @@ class CodecRecipe:
         losses: CodecLosses,
         data: SpectrogramData,
         training: TrainingConfig,
+        augmentation: Augmentation | None = None,
     ) -> None:
         if losses.decoder_alone and training.start_from is None:
             raise ValueError("losses.decoder_alone needs training.start_from, a trained codec")
@@ -144,10 +179,14 @@ class CodecRecipe:
         self.data = data
         self.seed = training.seed
         self.dataset = SpectrogramCrops(
-            open_all(data.prepared, "train"), data.crop_frames, training.seed
+            open_all(data.prepared, "train"),
+            data.crop_frames,
+            training.seed,
+            stereo_bands := codec.config.stereo_bands,
+            augmentation,
         )
         self.audio_s_per_item = data.crop_frames / FRAME_RATE
-        self.held_out = validation_crops(data, seconds=5.0)
+        self.held_out = validation_crops(data, 5.0, stereo_bands)
 
     def collate(self, items: list[Tensor]) -> SpectrogramBatch:
         """Stack crops."""
@@ -186,12 +225,14 @@ class CodecRecipe:
         codec = model.codec
         device = next(codec.parameters()).device
         target = self.held_out.to(device)
-        figures = {"continuous": _error(codec.reconstruct(codec.latents(target).float()), target)}
+        decoded = codec.reconstruct(codec.latents(target).float())
+        figures = _errors("continuous", decoded, target, codec)
         if codec.quantizer.is_initialised:
             codes = codec.encode_spectrogram(target)
-            for books in sorted({1, min(2, codec.num_codebooks), codec.num_codebooks}):
-                decoded = codec.decode_spectrogram(codes[:, :books])
-                figures[f"books_{books}"] = _error(decoded, target)
+            books = {1, min(2, codec.num_codebooks), min(4, codec.num_codebooks)}
+            for count in sorted({*books, codec.num_codebooks}):
+                decoded = codec.decode_spectrogram(codes[:, :count])
+                figures |= _errors(f"books_{count}", decoded, target, codec)
             audio = codec.vocoder(decoded[:1])
             write_audio(folder / "decoded.wav", audio[0].cpu(), codec.sample_rate)
             audio = codec.vocoder(target[:1])
@@ -204,8 +245,17 @@ class CodecRecipe:
         return model.codec
 
 
-def _error(decoded: Tensor, target: Tensor) -> float:
-    return float((decoded - target).abs().mean())
+def _errors(name: str, decoded: Tensor, target: Tensor, codec: SpectralCodec) -> dict[str, float]:
+    """Mean errors of levels (nats), power (dB), level differences (dB) and angles (rad)."""
+    M, N = codec.config.num_mels, codec.config.stereo_bands
+    error = (decoded - target).abs()
+    kept, power = ((2 * levels[:, :, :M]).exp().sum() for levels in (decoded, target))
+    figures = {name: float(error[:, :, :M].mean())}
+    figures[f"{name}_level_db"] = float(10 * (kept / power).log10())
+    if N:
+        figures[f"{name}_difference_db"] = float(error[:, :, M : M + N].mean())
+        figures[f"{name}_angle"] = float(error[:, :, M + N :].mean())
+    return figures
 
 
 def train_codec(
@@ -214,9 +264,10 @@ def train_codec(
     data: SpectrogramData,
     training: TrainingConfig,
     resume: bool = False,
+    augmentation: Augmentation | None = None,
 ) -> Path:
     """Train a codec from a prepared dataset and return the folder of the exported one."""
-    return train(CodecRecipe(model, losses, data, training), training, resume)
+    return train(CodecRecipe(model, losses, data, training, augmentation), training, resume)
 
 
 PARTS: dict[str, Any] = {
@@ -224,6 +275,7 @@ PARTS: dict[str, Any] = {
     "losses": CodecLosses,
     "data": SpectrogramData,
     "training": TrainingConfig,
+    "augmentation": Augmentation,
 }
 """The sections of its configuration."""
 
