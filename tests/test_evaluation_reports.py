@@ -158,17 +158,16 @@ def test_clips_are_the_same_every_time(tmp_path: Path) -> None:
 
 
 def test_clips_come_from_a_prepared_dataset(tmp_path: Path) -> None:
-    from codec import LogMel
     from pipelines import prepared
 
     audio = sound(1.0)
     flac = tmp_path / "clip.flac"
     soundfile.write(flac, audio.T.numpy(), RATE)
-    levels = prepared.quantise_spectrogram(LogMel()(audio.unsqueeze(0))[0])
+    stored = prepared.analyze(prepared.analysis().log_mel.pad(audio))
     for folder, content in (("with", flac.read_bytes()), ("without", b"")):
         with prepared.PreparedWriter(tmp_path / folder, "validation") as writer:
             for index in range(3):
-                writer.add(prepared.Clip(f"clip{index}", "track", 0.0, 1.0, levels, audio=content))
+                writer.add(prepared.Clip(f"clip{index}", "track", 0.0, 1.0, *stored, audio=content))
         prepared.finish_dataset(tmp_path / folder, {})
     choice = choose_clips([tmp_path / "with"], 2, duration_s=0.5)
     assert [clip.name for clip in choice.clips] == ["clip0", "clip1"]
@@ -223,7 +222,7 @@ def test_codec_report_on_files(tmp_path: Path, codec: SpectralCodec) -> None:
     codec_report.add_arguments(parser)
     output = tmp_path / "report"
     words = ["--pipeline", tmp_path / "model", "--data", tmp_path / "data", "--output", output]
-    words += ["--spaces", "logmel_statistics", "--no-classical", "--quiet"]
+    words += ["--spaces", "logmel_statistics", "--classical", "--quiet"]
     assert codec_report.run(parser.parse_args([str(word) for word in words])) == 0
     content = json.loads((output / "codec.json").read_text())
     names = [row["name"] for row in content["rows"]]

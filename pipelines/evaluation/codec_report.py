@@ -13,7 +13,7 @@ from torch import Tensor
 import codec as codec_package
 from codec.encodec_codec import VARIANTS, EncodecCodec
 from codec.protocols import Codec
-from pipelines.evaluation.classical_codecs import CLASSICAL_CODECS
+from pipelines.evaluation.classical_codecs import CLASSICAL_CODECS, ClassicalCodec
 from pipelines.evaluation.clips import ClipChoice, EvaluationClip, choose_clips
 from pipelines.evaluation.codebooks import codebook_use, count_codes
 from pipelines.evaluation.comparison import package_versions
@@ -55,7 +55,7 @@ def report_codec(
     settings: ReportSettings,
     books: Sequence[int] | None = None,
     name: str = "partita",
-    classical: bool = True,
+    classical: Sequence[ClassicalCodec] = CLASSICAL_CODECS,
     others: Sequence[System] = (),
 ) -> dict[str, Any]:
     """Measure a codec with several numbers of codebooks and the classical codecs; write a report.
@@ -66,7 +66,7 @@ def report_codec(
         settings: where to write, and what to compute.
         books: numbers of codebooks, a row each; powers of two up to all of them by default.
         name: of the codec in the report.
-        classical: measure opus, mp3 and vorbis too.
+        classical: settings of opus, mp3 and vorbis to measure too.
         others: further rows, for example :func:`encodec_systems`.
 
     Returns:
@@ -79,7 +79,7 @@ def report_codec(
         *codec_systems(tokens, books or default_books(codec.num_codebooks), name),
         *([vocoder] if vocoder else []),
         *others,
-        *([classical_system(setting) for setting in CLASSICAL_CODECS] if classical else []),
+        *(classical_system(setting) for setting in classical),
     ]
     measured = measure(choice.clips, systems, cache, settings.spaces, quiet=settings.quiet)
     details: dict[str, Any] = {
@@ -155,7 +155,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--books", type=int, nargs="+", help="numbers of codebooks (default: 1, 2, 4 ... all)"
     )
     parser.add_argument(
-        "--no-classical", action="store_true", help="leave out opus, mp3 and vorbis"
+        "--classical",
+        nargs="*",
+        choices=[setting.name for setting in CLASSICAL_CODECS],
+        default=[setting.name for setting in CLASSICAL_CODECS],
+        metavar="SETTING",
+        help='classical codecs to compare with, such as "opus 12k" (default: all; none: no row)',
     )
     for model in VARIANTS:
         parser.add_argument(
@@ -207,7 +212,8 @@ def run(args: argparse.Namespace) -> int:
     codec = load_codec(args.pipeline)
     name = Path(args.pipeline).resolve().name
     others = encodec_from_arguments(args)
-    report_codec(choice, codec, settings, args.books, name, not args.no_classical, others)
+    classical = [setting for setting in CLASSICAL_CODECS if setting.name in args.classical]
+    report_codec(choice, codec, settings, args.books, name, classical, others)
     print((args.output / "codec.md").read_text())
     return 0
 

@@ -2,16 +2,20 @@
 
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 
+import torch
 from torch import Tensor
 
-from pipelines.evaluation import artefacts, perceptual, spectral
+from pipelines.evaluation import artefacts, perceptual, spectral, stereo_image
 from pipelines.evaluation.loudness import integrated_loudness
 from pipelines.evaluation.reasons import MissingPackageError, UnmeasurableError
 
 Measurements = dict[str, float | str]
 
+BAND_NAMES = ("original_side_db", "side_db", "coherence_error")
+"""Measured in each of 32 bands and kept as NAME/BAND, for the picture of the stereo image."""
 PACKAGES = ("torch", "visqol-python", "zimtohrli", "librosa", "aisfx", "musicnn")
 
 
@@ -36,7 +40,7 @@ def compare(
         except (UnmeasurableError, MissingPackageError) as reason:
             measured.update(dict.fromkeys(names, str(reason)))
             continue
-        numbers = result if isinstance(result, tuple) else (result,)
+        numbers = result if isinstance(result, Sequence) else (result,)
         for name, number in zip(names, numbers, strict=True):
             measured[name] = number if math.isfinite(number) else "infinite"
     return measured
@@ -53,7 +57,13 @@ def package_versions() -> dict[str, str]:
     return versions
 
 
-Measure = Callable[[], float | tuple[float, ...]]
+def loudness_change(reference: Tensor, estimate: Tensor, sample_rate: int) -> tuple[float, float]:
+    """How much louder the estimate is than its original (LU), and the same without its sign."""
+    heard, original = (integrated_loudness(clip, sample_rate) for clip in (estimate, reference))
+    return heard - original, abs(heard - original)
+
+
+Measure = Callable[[], float | Sequence[float]]
 
 
 def _measures(
@@ -72,10 +82,19 @@ def _measures(
         ("movement_ratio",): lambda: spectral.movement_ratio(*pair),
         ("filled_hz", "occupied_hz"): lambda: spectral.spectrum_fill(*pair),
         ("level_difference_error_db", "coherence_error"): lambda: spectral.stereo_error(*pair),
-        ("mono_level_db", "mono_worst_band_db"): lambda: spectral.mono_sum(*pair),
-        ("loudness_change_lu",): lambda: (
-            integrated_loudness(estimate, sample_rate) - integrated_loudness(reference, sample_rate)
+        ("side_over_mid_db", "side_over_mid_error_db"): lambda: stereo_image.side_over_mid(
+            reference, estimate
         ),
+        tuple(f"{name}/{band:02}" for name in BAND_NAMES for band in range(32)): lambda: tuple(
+            torch.cat(stereo_image.band_image(*pair)).tolist()
+        ),
+        **{
+            (f"visqol_{part}", f"zimtohrli_{part}"): partial(stereo_image.part_quality, *pair, part)
+            for part in stereo_image.PARTS
+        },
+        ("third_octave_error_db",): lambda: stereo_image.third_octave_error(*pair),
+        ("mono_level_db", "mono_worst_band_db"): lambda: spectral.mono_sum(*pair),
+        ("loudness_change_lu", "loudness_error_lu"): lambda: loudness_change(*pair),
         ("rest_noise_dbfs", "rest_original_dbfs", "rest_s"): lambda: artefacts.rest_noise(*pair),
         ("clicks_per_minute",): lambda: (
             len(artefacts.find_clicks(estimate, sample_rate))

@@ -20,7 +20,7 @@ from pipelines.evaluation.pair import check_clip
 from pipelines.evaluation.reasons import MissingPackageError, UnmeasurableError
 from pipelines.evaluation.systems import System
 
-DEFINITIONS = 2  # raise when a metric's definition changes: it is part of every cache key
+DEFINITIONS = 3  # raise when a metric's definition changes: it is part of every cache key
 Value = float | str
 
 

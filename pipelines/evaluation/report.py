@@ -8,6 +8,7 @@ from typing import Any
 from pipelines.evaluation.frechet import MIN_WINDOWS
 from pipelines.evaluation.measuring import Measured, Row
 from pipelines.evaluation.reasons import MissingPackageError, import_package
+from pipelines.evaluation.stereo_image import NUM_BANDS, PARTS
 from pipelines.shards import sync_and_rename, write_json
 
 # name, heading, decimals, better
@@ -25,7 +26,11 @@ COLUMNS = (
     ("coherence_error", "coherence error ↓", 3),
     ("mono_level_db", "mono sum dB → 0", 2),
     ("mono_worst_band_db", "worst band dB → 0", 1),
+    ("side_over_mid_db", "side/mid of the original dB", 1),
+    ("side_over_mid_error_db", "its error dB ↓", 2),
     ("loudness_change_lu", "loudness LU → 0", 2),
+    ("loudness_error_lu", "|loudness| LU ↓", 2),
+    ("third_octave_error_db", "third octaves dB ↓", 2),
     ("rest_noise_dbfs", "in rests dBFS ↓", 1),
     ("rest_original_dbfs", "original's", 1),
     ("clicks_per_minute", "clicks/min ↓", 2),
@@ -34,6 +39,11 @@ COLUMNS = (
     ("silent_fraction", "silent", 3),
     ("seam_difference_db", "seam dB → 0", 2),
     ("seam_movement_ratio", "seam movement → 1", 2),
+)
+PART_COLUMNS = tuple(
+    (f"{metric}_{part}", f"{heading} {part}", decimals)
+    for metric, heading, decimals in (("visqol", "ViSQOL", 2), ("zimtohrli", "zimtohrli", 4))
+    for part in PARTS
 )
 Reasons = dict[tuple[str, str], list[str]]
 """(metric, reason) -> names of the rows concerned."""
@@ -72,6 +82,8 @@ def write_report(
     try:
         plot_rate_quality(measured.rows, folder / f"{name}.png", title)
         content["plot"] = f"{name}.png"
+        if plot_stereo(measured.rows, folder / f"{name}-stereo.png", f"{title}: stereo"):
+            content["stereo_plot"] = f"{name}-stereo.png"
     except MissingPackageError as reason:
         content["plot"] = f"no plot: {reason}"
     write_json(folder / f"{name}.json", content)
@@ -92,6 +104,8 @@ def markdown(title: str, measured: Measured, content: dict[str, Any]) -> str:
         "",
         *metric_table(measured.rows, reasons),
         "",
+        *metric_table(measured.rows, reasons, PART_COLUMNS),
+        "",
         *frechet_table(measured.rows, reasons),
     ]
     if "codebooks" in content:
@@ -103,15 +117,19 @@ def markdown(title: str, measured: Measured, content: dict[str, Any]) -> str:
         lines += ["", "No number (—):", "", *reason_lines(reasons, len(measured.rows))]
     if content["plot"].endswith(".png"):
         lines += ["", f"![quality against bit rate]({content['plot']})"]
+        if "stereo_plot" in content:
+            lines += ["", f"![stereo image by band]({content['stereo_plot']})"]
     else:
         lines += ["", content["plot"]]
     versions = ", ".join(f"{key} {value}" for key, value in content.get("versions", {}).items())
     return "\n".join([*lines, "", f"Measured with {versions}." if versions else "", ""])
 
 
-def metric_table(rows: Sequence[Row], reasons: Reasons) -> list[str]:
+def metric_table(
+    rows: Sequence[Row], reasons: Reasons, columns: Sequence[tuple[str, str, int]] = COLUMNS
+) -> list[str]:
     """Markdown lines; columns that no row has are dropped, reasons are collected."""
-    present = [column for column in COLUMNS if any(column[0] in row.values for row in rows)]
+    present = [column for column in columns if any(column[0] in row.values for row in rows)]
     lines = _header(["", "kbps", "clips", *(heading for _, heading, _ in present)])
     for row in rows:
         rate = "" if row.bitrate_kbps is None else f"{row.bitrate_kbps:.2f}"
@@ -196,6 +214,43 @@ def plot_rate_quality(rows: Sequence[Row], path: Path, title: str) -> None:
     partial = path.with_suffix(".partial")
     figure.savefig(partial, format="png", dpi=110)
     sync_and_rename(partial, path)
+
+
+def plot_stereo(rows: Sequence[Row], path: Path, title: str) -> bool:
+    """Side over middle and error of the coherence in every band, a line for each row.
+
+    Returns:
+        Whether there was anything to draw.
+    """
+    drawn = [row for row in rows if isinstance(row.values.get("side_db/00"), float)]
+    if not drawn:
+        return False
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(11, 4.5), layout="constrained")
+    FigureCanvasAgg(figure)
+    figure.suptitle(title)
+    width, coherence = figure.subplots(1, 2)
+    width.plot(band_values(drawn[0], "original_side_db"), color="black", lw=3, label="original")
+    for row in drawn:
+        width.plot(band_values(row, "side_db"), label=row.name)
+        coherence.plot(band_values(row, "coherence_error"), label=row.name)
+    width.set(xlabel="mel band", ylabel="side over middle, dB")
+    coherence.set(xlabel="mel band", ylabel="error of the coherence")
+    for axes in (width, coherence):
+        axes.grid(alpha=0.3)
+    width.legend(fontsize="small")
+    partial = path.with_suffix(".partial")
+    figure.savefig(partial, format="png", dpi=110)
+    sync_and_rename(partial, path)
+    return True
+
+
+def band_values(row: Row, name: str) -> list[float]:
+    """A row's numbers of every band that has one."""
+    found = [row.values.get(f"{name}/{band:02}") for band in range(NUM_BANDS)]
+    return [value for value in found if isinstance(value, float)]
 
 
 def _cell(value: float | str, decimals: int, row: str, name: str, reasons: Reasons) -> str:

@@ -154,7 +154,7 @@ def stereo_error(reference: Tensor, estimate: Tensor, sample_rate: int) -> Stere
     """
     check_pair(reference, estimate)
     _check_stereo(reference)
-    original, heard = (_stereo_cues(clip, sample_rate) for clip in (reference, estimate))
+    original, heard = (stereo_cues(clip, sample_rate) for clip in (reference, estimate))
     power = original[2]
     loud = power >= power.max() * 10**-5
     return StereoError(
@@ -182,6 +182,19 @@ def mono_sum(reference: Tensor, estimate: Tensor, sample_rate: int) -> MonoSum:
     whole = whole - _decibels(original.sum() / original_stereo.sum())
     loud = original_stereo >= original_stereo.max() * 10**-5
     return MonoSum(float(whole), float(change[loud].min()))
+
+
+def stereo_cues(audio: Tensor, sample_rate: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Level difference (dB), coherence and power of (block, band) tiles of a (2, S) clip."""
+    left, right = _stft(audio, 2048)
+    filters = mel_filters(2048, 32, sample_rate)
+    cross = left * right.conj()
+    parts = (left.abs().square(), right.abs().square(), cross.real, cross.imag)
+    power_left, power_right, real, imaginary = (_in_blocks(part @ filters) for part in parts)
+    level = _decibels(power_left) - _decibels(power_right)
+    norm = (power_left * power_right).sqrt().clamp(min=LEVEL_FLOOR)
+    coherence = (real.square() + imaginary.square()).sqrt() / norm
+    return level.clamp(-30, 30), coherence.clamp(max=1.0), power_left + power_right
 
 
 def magnitude(audio: Tensor, window_length: int) -> Tensor:
@@ -231,19 +244,6 @@ def _stft(audio: Tensor, window_length: int) -> Tensor:
 def _log_and_linear_l1(left: Tensor, right: Tensor) -> float:
     logarithms = [2 * spectrum.clamp(min=CLAMP).log10() for spectrum in (left, right)]
     return float((logarithms[0] - logarithms[1]).abs().mean() + (left - right).abs().mean())
-
-
-def _stereo_cues(audio: Tensor, sample_rate: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Level difference (dB), coherence and power of (block, band) tiles."""
-    left, right = _stft(audio, 2048)
-    filters = mel_filters(2048, 32, sample_rate)
-    cross = left * right.conj()
-    parts = (left.abs().square(), right.abs().square(), cross.real, cross.imag)
-    power_left, power_right, real, imaginary = (_in_blocks(part @ filters) for part in parts)
-    level = _decibels(power_left) - _decibels(power_right)
-    norm = (power_left * power_right).sqrt().clamp(min=LEVEL_FLOOR)
-    coherence = (real.square() + imaginary.square()).sqrt() / norm
-    return level.clamp(-30, 30), coherence.clamp(max=1.0), power_left + power_right
 
 
 def _in_blocks(frames: Tensor, length: int = 8) -> Tensor:

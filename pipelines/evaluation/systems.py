@@ -122,13 +122,13 @@ class TokenCodec:
     def vocoder_system(self) -> System | None:
         """The codec's vocoder on the true spectrogram, where the codec has one: the ceiling."""
         codec: Any = self.codec
-        if not hasattr(codec, "vocoder") or not hasattr(codec, "log_mel"):
+        if not hasattr(codec, "vocoder") or not hasattr(codec, "analyze"):
             return None
 
         def reconstruct(audio: Tensor, sample_rate: int) -> Reconstruction:
             fitted = resample(fit_channels(audio, codec.channels), sample_rate, codec.sample_rate)
             with torch.inference_mode():
-                decoded = codec.vocoder(codec.log_mel(fitted.unsqueeze(0)))[0]
+                decoded = codec.vocoder(codec.analyze(fitted.unsqueeze(0)))[0]
             return Reconstruction(self.restore(decoded, audio, sample_rate), None)
 
         name = "vocoder, true spectrogram"
