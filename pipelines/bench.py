@@ -77,14 +77,16 @@ def run(args: argparse.Namespace) -> int:
     """Measure and print."""
     if args.repeats < 1:
         raise ValueError(f"--repeats must be at least 1, got {args.repeats}")
-    if args.threads is not None and args.threads < 1:
-        raise ValueError(f"--threads must be at least 1, got {args.threads}")
     if not 0.1 <= args.duration < math.inf:
         raise ValueError(f"--duration must be at least 0.1 s, got {args.duration}")
-    import torch
+    from pipelines.process_settings import cpu_threads
 
-    if args.threads is not None:
-        torch.set_num_threads(args.threads)
+    with cpu_threads(args.threads):
+        return run_benchmark(args)
+
+
+def run_benchmark(args: argparse.Namespace) -> int:
+    """Measure and print, on the threads that are set."""
     pipeline = load_pipeline(args.pipeline, args.quiet or args.json, args.quantize, args.compile)
     pipeline.set_progress_bar_config(disable=True)
     machine = describe_machine(pipeline)
@@ -109,10 +111,9 @@ def run(args: argparse.Namespace) -> int:
 
 def run_peers(args: argparse.Namespace, pipeline: "Pipeline", machine: dict[str, Any]) -> int:
     """Measure every part beside its peers, with one and two threads unless told otherwise."""
-    import torch
-
     from pipelines.benchmarks.contest import hold
     from pipelines.benchmarks.peers import contests
+    from pipelines.process_settings import cpu_threads
 
     counts = [args.threads] if args.threads else [1, 2]
     if not args.json:
@@ -124,11 +125,11 @@ def run_peers(args: argparse.Namespace, pipeline: "Pipeline", machine: dict[str,
     results = []
     for contest in contests(pipeline, args.duration):
         for threads in counts:
-            torch.set_num_threads(threads)
-            for result in hold(contest, args.repeats):
-                results.append(result)
-                if not args.json:
-                    print(render_result(result), flush=True)
+            with cpu_threads(threads):
+                for result in hold(contest, args.repeats):
+                    results.append(result)
+                    if not args.json:
+                        print(render_result(result), flush=True)
     if args.json:
         settings = {"duration_s": args.duration, "repeats": args.repeats}
         rows = [asdict(result) for result in results]

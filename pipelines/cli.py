@@ -131,7 +131,10 @@ def dispatch(argv: list[str]) -> int:
     module = import_module(COMMANDS[name][0])
     parser = Parser(prog=f"partita {name}", description=COMMANDS[name][1])
     module.add_arguments(parser)
-    return module.run(parser.parse_args(rest))
+    args = parser.parse_args(rest)
+    if getattr(args, "quiet", False):
+        warnings.simplefilter("ignore")
+    return module.run(args)
 
 
 def overview(group: str = "") -> str:

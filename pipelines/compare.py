@@ -73,9 +73,6 @@ def start_processes(settings: "Settings"):
     from accelerate import PartialState
 
     from pipelines.training import TrainingConfig, start_accelerator
-    from transformers.utils import logging
-
-    logging.disable_progress_bar()  # the text encoder is loaded once per arm
 
     start_accelerator(
         TrainingConfig(
@@ -171,6 +168,7 @@ def main(argv: list[str] | None = None) -> int:
     from pipelines.comparison.arm import StoppedError
     from pipelines.comparison.settings import Settings
     from pipelines.evaluation.reasons import MissingPackageError
+    from pipelines.process_settings import kept_process_settings
 
     parser = jsonargparse.ArgumentParser(
         prog=PROGRAM, description=__doc__.splitlines()[0], exit_on_error=False
@@ -183,7 +181,8 @@ def main(argv: list[str] | None = None) -> int:
         values = parser.parse_args(argv)
         # the name changed in jsonargparse 4.49
         instantiate = getattr(parser, "instantiate", None) or parser.instantiate_classes
-        compare(instantiate(values).study, values.quick, values.plan)
+        with kept_process_settings():
+            compare(instantiate(values).study, values.quick, values.plan)
     except StoppedError as stopped:
         print(f"{PROGRAM}: {stopped}; the same command goes on", file=sys.stderr)
         return 130

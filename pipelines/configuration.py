@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from jsonargparse import ArgumentError, ArgumentParser, Namespace
 
+from pipelines.process_settings import kept_process_settings
+
 
 def build_parser(program: str, parts: dict[str, Any]) -> ArgumentParser:
     """A parser with ``--config FILE.yaml`` and ``--PART.FIELD`` for every field of every part.
@@ -39,6 +41,7 @@ def parse(program: str, parts: dict[str, Any], argv: list[str] | None = None) ->
     return Namespace(**built, resume=settings.resume)
 
 
+@kept_process_settings()
 def run_script(
     program: str, function: Callable[..., Any], parts: dict[str, Any], argv: list[str] | None
 ) -> int:

@@ -20,7 +20,6 @@ from torch import Tensor
 from codec.audio_file import write_audio
 from codec.spectral_codec import SpectralCodec
 from decoder.diffusion_decoder import DiffusionDecoder
-from diffusers.utils import logging as diffusers_logging
 from pipelines.assemble import assemble
 from pipelines.batches import SpectrogramData
 from pipelines.checkpoints import newest_checkpoint
@@ -32,12 +31,12 @@ from pipelines.preloading import preload_allocator
 from pipelines.preparation.music import GAMES, MusicConfig, prepare_music
 from pipelines.prepare_tokens import build_token_cache
 from pipelines.prior_batches import PriorData
+from pipelines.process_settings import kept_process_settings
 from pipelines.train_codec import CodecLosses, train_codec
 from pipelines.train_decoder import train_decoder
 from pipelines.train_prior import train_prior
 from pipelines.training import TrainingConfig
 from prior.model import Prior
-from transformers.utils import logging as transformers_logging
 
 PACKAGE = "singularity-music"  # CC-BY-SA-3.0; 52 MB, 16 tracks, 64 minutes
 PROMPT = "slow ambient electronic music, dark"
@@ -197,10 +196,9 @@ def install_music(package: str) -> None:
     raise ValueError(f"the demo learns from the Debian package {package}: {' '.join(install)}")
 
 
+@kept_process_settings()
 def main() -> int:
     """Install, prepare, run, and say where the results are."""
-    diffusers_logging.disable_progress_bar()
-    transformers_logging.disable_progress_bar()
     folder = Path("demo")
     started = time.perf_counter()
     try:

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from pipelines.process_settings import hidden_progress_bars
 from prior.text_condition import TextCondition
 
 MAX_TOKENS = 64
@@ -62,14 +63,15 @@ def load_text_encoder(folder: str | Path) -> tuple[Any, nn.Module]:
             raise FileNotFoundError(f"{folder} holds no {name}/: not a saved pipeline")
     tokenizer = AutoTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True)
     try:
-        encoder, report = AutoModel.from_pretrained(
-            folder / "text_encoder",
-            local_files_only=True,
-            use_safetensors=True,
-            dtype=torch.float32,
-            add_pooling_layer=False,
-            output_loading_info=True,
-        )
+        with hidden_progress_bars():
+            encoder, report = AutoModel.from_pretrained(
+                folder / "text_encoder",
+                local_files_only=True,
+                use_safetensors=True,
+                dtype=torch.float32,
+                add_pooling_layer=False,
+                output_loading_info=True,
+            )
     except SafetensorError as error:
         raise ValueError(f"{folder}/text_encoder: not a whole safetensors file: {error}") from error
     for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"):

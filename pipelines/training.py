@@ -28,6 +28,7 @@ from codec.seeds import derive_seed
 from diffusers.training_utils import EMAModel
 from pipelines.checkpoints import load_weights, new_folder, newest_checkpoint, save_checkpoint
 from pipelines.precision import choose_precision
+from pipelines.process_settings import kept_process_settings, matmul_precision
 
 
 @dataclass(frozen=True)
@@ -135,6 +136,7 @@ class Recipe(Protocol):
         """What of the (unwrapped) model a pipeline loads and another training starts from."""
 
 
+@kept_process_settings()
 def train(recipe: Recipe, config: TrainingConfig, resume: bool = False) -> Path:
     """Train, and return the folder of the exported model.
 
@@ -153,8 +155,6 @@ def train(recipe: Recipe, config: TrainingConfig, resume: bool = False) -> Path:
         raise ValueError(f"{folder} already holds {checkpoint.name}: pass --resume or another one")
 
     torch.manual_seed(config.seed)
-    if accelerator.device.type == "cpu":
-        torch.set_float32_matmul_precision("medium")
     least_decay = 0.0
     if config.start_from and not checkpoint:
         fresh = load_weights(recipe.component(recipe.model), config.start_from)
@@ -181,9 +181,13 @@ def train(recipe: Recipe, config: TrainingConfig, resume: bool = False) -> Path:
         dynamic_ncols=True,
     )
     log = RunLog(accelerator, folder, recipe.audio_s_per_item * items_per_step(config, accelerator))
+    update_precision = torch.get_float32_matmul_precision()
+    if accelerator.device.type == "cpu":
+        update_precision = "medium"  # validation, samples and export have inference's precision
     with stop_on_signal(accelerator):
         while step < config.steps:
-            metrics = one_update(recipe, config, accelerator, model, optimizer, batches, step)
+            with matmul_precision(update_precision):
+                metrics = one_update(recipe, config, accelerator, model, optimizer, batches, step)
             ema.step(model.parameters())
             step += 1
             progress.update()
@@ -345,10 +349,21 @@ def validate(
         samples = folder / "samples" / f"step-{step:08d}"
         samples.mkdir(parents=True, exist_ok=True)
         inner = accelerator.unwrap_model(model).eval()
-        with torch.no_grad(), accelerator.autocast():
+        with torch.no_grad(), without_autocast(inner):
             figures = recipe.validate(inner, step, samples)
     accelerator.wait_for_everyone()
     return figures
+
+
+@contextmanager
+def without_autocast(model: nn.Module) -> Iterator[None]:
+    """Call the class's own forward in place of the autocasting one that accelerate put over it."""
+    autocasting = model.__dict__.pop("forward", None)
+    try:
+        yield
+    finally:
+        if autocasting is not None:
+            model.forward = autocasting
 
 
 def export(

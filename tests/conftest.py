@@ -1,8 +1,14 @@
 """Fixtures that many test modules share."""
 
+import gc
+import os
+import random
+import signal
 import sys
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,6 +19,38 @@ def fresh_accelerator() -> Iterator[None]:
     yield
     if "accelerate.state" in sys.modules:
         sys.modules["accelerate.state"].AcceleratorState._reset_state()
+
+
+@pytest.fixture(autouse=True)
+def process_settings_stay() -> Iterator[None]:
+    """Fail a test after which a setting of the whole process differs from before."""
+    before = process_settings()
+    yield
+    after = process_settings()
+    changed = {name: (before[name], after[name]) for name in before if before[name] != after[name]}
+    assert not changed, f"the test left settings of the process changed (before, after): {changed}"
+
+
+def process_settings() -> dict[str, Any]:
+    """What functions of Partita must leave as it was, by name.
+
+    PyTorch's generator is missing because tests seed it; test_training.py holds it.
+    """
+    import torch
+
+    return {
+        "matmul precision": torch.get_float32_matmul_precision(),
+        "threads": torch.get_num_threads(),
+        "default dtype": torch.get_default_dtype(),
+        "gradients": torch.is_grad_enabled(),
+        "random state": random.getstate(),
+        "warning filters": list(warnings.filters),
+        "showwarning": warnings.showwarning,
+        "garbage collection": (gc.isenabled(), gc.get_threshold()),
+        "signal handlers": {n: signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)},
+        "environment": {k: v for k, v in os.environ.items() if k != "PYTEST_CURRENT_TEST"},
+        "working directory": os.getcwd(),
+    }
 
 
 @pytest.fixture(scope="session")

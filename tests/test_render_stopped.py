@@ -14,6 +14,7 @@ from small_jobs import Row, contents, make_rows
 from tiny_pipeline import tiny_pipeline
 
 from pipelines import Pipeline
+from pipelines.process_settings import cpu_threads
 from pipelines.rendering.engine import (
     RenderOptions,
     render,
@@ -21,7 +22,6 @@ from pipelines.rendering.engine import (
 from pipelines.rendering.job import read_status
 from pipelines.rendering.manifest import ManifestEntry, read_manifest
 from pipelines.rendering.progress import Progress
-from pipelines.threads import cpu_threads
 
 
 @pytest.fixture(scope="module")

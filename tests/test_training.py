@@ -152,6 +152,30 @@ def test_loss_falls(parts: dict[str, str], tmp_path: Path, run: Train) -> None:
     assert sum(found[-5:]) < 0.85 * sum(found[1:6])
 
 
+@TRAINERS
+def test_training_leaves_the_process_as_it_was(
+    parts: dict[str, str], tmp_path: Path, run: Train
+) -> None:
+    run(parts, settings(tmp_path, steps=1, validate_every=1))
+    assert torch.get_float32_matmul_precision() == "highest"
+    assert torch.initial_seed() == 0  # `run` seeds before it builds the model
+
+
+def test_validation_computes_as_inference_does(
+    parts: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    forward, seen = DiffusionDecoder.forward, {True: set(), False: set()}
+
+    def recorded(model: DiffusionDecoder, *arguments: Any) -> Any:
+        precision = torch.get_float32_matmul_precision(), torch.is_autocast_enabled("cpu")
+        seen[model.training].add(precision)
+        return forward(model, *arguments)
+
+    monkeypatch.setattr(DiffusionDecoder, "forward", recorded)
+    run_decoder(parts, settings(tmp_path, steps=2, validate_every=1, mixed_precision="bf16"))
+    assert seen == {True: {("medium", True)}, False: {("highest", False)}}
+
+
 def test_run_writes_what_it_promises(parts: dict[str, str], tmp_path: Path) -> None:
     model = run_decoder(parts, settings(tmp_path))
     assert DiffusionDecoder.from_pretrained(model).config.width == 32

@@ -3,7 +3,6 @@
 import argparse
 import sys
 import time
-import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -44,21 +43,17 @@ def load_pipeline(
     import torch
 
     import codec  # noqa: F401  (its torchaudio guard)
-    from diffusers.utils import logging as diffusers_logging
     from pipelines.pipeline import Pipeline
-    from transformers.utils import logging as transformers_logging
+    from pipelines.process_settings import hidden_progress_bars
 
-    diffusers_logging.disable_progress_bar()
-    transformers_logging.disable_progress_bar()
-    pipeline = Pipeline.from_pretrained(name, quantize=quantize)
+    with hidden_progress_bars():
+        pipeline = Pipeline.from_pretrained(name, quantize=quantize)
     if torch.cuda.is_available():
         pipeline.to("cuda")
     if compile_step:
         pipeline.prior.compile_step()
     pipeline.set_progress_bar_config(disable=quiet, desc="writing", unit="frame")
-    if quiet:
-        warnings.simplefilter("ignore")  # main() restores the filters
-    else:
+    if not quiet:
         print(f"loaded {name} in {time.perf_counter() - start:.1f} s", file=sys.stderr)
     return pipeline
 

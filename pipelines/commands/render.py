@@ -52,6 +52,14 @@ def add_defaults(group: argparse._ArgumentGroup) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Check, render, and print what came of it."""
+    from pipelines.process_settings import cpu_threads
+
+    with cpu_threads(args.threads):
+        return render_rows(args)
+
+
+def render_rows(args: argparse.Namespace) -> int:
+    """Render on the threads that are set."""
     if args.status is not None:
         return show_status(args)
     if args.rows is None or args.out is None:
@@ -64,8 +72,6 @@ def run(args: argparse.Namespace) -> int:
         from pipelines.plot import check_plotting
 
         check_plotting()
-    if args.threads is not None:
-        set_threads(args.threads)
     pipeline = load_pipeline(args.pipeline, args.quiet or args.progress != "line")
     pipeline.set_progress_bar_config(disable=True)
     try:
@@ -144,15 +150,6 @@ def defaults_of(args: argparse.Namespace) -> "Defaults":
         loudness_lufs=args.loudness,
         preview=args.preview,
     )
-
-
-def set_threads(threads: int) -> None:
-    """Choose PyTorch's threads, before it starts any."""
-    if threads < 1:
-        raise ValueError(f"--threads must be at least 1, got {threads}")
-    import torch
-
-    torch.set_num_threads(threads)
 
 
 def show_status(args: argparse.Namespace) -> int:

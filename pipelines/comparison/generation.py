@@ -8,10 +8,10 @@ from torch import Tensor
 
 from codec.seeds import generator
 from pipelines.comparison.equal_size import fit_width
-from pipelines.comparison.machine import matmul_precision
 from pipelines.comparison.row import Plot, Row, Series, Table, number
 from pipelines.comparison.spread import show
 from pipelines.comparison.study import Study, seconds
+from pipelines.process_settings import matmul_precision
 from prior.attention import KeyValueCache
 from prior.model import Prior
 from prior.state import PriorState

@@ -3,8 +3,6 @@
 import json
 import os
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,17 +11,6 @@ from accelerate import PartialState
 
 from pipelines.bench import processor_name
 from pipelines.shards import write_json
-
-
-@contextmanager
-def matmul_precision(precision: str) -> Iterator[None]:
-    """Multiply float32 matrices as training does ("medium") or as writing does ("highest")."""
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision(precision)
-    try:
-        yield
-    finally:
-        torch.set_float32_matmul_precision(before)
 
 
 def describe_machine() -> list[str]:

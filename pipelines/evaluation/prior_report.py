@@ -278,9 +278,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Run ``partita evaluate prior`` and print the page."""
     from pipelines.text import load_text_encoder
-    from transformers.utils import logging
 
-    logging.disable_progress_bar()
     folder = Path(args.prior or Path(args.pipeline) / "prior")
     if not (folder / "config.json").is_file():
         raise FileNotFoundError(f"{folder} holds no config.json: not a saved prior")

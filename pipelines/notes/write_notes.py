@@ -93,7 +93,6 @@ def run(args: argparse.Namespace) -> int:
     from pipelines.text import encode_text, load_text_encoder
     from prior.model import Prior
     from prior.sampling import Sampling
-    from transformers.utils import logging as transformers_logging
 
     output = check_output(args.output, ("mid",))
     if not args.duration > 0:
@@ -104,7 +103,6 @@ def run(args: argparse.Namespace) -> int:
         check_programs(["fluidsynth"], soundfont)
     if not Path(args.prior).is_dir():
         raise FileNotFoundError(f"{args.prior} is not a folder: no trained prior there")
-    transformers_logging.disable_progress_bar()
     sampling = Sampling(temperature=args.temperature, guidance=args.guidance)
     start = time.perf_counter()
     prior = Prior.from_pretrained(args.prior).eval()

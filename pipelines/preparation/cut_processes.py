@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from pipelines.preparation.cutting import CutSettings, TrackRecord, cut_track
 from pipelines.preparation.tracks import Track
-from pipelines.threads import cpu_threads
+from pipelines.process_settings import cpu_threads
 
 if TYPE_CHECKING:
     from pipelines.preparation.config import PrepareConfig

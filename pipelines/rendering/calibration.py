@@ -16,11 +16,11 @@ import torch
 from torch import Tensor
 
 from codec.seeds import generator
+from pipelines.process_settings import cpu_threads
 from pipelines.rendering.agenda import Failed, Finished, Task, Written, read_codes
 from pipelines.rendering.item import RenderItem
 from pipelines.rendering.making import Maker, encode_texts
 from pipelines.rendering.memory import MemoryMeter
-from pipelines.threads import cpu_threads
 from prior.generate import generate
 from prior.sampling import Sampling
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import torch
 
+from pipelines.process_settings import cpu_threads
 from pipelines.rendering.agenda import Agenda, Failed, Finished, Outcome, Task, Written
 from pipelines.rendering.making import Maker
 from pipelines.rendering.memory import MemoryMeter
@@ -62,16 +63,15 @@ class Solo:
 @contextmanager
 def start_solo(pipeline: "Pipeline", origin: Origin) -> Iterator[Solo]:
     """A crew of as many lanes as PyTorch has threads; leaving it stops tasks under way."""
-    threads = torch.get_num_threads()
     lanes = lanes_of(pipeline.device)
     maker = Maker(pipeline, origin)
-    with warnings.catch_warnings(), ThreadPoolExecutor(lanes) as pool:
+    # a lane's own number of threads is also that of threads yet to start
+    with cpu_threads(None), warnings.catch_warnings(), ThreadPoolExecutor(lanes) as pool:
         warnings.simplefilter("ignore")  # what happened to the audio is in the facts
         try:
             yield Solo(maker, pool, lanes)
         finally:
             maker.stopped.set()
-    torch.set_num_threads(threads)  # a lane's own number is also that of threads yet to start
 
 
 def lanes_of(device: torch.device, workers: int = 0) -> int:

@@ -290,17 +290,16 @@ def render_in_order(
 
 def render_job(job: Job) -> Result:
     """Compose, play and cut one piece; a failure is a reason instead of clips."""
-    import torch
-
     from codec.seeds import derive_seed
+    from pipelines.process_settings import cpu_threads
     from pipelines.scores.render import RenderError, cut_clips, render
 
-    torch.set_num_threads(1)
     try:
         score = write_score(job)
         audio = render(score, Path(job.soundfont))
         seed = derive_seed(job.seed, "scores", job.index)
-        clips = cut_clips(score, audio, job.track, seed, job.keep_audio)
+        with cpu_threads(1):
+            clips = cut_clips(score, audio, job.track, seed, job.keep_audio)
     except (RenderError, ValueError, OSError) as error:
         return job, [], f"{type(error).__name__}: {error}"
     return job, clips, "" if clips else "shorter than a clip"
