@@ -6,7 +6,6 @@ from einops import rearrange
 from torch import Tensor, nn
 from vector_quantize_pytorch import ResidualVQ
 
-
 DEAD_BELOW = 0.1
 """Vectors per update, on average, that an entry must code to stay. Higher (the library's 2), small
 batches replace entries that are merely rare, in every update anew."""
