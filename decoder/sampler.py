@@ -36,7 +36,7 @@ class Span:
 class Window:
     """The conditions of one window; T token frames, F = T * patch_frames."""
 
-    coarse: Tensor  # (B, C, M, F) normalised
+    coarse: Tensor  # (B, C, R, F) normalised; the decoder paints the M mel bands of its R rows
     latents: Tensor  # (B, T, latent_dim)
     noise: Tensor  # (B, C, M, F) standard normal
     num_books: int
@@ -71,7 +71,7 @@ class FlowSampler:
     def decode_spectrogram(
         self, codes: Tensor, seeds: list[int], num_steps: int | None = None
     ) -> Tensor:
-        """(B, k, T) codes and a seed per row -> (B, C, M, F) fine natural-log mel magnitudes."""
+        """(B, k, T) codes and a seed per row -> (B, C, R, F) fine spectrogram."""
         return torch.cat(list(self.stream([codes], seeds, num_steps)), dim=-1)
 
     def stream(
@@ -99,7 +99,11 @@ class FlowSampler:
         return FlowStage(self, seeds, steps)
 
     def solve(self, window: Window, num_steps: int) -> Tensor:
-        """Integrate the flow over one window: (B, C, M, F) normalised fine spectrogram."""
+        """Integrate the flow over one window: (B, C, R, F) normalised fine spectrogram.
+
+        A stereo image below the mel bands stays as the codec decodes it.
+        """
+        coarse, image = split_bands(window.coarse, self.decoder.config.num_mels)
         scheduler = FlowMatchEulerDiscreteScheduler.from_config(self.scheduler.config)
         angles = [NOISE_ANGLE * (1 - step / num_steps) for step in range(num_steps)]
         scheduler.set_timesteps(sigmas=angles, device=window.coarse.device)
@@ -108,9 +112,9 @@ class FlowSampler:
         x = self.decoder.config.noise_temperature * window.noise
         for timestep, angle in zip(scheduler.timesteps, angles, strict=True):
             at = torch.full((B,), angle, device=x.device)
-            velocity = self.decoder(x, at, window.coarse, window.latents, books)
+            velocity = self.decoder(x, at, coarse, window.latents, books)
             x = scheduler.step(velocity, timestep, x, return_dict=False)[0]
-        return window.coarse + self.decoder.config.detail_std * x
+        return torch.cat([coarse + self.decoder.config.detail_std * x, image], dim=2)
 
     def window(self, codes: Tensor, left: int, start: int, frames: int, seeds: list[int]) -> Window:
         """Conditions of one window.
@@ -184,7 +188,7 @@ class FlowStage:
 
     @torch.no_grad()
     def take(self) -> Tensor | None:
-        """The (B, C, M, f) frames that the next window makes final."""
+        """The (B, C, R, f) frames that the next window makes final."""
         config, reach = self.sampler.decoder.config, self.sampler.codec.decoder_reach
         span = window_span(self.index, self.start, config.window_frames, config.overlap_frames)
         ahead = min(reach, span.overlap)
@@ -288,10 +292,18 @@ def check_rows(codes: Tensor, seeds: list[int]) -> None:
         raise ValueError(f"seeds must be one per row, got {len(seeds)} for {codes.shape[0]} rows")
 
 
+def split_bands(spectrogram: Tensor, num_mels: int) -> tuple[Tensor, Tensor]:
+    """(B, C, R, F) -> its (B, C, M, F) mel bands and the (B, C, R - M, F) image below them."""
+    return spectrogram[:, :, :num_mels], spectrogram[:, :, num_mels:]
+
+
 def check_conditions(codec: SpectralCodec, decoder: DiffusionDecoder) -> None:
     """Raise ValueError unless the decoder was made for what the codec's tokens give it."""
-    for name in ("channels", "num_mels", "patch_frames", "latent_dim", "num_codebooks"):
-        if decoder.config[name] != codec.config[name]:
-            raise ValueError(
-                f"{name} differs: decoder {decoder.config[name]}, codec {codec.config[name]}"
-            )
+    found = {
+        "channels": codec.spectrogram_channels,
+        **{name: codec.config[name] for name in ("num_mels", "patch_frames", "latent_dim")},
+        "num_codebooks": codec.num_codebooks,
+    }
+    for name, value in found.items():
+        if decoder.config[name] != value:
+            raise ValueError(f"{name} differs: decoder {decoder.config[name]}, codec {value}")

@@ -8,7 +8,7 @@ from torch.utils.data import Dataset
 
 from codec.seeds import generator
 from pipelines.batches import EpochOrder, crop_start, open_all, read_crop
-from pipelines.prepared import FRAME_RATE, FRAMES_PER_TOKEN, read_levels
+from pipelines.prepared import FRAME_RATE, FRAMES_PER_TOKEN, NUM_MELS, read_levels
 from pipelines.shards import as_arrow
 from pipelines.tokens import open_all_tokens, read_codes
 
@@ -51,7 +51,7 @@ class DecoderData:
 class DecoderBatch:
     """Items of ``DecoderCrops``, stacked."""
 
-    spectrogram: Tensor  # (B, C, M, F) natural-log mel
+    spectrogram: Tensor  # (B, C, R, F), as the codec analyzes audio
     codes: Tensor  # (B, K, T) int64
     num_books: Tensor  # (B,) int64
     noise: Tensor  # (B, C, M, F) standard normal
@@ -74,14 +74,16 @@ class DecoderCrops(Dataset):
         data: see :class:`DecoderData`.
         split: "train" or "validation".
         seed: of order, crops, noise, times and books.
+        stereo_bands: of the codec; with an image one channel is painted, of the total power.
 
     Raises:
         ValueError: the token caches do not belong to the prepared datasets.
     """
 
-    def __init__(self, data: DecoderData, split: str, seed: int) -> None:
+    def __init__(self, data: DecoderData, split: str, seed: int, stereo_bands: int = 0) -> None:
         self.data = data
         self.seed = seed
+        self.stereo_bands = stereo_bands
         rows, tokens = open_all(data.prepared, split), open_all_tokens(data.tokens, split)
         if rows["id"][:] != tokens["id"][:]:
             raise ValueError(
@@ -100,7 +102,7 @@ class DecoderCrops(Dataset):
     def item(self, row: int, start: int, draws: torch.Generator) -> DecoderBatch:
         """One item, its random parts taken from ``draws``."""
         frames = self.data.crop_tokens * FRAMES_PER_TOKEN
-        spectrogram = read_crop(self.rows, row, start, frames)
+        spectrogram = read_crop(self.rows, row, start, frames, self.stereo_bands)
         first = start // FRAMES_PER_TOKEN
         codes = read_codes(self.tokens, row)[:, first : first + self.data.crop_tokens]
         missing = self.data.crop_tokens - codes.shape[-1]
@@ -109,7 +111,7 @@ class DecoderCrops(Dataset):
             spectrogram,
             codes,
             self._num_books(codes.shape[0], draws),
-            torch.randn(spectrogram.shape, generator=draws),
+            torch.randn(spectrogram[:, :NUM_MELS].shape, generator=draws),
             torch.randn((), generator=draws),
         )
 

@@ -188,7 +188,8 @@ def inference_bytes(part: str, config: Config, minutes: float = 1.0) -> float:
 
 
 def _codec_patch(config: Config) -> int:
-    return config["channels"] * config["num_mels"] * config["patch_frames"]
+    channels = 1 if config["stereo_bands"] else config["channels"]
+    return channels * config["num_mels"] * config["patch_frames"] + 2 * config["stereo_bands"]
 
 
 def _frame_rate(config: Config) -> float:

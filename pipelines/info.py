@@ -75,7 +75,7 @@ def read_config(path: str) -> tuple[str, dict[str, Any]]:
     sections = {name: settings[name].as_dict() for name in parts}
     with torch.device("meta"):  # the constructor checks how the values fit together
         parts["model"](**sections["model"])
-    for name in ("data", "training"):
+    for name in parts.keys() - {"model"}:
         parts[name](**sections[name])
     return part, sections
 
@@ -100,6 +100,7 @@ def trainer_parts(part: str) -> dict[str, Any]:
     """The classes that a trainer configures, as its ``main`` names them."""
     from codec.spectral_codec import SpectralCodec
     from decoder.diffusion_decoder import DiffusionDecoder
+    from pipelines.augmentation import Augmentation
     from pipelines.batches import SpectrogramData
     from pipelines.decoder_batches import DecoderData
     from pipelines.prior_batches import PriorData
@@ -108,7 +109,12 @@ def trainer_parts(part: str) -> dict[str, Any]:
     from prior.model import Prior
 
     parts: dict[str, dict[str, Any]] = {
-        "codec": {"model": SpectralCodec, "losses": CodecLosses, "data": SpectrogramData},
+        "codec": {
+            "model": SpectralCodec,
+            "losses": CodecLosses,
+            "data": SpectrogramData,
+            "augmentation": Augmentation,
+        },
         "prior": {"model": Prior, "data": PriorData},
         "decoder": {"model": DiffusionDecoder, "data": DecoderData},
     }

@@ -16,7 +16,7 @@ from codec.seeds import generator
 from codec.spectral_codec import SpectralCodec
 from decoder.diffusion_decoder import DiffusionDecoder
 from decoder.flow import flow_loss, uniform_angle
-from decoder.sampler import FlowSampler, check_conditions, euler_scheduler
+from decoder.sampler import FlowSampler, check_conditions, euler_scheduler, split_bands
 from pipelines.batches import evenly_spaced
 from pipelines.configuration import run_script
 from pipelines.decoder_batches import DecoderBatch, DecoderCrops, DecoderData
@@ -32,9 +32,10 @@ class DecoderRecipe:
         self.model = decoder
         self.codec = SpectralCodec.from_pretrained(data.codec).eval().requires_grad_(False)
         check_conditions(self.codec, decoder)
-        self.dataset = DecoderCrops(data, "train", training.seed)
+        bands = self.codec.config.stereo_bands
+        self.dataset = DecoderCrops(data, "train", training.seed, bands)
         self.audio_s_per_item = data.crop_tokens / self.codec.frame_rate
-        held_out = DecoderCrops(data, "validation", training.seed)
+        held_out = DecoderCrops(data, "validation", training.seed, bands)
         self.held_out = DecoderBatch.stack(
             [
                 held_out.item(row, 0, generator(training.seed, "validation", row))
@@ -63,6 +64,7 @@ class DecoderRecipe:
             latents = self.codec.quantizer.decode(batch.codes, batch.num_books)
             coarse = self.codec.normalise(self.codec.reconstruct(latents))
         detail = (self.codec.normalise(batch.spectrogram) - coarse) / detail_std
+        detail, coarse = (split_bands(x, self.codec.config.num_mels)[0] for x in (detail, coarse))
 
         def predict(point: Tensor, angle: Tensor) -> Tensor:
             return model(point, angle, coarse, latents, batch.num_books)
@@ -80,9 +82,12 @@ class DecoderRecipe:
         sampler = FlowSampler(self.codec, model, euler_scheduler())
         fine = sampler.decode_spectrogram(codes, list(range(len(codes))))
         coarse = self.codec.decode_spectrogram(codes)
+        num_mels = self.codec.config.num_mels
+        target, _ = split_bands(batch.spectrogram, num_mels)
         for name, decoded in (("coarse", coarse), ("fine", fine)):
-            figures[f"{name}_error"] = float((decoded - batch.spectrogram).abs().mean())
-            figures[f"{name}_movement"] = _movement(decoded) / _movement(batch.spectrogram)
+            levels, _ = split_bands(decoded, num_mels)
+            figures[f"{name}_error"] = float((levels - target).abs().mean())
+            figures[f"{name}_movement"] = _movement(levels) / _movement(target)
             audio = self.codec.vocoder(decoded[:1])
             write_audio(folder / f"{name}.wav", audio[0].cpu(), self.codec.sample_rate)
         return figures

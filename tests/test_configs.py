@@ -58,8 +58,9 @@ def test_the_head_counts_the_parameters(path: str):
 @pytest.mark.parametrize("size", SIZES)
 def test_the_parts_of_a_size_fit_together(size: str):
     codec, prior, decoder = (settings(part, size) for part in PARTS)
-    names = ("channels", "num_mels", "patch_frames", "latent_dim", "num_codebooks")
-    for name in names:
+    assert decoder["model"]["channels"] == 1  # of the total power
+    assert codec["model"]["stereo_bands"] == 32
+    for name in ("num_mels", "patch_frames", "latent_dim", "num_codebooks"):
         assert decoder["model"][name] == codec["model"][name], name
     assert prior["model"]["codebook_size"] == codec["model"]["codebook_size"]
     assert prior["model"]["num_codebooks"] <= codec["model"]["num_codebooks"]

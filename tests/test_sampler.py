@@ -12,7 +12,14 @@ from tiny_codec import tiny_codec
 from codec.seeds import generator
 from codec.stages import run
 from decoder.diffusion_decoder import DiffusionDecoder
-from decoder.sampler import CrossFade, FlowSampler, Window, fade_in, window_grid
+from decoder.sampler import (
+    CrossFade,
+    FlowSampler,
+    Window,
+    check_conditions,
+    fade_in,
+    window_grid,
+)
 from diffusers import FlowMatchEulerDiscreteScheduler
 
 CODEC = tiny_codec()
@@ -327,3 +334,19 @@ def test_a_saved_stage_continues_exactly(read):
     second.load_state_dict(first.state_dict())
     pieces += run([second], [codes[..., read:]])
     assert torch.equal(torch.cat(pieces, dim=-1), whole)
+
+
+def test_a_codecs_stereo_image_passes_the_decoder_unchanged():
+    codec = tiny_codec(stereo_bands=8)
+    painter = FlowSampler(codec, random_decoder(channels=1), FlowMatchEulerDiscreteScheduler())
+    codes = random_codes(2, 30)
+    fine = painter.decode_spectrogram(codes, [0, 1], 1)
+    coarse = codec.decode_spectrogram(codes)
+    assert fine.shape == coarse.shape == (2, 1, 32, 120)
+    assert torch.allclose(fine[:, :, 16:], coarse[:, :, 16:], atol=1e-4)
+    assert not torch.allclose(fine[:, :, :16], coarse[:, :, :16], atol=1e-2)
+
+
+def test_a_decoder_of_two_channels_is_refused_by_a_codec_with_an_image():
+    with pytest.raises(ValueError, match="channels differs: decoder 2, codec 1"):
+        check_conditions(tiny_codec(stereo_bands=8), random_decoder())

@@ -21,13 +21,14 @@ from tiny_pipeline import CODEBOOK_SIZE, NUM_BOOKS, TEXT_WIDTH
 from codec import SpectralCodec
 from codec.component import WEIGHTS_NAME
 from decoder import DiffusionDecoder
+from pipelines.augmentation import Augmentation
 from pipelines.batches import EpochOrder, SpectrogramData
 from pipelines.checkpoints import checkpoints, load_weights, save_checkpoint
 from pipelines.configuration import parse
 from pipelines.decoder_batches import DecoderData
 from pipelines.precision import choose_precision
 from pipelines.prior_batches import PriorData
-from pipelines.train_codec import CodecLosses, train_codec
+from pipelines.train_codec import CodecLosses, CodecRecipe, CodecTraining, train_codec
 from pipelines.train_decoder import train_decoder
 from pipelines.train_prior import train_prior
 from pipelines.training import (
@@ -380,6 +381,43 @@ def test_the_codecs_decoder_alone_is_trained_on_its_codes(
     assert metrics[0]["energy"] > 0
     with pytest.raises(ValueError, match=r"decoder_alone needs training\.start_from"):
         run_codec(parts, settings(tmp_path / "third"), losses=losses)
+
+
+def test_the_codecs_stereo_image_is_learnt(parts: dict[str, str]) -> None:
+    """One batch of panned chords, augmented: the image's error falls to less than half."""
+    torch.manual_seed(0)
+    codec = SpectralCodec(
+        **{"width": 32, "encoder_layers": 1, "decoder_layers": 1, "latent_dim": 16},
+        **{"num_codebooks": 2, "codebook_size": 16, "stereo_bands": 32},
+    )
+    data = SpectrogramData([parts["prepared"]], crop_s=0.64, validation_clips=2)
+    recipe = CodecRecipe(
+        codec, CodecLosses(energy=1.0), data, settings(Path()), Augmentation(6, 3, 0.5, 0.5, 0.1)
+    )
+    batch = recipe.collate([recipe.dataset[item] for item in range(4)])
+    assert batch.spectrogram.shape == (4, 1, 128 + 64, 64)
+    optimizer = torch.optim.AdamW(recipe.model.parameters(), 3e-3)
+    errors = []
+    for step in range(60):
+        loss, terms = recipe.loss(recipe.model, batch, step)
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        errors.append(float(terms["stereo"]))
+    assert errors[-1] < 0.5 * errors[0]
+
+
+@pytest.mark.parametrize("focus_share", [0.0, 0.4, 1.0])
+def test_rows_favour_the_focused_number_of_books(focus_share: float) -> None:
+    codec = SpectralCodec(width=16, encoder_layers=1, decoder_layers=1, num_codebooks=8)
+    losses = CodecLosses(focus_books=4, focus_share=focus_share)
+    books = CodecTraining(codec, losses).draw_books(20_000, seed=1)
+    shares = torch.bincount(books, minlength=9)[1:] / len(books)
+    rest = (1 - focus_share) / 2
+    expected = torch.full((8,), rest / 8)
+    expected[3] += focus_share
+    expected[7] += rest
+    assert torch.allclose(shares, expected, atol=0.01)
 
 
 @pytest.mark.parametrize(
