@@ -178,8 +178,10 @@ class ParametricStereo(nn.Module):
             torch.where(mono_frames, alone, factor).transpose(1, 2) @ self.shares.T
             for alone, factor in zip((1.0, 0.0, 0.0), factors, strict=True)
         )
-        copy = mono * torch.view_as_complex(self.response)
-        return torch.stack([middle * mono, side * mono + wet * copy], dim=1)
+        response = self.response.unbind(-1)
+        filtered = torch.complex(torch.addcmul(side, wet, response[0]), wet * response[1]) * mono
+        scaled = torch.view_as_complex(torch.view_as_real(mono) * middle[..., None])
+        return torch.stack([scaled, filtered], dim=1)
 
     def side_share(self, factors: Mixing, spectrogram: Tensor) -> Tensor:
         """(B, 1, F) part of the power that goes into the side signal, 0 to 1."""

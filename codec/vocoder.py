@@ -30,8 +30,8 @@ from codec.stereo import ParametricStereo
 class Context:
     """What one block hands to the next: the committed frames' sound and the last one's phases."""
 
-    tail: Tensor  # (B, C, n_fft - hop_length) of their windowed sum, where frames still follow;
-    # with parametric stereo C = 3: mono, middle and side
+    tail: Tensor  # (B, C, n_fft - hop_length) of their windowed sum, where frames still follow
+    found: Tensor  # (B, n_fft - hop_length) the same of the one sound that phases are found for
     magnitude: Tensor  # (B, N) of the last committed frame, channels summed
     phase: Tensor  # (B, N) of the same, in cycles
     num_frames: int  # committed so far
@@ -151,13 +151,12 @@ class GriffinLim(nn.Module):
         draws = self._draw(total.shape[-1], total.shape[0], seed).to(total.device)
         cycles = scatter_floor(cycles, total, draws, context.num_frames)
         weight = log_mel.weight(past + total.shape[1])[past * hop :].clamp(min=1e-8)
-        sound = context.tail if self.stereo is None else context.tail[:, :1]
-        phase = self._iterate(total, turned(cycles), sound.sum(1), weight)
+        phase = self._iterate(total, turned(cycles), context.found, weight)
 
         spectrum = magnitude[:, :, :N] * phase[:, None, :N]
-        if self.stereo is not None:
-            mixed = self.stereo.mix(spectrum[:, 0], image[:, 0, :, :N], levels[:, 0, :, :N])
-            spectrum = torch.cat([spectrum, mixed], dim=1)
+        if self.stereo is not None:  # two channels of middle and side until they are finished
+            mono = spectrum[:, 0]
+            spectrum = self.stereo.mix(mono, image[:, 0, :, :N], levels[:, 0, :, :N])
         audio = rearrange(
             log_mel.overlap_add(rearrange(spectrum, "b c f n -> (b c) f n")),
             "(b c) s -> b c s",
@@ -165,15 +164,17 @@ class GriffinLim(nn.Module):
         )
         audio[..., : context.tail.shape[-1]] += context.tail
         begin, end = 0 if past else padding, N * hop + (padding if last else 0)
+        tail = audio[..., N * hop :].clone()
         following = Context(
-            audio[..., N * hop :].clone(),
+            tail,
+            tail.sum(1) if self.stereo is None else self._end(mono, context.found),
             total[:, N - 1],
             phase[:, N - 1].angle() / (2 * math.pi),
             context.num_frames + N,
         )
         samples = audio[..., begin:end] / weight[begin:end]
         if self.stereo is not None:
-            _, middle, side = samples.unbind(1)
+            middle, side = samples.unbind(1)
             samples = torch.stack([middle + side, middle - side], dim=1)
         return samples, following
 
@@ -181,9 +182,22 @@ class GriffinLim(nn.Module):
         """Before the first frame: no sound, and phases drawn per row's seed."""
         B, C, _, N = magnitude.shape
         phase = self._draw(N, B, seed)
-        C = C if self.stereo is None else 3
+        C = C if self.stereo is None else 2
         tail = magnitude.new_zeros(B, C, self.log_mel.n_fft - self.log_mel.hop_length)
-        return Context(tail, magnitude[:, :, 0].sum(1), phase.to(magnitude.device), 0)
+        first = magnitude[:, :, 0].sum(1)
+        return Context(tail, tail.sum(1), first, phase.to(magnitude.device), 0)
+
+    def _end(self, spectrum: Tensor, before: Tensor) -> Tensor:
+        """What (B, N, bins) frames leave of their windowed sum where frames still follow.
+
+        ``before`` is what the frames before them left.
+        """
+        last = spectrum[:, -self.past_frames :]
+        hop = self.log_mel.hop_length
+        tail = self.log_mel.overlap_add(last)[:, last.shape[1] * hop :].clone()
+        left = before[:, spectrum.shape[1] * hop :]
+        tail[:, : left.shape[1]] += left
+        return tail
 
     def _draw(self, num_bins: int, num_rows: int, seed: int | list[int]) -> Tensor:
         """(B, N) uniform in [0, 1), per row's seed."""
@@ -278,6 +292,7 @@ class VocoderStage:
         if self.context is not None:
             state |= {
                 "tail": self.context.tail,
+                "found": self.context.found,
                 "magnitude": self.context.magnitude.contiguous(),
                 "phase": self.context.phase,
                 "num_frames": torch.tensor(self.context.num_frames),
@@ -289,6 +304,7 @@ class VocoderStage:
         self.input.load_state_dict(state)
         self.index = int(state["index"])
         if "phase" in state:
-            self.context = Context(
-                state["tail"], state["magnitude"], state["phase"], int(state["num_frames"])
+            tail, found, magnitude, phase = (
+                state[name] for name in ("tail", "found", "magnitude", "phase")
             )
+            self.context = Context(tail, found, magnitude, phase, int(state["num_frames"]))

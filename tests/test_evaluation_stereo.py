@@ -1,6 +1,7 @@
 """The stereo image's metrics: closed forms, identity and edges."""
 
 import math
+from pathlib import Path
 
 import pytest
 import torch
@@ -8,8 +9,10 @@ from torch import Tensor
 
 from codec.seeds import generator
 from pipelines.evaluation import stereo_image
-from pipelines.evaluation.comparison import compare
+from pipelines.evaluation.comparison import BAND_NAMES
+from pipelines.evaluation.measuring import Row
 from pipelines.evaluation.reasons import UnmeasurableError
+from pipelines.evaluation.report import band_values, plot_stereo
 
 RATE = 44_100
 
@@ -84,11 +87,24 @@ def test_mono_clips_have_no_image():
         stereo_image.part_quality(noise(channels=1), noise(channels=1), RATE, "left")
 
 
-def test_what_cannot_be_measured_says_why():
-    """The side of a mono recording is silent: a reason, not a number."""
+def test_the_side_of_a_mono_recording_is_silent():
     mono = noise(channels=1).repeat(2, 1)
-    measured = compare(mono, mono, RATE)
-    assert isinstance(measured["visqol_side"], str)
-    assert measured["side_over_mid_error_db"] == 0
-    assert measured["side_db/00"] == -40
-    assert measured["loudness_error_lu"] == 0
+    with pytest.raises(UnmeasurableError, match="the clip is silent"):
+        stereo_image.part_quality(mono, mono, RATE, "side")
+
+
+def test_a_report_keeps_every_band_by_name():
+    values = {f"{name}/{band:02}": float(band) for name in BAND_NAMES for band in range(32)}
+    row = Row("tokens", "tokens", 2.0, 1, values, {}, {}, {})
+    assert band_values(row, "side_db") == [float(band) for band in range(32)]
+    row = Row("mono", "mono", 2.0, 1, dict.fromkeys(values, "not stereo: 1 channel(s)"), {}, {}, {})
+    assert band_values(row, "side_db") == []
+    assert not plot_stereo([row], Path("never-written.png"), "nothing to draw")
+
+
+def test_the_picture_is_written(tmp_path):
+    image = torch.cat(stereo_image.band_image(wide(0.5), wide(0.3), RATE)).tolist()
+    names = [f"{name}/{band:02}" for name in BAND_NAMES for band in range(32)]
+    row = Row("tokens", "tokens", 2.0, 1, dict(zip(names, image, strict=True)), {}, {}, {})
+    assert plot_stereo([row], tmp_path / "stereo.png", "image")
+    assert (tmp_path / "stereo.png").read_bytes().startswith(b"\x89PNG")

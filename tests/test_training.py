@@ -403,7 +403,7 @@ def test_the_codecs_stereo_image_is_learnt(parts: dict[str, str]) -> None:
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()
-        errors.append(float(terms["stereo"]))
+        errors.append(float(terms["stereo"].detach()))
     assert errors[-1] < 0.5 * errors[0]
 
 
