@@ -1,15 +1,11 @@
 """Losses of the codec: regression on the spectrogram, and an optional adversary on its patches."""
 
-import math
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 TILES = (4, 8, 16)  # bands and frames of the tiles of energy_loss
 MIN_POWER = 1e-10
-QUIET = 50 * math.log(10) / 20
-"""Nats below a frame's loudest band at which a band's image no longer counts."""
 
 
 def spectrogram_loss(reconstruction: Tensor, target: Tensor) -> Tensor:
@@ -45,22 +41,6 @@ def energy_loss(reconstruction: Tensor, target: Tensor) -> Tensor:
         decoded, true = (tile.clamp(min=MIN_POWER).log() / 2 for tile in tiles)
         errors.append((decoded - true).abs().mean())
     return torch.stack(errors).mean()
-
-
-def image_loss(reconstruction: Tensor, target: Tensor, levels: Tensor) -> Tensor:
-    """Mean absolute error of the stereo image where there is something to hear.
-
-    A band counts in full where it is its frame's loudest, ever less down to 50 dB below that, and a
-    tenth from there on.
-
-    Args:
-        reconstruction: (B, 2 N, T) normalized level differences and angles.
-        target: (B, 2 N, T).
-        levels: (B, M, T) natural-log mel magnitudes of the target.
-    """
-    bands = F.adaptive_avg_pool1d(levels.transpose(1, 2), target.shape[1] // 2).transpose(1, 2)
-    weight = (1 + (bands - bands.amax(1, keepdim=True)) / QUIET).clamp(min=0.1).repeat(1, 2, 1)
-    return ((reconstruction - target).abs() * weight).sum() / weight.sum()
 
 
 def generator_hinge(fake: Tensor) -> Tensor:

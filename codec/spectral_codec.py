@@ -10,6 +10,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from codec.component import Component, ModelMixin  # noqa: F401  (diffusers looks it up here)
+from codec.image_book import ImageBook
 from codec.quantizer import ResidualQuantizer
 from codec.spectrogram import LogMel
 from codec.stages import Stage, run
@@ -22,16 +23,15 @@ from diffusers.configuration_utils import register_to_config
 FIRST_WINDOW = 11
 """Token frames of the first window when decoding, so that a stream sounds at once: as few as fill
 the vocoder's first block, which lasts until the second (tests/test_stream_clock.py)."""
-DIFFERENCE_STD_DB = 6.0
-ANGLE_MEAN, ANGLE_STD = 0.7, 0.6
-"""Of the stereo image over recordings, roughly: level differences and coherence angles (rad)."""
+IMAGE_BOOK = 3
+"""Place of the image's code among the books: with the first four, which generation writes."""
 
 
 @dataclass
 class CodecOutput:
     """What training needs of one forward pass."""
 
-    reconstruction: Tensor  # (B, C, R, F), as the codec analyzes audio
+    reconstruction: Tensor  # (B, C, M, F) natural-log mel magnitudes
     commitment: Tensor  # scalar; zero while the quantiser is bypassed
 
 
@@ -43,9 +43,10 @@ class SpectralCodec(Component):
     these into ``num_codebooks`` tokens, and mirrored blocks decode a coarse spectrogram.
 
     With ``stereo_bands`` N > 0 there is one spectrogram, of the total power, and below its M bands
-    lie the 2 N rows of the stereo image (codec/stereo.py), which are constant within a patch and
-    enter it once. The methods on spectrograms take and return (B, 1, M + 2 N, F) then; (B, C, R, F)
-    stands for both layouts.
+    lie the 2 N rows of the stereo image (codec/stereo.py), constant within a patch. The network
+    codes the spectrogram alone, in K - 1 books; the image has the fourth book to itself
+    (codec/image_book.py). Fewer than four books decode to mono. (B, C, R, F) stands for spectrogram
+    and image together: (B, 1, M + 2 N, F), or (B, C, M, F) where there is no image.
 
     Args:
         sample_rate: Hz.
@@ -71,9 +72,6 @@ class SpectralCodec(Component):
 
     SOUND_PARTS = ("from_latent", "decoder", "patch_out")
     """Children that make sound of codes; codes do not depend on them."""
-
-    row_mean: Tensor
-    row_std: Tensor
 
     @register_to_config
     def __init__(
@@ -104,16 +102,14 @@ class SpectralCodec(Component):
             stereo = ParametricStereo(self.log_mel, stereo_bands, patch_frames)
         self.vocoder = GriffinLim(self.log_mel, vocoder_iterations, stereo=stereo)
         self.spectrogram_channels = 1 if stereo_bands else channels
-        mean = [spectrogram_mean] * num_mels + [0.0] * stereo_bands + [ANGLE_MEAN] * stereo_bands
-        std = [spectrogram_std] * num_mels
-        std += [DIFFERENCE_STD_DB] * stereo_bands + [ANGLE_STD] * stereo_bands
-        self.register_buffer("row_mean", torch.tensor(mean)[:, None], persistent=False)
-        self.register_buffer("row_std", torch.tensor(std)[:, None], persistent=False)
-        patch_size = self.spectrogram_channels * num_mels * patch_frames + 2 * stereo_bands
+        patch_size = self.spectrogram_channels * num_mels * patch_frames
         self.patch_in = nn.Linear(patch_size, width)
         self.encoder = _stack(width, encoder_layers, kernel_size)
         self.to_latent = nn.Linear(width, latent_dim)
-        self.quantizer = ResidualQuantizer(latent_dim, num_codebooks, codebook_size)
+        self.image_book = ImageBook(stereo_bands, codebook_size) if stereo_bands else None
+        self.image_place = min(IMAGE_BOOK, num_codebooks - 1) if stereo_bands else None
+        residual_books = num_codebooks - (1 if stereo_bands else 0)
+        self.quantizer = ResidualQuantizer(latent_dim, residual_books, codebook_size)
         self.from_latent = nn.Linear(latent_dim, width)
         self.decoder = _stack(width, decoder_layers, kernel_size)
         self.patch_out = nn.Linear(width, patch_size)
@@ -140,6 +136,10 @@ class SpectralCodec(Component):
             raise ValueError(
                 f"stereo_bands must be 0 unless channels is 2, got stereo_bands="
                 f"{config.stereo_bands} and channels={config.channels}"
+            )
+        if config.stereo_bands and config.num_codebooks < 2:
+            raise ValueError(
+                f"num_codebooks must be at least 2 with stereo_bands, got {config.num_codebooks}"
             )
         if config.kernel_size < 1 or config.kernel_size % 2 == 0:
             raise ValueError(f"kernel_size must be odd and positive, got {config.kernel_size}")
@@ -190,7 +190,8 @@ class SpectralCodec(Component):
         commitment = latents.new_zeros(())
         if quantise:
             with torch.autocast(latents.device.type, enabled=False):
-                latents, commitment = self.quantizer(latents, num_books)
+                books = None if num_books is None else self.residual_books(num_books)
+                latents, commitment = self.quantizer(latents, books)
         return CodecOutput(self.reconstruct(latents), commitment)
 
     def analyze(self, audio: Tensor) -> Tensor:
@@ -210,41 +211,79 @@ class SpectralCodec(Component):
         return torch.cat([levels, image[:, None]], dim=2)
 
     def latents(self, spectrogram: Tensor) -> Tensor:
-        """(B, C, R, F) -> (B, T, latent_dim), T = F / patch_frames."""
-        M, P = self.config.num_mels, self.config.patch_frames
-        rows = self.normalise(spectrogram)
-        patches = rearrange(rows[:, :, :M], "b c m (t p) -> b t (p c m)", p=P)
-        image = rearrange(rows[:, 0, M:, ::P], "b r t -> b t r")
-        return self.to_latent(self.encoder(self.patch_in(torch.cat([patches, image], dim=-1))))
+        """(B, C, R, F) -> (B, T, latent_dim), T = F / patch_frames; the image has no part in it."""
+        levels = self.normalise(spectrogram[:, :, : self.config.num_mels])
+        patches = rearrange(levels, "b c m (t p) -> b t (p c m)", p=self.config.patch_frames)
+        return self.to_latent(self.encoder(self.patch_in(patches)))
 
     def reconstruct(self, latents: Tensor) -> Tensor:
-        """(B, T, latent_dim) -> (B, C, R, F)."""
+        """(B, T, latent_dim) -> (B, C, M, F) log-mel."""
         hidden = self.decoder(self.from_latent(latents))
-        M, P, C = self.config.num_mels, self.config.patch_frames, self.spectrogram_channels
-        patches = self.patch_out(hidden)
-        rows = rearrange(patches[..., : P * C * M], "b t (p c m) -> b c m (t p)", p=P, c=C)
-        if self.config.stereo_bands:
-            image = rearrange(patches[..., P * C * M :], "b t r -> b 1 r t")
-            rows = torch.cat([rows, image.repeat_interleave(P, dim=-1)], dim=2)
-        return self.denormalise(rows.float())
+        patches = rearrange(
+            self.patch_out(hidden),
+            "b t (p c m) -> b c m (t p)",
+            p=self.config.patch_frames,
+            c=self.spectrogram_channels,
+        )
+        return self.denormalise(patches.float())
 
     def normalise(self, spectrogram: Tensor) -> Tensor:
-        """(B, C, R, F) to about zero mean and unit variance over the training data."""
-        return (spectrogram - self.row_mean) / self.row_std
+        """Log-mel to zero mean and unit variance over the training data."""
+        return (spectrogram - self.config.spectrogram_mean) / self.config.spectrogram_std
 
     def denormalise(self, spectrogram: Tensor) -> Tensor:
         """Undo :meth:`normalise`."""
-        return spectrogram * self.row_std + self.row_mean
+        return spectrogram * self.config.spectrogram_std + self.config.spectrogram_mean
 
     @torch.no_grad()
     def encode_spectrogram(self, spectrogram: Tensor) -> Tensor:
         """(B, C, R, F), F a multiple of patch_frames -> (B, K, F / patch_frames) codes."""
-        return self.quantizer.encode(self.latents(spectrogram))
+        codes = self.quantizer.encode(self.latents(spectrogram))
+        if self.image_book is None:
+            return codes
+        M, P = self.config.num_mels, self.config.patch_frames
+        levels = nn.functional.avg_pool1d(spectrogram[:, 0, :M], P)
+        image = self.image_book.encode(spectrogram[:, 0, M:, ::P], levels)
+        place = self.image_place
+        return torch.cat([codes[:, :place], image[:, None], codes[:, place:]], dim=1)
 
     @torch.no_grad()
     def decode_spectrogram(self, codes: Tensor) -> Tensor:
         """(B, k, T) codes of the first k <= K books -> (B, C, R, F) coarse spectrogram."""
-        return self.reconstruct(self.quantizer.decode(codes))
+        levels = self.reconstruct(self.decode_latents(codes))
+        return torch.cat([levels, self.decode_image(codes)], dim=2)
+
+    def decode_latents(self, codes: Tensor, num_books: Tensor | None = None) -> Tensor:
+        """Sum the entries that codes name in the spectrogram's books.
+
+        Args:
+            codes: (B, k, T) int64 codes of the first k <= K books.
+            num_books: (B,) int64, how many of them to use in each row; all if None.
+
+        Returns:
+            (B, T, latent_dim).
+        """
+        if self.image_place is not None:
+            place = self.image_place
+            codes = torch.cat([codes[:, :place], codes[:, place + 1 :]], dim=1)
+            num_books = None if num_books is None else self.residual_books(num_books)
+        return self.quantizer.decode(codes, num_books)
+
+    def decode_image(self, codes: Tensor) -> Tensor:
+        """(B, k, T) codes -> (B, C, 2 N, F) stereo image; fewer books than its place give mono."""
+        B, books, T = codes.shape
+        N, P = self.config.stereo_bands, self.config.patch_frames
+        if self.image_book is None or self.image_place is None or books <= self.image_place:
+            empty = self.patch_out.weight.new_zeros(())
+            return empty.expand(B, self.spectrogram_channels, 2 * N, T * P)
+        image = self.image_book.decode(codes[:, self.image_place])
+        return image[:, None].repeat_interleave(P, dim=-1)
+
+    def residual_books(self, num_books: Tensor) -> Tensor:
+        """How many of the first ``num_books`` books code the spectrogram."""
+        if self.image_place is None:
+            return num_books
+        return num_books - (num_books > self.image_place).long()
 
     # -- audio to codes and back ------------------------------------------------------------
 

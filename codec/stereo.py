@@ -23,8 +23,8 @@ from codec.spectrogram import LogMel
 MAX_DIFFERENCE_DB = 30.0
 MIN_POWER = 1e-9
 """Of a band, against a full-scale sine; a band far below it reads as mono."""
-MONO_SHARE = 10**-2.5
-"""A frame whose side signal would hold less of its power than this is mono."""
+MONO_SHARE = 1e-4
+"""A frame whose side signal would hold less of its power than this is mono, exactly."""
 DECAY_S = 0.012
 DECORRELATOR_SHARE = 0.5
 """Length of the decorrelator's response against the window's: later taps wrap round inside it."""

@@ -36,10 +36,11 @@ class Span:
 class Window:
     """The conditions of one window; T token frames, F = T * patch_frames."""
 
-    coarse: Tensor  # (B, C, R, F) normalised; the decoder paints the M mel bands of its R rows
+    coarse: Tensor  # (B, C, M, F) normalised
     latents: Tensor  # (B, T, latent_dim)
     noise: Tensor  # (B, C, M, F) standard normal
     num_books: int
+    image: Tensor  # (B, C, 2 N, F) stereo image, as the codec decodes it; N = 0 without one
 
 
 class FlowSampler:
@@ -99,11 +100,7 @@ class FlowSampler:
         return FlowStage(self, seeds, steps)
 
     def solve(self, window: Window, num_steps: int) -> Tensor:
-        """Integrate the flow over one window: (B, C, R, F) normalised fine spectrogram.
-
-        A stereo image below the mel bands stays as the codec decodes it.
-        """
-        coarse, image = split_bands(window.coarse, self.decoder.config.num_mels)
+        """Integrate the flow over one window: (B, C, M, F) normalised fine spectrogram."""
         scheduler = FlowMatchEulerDiscreteScheduler.from_config(self.scheduler.config)
         angles = [NOISE_ANGLE * (1 - step / num_steps) for step in range(num_steps)]
         scheduler.set_timesteps(sigmas=angles, device=window.coarse.device)
@@ -112,9 +109,9 @@ class FlowSampler:
         x = self.decoder.config.noise_temperature * window.noise
         for timestep, angle in zip(scheduler.timesteps, angles, strict=True):
             at = torch.full((B,), angle, device=x.device)
-            velocity = self.decoder(x, at, coarse, window.latents, books)
+            velocity = self.decoder(x, at, window.coarse, window.latents, books)
             x = scheduler.step(velocity, timestep, x, return_dict=False)[0]
-        return torch.cat([coarse + self.decoder.config.detail_std * x, image], dim=2)
+        return window.coarse + self.decoder.config.detail_std * x
 
     def window(self, codes: Tensor, left: int, start: int, frames: int, seeds: list[int]) -> Window:
         """Conditions of one window.
@@ -127,7 +124,7 @@ class FlowSampler:
             seeds: one per row.
         """
         patch = self.codec.config.patch_frames
-        latents = self.codec.quantizer.decode(codes)
+        latents = self.codec.decode_latents(codes)
         coarse = self.codec.normalise(self.codec.reconstruct(latents))
         noise = torch.stack([self._noise(seed, start, frames) for seed in seeds])
         return Window(
@@ -135,6 +132,7 @@ class FlowSampler:
             latents[:, left : left + frames],
             noise.to(coarse.device),
             codes.shape[1],
+            self.codec.decode_image(codes)[..., left * patch : (left + frames) * patch],
         )
 
     def _noise(self, seed: int, start: int, frames: int) -> Tensor:
@@ -200,6 +198,7 @@ class FlowStage:
         codes = self.input.first(self.left + span.frames + ahead)
         window = self.sampler.window(codes, self.left, self.start, frames, self.seeds)
         fine = self.sampler.codec.denormalise(self.sampler.solve(window, self.num_steps))
+        fine = torch.cat([fine, window.image], dim=2)
         if is_last:
             self.input.drop(len(self.input))
             self.left = 0
@@ -290,11 +289,6 @@ def check_rows(codes: Tensor, seeds: list[int]) -> None:
     """Raise unless there is one seed per row."""
     if codes.shape[0] != len(seeds):
         raise ValueError(f"seeds must be one per row, got {len(seeds)} for {codes.shape[0]} rows")
-
-
-def split_bands(spectrogram: Tensor, num_mels: int) -> tuple[Tensor, Tensor]:
-    """(B, C, R, F) -> its (B, C, M, F) mel bands and the (B, C, R - M, F) image below them."""
-    return spectrogram[:, :, :num_mels], spectrogram[:, :, num_mels:]
 
 
 def check_conditions(codec: SpectralCodec, decoder: DiffusionDecoder) -> None:

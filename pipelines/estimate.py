@@ -104,7 +104,9 @@ def count_codebook_numbers(part: str, config: Config) -> int:
     """Numbers in the codec's books, which follow the data by moving averages."""
     if part != "codec":
         return 0
-    return config["num_codebooks"] * config["codebook_size"] * config["latent_dim"]
+    bands = config["stereo_bands"]
+    books = config["num_codebooks"] - (1 if bands else 0)
+    return config["codebook_size"] * (books * config["latent_dim"] + 2 * bands)
 
 
 def estimate(part: str, settings: Mapping[str, Any], processes: int = 1) -> Estimate:
@@ -189,7 +191,7 @@ def inference_bytes(part: str, config: Config, minutes: float = 1.0) -> float:
 
 def _codec_patch(config: Config) -> int:
     channels = 1 if config["stereo_bands"] else config["channels"]
-    return channels * config["num_mels"] * config["patch_frames"] + 2 * config["stereo_bands"]
+    return channels * config["num_mels"] * config["patch_frames"]
 
 
 def _frame_rate(config: Config) -> float:

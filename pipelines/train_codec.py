@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
 
@@ -20,7 +19,6 @@ from codec.losses import (
     discriminator_hinge,
     energy_loss,
     generator_hinge,
-    image_loss,
     movement_loss,
     spectrogram_loss,
 )
@@ -42,7 +40,6 @@ class CodecLosses:
     Args:
         movement: of the frame-to-frame term beside the regression's 1.
         energy: of the power in tiles beside the regression's 1.
-        stereo: of the stereo image beside the regression's 1, for a codec that has one.
         commitment: of the quantiser's commitment term.
         adversarial: of the patch discriminator; 0 trains none.
         adversarial_from: update at which the codec begins to listen to the discriminator, which
@@ -57,7 +54,6 @@ class CodecLosses:
 
     movement: float = 0.0
     energy: float = 0.0
-    stereo: float = 0.3
     commitment: float = 0.25
     adversarial: float = 0.0
     adversarial_from: int = 2000
@@ -103,7 +99,7 @@ class CodecTraining(nn.Module):
             output = self._decoded_codes(spectrogram, books)
         else:
             output = self.codec(spectrogram, books, quantise=step >= losses.quantise_from)
-        levels, target = output.reconstruction[:, :, :M], spectrogram[:, :, :M]
+        levels, target = output.reconstruction, spectrogram[:, :, :M]
         terms = {
             "regression": spectrogram_loss(levels, target),
             "commitment": output.commitment,
@@ -113,9 +109,7 @@ class CodecTraining(nn.Module):
             terms["movement"] = movement_loss(levels, target)
         if losses.energy > 0:
             terms["energy"] = energy_loss(levels, target)
-        if self.codec.config.stereo_bands:
-            terms["stereo"] = self._image_loss(output.reconstruction, spectrogram)
-        weights |= {"movement": losses.movement, "energy": losses.energy, "stereo": losses.stereo}
+        weights |= {"movement": losses.movement, "energy": losses.energy}
         loss = torch.stack([weights[name] * value for name, value in terms.items()]).sum()
         if self.discriminator is not None:
             joined = step >= losses.adversarial_from
@@ -133,16 +127,10 @@ class CodecTraining(nn.Module):
             books = torch.where(draws[0] < share, min(focus, most), books)
         return books
 
-    def _image_loss(self, reconstruction: Tensor, target: Tensor) -> Tensor:
-        """Error of the rows below the levels, once per token frame."""
-        M, P = self.codec.config.num_mels, self.codec.config.patch_frames
-        decoded, true = (self.codec.normalise(x)[:, 0, M:, ::P] for x in (reconstruction, target))
-        return image_loss(decoded, true, F.avg_pool1d(target[:, 0, :M], P))
-
     def _decoded_codes(self, spectrogram: Tensor, books: Tensor) -> CodecOutput:
         """What the decoder makes of each row's codes, of its number of books."""
         codes = self.codec.encode_spectrogram(spectrogram)
-        latents = self.codec.quantizer.decode(codes, books)
+        latents = self.codec.decode_latents(codes, books)
         return CodecOutput(self.codec.reconstruct(latents), latents.new_zeros(()))
 
     def _adversarial(
@@ -150,8 +138,7 @@ class CodecTraining(nn.Module):
     ) -> Tensor:
         """The discriminator's loss, and once it has joined the codec's weighted one beside it."""
         assert self.discriminator is not None
-        mean, std = self.codec.config.spectrogram_mean, self.codec.config.spectrogram_std
-        fake, real = (reconstruction - mean) / std, (target - mean) / std
+        fake, real = self.codec.normalise(reconstruction), self.codec.normalise(target)
         terms["discriminator"] = discriminator_hinge(
             self.discriminator(real), self.discriminator(fake.detach())
         )
@@ -195,17 +182,24 @@ class CodecRecipe:
     def before_step(self, model: nn.Module, batch: SpectrogramBatch, step: int) -> None:
         """Set the codebooks by k-means over many batches when quantisation begins."""
         assert isinstance(model, CodecTraining)
-        quantizer = model.codec.quantizer
-        if step < model.losses.quantise_from or quantizer.is_initialised:
+        codec = model.codec
+        image_book = codec.image_book
+        if step < model.losses.quantise_from:
+            return
+        if codec.quantizer.is_initialised and (image_book is None or image_book.is_set):
             return
         size = batch.spectrogram.shape[0]
         first = derive_seed(self.seed, "initialise") % 2**40
-        with torch.no_grad():
-            latents = [
-                model.codec.latents(self._crops(first + index * size, size, batch)).flatten(0, 1)
-                for index in range(INITIALISATION_BATCHES)
-            ]
-        quantizer.initialise(torch.cat(latents))
+        crops = [
+            self._crops(first + index * size, size, batch)
+            for index in range(INITIALISATION_BATCHES)
+        ]
+        if not codec.quantizer.is_initialised:
+            with torch.no_grad():
+                latents = [codec.latents(crop).flatten(0, 1) for crop in crops]
+            codec.quantizer.initialise(torch.cat(latents))
+        if image_book is not None and not image_book.is_set:
+            set_image_book(codec, torch.cat(crops))
 
     def _crops(self, first: int, count: int, like: SpectrogramBatch) -> Tensor:
         crops = [self.dataset[first + index] for index in range(count)]
@@ -226,7 +220,8 @@ class CodecRecipe:
         device = next(codec.parameters()).device
         target = self.held_out.to(device)
         decoded = codec.reconstruct(codec.latents(target).float())
-        figures = _errors("continuous", decoded, target, codec)
+        levels = target[:, :, : codec.config.num_mels]
+        figures = _errors("continuous", decoded, levels, codec)
         if codec.quantizer.is_initialised:
             codes = codec.encode_spectrogram(target)
             books = {1, min(2, codec.num_codebooks), min(4, codec.num_codebooks)}
@@ -245,6 +240,14 @@ class CodecRecipe:
         return model.codec
 
 
+def set_image_book(codec: SpectralCodec, crops: Tensor) -> None:
+    """Set the image's codebook by k-means over (B, 1, M + 2 N, F) crops."""
+    assert codec.image_book is not None
+    M, P = codec.config.num_mels, codec.config.patch_frames
+    levels = torch.nn.functional.avg_pool1d(crops[:, 0, :M], P)
+    codec.image_book.initialise(crops[:, 0, M:, ::P], levels)
+
+
 def _errors(name: str, decoded: Tensor, target: Tensor, codec: SpectralCodec) -> dict[str, float]:
     """Mean errors of levels (nats), power (dB), level differences (dB) and angles (rad)."""
     M, N = codec.config.num_mels, codec.config.stereo_bands
@@ -252,7 +255,7 @@ def _errors(name: str, decoded: Tensor, target: Tensor, codec: SpectralCodec) ->
     kept, power = ((2 * levels[:, :, :M]).exp().sum() for levels in (decoded, target))
     figures = {name: float(error[:, :, :M].mean())}
     figures[f"{name}_level_db"] = float(10 * (kept / power).log10())
-    if N:
+    if decoded.shape[2] > M:
         figures[f"{name}_difference_db"] = float(error[:, :, M : M + N].mean())
         figures[f"{name}_angle"] = float(error[:, :, M + N :].mean())
     return figures

@@ -16,7 +16,7 @@ from codec.seeds import generator
 from codec.spectral_codec import SpectralCodec
 from decoder.diffusion_decoder import DiffusionDecoder
 from decoder.flow import flow_loss, uniform_angle
-from decoder.sampler import FlowSampler, check_conditions, euler_scheduler, split_bands
+from decoder.sampler import FlowSampler, check_conditions, euler_scheduler
 from pipelines.batches import evenly_spaced
 from pipelines.configuration import run_script
 from pipelines.decoder_batches import DecoderBatch, DecoderCrops, DecoderData
@@ -61,10 +61,10 @@ class DecoderRecipe:
     def flow_loss(self, model: nn.Module, batch: DecoderBatch, detail_std: float) -> Tensor:
         """The loss of one batch with the batch's own noise and angles."""
         with torch.no_grad():
-            latents = self.codec.quantizer.decode(batch.codes, batch.num_books)
+            latents = self.codec.decode_latents(batch.codes, batch.num_books)
             coarse = self.codec.normalise(self.codec.reconstruct(latents))
-        detail = (self.codec.normalise(batch.spectrogram) - coarse) / detail_std
-        detail, coarse = (split_bands(x, self.codec.config.num_mels)[0] for x in (detail, coarse))
+        levels = batch.spectrogram[:, :, : self.codec.config.num_mels]
+        detail = (self.codec.normalise(levels) - coarse) / detail_std
 
         def predict(point: Tensor, angle: Tensor) -> Tensor:
             return model(point, angle, coarse, latents, batch.num_books)
@@ -83,9 +83,9 @@ class DecoderRecipe:
         fine = sampler.decode_spectrogram(codes, list(range(len(codes))))
         coarse = self.codec.decode_spectrogram(codes)
         num_mels = self.codec.config.num_mels
-        target, _ = split_bands(batch.spectrogram, num_mels)
+        target = batch.spectrogram[:, :, :num_mels]
         for name, decoded in (("coarse", coarse), ("fine", fine)):
-            levels, _ = split_bands(decoded, num_mels)
+            levels = decoded[:, :, :num_mels]
             figures[f"{name}_error"] = float((levels - target).abs().mean())
             figures[f"{name}_movement"] = _movement(levels) / _movement(target)
             audio = self.codec.vocoder(decoded[:1])

@@ -50,6 +50,8 @@ def built_count(part: str, config: dict[str, Any]) -> tuple[int, int]:
     with torch.device("meta"):
         model = CLASSES[part](**config)
     books = sum(book.numel() for book in model.quantizer.codebooks()) if part == "codec" else 0
+    if part == "codec" and model.image_book is not None:
+        books += model.image_book.entries.numel()
     return sum(parameter.numel() for parameter in model.parameters()), books
 
 

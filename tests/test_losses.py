@@ -1,7 +1,5 @@
 """The codec's losses against plain loops, and the discriminator's shapes."""
 
-import math
-
 import pytest
 import torch
 
@@ -11,7 +9,6 @@ from codec.losses import (
     discriminator_hinge,
     energy_loss,
     generator_hinge,
-    image_loss,
     movement_loss,
     spectrogram_loss,
 )
@@ -110,24 +107,3 @@ def test_the_discriminator_learns_to_tell_noise_from_smooth():
         loss.backward()
         optimizer.step()
     assert float(loss.detach()) < 0.3  # 2 at the start
-
-
-def test_the_image_loss_weighs_bands_by_what_is_heard():
-    """Two bands of one frame: the loudest counts in full, one 25 dB below it half."""
-    target, levels = (
-        torch.zeros(1, 4, 1),
-        torch.tensor([0.0, -25 * math.log(10) / 20]).view(1, 2, 1),
-    )
-    for row, weight in enumerate((1.0, 0.5, 1.0, 0.5)):
-        decoded = target.clone()
-        decoded[0, row] = 0.3
-        expected = 0.3 * weight / 3.0
-        assert image_loss(decoded, target, levels) == pytest.approx(expected, rel=1e-4)
-    assert image_loss(target, target, levels) == 0
-
-
-def test_a_band_that_nobody_hears_counts_a_tenth():
-    target, levels = torch.zeros(1, 4, 1), torch.tensor([0.0, -20.0]).view(1, 2, 1)
-    decoded = target.clone()
-    decoded[0, 1] = 1.0
-    assert image_loss(decoded, target, levels) == pytest.approx(0.1 / 2.2, rel=1e-4)

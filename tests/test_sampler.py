@@ -71,7 +71,8 @@ def random_window(frames: int = 5) -> Window:
     draws = torch.Generator().manual_seed(0)
     shape = (2, 2, 16, 4 * frames)
     coarse, noise = (torch.randn(shape, generator=draws) for _ in range(2))
-    return Window(coarse, torch.randn(2, frames, 8, generator=draws), noise, num_books=3)
+    latents = torch.randn(2, frames, 8, generator=draws)
+    return Window(coarse, latents, noise, 3, torch.zeros(2, 2, 0, 4 * frames))
 
 
 @pytest.mark.parametrize("num_steps", range(1, 17))

@@ -6,6 +6,7 @@ import pytest
 import torch
 from tiny_codec import noise_audio, tiny_codec
 
+from codec.image_book import ImageBook
 from codec.seeds import generator
 from codec.spectral_codec import SpectralCodec
 from codec.spectrogram import LogMel
@@ -210,8 +211,8 @@ def test_equal_channels_come_back_equal_to_the_last_bit(codec, vocoder):
 def test_an_almost_mono_frame_is_mono(vocoder):
     """What a decoder gets wrong by a hair does not widen a mono recording."""
     spectrogram = picture(vocoder, noise().repeat(1, 2, 1))
-    spectrogram[:, :, 128:160] += 0.3  # dB
-    spectrogram[:, :, 160:] += 0.05  # rad
+    spectrogram[:, :, 128:160] += 0.05  # dB
+    spectrogram[:, :, 160:] += 0.01  # rad
     heard = vocoder(spectrogram)
     assert torch.equal(heard[:, 0], heard[:, 1])
 
@@ -221,6 +222,86 @@ def test_an_image_needs_two_channels_and_fewer_bands_than_mel_bands():
         tiny_codec(channels=1, stereo_bands=8)
     with pytest.raises(ValueError, match=r"stereo_bands must lie in \[1, num_mels=16\], got 17"):
         tiny_codec(stereo_bands=17)
+
+
+def test_a_mono_recording_comes_back_mono_to_the_last_bit(codec):
+    audio = noise_audio(codec, 1, codec.hop_length * 40)[:, :1].repeat(1, 2, 1)
+    codes = codec.encode(audio)
+    assert (codes[:, codec.image_place] == 0).all()
+    heard = codec.decode(codes)
+    assert torch.equal(heard[:, 0], heard[:, 1])
+
+
+def test_books_before_the_images_decode_to_mono(codec):
+    codes = codec.encode(noise_audio(codec, 1, codec.hop_length * 20))
+    assert codec.image_place == 2
+    heard = codec.decode(codes[:, :2])
+    assert torch.equal(heard[:, 0], heard[:, 1])
+    wide = codec.decode(codes)
+    assert not torch.equal(wide[:, 0], wide[:, 1])
+    levels = codec.decode_spectrogram(codes)[:, :, :16]
+    assert torch.equal(levels, codec.decode_spectrogram(codes[:, :2])[:, :, :16])
+
+
+def test_a_number_of_books_counts_the_image(codec):
+    codes = codec.encode(noise_audio(codec, 3, codec.hop_length * 5))
+    latents = codec.decode_latents(codes, torch.tensor([1, 2, 3]))
+    for row, residual in enumerate((1, 2, 2)):
+        expected = codec.quantizer.decode(codes[row : row + 1, :residual])[0]
+        assert torch.equal(latents[row], expected)
+
+
+def test_an_image_needs_a_book_beside_the_spectrograms():
+    with pytest.raises(ValueError, match="num_codebooks must be at least 2 with stereo_bands"):
+        tiny_codec(num_codebooks=1, stereo_bands=8)
+
+
+# -- the book of images -----------------------------------------------------------------------
+
+
+def images(frames: int, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+    """(1, 2 N, T) images around five centres, N = 8, and (1, M, T) levels, M = 16."""
+    draws = generator(seed, "images")
+    centres = torch.randn(5, 16, 1, generator=generator(9, "centres")) * 3
+    chosen = torch.randint(5, (frames,), generator=draws)
+    image = centres[chosen, :, 0].T + 0.01 * torch.randn(16, frames, generator=draws)
+    return image[None], torch.randn(1, 16, frames, generator=draws)
+
+
+def test_k_means_finds_the_centres_and_keeps_mono():
+    book = ImageBook(8, 32)
+    assert not book.is_set
+    image, levels = images(400)
+    book.initialise(image, levels)
+    assert book.is_set
+    assert (book.entries[0] == 0).all()
+    other, levels = images(50, seed=1)
+    assert (book.decode(book.encode(other, levels)) - other).abs().mean() < 0.05
+    assert (book.encode(torch.zeros(1, 16, 3), torch.zeros(1, 16, 3)) == 0).all()
+
+
+def test_the_nearest_entry_is_that_of_a_plain_loop():
+    book = ImageBook(2, 6)
+    book.entries.copy_(torch.randn(6, 4, generator=generator(0, "entries")) * 3)
+    image = torch.randn(1, 4, 7, generator=generator(1, "image")) * 3
+    levels = torch.randn(1, 2, 7, generator=generator(2, "levels")) * 2
+    codes = book.encode(image, levels)
+    for frame in range(7):
+        loudest = float(levels[0, :, frame].max())
+        weight = [max(0.1, 1 - (loudest - float(x)) / 5.756) for x in levels[0, :, frame]] * 2
+        errors = [
+            sum(
+                w * ((float(a) - float(b)) / float(s)) ** 2
+                for w, a, b, s in zip(weight, image[0, :, frame], entry, book.scale, strict=True)
+            )
+            for entry in book.entries
+        ]
+        assert int(codes[0, frame]) == errors.index(min(errors))
+
+
+def test_k_means_refuses_fewer_images_than_entries():
+    with pytest.raises(ValueError, match="at least codebook_size - 1 = 31 images, got 10"):
+        ImageBook(8, 32).initialise(*images(10))
 
 
 def test_a_codec_saved_before_images_loads_as_it_was(tmp_path):

@@ -28,7 +28,7 @@ from pipelines.configuration import parse
 from pipelines.decoder_batches import DecoderData
 from pipelines.precision import choose_precision
 from pipelines.prior_batches import PriorData
-from pipelines.train_codec import CodecLosses, CodecRecipe, CodecTraining, train_codec
+from pipelines.train_codec import CodecLosses, CodecTraining, train_codec
 from pipelines.train_decoder import train_decoder
 from pipelines.train_prior import train_prior
 from pipelines.training import (
@@ -383,28 +383,25 @@ def test_the_codecs_decoder_alone_is_trained_on_its_codes(
         run_codec(parts, settings(tmp_path / "third"), losses=losses)
 
 
-def test_the_codecs_stereo_image_is_learnt(parts: dict[str, str]) -> None:
-    """One batch of panned chords, augmented: the image's error falls to less than half."""
+def test_a_codec_with_a_stereo_image_is_trained(parts: dict[str, str], tmp_path: Path) -> None:
+    """Augmented crops, k-means of both kinds of books, checkpoints, a loss that falls."""
     torch.manual_seed(0)
     codec = SpectralCodec(
         **{"width": 32, "encoder_layers": 1, "decoder_layers": 1, "latent_dim": 16},
-        **{"num_codebooks": 2, "codebook_size": 16, "stereo_bands": 32},
+        **{"num_codebooks": 3, "codebook_size": 16, "stereo_bands": 32},
     )
     data = SpectrogramData([parts["prepared"]], crop_s=0.64, validation_clips=2)
-    recipe = CodecRecipe(
-        codec, CodecLosses(energy=1.0), data, settings(Path()), Augmentation(6, 3, 0.5, 0.5, 0.1)
-    )
-    batch = recipe.collate([recipe.dataset[item] for item in range(4)])
-    assert batch.spectrogram.shape == (4, 1, 128 + 64, 64)
-    optimizer = torch.optim.AdamW(recipe.model.parameters(), 3e-3)
-    errors = []
-    for step in range(60):
-        loss, terms = recipe.loss(recipe.model, batch, step)
-        loss.backward()
-        optimizer.step()
-        optimizer.zero_grad()
-        errors.append(float(terms["stereo"].detach()))
-    assert errors[-1] < 0.5 * errors[0]
+    losses = CodecLosses(energy=1.0, quantise_from=5, focus_books=2, focus_share=0.5)
+    changes = Augmentation(6, 3, 0.5, 0.5, 0.1)
+    training = settings(tmp_path, steps=40, checkpoint_every=40, validate_every=40)
+    folder = train_codec(codec, losses, data, training, augmentation=changes)
+    rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    regression = [row["regression"] for row in rows if "regression" in row]
+    assert sum(regression[-5:]) < 0.7 * sum(regression[:5])
+    assert rows[-1]["validation/books_3_angle"] < rows[-1]["validation/books_1_angle"]
+    trained = SpectralCodec.from_pretrained(folder)
+    assert trained.image_book is not None
+    assert trained.image_book.is_set
 
 
 @pytest.mark.parametrize("focus_share", [0.0, 0.4, 1.0])

@@ -39,5 +39,10 @@ def tiny_codec(**sizes: int) -> SpectralCodec:
         frames = 4 * codec.codebook_size
         audio = noise_audio(codec, 1, frames * codec.hop_length)
         with torch.no_grad():
-            codec.quantizer.initialise(codec.latents(codec.analyze(audio))[0])
+            spectrogram = codec.analyze(audio)
+            codec.quantizer.initialise(codec.latents(spectrogram)[0])
+            if codec.image_book is not None:
+                M, P = codec.config.num_mels, codec.config.patch_frames
+                levels = torch.nn.functional.avg_pool1d(spectrogram[:, 0, :M], P)
+                codec.image_book.initialise(spectrogram[:, 0, M:, ::P], levels)
     return codec

@@ -1,0 +1,111 @@
+"""One codebook of whole stereo images: what a token frame says of left and right."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+DIFFERENCE_SCALE_DB = 6.0
+ANGLE_SCALE = 0.6
+"""Level differences (dB) and angles (rad) that weigh alike: their spread in recordings."""
+QUIET_NATS = 5.756
+"""50 dB: so far below a frame's loudest band the image of a band hardly counts."""
+LEAST_WEIGHT = 0.1
+ITERATIONS = 15
+CHUNK = 4096
+
+
+class ImageBook(nn.Module):
+    """Vector quantization of stereo images, nearest by what is heard.
+
+    Entry 0 is mono, exactly, so mono recordings stay mono. The others are the centres that weighted
+    k-means finds; a band counts by its level.
+
+    Args:
+        num_bands: of the image, N.
+        codebook_size: entries, V.
+    """
+
+    scale: Tensor
+    entries: Tensor
+    is_set: Tensor
+
+    def __init__(self, num_bands: int, codebook_size: int) -> None:
+        super().__init__()
+        scale = torch.tensor([DIFFERENCE_SCALE_DB, ANGLE_SCALE]).repeat_interleave(num_bands)
+        self.register_buffer("scale", scale, persistent=False)
+        self.register_buffer("entries", torch.zeros(codebook_size, 2 * num_bands))
+        self.register_buffer("is_set", torch.tensor(False))
+
+    @torch.no_grad()
+    def encode(self, image: Tensor, levels: Tensor) -> Tensor:
+        """Choose the nearest entries.
+
+        Args:
+            image: (B, 2 N, T) level differences in dB, then coherence angles.
+            levels: (B, M, T) natural-log mel magnitudes of the same frames.
+
+        Returns:
+            (B, T) int64.
+        """
+        vectors, weights = self._vectors(image), band_weights(levels, image.shape[1] // 2)
+        codes = nearest(vectors.flatten(0, 1), weights.flatten(0, 1), self.entries / self.scale)
+        return codes.view(vectors.shape[:2])
+
+    def decode(self, codes: Tensor) -> Tensor:
+        """(B, T) codes -> (B, 2 N, T) image."""
+        return self.entries[codes].transpose(1, 2)
+
+    @torch.no_grad()
+    def initialise(self, image: Tensor, levels: Tensor, seed: int = 0) -> None:
+        """Set the entries by weighted k-means (Lloyd 1982).
+
+        Args:
+            image: (B, 2 N, T) of many crops.
+            levels: (B, M, T) of the same.
+            seed: of the first centres.
+
+        Raises:
+            ValueError: fewer frames than entries.
+        """
+        vectors = self._vectors(image).flatten(0, 1)
+        weights = band_weights(levels, image.shape[1] // 2).flatten(0, 1)
+        size = len(self.entries) - 1
+        if len(vectors) < size:
+            raise ValueError(
+                f"k-means needs at least codebook_size - 1 = {size} images, got {len(vectors)}"
+            )
+        draws = torch.Generator().manual_seed(seed)
+        centres = vectors[torch.randperm(len(vectors), generator=draws)[:size].to(vectors.device)]
+        for _ in range(ITERATIONS):
+            codes = nearest(vectors, weights, centres)
+            total = torch.zeros_like(centres).index_add_(0, codes, weights)
+            sums = torch.zeros_like(centres).index_add_(0, codes, weights * vectors)
+            again = torch.randint(len(vectors), (size,), generator=draws).to(vectors.device)
+            centres = torch.where(total > 0, sums / total.clamp(min=1e-6), vectors[again])
+        self.entries[1:] = centres * self.scale
+        self.is_set.fill_(True)
+
+    def _vectors(self, image: Tensor) -> Tensor:
+        return image.transpose(1, 2) / self.scale  # (B, T, 2 N)
+
+
+def band_weights(levels: Tensor, num_bands: int) -> Tensor:
+    """How much the image of every band counts: in full in a frame's loudest, ever less below it.
+
+    Args:
+        levels: (B, M, T) natural-log mel magnitudes.
+        num_bands: N.
+
+    Returns:
+        (B, T, 2 N) from 0.1 to 1.
+    """
+    bands = F.adaptive_avg_pool1d(levels.transpose(1, 2), num_bands)
+    below = (bands.amax(-1, keepdim=True) - bands) / QUIET_NATS
+    return (1 - below).clamp(min=LEAST_WEIGHT).repeat(1, 1, 2)
+
+
+def nearest(vectors: Tensor, weights: Tensor, centres: Tensor) -> Tensor:
+    """(N, D) vectors, (N, D) weights, (V, D) centres -> (N,) of least weighted squared distance."""
+    squares = centres.square().T
+    chunks = zip(vectors.split(CHUNK), weights.split(CHUNK), strict=True)
+    return torch.cat([(w @ squares - 2 * (w * v) @ centres.T).argmin(-1) for v, w in chunks])
