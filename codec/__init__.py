@@ -7,7 +7,6 @@ from codec import torchaudio_guard
 
 if TYPE_CHECKING:
     from codec.encodec_codec import EncodecCodec as EncodecCodec
-    from codec.note_codec import NoteCodec as NoteCodec
     from codec.spectral_codec import SpectralCodec as SpectralCodec
     from codec.spectrogram import LogMel as LogMel
     from codec.vocoder import GriffinLim as GriffinLim
@@ -16,7 +15,6 @@ _HOMES = {
     "EncodecCodec": "codec.encodec_codec",
     "GriffinLim": "codec.vocoder",
     "LogMel": "codec.spectrogram",
-    "NoteCodec": "codec.note_codec",
     "SpectralCodec": "codec.spectral_codec",
 }
 __all__ = [*_HOMES, "torchaudio_guard"]

@@ -17,24 +17,30 @@ from pipelines.evaluation.reasons import MissingPackageError
 COMMANDS = {
     "generate": ("pipelines.commands.generate", "music from a prompt"),
     "render": ("pipelines.commands.render", "many prompts to files, resumable, on any machines"),
-    "notes": ("pipelines.notes.write_notes", "notes from a prompt: MIDI, and its sound"),
+    "notes": ("pipelines.data.notes.write_notes", "notes from a prompt: MIDI, and its sound"),
     "encode": ("pipelines.commands.encode", "an audio file to tokens"),
     "decode": ("pipelines.commands.decode", "tokens to an audio file"),
     "reconstruct": ("pipelines.commands.reconstruct", "an audio file to tokens and back, measured"),
     "prepare audio": (
-        "pipelines.preparation.recordings",
+        "pipelines.data.recordings.recordings",
         "audio in a folder, archive or list to a dataset",
     ),
-    "prepare music": ("pipelines.preparation.music", "the music of Debian packages to a dataset"),
-    "prepare scores": ("pipelines.scores.prepare_scores", "music composed and rendered here"),
-    "prepare notes": ("pipelines.notes.prepare_notes", "the notes of scores or of MIDI files"),
-    "prepare plans": ("pipelines.scores.prepare_plans", "plans of composed pieces, for a planner"),
+    "prepare music": (
+        "pipelines.data.recordings.music",
+        "the music of Debian packages to a dataset",
+    ),
+    "prepare scores": ("pipelines.data.scores.prepare_scores", "music composed and rendered here"),
+    "prepare notes": ("pipelines.data.notes.prepare_notes", "the notes of scores or of MIDI files"),
+    "prepare plans": (
+        "pipelines.data.scores.prepare_plans",
+        "plans of composed pieces, for a planner",
+    ),
     "prepare tokens": (
-        "pipelines.prepare_tokens",
+        "pipelines.data.prepare_tokens",
         "the tokens of a dataset, for prior and decoder",
     ),
     "prepare report": ("pipelines.commands.report", "what a dataset holds and what was left out"),
-    "assemble": ("pipelines.assemble", "trained parts to a pipeline"),
+    "assemble": ("pipelines.commands.assemble", "trained parts to a pipeline"),
     "evaluate codec": ("pipelines.evaluation.codec_report", "a codec against classical codecs"),
     "evaluate decoder": ("pipelines.evaluation.decoder_report", "a decoder against its codec"),
     "evaluate prior": (
@@ -49,10 +55,13 @@ COMMANDS = {
         "pipelines.evaluation.fit_detectors",
         "what hears it, from rendered scores",
     ),
-    "bench": ("pipelines.bench", "speed and memory on this machine"),
-    "bench render": ("pipelines.commands.bench_render", "of rendering, by batch and processes"),
-    "bench stream": ("pipelines.bench_stream", "how soon and how steadily a stream sounds"),
-    "info": ("pipelines.info", "what a saved pipeline holds, or what a config costs"),
+    "bench": ("pipelines.benchmarks.bench", "speed and memory on this machine"),
+    "bench render": ("pipelines.benchmarks.bench_render", "of rendering, by batch and processes"),
+    "bench stream": (
+        "pipelines.benchmarks.bench_stream",
+        "how soon and how steadily a stream sounds",
+    ),
+    "info": ("pipelines.commands.info", "what a saved pipeline holds, or what a config costs"),
 }
 TRAINERS = {
     "train codec": ("pipelines.train_codec", "audio to tokens and back"),
@@ -79,7 +88,11 @@ def main(argv: list[str] | None = None) -> int:
         The exit code: 0, 2 after a mistake, 130 after Ctrl-C.
     """
     if argv is None:
-        from pipelines.preloading import collect_rarely, let_threads_sleep, preload_allocator
+        from pipelines.training.preloading import (
+            collect_rarely,
+            let_threads_sleep,
+            preload_allocator,
+        )
 
         argv = sys.argv[1:]
         let_threads_sleep(os.environ)

@@ -14,7 +14,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipelines.preloading import let_threads_sleep, preload_allocator
+from pipelines.training.preloading import let_threads_sleep, preload_allocator
 
 if TYPE_CHECKING:
     from pipelines.comparison.arm import Arm
@@ -72,7 +72,7 @@ def start_processes(settings: "Settings"):
     """accelerate's state, begun as the trainers begin it."""
     from accelerate import PartialState
 
-    from pipelines.training import TrainingConfig, start_accelerator
+    from pipelines.training.loop import TrainingConfig, start_accelerator
 
     start_accelerator(
         TrainingConfig(
@@ -168,7 +168,7 @@ def main(argv: list[str] | None = None) -> int:
     from pipelines.comparison.arm import StoppedError
     from pipelines.comparison.settings import Settings
     from pipelines.evaluation.reasons import MissingPackageError
-    from pipelines.process_settings import kept_process_settings
+    from pipelines.inference.process_settings import kept_process_settings
 
     parser = jsonargparse.ArgumentParser(
         prog=PROGRAM, description=__doc__.splitlines()[0], exit_on_error=False

@@ -19,13 +19,18 @@ from decoder.diffusion_decoder import DiffusionDecoder
 from decoder.sampler import FlowSampler
 from diffusers import FlowMatchEulerDiscreteScheduler
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
-from pipelines.arguments import check_prompts, spread_seeds
-from pipelines.brief import BRIEF_TOKENS, brief_of, words_to_move_away_from
-from pipelines.components import OPTIONAL, check_fit, check_saved
+from pipelines.inference.arguments import check_prompts, spread_seeds
+from pipelines.inference.brief import BRIEF_TOKENS, brief_of, words_to_move_away_from
+from pipelines.inference.components import OPTIONAL, check_fit, check_saved
+from pipelines.inference.quantization import (
+    Precision,
+    check_precision,
+    is_quantized,
+    quantize_linear,
+)
+from pipelines.inference.stated_tempo import stated_tempo
+from pipelines.inference.text import MAX_TOKENS, encode_text, load_text_encoder
 from pipelines.music_output import MusicOutput
-from pipelines.quantization import Precision, check_precision, is_quantized, quantize_linear
-from pipelines.stated_tempo import stated_tempo
-from pipelines.text import MAX_TOKENS, encode_text, load_text_encoder
 from prior.generate import generate
 from prior.linear import lay_out_by_column
 from prior.model import Prior
@@ -36,10 +41,10 @@ from prior.text_condition import TextCondition
 
 if TYPE_CHECKING:
     from codec.stages import Stage
+    from pipelines.inference.stream_state import StreamState
+    from pipelines.inference.streaming import Stream
     from pipelines.rendering.engine import RenderOptions, RenderSummary
     from pipelines.rendering.rows import Defaults
-    from pipelines.stream_state import StreamState
-    from pipelines.streaming import Stream
 
 
 class Pipeline(DiffusionPipeline):
@@ -293,7 +298,7 @@ class Pipeline(DiffusionPipeline):
         """What the prior reads, and what guidance moves away from (None: the unconditional prior).
 
         Prompts and their plans, frame by frame; some of a plan is said in words too, see
-        pipelines/brief.py. ``text`` holds the prompts as ``encode_prompts`` returned them.
+        pipelines/inference/brief.py. ``text`` holds the prompts as ``encode_prompts`` returned them.
         """
         away = list(map(words_to_move_away_from, plans, negative_prompts))
         negative = self.encode_prompts(away) if any(away) else None
@@ -411,7 +416,7 @@ class Pipeline(DiffusionPipeline):
         Raises:
             ValueError: an argument is out of its range, named with its rule.
         """
-        from pipelines.streaming import Stream, describe_piece
+        from pipelines.inference.streaming import Stream, describe_piece
 
         choices: dict[str, Any] = {
             "prompt": prompt,

@@ -24,10 +24,10 @@ from codec.losses import (
 )
 from codec.seeds import derive_seed
 from codec.spectral_codec import CodecOutput, SpectralCodec
-from pipelines.batches import SpectrogramCrops, SpectrogramData, open_all, validation_crops
-from pipelines.configuration import run_script
-from pipelines.prepared import FRAME_RATE
-from pipelines.training import TrainingConfig, train
+from pipelines.data.prepared import FRAME_RATE
+from pipelines.training.batches import SpectrogramCrops, SpectrogramData, open_all, validation_crops
+from pipelines.training.configuration import run_script
+from pipelines.training.loop import TrainingConfig, train
 
 INITIALISATION_BATCHES = 16
 

@@ -17,10 +17,10 @@ from codec.spectral_codec import SpectralCodec
 from decoder.diffusion_decoder import DiffusionDecoder
 from decoder.flow import flow_loss, uniform_angle
 from decoder.sampler import FlowSampler, check_conditions, euler_scheduler
-from pipelines.batches import evenly_spaced
-from pipelines.configuration import run_script
-from pipelines.decoder_batches import DecoderBatch, DecoderCrops, DecoderData
-from pipelines.training import TrainingConfig, train
+from pipelines.training.batches import evenly_spaced
+from pipelines.training.configuration import run_script
+from pipelines.training.decoder_batches import DecoderBatch, DecoderCrops, DecoderData
+from pipelines.training.loop import TrainingConfig, train
 
 
 class DecoderRecipe:

@@ -13,15 +13,15 @@ import torch
 from torch import Tensor, nn
 
 from codec.audio_file import write_audio
-from codec.midi_file import midi_bytes
-from codec.note_codec import NoteCodec
 from codec.seeds import generator
-from pipelines.batches import evenly_spaced
-from pipelines.configuration import run_script
-from pipelines.prior_batches import PriorData, TokenBatch, TokenClips
-from pipelines.text import encode_text, load_text_encoder
-from pipelines.tokens import load_codec
-from pipelines.training import TrainingConfig, train
+from pipelines.data.notes.midi_file import midi_bytes
+from pipelines.data.notes.note_codec import NoteCodec
+from pipelines.data.tokens import load_codec
+from pipelines.inference.text import encode_text, load_text_encoder
+from pipelines.training.batches import evenly_spaced
+from pipelines.training.configuration import run_script
+from pipelines.training.loop import TrainingConfig, train
+from pipelines.training.prior_batches import PriorData, TokenBatch, TokenClips
 from prior.generate import generate
 from prior.loss import PriorBatch, PriorLoss, prior_loss
 from prior.model import Prior

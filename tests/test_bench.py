@@ -7,7 +7,7 @@ import pytest
 import torch
 from tiny_pipeline import save_tiny_pipeline, tiny_pipeline
 
-from pipelines.bench import Row, measure, peak_memory, render, with_backbone
+from pipelines.benchmarks.bench import Row, measure, peak_memory, render, with_backbone
 from pipelines.cli import main
 
 ROWS = [

@@ -7,11 +7,11 @@ import pytest
 import torch
 from tiny_prior import tiny_prior
 
-from pipelines.bench import render_result
 from pipelines.benchmarks.bandwidth import bytes_per_frame, copy_bandwidth
+from pipelines.benchmarks.bench import render_result
 from pipelines.benchmarks.contest import Contest, Result, Runner, Spread, hold, ratio
 from pipelines.cli import main
-from pipelines.quantization import quantize_linear
+from pipelines.inference.quantization import quantize_linear
 
 SECONDS = Spread(0.002, 0.001, 0.003)
 

@@ -13,7 +13,7 @@ import torch
 from codec.audio_file import read_audio
 from pipelines import Pipeline
 from pipelines.cli import COMMANDS, TRAINERS, main
-from pipelines.token_file import load_tokens
+from pipelines.inference.token_file import load_tokens
 
 REPOSITORY = Path(__file__).parents[1]
 RATE = 44_100

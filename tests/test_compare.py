@@ -241,7 +241,7 @@ def stop_after(run: Path, arm: Arm, settings: Settings, steps: int) -> None:
     from pipelines.comparison.arm import prior_data, training_config
     from pipelines.comparison.clock import ClockedRecipe
     from pipelines.train_prior import PriorRecipe
-    from pipelines.training import train
+    from pipelines.training.loop import train
     from prior import Prior
 
     class Stopping(ClockedRecipe):
@@ -284,7 +284,7 @@ def test_seconds_to_a_loss_lie_on_the_line_between_validations(settings: Setting
 def test_notes_of_no_cache_need_no_saved_codec(monkeypatch: pytest.MonkeyPatch):
     """The working folder holds one by the name of ``codec``: our package."""
     monkeypatch.chdir(Path(__file__).parents[1])
-    monkeypatch.setattr("pipelines.scores.render.check_programs", lambda *_: None)
+    monkeypatch.setattr("pipelines.data.scores.render.check_programs", lambda *_: None)
     assert notes_hearing(None, "some.sf2").how == "FluidSynth with some.sf2"
 
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 from tiny_prior import BACKBONES, some_codes, tiny_prior
 
+from pipelines.commands.estimate import count_parameters
 from pipelines.comparison.equal_size import complete, fit_width
 from pipelines.comparison.nats import LN2, bits_per_frame, held_out_bits, nats_per_frame
 from pipelines.comparison.pieces import Piece, cache_info, join_tracks, part_of, write_cache
@@ -15,8 +16,7 @@ from pipelines.comparison.returns import best_matches, last_return, returning, s
 from pipelines.comparison.row import Plot, Row, Series, Table, load_row, number, save_row
 from pipelines.comparison.spread import bootstrap, fitted_slope, paired_interval, verdict
 from pipelines.comparison.streams import recall_stream, repeating_stream
-from pipelines.estimate import count_parameters
-from pipelines.tokens import open_tokens, read_codes
+from pipelines.data.tokens import open_tokens, read_codes
 from prior import Prior
 from prior.loss import PriorBatch, prior_loss
 

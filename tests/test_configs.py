@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from codec import NoteCodec
-from pipelines.estimate import HARDWARE, count_parameters, estimate
-from pipelines.info import describe_config, read_config
+from pipelines.commands.estimate import HARDWARE, count_parameters, estimate
+from pipelines.commands.info import describe_config, read_config
+from pipelines.data.notes.note_codec import NoteCodec
 
 ROOT = Path(__file__).parents[1]
 PARTS = ("codec", "prior", "decoder")

@@ -7,11 +7,11 @@ import pytest
 import soundfile
 from test_readme import write_recordings
 
-from pipelines.demo import DemoSteps, finish, make_training, run_demo
-from pipelines.demo_report import RunFigures, table
-from pipelines.preparation.config import PrepareConfig
-from pipelines.preparation.recordings import prepare
-from pipelines.text import PRETRAINED
+from pipelines.commands.demo import DemoSteps, finish, make_training, run_demo
+from pipelines.commands.demo_report import RunFigures, table
+from pipelines.data.recordings.config import PrepareConfig
+from pipelines.data.recordings.recordings import prepare
+from pipelines.inference.text import PRETRAINED
 
 
 @pytest.mark.slow

@@ -6,15 +6,15 @@ import torch
 from tiny_recordings import RATE, config, melody, save
 
 from codec.spectrogram import LogMel
-from pipelines.preparation.duplicates import (
+from pipelines.data.prepared import open_prepared, quantise_spectrogram
+from pipelines.data.recordings.duplicates import (
     Match,
     band_levels,
     choose_duplicates,
     find_matches,
     fingerprint,
 )
-from pipelines.preparation.recordings import prepare
-from pipelines.prepared import open_prepared, quantise_spectrogram
+from pipelines.data.recordings.recordings import prepare
 
 
 def test_duplicates_are_dropped_and_the_longest_stays(tmp_path):

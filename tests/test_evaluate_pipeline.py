@@ -12,6 +12,7 @@ import torch
 
 from codec.seeds import generator
 from pipelines.cli import main
+from pipelines.data.scores.captions import HELD_OUT_TEMPLATES, MEDIUM
 from pipelines.evaluation.adherence import bootstrap_interval, fact_rates
 from pipelines.evaluation.copying import copied_shares, evenly_cut, histogram_overlap
 from pipelines.evaluation.detectors import Heard, load_detectors
@@ -31,7 +32,6 @@ from pipelines.evaluation.prompts import (
 )
 from pipelines.evaluation.sets import frechet_between, seed_diversity
 from pipelines.evaluation.takes import Generation, Take
-from pipelines.scores.captions import HELD_OUT_TEMPLATES, MEDIUM
 
 RATE = 44_100
 NO_SECOND = SecondOpinion(None, None)
@@ -292,8 +292,8 @@ def test_the_whole_command_with_ground_truth_copies_and_drift(
     from tiny_data import write_prepared
 
     from pipelines import Pipeline
-    from pipelines.prepare_tokens import build_token_cache
-    from pipelines.tokens import read_token_info
+    from pipelines.data.prepare_tokens import build_token_cache
+    from pipelines.data.tokens import read_token_info
 
     write_prepared(tmp_path / "prepared")
     codec = Pipeline.from_pretrained(pipeline_folder).codec

@@ -159,7 +159,7 @@ def test_clips_are_the_same_every_time(tmp_path: Path) -> None:
 
 def test_clips_come_from_a_prepared_dataset(tmp_path: Path) -> None:
     from codec import LogMel
-    from pipelines import prepared
+    from pipelines.data import prepared
 
     audio = sound(1.0)
     flac = tmp_path / "clip.flac"

@@ -15,7 +15,7 @@ from decoder import DiffusionDecoder
 from decoder.flow import flow_loss
 from pipelines import Pipeline
 from pipelines.cli import main
-from pipelines.estimate import (
+from pipelines.commands.estimate import (
     CAPTION_FLOPS,
     HARDWARE,
     Estimate,
@@ -26,8 +26,8 @@ from pipelines.estimate import (
     forward_flops,
     inference_bytes,
 )
-from pipelines.info import describe_pipeline, duration, large, read_config, size
-from pipelines.precision import choose_precision
+from pipelines.commands.info import describe_pipeline, duration, large, read_config, size
+from pipelines.training.precision import choose_precision
 from prior import Prior, PriorBatch, prior_loss
 
 ROOT = Path(__file__).parents[1]

@@ -5,7 +5,7 @@ import torch
 from tiny_prior import some_codes, some_text, tiny_prior
 from torch.nn import functional as F
 
-from pipelines.quantization import Int8Linear
+from pipelines.inference.quantization import Int8Linear
 from prior import Prior
 from prior.linear import FEW_ROWS, Linear, lay_out_by_column, lay_out_by_row, sum_products
 
@@ -50,7 +50,7 @@ def test_few_rows_are_summed_when_compiled_for_a_cpu(shape, kind, monkeypatch):
     torch.testing.assert_close(summed, F.linear(x, weight))
     many = torch.randn(FEW_ROWS + 1, 32)
     monkeypatch.setattr("prior.linear.sum_products", None)
-    monkeypatch.setattr("pipelines.quantization.sum_products", None)
+    monkeypatch.setattr("pipelines.inference.quantization.sum_products", None)
     assert layer(many).shape == (FEW_ROWS + 1, 7)
 
 

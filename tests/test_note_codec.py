@@ -12,12 +12,23 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from codec import NoteCodec, midi_file
-from codec.midi_file import midi_bytes, read_midi
-from codec.note_frames import DRUMS, PITCH, PROGRAM, REST, START, VELOCITY, pack, skyline, unpack
 from codec.protocols import Codec
-from pipelines.scores.compose import compose
-from pipelines.scores.midi import write_midi
+from pipelines.data.notes import midi_file
+from pipelines.data.notes.midi_file import midi_bytes, read_midi
+from pipelines.data.notes.note_codec import NoteCodec
+from pipelines.data.notes.note_frames import (
+    DRUMS,
+    PITCH,
+    PROGRAM,
+    REST,
+    START,
+    VELOCITY,
+    pack,
+    skyline,
+    unpack,
+)
+from pipelines.data.scores.compose import compose
+from pipelines.data.scores.midi import write_midi
 
 symusic = pytest.importorskip("symusic")
 pytest.importorskip("miditok")

@@ -8,15 +8,15 @@ import pytest
 import torch
 from tiny_notes import write_midi_folder, write_rendered
 
-from codec import NoteCodec
-from codec.midi_file import read_midi
 from pipelines.cli import main
-from pipelines.notes.pieces import cut
-from pipelines.notes.prepare_notes import build_note_cache
-from pipelines.prepared import finish_dataset
-from pipelines.scores.midi import write_midi
-from pipelines.scores.prepare_scores import Job, write_score
-from pipelines.tokens import load_codec, open_tokens, read_codes, read_token_info
+from pipelines.data.notes.midi_file import read_midi
+from pipelines.data.notes.note_codec import NoteCodec
+from pipelines.data.notes.pieces import cut
+from pipelines.data.notes.prepare_notes import build_note_cache
+from pipelines.data.prepared import finish_dataset
+from pipelines.data.scores.midi import write_midi
+from pipelines.data.scores.prepare_scores import Job, write_score
+from pipelines.data.tokens import load_codec, open_tokens, read_codes, read_token_info
 
 pytest.importorskip("symusic")
 pytest.importorskip("miditok")

@@ -5,10 +5,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from codec.midi_file import midi_bytes, read_midi
-from pipelines.notes import sound
-from pipelines.notes.sound import channel_groups, play
-from pipelines.scores.render import SAMPLE_RATE
+from pipelines.data.notes import sound
+from pipelines.data.notes.midi_file import midi_bytes, read_midi
+from pipelines.data.notes.sound import channel_groups, play
+from pipelines.data.scores.render import SAMPLE_RATE
 
 symusic = pytest.importorskip("symusic")
 

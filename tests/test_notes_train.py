@@ -8,14 +8,14 @@ import torch
 from tiny_notes import write_midi_folder
 from tiny_pipeline import TEXT_WIDTH
 
-from codec import NoteCodec
-from codec.midi_file import read_midi
 from pipelines.cli import main
-from pipelines.notes.prepare_notes import build_note_cache
-from pipelines.notes.write_notes import write_notes
-from pipelines.prior_batches import PriorData, TokenClips
+from pipelines.data.notes.midi_file import read_midi
+from pipelines.data.notes.note_codec import NoteCodec
+from pipelines.data.notes.prepare_notes import build_note_cache
+from pipelines.data.notes.write_notes import write_notes
 from pipelines.train_prior import train_prior
-from pipelines.training import TrainingConfig
+from pipelines.training.loop import TrainingConfig
+from pipelines.training.prior_batches import PriorData, TokenClips
 from prior import Prior, Sampling, TextCondition
 
 pytest.importorskip("symusic")

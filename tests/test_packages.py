@@ -6,10 +6,10 @@ from dataclasses import replace
 import pytest
 from tiny_recordings import melody, save
 
-from pipelines.preparation import music as packaged
-from pipelines.preparation.cutting import title_of
-from pipelines.preparation.music import MusicConfig, find_license, read_copyright
-from pipelines.prepared import open_prepared
+from pipelines.data.prepared import open_prepared
+from pipelines.data.recordings import music as packaged
+from pipelines.data.recordings.cutting import title_of
+from pipelines.data.recordings.music import MusicConfig, find_license, read_copyright
 
 
 @pytest.mark.parametrize(

@@ -14,12 +14,12 @@ import torch
 from codec.spectral_codec import SpectralCodec
 from decoder.diffusion_decoder import DiffusionDecoder
 from pipelines import cli
-from pipelines.batches import SpectrogramData
-from pipelines.configuration import parse
-from pipelines.decoder_batches import DecoderData
-from pipelines.prior_batches import PriorData
 from pipelines.train_codec import CodecLosses
-from pipelines.training import TrainingConfig
+from pipelines.training.batches import SpectrogramData
+from pipelines.training.configuration import parse
+from pipelines.training.decoder_batches import DecoderData
+from pipelines.training.loop import TrainingConfig
+from pipelines.training.prior_batches import PriorData
 from prior.model import Prior
 
 ROOT = Path(__file__).parents[1]

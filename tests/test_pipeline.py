@@ -9,9 +9,9 @@ import torch
 from tiny_pipeline import CODEBOOK_SIZE, tiny_codec, tiny_pipeline, tiny_prior
 
 from pipelines import MusicOutput, Pipeline
-from pipelines.assemble import assemble
-from pipelines.brief import BRIEF_TOKENS
-from pipelines.text import MAX_TOKENS
+from pipelines.commands.assemble import assemble
+from pipelines.inference.brief import BRIEF_TOKENS
+from pipelines.inference.text import MAX_TOKENS
 from prior import Plan
 
 

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipelines.stated_tempo import stated_tempo
+from pipelines.inference.stated_tempo import stated_tempo
 from prior.generate import Writer, generate
 from prior.plan import (
     INSTRUMENTS,

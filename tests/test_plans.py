@@ -10,17 +10,17 @@ import pytest
 import torch
 
 from pipelines.cli import main
-from pipelines.plans import plan_of_labels
-from pipelines.prior_batches import PriorData, TokenClips
-from pipelines.scores.chords import best_triad, find_chords, plan_labels, transposed, triad
-from pipelines.scores.compose import compose
-from pipelines.scores.instruments import INSTRUMENTS
-from pipelines.scores.prepare_plans import build_plan_cache, planner_captions
-from pipelines.scores.render import clip_labels
-from pipelines.scores.score import METRES, Note, Part, Score, pitch_class_weights
-from pipelines.tokens import open_tokens, read_codes, read_token_info
+from pipelines.data.plans import plan_of_labels
+from pipelines.data.scores.chords import best_triad, find_chords, plan_labels, transposed, triad
+from pipelines.data.scores.compose import compose
+from pipelines.data.scores.instruments import INSTRUMENTS
+from pipelines.data.scores.prepare_plans import build_plan_cache, planner_captions
+from pipelines.data.scores.render import clip_labels
+from pipelines.data.scores.score import METRES, Note, Part, Score, pitch_class_weights
+from pipelines.data.tokens import open_tokens, read_codes, read_token_info
 from pipelines.train_prior import train_prior
-from pipelines.training import TrainingConfig
+from pipelines.training.loop import TrainingConfig
+from pipelines.training.prior_batches import PriorData, TokenClips
 from prior import ChordChange, Plan, Prior
 from prior.plan import HARMONY_WIDTH, PLAN_WIDTH, plan_features
 from prior.plan import INSTRUMENTS as PLANNED_INSTRUMENTS

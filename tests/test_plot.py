@@ -9,7 +9,7 @@ import torch
 
 from pipelines.cli import main
 from pipelines.evaluation.reasons import MissingPackageError
-from pipelines.plot import draw_spectrogram, draw_thumbnail, draw_waveform, plot_audio
+from pipelines.inference.plot import draw_spectrogram, draw_thumbnail, draw_waveform, plot_audio
 
 RATE = 44_100
 

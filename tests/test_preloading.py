@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from pipelines.preloading import let_threads_sleep, preloading_environment
+from pipelines.training.preloading import let_threads_sleep, preloading_environment
 
 
 def test_preloading_happens_once_and_only_where_the_library_is(monkeypatch: pytest.MonkeyPatch):
@@ -31,7 +31,7 @@ def test_garbage_is_looked_for_rarely_and_not_at_the_exit():
     """In a process of its own, which the collector's settings are."""
     lines = (
         "import atexit, gc",
-        "from pipelines.preloading import collect_rarely",
+        "from pipelines.training.preloading import collect_rarely",
         "atexit.register(lambda: print(gc.isenabled(), gc.get_freeze_count() > 1000))",
         "usual = gc.get_threshold()[0]",
         "collect_rarely()",

@@ -13,17 +13,17 @@ from tiny_recordings import RATE, config, melody, save
 
 from codec.audio_file import read_audio
 from codec.spectrogram import LogMel
-from pipelines.preparation import cut_processes, cutting, report
-from pipelines.preparation.recordings import main, prepare
-from pipelines.preparation.tracks import find_tracks
-from pipelines.prepared import (
+from pipelines.data.prepared import (
     QUANTISED_STEP,
     dequantise_spectrogram,
     open_prepared,
     quantise_spectrogram,
     read_levels,
 )
-from pipelines.shards import list_shards
+from pipelines.data.recordings import cut_processes, cutting, report
+from pipelines.data.recordings.recordings import main, prepare
+from pipelines.data.recordings.tracks import find_tracks
+from pipelines.data.shards import list_shards
 
 
 def all_bytes(folder: Path) -> dict[str, bytes]:
@@ -185,7 +185,7 @@ def test_stopped_while_cutting_then_resumed_equals_undisturbed(music, tmp_path, 
 
 @pytest.mark.parametrize("after", [1, 2, 3, 4, 7])
 def test_stopped_while_joining_then_resumed_equals_undisturbed(music, tmp_path, monkeypatch, after):
-    from pipelines import prepared
+    from pipelines.data import prepared
 
     calls = 0
     real = prepared.PreparedWriter.add

@@ -7,8 +7,8 @@ import pyarrow as pa
 import pytest
 import torch
 
-from pipelines import prepared
-from pipelines.prepared import (
+from pipelines.data import prepared
+from pipelines.data.prepared import (
     QUANTISED_FLOOR,
     QUANTISED_STEP,
     Clip,
@@ -22,7 +22,7 @@ from pipelines.prepared import (
     read_info,
     read_levels,
 )
-from pipelines.shards import list_shards
+from pipelines.data.shards import list_shards
 
 
 def make_clip(index: int, num_frames: int = 8, **values) -> Clip:

@@ -9,7 +9,7 @@ from torch import nn
 
 from pipelines import Pipeline
 from pipelines.cli import main
-from pipelines.quantization import Int8Linear, is_quantized, quantize_linear
+from pipelines.inference.quantization import Int8Linear, is_quantized, quantize_linear
 
 
 def plain_product(layer: Int8Linear, x: torch.Tensor) -> torch.Tensor:

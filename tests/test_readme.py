@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from pipelines.text import PRETRAINED
+from pipelines.inference.text import PRETRAINED
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = ("README.md", "CONTRIBUTING.md")

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from pipelines.cli import COMMANDS, TRAINERS
-from pipelines.configuration import build_parser
-from pipelines.recipe import Stage, read_record, run_recipe, tiny_recipe
-from pipelines.recipe import main as recipe
-from pipelines.training import TrainingConfig
+from pipelines.commands.recipe import Stage, read_record, run_recipe, tiny_recipe
+from pipelines.commands.recipe import main as recipe
+from pipelines.training.configuration import build_parser
+from pipelines.training.loop import TrainingConfig
 
 
 @pytest.mark.parametrize("stage", tiny_recipe(Path("runs/x"), 60, 0, 2), ids=lambda s: s.name)

@@ -20,7 +20,8 @@ from tiny_pipeline import tiny_pipeline
 from torch import Tensor
 
 from pipelines import Pipeline
-from pipelines.process_settings import cpu_threads
+from pipelines.inference.process_settings import cpu_threads
+from pipelines.inference.token_file import load_tokens
 from pipelines.rendering.agenda import (
     Agenda,
     Failed,
@@ -44,7 +45,6 @@ from pipelines.rendering.manifest import read_manifest
 from pipelines.rendering.origin import describe_origin, hash_pipeline
 from pipelines.rendering.rows import Defaults, hash_file
 from pipelines.rendering.tags import read_provenance
-from pipelines.token_file import load_tokens
 
 
 @pytest.fixture(scope="module")

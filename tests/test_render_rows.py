@@ -10,8 +10,8 @@ import torch
 from tiny_pipeline import tiny_pipeline
 
 from pipelines import Pipeline
+from pipelines.inference.token_file import describe_codes, save_tokens
 from pipelines.rendering.rows import BadRowsError, Defaults, Request, read_request
-from pipelines.token_file import describe_codes, save_tokens
 
 
 @pytest.fixture(scope="module")

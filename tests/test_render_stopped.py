@@ -14,7 +14,7 @@ from small_jobs import Row, contents, make_rows
 from tiny_pipeline import tiny_pipeline
 
 from pipelines import Pipeline
-from pipelines.process_settings import cpu_threads
+from pipelines.inference.process_settings import cpu_threads
 from pipelines.rendering.engine import (
     RenderOptions,
     render,

@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 import pytest
 
-from pipelines.scores import captions as module
-from pipelines.scores.captions import (
+from pipelines.data.scores import captions as module
+from pipelines.data.scores.captions import (
     HELD_OUT_TEMPLATES,
     LONG,
     MEDIUM,
@@ -17,9 +17,9 @@ from pipelines.scores.captions import (
     captions,
     polish,
 )
-from pipelines.scores.captions import held_out_captions as held_out
-from pipelines.scores.compose import compose
-from pipelines.scores.score import all_labels
+from pipelines.data.scores.captions import held_out_captions as held_out
+from pipelines.data.scores.compose import compose
+from pipelines.data.scores.score import all_labels
 
 SPEED_TABLE = [words for _, words in SPEEDS]
 LABELS = [all_labels(compose(random.Random(seed))) for seed in range(120)]

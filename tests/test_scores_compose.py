@@ -5,11 +5,11 @@ from typing import Any
 
 import pytest
 
-from pipelines.scores.compose import ENSEMBLES, compose, swing, without_overlap
-from pipelines.scores.drums import PATTERNS, play_drums
-from pipelines.scores.instruments import BASSES, INSTRUMENTS, name_of_program
-from pipelines.scores.melody import compose_melody
-from pipelines.scores.score import (
+from pipelines.data.scores.compose import ENSEMBLES, compose, swing, without_overlap
+from pipelines.data.scores.drums import PATTERNS, play_drums
+from pipelines.data.scores.instruments import BASSES, INSTRUMENTS, name_of_program
+from pipelines.data.scores.melody import compose_melody
+from pipelines.data.scores.score import (
     METRES,
     Note,
     Part,
@@ -18,8 +18,8 @@ from pipelines.scores.score import (
     is_key_clear,
     pitch_class_weights,
 )
-from pipelines.scores.styles import DYNAMICS, STYLES, moods
-from pipelines.scores.theory import Key, chord_of, estimate_key
+from pipelines.data.scores.styles import DYNAMICS, STYLES, moods
+from pipelines.data.scores.theory import Key, chord_of, estimate_key
 
 LEADS = [name for name in INSTRUMENTS if name not in BASSES]
 
@@ -134,7 +134,7 @@ def test_unknown_names_raise(arguments: dict[str, Any]) -> None:
 @pytest.mark.parametrize("density", ["sparse", "medium", "busy"])
 @pytest.mark.parametrize("metre", ["4/4", "3/4", "6/8"])
 def test_melody_fills_the_harmony_and_ends_on_the_tonic(metre: str, density: str) -> None:
-    from pipelines.scores.harmony import slots
+    from pipelines.data.scores.harmony import slots
 
     key = Key("D", "minor")
     harmony = slots(["i", "iv", "V", "i", "VI", "iv", "V7", "i"], key, float(METRES[metre].beats))
@@ -149,7 +149,7 @@ def test_melody_fills_the_harmony_and_ends_on_the_tonic(metre: str, density: str
 
 
 def test_melody_puts_chord_tones_on_phrase_ends() -> None:
-    from pipelines.scores.harmony import slots
+    from pipelines.data.scores.harmony import slots
 
     key = Key("C", "major")
     harmony = slots(["I", "IV", "V", "I", "vi", "ii", "V7", "I"], key, 4.0)

@@ -5,9 +5,9 @@ import random
 
 import pytest
 
-from pipelines.scores.compose import compose
-from pipelines.scores.midi import DRUM_CHANNEL, read_midi, write_midi
-from pipelines.scores.score import METRES, Note, Part, Score
+from pipelines.data.scores.compose import compose
+from pipelines.data.scores.midi import DRUM_CHANNEL, read_midi, write_midi
+from pipelines.data.scores.score import METRES, Note, Part, Score
 
 
 def piece(metre: str = "4/4", parts: int = 1) -> Score:

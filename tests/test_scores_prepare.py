@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 import soundfile
 
-from pipelines.prepared import Clip, iterate_clips, open_prepared
-from pipelines.scores import prepare_scores as module
-from pipelines.scores.compose import compose
-from pipelines.scores.instruments import BASSES, INSTRUMENTS
-from pipelines.scores.prepare_scores import (
+from pipelines.data.prepared import Clip, iterate_clips, open_prepared
+from pipelines.data.scores import prepare_scores as module
+from pipelines.data.scores.compose import compose
+from pipelines.data.scores.instruments import BASSES, INSTRUMENTS
+from pipelines.data.scores.prepare_scores import (
     Job,
     add_arguments,
     free_drums,
@@ -27,7 +27,7 @@ from pipelines.scores.prepare_scores import (
     run,
     write_score,
 )
-from pipelines.scores.render import (
+from pipelines.data.scores.render import (
     SAMPLE_RATE,
     SOUNDFONT,
     TARGET_DB,
@@ -38,8 +38,8 @@ from pipelines.scores.render import (
     render,
     trim_end,
 )
-from pipelines.scores.score import Score
-from pipelines.shards import list_shards
+from pipelines.data.scores.score import Score
+from pipelines.data.shards import list_shards
 
 SECONDS = 5.3
 

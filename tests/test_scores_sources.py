@@ -5,14 +5,14 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.scores import arrange as arrangements
-from pipelines.scores import corpus
-from pipelines.scores.arrange import GROOVES, arrange, chord_name, mma_source
-from pipelines.scores.corpus import bach, chorale_names, for_validation, openttd, read_chorale
-from pipelines.scores.harmony import BANKS, slots
-from pipelines.scores.score import all_labels, pitch_class_weights
-from pipelines.scores.styles import STYLES
-from pipelines.scores.theory import Key, chord_of, estimate_key
+from pipelines.data.scores import arrange as arrangements
+from pipelines.data.scores import corpus
+from pipelines.data.scores.arrange import GROOVES, arrange, chord_name, mma_source
+from pipelines.data.scores.corpus import bach, chorale_names, for_validation, openttd, read_chorale
+from pipelines.data.scores.harmony import BANKS, slots
+from pipelines.data.scores.score import all_labels, pitch_class_weights
+from pipelines.data.scores.styles import STYLES
+from pipelines.data.scores.theory import Key, chord_of, estimate_key
 
 pytest.importorskip("music21")
 

@@ -4,8 +4,16 @@ import random
 
 import pytest
 
-from pipelines.scores.harmony import BANKS, is_held_out, progression, slots
-from pipelines.scores.theory import SCALES, TONICS, Key, chord_of, estimate_key, key_of, scale_over
+from pipelines.data.scores.harmony import BANKS, is_held_out, progression, slots
+from pipelines.data.scores.theory import (
+    SCALES,
+    TONICS,
+    Key,
+    chord_of,
+    estimate_key,
+    key_of,
+    scale_over,
+)
 
 KEYS = [Key(tonic, mode) for mode, tonics in TONICS.items() for tonic in tonics]
 

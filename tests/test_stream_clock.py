@@ -13,8 +13,8 @@ import torch
 from tiny_pipeline import tiny_codec, tiny_pipeline
 
 from pipelines import Pipeline
-from pipelines.bench_stream import Arrival, costs, replay
-from pipelines.streaming import Stream
+from pipelines.benchmarks.bench_stream import Arrival, costs, replay
+from pipelines.inference.streaming import Stream
 
 START_S = 0.065
 """Texts, plan, and what the first frame takes longer than others."""

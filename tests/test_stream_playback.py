@@ -14,7 +14,7 @@ import torch
 from codec.audio_file import read_audio
 from pipelines import Pipeline
 from pipelines.cli import main
-from pipelines.playback import PLAYERS, PipeWriter, Player, wav_header
+from pipelines.inference.playback import PLAYERS, PipeWriter, Player, wav_header
 from prior.model import Prior
 
 RATE = 44_100

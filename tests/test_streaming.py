@@ -10,8 +10,8 @@ import torch
 from tiny_pipeline import tiny_pipeline
 
 from pipelines import Pipeline
-from pipelines.stream_state import StreamState
-from pipelines.streaming import Stream
+from pipelines.inference.stream_state import StreamState
+from pipelines.inference.streaming import Stream
 from prior import Prior
 
 RATE = 44_100

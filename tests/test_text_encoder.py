@@ -7,8 +7,8 @@ import torch
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
 import codec  # noqa: F401
-from pipelines.text import encode_text, load_text_encoder
-from pipelines.text_encoder import RESERVED, keep_pieces, main, trim
+from pipelines.commands.text_encoder import RESERVED, keep_pieces, main, trim
+from pipelines.inference.text import encode_text, load_text_encoder
 from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
 LETTERS = [chr(code) for code in range(ord("a"), ord("z") + 1)]

@@ -11,9 +11,9 @@ import torch
 
 from codec import EncodecCodec, SpectralCodec
 from codec.audio_file import read_audio
-from pipelines import prepare_tokens
-from pipelines.prepare_tokens import build_token_cache, main
-from pipelines.prepared import (
+from pipelines.data import prepare_tokens
+from pipelines.data.prepare_tokens import build_token_cache, main
+from pipelines.data.prepared import (
     Clip,
     PreparedWriter,
     dequantise_spectrogram,
@@ -21,7 +21,7 @@ from pipelines.prepared import (
     open_prepared,
     read_levels,
 )
-from pipelines.tokens import (
+from pipelines.data.tokens import (
     hash_codec,
     load_codec,
     open_all_tokens,

@@ -21,21 +21,21 @@ from tiny_pipeline import CODEBOOK_SIZE, NUM_BOOKS, TEXT_WIDTH
 from codec import SpectralCodec
 from codec.component import WEIGHTS_NAME
 from decoder import DiffusionDecoder
-from pipelines.batches import EpochOrder, SpectrogramData
-from pipelines.checkpoints import checkpoints, load_weights, save_checkpoint
-from pipelines.configuration import parse
-from pipelines.decoder_batches import DecoderData
-from pipelines.precision import choose_precision
-from pipelines.prior_batches import PriorData
 from pipelines.train_codec import CodecLosses, train_codec
 from pipelines.train_decoder import train_decoder
 from pipelines.train_prior import train_prior
-from pipelines.training import (
+from pipelines.training.batches import EpochOrder, SpectrogramData
+from pipelines.training.checkpoints import checkpoints, load_weights, save_checkpoint
+from pipelines.training.configuration import parse
+from pipelines.training.decoder_batches import DecoderData
+from pipelines.training.loop import (
     StepSampler,
     TrainingConfig,
     learning_rate,
     start_accelerator,
 )
+from pipelines.training.precision import choose_precision
+from pipelines.training.prior_batches import PriorData
 from prior import Prior
 
 Train = Callable[..., Path]

@@ -8,8 +8,8 @@ from tiny_pipeline import tiny_codec, tiny_pipeline
 
 from codec.seeds import generator
 from codec.spectrogram import LogMel
-from pipelines.prepare_tokens import build_token_cache
-from pipelines.prepared import (
+from pipelines.data.prepare_tokens import build_token_cache
+from pipelines.data.prepared import (
     Clip,
     PreparedWriter,
     finish_dataset,

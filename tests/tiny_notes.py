@@ -6,11 +6,11 @@ from pathlib import Path
 
 import numpy as np
 
-from pipelines.prepared import Clip, PreparedWriter, finish_dataset
-from pipelines.scores.compose import compose
-from pipelines.scores.midi import write_midi
-from pipelines.scores.prepare_scores import Job, write_score
-from pipelines.scores.render import clip_labels
+from pipelines.data.prepared import Clip, PreparedWriter, finish_dataset
+from pipelines.data.scores.compose import compose
+from pipelines.data.scores.midi import write_midi
+from pipelines.data.scores.prepare_scores import Job, write_score
+from pipelines.data.scores.render import clip_labels
 
 SETTINGS = {"command": "prepare scores", "seed": 5, "sources": ["generated"]}
 

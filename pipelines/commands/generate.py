@@ -6,8 +6,8 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipelines.commands.live import add_live_arguments, check_live, is_live, stream_song
-from pipelines.commands.loading import (
+from pipelines.inference.live import add_live_arguments, check_live, is_live, stream_song
+from pipelines.inference.loading import (
     add_pipeline_arguments,
     add_speed_arguments,
     check_output,
@@ -50,12 +50,12 @@ def run(args: argparse.Namespace) -> int:
     if args.tokens:
         check_output(args.tokens, ("safetensors",))
     if args.plot:
-        from pipelines.plot import check_plotting
+        from pipelines.inference.plot import check_plotting
 
         if output is None:
             raise ValueError("--plot draws beside the file that --output names")
         check_plotting()
-    from pipelines.process_settings import cpu_threads
+    from pipelines.inference.process_settings import cpu_threads
 
     with cpu_threads(args.threads):
         return generate(args, output)
@@ -86,7 +86,7 @@ def generate(args: argparse.Namespace, output: Path | None) -> int:
         said = sys.stderr if args.stdout else sys.stdout
         print(f"{output}: {duration_s:.2f} s, seed {song.seeds[0]}", file=said)
     if output is not None and args.plot:
-        from pipelines.plot import plot_audio
+        from pipelines.inference.plot import plot_audio
 
         plot_audio(song.audio[0].cpu(), song.sample_rate, output.with_suffix(".png"), args.prompt)
     if not is_live(args):
@@ -98,7 +98,7 @@ def generate(args: argparse.Namespace, output: Path | None) -> int:
 
 def write_tokens(path: str, pipeline: "Pipeline", song: "MusicOutput") -> None:
     """Write what ``partita decode`` needs to make the same audio again."""
-    from pipelines.token_file import describe_codes, save_tokens
+    from pipelines.inference.token_file import describe_codes, save_tokens
 
     tokens = describe_codes(
         song.codes[0].cpu(),

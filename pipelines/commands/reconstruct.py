@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipelines.commands.encode import BLOCK_S, encode_blocks
-from pipelines.commands.loading import add_pipeline_arguments, load_pipeline
+from pipelines.inference.loading import add_pipeline_arguments, load_pipeline
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -33,11 +33,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Encode, decode twice, write the three files and the metrics, and print the metrics."""
     from codec.audio_file import read_audio
-    from pipelines.shards import write_json
+    from pipelines.data.shards import write_json
 
     read_audio(args.input, duration_s=0.1)  # a wrong file is found before a model is loaded
     if args.plot:
-        from pipelines.plot import check_plotting
+        from pipelines.inference.plot import check_plotting
 
         check_plotting()
     pipeline = load_pipeline(args.pipeline, args.quiet)
@@ -86,7 +86,7 @@ def write_clips(
     for name, audio in clips.items():
         write_audio(folder / f"{name}.wav", audio, sample_rate)
         if with_plots:
-            from pipelines.plot import plot_audio
+            from pipelines.inference.plot import plot_audio
 
             plot_audio(audio, sample_rate, folder / f"{name}.png", name)
 

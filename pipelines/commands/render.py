@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipelines.commands.loading import add_pipeline_arguments, load_pipeline
+from pipelines.inference.loading import add_pipeline_arguments, load_pipeline
 
 if TYPE_CHECKING:
     from pipelines.pipeline import Pipeline
@@ -52,7 +52,7 @@ def add_defaults(group: argparse._ArgumentGroup) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Check, render, and print what came of it."""
-    from pipelines.process_settings import cpu_threads
+    from pipelines.inference.process_settings import cpu_threads
 
     with cpu_threads(args.threads):
         return render_rows(args)
@@ -69,7 +69,7 @@ def render_rows(args: argparse.Namespace) -> int:
 
     options, defaults = options_of(args), defaults_of(args)
     if args.sheet:
-        from pipelines.plot import check_plotting
+        from pipelines.inference.plot import check_plotting
 
         check_plotting()
     pipeline = load_pipeline(args.pipeline, args.quiet or args.progress != "line")

@@ -14,14 +14,14 @@ import torch
 from accelerate import PartialState
 from filelock import FileLock, Timeout
 
-from pipelines.checkpoints import checkpoints
 from pipelines.comparison.clock import ClockedRecipe
 from pipelines.comparison.settings import Budget, Optimisation
-from pipelines.prior_batches import TOKEN_RATE, PriorData
-from pipelines.shards import write_json
-from pipelines.tokens import read_token_info
+from pipelines.data.shards import write_json
+from pipelines.data.tokens import read_token_info
 from pipelines.train_prior import PriorRecipe
-from pipelines.training import TrainingConfig, train
+from pipelines.training.checkpoints import checkpoints
+from pipelines.training.loop import TrainingConfig, train
+from pipelines.training.prior_batches import TOKEN_RATE, PriorData
 from prior.model import Prior
 
 RESULT_NAME = "arm.json"

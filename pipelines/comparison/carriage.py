@@ -48,7 +48,7 @@ class Recording:
     @property
     def source(self) -> str:
         """The package that it comes from."""
-        from pipelines.prepared import open_prepared
+        from pipelines.data.prepared import open_prepared
 
         rows = open_prepared(self.clip.folder, self.clip.split).select_columns(["source"])
         return rows[self.clip.index]["source"]
@@ -112,7 +112,7 @@ def measure(study: Study) -> Row:
 
 def choose_scores(study: Study) -> Sequence[Clip]:
     """Clips whose notes are known."""
-    from pipelines.scores.render import SOUNDFONT
+    from pipelines.data.scores.render import SOUNDFONT
 
     settings = study.settings.carriage
     if settings.scores is None:

@@ -24,7 +24,7 @@ from pipelines.comparison.study import Study
 from pipelines.evaluation.embeddings import EMBEDDINGS
 from pipelines.evaluation.frechet import equal_windows, frechet_distance
 from pipelines.evaluation.reasons import MissingPackageError, UnmeasurableError
-from pipelines.text import encode_text, load_text_encoder
+from pipelines.inference.text import encode_text, load_text_encoder
 from prior.generate import generate
 from prior.sampling import Sampling
 

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from pipelines.estimate import count_parameters
+from pipelines.commands.estimate import count_parameters
 from prior.model import Prior
 
 

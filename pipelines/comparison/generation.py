@@ -11,7 +11,7 @@ from pipelines.comparison.equal_size import fit_width
 from pipelines.comparison.row import Plot, Row, Series, Table, number
 from pipelines.comparison.spread import show
 from pipelines.comparison.study import Study, seconds
-from pipelines.process_settings import matmul_precision
+from pipelines.inference.process_settings import matmul_precision
 from prior.attention import KeyValueCache
 from prior.model import Prior
 from prior.state import PriorState

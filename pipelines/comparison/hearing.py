@@ -12,8 +12,8 @@ from torch import Tensor
 from pipelines.comparison.ladder import NOTES
 from pipelines.comparison.settings import Rung
 from pipelines.comparison.study import Study
+from pipelines.data.tokens import hash_codec, read_token_info
 from pipelines.evaluation.reasons import MissingPackageError, UnmeasurableError
-from pipelines.tokens import hash_codec, read_token_info
 
 
 @dataclass(frozen=True)
@@ -73,9 +73,9 @@ def tokens_hearing(study: Study) -> Hearing:
 def notes_hearing(cache: Path | None, soundfont: str | None) -> Hearing:
     """Notes through a soundfont, read by the codec of their cache, or by a new one."""
     try:
-        from codec.note_codec import NoteCodec
-        from pipelines.notes.sound import play
-        from pipelines.scores.render import SOUNDFONT, RenderError, check_programs
+        from pipelines.data.notes.note_codec import NoteCodec
+        from pipelines.data.notes.sound import play
+        from pipelines.data.scores.render import SOUNDFONT, RenderError, check_programs
 
         chosen = Path(soundfont) if soundfont else SOUNDFONT
         check_programs(["fluidsynth"], chosen)

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from pipelines.commands.estimate import count_parameters
 from pipelines.comparison.arm import Arm, TrainedArm
 from pipelines.comparison.nats import held_out_bits
 from pipelines.comparison.pieces import Piece
@@ -9,8 +10,7 @@ from pipelines.comparison.row import Plot, Row, Series, Table
 from pipelines.comparison.settings import Rung
 from pipelines.comparison.spread import show, verdict
 from pipelines.comparison.study import Study
-from pipelines.estimate import count_parameters
-from pipelines.tokens import read_token_info
+from pipelines.data.tokens import read_token_info
 
 NOTES = "NoteCodec"
 
@@ -93,7 +93,7 @@ def note_seconds(piece: Piece) -> float | None:
     """How long the notes of a piece take, by ``NoteCodec.shift_s``."""
     import torch
 
-    from codec.note_codec import NoteCodec
+    from pipelines.data.notes.note_codec import NoteCodec
 
     codes = torch.from_numpy(piece.codes.astype(np.int64))
     return float(NoteCodec().shift_s(codes.T).sum()) or None

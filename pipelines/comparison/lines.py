@@ -12,7 +12,7 @@ def draw(plot: Plot, folder: Path) -> Path | None:
         The picture, or None without matplotlib.
     """
     from pipelines.evaluation.reasons import MissingPackageError
-    from pipelines.plot import check_plotting, save_picture
+    from pipelines.inference.plot import check_plotting, save_picture
 
     folder.mkdir(parents=True, exist_ok=True)
     (folder / f"{plot.name}.csv").write_text(plot.csv())

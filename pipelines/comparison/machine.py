@@ -9,8 +9,8 @@ from pathlib import Path
 import torch
 from accelerate import PartialState
 
-from pipelines.bench import processor_name
-from pipelines.shards import write_json
+from pipelines.benchmarks.bench import processor_name
+from pipelines.data.shards import write_json
 
 
 def describe_machine() -> list[str]:

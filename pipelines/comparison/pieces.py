@@ -12,10 +12,9 @@ import numpy as np
 from filelock import FileLock
 
 from codec.seeds import generator
-from pipelines.checkpoints import new_folder
-from pipelines.prepare_tokens import SHARD_CLIPS, token_row
-from pipelines.shards import ShardWriter, write_json
-from pipelines.tokens import (
+from pipelines.data.prepare_tokens import SHARD_CLIPS, token_row
+from pipelines.data.shards import ShardWriter, write_json
+from pipelines.data.tokens import (
     INFO_NAME,
     SCHEMA,
     TOKENS_VERSION,
@@ -24,6 +23,7 @@ from pipelines.tokens import (
     read_codes,
     read_token_info,
 )
+from pipelines.training.checkpoints import new_folder
 
 CLIP_NUMBER = re.compile(r"^(?P<track>.+)[-#](?P<number>\d+)$")
 """How preparation names clips: the track, and the clip's number in it."""

@@ -7,15 +7,15 @@ from dataclasses import replace
 
 import torch
 
+from pipelines.commands.estimate import count_parameters
 from pipelines.comparison import context, ladder, recall, scaling
 from pipelines.comparison.arm import Arm, is_trained, lineage, prior_data, training_config
 from pipelines.comparison.row import Table
 from pipelines.comparison.study import Study, digest
 from pipelines.comparison.throughput import finish
-from pipelines.estimate import count_parameters
-from pipelines.precision import PRECISIONS, choose_precision
 from pipelines.train_prior import PriorRecipe
-from pipelines.training import make_optimizer
+from pipelines.training.loop import make_optimizer
+from pipelines.training.precision import PRECISIONS, choose_precision
 from prior.model import Prior
 
 

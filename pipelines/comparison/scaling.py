@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from pipelines.commands.estimate import count_parameters, forward_flops
 from pipelines.comparison.arm import Arm, TrainedArm
 from pipelines.comparison.nats import held_out_bits
 from pipelines.comparison.pieces import part_of, read_pieces, write_cache
@@ -14,8 +15,7 @@ from pipelines.comparison.row import Plot, Row, Series, Table, number
 from pipelines.comparison.settings import Budget
 from pipelines.comparison.spread import bootstrap, fitted_slope, mean_and_spread, show, verdict
 from pipelines.comparison.study import Study, digest
-from pipelines.estimate import count_parameters, forward_flops
-from pipelines.tokens import read_token_infos
+from pipelines.data.tokens import read_token_infos
 
 Cell = tuple[str, int, float]
 """Backbone, parameters, share of the data."""
@@ -71,7 +71,7 @@ def measure(study: Study) -> Row:
         "scaling",
         "Scalability: sizes and data at equal compute",
         f"Every arm spends {settings.compute:.1e} operations of training (counted by "
-        "`pipelines/estimate.py`), so a larger model sees fewer crops. Exponents are fitted to "
+        "`pipelines/commands/estimate.py`), so a larger model sees fewer crops. Exponents are fitted to "
         "held-out bits per frame by least squares on logarithms; intervals are 95 % of a bootstrap "
         f"over seeds ({settings.draws} draws), so they hold the noise of training and not the "
         "error of calling a curve a power law.",

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from codec.audio_file import AudioClip
-from pipelines.batches import evenly_spaced
+from pipelines.data.prepared import open_prepared, read_info
 from pipelines.evaluation.reasons import MissingPackageError, UnmeasurableError
-from pipelines.prepared import open_prepared, read_info
+from pipelines.training.batches import evenly_spaced
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class ScoreClip:
     @cached_property
     def score(self) -> Any:
         """The whole piece, composed anew."""
-        from pipelines.scores.prepare_scores import Job, piece_index, write_score
+        from pipelines.data.scores.prepare_scores import Job, piece_index, write_score
 
         return write_score(Job(self.seed, piece_index(self.name), self.sources, "", False))
 
@@ -50,7 +50,7 @@ class ScoreClip:
         Raises:
             UnmeasurableError: it could not be played.
         """
-        from pipelines.scores.render import SAMPLE_RATE, RenderError, render
+        from pipelines.data.scores.render import SAMPLE_RATE, RenderError, render
 
         try:
             audio = render(self.score, self.soundfont)
@@ -66,10 +66,10 @@ class ScoreClip:
         Raises:
             UnmeasurableError: it holds no notes.
         """
-        from codec.midi_file import read_midi
-        from codec.note_codec import NoteCodec
-        from pipelines.notes.pieces import cut
-        from pipelines.scores.midi import write_midi
+        from pipelines.data.notes.midi_file import read_midi
+        from pipelines.data.notes.note_codec import NoteCodec
+        from pipelines.data.notes.pieces import cut
+        from pipelines.data.scores.midi import write_midi
 
         try:
             whole = read_midi(write_midi(self.score))
@@ -86,7 +86,7 @@ def choose_score_clips(folder: Path, count: int, clip_s: float, soundfont: Path)
         ValueError: the dataset was not made by ``partita prepare scores``.
         MissingPackageError: FluidSynth or the soundfont is missing.
     """
-    from pipelines.scores.render import check_programs
+    from pipelines.data.scores.render import check_programs
 
     settings = read_info(folder)["settings"]
     if settings.get("command") != "prepare scores":

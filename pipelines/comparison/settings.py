@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-from pipelines.text import PRETRAINED
+from pipelines.inference.text import PRETRAINED
 
 ROWS = (
     "throughput",

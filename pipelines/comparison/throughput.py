@@ -7,13 +7,13 @@ from dataclasses import dataclass
 import torch
 
 from codec.seeds import generator
+from pipelines.commands.estimate import count_parameters
 from pipelines.comparison.equal_size import fit_width
 from pipelines.comparison.row import Plot, Row, Series, Table, number
 from pipelines.comparison.spread import bootstrap, fitted_slope
 from pipelines.comparison.study import Study
-from pipelines.estimate import count_parameters
-from pipelines.precision import PRECISIONS, choose_precision
-from pipelines.process_settings import matmul_precision
+from pipelines.inference.process_settings import matmul_precision
+from pipelines.training.precision import PRECISIONS, choose_precision
 from prior.loss import PriorBatch, prior_loss
 from prior.model import Prior
 

@@ -58,7 +58,7 @@ class PreparedClip:
         Raises:
             ValueError: the dataset was prepared without audio.
         """
-        from pipelines.prepared import open_prepared
+        from pipelines.data.prepared import open_prepared
 
         row = open_prepared(self.folder, self.split).select_columns(["audio"])[self.index]
         if not row["audio"]:
@@ -117,7 +117,7 @@ def choose_clips(
 def _prepared_clips(
     folder: Path, split: str, count: int, duration_s: float
 ) -> list[EvaluationClip]:
-    from pipelines.prepared import open_prepared
+    from pipelines.data.prepared import open_prepared
 
     names = open_prepared(folder, split)["id"]
     total = len(names)

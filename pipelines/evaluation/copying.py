@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from pipelines.tokens import hash_codec, open_tokens, read_codes, read_token_info
+from pipelines.data.tokens import hash_codec, open_tokens, read_codes, read_token_info
 
 RUN_LENGTHS = (4, 8, 16, 32, 64)  # frames of 40 ms
 

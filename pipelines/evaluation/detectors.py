@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from codec.resampling import resample
 from codec.spectrogram import LogMel
+from pipelines.data.prepared import SAMPLE_RATE
 from pipelines.evaluation.instrument_tagger import (
     CLASSES,
     LEADS,
@@ -26,7 +27,6 @@ from pipelines.evaluation.key_finder import ANALYSIS_RATE, KeyFinder, chroma_vec
 from pipelines.evaluation.music import MIN_MUSIC_S, Key
 from pipelines.evaluation.pair import check_clip, check_duration
 from pipelines.evaluation.tempo_picker import TempoPicker, autocorrelations
-from pipelines.prepared import SAMPLE_RATE
 
 WEIGHTS_PATH = Path(__file__).with_name("detectors.safetensors")
 DRUMS_THRESHOLD = 0.5

@@ -19,6 +19,14 @@ from tqdm import tqdm
 
 from codec.resampling import resample
 from codec.seeds import derive_seed, generator
+from pipelines.data.prepared import (
+    SAMPLE_RATE,
+    dequantise_spectrogram,
+    open_prepared,
+    read_levels,
+)
+from pipelines.data.scores.score import all_labels
+from pipelines.data.scores.theory import PITCH_CLASSES, key_of
 from pipelines.evaluation.detectors import (
     WEIGHTS_PATH,
     Detectors,
@@ -40,14 +48,6 @@ from pipelines.evaluation.key_finder import ANALYSIS_RATE, KeyFinder, chroma_vec
 from pipelines.evaluation.prompts import TEMPO_SPAN, Prompt
 from pipelines.evaluation.reasons import UnmeasurableError
 from pipelines.evaluation.tempo_picker import TempoPicker, autocorrelations
-from pipelines.prepared import (
-    SAMPLE_RATE,
-    dequantise_spectrogram,
-    open_prepared,
-    read_levels,
-)
-from pipelines.scores.score import all_labels
-from pipelines.scores.theory import PITCH_CLASSES, key_of
 
 PIECE_S = 10.0
 MIN_CLIP_FRAMES = 700

@@ -9,13 +9,13 @@ import torch
 from torch import Tensor
 
 from codec.seeds import derive_seed
+from pipelines.data.scores.chords import transposed
+from pipelines.data.scores.compose import compose
+from pipelines.data.scores.render import SAMPLE_RATE, SOUNDFONT, RenderError, check_programs, render
+from pipelines.data.scores.score import Note, Part, Score
+from pipelines.data.scores.styles import STYLES, Style, moods
+from pipelines.data.scores.theory import PITCH_CLASSES, Key
 from pipelines.evaluation.reasons import MissingPackageError, UnmeasurableError
-from pipelines.scores.chords import transposed
-from pipelines.scores.compose import compose
-from pipelines.scores.render import SAMPLE_RATE, SOUNDFONT, RenderError, check_programs, render
-from pipelines.scores.score import Note, Part, Score
-from pipelines.scores.styles import STYLES, Style, moods
-from pipelines.scores.theory import PITCH_CLASSES, Key
 
 ATTEMPTS = 120
 TEMPO_REACH = 0.15  # a piece is written for a tempo this near the one it is then played at

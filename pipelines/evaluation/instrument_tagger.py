@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pipelines.scores.instruments import BASSES, INSTRUMENTS
+from pipelines.data.scores.instruments import BASSES, INSTRUMENTS
 
 CLASSES = (*INSTRUMENTS, "drums")
 LEADS = tuple(name for name in INSTRUMENTS if name not in BASSES)

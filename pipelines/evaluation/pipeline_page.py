@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from pipelines.data.shards import sync_and_rename, write_json
 from pipelines.evaluation.facts import FACTS
 from pipelines.evaluation.frechet import MIN_WINDOWS
 from pipelines.evaluation.reasons import MissingPackageError, import_package
-from pipelines.shards import sync_and_rename, write_json
 
 SOUND = {
     "loudness_lufs": ("loudness LUFS", 1),

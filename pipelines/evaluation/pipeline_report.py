@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from pipelines.commands.loading import add_pipeline_arguments, load_pipeline
+from pipelines.data.tokens import read_token_info
 from pipelines.evaluation.adherence import bootstrap_interval, fact_rates
 from pipelines.evaluation.comparison import package_versions
 from pipelines.evaluation.copying import measure_copying
@@ -35,7 +35,7 @@ from pipelines.evaluation.takes import (
     pipeline_fingerprint,
     time_one_take,
 )
-from pipelines.tokens import read_token_info
+from pipelines.inference.loading import add_pipeline_arguments, load_pipeline
 
 
 @dataclass(frozen=True)

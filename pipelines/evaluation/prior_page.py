@@ -3,8 +3,8 @@
 from pathlib import Path
 from typing import Any
 
+from pipelines.data.shards import sync_and_rename, write_json
 from pipelines.evaluation.reasons import MissingPackageError, import_package
-from pipelines.shards import sync_and_rename, write_json
 
 OWN, OTHER, NONE = "own caption", "another clip's", "no caption"
 

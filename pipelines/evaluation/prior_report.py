@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from pipelines.batches import evenly_spaced
+from pipelines.data.tokens import open_all_tokens, read_codes
 from pipelines.evaluation.adherence import bootstrap_interval
 from pipelines.evaluation.comparison import package_versions
 from pipelines.evaluation.measurement_cache import (
@@ -21,8 +21,8 @@ from pipelines.evaluation.measurement_cache import (
     module_fingerprint,
 )
 from pipelines.evaluation.prior_page import write_prior_page
-from pipelines.text import encode_text
-from pipelines.tokens import open_all_tokens, read_codes
+from pipelines.inference.text import encode_text
+from pipelines.training.batches import evenly_spaced
 from prior.loss import cross_entropy
 from prior.model import Prior
 
@@ -277,7 +277,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run ``partita evaluate prior`` and print the page."""
-    from pipelines.text import load_text_encoder
+    from pipelines.inference.text import load_text_encoder
 
     folder = Path(args.prior or Path(args.pipeline) / "prior")
     if not (folder / "config.json").is_file():

@@ -14,9 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from codec.seeds import derive_seed
-from pipelines.evaluation.ground_truth import Wanted, compose_wanted
-from pipelines.evaluation.instrument_tagger import LEADS
-from pipelines.scores.captions import (
+from pipelines.data.scores.captions import (
     HELD_OUT_TEMPLATES,
     LONG,
     MEDIUM,
@@ -26,9 +24,11 @@ from pipelines.scores.captions import (
     draw_words,
     polish,
 )
-from pipelines.scores.instruments import INSTRUMENTS
-from pipelines.scores.score import all_labels
-from pipelines.scores.theory import SCALES, Key, key_of
+from pipelines.data.scores.instruments import INSTRUMENTS
+from pipelines.data.scores.score import all_labels
+from pipelines.data.scores.theory import SCALES, Key, key_of
+from pipelines.evaluation.ground_truth import Wanted, compose_wanted
+from pipelines.evaluation.instrument_tagger import LEADS
 
 PROMPTS_PATH = Path(__file__).with_name("prompts.jsonl")
 GROUPS = ("trained", "held-out", "free")

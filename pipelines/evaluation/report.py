@@ -5,10 +5,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from pipelines.data.shards import sync_and_rename, write_json
 from pipelines.evaluation.frechet import MIN_WINDOWS
 from pipelines.evaluation.measuring import Measured, Row
 from pipelines.evaluation.reasons import MissingPackageError, import_package
-from pipelines.shards import sync_and_rename, write_json
 
 # name, heading, decimals, better
 COLUMNS = (

@@ -11,6 +11,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from codec.seeds import derive_seed
+from pipelines.data.scores.render import SAMPLE_RATE
 from pipelines.evaluation import artefacts, music
 from pipelines.evaluation.comparison import package_versions
 from pipelines.evaluation.detectors import Detectors, Heard, load_detectors
@@ -22,7 +23,6 @@ from pipelines.evaluation.measurement_cache import MeasurementCache, make_key, m
 from pipelines.evaluation.music import Key, estimate_key, estimate_tempo
 from pipelines.evaluation.prompts import Prompt
 from pipelines.evaluation.reasons import MissingPackageError, UnmeasurableError
-from pipelines.scores.render import SAMPLE_RATE
 
 DEFINITIONS = 1  # raise when something measured here changes its meaning
 Value = float | str

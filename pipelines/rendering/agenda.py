@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
+from pipelines.inference.token_file import load_tokens
 from pipelines.rendering.item import RenderItem
 from pipelines.rendering.rows import hash_file
-from pipelines.token_file import load_tokens
 
 Sampling = tuple[float, float, int | None, float | None]
 MAX_ATTEMPTS = 2

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from codec.seeds import generator
-from pipelines.process_settings import cpu_threads
+from pipelines.inference.process_settings import cpu_threads
 from pipelines.rendering.agenda import Failed, Finished, Task, Written, read_codes
 from pipelines.rendering.item import RenderItem
 from pipelines.rendering.making import Maker, encode_texts

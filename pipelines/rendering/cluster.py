@@ -15,7 +15,7 @@ from dataclasses import replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from pipelines.bench import peak_memory
+from pipelines.benchmarks.bench import peak_memory
 from pipelines.evaluation.reasons import MissingPackageError
 from pipelines.rendering.agenda import Agenda, Failed, Finished, Outcome, Task, Written
 from pipelines.rendering.making import Maker
@@ -164,7 +164,7 @@ def load_maker(origin: Origin) -> Maker:
 def load_maker_once(origin: Origin) -> Maker:
     """The same, for one thread at a time."""
     import codec  # noqa: F401  (its torchaudio guard)
-    from pipelines.commands.loading import load_pipeline
+    from pipelines.inference.loading import load_pipeline
 
     try:
         pipeline = load_pipeline(origin.path, quiet=True)

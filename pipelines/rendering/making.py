@@ -13,16 +13,16 @@ import torch
 from torch import Tensor
 
 from codec.audio_file import WriteReport, write_audio
-from pipelines.brief import BRIEF_TOKENS
-from pipelines.process_settings import cpu_threads
+from pipelines.data.tokens import hash_codec
+from pipelines.inference.brief import BRIEF_TOKENS
+from pipelines.inference.process_settings import cpu_threads
+from pipelines.inference.text import MAX_TOKENS
+from pipelines.inference.token_file import TokenFile, token_bytes
 from pipelines.rendering.agenda import Failed, Finished, Task, Written, pack
 from pipelines.rendering.item import RenderItem
 from pipelines.rendering.mastering import Mastered, master
 from pipelines.rendering.origin import Origin
 from pipelines.rendering.tags import Provenance, provenance_tags
-from pipelines.text import MAX_TOKENS
-from pipelines.token_file import TokenFile, token_bytes
-from pipelines.tokens import hash_codec
 from prior.generate import generate
 from prior.sampling import Sampling
 from prior.text_condition import TextCondition

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import psutil
 import torch
 
-from pipelines.plot import write_whole
+from pipelines.inference.plot import write_whole
 from pipelines.rendering.agenda import make_batches
 from pipelines.rendering.calibration import Calibration, piece_key, prior_key
 from pipelines.rendering.crew import lanes_of

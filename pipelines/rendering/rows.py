@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from codec.seeds import derive_seed
+from pipelines.inference.text import MAX_TOKENS
+from pipelines.inference.token_file import TokenFile, load_tokens
 from pipelines.rendering.item import RenderItem, Settings
 from pipelines.rendering.row_fields import FIELDS, check_field, from_text
 from pipelines.rendering.row_file import Fault, Row, RowFile, read_rows
-from pipelines.text import MAX_TOKENS
-from pipelines.token_file import TokenFile, load_tokens
 
 if TYPE_CHECKING:
     from pipelines.pipeline import Pipeline
@@ -262,7 +262,7 @@ class RowCheck:
     def _check_tokens(self, tokens: TokenFile, path: Path) -> None:
         """As ``check_tokens``, with the codec hashed once for all rows."""
         from codec.validation import check_codes
-        from pipelines.tokens import hash_codec
+        from pipelines.data.tokens import hash_codec
 
         codec = self.pipeline.codec
         self.codec_hash = self.codec_hash or hash_codec(codec)

@@ -11,7 +11,7 @@ from typing import Any
 from urllib.parse import quote
 
 from codec.audio_file import read_audio
-from pipelines.plot import check_plotting, draw_thumbnail, write_whole
+from pipelines.inference.plot import check_plotting, draw_thumbnail, write_whole
 from pipelines.rendering.manifest import NAME, ManifestEntry, read_manifest
 
 TEMPLATE = Path(__file__).with_name("sheet.html")
@@ -50,7 +50,7 @@ def write_sheet(folder: str | Path) -> Path:
     Raises:
         FileNotFoundError: the folder has no manifest.
         ValueError: the manifest is damaged.
-        MissingPackageError: matplotlib is not installed; ``pipelines.plot.check_plotting`` tells
+        MissingPackageError: matplotlib is not installed; ``pipelines.inference.plot.check_plotting`` tells
             before anything is rendered.
     """
     check_plotting()

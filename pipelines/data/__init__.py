@@ -1,0 +1,1 @@
+"""What models learn from: datasets, token caches, and how each is prepared."""

@@ -1,0 +1,25 @@
+"""The plans of labelled clips."""
+
+from typing import Any
+
+from pipelines.data.scores.score import METRES
+from pipelines.data.scores.theory import PITCH_CLASSES
+from prior.plan import ChordChange, Plan
+
+
+def plan_of_labels(labels: dict[str, Any]) -> Plan | None:
+    """The plan of a clip of ``partita prepare scores``; None where its beat is not known."""
+    place = labels.get("plan")
+    if place is None:
+        return None
+    key = labels.get("key")
+    return Plan(
+        tempo_bpm=labels["tempo_bpm"],
+        beats_per_bar=METRES[labels["metre"]].beats,
+        tonic=PITCH_CLASSES[key] if key else None,
+        mode=labels["mode"] if key else None,
+        chords=tuple(ChordChange(*row) for row in place["chords"]),
+        first_beat=place["first_beat"],
+        instruments=tuple(labels["instruments"]),
+        drums=labels["drums"],
+    )

@@ -1,0 +1,278 @@
+"""Accompaniment patterns: what chord instruments and basses play under a tune."""
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from pipelines.data.scores.harmony import Slot
+from pipelines.data.scores.score import Metre, Note
+from pipelines.data.scores.theory import Chord, Key, scale_over
+
+Hit = tuple[float, float, tuple[int, ...], float]
+"""Offset in the slot and duration in beats, pitches, and accent from 0 to 1."""
+
+
+@dataclass(frozen=True)
+class Texture:
+    """What a pattern needs to know besides the chord.
+
+    Attributes:
+        unit: note length of running figures, in beats.
+        strum: seconds between strings, in beats.
+        figure: indices into the voicing, drawn once per piece, for ostinatos.
+        pulse: beats between block chords.
+    """
+
+    metre: Metre
+    unit: float
+    strum: float
+    pulse: float
+    figure: tuple[int, ...]
+
+
+def draw_texture(rng: random.Random, metre: Metre, tempo_bpm: float) -> Texture:
+    """Choose note lengths that stay playable: three to eight notes a second."""
+    beat_s = 60 / tempo_bpm
+    units = (1.0, 1 / 3) if metre.division == 3 else (1.0, 0.5, 0.25)
+    playable = [unit for unit in units if 0.12 <= unit * beat_s <= 0.45] or [units[1]]
+    pulses = [pulse for pulse in (1.0, 2.0) if pulse * beat_s >= 0.3 and metre.beats % pulse == 0]
+    return Texture(
+        metre=metre,
+        unit=rng.choice(playable),
+        strum=0.014 / beat_s,
+        pulse=rng.choice(pulses),
+        figure=tuple(rng.choice(((0, 1, 2, 1), (0, 2, 1, 2), (0, 1, 2, 3), (0, 3, 2, 1)))),
+    )
+
+
+def voice(chord: Chord, centre: int) -> list[int]:
+    """Close voicing around a pitch: every chord tone in the octave there, lowest first."""
+    tones = chord.pitch_classes if len(chord.intervals) <= 4 else chord.pitch_classes[1:]
+    return sorted(centre - 6 + (tone - centre + 6) % 12 for tone in tones)
+
+
+def bass_note(chord: Chord, low: int) -> int:
+    """The root in the octave above ``low``."""
+    return low + (chord.root - low) % 12
+
+
+def _run(slot: Slot, unit: float, pitches: list[int]) -> list[Hit]:
+    count = round(slot.length / unit)
+    return [
+        (
+            i * unit,
+            unit,
+            (pitches[i % len(pitches)],),
+            1.0 if abs(i * unit - round(i * unit)) < 1e-6 else 0.75,
+        )
+        for i in range(count)
+    ]
+
+
+def pad(slot: Slot, tones: list[int], texture: Texture) -> list[Hit]:
+    """The chord held."""
+    return [(0.0, slot.length, tuple(tones), 0.85)]
+
+
+def block(slot: Slot, tones: list[int], texture: Texture) -> list[Hit]:
+    """The chord struck on the beats."""
+    count = max(1, round(slot.length / texture.pulse))
+    pulse = slot.length / count
+    return [(i * pulse, pulse * 0.95, tuple(tones), 0.9 if i else 1.0) for i in range(count)]
+
+
+def pulse(slot: Slot, tones: list[int], texture: Texture) -> list[Hit]:
+    """The chord repeated in short notes."""
+    return [
+        (start, length * 0.8, tuple(tones), accent)
+        for start, length, _, accent in _run(slot, max(texture.unit, 0.33), [0])
+    ]
+
+
+def offbeat(slot: Slot, tones: list[int], texture: Texture) -> list[Hit]:
+    """Short chords between the beats."""
+    late = 2 / 3 if texture.metre.division == 3 else 0.5
+    return [(beat + late, 0.4, tuple(tones), 0.8) for beat in range(round(slot.length))]
+
+
+def afterbeat(slot: Slot, tones: list[int], texture: Texture) -> list[Hit]:
+    """Chords on every beat but the first of three, or on two and four: the "pah" of a waltz."""
+    if texture.metre.division == 3:
+        thirds = [b + t / 3 for b in range(round(slot.length)) for t in (1, 2)]
+        return [(start, 0.3, tuple(tones), 0.7) for start in thirds]
+    step = 1 if texture.metre.beats == 3 else 2
+    beats = [b for b in range(round(slot.length)) if (b if step == 1 else b % 2)]
+    return [(float(beat), 0.7, tuple(tones), 0.75) for beat in beats]
+
+
+def arpeggio(slot: Slot, tones: list[int], texture: Texture) -> list[Hit]:
+    """Upwards through the chord and the octave."""
+    return _ring(_run(slot, texture.unit, [*tones, tones[0] + 12]), slot)
+
+
+def updown(slot: Slot, tones: list[int], texture: Texture) -> list[Hit]:
+    """Up and down again."""
+    ladder = [*tones, tones[0] + 12]
+    return _ring(_run(slot, texture.unit, ladder + ladder[-2:0:-1]), slot)
+
+
+def alberti(slot: Slot, tones: list[int], texture: Texture) -> list[Hit]:
+    """Low, high, middle, high; in compound time low, middle, high."""
+    order = [0, 1, 2] if texture.metre.division == 3 else [0, 2, 1, 2]
+    return _run(slot, texture.unit, [tones[i] for i in order])
+
+
+def ostinato(slot: Slot, tones: list[int], texture: Texture) -> list[Hit]:
+    """One figure all through the piece."""
+    ladder = [*tones, *(tone + 12 for tone in tones)]
+    return _run(slot, texture.unit, [ladder[i] for i in texture.figure])
+
+
+def strum(slot: Slot, tones: list[int], texture: Texture) -> list[Hit]:
+    """Down and up strokes, string after string."""
+    wide = [tones[0], *tones[1:], tones[0] + 12]
+    if texture.metre.division == 3:
+        strokes = [(0, 1.0), (2 / 3, 0.6), (1, 0.9), (5 / 3, 0.6)]
+    elif texture.metre.beats == 3:
+        strokes = [(0, 1.0), (1, 0.8), (1.5, 0.55), (2, 0.8), (2.5, 0.55)]
+    else:
+        strokes = [(0, 1.0), (1, 0.8), (1.5, 0.55), (2.5, 0.6), (3, 0.8), (3.5, 0.55)]
+    strokes = [stroke for stroke in strokes if stroke[0] < slot.length]
+    hits: list[Hit] = []
+    for i, (start, accent) in enumerate(strokes):
+        stop = strokes[i + 1][0] if i + 1 < len(strokes) else slot.length
+        strings = wide if accent > 0.7 else wide[::-1][:3]
+        for k, tone in enumerate(strings):
+            hits.append((start + k * texture.strum, stop - start, (tone,), accent))
+    return hits
+
+
+def bossa(slot: Slot, tones: list[int], texture: Texture) -> list[Hit]:
+    """The syncopated bossa nova guitar."""
+    starts = [s for s in (0.0, 1.0, 1.5, 2.5, 3.5) if s < slot.length]
+    return [(start, 0.45, tuple(tones), 0.9 if start == 0 else 0.75) for start in starts]
+
+
+def charleston(slot: Slot, tones: list[int], texture: Texture) -> list[Hit]:
+    """Jazz comping: on one and before three."""
+    starts = [(0.0, 1.2), (1.5, 0.6)] if slot.length > 1.5 else [(0.0, 0.8)]
+    return [(start, length, tuple(tones), 0.85) for start, length in starts]
+
+
+def stabs(slot: Slot, tones: list[int], texture: Texture) -> list[Hit]:
+    """Short funk chords between the sixteenths."""
+    starts = [s for s in (0.0, 0.75, 1.5, 2.75, 3.5) if s < slot.length]
+    return [(start, 0.22, tuple(tones), 0.95 if start == 0 else 0.8) for start in starts]
+
+
+def tenths(slot: Slot, tones: list[int], texture: Texture) -> list[Hit]:
+    """Root, fifth, tenth, in wide left-hand figures."""
+    root = tones[0]
+    return _ring(
+        _run(slot, max(texture.unit, 1 / 3), [root, tones[-1], root + 12, tones[1] + 12]), slot
+    )
+
+
+def _ring(hits: list[Hit], slot: Slot) -> list[Hit]:
+    """Let broken chords ring on, as a pedal does, for up to a beat but not into the next chord."""
+    return [(s, max(d, min(1.0, slot.length - s)), p, a) for s, d, p, a in hits]
+
+
+Pattern = Callable[[Slot, list[int], Texture], list[Hit]]
+CHORD_PATTERNS: dict[str, Pattern] = {
+    f.__name__: f
+    for f in (
+        pad, block, pulse, offbeat, afterbeat, arpeggio, updown, alberti, ostinato, strum, bossa,
+        charleston, stabs, tenths,
+    )
+}  # fmt: skip
+_BASS_RHYTHMS: dict[str, tuple[tuple[float, float, int], ...]] = {
+    # offset, duration, interval above the root; cut at the slot's end
+    "hold": ((0, 4, 0),),
+    "root": ((0, 2, 0), (2, 2, 0)),
+    "fifth": ((0, 1, 0), (2, 1, 7)),
+    "beats": tuple((float(b), 0.9, 0) for b in range(4)),
+    "eighths": tuple((b / 2, 0.45, 0) for b in range(8)),
+    "octaves": tuple((b / 2, 0.45, 12 * (b % 2)) for b in range(8)),
+    "late": tuple((b + 0.5, 0.4, 0) for b in range(4)),
+    "bossa": ((0, 1.4, 0), (1.5, 0.5, 7), (2, 1.4, 7), (3.5, 0.5, 0)),
+    "funk": (
+        (0, 0.6, 0),
+        (0.75, 0.2, 0),
+        (1.5, 0.4, 12),
+        (2.5, 0.4, 7),
+        (3, 0.4, 0),
+        (3.5, 0.4, 10),
+    ),
+    "one": ((0, 0.9, 0),),
+    "boogie": tuple((b / 2, 0.45, (0, 0, 4, 4, 7, 7, 9, 9)[b]) for b in range(8)),
+}
+BASS_PATTERNS = (*_BASS_RHYTHMS, "walking", "compound")
+
+
+def play_chords(harmony: list[Slot], pattern: str, centre: int, texture: Texture) -> list[Note]:
+    """A chord instrument's part; the last chord is struck once and held."""
+    notes = []
+    for slot in harmony:
+        tones = voice(slot.chord, centre)
+        shape = pad if slot.is_last else CHORD_PATTERNS[pattern]
+        for start, duration, pitches, accent in shape(slot, tones, texture):
+            held = min(duration, slot.length - start)
+            notes += [
+                Note(slot.start + start, held, pitch, round(100 * accent)) for pitch in pitches
+            ]
+    return notes
+
+
+def play_bass(
+    rng: random.Random, harmony: list[Slot], pattern: str, low: int, key: Key, texture: Texture
+) -> list[Note]:
+    """A bass part: the root on every chord change, whatever the pattern."""
+    notes = []
+    for index, slot in enumerate(harmony):
+        root = bass_note(slot.chord, low)
+        following = harmony[min(index + 1, len(harmony) - 1)]
+        if slot.is_last:
+            line = [(0.0, slot.length, root)]
+        elif pattern == "walking":
+            line = _walk(rng, slot, root, bass_note(following.chord, low), key)
+        elif pattern == "compound":
+            line = [(b + s, d, root) for b in range(round(slot.length)) for s, d in _LILT]
+        else:
+            line = _cut(_BASS_RHYTHMS[pattern], slot, root)
+        notes += [
+            Note(slot.start + start, duration, pitch, 100 if start == int(start) else 86)
+            for start, duration, pitch in line
+        ]
+    return notes
+
+
+_LILT = ((0.0, 0.6), (2 / 3, 0.3))
+
+
+def _cut(
+    rhythm: tuple[tuple[float, float, int], ...], slot: Slot, root: int
+) -> list[tuple[float, float, int]]:
+    """The rhythm inside the slot; intervals that the chord does not hold fall back on the root."""
+    line = []
+    for start, duration, interval in rhythm:
+        if start < slot.length:
+            fits = interval % 12 in {i % 12 for i in slot.chord.intervals} | {0}
+            line.append(
+                (start, min(duration, slot.length - start), root + (interval if fits else 0))
+            )
+    return line
+
+
+def _walk(
+    rng: random.Random, slot: Slot, root: int, goal: int, key: Key
+) -> list[tuple[float, float, int]]:
+    """Quarter notes from the root through chord tones to a step beside the next root."""
+    beats = round(slot.length)
+    scale = scale_over(slot.chord, key)
+    tones = [root + interval for interval in slot.chord.intervals if 0 < interval < 12]
+    middle = [rng.choice(tones) for _ in range(max(0, beats - 2))]
+    below = next(goal - step for step in (1, 2) if step == 2 or (goal - step) % 12 in scale)
+    above = next(goal + step for step in (1, 2) if step == 2 or (goal + step) % 12 in scale)
+    line = [root, *sorted(middle, reverse=goal < root), rng.choice((below, above))][:beats]
+    return [(float(beat), 0.9, pitch) for beat, pitch in enumerate(line)]

@@ -1,0 +1,162 @@
+"""Tunes: a motif of rhythm and steps, repeated over changing chords in phrases that close."""
+
+import random
+from dataclasses import dataclass
+
+from pipelines.data.scores.harmony import Slot
+from pipelines.data.scores.score import Metre, Note
+from pipelines.data.scores.theory import LETTER_STEPS, Chord, Key, scale_over
+
+DENSITIES = ("sparse", "medium", "busy")
+_T = 1 / 3
+# Rhythms of one chord's length, by its beats, by division of the beat, by density.
+_RHYTHMS: dict[tuple[int, int], dict[str, tuple[tuple[float, ...], ...]]] = {
+    (4, 2): {
+        "sparse": ((2, 2), (3, 1), (2, 1, 1), (1, 1, 2), (1, 3)),
+        "medium": ((1, 1, 1, 1), (1.5, 0.5, 1, 1), (1, 0.5, 0.5, 1, 1), (1, 1, 0.5, 0.5, 1),
+                   (1.5, 0.5, 2), (0.5, 0.5, 1, 2), (1, 1, 2), (2, 0.5, 0.5, 1)),
+        "busy": ((0.5,) * 8, (0.5, 0.5, 0.5, 0.5, 1, 1), (1, 0.5, 0.5, 0.5, 0.5, 1),
+                 (0.5, 0.5, 1, 0.5, 0.5, 1), (1.5, 0.5, 0.5, 0.5, 1),
+                 (0.75, 0.25, 0.5, 0.5, 1, 0.5, 0.5), (1, 0.5, 0.5, 1, 0.5, 0.5)),
+    },
+    (3, 2): {
+        "sparse": ((3,), (2, 1), (1, 2)),
+        "medium": ((1, 1, 1), (2, 0.5, 0.5), (1.5, 0.5, 1), (1, 0.5, 0.5, 1), (2, 1)),
+        "busy": ((0.5,) * 6, (1, 0.5, 0.5, 0.5, 0.5), (0.5, 0.5, 0.5, 0.5, 1),
+                 (1.5, 0.5, 0.5, 0.5), (0.75, 0.25, 0.5, 0.5, 1)),
+    },
+    (2, 2): {
+        "sparse": ((2,), (1, 1)),
+        "medium": ((1, 1), (1, 0.5, 0.5), (1.5, 0.5), (0.5, 0.5, 1)),
+        "busy": ((0.5,) * 4, (0.5, 0.25, 0.25, 0.5, 0.5), (0.75, 0.25, 0.5, 0.5), (1, 0.5, 0.5)),
+    },
+    (2, 3): {
+        "sparse": ((2,), (1, 1), (5 * _T, _T)),
+        "medium": ((2 * _T, _T, 2 * _T, _T), (1, 2 * _T, _T), (_T, _T, _T, 1), (2 * _T, _T, 1)),
+        "busy": ((_T,) * 6, (_T, _T, _T, 2 * _T, _T), (2 * _T, _T, _T, _T, _T)),
+    },
+}  # fmt: skip
+_STEPS = (-2, -1, -1, -1, 0, 1, 1, 1, 2)
+_LEAPS = (-4, -3, 3, 4)
+
+
+@dataclass(frozen=True)
+class Motif:
+    """Rhythm in beats and, for every note after the first, how many scale steps it moves."""
+
+    durations: tuple[float, ...]
+    steps: tuple[int, ...]
+
+
+def compose_melody(
+    rng: random.Random,
+    harmony: list[Slot],
+    key: Key,
+    metre: Metre,
+    span: tuple[int, int],
+    density: str,
+) -> list[Note]:
+    """A tune over the chords.
+
+    Phrases with the same place in a group of four share their motifs (the answer repeats the
+    question); strong beats carry chord tones, the rest moves by step; phrases end on a long chord
+    tone and the piece on the tonic.
+
+    Args:
+        rng: source of all draws.
+        harmony: the chords, in order.
+        span: lowest and highest MIDI pitch.
+        density: how many notes, one of ``DENSITIES``.
+
+    Returns:
+        Notes in order, without overlap; velocity 100 on the beat, less elsewhere.
+    """
+    writer = _Writer(key, span)
+    motifs: dict[tuple[int, int], Motif] = {}
+    figure = rng.choice(("aabc", "abac", "abab", "abcd", "aaab"))
+    for slot in harmony:
+        cadence = slot.position == 3 or slot.is_last
+        letter = figure[slot.position]
+        section = slot.phrase % 8 // 4 * 2 + (slot.phrase % 2 if rng.random() < 0.3 else 0)
+        if (section, ord(letter)) not in motifs:
+            motifs[section, ord(letter)] = draw_motif(rng, slot.length, metre, density)
+        motif = motifs[section, ord(letter)]
+        writer.add(slot, _cadence(rng, slot, metre, density) if cadence else motif, rng)
+    return writer.notes
+
+
+def draw_motif(rng: random.Random, length: float, metre: Metre, density: str) -> Motif:
+    """A rhythm that fills ``length`` beats and a contour that mostly steps."""
+    durations = rng.choice(_RHYTHMS[int(length), metre.division][density])
+    steps: list[int] = []
+    for _ in durations[1:]:
+        if steps and abs(steps[-1]) > 2:  # a leap is answered by a step back
+            steps.append(-1 if steps[-1] > 0 else 1)
+        else:
+            steps.append(rng.choice(_LEAPS if rng.random() < 0.12 else _STEPS))
+    return Motif(tuple(durations), tuple(steps))
+
+
+def _cadence(rng: random.Random, slot: Slot, metre: Metre, density: str) -> Motif:
+    """A long note, with a short pick-up into the next phrase unless the piece ends here."""
+    if slot.is_last or density == "sparse" or rng.random() < 0.4:
+        return Motif((slot.length,), ())
+    if metre.division == 3:
+        return Motif((slot.length - 2 * _T, _T, _T), (rng.choice((-1, 1)), rng.choice((-1, 1))))
+    pickup = 1.0 if slot.length > 2 and density == "medium" else 0.5
+    return Motif((slot.length - 2 * pickup, pickup, pickup), (rng.choice((-1, 1)), 1))
+
+
+class _Writer:
+    """Places motifs in pitch: keeps the last degree, the range and the notes so far."""
+
+    def __init__(self, key: Key, span: tuple[int, int]) -> None:
+        self.key = key
+        self.span = span
+        self.base = key.root + 12 * ((span[0] - key.root) // 12)
+        middle = (span[0] + span[1]) // 2
+        self.degree = min(range(0, 35), key=lambda d: abs(self.pitch(d, key.scale) - middle))
+        self.notes: list[Note] = []
+
+    def pitch(self, degree: int, scale: tuple[int, ...]) -> int:
+        """MIDI pitch of a scale degree, counted from the tonic below the range."""
+        octave, step = divmod(degree, 7)
+        return self.base + 12 * octave + (scale[step] - self.key.root) % 12
+
+    def add(self, slot: Slot, motif: Motif, rng: random.Random) -> None:
+        scale = scale_over(slot.chord, self.key)
+        tones = {0} if slot.is_last else chord_degrees(slot.chord)
+        degree = self._nearest(self.degree + rng.choice((-1, 0, 1)), tones, scale)
+        time = slot.start
+        for index, duration in enumerate(motif.durations):
+            if index:
+                strong = abs((time - slot.start) - round(time - slot.start)) < 1e-6
+                allowed = tones if strong and duration >= 0.5 else set(range(7))
+                degree = self._move(degree, motif.steps[index - 1], allowed, scale)
+            on_beat = abs(time - round(time)) < 1e-6
+            pitch = self.pitch(degree, scale)
+            self.notes.append(Note(time, duration, pitch, 100 if on_beat else 90))
+            time += duration
+        self.degree = degree
+
+    def _move(self, degree: int, step: int, allowed: set[int], scale: tuple[int, ...]) -> int:
+        """Step to an allowed degree, keeping the direction; turn back at the end of the range."""
+        if step == 0:
+            return self._nearest(degree, allowed, scale)
+        inside = self._inside(allowed, scale)
+        ahead = [d for d in inside if (d - degree) * step > 0]
+        behind = [d for d in inside if (d - degree) * step < 0]
+        goal = degree + step if ahead else degree - step
+        return min(ahead or behind or inside, key=lambda d: (abs(d - goal), d))
+
+    def _nearest(self, degree: int, allowed: set[int], scale: tuple[int, ...]) -> int:
+        return min(self._inside(allowed, scale), key=lambda d: (abs(d - degree), d))
+
+    def _inside(self, allowed: set[int], scale: tuple[int, ...]) -> list[int]:
+        low, high = self.span
+        return [d for d in range(35) if d % 7 in allowed and low <= self.pitch(d, scale) <= high]
+
+
+def chord_degrees(chord: Chord) -> set[int]:
+    """Scale degrees (0 is the tonic) that the chord's root, third, fifth and seventh stand on."""
+    return {(chord.degree + LETTER_STEPS[i]) % 7 for i in chord.intervals if i <= 11}

@@ -1,0 +1,138 @@
+"""What a composer hands to the player: parts of notes in beats, and the facts about them."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from pipelines.data.scores.theory import Key, estimate_key
+from prior.plan import ChordChange
+
+
+@dataclass(frozen=True)
+class Metre:
+    """A time signature and the beat in it that ``tempo_bpm`` counts.
+
+    Attributes:
+        name: "4/4", "3/4" or "6/8".
+        beats: beats in a bar; two dotted quarters in 6/8.
+        division: equal parts that a beat falls into, 2 or 3.
+    """
+
+    name: str
+    beats: int
+    division: int
+
+
+METRES = {
+    "4/4": Metre("4/4", 4, 2),
+    "3/4": Metre("3/4", 3, 2),
+    "2/4": Metre("2/4", 2, 2),
+    "6/8": Metre("6/8", 2, 3),
+}
+
+
+@dataclass(frozen=True)
+class Note:
+    """One note: start and duration in beats, MIDI pitch, velocity 1 to 127."""
+
+    start: float
+    duration: float
+    pitch: int
+    velocity: int
+
+
+@dataclass
+class Part:
+    """One instrument's notes and its place in the mix.
+
+    Attributes:
+        instrument: the name that labels and captions use; "drums" is General MIDI's drum channel.
+        program: General MIDI program, 0 to 127.
+        pan, volume, reverb, chorus: MIDI controllers 10, 7, 91 and 93, 0 to 127.
+    """
+
+    instrument: str
+    program: int
+    notes: list[Note]
+    pan: int = 64
+    volume: int = 100
+    reverb: int = 40
+    chorus: int = 0
+
+    @property
+    def is_drums(self) -> bool:
+        """Whether the part belongs on the drum channel."""
+        return self.instrument == "drums"
+
+
+@dataclass
+class Score:
+    """A piece, lead part first, and everything that is known about it.
+
+    Attributes:
+        tempo_bpm: beats a minute, constant.
+        key: None where it is not certain.
+        labels: style, moods, dynamics, register, density and source; the rest is read off the
+            parts.
+        room: size of the room for reverberation, 0 to 1.
+        complete: the music ends where the score ends.
+        chords: what sounds from which beat on; none where it is not known.
+    """
+
+    tempo_bpm: float
+    metre: Metre
+    key: Key | None
+    parts: list[Part]
+    labels: dict[str, Any] = field(default_factory=dict)
+    license: str = "CC0-1.0"
+    attribution: str = ""
+    room: float = 0.4
+    complete: bool = True
+    chords: list[ChordChange] = field(default_factory=list)
+
+    @property
+    def num_beats(self) -> float:
+        """Beats from the start to the end of the last note."""
+        return max(note.start + note.duration for part in self.parts for note in part.notes)
+
+    @property
+    def duration_s(self) -> float:
+        """Seconds from the start to the end of the last note."""
+        return self.num_beats * 60 / self.tempo_bpm
+
+
+def pitch_class_weights(score: Score, start_s: float = 0.0, end_s: float = 1e9) -> list[float]:
+    """Seconds for which each pitch class sounds in a stretch of the piece, drums aside."""
+    seconds = 60 / score.tempo_bpm
+    weights = [0.0] * 12
+    for part in score.parts:
+        for note in [] if part.is_drums else part.notes:
+            begin = max(note.start * seconds, start_s)
+            end = min((note.start + note.duration) * seconds, end_s)
+            weights[note.pitch % 12] += max(0.0, end - begin)
+    return weights
+
+
+def is_key_clear(score: Score, window_s: float = 20.0) -> bool:
+    """Whether the notes of every stretch of 20 s are heard in the piece's key."""
+    start_s = 0.0
+    while start_s == 0.0 or score.duration_s - start_s > 4.0:
+        heard, _ = estimate_key(pitch_class_weights(score, start_s, start_s + window_s))
+        if heard != score.key:
+            return False
+        start_s += window_s
+    return True
+
+
+def all_labels(score: Score) -> dict[str, Any]:
+    """The labels of a piece as they are stored with every clip that is cut from it."""
+    pitched = [part.instrument for part in score.parts if not part.is_drums]
+    return {
+        "tempo_bpm": round(score.tempo_bpm, 3),
+        "key": score.key.tonic if score.key else None,
+        "mode": score.key.mode if score.key else None,
+        "metre": score.metre.name,
+        "instruments": list(dict.fromkeys(pitched)),
+        "lead": pitched[0] if pitched else None,
+        "drums": any(part.is_drums for part in score.parts),
+        **score.labels,
+    }

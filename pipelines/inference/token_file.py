@@ -1,0 +1,164 @@
+"""A piece as tokens: codes and how they came about, in one safetensors file."""
+
+import json
+import os
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from codec.protocols import Codec
+from codec.validation import check_codes
+from pipelines.data.tokens import hash_codec
+
+FORMAT_VERSION = 1
+LARGEST_INT16 = 2**15
+
+
+@dataclass(frozen=True)
+class TokenFile:
+    """One piece.
+
+    Attributes:
+        codes: (K, T) int64 in [0, V), of the codec's first K books.
+        codec_hash: of the codec that wrote them or that they were written for.
+        frame_rate: token frames per second (Hz).
+        sample_rate: of the audio (Hz).
+        num_samples: length of the audio, which may end within the last frame.
+        prompt: what was asked for; "" for encoded audio.
+        seed: of the prior; None for encoded audio.
+        decoder_seed: of decoder and vocoder.
+        settings: every other setting that made them.
+    """
+
+    codes: Tensor
+    codec_hash: str
+    frame_rate: float
+    sample_rate: int
+    num_samples: int
+    prompt: str = ""
+    seed: int | None = None
+    decoder_seed: int = 0
+    settings: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def duration_s(self) -> float:
+        """Length of the audio (s)."""
+        return self.num_samples / self.sample_rate
+
+
+FACTS = tuple(item.name for item in fields(TokenFile) if item.name != "codes")
+
+
+def describe_codes(codes: Tensor, codec: Codec, num_samples: int, **facts: Any) -> TokenFile:
+    """A ``TokenFile`` of ``codec``'s codes.
+
+    Args:
+        codes: (K, T) int64.
+        codec: that wrote them or that they were written for.
+        num_samples: length of the audio.
+        facts: prompt, seed, decoder_seed and settings, where there are any.
+    """
+    return TokenFile(
+        codes, hash_codec(codec), codec.frame_rate, codec.sample_rate, num_samples, **facts
+    )
+
+
+def save_tokens(path: str | Path, tokens: TokenFile) -> None:
+    """Write a file that appears under its name only when it is whole."""
+    data = token_bytes(tokens)
+    path = Path(path)
+    part = path.with_name(f".{path.name}.{uuid4().hex[:8]}.part")
+    try:
+        part.write_bytes(data)
+        os.replace(part, path)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
+
+
+def token_bytes(tokens: TokenFile) -> bytes:
+    """The content of a token file; equal tokens give equal bytes.
+
+    Codes are stored as int16, or as int32 where they do not fit.
+    """
+    dtype = torch.int16 if int(tokens.codes.max()) < LARGEST_INT16 else torch.int32
+    facts = asdict(tokens)
+    codes = facts.pop("codes").to(dtype).contiguous()
+    metadata = {name: json.dumps(value) for name, value in facts.items()}
+    return _sort_header(save({"codes": codes}, {"format_version": str(FORMAT_VERSION), **metadata}))
+
+
+def _sort_header(data: bytes) -> bytes:
+    """Put the metadata in order: safetensors writes them in another one at every call."""
+    size = int.from_bytes(data[:8], "little")
+    header = json.dumps(
+        json.loads(data[8 : 8 + size]), sort_keys=True, separators=(",", ":"), ensure_ascii=False
+    ).encode()
+    header += b" " * (-len(header) % 8)  # tensors start at a multiple of eight
+    return len(header).to_bytes(8, "little") + header + data[8 + size :]
+
+
+def load_tokens(path: str | Path) -> TokenFile:
+    """Read a file written by :func:`save_tokens`.
+
+    Raises:
+        FileNotFoundError: there is none.
+        ValueError: it is truncated, a pickle (never loaded), holds other tensors, or is of
+            another version.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} does not exist")
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata, names = file.metadata() or {}, list(file.keys())
+            if names != ["codes"]:
+                raise ValueError(f"{path}: a token file holds the tensor 'codes', got {names}")
+            codes = file.get_tensor("codes")
+    except SafetensorError as error:
+        raise ValueError(f"{path} is not a whole safetensors file: {error}") from error
+    if codes.ndim != 2 or codes.dtype not in (torch.int16, torch.int32):
+        raise ValueError(
+            f"{path}: codes must be (K, T) int16 or int32, got {tuple(codes.shape)} {codes.dtype}"
+        )
+    version = metadata.get("format_version")
+    if version != str(FORMAT_VERSION):
+        raise ValueError(f"{path}: format_version must be {FORMAT_VERSION}, got {version}")
+    return TokenFile(codes.long(), **_read_facts(path, metadata))
+
+
+def _read_facts(path: Path, metadata: dict[str, str]) -> dict[str, Any]:
+    missing = [name for name in FACTS if name not in metadata]
+    if missing:
+        raise ValueError(f"{path}: the metadata lack {missing[0]!r}")
+    try:
+        facts = {name: json.loads(metadata[name]) for name in FACTS}
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path}: the metadata are damaged: {error}") from error
+    for name in ("sample_rate", "num_samples"):
+        if not isinstance(facts[name], int) or facts[name] < 1:
+            raise ValueError(f"{path}: {name} must be a positive integer, got {facts[name]!r}")
+    for name, kind in (("decoder_seed", int), ("prompt", str), ("settings", dict)):
+        if not isinstance(facts[name], kind):
+            raise ValueError(f"{path}: {name} must be {kind.__name__}, got {facts[name]!r}")
+    steps = facts["settings"].get("num_inference_steps")
+    if not isinstance(steps, int | None):
+        raise ValueError(f"{path}: num_inference_steps must be int or null, got {steps!r}")
+    return facts
+
+
+def check_tokens(tokens: TokenFile, codec: Codec, name: str | Path) -> None:
+    """Raise ValueError unless the tokens are ``codec``'s."""
+    found = hash_codec(codec)
+    if tokens.codec_hash != found:
+        raise ValueError(
+            f"{name} holds the tokens of another codec ({tokens.codec_hash[:8]}, this pipeline's "
+            f"is {found[:8]}): name the pipeline that made them with --pipeline"
+        )
+    check_codes(tokens.codes[None], codec.num_codebooks, codec.codebook_size)

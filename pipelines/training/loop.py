@@ -1,0 +1,440 @@
+"""The training loop that the three trainers share: accelerate, EMA, exact resume, atomic files.
+
+Nothing random is carried between steps: batch number ``n`` is a function of ``(seed, n)`` and the
+global generators are seeded anew at every step, so a run resumed at step s continues as the
+uninterrupted run would, and W processes with batch b equal one with batch W * b.
+"""
+
+import json
+import math
+import os
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import ProjectConfiguration
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset, Sampler
+from tqdm.auto import tqdm
+
+from codec.component import Component
+from codec.seeds import derive_seed
+from diffusers.training_utils import EMAModel
+from pipelines.inference.process_settings import kept_process_settings, matmul_precision
+from pipelines.training.checkpoints import (
+    load_weights,
+    new_folder,
+    newest_checkpoint,
+    save_checkpoint,
+)
+from pipelines.training.precision import choose_precision
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """What every trainer needs to know besides its model and its data.
+
+    Args:
+        output_dir: where checkpoints, logs, samples and the exported model go.
+        steps: optimizer updates in all.
+        batch_size: items per process and forward pass.
+        gradient_accumulation_steps: forward passes per update.
+        learning_rate: peak, reached after ``warmup_steps``, then decaying by a cosine to a tenth.
+        warmup_steps: updates of linear warm-up.
+        weight_decay: of AdamW, on matrices only.
+        max_grad_norm: gradients are scaled down to this norm.
+        ema_decay: of the averaged weights, which are what is validated and exported. From scratch
+            it grows to this value; a run that goes on from a whole model has it from the start, so
+            that N updates leave a share of ``ema_decay ** N`` to that model (weights between two
+            models: WiSE-FT, arXiv 2109.01903).
+        mixed_precision: "no", "bf16", "fp16", or "auto": bf16 where the processor computes in it
+            (on a CPU without such instructions it is far slower than float32).
+        start_from: folder of a trained model of the same sizes to go on from; a new optimizer and
+            schedule. Tensors that it lacks start fresh.
+        checkpoint_every: updates between checkpoints.
+        keep_checkpoints: how many of the newest to keep.
+        validate_every: updates between validations (and samples).
+        log_every: updates between lines of ``metrics.jsonl``.
+        log_with: "tensorboard" or "trackio" beside ``metrics.jsonl``, if installed.
+        num_workers: data-loading processes.
+        seed: of everything random.
+    """
+
+    output_dir: str
+    steps: int = 1000
+    batch_size: int = 16
+    gradient_accumulation_steps: int = 1
+    learning_rate: float = 1e-3
+    warmup_steps: int = 100
+    weight_decay: float = 0.01
+    max_grad_norm: float = 1.0
+    ema_decay: float = 0.999
+    mixed_precision: str = "auto"
+    start_from: str | None = None
+    checkpoint_every: int = 500
+    keep_checkpoints: int = 2
+    validate_every: int = 500
+    log_every: int = 20
+    log_with: str | None = None
+    num_workers: int = 0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in (
+            "steps",
+            "batch_size",
+            "gradient_accumulation_steps",
+            "checkpoint_every",
+            "keep_checkpoints",
+            "validate_every",
+            "log_every",
+        ):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if not self.learning_rate > 0:
+            raise ValueError(f"learning_rate must be positive, got {self.learning_rate}")
+        if not 0 <= self.ema_decay < 1:
+            raise ValueError(f"ema_decay must lie in [0, 1), got {self.ema_decay}")
+        if self.mixed_precision not in ("auto", "no", "bf16", "fp16"):
+            raise ValueError(
+                'mixed_precision must be "auto", "no", "bf16" or "fp16", '
+                f"got {self.mixed_precision!r}"
+            )
+        if self.log_with not in (None, "tensorboard", "trackio"):
+            raise ValueError(f'log_with must be "tensorboard" or "trackio", got {self.log_with!r}')
+
+
+class Recipe(Protocol):
+    """What a trainer adds to the loop: its data, its loss, how it is judged and exported."""
+
+    @property
+    def model(self) -> nn.Module:
+        """What is trained; its forward is the only thing that the loss may call."""
+
+    @property
+    def dataset(self) -> Dataset:
+        """Item n of an endless stream, a function of (seed, n)."""
+
+    @property
+    def audio_s_per_item(self) -> float:
+        """Seconds of sound in an item, 0 where they are not known."""
+
+    def collate(self, items: list[Any]) -> Any:
+        """Items of ``dataset`` -> one batch, a dataclass of tensors with ``to(device)``."""
+
+    def before_step(self, model: nn.Module, batch: Any, step: int) -> None:
+        """Called on the unwrapped model before each update (codebook initialisation)."""
+
+    def loss(self, model: nn.Module, batch: Any, step: int) -> tuple[Tensor, dict[str, Tensor]]:
+        """The scalar loss of the (wrapped) model and what to log beside it."""
+
+    def validate(self, model: nn.Module, step: int, folder: Path) -> dict[str, float]:
+        """Held-out figures of the averaged weights; writes samples into ``folder``."""
+
+    def component(self, model: nn.Module) -> Component:
+        """What of the (unwrapped) model a pipeline loads and another training starts from."""
+
+
+@kept_process_settings()
+def train(recipe: Recipe, config: TrainingConfig, resume: bool = False) -> Path:
+    """Train, and return the folder of the exported model.
+
+    Args:
+        recipe: the model with its data and loss.
+        config: see :class:`TrainingConfig`.
+        resume: continue from the newest whole checkpoint in ``output_dir``.
+
+    Raises:
+        ValueError: ``output_dir`` already holds a run and ``resume`` is not set.
+    """
+    folder = Path(config.output_dir)
+    accelerator = start_accelerator(config)
+    checkpoint = newest_checkpoint(folder)
+    if checkpoint and not resume:
+        raise ValueError(f"{folder} already holds {checkpoint.name}: pass --resume or another one")
+
+    torch.manual_seed(config.seed)
+    least_decay = 0.0
+    if config.start_from and not checkpoint:
+        fresh = load_weights(recipe.component(recipe.model), config.start_from)
+        accelerator.print(f"started from {config.start_from}; new: {', '.join(fresh) or 'nothing'}")
+        least_decay = 0.0 if fresh else config.ema_decay
+    ema = EMAModel(
+        recipe.model.parameters(), decay=config.ema_decay, min_decay=least_decay, foreach=True
+    )
+    ema.to(accelerator.device)
+    model, optimizer = accelerator.prepare(recipe.model, make_optimizer(recipe.model, config))
+    accelerator.register_for_checkpointing(ema)
+    step = 0
+    if checkpoint:
+        accelerator.load_state(str(checkpoint))
+        step = int(json.loads((checkpoint / "step.json").read_text())["step"])
+        accelerator.print(f"resumed from {checkpoint} at step {step}")
+
+    batches = iter(make_loader(recipe, config, accelerator, step))
+    progress = tqdm(
+        total=config.steps,
+        initial=step,
+        unit="step",
+        disable=not accelerator.is_main_process,
+        dynamic_ncols=True,
+    )
+    log = RunLog(accelerator, folder, recipe.audio_s_per_item * items_per_step(config, accelerator))
+    update_precision = torch.get_float32_matmul_precision()
+    if accelerator.device.type == "cpu":
+        update_precision = "medium"  # validation, samples and export have inference's precision
+    with stop_on_signal(accelerator):
+        while step < config.steps:
+            with matmul_precision(update_precision):
+                metrics = one_update(recipe, config, accelerator, model, optimizer, batches, step)
+            ema.step(model.parameters())
+            step += 1
+            progress.update()
+            stopping = accelerator.check_trigger()
+            if step % config.log_every == 0:
+                log.training(step, metrics, optimizer.param_groups[0]["lr"], progress)
+            if step % config.checkpoint_every == 0 or stopping or step == config.steps:
+                save_checkpoint(accelerator, folder, step, config.keep_checkpoints)
+                export(recipe, accelerator, model, ema, folder)
+            if step % config.validate_every == 0 or step == config.steps:
+                with averaged(ema, model):
+                    log.validation(step, validate(recipe, accelerator, model, step, folder))
+            if stopping:
+                accelerator.print(f"stopped at step {step}; continue with --resume")
+                break
+    progress.close()
+    accelerator.end_training()
+    return folder / "model"
+
+
+def one_update(
+    recipe: Recipe,
+    config: TrainingConfig,
+    accelerator: Accelerator,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    batches: Iterator[Any],
+    step: int,
+) -> dict[str, Tensor]:
+    """Forward and backward over the accumulated batches, then one optimizer step."""
+    torch.manual_seed(derive_seed(config.seed, "step", step, accelerator.process_index))
+    for group in optimizer.param_groups:
+        group["lr"] = learning_rate(step, config)
+    totals: dict[str, Tensor] = {}
+    model.train()
+    for index in range(config.gradient_accumulation_steps):
+        batch = next(batches).to(accelerator.device)
+        if index == 0:
+            recipe.before_step(accelerator.unwrap_model(model), batch, step)
+        with accelerator.accumulate(model):
+            loss, metrics = recipe.loss(model, batch, step)
+            if not torch.isfinite(loss):
+                raise FloatingPointError(f"the loss became {loss.item()} at step {step}")
+            accelerator.backward(loss)
+            if accelerator.sync_gradients:
+                norm = accelerator.clip_grad_norm_(model.parameters(), config.max_grad_norm)
+                totals["gradient_norm"] = torch.as_tensor(norm)
+            optimizer.step()
+            optimizer.zero_grad()
+        for name, value in {"loss": loss, **metrics}.items():
+            share = value.detach() / config.gradient_accumulation_steps
+            totals[name] = totals.get(name, torch.zeros_like(share)) + share
+    return totals
+
+
+def start_accelerator(config: TrainingConfig) -> Accelerator:
+    """Processes, devices and precision are accelerate's business.
+
+    Raises:
+        RuntimeError: the launcher started several processes and they do not see one another.
+    """
+    device = torch.accelerator.current_accelerator() or torch.device("cpu")
+    accelerator = Accelerator(
+        cpu=device.type == "cpu",  # otherwise torchrun on a CPU makes no group
+        mixed_precision=choose_precision(config.mixed_precision, device),
+        gradient_accumulation_steps=config.gradient_accumulation_steps,
+        log_with=config.log_with,
+        project_config=ProjectConfiguration(project_dir=config.output_dir),
+    )
+    launched = int(os.environ.get("WORLD_SIZE", 1))
+    if accelerator.num_processes != launched:
+        raise RuntimeError(
+            f"{launched} processes were launched, accelerate sees {accelerator.num_processes}"
+        )
+    if config.log_with:
+        settings = {key: value for key, value in asdict(config).items() if value is not None}
+        accelerator.init_trackers("partita", config=settings)
+    return accelerator
+
+
+def make_optimizer(model: nn.Module, config: TrainingConfig) -> torch.optim.Optimizer:
+    """Fused AdamW; vectors (norms, biases, gains) are not decayed."""
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    groups = [
+        {"params": [p for p in parameters if p.dim() >= 2], "weight_decay": config.weight_decay},
+        {"params": [p for p in parameters if p.dim() < 2], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, lr=config.learning_rate, betas=(0.9, 0.98), fused=True)
+
+
+def learning_rate(step: int, config: TrainingConfig) -> float:
+    """Linear warm-up, then a cosine from the peak to a tenth of it."""
+    if step < config.warmup_steps:
+        return config.learning_rate * (step + 1) / config.warmup_steps
+    progress = (step - config.warmup_steps) / max(1, config.steps - config.warmup_steps)
+    return config.learning_rate * (0.55 + 0.45 * math.cos(math.pi * min(1.0, progress)))
+
+
+class StepSampler(Sampler[int]):
+    """The numbers of the items that one process sees, from one update on, without end.
+
+    Item n of update s is the same whatever the number of processes: process r of W takes the
+    r-th run of ``batch_size`` out of every W.
+    """
+
+    def __init__(self, config: TrainingConfig, rank: int, world: int, first_step: int) -> None:
+        self.config = config
+        self.rank = rank
+        self.world = world
+        self.first_step = first_step
+
+    def __iter__(self) -> Iterator[int]:
+        size = self.config.batch_size
+        forward = self.first_step * self.config.gradient_accumulation_steps
+        while True:
+            start = (forward * self.world + self.rank) * size
+            yield from range(start, start + size)
+            forward += 1
+
+
+def make_loader(
+    recipe: Recipe, config: TrainingConfig, accelerator: Accelerator, first_step: int
+) -> DataLoader:
+    """Batches for this process, from ``first_step`` on."""
+    sampler = StepSampler(config, accelerator.process_index, accelerator.num_processes, first_step)
+    return DataLoader(
+        recipe.dataset,
+        batch_size=config.batch_size,
+        sampler=sampler,
+        collate_fn=recipe.collate,
+        num_workers=config.num_workers,
+        generator=torch.Generator().manual_seed(config.seed),
+    )
+
+
+def items_per_step(config: TrainingConfig, accelerator: Accelerator) -> int:
+    """Items of all processes in one update."""
+    return config.batch_size * config.gradient_accumulation_steps * accelerator.num_processes
+
+
+@contextmanager
+def averaged(ema: EMAModel, model: nn.Module) -> Iterator[None]:
+    """Swap the averaged weights in, and back."""
+    parameters = list(model.parameters())
+    ema.store(parameters)
+    ema.copy_to(parameters)
+    try:
+        yield
+    finally:
+        ema.restore(parameters)
+
+
+def validate(
+    recipe: Recipe, accelerator: Accelerator, model: nn.Module, step: int, folder: Path
+) -> dict[str, float]:
+    """Run the recipe's validation on the main process; the others wait."""
+    figures: dict[str, float] = {}
+    if accelerator.is_main_process:
+        samples = folder / "samples" / f"step-{step:08d}"
+        samples.mkdir(parents=True, exist_ok=True)
+        inner = accelerator.unwrap_model(model).eval()
+        with torch.no_grad(), without_autocast(inner):
+            figures = recipe.validate(inner, step, samples)
+    accelerator.wait_for_everyone()
+    return figures
+
+
+@contextmanager
+def without_autocast(model: nn.Module) -> Iterator[None]:
+    """Call the class's own forward in place of the autocasting one that accelerate put over it."""
+    autocasting = model.__dict__.pop("forward", None)
+    try:
+        yield
+    finally:
+        if autocasting is not None:
+            model.forward = autocasting
+
+
+def export(
+    recipe: Recipe, accelerator: Accelerator, model: nn.Module, ema: EMAModel, folder: Path
+) -> None:
+    """Write the averaged model to ``folder/model``, whole or not at all."""
+    if accelerator.is_main_process:
+        with averaged(ema, model), new_folder(folder / "model") as partial:
+            recipe.component(accelerator.unwrap_model(model)).save_pretrained(partial)
+    accelerator.wait_for_everyone()
+
+
+@contextmanager
+def stop_on_signal(accelerator: Accelerator) -> Iterator[None]:
+    """Ctrl-C or SIGTERM ends the run after the current update, on all processes at the same one."""
+
+    def request(*_: Any) -> None:
+        accelerator.set_trigger()
+
+    previous = {
+        number: signal.signal(number, request) for number in (signal.SIGINT, signal.SIGTERM)
+    }
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+class RunLog:
+    """``metrics.jsonl``, the tracker if one is set, and the progress bar's text."""
+
+    def __init__(self, accelerator: Accelerator, folder: Path, audio_s_per_step: float) -> None:
+        self.accelerator = accelerator
+        self.path = folder / "metrics.jsonl"
+        self.audio_s_per_step = audio_s_per_step
+        self.last: tuple[int, float] | None = None
+
+    def training(self, step: int, metrics: dict[str, Tensor], rate: float, progress: tqdm) -> None:
+        """Log a training step."""
+        now = time.perf_counter()
+        means = self.accelerator.reduce(metrics, "mean")  # over processes
+        values = {name: float(value) for name, value in means.items()} | {"learning_rate": rate}
+        if self.last:
+            steps_per_s = (step - self.last[0]) / (now - self.last[1])
+            values["steps_per_s"] = steps_per_s
+            if self.audio_s_per_step:
+                values["audio_s_per_s"] = steps_per_s * self.audio_s_per_step
+        self.last = (step, now)
+        shown = {"loss": f"{values['loss']:.4f}"}
+        if "audio_s_per_s" in values:
+            shown["audio-s/s"] = f"{values['audio_s_per_s']:.0f}"
+        progress.set_postfix(shown)
+        self._write(step, values)
+
+    def validation(self, step: int, figures: dict[str, float]) -> None:
+        """Log held-out figures."""
+        self.last = None
+        if figures:
+            text = ", ".join(f"{name} {value:.4f}" for name, value in figures.items())
+            tqdm.write(f"step {step}: {text}")
+            self._write(step, {f"validation/{name}": value for name, value in figures.items()})
+
+    def _write(self, step: int, values: dict[str, float]) -> None:
+        if self.accelerator.is_main_process:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with self.path.open("a") as file:
+                file.write(json.dumps({"step": step, "time": time.time(), **values}) + "\n")
+        self.accelerator.log(values, step=step)
