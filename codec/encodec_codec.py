@@ -264,12 +264,12 @@ class EncodecCodec(Component):
         parts = windowed(
             [audio], layers[:lstm], size=WINDOW_FRAMES, halo=HALO_FRAMES, units_in=HOP_LENGTH
         )
-        return self._quantise(layers[lstm:](torch.cat(list(parts), dim=-1)))
+        return self._quantize(layers[lstm:](torch.cat(list(parts), dim=-1)))
 
     def _decode_causal(self, codes: Tensor) -> Tensor:
         layers = self.decoder.model
         after = _lstm_position(layers) + 1
-        hidden = layers[:after](self._dequantise(codes))  # (B, D, T)
+        hidden = layers[:after](self._dequantize(codes))  # (B, D, T)
         parts = windowed(
             [hidden], layers[after:], size=WINDOW_FRAMES, halo=HALO_FRAMES, units_out=HOP_LENGTH
         )
@@ -278,20 +278,20 @@ class EncodecCodec(Component):
     def _encode_segment(self, audio: Tensor) -> Tensor:
         """(B, C, s) -> (B, K, ceil(s / hop_length)): the level, then the books."""
         level = SILENCE + audio.mean(dim=1).square().mean(dim=-1).sqrt()  # (B,)
-        books = self._quantise(self.encoder(audio / level[:, None, None]))
+        books = self._quantize(self.encoder(audio / level[:, None, None]))
         row = level_to_code(level)[:, None, None].expand(-1, 1, books.shape[-1])
         return torch.cat([row, books], dim=1)
 
     def _decode_segment(self, codes: Tensor) -> Tensor:
         """(B, k, t) -> (B, C, t * hop_length); where levels disagree their median counts."""
         level = code_to_level(codes[:, 0].median(dim=-1).values)  # (B,)
-        return self.decoder(self._dequantise(codes[:, 1:])) * level[:, None, None]
+        return self.decoder(self._dequantize(codes[:, 1:])) * level[:, None, None]
 
-    def _quantise(self, latents: Tensor) -> Tensor:
+    def _quantize(self, latents: Tensor) -> Tensor:
         """(B, D, T) -> (B, K, T)."""
         return self.quantizer.vq.encode(latents, n_q=self.num_books).transpose(0, 1)
 
-    def _dequantise(self, codes: Tensor) -> Tensor:
+    def _dequantize(self, codes: Tensor) -> Tensor:
         """(B, k, T) -> (B, D, T); zeros for no books at all (a 48 kHz level alone)."""
         B, k, T = codes.shape
         if k == 0:

@@ -10,7 +10,7 @@ HANN_SPREAD = 0.25645
 FLOOR = 1e-3
 """Of a frame's largest magnitude: below it is only the spectrogram's own floor."""
 _STRIDE = 389
-"""Coprime to the number of bins, so that neighbouring frames read different draws."""
+"""Coprime to the number of bins, so that neighboring frames read different draws."""
 DEEPEST = 1e-4
 """Of a frame's largest magnitude: below it logarithms are noise."""
 
@@ -95,7 +95,7 @@ def _sums_along_chains(value: Tensor, parent: Tensor, root: Tensor, longest: int
 def _across(growth: Tensor, n_fft: int, hop_length: int) -> Tensor:
     """(B, F, N) change of the log magnitude over two frames -> phase along the bins, in cycles."""
     slope = growth * (-HANN_SPREAD * n_fft / (4 * math.pi * hop_length))
-    between = 0.5 * (slope[..., 1:] + slope[..., :-1]) + 0.5  # half a cycle: the window's centre
+    between = 0.5 * (slope[..., 1:] + slope[..., :-1]) + 0.5  # half a cycle: the window's center
     return torch.nn.functional.pad(between.cumsum(-1), (1, 0))
 
 

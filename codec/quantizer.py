@@ -1,4 +1,4 @@
-"""Residual vector quantisation: training by vector-quantize-pytorch, decoding in ten lines."""
+"""Residual vector quantization: training by vector-quantize-pytorch, decoding in ten lines."""
 
 import torch
 import torch.distributed as dist
@@ -40,12 +40,12 @@ class ResidualQuantizer(nn.Module):
             layer._codebook.all_reduce_fn = sum_over_processes
 
     @property
-    def is_initialised(self) -> bool:
+    def is_initialized(self) -> bool:
         """Whether the codebooks hold data rather than zeros."""
         return all(bool(layer._codebook.initted.item()) for layer in self.vq.layers)
 
     @torch.no_grad()
-    def initialise(self, latents: Tensor) -> None:
+    def initialize(self, latents: Tensor) -> None:
         """Set every book by k-means; equal vectors give equal books, in every process.
 
         Args:
@@ -69,18 +69,18 @@ class ResidualQuantizer(nn.Module):
         self.train(was_training)
 
     def forward(self, latents: Tensor, dropout_seed: int) -> tuple[Tensor, Tensor]:
-        """Quantise for training, gradients passed straight through.
+        """Quantize for training, gradients passed straight through.
 
         Args:
             latents: (B, T, D) float32.
             dropout_seed: chooses how many books code this batch.
 
         Returns:
-            quantised (B, T, D) and the scalar commitment loss, the mean over the books used.
+            quantized (B, T, D) and the scalar commitment loss, the mean over the books used.
         """
-        quantised, codes, losses = self.vq(latents, rand_quantize_dropout_fixed_seed=dropout_seed)
+        quantized, codes, losses = self.vq(latents, rand_quantize_dropout_fixed_seed=dropout_seed)
         used = (codes[0, 0] >= 0).sum().clamp(min=1)
-        return quantised, losses.sum() / used
+        return quantized, losses.sum() / used
 
     @torch.no_grad()
     def encode(self, latents: Tensor) -> Tensor:

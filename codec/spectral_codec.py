@@ -27,14 +27,14 @@ class CodecOutput:
     """What training needs of one forward pass."""
 
     reconstruction: Tensor  # (B, C, M, F) natural-log mel magnitudes
-    commitment: Tensor  # scalar; zero while the quantiser is bypassed
+    commitment: Tensor  # scalar; zero while the quantizer is bypassed
 
 
 class SpectralCodec(Component):
     """A log-mel autoencoder with nested residual codebooks and a phase-finding vocoder.
 
     ``patch_frames`` spectrogram frames of all bands and channels make one patch; ConvNeXt blocks
-    (Liu et al. 2022) over patches encode it to ``latent_dim`` numbers, a residual quantiser turns
+    (Liu et al. 2022) over patches encode it to ``latent_dim`` numbers, a residual quantizer turns
     these into ``num_codebooks`` tokens, and mirrored blocks decode a coarse spectrogram.
 
     Args:
@@ -45,10 +45,10 @@ class SpectralCodec(Component):
         num_mels: mel bands, M.
         patch_frames: spectrogram frames per token frame.
         width: of the blocks, D.
-        encoder_layers: ConvNeXt blocks before the quantiser.
+        encoder_layers: ConvNeXt blocks before the quantizer.
         decoder_layers: ConvNeXt blocks after it.
         kernel_size: of their depthwise convolutions, in token frames (odd).
-        latent_dim: numbers per token frame before quantisation.
+        latent_dim: numbers per token frame before quantization.
         num_codebooks: residual books, K.
         codebook_size: entries per book, V.
         spectrogram_mean: of the training data's log-mel values, subtracted.
@@ -146,18 +146,18 @@ class SpectralCodec(Component):
     # -- the network, on spectrograms -------------------------------------------------------
 
     def forward(
-        self, spectrogram: Tensor, dropout_seed: int = 0, quantise: bool = True
+        self, spectrogram: Tensor, dropout_seed: int = 0, quantize: bool = True
     ) -> CodecOutput:
         """Reconstruct log-mel spectrograms, for training.
 
         Args:
             spectrogram: (B, C, M, F) natural-log mel magnitudes, F a multiple of patch_frames.
             dropout_seed: chooses how many books code this batch.
-            quantise: False bypasses the quantiser (the first steps of training).
+            quantize: False bypasses the quantizer (the first steps of training).
         """
         latents = self.latents(spectrogram).float()  # (B, T, D)
         commitment = latents.new_zeros(())
-        if quantise:
+        if quantize:
             with torch.autocast(latents.device.type, enabled=False):
                 latents, commitment = self.quantizer(latents, dropout_seed)
         return CodecOutput(self.reconstruct(latents), commitment)
@@ -165,7 +165,7 @@ class SpectralCodec(Component):
     def latents(self, spectrogram: Tensor) -> Tensor:
         """(B, C, M, F) log-mel -> (B, T, latent_dim), T = F / patch_frames."""
         patches = rearrange(
-            self.normalise(spectrogram), "b c m (t p) -> b t (p c m)", p=self.config.patch_frames
+            self.normalize(spectrogram), "b c m (t p) -> b t (p c m)", p=self.config.patch_frames
         )
         return self.to_latent(self.encoder(self.patch_in(patches)))
 
@@ -178,14 +178,14 @@ class SpectralCodec(Component):
             p=self.config.patch_frames,
             c=self.config.channels,
         )
-        return self.denormalise(patches.float())
+        return self.denormalize(patches.float())
 
-    def normalise(self, spectrogram: Tensor) -> Tensor:
+    def normalize(self, spectrogram: Tensor) -> Tensor:
         """Log-mel to zero mean and unit variance over the training data."""
         return (spectrogram - self.config.spectrogram_mean) / self.config.spectrogram_std
 
-    def denormalise(self, spectrogram: Tensor) -> Tensor:
-        """Undo :meth:`normalise`."""
+    def denormalize(self, spectrogram: Tensor) -> Tensor:
+        """Undo :meth:`normalize`."""
         return spectrogram * self.config.spectrogram_std + self.config.spectrogram_mean
 
     @torch.no_grad()

@@ -106,7 +106,7 @@ class GriffinLim(nn.Module):
         """The same as a stage of a chain."""
         return VocoderStage(self, seed)
 
-    def synthesise_block(
+    def synthesize_block(
         self,
         spectrogram: Tensor,
         num_frames: int,
@@ -186,7 +186,7 @@ class GriffinLim(nn.Module):
             samples[:, : tail.shape[-1]] += tail
             rebuilt = self.log_mel.stft(samples.mul_(scale))
             phase = rebuilt if previous is None else torch.sub(rebuilt, previous, alpha=step)
-            phase = normalised(phase)
+            phase = normalized(phase)
             previous = rebuilt
         return phase
 
@@ -197,7 +197,7 @@ def turned(cycles: Tensor) -> Tensor:
     return torch.complex(angle.cos(), angle.sin())
 
 
-def normalised(spectrum: Tensor) -> Tensor:
+def normalized(spectrum: Tensor) -> Tensor:
     """The same phases at modulus one; four times as fast as torch.sgn."""
     parts = torch.view_as_real(spectrum)
     squares = parts * parts
@@ -242,7 +242,7 @@ class VocoderStage:
         if not ready and not (self.ended and len(self.input)):
             return None
         last = self.ended and len(self.input) <= size
-        audio, self.context = vocoder.synthesise_block(
+        audio, self.context = vocoder.synthesize_block(
             self.input.first(ahead), size, self.context, self.seed, last
         )
         self.input.drop(size)

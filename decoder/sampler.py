@@ -36,7 +36,7 @@ class Span:
 class Window:
     """The conditions of one window; T token frames, F = T * patch_frames."""
 
-    coarse: Tensor  # (B, C, M, F) normalised
+    coarse: Tensor  # (B, C, M, F) normalized
     latents: Tensor  # (B, T, latent_dim)
     noise: Tensor  # (B, C, M, F) standard normal
     num_books: int
@@ -48,7 +48,7 @@ class FlowSampler:
     Windows lie on a fixed grid of token frames and grow from a short one to ``window_frames``. A
     window's coarse spectrogram sees as many frames after it as it shares with the next window, so
     that a short one need not wait for all that the codec's decoder can reach. The noise of a frame
-    is keyed by the frame, so neighbouring windows see the same noise and almost the same
+    is keyed by the frame, so neighboring windows see the same noise and almost the same
     conditions where they overlap and paint nearly the same there; the outer thirds of the overlap,
     where one of them lacks context, are dropped and the middle third is cross-faded.
 
@@ -99,7 +99,7 @@ class FlowSampler:
         return FlowStage(self, seeds, steps)
 
     def solve(self, window: Window, num_steps: int) -> Tensor:
-        """Integrate the flow over one window: (B, C, M, F) normalised fine spectrogram."""
+        """Integrate the flow over one window: (B, C, M, F) normalized fine spectrogram."""
         scheduler = FlowMatchEulerDiscreteScheduler.from_config(self.scheduler.config)
         angles = [NOISE_ANGLE * (1 - step / num_steps) for step in range(num_steps)]
         scheduler.set_timesteps(sigmas=angles, device=window.coarse.device)
@@ -124,7 +124,7 @@ class FlowSampler:
         """
         patch = self.codec.config.patch_frames
         latents = self.codec.quantizer.decode(codes)
-        coarse = self.codec.normalise(self.codec.reconstruct(latents))
+        coarse = self.codec.normalize(self.codec.reconstruct(latents))
         noise = torch.stack([self._noise(seed, start, frames) for seed in seeds])
         return Window(
             coarse[..., left * patch : (left + frames) * patch],
@@ -195,7 +195,7 @@ class FlowStage:
         frames = waiting if is_last else span.frames
         codes = self.input.first(self.left + span.frames + ahead)
         window = self.sampler.window(codes, self.left, self.start, frames, self.seeds)
-        fine = self.sampler.codec.denormalise(self.sampler.solve(window, self.num_steps))
+        fine = self.sampler.codec.denormalize(self.sampler.solve(window, self.num_steps))
         if is_last:
             self.input.drop(len(self.input))
             self.left = 0

@@ -12,7 +12,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import NoReturn
 
-from pipelines.evaluation.reasons import MissingPackageError
+from pipelines.errors import MissingPackageError
 
 COMMANDS = {
     "generate": ("pipelines.commands.generate", "music from a prompt"),

@@ -77,7 +77,7 @@ def start_processes(settings: "Settings"):
     start_accelerator(
         TrainingConfig(
             output_dir=settings.output_dir,
-            mixed_precision=settings.optimisation.mixed_precision,
+            mixed_precision=settings.optimization.mixed_precision,
         )
     )
     return PartialState()
@@ -167,7 +167,7 @@ def main(argv: list[str] | None = None) -> int:
 
     from pipelines.comparison.arm import StoppedError
     from pipelines.comparison.settings import Settings
-    from pipelines.evaluation.reasons import MissingPackageError
+    from pipelines.errors import MissingPackageError
     from pipelines.inference.process_settings import kept_process_settings
 
     parser = jsonargparse.ArgumentParser(

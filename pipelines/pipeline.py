@@ -298,7 +298,7 @@ class Pipeline(DiffusionPipeline):
         """What the prior reads, and what guidance moves away from (None: the unconditional prior).
 
         Prompts and their plans, frame by frame; some of a plan is said in words too, see
-        pipelines/inference/brief.py. ``text`` holds the prompts as ``encode_prompts`` returned them.
+        inference/brief.py. ``text`` holds the prompts as ``encode_prompts`` returned them.
         """
         away = list(map(words_to_move_away_from, plans, negative_prompts))
         negative = self.encode_prompts(away) if any(away) else None

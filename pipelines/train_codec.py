@@ -29,7 +29,7 @@ from pipelines.training.batches import SpectrogramCrops, SpectrogramData, open_a
 from pipelines.training.configuration import run_script
 from pipelines.training.loop import TrainingConfig, train
 
-INITIALISATION_BATCHES = 16
+INITIALIZATION_BATCHES = 16
 
 
 @dataclass(frozen=True)
@@ -39,11 +39,11 @@ class CodecLosses:
     Args:
         movement: of the frame-to-frame term beside the regression's 1.
         energy: of the power in tiles beside the regression's 1.
-        commitment: of the quantiser's commitment term.
+        commitment: of the quantizer's commitment term.
         adversarial: of the patch discriminator; 0 trains none.
         adversarial_from: update at which the codec begins to listen to the discriminator, which
             learns from the start.
-        quantise_from: update at which the codebooks are set by k-means and join.
+        quantize_from: update at which the codebooks are set by k-means and join.
         decoder_alone: train nothing but the decoder of the codec that ``training.start_from``
             names, on 1 to K of its books: tokens, and what was trained on them, stay valid.
     """
@@ -53,7 +53,7 @@ class CodecLosses:
     commitment: float = 0.25
     adversarial: float = 0.0
     adversarial_from: int = 2000
-    quantise_from: int = 500
+    quantize_from: int = 500
     decoder_alone: bool = False
 
 
@@ -89,7 +89,7 @@ class CodecTraining(nn.Module):
         if self.losses.decoder_alone:
             output = self._decoded_codes(spectrogram, seed)
         else:
-            output = self.codec(spectrogram, seed, quantise=step >= self.losses.quantise_from)
+            output = self.codec(spectrogram, seed, quantize=step >= self.losses.quantize_from)
         regression = spectrogram_loss(output.reconstruction, spectrogram)
         terms = {"regression": regression, "commitment": output.commitment}
         loss = regression + self.losses.commitment * output.commitment
@@ -117,7 +117,7 @@ class CodecTraining(nn.Module):
     ) -> Tensor:
         """The discriminator's loss, and once it has joined the codec's weighted one beside it."""
         assert self.discriminator is not None
-        fake, real = self.codec.normalise(reconstruction), self.codec.normalise(target)
+        fake, real = self.codec.normalize(reconstruction), self.codec.normalize(target)
         terms["discriminator"] = discriminator_hinge(
             self.discriminator(real), self.discriminator(fake.detach())
         )
@@ -154,19 +154,19 @@ class CodecRecipe:
         return SpectrogramBatch(torch.stack(items))
 
     def before_step(self, model: nn.Module, batch: SpectrogramBatch, step: int) -> None:
-        """Set the codebooks by k-means over many batches when quantisation begins."""
+        """Set the codebooks by k-means over many batches when quantization begins."""
         assert isinstance(model, CodecTraining)
         quantizer = model.codec.quantizer
-        if step < model.losses.quantise_from or quantizer.is_initialised:
+        if step < model.losses.quantize_from or quantizer.is_initialized:
             return
         size = batch.spectrogram.shape[0]
-        first = derive_seed(self.seed, "initialise") % 2**40
+        first = derive_seed(self.seed, "initialize") % 2**40
         with torch.no_grad():
             latents = [
                 model.codec.latents(self._crops(first + index * size, size, batch)).flatten(0, 1)
-                for index in range(INITIALISATION_BATCHES)
+                for index in range(INITIALIZATION_BATCHES)
             ]
-        quantizer.initialise(torch.cat(latents))
+        quantizer.initialize(torch.cat(latents))
 
     def _crops(self, first: int, count: int, like: SpectrogramBatch) -> Tensor:
         crops = [self.dataset[first + index] for index in range(count)]
@@ -181,13 +181,13 @@ class CodecRecipe:
         return terms.pop("loss"), terms
 
     def validate(self, model: nn.Module, step: int, folder: Path) -> dict[str, float]:
-        """Held-out error in nats, unquantised and by number of books; writes one decoded clip."""
+        """Held-out error in nats, unquantized and by number of books; writes one decoded clip."""
         assert isinstance(model, CodecTraining)
         codec = model.codec
         device = next(codec.parameters()).device
         target = self.held_out.to(device)
         figures = {"continuous": _error(codec.reconstruct(codec.latents(target).float()), target)}
-        if codec.quantizer.is_initialised:
+        if codec.quantizer.is_initialized:
             codes = codec.encode_spectrogram(target)
             for books in sorted({1, min(2, codec.num_codebooks), codec.num_codebooks}):
                 decoded = codec.decode_spectrogram(codes[:, :books])

@@ -61,8 +61,8 @@ class DecoderRecipe:
         """The loss of one batch with the batch's own noise and angles."""
         with torch.no_grad():
             latents = self.codec.quantizer.decode(batch.codes, batch.num_books)
-            coarse = self.codec.normalise(self.codec.reconstruct(latents))
-        detail = (self.codec.normalise(batch.spectrogram) - coarse) / detail_std
+            coarse = self.codec.normalize(self.codec.reconstruct(latents))
+        detail = (self.codec.normalize(batch.spectrogram) - coarse) / detail_std
 
         def predict(point: Tensor, angle: Tensor) -> Tensor:
             return model(point, angle, coarse, latents, batch.num_books)

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from prior.linear import Linear, stored
-from prior.normalisation import RMSNorm
+from prior.normalization import RMSNorm
 
 
 class Rotation(NamedTuple):
@@ -168,7 +168,7 @@ class TextCache:
 class SelfAttention(nn.Module):
     """Causal multi-head attention with one projection for query, key and value.
 
-    Queries and keys are RMS-normalised before the dot product (arXiv 2010.04245), which keeps
+    Queries and keys are RMS-normalized before the dot product (arXiv 2010.04245), which keeps
     bfloat16 training stable; they share one gain because only its product matters.
     """
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from prior.attention import KeysValues, SelfAttention
 from prior.feed_forward import SwiGLU
 from prior.linear import Linear
-from prior.normalisation import RMSNorm
+from prior.normalization import RMSNorm
 
 
 class DepthHead(nn.Module):
@@ -87,7 +87,7 @@ class DepthHead(nn.Module):
 
 
 class DepthBlock(nn.Module):
-    """Pre-normalised self-attention and feed-forward."""
+    """Pre-normalized self-attention and feed-forward."""
 
     def __init__(self, width: int, num_heads: int) -> None:
         super().__init__()

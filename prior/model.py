@@ -16,7 +16,7 @@ from prior.attention import KeyValueCache, Place, Text, rotation_table
 from prior.depth import DepthHead
 from prior.linear import Linear, lay_out_by_row
 from prior.lstm import LSTMBackbone, PlainLSTMBackbone
-from prior.normalisation import RMSNorm
+from prior.normalization import RMSNorm
 from prior.plan_reader import PlanReader
 from prior.state import LayerState, PriorState, Slots
 from prior.text_summary import TextSummary
@@ -124,7 +124,7 @@ class Prior(Component):
         self.register_buffer(
             "book_offsets", torch.arange(num_codebooks) * codebook_size, persistent=False
         )
-        initialise(self, num_layers)
+        initialize(self, num_layers)
         self.is_compiled = False
 
     def forward(
@@ -340,7 +340,7 @@ def check_config(config: dict[str, int | float | str | None]) -> None:
         )
 
 
-def initialise(prior: Prior, num_layers: int) -> None:
+def initialize(prior: Prior, num_layers: int) -> None:
     """Normal weights of deviation .02, smaller where they are added to the residual (GPT-2).
 
     The frames' vectors are larger and the text's summary starts at zero: at equal sizes the

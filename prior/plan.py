@@ -51,11 +51,11 @@ class ChordChange:
 
 @dataclass(frozen=True)
 class Plan:
-    """Tempo, metre, key, chords and instruments of a piece.
+    """Tempo, meter, key, chords and instruments of a piece.
 
     Attributes:
         tempo_bpm: beats a minute, constant.
-        beats_per_bar: of the metre; bars begin at multiples of it.
+        beats_per_bar: of the meter; bars begin at multiples of it.
         tonic: pitch class of the key, None where it is not known.
         mode: "major" or "minor"; None where it is not known.
         chords: in order of their beats; none where they are not known.

@@ -19,7 +19,7 @@ SLOWEST, FASTEST = 40.0, 240.0
 """Beats a minute; the tempi between them that have a code lie 1.4 % apart."""
 TEMPI = 128
 TEMPI_PER_RANGE = 8
-METRES = (4, 3, 2)
+METERS = (4, 3, 2)
 """Beats in a bar."""
 KEYS = 12 * len(MODES) + 1
 """The last one stands for a key that is not known."""
@@ -37,7 +37,7 @@ def encode_plan(plan: Plan, num_beats: float) -> Tensor:
     frame book 0            book 1
     ===== ================= ==========================
     0     range of tempi    tempo within the range
-    1     metre and key     0
+    1     meter and key     0
     2     lead              drums
     3     second instrument third
     4     fourth            fifth
@@ -52,10 +52,10 @@ def encode_plan(plan: Plan, num_beats: float) -> Tensor:
         (2, T) int64 in [0, 128), T = 5 + chords.
 
     Raises:
-        ValueError: a tempo or metre that has no code.
+        ValueError: a tempo or meter that has no code.
     """
-    if plan.beats_per_bar not in METRES:
-        raise ValueError(f"beats_per_bar must be one of {METRES}, got {plan.beats_per_bar}")
+    if plan.beats_per_bar not in METERS:
+        raise ValueError(f"beats_per_bar must be one of {METERS}, got {plan.beats_per_bar}")
     assert plan.first_beat == 0
     key = KEYS - 1
     if plan.tonic is not None and plan.mode is not None:
@@ -64,7 +64,7 @@ def encode_plan(plan: Plan, num_beats: float) -> Tensor:
     playing = (playing + [NO_INSTRUMENT] * (1 + ACCOMPANYING))[: 1 + ACCOMPANYING]
     frames = [
         encode_tempo(plan.tempo_bpm),
-        (METRES.index(plan.beats_per_bar) * KEYS + key, 0),
+        (METERS.index(plan.beats_per_bar) * KEYS + key, 0),
         (playing[0], DRUMS.index(plan.drums)),
         (playing[1], playing[2]),
         (playing[3], playing[4]),
@@ -77,13 +77,13 @@ def encode_plan(plan: Plan, num_beats: float) -> Tensor:
 
 
 def decode_plan(codes: Tensor) -> Plan:
-    """Turn codes back into a plan; those that no plan has stand for their neighbours.
+    """Turn codes back into a plan; those that no plan has stand for their neighbors.
 
     Args:
         codes: (2, T) int64 in [0, 128), T at least 5.
     """
     tempo, head, (lead, drums), *others = codes[:, :HEAD_FRAMES].T.tolist()
-    metre, key = divmod(min(head[0], len(METRES) * KEYS - 1), KEYS)
+    meter, key = divmod(min(head[0], len(METERS) * KEYS - 1), KEYS)
     known = key < KEYS - 1
     chords, beat = [], 0.0
     for code, steps in codes[:, HEAD_FRAMES:].T.tolist():
@@ -92,7 +92,7 @@ def decode_plan(codes: Tensor) -> Plan:
         beat += chord_beats(steps)
     return Plan(
         tempo_bpm=decode_tempo(tempo[0], tempo[1]),
-        beats_per_bar=METRES[metre],
+        beats_per_bar=METERS[meter],
         tonic=key % 12 if known else None,
         mode=MODES[key // 12] if known else None,
         chords=tuple(chords),

@@ -28,7 +28,7 @@ class TextSummary(nn.Module):
         self.project = Linear(num_queries * value_width, width)
 
     def forward(self, states: Tensor, mask: Tensor) -> Tensor:
-        """Summarise normalised token states.
+        """Summarize normalized token states.
 
         Args:
             states: (B, L, Dt) float.

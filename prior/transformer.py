@@ -14,7 +14,7 @@ from prior.attention import (
     window_mask,
 )
 from prior.feed_forward import SwiGLU
-from prior.normalisation import RMSNorm
+from prior.normalization import RMSNorm
 from prior.state import LayerState, PriorState
 
 
@@ -34,7 +34,7 @@ class TransformerBackbone(nn.Module):
         self.norm = RMSNorm(width)
 
     def forward(self, x: Tensor, text: Text, state: PriorState | None = None) -> Tensor:
-        """A whole sequence, (B, T, D) -> (B, T, D) normalised; ``state`` is filled if given."""
+        """A whole sequence, (B, T, D) -> (B, T, D) normalized; ``state`` is filled if given."""
         T = x.shape[1]
         rotation = rotation_table(T, self.head_width, x.device)
         mask = window_mask(T, self.window, x.device)
@@ -44,14 +44,14 @@ class TransformerBackbone(nn.Module):
         return self.norm(x)
 
     def step(self, x: Tensor, place: Place, state: PriorState) -> Tensor:
-        """One frame, (B, D) -> (B, D) normalised, after those that ``state`` holds."""
+        """One frame, (B, D) -> (B, D) normalized, after those that ``state`` holds."""
         for block, layer in zip(self.blocks, state.layers, strict=True):
             x = block.step(x, place, layer)  # type: ignore[operator]
         return self.norm(x)
 
 
 class TransformerBlock(nn.Module):
-    """Pre-normalised self-attention, cross-attention to the text, and feed-forward."""
+    """Pre-normalized self-attention, cross-attention to the text, and feed-forward."""
 
     def __init__(self, width: int, num_heads: int, text_width: int) -> None:
         super().__init__()

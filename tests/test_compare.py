@@ -42,7 +42,7 @@ from pipelines.comparison.settings import (
     Budget,
     Context,
     Generation,
-    Optimisation,
+    Optimization,
     Recall,
     Rung,
     Scaling,
@@ -90,7 +90,7 @@ def settings(tmp_path_factory: pytest.TempPathFactory, pipeline_folder: Path) ->
         scaling=Scaling([15_000, 25_000], [1.0], 2e7, 2, 32, 5),
         context=Context([tokens], Budget(1, 2, 50), Budget(1, 1, 300), 500, 50, 60, [5.0, 16.0]),
         generation=Generation([4, 8], 2, 1),
-        optimisation=Optimisation(
+        optimization=Optimization(
             mixed_precision="no",
             validations=2,
             validation_clips=2,
@@ -207,8 +207,8 @@ def test_caches_of_different_codecs_are_refused_before_anything_is_trained(
 
 def test_a_budget_may_have_its_own_learning_rate(settings: Settings, tmp_path: Path):
     own, common = Budget(1, 1, 20, learning_rate=0.01), Budget(1, 1, 20)
-    for budget, rate in ((own, 0.01), (common, settings.optimisation.learning_rate)):
-        config = training_config(budget, 0, settings.optimisation, tmp_path)
+    for budget, rate in ((own, 0.01), (common, settings.optimization.learning_rate)):
+        config = training_config(budget, 0, settings.optimization, tmp_path)
         assert config.learning_rate == rate
 
 
@@ -223,12 +223,12 @@ def an_arm(settings: Settings, steps: int = 4, seed: int = 0) -> Arm:
 
 def test_a_stopped_arm_goes_on_where_it_was(settings: Settings, tmp_path: Path):
     arm = an_arm(settings)
-    whole = train_arm(arm, tmp_path / "whole", settings.optimisation)
-    halves = tmp_path / "halves" / arm.key(settings.optimisation)
+    whole = train_arm(arm, tmp_path / "whole", settings.optimization)
+    halves = tmp_path / "halves" / arm.key(settings.optimization)
     stop_after(halves, arm, settings, 2)
     with pytest.raises(StoppedError, match="arm stopped at step 2 of 4"):
         finish(arm, halves, 4)
-    resumed = train_arm(arm, tmp_path / "halves", settings.optimisation)
+    resumed = train_arm(arm, tmp_path / "halves", settings.optimization)
     for one, other in zip(whole.prior.parameters(), resumed.prior.parameters(), strict=True):
         assert torch.equal(one, other)
     assert resumed.curve.step == [2, 4]
@@ -255,14 +255,14 @@ def stop_after(run: Path, arm: Arm, settings: Settings, steps: int) -> None:
 
     torch.manual_seed(arm.seed)
     prior = Prior(**arm.model)
-    config = training_config(arm.budget, arm.seed, settings.optimisation, run)
-    data = prior_data(arm.tokens, arm.budget, settings.optimisation)
+    config = training_config(arm.budget, arm.seed, settings.optimization, run)
+    data = prior_data(arm.tokens, arm.budget, settings.optimization)
     train(Stopping(PriorRecipe(prior, data, config)), config)
 
 
 def test_another_seed_is_another_arm(settings: Settings):
-    keys = {an_arm(settings, 4, seed).key(settings.optimisation) for seed in (0, 1)}
-    keys.add(an_arm(settings, 5).key(settings.optimisation))
+    keys = {an_arm(settings, 4, seed).key(settings.optimization) for seed in (0, 1)}
+    keys.add(an_arm(settings, 5).key(settings.optimization))
     assert len(keys) == 3
 
 

@@ -31,7 +31,8 @@ from pipelines.evaluation.instrument_tagger import (
     targets_of,
 )
 from pipelines.evaluation.key_finder import KeyFinder, chroma_vectors
-from pipelines.evaluation.reasons import MissingPackageError, UnmeasurableError
+from pipelines.evaluation.reasons import UnmeasurableError
+from pipelines.errors import MissingPackageError
 from pipelines.evaluation.tempo_picker import NUM_LAGS, TempoPicker, autocorrelations
 
 RATE = 44_100
@@ -107,7 +108,7 @@ def test_autocorrelation_equals_the_plain_loop() -> None:
     assert not found[:, 298:].any()
 
 
-def test_a_picked_tempo_is_the_mean_of_the_best_neighbourhood() -> None:
+def test_a_picked_tempo_is_the_mean_of_the_best_neighborhood() -> None:
     picker = TempoPicker()
     scores = torch.full((1, len(picker.tempos)), -20.0)
     scores[0, 100:103] = 5.0

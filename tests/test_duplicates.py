@@ -6,7 +6,7 @@ import torch
 from tiny_recordings import RATE, config, melody, save
 
 from codec.spectrogram import LogMel
-from pipelines.data.prepared import open_prepared, quantise_spectrogram
+from pipelines.data.prepared import open_prepared, quantize_spectrogram
 from pipelines.data.recordings.duplicates import (
     Match,
     band_levels,
@@ -34,7 +34,7 @@ def test_duplicates_are_dropped_and_the_longest_stays(tmp_path):
 
 
 def words(audio: np.ndarray) -> np.ndarray:
-    levels = quantise_spectrogram(LogMel()(torch.from_numpy(audio.T.copy())[None])[0])
+    levels = quantize_spectrogram(LogMel()(torch.from_numpy(audio.T.copy())[None])[0])
     return fingerprint(band_levels(levels))
 
 

@@ -16,7 +16,7 @@ from pipelines.data.scores.captions import HELD_OUT_TEMPLATES, MEDIUM
 from pipelines.evaluation.adherence import bootstrap_interval, fact_rates
 from pipelines.evaluation.copying import copied_shares, evenly_cut, histogram_overlap
 from pipelines.evaluation.detectors import Heard, load_detectors
-from pipelines.evaluation.drift import measure_windows, summarise_windows
+from pipelines.evaluation.drift import measure_windows, summarize_windows
 from pipelines.evaluation.facts import FACTS, SecondOpinion, asked_facts, judge
 from pipelines.evaluation.instrument_tagger import CLASSES, LEADS
 from pipelines.evaluation.measurement_cache import FILE_NAME
@@ -36,7 +36,7 @@ from pipelines.evaluation.takes import Generation, Take
 RATE = 44_100
 NO_SECOND = SecondOpinion(None, None)
 LABELS: dict[str, Any] = {
-    **{"tempo_bpm": 96.0, "key": "Bb", "mode": "minor", "metre": "4/4", "drums": True},
+    **{"tempo_bpm": 96.0, "key": "Bb", "mode": "minor", "meter": "4/4", "drums": True},
     **{"instruments": ["oboe", "piano"], "lead": "oboe", "style": "folk", "mood": ["sad"]},
 }
 
@@ -209,15 +209,15 @@ def test_drift_of_a_piece_that_fades_and_one_that_does_not() -> None:
     noise = torch.randn(2, 40 * RATE, generator=generator(0, "noise"))
     fade = torch.logspace(-1, -2, noise.shape[1])
     detectors = load_detectors()
-    faded = summarise_windows(measure_windows(noise * fade, RATE, detectors), "C major")
-    steady = summarise_windows(measure_windows(noise * 0.1, RATE, detectors), None)
+    faded = summarize_windows(measure_windows(noise * fade, RATE, detectors), "C major")
+    steady = summarize_windows(measure_windows(noise * 0.1, RATE, detectors), None)
     assert faded["loudness_drift_lu"] == pytest.approx(-15, abs=0.6)
     assert abs(steady["loudness_drift_lu"]) < 0.1
     assert abs(faded["brightness_drift_octaves"]) < 0.05
     assert 0 < faded["key_kept"] <= 1
     assert steady["key_asked"] is None
     windows = measure_windows(torch.zeros(2, 20 * RATE), RATE, detectors)
-    assert summarise_windows(windows, None) == {"silent_windows": 2}
+    assert summarize_windows(windows, None) == {"silent_windows": 2}
 
 
 def test_diversity_and_distance_of_sets() -> None:

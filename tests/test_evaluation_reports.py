@@ -20,7 +20,8 @@ from pipelines.evaluation.clips import choose_clips
 from pipelines.evaluation.comparison import compare
 from pipelines.evaluation.measurement_cache import FILE_NAME, MeasurementCache
 from pipelines.evaluation.measuring import measure
-from pipelines.evaluation.reasons import MissingPackageError, UnmeasurableError
+from pipelines.evaluation.reasons import UnmeasurableError
+from pipelines.errors import MissingPackageError
 from pipelines.evaluation.systems import Reconstruction, System, TokenCodec, fit_channels
 
 RATE = 44_100
@@ -164,7 +165,7 @@ def test_clips_come_from_a_prepared_dataset(tmp_path: Path) -> None:
     audio = sound(1.0)
     flac = tmp_path / "clip.flac"
     soundfile.write(flac, audio.T.numpy(), RATE)
-    levels = prepared.quantise_spectrogram(LogMel()(audio.unsqueeze(0))[0])
+    levels = prepared.quantize_spectrogram(LogMel()(audio.unsqueeze(0))[0])
     for folder, content in (("with", flac.read_bytes()), ("without", b"")):
         with prepared.PreparedWriter(tmp_path / folder, "validation") as writer:
             for index in range(3):

@@ -142,7 +142,7 @@ def test_activation_memory_is_about_what_autograd_keeps(name: str):
     torch.manual_seed(0)
     model = CLASSES[part](**SMALL[name]).train()
     if isinstance(model, SpectralCodec):
-        model.quantizer.initialise(torch.randn(1024, 64))
+        model.quantizer.initialize(torch.randn(1024, 64))
         model.quantizer.vq.quantize_dropout = False
     kept = kept_for_backward(model)
     config = full_config(part, **SMALL[name])
@@ -282,13 +282,13 @@ def test_the_bitrate_is_that_of_the_codes(pipeline_folder: Path):
     ("card", "lines"),
     [
         ("---\nlicense: cc-by-4.0\ndatasets: [a, b]\n---\n# Tiny\n",
-         ["licence: cc-by-4.0", "data: a, b"]),
+         ["license: cc-by-4.0", "data: a, b"]),
         ("---\nlicense: cc0-1.0\n---\n# Tiny\n\n## Training data\n\n3 h of Bach.\n\n## End\n",
-         ["licence: cc0-1.0", "training data", "  3 h of Bach."]),
-        ("# Tiny\n", ["licence: not stated", "training data: not stated"]),
+         ["license: cc0-1.0", "training data", "  3 h of Bach."]),
+        ("# Tiny\n", ["license: not stated", "training data: not stated"]),
     ],
 )  # fmt: skip
-def test_licence_and_data_come_from_the_model_card(
+def test_license_and_data_come_from_the_model_card(
     card: str, lines: list[str], pipeline_folder: Path, tmp_path: Path
 ):
     for item in pipeline_folder.iterdir():

@@ -162,7 +162,7 @@ def test_composed_pieces_come_back(codec, ensemble):
     assert bool((codes[0, PROGRAM] == DRUMS).any()) == drums
     beats = codes[0, START].sum() / STEPS
     last = max(note.start for part in piece.parts for note in part.notes)
-    quarters = 1.5 if piece.metre.division == 3 else 1.0
+    quarters = 1.5 if piece.meter.division == 3 else 1.0
     assert float(beats) == pytest.approx(last * quarters, abs=0.5 / STEPS + 1e-3)
 
 

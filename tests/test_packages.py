@@ -1,4 +1,4 @@
-"""Music of Debian packages: titles, licences, and packages that are missing."""
+"""Music of Debian packages: titles, licenses, and packages that are missing."""
 
 import zipfile
 from dataclasses import replace
@@ -67,7 +67,7 @@ def packages(tmp_path, monkeypatch):
 OPTIONS = {"clip_s": 2.0, "min_clip_s": 1.0, "min_track_s": 1.0, "quiet": True}
 
 
-def test_packages_carry_their_licences_and_are_split_whole(packages, capsys):
+def test_packages_carry_their_licenses_and_are_split_whole(packages, capsys):
     result = packaged.prepare_music(packages, **OPTIONS)
     train = open_prepared(result.folder, "train")
     validation = open_prepared(result.folder, "validation")
@@ -103,5 +103,5 @@ def test_the_last_fitting_paragraph_of_a_copyright_file_counts(tmp_path):
     rules = read_copyright(tmp_path / "copyright")
     assert find_license(rules, "base/music/David01.ogg") == "CC-BY-3.0"
     assert find_license(rules, "base/music/Other.ogg") == "GPL-2+"
-    with pytest.raises(ValueError, match="names no licence for x"):
+    with pytest.raises(ValueError, match="names no license for x"):
         find_license([], "x")

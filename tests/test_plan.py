@@ -181,7 +181,7 @@ def test_any_codes_are_a_plan() -> None:
     assert decode_tempo(15, 7) == decode_tempo(127, 127) == pytest.approx(240)
 
 
-def test_a_tempo_or_metre_without_a_code_is_refused() -> None:
+def test_a_tempo_or_meter_without_a_code_is_refused() -> None:
     with pytest.raises(ValueError, match=r"tempo_bpm must lie in \[40.0, 240.0\], got 300"):
         encode_plan(Plan(300.0), 4)
     with pytest.raises(ValueError, match=r"beats_per_bar must be one of \(4, 3, 2\), got 5"):

@@ -1,4 +1,4 @@
-"""Plans of labelled music: chords of scores, the cache that a planner learns from, clips."""
+"""Plans of labeled music: chords of scores, the cache that a planner learns from, clips."""
 
 import json
 import random
@@ -16,7 +16,7 @@ from pipelines.data.scores.compose import compose
 from pipelines.data.scores.instruments import INSTRUMENTS
 from pipelines.data.scores.prepare_plans import build_plan_cache, planner_captions
 from pipelines.data.scores.render import clip_labels
-from pipelines.data.scores.score import METRES, Note, Part, Score, pitch_class_weights
+from pipelines.data.scores.score import METERS, Note, Part, Score, pitch_class_weights
 from pipelines.data.tokens import open_tokens, read_codes, read_token_info
 from pipelines.train_prior import train_prior
 from pipelines.training.loop import TrainingConfig
@@ -49,7 +49,7 @@ def pitches(chord: ChordChange) -> set[int]:
 
 def chorale(*beats: tuple[int, ...]) -> Score:
     notes = [Note(float(b), 1.0, pitch, 90) for b, chord in enumerate(beats) for pitch in chord]
-    return Score(60.0, METRES["4/4"], None, [Part("organ", 19, notes)])
+    return Score(60.0, METERS["4/4"], None, [Part("organ", 19, notes)])
 
 
 def test_chords_are_found_beat_by_beat_and_joined() -> None:
@@ -103,7 +103,7 @@ def test_labels_of_a_clip_give_the_plan_of_its_place() -> None:
         "first_beat": 6.0,
         "chords": [[4.0, 4, "major"], [8.0, 8, "major"]],
     }
-    labels = {"tempo_bpm": 90.0, "metre": "3/4", "key": "Bb", "mode": "minor"}
+    labels = {"tempo_bpm": 90.0, "meter": "3/4", "key": "Bb", "mode": "minor"}
     labels |= {"instruments": ["oboe", "harp"], "drums": False}
     plan = plan_of_labels(labels | {"plan": plan_labels(score, 4.0, 7.0)})
     chords = (ChordChange(4.0, 4, "major"), ChordChange(8.0, 8, "major"))

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from pipelines.cli import main
-from pipelines.evaluation.reasons import MissingPackageError
+from pipelines.errors import MissingPackageError
 from pipelines.inference.plot import draw_spectrogram, draw_thumbnail, draw_waveform, plot_audio
 
 RATE = 44_100

@@ -14,10 +14,10 @@ from tiny_recordings import RATE, config, melody, save
 from codec.audio_file import read_audio
 from codec.spectrogram import LogMel
 from pipelines.data.prepared import (
-    QUANTISED_STEP,
-    dequantise_spectrogram,
+    QUANTIZED_STEP,
+    dequantize_spectrogram,
     open_prepared,
-    quantise_spectrogram,
+    quantize_spectrogram,
     read_levels,
 )
 from pipelines.data.recordings import cut_processes, cutting, report
@@ -85,10 +85,10 @@ def test_the_spectrogram_is_that_of_the_stored_audio(prepared_music):
         audio = read_audio(train[index]["audio"])
         assert audio.sample_rate == RATE
         expected = LogMel()(audio.audio[None])[0]
-        stored = dequantise_spectrogram(read_levels(train, index))
+        stored = dequantize_spectrogram(read_levels(train, index))
         frames = expected.shape[-1]
         error = (stored[..., :frames] - expected)[..., 3 : frames - 3].abs()
-        assert error.max() <= QUANTISED_STEP  # half a step, and the FLAC's sixteen bits
+        assert error.max() <= QUANTIZED_STEP  # half a step, and the FLAC's sixteen bits
         assert (read_levels(train, index)[..., frames:] == 0).all()
 
 
@@ -96,7 +96,7 @@ def test_clips_join_without_a_seam(music, prepared_music):
     """Cutting is invisible: the clips' spectrograms joined are the whole track's."""
     train = open_prepared(prepared_music.folder, "train")
     joined = np.concatenate([read_levels(train, index) for index in range(3)], axis=-1)
-    whole = quantise_spectrogram(LogMel()(read_audio(music / "loud/one.wav").audio[None])[0])
+    whole = quantize_spectrogram(LogMel()(read_audio(music / "loud/one.wav").audio[None])[0])
     difference = joined[..., : whole.shape[-1]].astype(int) - whole.astype(int)
     assert np.abs(difference).max() <= 1
 
@@ -384,7 +384,7 @@ def test_a_bad_metadata_line_is_named(tmp_path):
 
 def test_a_list_of_paths_is_an_input(music, tmp_path):
     listing = music / "list.txt"
-    listing.write_text("# my favourites\nloud/two.flac\n\nquiet/none.wav\n")
+    listing.write_text("# my favorites\nloud/two.flac\n\nquiet/none.wav\n")
     result = prepare(config(listing, tmp_path))
     listing.unlink()
     assert set(open_prepared(tmp_path)["track"]) == {"loud/two.flac"}

@@ -9,16 +9,16 @@ import torch
 
 from pipelines.data import prepared
 from pipelines.data.prepared import (
-    QUANTISED_FLOOR,
-    QUANTISED_STEP,
+    QUANTIZED_FLOOR,
+    QUANTIZED_STEP,
     Clip,
     PreparedWriter,
-    dequantise_spectrogram,
+    dequantize_spectrogram,
     finish_dataset,
     iterate_clips,
     open_prepared,
     pad_frames,
-    quantise_spectrogram,
+    quantize_spectrogram,
     read_info,
     read_levels,
 )
@@ -37,34 +37,34 @@ def write(folder, clips, split="train", shard_clips=4):
             writer.add(clip)
 
 
-def test_quantising_errs_by_at_most_half_a_step():
-    spectrogram = torch.linspace(QUANTISED_FLOOR, 4.6, 2 * 128 * 40).reshape(2, 128, 40)
-    back = dequantise_spectrogram(quantise_spectrogram(spectrogram))
+def test_quantizing_errs_by_at_most_half_a_step():
+    spectrogram = torch.linspace(QUANTIZED_FLOOR, 4.6, 2 * 128 * 40).reshape(2, 128, 40)
+    back = dequantize_spectrogram(quantize_spectrogram(spectrogram))
     assert back.dtype == torch.float32
-    assert (back - spectrogram).abs().max() <= QUANTISED_STEP / 2 + 1e-5
+    assert (back - spectrogram).abs().max() <= QUANTIZED_STEP / 2 + 1e-5
 
 
-def test_quantising_levels_again_changes_nothing():
+def test_quantizing_levels_again_changes_nothing():
     levels = np.arange(256, dtype=np.uint8)
-    assert (quantise_spectrogram(dequantise_spectrogram(levels)) == levels).all()
+    assert (quantize_spectrogram(dequantize_spectrogram(levels)) == levels).all()
 
 
 def test_values_outside_the_levels_are_cut():
-    levels = quantise_spectrogram(torch.tensor([-20.0, 9.0]))
+    levels = quantize_spectrogram(torch.tensor([-20.0, 9.0]))
     assert levels.tolist() == [0, 255]
 
 
-def test_dequantising_bytes_equals_dequantising_the_array():
+def test_dequantizing_bytes_equals_dequantizing_the_array():
     clip = make_clip(0)
-    from_bytes = dequantise_spectrogram(clip.spectrogram.tobytes(), num_frames=8)
-    assert torch.equal(from_bytes, dequantise_spectrogram(clip.spectrogram))
+    from_bytes = dequantize_spectrogram(clip.spectrogram.tobytes(), num_frames=8)
+    assert torch.equal(from_bytes, dequantize_spectrogram(clip.spectrogram))
 
 
 def test_bytes_of_a_wrong_length_are_refused():
     with pytest.raises(ValueError, match="a spectrogram of 8 frames must hold"):
-        dequantise_spectrogram(b"\0" * 1000, num_frames=8)
+        dequantize_spectrogram(b"\0" * 1000, num_frames=8)
     with pytest.raises(ValueError, match="num_frames must be given"):
-        dequantise_spectrogram(b"\0" * 1024)
+        dequantize_spectrogram(b"\0" * 1024)
 
 
 def test_padding_adds_floor_frames_to_a_multiple_of_four():

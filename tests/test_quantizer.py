@@ -1,4 +1,4 @@
-"""The residual quantiser against vector-quantize-pytorch, its formulas, and slow loops."""
+"""The residual quantizer against vector-quantize-pytorch, its formulas, and slow loops."""
 
 from pathlib import Path
 
@@ -13,17 +13,17 @@ DIM, BOOKS, SIZE = 6, 3, 8
 
 
 def vectors(count: int = 512, seed: int = 0) -> torch.Tensor:
-    """(count, DIM) points around sixteen centres."""
+    """(count, DIM) points around sixteen centers."""
     draws = torch.Generator().manual_seed(seed)
-    centres = torch.randn(16, DIM, generator=torch.Generator().manual_seed(99)) * 3
+    centers = torch.randn(16, DIM, generator=torch.Generator().manual_seed(99)) * 3
     chosen = torch.randint(16, (count,), generator=draws)
-    return centres[chosen] + torch.randn(count, DIM, generator=draws)
+    return centers[chosen] + torch.randn(count, DIM, generator=draws)
 
 
 def quantizer(books: int = BOOKS) -> ResidualQuantizer:
     torch.manual_seed(0)
     result = ResidualQuantizer(DIM, books, SIZE).eval()
-    result.initialise(vectors())
+    result.initialize(vectors())
     return result
 
 
@@ -33,12 +33,12 @@ def trained() -> ResidualQuantizer:
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_one_call_initialises_every_book(seed):
-    torch.manual_seed(seed)  # quantiser dropout must not leave books out
+def test_one_call_initializes_every_book(seed):
+    torch.manual_seed(seed)  # quantizer dropout must not leave books out
     result = ResidualQuantizer(DIM, BOOKS, SIZE)
-    assert not result.is_initialised
-    result.initialise(vectors())
-    assert result.is_initialised
+    assert not result.is_initialized
+    result.initialize(vectors())
+    assert result.is_initialized
     assert result.training
     assert all(len(book.unique(dim=0)) == SIZE for book in result.codebooks())
 
@@ -49,24 +49,24 @@ def test_equal_vectors_give_equal_books():
         torch.manual_seed(seed)
         state = torch.get_rng_state()
         result = ResidualQuantizer(DIM, BOOKS, SIZE)
-        result.initialise(vectors())
+        result.initialize(vectors())
         assert torch.equal(torch.get_rng_state(), state)
         books.append(torch.stack(result.codebooks()))
     assert torch.equal(books[0], books[1])
 
 
-def test_quantiser_dropout_survives_the_initialisation(trained):
+def test_quantizer_dropout_survives_the_initialization(trained):
     trained.train()
     used = {int((trained.vq(vectors()[None])[1][0, 0] >= 0).sum()) for _ in range(40)}
     assert used == {1, 2, 3}
 
 
-def test_initialisation_refuses_fewer_vectors_than_entries():
+def test_initialization_refuses_fewer_vectors_than_entries():
     with pytest.raises(ValueError, match=r"at least codebook_size=8 vectors, got 7"):
-        ResidualQuantizer(DIM, BOOKS, SIZE).initialise(vectors(7))
+        ResidualQuantizer(DIM, BOOKS, SIZE).initialize(vectors(7))
 
 
-def test_initialisation_leaves_the_mode_alone(trained):
+def test_initialization_leaves_the_mode_alone(trained):
     assert not trained.training
 
 
@@ -92,8 +92,8 @@ def test_decode_equals_the_library(trained):
     codes = trained.encode(latents)
     decoded = trained.decode(codes)
     assert torch.allclose(decoded, trained.vq.get_output_from_indices(codes.transpose(1, 2)))
-    quantised, commitment = trained(latents, dropout_seed=0)
-    assert torch.allclose(decoded, quantised, atol=1e-5)
+    quantized, commitment = trained(latents, dropout_seed=0)
+    assert torch.allclose(decoded, quantized, atol=1e-5)
     assert commitment == 0  # only training commits
 
 
@@ -116,8 +116,8 @@ def test_num_books_masks_rows(trained):
     assert torch.equal(masked[1], trained.decode(codes)[1])
 
 
-def test_initialisation_is_k_means(trained):
-    """Sixteen centres of spread 3 in eight entries: far better than the mean alone."""
+def test_initialization_is_k_means(trained):
+    """Sixteen centers of spread 3 in eight entries: far better than the mean alone."""
     latents = vectors()
     codes = trained.encode(latents[None])
     error = (trained.decode(codes[:, :1])[0] - latents).square().mean()
@@ -152,8 +152,8 @@ def test_equal_dropout_seeds_use_equal_books():
 
 def test_gradients_pass_through(trained):
     latents = vectors(32, seed=6)[None].requires_grad_()
-    quantised, _ = trained.train()(latents, dropout_seed=0)
-    quantised.square().sum().backward()
+    quantized, _ = trained.train()(latents, dropout_seed=0)
+    quantized.square().sum().backward()
     assert latents.grad is not None
     assert (latents.grad.abs().sum(-1) > 0).all()
 
@@ -202,7 +202,7 @@ def test_one_book_and_one_vector():
     assert single.decode(codes).shape == (1, 1, DIM)
 
 
-def quantise_half(rank: int, folder: str) -> None:
+def quantize_half(rank: int, folder: str) -> None:
     """One of two processes: a training step on its half of the batch."""
     torch.set_num_threads(1)
     half = ResidualQuantizer(DIM, 2, SIZE)
@@ -218,7 +218,7 @@ def test_two_processes_equal_one_with_twice_the_batch(tmp_path):
     """Though the model is built before the processes know of each other."""
     whole = quantizer(books=2)
     torch.save(whole.state_dict(), tmp_path / "before.pt")
-    processes.start_processes(quantise_half, (str(tmp_path),), nprocs=2, start_method="fork")
+    processes.start_processes(quantize_half, (str(tmp_path),), nprocs=2, start_method="fork")
     whole.train()(vectors(256, seed=7)[None], dropout_seed=0)
     for rank in range(2):
         after = torch.load(tmp_path / f"after{rank}.pt", weights_only=True)

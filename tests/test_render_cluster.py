@@ -15,7 +15,7 @@ import pytest
 from small_jobs import contents, make_rows
 
 from pipelines import Pipeline
-from pipelines.evaluation.reasons import MissingPackageError
+from pipelines.errors import MissingPackageError
 from pipelines.rendering.agenda import Task
 from pipelines.rendering.cluster import DaskCrew
 from pipelines.rendering.engine import RenderOptions, render

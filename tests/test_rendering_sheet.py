@@ -20,7 +20,7 @@ pytest.importorskip("matplotlib")
 from codec.audio_file import write_audio
 from codec.seeds import generator
 from pipelines.cli import main
-from pipelines.evaluation.reasons import MissingPackageError
+from pipelines.errors import MissingPackageError
 from pipelines.rendering.manifest import ManifestEntry, write_manifest
 from pipelines.rendering.sheet import write_sheet
 

@@ -73,7 +73,7 @@ def test_a_long_prompt_comes_back(tmp_path, suffix, length):
     assert read_provenance(tmp_path / f"x.{suffix}") == provenance
 
 
-def test_people_read_title_and_licence_too():
+def test_people_read_title_and_license_too():
     tags = provenance_tags(PROVENANCE, "flac")
     assert tags["title"] == 'Größe, 音楽 & "<b>" C:\\x'
     assert (tags["license"], tags["artist"]) == ("Apache-2.0", "partita-tiny")

@@ -236,7 +236,7 @@ def test_windows_see_the_same_noise_and_conditions():
     flow.solve = lambda window, steps: windows.append(window) or window.coarse
     flow.decode_spectrogram(codes, [0])
     assert len(windows) > 3
-    whole = CODEC.normalise(CODEC.decode_spectrogram(codes))
+    whole = CODEC.normalize(CODEC.decode_spectrogram(codes))
     spans = list(islice(window_grid(12, 6), len(windows)))
     for span, window in zip(spans, windows, strict=True):
         frames = window.latents.shape[1]

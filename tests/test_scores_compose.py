@@ -10,7 +10,7 @@ from pipelines.data.scores.drums import PATTERNS, play_drums
 from pipelines.data.scores.instruments import BASSES, INSTRUMENTS, name_of_program
 from pipelines.data.scores.melody import compose_melody
 from pipelines.data.scores.score import (
-    METRES,
+    METERS,
     Note,
     Part,
     Score,
@@ -89,7 +89,7 @@ def test_onsets_lie_on_the_grid_of_the_tempo() -> None:
     for seed in range(30):
         score = compose(random.Random(seed), style_name="march")
         spread_s = 60 / score.tempo_bpm
-        unit = 0.25 if score.metre.division == 2 else 1 / 6
+        unit = 0.25 if score.meter.division == 2 else 1 / 6
         errors = [
             abs(note.start / unit - round(note.start / unit)) * unit * spread_s
             for part in score.parts
@@ -132,15 +132,15 @@ def test_unknown_names_raise(arguments: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("density", ["sparse", "medium", "busy"])
-@pytest.mark.parametrize("metre", ["4/4", "3/4", "6/8"])
-def test_melody_fills_the_harmony_and_ends_on_the_tonic(metre: str, density: str) -> None:
+@pytest.mark.parametrize("meter", ["4/4", "3/4", "6/8"])
+def test_melody_fills_the_harmony_and_ends_on_the_tonic(meter: str, density: str) -> None:
     from pipelines.data.scores.harmony import slots
 
     key = Key("D", "minor")
-    harmony = slots(["i", "iv", "V", "i", "VI", "iv", "V7", "i"], key, float(METRES[metre].beats))
+    harmony = slots(["i", "iv", "V", "i", "VI", "iv", "V7", "i"], key, float(METERS[meter].beats))
     for seed in range(10):
         rng = random.Random(seed)
-        notes = compose_melody(rng, harmony, key, METRES[metre], (60, 76), density)
+        notes = compose_melody(rng, harmony, key, METERS[meter], (60, 76), density)
         assert notes[-1].pitch % 12 == key.root
         assert all(60 <= note.pitch <= 76 for note in notes)
         ends = [note.start + note.duration for note in notes]
@@ -153,17 +153,17 @@ def test_melody_puts_chord_tones_on_phrase_ends() -> None:
 
     key = Key("C", "major")
     harmony = slots(["I", "IV", "V", "I", "vi", "ii", "V7", "I"], key, 4.0)
-    notes = compose_melody(random.Random(1), harmony, key, METRES["4/4"], (60, 76), "medium")
+    notes = compose_melody(random.Random(1), harmony, key, METERS["4/4"], (60, 76), "medium")
     first_cadence = next(note for note in notes if note.start >= harmony[3].start - 1e-6)
     assert first_cadence.pitch % 12 in chord_of("I", key).pitch_classes
 
 
-@pytest.mark.parametrize("metre", ["4/4", "3/4", "6/8"])
-def test_every_drum_pattern_fills_its_bar(metre: str) -> None:
-    for name, lines in PATTERNS[metre].items():
+@pytest.mark.parametrize("meter", ["4/4", "3/4", "6/8"])
+def test_every_drum_pattern_fills_its_bar(meter: str) -> None:
+    for name, lines in PATTERNS[meter].items():
         assert len({len(line) for line in lines.values()}) == 1, name
-        beats = METRES[metre].beats
-        notes = play_drums(random.Random(0), name, METRES[metre], 8.0 * beats, 4.0 * beats)
+        beats = METERS[meter].beats
+        notes = play_drums(random.Random(0), name, METERS[meter], 8.0 * beats, 4.0 * beats)
         assert {int(note.start // beats) for note in notes} == set(range(8))
 
 
@@ -192,6 +192,6 @@ def test_every_program_has_a_name_or_is_a_noise() -> None:
 
 
 def test_pitch_class_weights_count_seconds_in_the_window() -> None:
-    score = Score(60.0, METRES["4/4"], None, [Part("piano", 0, [Note(0, 4, 60, 90)])])
+    score = Score(60.0, METERS["4/4"], None, [Part("piano", 0, [Note(0, 4, 60, 90)])])
     assert pitch_class_weights(score)[0] == pytest.approx(4)
     assert pitch_class_weights(score, 1, 2)[0] == pytest.approx(1)

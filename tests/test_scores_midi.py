@@ -7,12 +7,12 @@ import pytest
 
 from pipelines.data.scores.compose import compose
 from pipelines.data.scores.midi import DRUM_CHANNEL, read_midi, write_midi
-from pipelines.data.scores.score import METRES, Note, Part, Score
+from pipelines.data.scores.score import METERS, Note, Part, Score
 
 
-def piece(metre: str = "4/4", parts: int = 1) -> Score:
+def piece(meter: str = "4/4", parts: int = 1) -> Score:
     notes = [Note(0, 1, 60, 90), Note(1, 0.5, 64, 80), Note(1.5, 2.5, 67, 70)]
-    return Score(97.0, METRES[metre], None, [Part("piano", 5, list(notes)) for _ in range(parts)])
+    return Score(97.0, METERS[meter], None, [Part("piano", 5, list(notes)) for _ in range(parts)])
 
 
 def test_notes_survive_a_round_trip() -> None:
@@ -43,7 +43,7 @@ def test_sixteen_pitched_parts_raise() -> None:
         write_midi(piece(parts=16))
 
 
-def test_onsets_in_the_file_give_the_labelled_tempo() -> None:
+def test_onsets_in_the_file_give_the_labeled_tempo() -> None:
     for seed in range(10):
         score = compose(random.Random(seed), style_name="techno")
         midi = read_midi(write_midi(score))

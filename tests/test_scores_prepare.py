@@ -34,7 +34,7 @@ from pipelines.data.scores.render import (
     RenderError,
     clip_labels,
     cut_clips,
-    normalise,
+    normalize,
     render,
     trim_end,
 )
@@ -103,7 +103,7 @@ def test_clips_carry_labels_captions_and_both_splits(player: Path, tmp_path: Pat
             "tempo_bpm",
             "key",
             "mode",
-            "metre",
+            "meter",
             "instruments",
             "lead",
             "drums",
@@ -223,11 +223,11 @@ def test_silence_and_damaged_samples_are_render_errors(player: Path) -> None:
 
 
 def test_loudness_and_peak() -> None:
-    quiet = normalise(0.01 * tones(3), -20.0)
+    quiet = normalize(0.01 * tones(3), -20.0)
     assert 10 * np.log10(np.square(quiet).mean()) == pytest.approx(-20, abs=0.1)
     click = tones(3) * 0.001
     click[:, 5000] = 0.5
-    assert np.abs(normalise(click, -6.0)).max() <= 0.95 + 1e-6
+    assert np.abs(normalize(click, -6.0)).max() <= 0.95 + 1e-6
 
 
 def test_silent_end_is_cut_and_faded() -> None:

@@ -17,7 +17,7 @@ from pipelines.data.scores.theory import Key, chord_of, estimate_key
 pytest.importorskip("music21")
 
 
-def test_chorales_are_equal_twice_and_labelled() -> None:
+def test_chorales_are_equal_twice_and_labeled() -> None:
     score = bach(random.Random(4))
     assert score == bach(random.Random(4))
     labels = all_labels(score)
@@ -96,7 +96,7 @@ def test_mma_plays_every_groove(groove: str) -> None:
 
 
 @pytest.mark.slow
-def test_openttd_segments_are_labelled_only_where_sure() -> None:
+def test_openttd_segments_are_labeled_only_where_sure() -> None:
     scores = [openttd(random.Random(seed)) for seed in range(40)]
     assert all(50 * 0.84 <= score.tempo_bpm <= 200 * 1.16 for score in scores)
     for score in scores:

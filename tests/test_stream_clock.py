@@ -67,8 +67,8 @@ def recorded(stream: Stream, slowness: float = 1.0) -> list[Arrival]:
     sampler.solve = clock.charge(
         sampler.solve, lambda window, steps: WINDOW_S + WINDOW_FRAME_S * window.latents.shape[1]
     )
-    whole_block = griffin_lim.synthesise_block
-    griffin_lim.synthesise_block = clock.charge(
+    whole_block = griffin_lim.synthesize_block
+    griffin_lim.synthesize_block = clock.charge(
         whole_block, lambda spectrogram, frames, *rest: BLOCK_S + BLOCK_FRAME_S * frames
     )
     try:
@@ -77,7 +77,7 @@ def recorded(stream: Stream, slowness: float = 1.0) -> list[Arrival]:
             for piece in stream
         ]
     finally:
-        griffin_lim.synthesise_block = whole_block
+        griffin_lim.synthesize_block = whole_block
 
 
 @pytest.mark.parametrize("duration_s", [1.0, 25.0])

@@ -1,4 +1,4 @@
-"""A stream equals the offline call bit for bit, and can be steered, cancelled and continued."""
+"""A stream equals the offline call bit for bit, and can be steered, canceled and continued."""
 
 import gc
 import weakref

@@ -16,7 +16,7 @@ from pipelines.data.prepare_tokens import build_token_cache, main
 from pipelines.data.prepared import (
     Clip,
     PreparedWriter,
-    dequantise_spectrogram,
+    dequantize_spectrogram,
     finish_dataset,
     open_prepared,
     read_levels,
@@ -80,7 +80,7 @@ def make_spectral(seed: int = 0) -> SpectralCodec:
             num_codebooks=3,
             codebook_size=16,
         )
-        codec.quantizer.initialise(torch.randn(64, 8))
+        codec.quantizer.initialize(torch.randn(64, 8))
     return codec.eval()
 
 
@@ -109,7 +109,7 @@ def test_the_cache_equals_encoding_each_spectrogram(prepared, spectral, tmp_path
         clips, rows = open_prepared(prepared, split), open_tokens(tmp_path, split)
         assert rows["id"][:] == clips["id"][:]
         for index in range(len(clips)):
-            levels = dequantise_spectrogram(read_levels(clips, index))
+            levels = dequantize_spectrogram(read_levels(clips, index))
             direct = spectral.encode_spectrogram(levels[None])[0]
             codes = read_codes(rows, index)
             assert codes.dtype == torch.int64
@@ -235,7 +235,7 @@ def test_the_command_line_encodes_with_a_saved_codec(prepared, spectral, tmp_pat
     assert torch.equal(
         read_codes(open_tokens(tmp_path / "out"), 0),
         spectral.encode_spectrogram(
-            dequantise_spectrogram(read_levels(open_prepared(prepared), 0))[None]
+            dequantize_spectrogram(read_levels(open_prepared(prepared), 0))[None]
         )[0],
     )
     assert main([str(prepared), "--codec", str(tmp_path), "--out", str(tmp_path / "x")]) == 2

@@ -39,7 +39,7 @@ from pipelines.training.prior_batches import PriorData
 from prior import Prior
 
 Train = Callable[..., Path]
-QUANTISED = CodecLosses(quantise_from=1)
+QUANTIZED = CodecLosses(quantize_from=1)
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +69,7 @@ def run_codec(
     parts: dict[str, str],
     training: TrainingConfig,
     resume: bool = False,
-    losses: CodecLosses = QUANTISED,
+    losses: CodecLosses = QUANTIZED,
 ) -> Path:
     torch.manual_seed(0)
     codec = SpectralCodec(

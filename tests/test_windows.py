@@ -70,7 +70,7 @@ def test_blocks_grow():
 
 
 def averages(audio: torch.Tensor) -> torch.Tensor:
-    """Two outputs per three inputs, each seeing its neighbours; a ragged end counts as whole."""
+    """Two outputs per three inputs, each seeing its neighbors; a ragged end counts as whole."""
     missing = -audio.shape[-1] % 3
     sums = nn.functional.pad(audio, (0, missing)).unflatten(-1, (-1, 3)).sum(-1)
     wide = nn.functional.pad(sums, (1, 1))

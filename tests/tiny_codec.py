@@ -32,12 +32,12 @@ def noise_audio(codec: SpectralCodec, batch: int, samples: int, seed: int = 0) -
 
 
 def tiny_codec(**sizes: int) -> SpectralCodec:
-    """A seeded, untrained codec in evaluation mode with initialised books."""
+    """A seeded, untrained codec in evaluation mode with initialized books."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
         codec = SpectralCodec(**(SIZES | sizes)).eval()
         frames = 4 * codec.codebook_size
         audio = noise_audio(codec, 1, frames * codec.hop_length)
         with torch.no_grad():
-            codec.quantizer.initialise(codec.latents(codec.log_mel(audio))[0])
+            codec.quantizer.initialize(codec.latents(codec.log_mel(audio))[0])
     return codec

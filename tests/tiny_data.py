@@ -14,7 +14,7 @@ from pipelines.data.prepared import (
     PreparedWriter,
     finish_dataset,
     pad_frames,
-    quantise_spectrogram,
+    quantize_spectrogram,
 )
 
 CLIPS = {"train": 5, "validation": 2}
@@ -34,11 +34,11 @@ def chord(seed: int, duration_s: float = CLIP_S, sample_rate: int = 44100) -> to
 
 def write_prepared(folder: Path) -> Path:
     """Five training clips and two held-out ones of two seconds, captioned."""
-    analyse = LogMel()
+    analyze = LogMel()
     for split, count in CLIPS.items():
         with PreparedWriter(folder, split) as writer:
             for index in range(count):
-                levels = quantise_spectrogram(analyse(chord(hash_of(split, index))[None])[0])
+                levels = quantize_spectrogram(analyze(chord(hash_of(split, index))[None])[0])
                 writer.add(
                     Clip(
                         id=f"{split}-{index}",

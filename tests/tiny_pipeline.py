@@ -60,7 +60,7 @@ def tiny_codec(**changes: Any) -> SpectralCodec:
         "vocoder_iterations": 2,
     }
     codec = SpectralCodec(**(sizes | changes))
-    codec.quantizer.initialise(torch.randn(256, codec.config.latent_dim))
+    codec.quantizer.initialize(torch.randn(256, codec.config.latent_dim))
     return codec.eval()
 
 

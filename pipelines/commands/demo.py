@@ -104,9 +104,9 @@ def make_training(folder: Path, steps: int, batch_size: int, rate: float) -> Tra
 
 
 def demo_codec(prepared: Path, training: TrainingConfig) -> Path:
-    """Spectrograms to tokens and back, quantised from a fifth of the way on."""
+    """Spectrograms to tokens and back, quantized from a fifth of the way on."""
     data = SpectrogramData([str(prepared)], validation_clips=8)
-    losses = CodecLosses(quantise_from=training.steps // 5)
+    losses = CodecLosses(quantize_from=training.steps // 5)
     torch.manual_seed(training.seed)
     model = SpectralCodec(width=256, encoder_layers=3, decoder_layers=3)
     return finish(training, lambda resume: train_codec(model, losses, data, training, resume))

@@ -79,7 +79,7 @@ def write_report(
 
 
 def describe_data(prepared: Path) -> str:
-    """Minutes and licences of the recordings."""
+    """Minutes and licenses of the recordings."""
     info = read_info(prepared)
     minutes = {name: split["hours"] * 60 for name, split in info["splits"].items()}
     licenses = sorted({row["license"] for row in info["sources"]})

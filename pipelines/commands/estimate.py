@@ -41,11 +41,11 @@ class Hardware:
     smallest: float
 
 
-UTILISATION = 0.35
+UTILIZATION = 0.35
 HARDWARE = (
     Hardware("two CPU cores", 0.5e12, math.inf, 0),
-    Hardware("an RTX 4090", UTILISATION * 165e12, 24e9, 50e6),
-    Hardware("an H100", UTILISATION * 989e12, 80e9, 50e6),
+    Hardware("an RTX 4090", UTILIZATION * 165e12, 24e9, 50e6),
+    Hardware("an H100", UTILIZATION * 989e12, 80e9, 50e6),
 )
 """The GPUs are assumed to sustain 35 % of their dense peak of 165 and 989 TFLOP/s, which models
 under 50M parameters are assumed not to reach. The two cores are measured: two of an AMD EPYC,

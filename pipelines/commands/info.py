@@ -256,13 +256,13 @@ def describe_defaults(index: dict[str, Any], decoder: Any) -> list[str]:
 
 
 def describe_card(path: Path) -> list[str]:
-    """Licence and training data as the model card tells them, in lines."""
+    """License and training data as the model card tells them, in lines."""
     if not path.is_file():
-        return ["licence and training data: not stated (no README.md in the folder)"]
+        return ["license and training data: not stated (no README.md in the folder)"]
     from huggingface_hub import ModelCard
 
     card = ModelCard.load(path, ignore_metadata_errors=True)
-    lines = [f"licence: {card.data.license or 'not stated'}"]
+    lines = [f"license: {card.data.license or 'not stated'}"]
     named = card.data.datasets or []
     lines += [f"data: {', '.join(named if isinstance(named, list) else [named])}"] if named else []
     section = re.search(r"^#+ *Training data *\n(.*?)(?=^#|\Z)", card.text, re.I | re.M | re.S)

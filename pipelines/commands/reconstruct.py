@@ -33,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Encode, decode twice, write the three files and the metrics, and print the metrics."""
     from codec.audio_file import read_audio
-    from pipelines.data.shards import write_json
+    from codec.whole_file import write_json
 
     read_audio(args.input, duration_s=0.1)  # a wrong file is found before a model is loaded
     if args.plot:

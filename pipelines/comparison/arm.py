@@ -15,8 +15,8 @@ from accelerate import PartialState
 from filelock import FileLock, Timeout
 
 from pipelines.comparison.clock import ClockedRecipe
-from pipelines.comparison.settings import Budget, Optimisation
-from pipelines.data.shards import write_json
+from pipelines.comparison.settings import Budget, Optimization
+from codec.whole_file import write_json
 from pipelines.data.tokens import read_token_info
 from pipelines.train_prior import PriorRecipe
 from pipelines.training.checkpoints import checkpoints
@@ -57,9 +57,9 @@ class Arm:
             "start": self.start.identity() if self.start else None,
         }
 
-    def key(self, optimisation: Optimisation) -> str:
+    def key(self, optimization: Optimization) -> str:
         """A short hash of all settings: the name of the arm's folder."""
-        text = json.dumps([self.identity(), asdict(optimisation)], sort_keys=True, default=str)
+        text = json.dumps([self.identity(), asdict(optimization)], sort_keys=True, default=str)
         return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
 
@@ -102,22 +102,22 @@ class StoppedError(Exception):
     """Training was asked to stop; the same command goes on with it."""
 
 
-def train_arm(arm: Arm, folder: Path, optimisation: Optimisation) -> TrainedArm:
+def train_arm(arm: Arm, folder: Path, optimization: Optimization) -> TrainedArm:
     """Train an arm with the trainer of every prior, or find that it has been trained.
 
     Args:
         arm: what to train; what it starts from is trained first.
         folder: of all arms.
-        optimisation: what they share.
+        optimization: what they share.
 
     Raises:
         StoppedError: Ctrl-C or SIGTERM; what has been trained is kept.
     """
-    run = folder / arm.key(optimisation)
+    run = folder / arm.key(optimization)
     if not is_trained(run):
         with lock(run) if PartialState().num_processes == 1 else nullcontext():
             if not is_trained(run):  # another run of the study may have done so while this waited
-                train_here(arm, run, folder, optimisation)
+                train_here(arm, run, folder, optimization)
     return TrainedArm(arm, run)
 
 
@@ -148,16 +148,16 @@ def is_held(run: Path) -> bool:
         return True
 
 
-def train_here(arm: Arm, run: Path, folder: Path, optimisation: Optimisation) -> None:
+def train_here(arm: Arm, run: Path, folder: Path, optimization: Optimization) -> None:
     """Train an arm in its folder, what it starts from first."""
     torch.manual_seed(arm.seed)
     if arm.start is None:
         prior = Prior(**arm.model)
     else:
-        started = train_arm(arm.start, folder, optimisation)
+        started = train_arm(arm.start, folder, optimization)
         prior = Prior.from_pretrained(started.folder / "model").train()
-    config = training_config(arm.budget, arm.seed, optimisation, run)
-    data = prior_data(arm.tokens, arm.budget, optimisation)
+    config = training_config(arm.budget, arm.seed, optimization, run)
+    data = prior_data(arm.tokens, arm.budget, optimization)
     wall_s, cpu_s = seconds_so_far(run)
     processes = PartialState().num_processes
     recipe = ClockedRecipe(PriorRecipe(prior, data, config), wall_s, cpu_s, processes)
@@ -194,7 +194,7 @@ def finish(arm: Arm, run: Path, steps: int) -> None:
 
 
 def training_config(
-    budget: Budget, seed: int, optimisation: Optimisation, run: Path
+    budget: Budget, seed: int, optimization: Optimization, run: Path
 ) -> TrainingConfig:
     """The trainer's settings.
 
@@ -207,17 +207,17 @@ def training_config(
             f"batch_size must be a multiple of the processes, got batch_size={budget.batch_size} "
             f"and {processes} processes"
         )
-    every = max(1, -(-budget.steps // optimisation.validations))
+    every = max(1, -(-budget.steps // optimization.validations))
     return TrainingConfig(
         output_dir=str(run),
         steps=budget.steps,
         batch_size=budget.batch_size // processes,
-        learning_rate=budget.learning_rate or optimisation.learning_rate,
-        warmup_steps=max(1, round(optimisation.warmup_share * budget.steps)),
-        weight_decay=optimisation.weight_decay,
-        ema_decay=optimisation.ema_decay,
-        mixed_precision=optimisation.mixed_precision,
-        checkpoint_every=every * max(1, optimisation.validations // 2),
+        learning_rate=budget.learning_rate or optimization.learning_rate,
+        warmup_steps=max(1, round(optimization.warmup_share * budget.steps)),
+        weight_decay=optimization.weight_decay,
+        ema_decay=optimization.ema_decay,
+        mixed_precision=optimization.mixed_precision,
+        checkpoint_every=every * max(1, optimization.validations // 2),
         keep_checkpoints=1,
         validate_every=every,
         log_every=every,
@@ -225,15 +225,15 @@ def training_config(
     )
 
 
-def prior_data(tokens: Sequence[str], budget: Budget, optimisation: Optimisation) -> PriorData:
+def prior_data(tokens: Sequence[str], budget: Budget, optimization: Optimization) -> PriorData:
     """The trainer's data; whatever a position stands for, a crop is counted in positions."""
     return PriorData(
         tokens=[*tokens],
-        text_encoder=optimisation.text_encoder,
+        text_encoder=optimization.text_encoder,
         crop_s=budget.crop_frames / TOKEN_RATE,
-        text_dropout=optimisation.text_dropout,
-        depth_share=optimisation.depth_share,
-        validation_clips=optimisation.validation_clips,
+        text_dropout=optimization.text_dropout,
+        depth_share=optimization.depth_share,
+        validation_clips=optimization.validation_clips,
     )
 
 

@@ -22,7 +22,8 @@ from pipelines.evaluation.clips import PreparedClip, choose_clips
 from pipelines.evaluation.embeddings import EMBEDDINGS
 from pipelines.evaluation.frechet import equal_windows, frechet_distance
 from pipelines.evaluation.perceptual import visqol
-from pipelines.evaluation.reasons import MissingPackageError, UnmeasurableError
+from pipelines.evaluation.reasons import UnmeasurableError
+from pipelines.errors import MissingPackageError
 from pipelines.evaluation.systems import TokenCodec
 
 SPACES = ("logmel_statistics", "aisfx")

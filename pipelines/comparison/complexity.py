@@ -23,7 +23,8 @@ from pipelines.comparison.spread import show, verdict
 from pipelines.comparison.study import Study
 from pipelines.evaluation.embeddings import EMBEDDINGS
 from pipelines.evaluation.frechet import equal_windows, frechet_distance
-from pipelines.evaluation.reasons import MissingPackageError, UnmeasurableError
+from pipelines.evaluation.reasons import UnmeasurableError
+from pipelines.errors import MissingPackageError
 from pipelines.inference.text import encode_text, load_text_encoder
 from prior.generate import generate
 from prior.sampling import Sampling
@@ -128,7 +129,7 @@ def heard_rows(study: Study, rung: Rung, row: Row) -> list[list[str]]:
 @torch.inference_mode()
 def write(study: Study, one: TrainedArm, asked: Sequence[Piece]) -> list[Tensor]:
     """(K, T) codes for the captions of some pieces, seeded by the arm's seed and their number."""
-    tokenizer, encoder = load_text_encoder(study.settings.optimisation.text_encoder)
+    tokenizer, encoder = load_text_encoder(study.settings.optimization.text_encoder)
     prompts = [piece.captions[0] for piece in asked]
     text = encode_text(tokenizer, encoder, prompts)
     seeds = [one.arm.seed * 1000 + number for number in range(len(asked))]

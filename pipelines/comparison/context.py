@@ -156,9 +156,9 @@ def describe_positions(study: Study, row: Row, curves: Costs, pieces: Sequence[P
         rows.append([f"{low} to {high - 1}", f"{reaching}", *costs])
     columns = ["position (frames)", "pieces", *(f"{name} (bits/s)" for name in curves)]
     row.tables.append(Table(columns, rows))
-    centres = [(low + high) / 2 for low, high in bins]
+    centers = [(low + high) / 2 for low, high in bins]
     row.plots.append(
-        line_plot("position-loss", "Held-out loss per position", centres, curves, log_x=True)
+        line_plot("position-loss", "Held-out loss per position", centers, curves, log_x=True)
     )
     if len(bins) > 1:
         gains = {name: [seed[0] - seed[-1] for seed in curves[name]] for name in study.compared}

@@ -11,7 +11,7 @@ def draw(plot: Plot, folder: Path) -> Path | None:
     Returns:
         The picture, or None without matplotlib.
     """
-    from pipelines.evaluation.reasons import MissingPackageError
+    from pipelines.errors import MissingPackageError
     from pipelines.inference.plot import check_plotting, save_picture
 
     folder.mkdir(parents=True, exist_ok=True)

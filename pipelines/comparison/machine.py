@@ -10,7 +10,7 @@ import torch
 from accelerate import PartialState
 
 from pipelines.benchmarks.bench import processor_name
-from pipelines.data.shards import write_json
+from codec.whole_file import write_json
 
 
 def describe_machine() -> list[str]:

@@ -52,7 +52,7 @@ def plan(study: Study) -> tuple[Table, float]:
     for name, arms in rows_of_arms(study).items():
         groups: dict[str, list[Arm]] = defaultdict(list)
         for arm in arms:
-            key = arm.key(study.settings.optimisation)
+            key = arm.key(study.settings.optimization)
             if key not in done:
                 done.add(key)
                 groups[arm.name.partition(", seed")[0]].append(arm)
@@ -85,10 +85,10 @@ def cells(name: str, label: str, group: list[Arm], waiting: int, each: float) ->
 
 def minutes(study: Study, arm: Arm) -> float:
     """What an arm takes, from its second update and its share of validation."""
-    optimisation = study.settings.optimisation
+    optimization = study.settings.optimization
     budget = replace(arm.budget, steps=2)
-    config = training_config(budget, 0, optimisation, study.folder / "plan")
-    recipe = PriorRecipe(Prior(**arm.model), prior_data(arm.tokens, budget, optimisation), config)
+    config = training_config(budget, 0, optimization, study.folder / "plan")
+    recipe = PriorRecipe(Prior(**arm.model), prior_data(arm.tokens, budget, optimization), config)
     recipe.model.to(study.device).train()
     optimizer = make_optimizer(recipe.model, config)
     for number in range(2):
@@ -96,14 +96,14 @@ def minutes(study: Study, arm: Arm) -> float:
         batch = recipe.collate(items).to(study.device)
         recipe.before_step(recipe.model, batch, number)
         forward, whole = time_step(study, recipe, optimizer, batch)
-    share = optimisation.validation_clips / config.batch_size
-    validation = 2 * forward * share * optimisation.validations
+    share = optimization.validation_clips / config.batch_size
+    validation = 2 * forward * share * optimization.validations
     return (whole * arm.budget.steps + validation) / 60
 
 
 def time_step(study: Study, recipe: PriorRecipe, optimizer: torch.optim.Optimizer, batch) -> tuple:
     """Seconds of a forward pass, and of a whole update."""
-    wanted = study.settings.optimisation.mixed_precision
+    wanted = study.settings.optimization.mixed_precision
     precision = PRECISIONS[choose_precision(wanted, study.device)]
     finish(study.device)
     start = time.perf_counter()

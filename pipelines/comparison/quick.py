@@ -52,7 +52,7 @@ def quick_settings(settings: Settings) -> Settings:
         complexity=Complexity(2, 20, 0),
         generation=Generation([16, 64], 8, 2),
         carriage=replace(settings.carriage, scores=None, recordings=None),
-        optimisation=replace(settings.optimisation, validations=2, validation_clips=4),
+        optimization=replace(settings.optimization, validations=2, validation_clips=4),
     )
 
 
@@ -64,7 +64,7 @@ def quick_ladder(settings: Settings, tokens: str) -> list[Rung]:
 
 
 def made_up_cache(folder: Path) -> str:
-    """Tracks of clips that repeat themselves, labelled and captioned like rendered scores."""
+    """Tracks of clips that repeat themselves, labeled and captioned like rendered scores."""
     splits = {
         split: [clip for track in range(TRACKS) for clip in made_up_track(split, track)]
         for split in ("train", "validation")

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pipelines.data.shards import write_json
+from codec.whole_file import write_json
 
 
 @dataclass(frozen=True)

@@ -44,7 +44,7 @@ def arms(study: Study) -> dict[Cell, list[Arm]]:
 def equal_compute(study: Study, model: dict) -> Budget:
     """As many updates as the compute of an arm buys for a model."""
     settings = study.settings.scaling
-    share = study.settings.optimisation.depth_share
+    share = study.settings.optimization.depth_share
     per_frame = 3 * forward_flops("prior", model, settings.crop_frames, share)
     per_update = per_frame * settings.crop_frames * settings.batch_size
     steps = max(1, round(settings.compute / per_update))
@@ -71,7 +71,7 @@ def measure(study: Study) -> Row:
         "scaling",
         "Scalability: sizes and data at equal compute",
         f"Every arm spends {settings.compute:.1e} operations of training (counted by "
-        "`pipelines/commands/estimate.py`), so a larger model sees fewer crops. Exponents are fitted to "
+        "`partita info`), so a larger model sees fewer crops. Exponents are fitted to "
         "held-out bits per frame by least squares on logarithms; intervals are 95 % of a bootstrap "
         f"over seeds ({settings.draws} draws), so they hold the noise of training and not the "
         "error of calling a curve a power law.",

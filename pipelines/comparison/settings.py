@@ -66,7 +66,7 @@ class Rung:
 
 
 @dataclass(frozen=True)
-class Optimisation:
+class Optimization:
     """What all arms share besides their budget.
 
     Args:
@@ -263,7 +263,7 @@ class Settings:
     generation: Generation
     complexity: Complexity = field(default_factory=Complexity)
     carriage: Carriage = field(default_factory=Carriage)
-    optimisation: Optimisation = field(default_factory=Optimisation)
+    optimization: Optimization = field(default_factory=Optimization)
     seeds: list[int] = field(default_factory=lambda: [0, 1, 2])
     tolerance: float = 0.03
     codec: str | None = None

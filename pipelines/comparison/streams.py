@@ -45,7 +45,7 @@ def recall_stream(
 ) -> np.ndarray:
     """A stream in which one segment returns after gaps; only memory can predict it then.
 
-    A frame is a value, drawn uniformly, and a label. The frames of the segment are labelled 0 to
+    A frame is a value, drawn uniformly, and a label. The frames of the segment are labeled 0 to
     ``segment - 1``, all others ``segment``; in a repeat labels and values are those of the first
     time. As the labels say where in the segment one is, what has to be learnt is to remember, not
     to notice that something returns.

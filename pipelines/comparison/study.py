@@ -91,7 +91,7 @@ class Study:
 
     def arm_folder(self, arm: Arm) -> Path:
         """Where an arm is trained."""
-        return self.folder / "arms" / arm.key(self.settings.optimisation)
+        return self.folder / "arms" / arm.key(self.settings.optimization)
 
     def train_free(self, arms: Iterable[Arm]) -> None:
         """Train the arms, save those that another run of this study is training."""
@@ -101,10 +101,10 @@ class Study:
 
     def train(self, arm: Arm) -> TrainedArm:
         """Train an arm, or take what an earlier call or run has trained."""
-        key = arm.key(self.settings.optimisation)
+        key = arm.key(self.settings.optimization)
         if key not in self._trained:
             self.say(f"arm {key}: {arm.name}")
-            self._trained[key] = train_arm(arm, self.folder / "arms", self.settings.optimisation)
+            self._trained[key] = train_arm(arm, self.folder / "arms", self.settings.optimization)
         return self._trained[key]
 
     def rungs(self) -> tuple[list[Rung], list[str]]:

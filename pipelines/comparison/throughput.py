@@ -73,9 +73,9 @@ def time_length(study: Study, config: dict, length: int, mode: str) -> Timing:
     batch = max(1, settings.tokens_per_step // length) if mode == BATCHED else 1
     torch.manual_seed(0)
     prior = Prior(**config).to(study.device).train()
-    share = study.settings.optimisation.depth_share
+    share = study.settings.optimization.depth_share
     codes = random_batch(prior, batch, length, share, study.device)
-    wanted = study.settings.optimisation.mixed_precision
+    wanted = study.settings.optimization.mixed_precision
     precision = PRECISIONS[choose_precision(wanted, study.device)]
     runs = [time_update(prior, codes, precision) for _ in range(settings.repeats + 1)][1:]
     return Timing(length, batch * length, [f for f, _ in runs], [b for _, b in runs])

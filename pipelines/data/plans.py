@@ -1,8 +1,8 @@
-"""The plans of labelled clips."""
+"""The plans of labeled clips."""
 
 from typing import Any
 
-from pipelines.data.scores.score import METRES
+from pipelines.data.scores.score import METERS
 from pipelines.data.scores.theory import PITCH_CLASSES
 from prior.plan import ChordChange, Plan
 
@@ -15,7 +15,7 @@ def plan_of_labels(labels: dict[str, Any]) -> Plan | None:
     key = labels.get("key")
     return Plan(
         tempo_bpm=labels["tempo_bpm"],
-        beats_per_bar=METRES[labels["metre"]].beats,
+        beats_per_bar=METERS[labels.get("meter") or labels["metre"]].beats,
         tonic=PITCH_CLASSES[key] if key else None,
         mode=labels["mode"] if key else None,
         chords=tuple(ChordChange(*row) for row in place["chords"]),

@@ -20,12 +20,13 @@ from codec.protocols import Codec
 from pipelines.data.prepared import (
     SAMPLE_RATE,
     SPLITS,
-    dequantise_spectrogram,
+    dequantize_spectrogram,
     open_prepared,
     read_info,
     read_levels,
 )
-from pipelines.data.shards import ShardWriter, list_shards, write_json
+from codec.whole_file import write_json
+from pipelines.data.shards import ShardWriter, list_shards
 from pipelines.data.tokens import (
     INFO_NAME,
     KEPT_COLUMNS,
@@ -172,7 +173,7 @@ def choose_encoder(clips: "Dataset", codec: Codec, prepared_folder: str | Path) 
             f"sample_rate of a codec on spectrograms must be {SAMPLE_RATE}, got {codec.sample_rate}"
         )
     return lambda rows: codec.encode_spectrogram(
-        torch.stack([dequantise_spectrogram(read_levels(clips, row)) for row in rows]).to(
+        torch.stack([dequantize_spectrogram(read_levels(clips, row)) for row in rows]).to(
             device_of(codec)
         )
     )

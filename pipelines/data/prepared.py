@@ -1,4 +1,4 @@
-"""A prepared dataset on disk: clips as quantised log-mel spectrograms in Arrow shards.
+"""A prepared dataset on disk: clips as quantized log-mel spectrograms in Arrow shards.
 
 A folder holds ``dataset.json`` (written last: a folder without it is unfinished) and, for each
 split, ``shard-00000.arrow``, ``shard-00001.arrow``... (see ``shards``).
@@ -16,14 +16,8 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from pipelines.data.shards import (
-    ShardWriter,
-    as_arrow,
-    list_shards,
-    open_shards,
-    read_columns,
-    write_json,
-)
+from codec.whole_file import write_json
+from pipelines.data.shards import ShardWriter, as_arrow, list_shards, open_shards, read_columns
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -40,10 +34,10 @@ SPECTROGRAM_PARAMETERS: dict[str, Any] = {
     "num_mels": NUM_MELS,
     "floor": 1e-5,
 }
-QUANTISED_FLOOR = -11.5129
+QUANTIZED_FLOOR = -11.5129
 """Natural logarithm of the spectrogram's floor: the value of code 0."""
-QUANTISED_STEP = 0.0632
-"""Nats between neighbouring codes: 255 of them reach 4.603."""
+QUANTIZED_STEP = 0.0632
+"""Nats between neighboring codes: 255 of them reach 4.603."""
 SPLITS = ("train", "validation")
 INFO_NAME = "dataset.json"
 
@@ -66,7 +60,7 @@ SCHEMA = pa.schema(
 )
 
 
-def quantise_spectrogram(spectrogram: Tensor) -> np.ndarray:
+def quantize_spectrogram(spectrogram: Tensor) -> np.ndarray:
     """Round a log-mel spectrogram to 256 levels.
 
     Args:
@@ -76,11 +70,11 @@ def quantise_spectrogram(spectrogram: Tensor) -> np.ndarray:
         (..., F) uint8: ``round((x + 11.5129) / 0.0632)`` cut to [0, 255]; inside the range of
         the levels the error is at most half a step, 0.0316 nats.
     """
-    levels = ((spectrogram - QUANTISED_FLOOR) / QUANTISED_STEP).round().clamp(0, 255)
+    levels = ((spectrogram - QUANTIZED_FLOOR) / QUANTIZED_STEP).round().clamp(0, 255)
     return levels.to(torch.uint8).contiguous().cpu().numpy()
 
 
-def dequantise_spectrogram(
+def dequantize_spectrogram(
     levels: np.ndarray | bytes, num_frames: int | None = None, channels: int | None = None
 ) -> Tensor:
     """Turn stored levels back into a log-mel spectrogram.
@@ -95,11 +89,11 @@ def dequantise_spectrogram(
     """
     if not isinstance(levels, np.ndarray):
         if num_frames is None:
-            raise ValueError("num_frames must be given to dequantise bytes")
+            raise ValueError("num_frames must be given to dequantize bytes")
         levels = shape_levels(levels, num_frames, channels)
     if not levels.flags.writeable:
         levels = levels.copy()
-    return torch.from_numpy(levels).to(torch.float32).mul_(QUANTISED_STEP).add_(QUANTISED_FLOOR)
+    return torch.from_numpy(levels).to(torch.float32).mul_(QUANTIZED_STEP).add_(QUANTIZED_FLOOR)
 
 
 def shape_levels(levels: Any, num_frames: int, channels: int | None = None) -> np.ndarray:
@@ -129,7 +123,7 @@ class Clip:
         track: the piece that the clip is cut from; all clips of a track share a split.
         start_s: where in the track the clip starts (s).
         duration_s: length of the sound (s), before padding to whole token frames.
-        spectrogram: (C, M, F) uint8 levels of ``quantise_spectrogram``, F a multiple of four.
+        spectrogram: (C, M, F) uint8 levels of ``quantize_spectrogram``, F a multiple of four.
         captions: ways to describe the clip, possibly none.
         labels: a JSON object; ``"{}"`` when nothing is known.
         source: the package, folder or program that the clip comes from.
@@ -285,7 +279,7 @@ def finish_dataset(folder: str | Path, settings: dict[str, Any]) -> dict[str, An
         "format_version": FORMAT_VERSION,
         "spectrogram": SPECTROGRAM_PARAMETERS,
         "sample_rate": SAMPLE_RATE,
-        "quantisation": {"floor": QUANTISED_FLOOR, "step": QUANTISED_STEP},
+        "quantization": {"floor": QUANTIZED_FLOOR, "step": QUANTIZED_STEP},
         "splits": {},
         "sources": [],
         "settings": settings,
@@ -295,7 +289,7 @@ def finish_dataset(folder: str | Path, settings: dict[str, Any]) -> dict[str, An
         shards = list_shards(Path(folder) / split)
         if not shards:
             continue
-        summary = summarise_split(shards, split, sources)
+        summary = summarize_split(shards, split, sources)
         info["splits"][split] = asdict(summary)
     info["sources"] = [
         {
@@ -320,7 +314,7 @@ class SplitSummary:
     tracks: int = 0
 
 
-def summarise_split(shards: list[Path], split: str, sources: Counter[Any]) -> SplitSummary:
+def summarize_split(shards: list[Path], split: str, sources: Counter[Any]) -> SplitSummary:
     """Count a split's clips, hours and tracks, and add its seconds to ``sources``."""
     tracks = set()
     clips, seconds = 0, 0.0

@@ -147,17 +147,3 @@ def count_rows(path: Path) -> int:
 def list_shards(folder: Path) -> list[Path]:
     """The whole shards of a folder, in order."""
     return sorted(folder.glob("shard-*.arrow"))
-
-
-def write_json(path: Path, content: Any) -> None:
-    """Write JSON under a temporary name and rename it."""
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    partial.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n")
-    sync_and_rename(partial, path)
-
-
-def sync_and_rename(partial: Path, final: Path) -> None:
-    """Put a written file under its final name only after its bytes are on the disk."""
-    with partial.open("rb+") as file:
-        os.fsync(file.fileno())
-    partial.replace(final)

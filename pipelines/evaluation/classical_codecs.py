@@ -11,7 +11,8 @@ import soundfile
 import torch
 from torch import Tensor
 
-from pipelines.evaluation.reasons import MissingPackageError, UnmeasurableError
+from pipelines.evaluation.reasons import UnmeasurableError
+from pipelines.errors import MissingPackageError
 
 
 @dataclass(frozen=True)

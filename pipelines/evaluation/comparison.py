@@ -6,9 +6,10 @@ from importlib.metadata import PackageNotFoundError, version
 
 from torch import Tensor
 
-from pipelines.evaluation import artefacts, perceptual, spectral
+from pipelines.evaluation import artifacts, perceptual, spectral
 from pipelines.evaluation.loudness import integrated_loudness
-from pipelines.evaluation.reasons import MissingPackageError, UnmeasurableError
+from pipelines.evaluation.reasons import UnmeasurableError
+from pipelines.errors import MissingPackageError
 
 Measurements = dict[str, float | str]
 
@@ -76,18 +77,18 @@ def _measures(
         ("loudness_change_lu",): lambda: (
             integrated_loudness(estimate, sample_rate) - integrated_loudness(reference, sample_rate)
         ),
-        ("rest_noise_dbfs", "rest_original_dbfs", "rest_s"): lambda: artefacts.rest_noise(*pair),
+        ("rest_noise_dbfs", "rest_original_dbfs", "rest_s"): lambda: artifacts.rest_noise(*pair),
         ("clicks_per_minute",): lambda: (
-            len(artefacts.find_clicks(estimate, sample_rate))
+            len(artifacts.find_clicks(estimate, sample_rate))
             * 60
             * sample_rate
             / estimate.shape[-1]
         ),
-        ("clipped_fraction",): lambda: artefacts.clipped_fraction(estimate),
-        ("dc_offset",): lambda: artefacts.dc_offset(estimate),
-        ("silent_fraction",): lambda: artefacts.silent_fraction(estimate, sample_rate),
+        ("clipped_fraction",): lambda: artifacts.clipped_fraction(estimate),
+        ("dc_offset",): lambda: artifacts.dc_offset(estimate),
+        ("silent_fraction",): lambda: artifacts.silent_fraction(estimate, sample_rate),
         **(
-            {seam_names: lambda: artefacts.seam_excess(estimate, sample_rate, seams_s)}
+            {seam_names: lambda: artifacts.seam_excess(estimate, sample_rate, seams_s)}
             if seams_s
             else {}
         ),

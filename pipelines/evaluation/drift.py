@@ -61,7 +61,7 @@ def spectral_centroid(audio: Tensor, sample_rate: int) -> float:
     return float((frequency * weight).sum() / weight.sum().clamp(min=1e-12))
 
 
-def summarise_windows(windows: Sequence[dict[str, Any]], asked_key: str | None) -> dict[str, Any]:
+def summarize_windows(windows: Sequence[dict[str, Any]], asked_key: str | None) -> dict[str, Any]:
     """Drift of one piece.
 
     Returns:
@@ -123,7 +123,7 @@ def measure_drift(
                 measurer.cache.add(key, {"windows": windows})
             entry = measurer.cache.get(key)
             assert entry is not None
-            drift = summarise_windows(entry["windows"], prompt.key)
+            drift = summarize_windows(entry["windows"], prompt.key)
             pieces.append({"prompt": prompt.text, "windows": entry["windows"], **drift})
         result[name] = {"pieces": pieces, "mean": mean_drift(pieces)}
     return result

@@ -21,7 +21,7 @@ from torch import Tensor
 from codec.resampling import resample
 from pipelines.evaluation.musicnn import musicnn
 from pipelines.evaluation.pair import check_clip, check_duration
-from pipelines.evaluation.reasons import find_package_folder, import_package
+from pipelines.errors import find_package_folder, import_package
 from pipelines.evaluation.spectral import log_mel_analysis
 
 Embed = Callable[[Tensor, int], np.ndarray]

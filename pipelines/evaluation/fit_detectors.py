@@ -21,7 +21,7 @@ from codec.resampling import resample
 from codec.seeds import derive_seed, generator
 from pipelines.data.prepared import (
     SAMPLE_RATE,
-    dequantise_spectrogram,
+    dequantize_spectrogram,
     open_prepared,
     read_levels,
 )
@@ -111,7 +111,7 @@ def gather_lessons(folder: Path | None, renders: int, seed: int, quiet: bool = F
             labels = json.loads(facts[row]) if facts[row] else {}
             if "tempo_bpm" not in labels or "instruments" not in labels:
                 continue
-            log_mel = mono_log_mel(dequantise_spectrogram(read_levels(clips, row)))
+            log_mel = mono_log_mel(dequantize_spectrogram(read_levels(clips, row)))
             room = log_mel.shape[1] - WINDOW_FRAMES
             if log_mel.shape[1] >= MIN_CLIP_FRAMES:
                 start = derive_seed(seed, "window", row) % (max(room, 0) + 1)
@@ -150,9 +150,9 @@ def fit_detectors(lessons: Lessons, seed: int, quiet: bool = False) -> Detectors
 
 
 def fit_tempo(picker: TempoPicker, lessons: Lessons, draws: torch.Generator) -> None:
-    """Maximise the probability of the right candidate."""
+    """Maximize the probability of the right candidate."""
     correlations, tempos = torch.stack(lessons.correlations), torch.tensor(lessons.tempos)
-    optimizer, schedule = optimiser(picker, TEMPO_RATE, TEMPO_STEPS, 1e-3)
+    optimizer, schedule = make_optimizer(picker, TEMPO_RATE, TEMPO_STEPS, 1e-3)
     for _ in range(TEMPO_STEPS):
         rows = torch.randint(len(correlations), (TEMPO_BATCH,), generator=draws)
         step(picker.loss(correlations[rows].float(), tempos[rows]), optimizer, schedule)
@@ -161,8 +161,8 @@ def fit_tempo(picker: TempoPicker, lessons: Lessons, draws: torch.Generator) -> 
 def fit_key(finder: KeyFinder, lessons: Lessons, draws: torch.Generator) -> None:
     """Cross-entropy over 24 keys."""
     vectors, keys = torch.stack(lessons.vectors), torch.tensor(lessons.keys)
-    finder.normalise(vectors)
-    optimizer, schedule = optimiser(finder, KEY_RATE, KEY_EPOCHS * KEY_BATCHES, 0.3)
+    finder.normalize(vectors)
+    optimizer, schedule = make_optimizer(finder, KEY_RATE, KEY_EPOCHS * KEY_BATCHES, 0.3)
     for _ in range(KEY_EPOCHS * KEY_BATCHES):
         count = min(len(vectors), -(-len(vectors) // KEY_BATCHES))
         rows = torch.randperm(len(vectors), generator=draws)[:count]
@@ -178,7 +178,7 @@ def fit_tagger(
     """
     targets, leads = torch.stack(lessons.targets), torch.tensor(lessons.leads)
     weights = leads.add(1).bincount()[leads + 1].double().rsqrt()
-    optimizer, schedule = optimiser(tagger, TAGGER_RATE, TAGGER_STEPS, 1e-2)
+    optimizer, schedule = make_optimizer(tagger, TAGGER_RATE, TAGGER_STEPS, 1e-2)
     tagger.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     for _ in tqdm(range(TAGGER_STEPS), desc="instruments", disable=quiet):
         rows = torch.multinomial(weights, TAGGER_BATCH, replacement=True, generator=draws)
@@ -214,7 +214,7 @@ def disturb(levels: Tensor, draws: torch.Generator) -> Tensor:
     return levels
 
 
-def optimiser(network: nn.Module, rate: float, steps: int, decay: float) -> tuple[Any, Any]:
+def make_optimizer(network: nn.Module, rate: float, steps: int, decay: float) -> tuple[Any, Any]:
     """AdamW and a learning rate that rises and falls once."""
     optimizer = torch.optim.AdamW(network.parameters(), rate, weight_decay=decay)
     return optimizer, torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, max(steps, 2))

@@ -29,8 +29,8 @@ def peak_chroma(samples: Tensor) -> Tensor:
     spectrum = torch.stft(samples, N_FFT, HOP_LENGTH, window=window, return_complex=True).abs()
     below, middle, above = spectrum[:-2], spectrum[1:-1], spectrum[2:]
     is_peak = (middle > below) & (middle >= above) & (middle > spectrum.max() * PEAK_FLOOR)
-    left, centre, right = (part.clamp(min=1e-8).log() for part in (below, middle, above))
-    curvature = (left - 2 * centre + right).clamp(max=-1e-6)
+    left, center, right = (part.clamp(min=1e-8).log() for part in (below, middle, above))
+    curvature = (left - 2 * center + right).clamp(max=-1e-6)
     offset = (0.5 * (left - right) / curvature).clamp(-0.5, 0.5)
     bins = torch.arange(1, spectrum.shape[0] - 1)[:, None] + offset
     frequency = bins * (ANALYSIS_RATE / N_FFT)
@@ -102,7 +102,7 @@ class KeyFinder(nn.Module):
         features = (rotations(vectors) - self.mean) / self.deviation
         return self.network(features).transpose(1, 2).flatten(1)
 
-    def normalise(self, vectors: Tensor) -> None:
+    def normalize(self, vectors: Tensor) -> None:
         """Take mean and deviation of the features from (N, 9, 12) training vectors."""
         features = rotations(vectors)
         self.mean.copy_(features.mean((0, 1)))

@@ -17,7 +17,8 @@ from pipelines.evaluation.embeddings import EMBEDDINGS
 from pipelines.evaluation.frechet import frechet_distance
 from pipelines.evaluation.measurement_cache import MeasurementCache, audio_fingerprint, make_key
 from pipelines.evaluation.pair import check_clip
-from pipelines.evaluation.reasons import MissingPackageError, UnmeasurableError
+from pipelines.evaluation.reasons import UnmeasurableError
+from pipelines.errors import MissingPackageError
 from pipelines.evaluation.systems import System
 
 DEFINITIONS = 2  # raise when a metric's definition changes: it is part of every cache key
@@ -103,7 +104,7 @@ def measure(
         for system in systems:
             salt = (versions, DEFINITIONS, tuple(seams_s))
             _measure_one(audio, sample_rate, system, cache, salt, spaces, collected[system.name])
-    rows = [summarise(system, collected[system.name], spaces) for system in systems]
+    rows = [summarize(system, collected[system.name], spaces) for system in systems]
     return Measured(rows, skipped, len(clips) - len(skipped), seconds)
 
 
@@ -179,7 +180,7 @@ def _embed(
     return reasons
 
 
-def summarise(system: System, collected: _Collected, spaces: Sequence[str]) -> Row:
+def summarize(system: System, collected: _Collected, spaces: Sequence[str]) -> Row:
     """Average one system's results."""
     values: dict[str, Value] = {}
     counts: dict[str, int] = {}

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from codec.resampling import resample
 from pipelines.evaluation.pair import check_clip, check_duration
-from pipelines.evaluation.reasons import import_package
+from pipelines.errors import import_package
 
 ANALYSIS_RATE = 22_050
 TEMPO_HOP = 256
@@ -122,8 +122,8 @@ def refine_period(envelope: np.ndarray, period: float, reach_s: float = 4.0) -> 
     refined = period
     for multiple in range(1, int(longest // period) + 1):
         slack = 1 + math.ceil(multiple * 0.5) if multiple == 1 else 2
-        centre = round(refined * multiple)
-        lags = np.arange(max(centre - slack, 1), min(centre + slack, length - 2) + 1)
+        center = round(refined * multiple)
+        lags = np.arange(max(center - slack, 1), min(center + slack, length - 2) + 1)
         if not len(lags):
             break
         best = int(lags[np.argmax(correlation[lags])])

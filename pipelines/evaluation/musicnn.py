@@ -15,7 +15,7 @@ from torch import Tensor
 
 from codec.resampling import resample
 from pipelines.evaluation.pair import check_clip, check_duration
-from pipelines.evaluation.reasons import find_package_folder
+from pipelines.errors import find_package_folder
 from pipelines.evaluation.spectral import mel_filters
 from pipelines.evaluation.tensorflow_checkpoint import read_checkpoint
 

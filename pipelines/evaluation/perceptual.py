@@ -8,7 +8,7 @@ from torch import Tensor
 
 from codec.resampling import resample
 from pipelines.evaluation.pair import check_duration, check_pair
-from pipelines.evaluation.reasons import import_package
+from pipelines.errors import import_package
 
 LISTENING_RATE = 48_000  # Hz; both metrics are defined at this rate only
 

@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pipelines.data.shards import sync_and_rename, write_json
+from codec.whole_file import sync_and_rename, write_json
 from pipelines.evaluation.facts import FACTS
 from pipelines.evaluation.frechet import MIN_WINDOWS
-from pipelines.evaluation.reasons import MissingPackageError, import_package
+from pipelines.errors import MissingPackageError, import_package
 
 SOUND = {
     "loudness_lufs": ("loudness LUFS", 1),
@@ -197,10 +197,10 @@ def _plot_facts(axes: Any, facts: dict[str, Any]) -> None:
         model = row["model"]
         errors = [[model["share"] - model["low"]], [model["high"] - model["share"]]]
         axes.barh(place, model["share"], color="tab:blue", xerr=[errors[0], errors[1]])
-        for side, colour in (("ceiling", "tab:green"), ("floor", "tab:red")):
+        for side, color in (("ceiling", "tab:green"), ("floor", "tab:red")):
             if row[side]["share"] is not None:
                 share = row[side]["share"]
-                axes.plot([share, share], [place - 0.4, place + 0.4], color=colour, lw=3)
+                axes.plot([share, share], [place - 0.4, place + 0.4], color=color, lw=3)
     axes.set_yticks(range(len(rows)), [heading for heading, _ in rows])
     axes.invert_yaxis()
     axes.set(xlim=(0, 1.02), xlabel="share of prompts (green: ceiling, red: floor)")
@@ -216,7 +216,7 @@ def _plot_tempos(axes: Any, takes: Sequence[dict[str, Any]]) -> None:
     if points:
         axes.plot(*zip(*points, strict=True), "o", ms=3, alpha=0.6)
     for factor, style in ((1, "-"), (2, ":"), (0.5, ":")):
-        axes.plot([45, 215], [45 * factor, 215 * factor], style, color="grey", lw=1)
+        axes.plot([45, 215], [45 * factor, 215 * factor], style, color="gray", lw=1)
     axes.set(xlim=(45, 215), ylim=(45, 215), xlabel="asked tempo, bpm", ylabel="heard tempo, bpm")
     axes.grid(alpha=0.3)
 

@@ -24,7 +24,7 @@ from pipelines.evaluation.prompts import (
     choose_prompts,
     read_prompts,
 )
-from pipelines.evaluation.reasons import MissingPackageError
+from pipelines.errors import MissingPackageError
 from pipelines.evaluation.sets import frechet_between, frechet_within, seed_diversity
 from pipelines.evaluation.takes import (
     Generation,

@@ -3,8 +3,8 @@
 from pathlib import Path
 from typing import Any
 
-from pipelines.data.shards import sync_and_rename, write_json
-from pipelines.evaluation.reasons import MissingPackageError, import_package
+from codec.whole_file import sync_and_rename, write_json
+from pipelines.errors import MissingPackageError, import_package
 
 OWN, OTHER, NONE = "own caption", "another clip's", "no caption"
 
@@ -115,7 +115,7 @@ def plot_positions(content: dict[str, Any], path: Path) -> None:
     for index in range(len(content["books"])):
         bits = [row["books"][index] for row in content["positions"]]
         books.plot(seconds, bits, label=f"book {index}")
-    books.axhline(content["uniform_bits"], ls=":", color="grey", lw=1)
+    books.axhline(content["uniform_bits"], ls=":", color="gray", lw=1)
     frames.set(xlabel="s", ylabel="bits a frame")
     books.set(xlabel="s", ylabel="bits a code, own caption")
     for axes in (frames, books):

@@ -5,10 +5,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from pipelines.data.shards import sync_and_rename, write_json
+from codec.whole_file import sync_and_rename, write_json
 from pipelines.evaluation.frechet import MIN_WINDOWS
 from pipelines.evaluation.measuring import Measured, Row
-from pipelines.evaluation.reasons import MissingPackageError, import_package
+from pipelines.errors import MissingPackageError, import_package
 
 # name, heading, decimals, better
 COLUMNS = (
@@ -188,7 +188,7 @@ def plot_rate_quality(rows: Sequence[Row], path: Path, title: str) -> None:
                 axes.plot(*zip(*sorted(points), strict=True), marker="o", label=group)
         for row in rows:
             if row.bitrate_kbps is None and isinstance(row.values.get(metric), float):
-                axes.axhline(row.values[metric], ls=":", color="grey", lw=1)
+                axes.axhline(row.values[metric], ls=":", color="gray", lw=1)
         axes.set(xscale="log", xlabel="kbps", ylabel=label)
         axes.grid(alpha=0.3)
         if axes.get_legend_handles_labels()[0]:

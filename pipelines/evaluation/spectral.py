@@ -43,7 +43,7 @@ def stft_distance(reference: Tensor, estimate: Tensor) -> float:
     Kumar et al., "High-Fidelity Audio Compression with Improved RVQGAN" (2023), section 4.3, as
     its ``scripts/evaluate.py`` computes it: the sum over Hann windows of 2048 and 512 samples (hop
     a quarter) of mean |log10 max(X, 1e-5)^2 - log10 max(Y, 1e-5)^2| + mean |X - Y|, X and Y the
-    magnitudes of the unnormalised transforms at the clip's own rate.
+    magnitudes of the unnormalized transforms at the clip's own rate.
 
     Args:
         reference: (C, S) float32 in [-1, 1]; S at least 1025.
@@ -59,7 +59,7 @@ def stft_distance(reference: Tensor, estimate: Tensor) -> float:
 def mel_distance(reference: Tensor, estimate: Tensor, sample_rate: int) -> float:
     """Multi-scale mel distance of the DAC paper's table, lower is better.
 
-    As :func:`stft_distance`, on 150 and 80 Slaney-normalised mel bands of the magnitudes.
+    As :func:`stft_distance`, on 150 and 80 Slaney-normalized mel bands of the magnitudes.
 
     Args:
         reference: (C, S) float32 in [-1, 1] at ``sample_rate`` Hz; S at least 1025.

@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from codec.seeds import derive_seed
 from pipelines.data.scores.render import SAMPLE_RATE
-from pipelines.evaluation import artefacts, music
+from pipelines.evaluation import artifacts, music
 from pipelines.evaluation.comparison import package_versions
 from pipelines.evaluation.detectors import Detectors, Heard, load_detectors
 from pipelines.evaluation.embeddings import EMBEDDINGS
@@ -22,7 +22,8 @@ from pipelines.evaluation.loudness import integrated_loudness
 from pipelines.evaluation.measurement_cache import MeasurementCache, make_key, module_fingerprint
 from pipelines.evaluation.music import Key, estimate_key, estimate_tempo
 from pipelines.evaluation.prompts import Prompt
-from pipelines.evaluation.reasons import MissingPackageError, UnmeasurableError
+from pipelines.evaluation.reasons import UnmeasurableError
+from pipelines.errors import MissingPackageError
 
 DEFINITIONS = 1  # raise when something measured here changes its meaning
 Value = float | str
@@ -147,12 +148,12 @@ def measure_sound(audio: Tensor, sample_rate: int) -> dict[str, Value]:
     measures: dict[str, Callable[[], float]] = {
         "loudness_lufs": lambda: integrated_loudness(audio, sample_rate),
         "peak": lambda: float(audio.abs().amax()),
-        "clipped_fraction": lambda: artefacts.clipped_fraction(audio),
-        "dc_offset": lambda: artefacts.dc_offset(audio),
-        "silent_fraction": lambda: artefacts.silent_fraction(audio, sample_rate),
-        "longest_silence_s": lambda: artefacts.longest_silence_s(audio, sample_rate),
+        "clipped_fraction": lambda: artifacts.clipped_fraction(audio),
+        "dc_offset": lambda: artifacts.dc_offset(audio),
+        "silent_fraction": lambda: artifacts.silent_fraction(audio, sample_rate),
+        "longest_silence_s": lambda: artifacts.longest_silence_s(audio, sample_rate),
         "clicks_per_minute": lambda: (
-            len(artefacts.find_clicks(audio, sample_rate)) * 60 * sample_rate / audio.shape[-1]
+            len(artifacts.find_clicks(audio, sample_rate)) * 60 * sample_rate / audio.shape[-1]
         ),
     }
     measured: dict[str, Value] = {}

@@ -2,7 +2,7 @@
 
 Onsets in four bands and changes of harmony are autocorrelated; every candidate tempo is described
 by the correlation at its beat and at simple ratios of it, from a quarter to eight beats, and a
-network fitted on labelled music says which candidate it is. Long lags give the resolution.
+network fitted on labeled music says which candidate it is. Long lags give the resolution.
 """
 
 import math
@@ -42,9 +42,9 @@ def onset_envelopes(log_mel: Tensor) -> Tensor:
     envelopes.append(F.pad(change, (width // 2, width // 2)))
     stacked = torch.stack(envelopes)
     padded = F.pad(stacked[None], (75, 75), mode="replicate")
-    centred = stacked - F.avg_pool1d(padded, 151, 1)[0]
+    centered = stacked - F.avg_pool1d(padded, 151, 1)[0]
     kernel = torch.tensor([[[0.25, 0.5, 0.25]]])
-    smoothed = F.conv1d(centred[:, None], kernel, padding=1)[:, 0]
+    smoothed = F.conv1d(centered[:, None], kernel, padding=1)[:, 0]
     return smoothed / smoothed.std(1, keepdim=True).clamp(min=1e-6)
 
 
@@ -100,7 +100,7 @@ class TempoPicker(nn.Module):
 
     @torch.inference_mode()
     def pick(self, correlations: Tensor) -> Tensor:
-        """(B, E, NUM_LAGS) -> (B,) tempos: the likeliest 2 % neighbourhood, its mean."""
+        """(B, E, NUM_LAGS) -> (B,) tempos: the likeliest 2 % neighborhood, its mean."""
         probabilities = self(correlations).exp()
         width = 2 * REACH + 1
         best = F.avg_pool1d(probabilities[:, None], width, 1, REACH)[:, 0].argmax(1)

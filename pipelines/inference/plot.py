@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from codec.spectrogram import LogMel
-from pipelines.evaluation.reasons import import_package
+from pipelines.errors import import_package
 
 MAX_COLUMNS = 2000
 """More columns than pixels only cost memory."""

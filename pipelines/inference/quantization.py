@@ -15,7 +15,7 @@ class Int8Linear(nn.Module):
     """A linear layer with int8 weights, one scale per output, and bfloat16 activations.
 
     The product is ATen's weight-only kernel, to which torch.compile too turns such layers on a CPU
-    (it sums in float32). A quarter of float32's bytes, and no activation is quantised.
+    (it sums in float32). A quarter of float32's bytes, and no activation is quantized.
 
     Args:
         linear: the layer to replace, without bias.

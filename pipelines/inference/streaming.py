@@ -1,4 +1,4 @@
-"""A piece that sounds while it is written: it can be steered, cancelled, saved and continued."""
+"""A piece that sounds while it is written: it can be steered, canceled, saved and continued."""
 
 import hashlib
 import json
@@ -74,7 +74,7 @@ class Stream:
         self.prompts = [(0, piece.prompt)]
         self._frames: list[Tensor] = []  # (1, K) each
         self._lock = threading.RLock()
-        self._cancelled = False
+        self._canceled = False
         writer = make_writer(pipeline, piece)
         stages: list[Stage] = [
             *pipeline.decode_stages([piece.decoder_seed], piece.num_inference_steps),
@@ -112,7 +112,7 @@ class Stream:
                 piece = self._advance(self._work)
                 if piece is None and self._work.stages[0].ended:
                     self._work = None
-            if self._cancelled:  # by another thread, while this one computed
+            if self._canceled:  # by another thread, while this one computed
                 raise StopIteration
             if piece is not None:
                 return piece[0]
@@ -147,7 +147,7 @@ class Stream:
 
     def cancel(self) -> None:
         """End the stream and let go of all that it holds; no further piece is delivered."""
-        self._cancelled = True
+        self._canceled = True
         with self._lock:  # another thread may be within a step
             self._work = None
 

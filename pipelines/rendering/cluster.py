@@ -16,7 +16,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from pipelines.benchmarks.bench import peak_memory
-from pipelines.evaluation.reasons import MissingPackageError
+from pipelines.errors import MissingPackageError
 from pipelines.rendering.agenda import Agenda, Failed, Finished, Outcome, Task, Written
 from pipelines.rendering.making import Maker
 from pipelines.rendering.origin import Origin, hash_pipeline

@@ -1,4 +1,4 @@
-"""Who renders: the pipeline's name, content hash and licence, and the versions of the libraries."""
+"""Who renders: the pipeline's name, content hash and license, and the versions of the libraries."""
 
 import hashlib
 import json

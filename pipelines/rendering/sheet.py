@@ -50,7 +50,7 @@ def write_sheet(folder: str | Path) -> Path:
     Raises:
         FileNotFoundError: the folder has no manifest.
         ValueError: the manifest is damaged.
-        MissingPackageError: matplotlib is not installed; ``pipelines.inference.plot.check_plotting`` tells
+        MissingPackageError: matplotlib is not installed; ``check_plotting`` tells
             before anything is rendered.
     """
     check_plotting()

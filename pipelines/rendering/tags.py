@@ -43,8 +43,8 @@ FIELDS = {item.name for item in fields(Provenance)}
 def provenance_tags(provenance: Provenance, format: str) -> dict[str, str]:
     """The tags of a file, for ``codec.audio_file.write_audio(..., tags=...)``.
 
-    Title, artist, software and licence are for people and players; the comment holds every field
-    as JSON, in ASCII because WAV names no encoding. WAV has no tag for a licence, which goes into
+    Title, artist, software and license are for people and players; the comment holds every field
+    as JSON, in ASCII because WAV names no encoding. WAV has no tag for a license, which goes into
     the copyright there.
 
     Args:

@@ -12,8 +12,8 @@ from codec.seeds import generator
 from pipelines.data.prepared import (
     FRAME_RATE,
     FRAMES_PER_TOKEN,
-    QUANTISED_FLOOR,
-    dequantise_spectrogram,
+    QUANTIZED_FLOOR,
+    dequantize_spectrogram,
     open_prepared,
     read_info,
     read_levels,
@@ -117,8 +117,8 @@ def crop_start(num_frames: int, crop_frames: int, seed: int, item: int) -> int:
 
 def cut(levels: np.ndarray, start: int, frames: int) -> Tensor:
     """(C, M, frames) float32 log-mel of stored levels, padded with silence past their end."""
-    crop = dequantise_spectrogram(levels[..., start : start + frames])
-    return torch.nn.functional.pad(crop, (0, frames - crop.shape[-1]), value=QUANTISED_FLOOR)
+    crop = dequantize_spectrogram(levels[..., start : start + frames])
+    return torch.nn.functional.pad(crop, (0, frames - crop.shape[-1]), value=QUANTIZED_FLOOR)
 
 
 def validation_crops(data: SpectrogramData, seconds: float) -> Tensor:

@@ -129,7 +129,7 @@ class Recipe(Protocol):
         """Items of ``dataset`` -> one batch, a dataclass of tensors with ``to(device)``."""
 
     def before_step(self, model: nn.Module, batch: Any, step: int) -> None:
-        """Called on the unwrapped model before each update (codebook initialisation)."""
+        """Called on the unwrapped model before each update (codebook initialization)."""
 
     def loss(self, model: nn.Module, batch: Any, step: int) -> tuple[Tensor, dict[str, Tensor]]:
         """The scalar loss of the (wrapped) model and what to log beside it."""

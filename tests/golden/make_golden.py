@@ -1,6 +1,6 @@
 """Write the golden data beside this file: ``PYTHONPATH=.:tests python -m golden.make_golden``.
 
-Tiny weights, inputs and outputs are data, not seeds, so that a change of initialisation, of a
+Tiny weights, inputs and outputs are data, not seeds, so that a change of initialization, of a
 generator or of a library cannot hide a change of what the code computes. Run it only when an
 output is meant to change, and say why in the commit.
 """

@@ -40,11 +40,11 @@ class NoteCodec(Component):
     """Notes as a prior reads and writes them: a frame of six codes each, by way of miditok.
 
     miditok's Octuple gives pitch, place, velocity, duration, program and tempo of every note; here
-    the absolute place becomes the time since the note before (``pipelines.data.notes.note_frames``). What is kept
+    the absolute place becomes the time since the note before (``note_frames``). What is kept
     exactly: every note's pitch, velocity, program (or that it is a drum) and, on a grid of
     ``steps_per_beat``, start and duration, however many notes sound together. A tempo is a whole
     number of quarter notes a minute from 16 to 271 and changes with a note. Controllers, pedals,
-    pitch bends, metre, lyrics and the mix are not carried.
+    pitch bends, meter, lyrics and the mix are not carried.
 
     It has what a ``Codec`` has, but encodes MIDI and decodes to MIDI, and its frames are events:
     they have no rate, so ``frame_rate`` is None. ``pipelines.data.notes.sound`` plays a score at

@@ -1,6 +1,6 @@
 """``partita prepare notes``: notes to a token cache, on which the prior trains as on any other.
 
-The folder is one that ``pipelines.data.tokens.open_tokens`` opens; ``codec`` in it is the ``NoteCodec``
+``open_tokens`` opens the folder as any other cache; ``codec`` in it is the ``NoteCodec``
 that made it, which the trainer needs for samples (``--data.codec``).
 """
 
@@ -43,7 +43,7 @@ def build_note_cache(
         ValueError: the folder exists, the source has no notes, or a setting is out of range.
     """
     from pipelines.data.notes.pieces import find_pieces
-    from pipelines.data.shards import write_json
+    from codec.whole_file import write_json
     from pipelines.data.tokens import INFO_NAME, TokenInfo, hash_text
     from pipelines.training.checkpoints import new_folder
 

@@ -11,7 +11,7 @@ from pipelines.data.scores.render import (
     TAIL_S,
     TARGET_DB,
     check_programs,
-    normalise,
+    normalize,
     run_fluidsynth,
     trim_end,
 )
@@ -50,7 +50,7 @@ def play(score: "ScoreTick", soundfont: Path = SOUNDFONT) -> np.ndarray:
         audio[:, : part.shape[1]] += part
     if not audio.any():
         raise ValueError("the score is silent: its notes are outside what the soundfont plays")
-    return trim_end(normalise(audio, TARGET_DB["moderate"]))
+    return trim_end(normalize(audio, TARGET_DB["moderate"]))
 
 
 def channel_groups(score: "ScoreTick") -> "list[ScoreTick]":

@@ -31,11 +31,11 @@ from pipelines.data.prepared import (
     SPECTROGRAM_PARAMETERS,
     Clip,
     pad_frames,
-    quantise_spectrogram,
+    quantize_spectrogram,
 )
 from pipelines.data.recordings.duplicates import NUM_BANDS, band_levels, fingerprint
 from pipelines.data.recordings.tracks import Track
-from pipelines.data.shards import sync_and_rename, write_json
+from codec.whole_file import sync_and_rename, write_json
 
 CHANNELS = 2
 CEILING = 1 - 2**-15
@@ -228,7 +228,7 @@ def stage_clips(
     bands = []
     with pa.OSFile(str(partial), "wb") as sink, pa.ipc.new_stream(sink, SCHEMA) as stream:
         for index, cut in enumerate(cut_windows(blocks)):
-            levels = quantise_spectrogram(log_mel().of_padded(cut.window[None])[0])
+            levels = quantize_spectrogram(log_mel().of_padded(cut.window[None])[0])
             bands.append(band_levels(levels))
             loudness_db = rms_db(cut.audio)
             if cut.duration_s < settings.min_clip_s and index > 0:
@@ -271,7 +271,7 @@ class Cut:
 
 
 def cut_windows(blocks: Iterator[Tensor]) -> Iterator[Cut]:
-    """Give every block its neighbours' samples, so that a seam between clips cannot be seen."""
+    """Give every block its neighbors' samples, so that a seam between clips cannot be seen."""
     analysis = log_mel()
     left = torch.zeros(CHANNELS, analysis.padding)
     start = 0

@@ -126,7 +126,7 @@ def first_places(words: np.ndarray) -> Iterator[tuple[int, list[int]]]:
 
 
 def best_lags(lags: dict[int, int]) -> list[int]:
-    """Lags with enough hits, counting neighbours as one, best first."""
+    """Lags with enough hits, counting neighbors as one, best first."""
     counts = {lag: count + lags.get(lag + 1, 0) for lag, count in lags.items()}
     good = [lag for lag, count in counts.items() if count >= MIN_HITS]
     return sorted(good, key=lambda lag: (-counts[lag], lag))[:MAX_LAGS]
@@ -148,9 +148,9 @@ def shared_words(a: np.ndarray, b: np.ndarray, lag: int) -> int:
 def windowed(values: np.ndarray) -> np.ndarray:
     """Sums over the ``WINDOW_WORDS`` around each value, fewer at the ends."""
     sums = np.concatenate([[0], np.cumsum(values, dtype=np.int64)])
-    centre = np.arange(len(values))
-    first = np.maximum(centre - WINDOW_WORDS // 2, 0)
-    last = np.minimum(centre + WINDOW_WORDS // 2 + 1, len(values))
+    center = np.arange(len(values))
+    first = np.maximum(center - WINDOW_WORDS // 2, 0)
+    last = np.minimum(center + WINDOW_WORDS // 2 + 1, len(values))
     return sums[last] - sums[first]
 
 

@@ -1,6 +1,6 @@
-"""Real recordings from Debian packages to a prepared dataset, each file under its own licence.
+"""Real recordings from Debian packages to a prepared dataset, each file under its own license.
 
-Which licence holds for which file was read in the packages' own copyright files (Debian 12); where
+Which license holds for which file was read in the packages' own copyright files (Debian 12); where
 such a file lists the music one by one, it is read again here. What ships is trained on free
 recordings only (public domain, MIT, CC-BY, CC-BY-SA): files under the GPL are left out of training
 unless ``include_gpl`` asks for them.
@@ -210,7 +210,7 @@ def choose_packages(config: MusicConfig) -> list[Package]:
 
 
 def list_music(packages: list[Package], config: MusicConfig) -> "tuple[list[Track], int]":
-    """Tracks of the packages, and how many were left out for their licence."""
+    """Tracks of the packages, and how many were left out for their license."""
     tracks, left_out = [], 0
     for package in packages:
         licenses = read_copyright(config.documents / package.name / "copyright")
@@ -226,7 +226,7 @@ def list_music(packages: list[Package], config: MusicConfig) -> "tuple[list[Trac
 def list_package(
     package: Package, root: Path, licenses: list[tuple[str, str]]
 ) -> "Iterator[Track]":
-    """The tracks of one package with licence, attribution, genre and title."""
+    """The tracks of one package with license, attribution, genre and title."""
     from pipelines.data.recordings.tracks import Track
 
     path = root / package.path
@@ -291,7 +291,7 @@ def read_album_titles(path: Path) -> dict[str, str]:
 
 
 def read_copyright(path: Path) -> list[tuple[str, str]]:
-    """Pattern and licence of every ``Files`` paragraph of a Debian copyright file, in order."""
+    """Pattern and license of every ``Files`` paragraph of a Debian copyright file, in order."""
     if not path.is_file():
         return []
     rules = []
@@ -304,10 +304,10 @@ def read_copyright(path: Path) -> list[tuple[str, str]]:
 
 
 def find_license(rules: list[tuple[str, str]], name: str) -> str:
-    """The licence of the last pattern that fits, as the format of copyright files has it."""
+    """The license of the last pattern that fits, as the format of copyright files has it."""
     fitting = [license_name for pattern, license_name in rules if fnmatch(name, pattern)]
     if not fitting:
-        raise ValueError(f"the copyright file names no licence for {name}")
+        raise ValueError(f"the copyright file names no license for {name}")
     return fitting[-1]
 
 

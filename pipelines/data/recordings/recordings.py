@@ -133,7 +133,8 @@ def read_finished(folder: Path, settings: dict[str, Any]) -> PrepareReport | Non
 def open_work(folder: Path, settings: dict[str, Any]) -> Path:
     """Make or find the folder of staged tracks."""
     from pipelines.data.prepared import SPLITS
-    from pipelines.data.shards import list_shards, write_json
+    from codec.whole_file import write_json
+    from pipelines.data.shards import list_shards
 
     work = folder / WORK_NAME
     remembered = work / "settings.json"
@@ -248,7 +249,7 @@ def print_result(result: PrepareReport) -> None:
     print(f"{result.folder}: {', '.join(parts)}")
     hours: Counter[tuple[str, str, str]] = Counter()
     for row in result.info["sources"]:
-        hours[row["split"], row["source"], row["license"] or "no licence"] += row["hours"]
+        hours[row["split"], row["source"], row["license"] or "no license"] += row["hours"]
     for (split, source, license_name), value in hours.items():
         print(f"  {value:7.2f} h  {split:10}  {source}  ({license_name})")
     skipped, duplicates = len(result.report["skipped"]), len(result.report["duplicates"])

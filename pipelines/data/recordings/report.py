@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipelines.data.prepared import SPLITS
-from pipelines.data.shards import list_shards, read_columns, write_json
+from codec.whole_file import write_json
+from pipelines.data.shards import list_shards, read_columns
 
 if TYPE_CHECKING:
     from pipelines.data.recordings.cutting import TrackRecord
@@ -142,7 +143,7 @@ def list_warnings(report: dict[str, Any]) -> list[str]:
         warnings.append(f"{len(report['leakage'])} pairs of tracks share sound across the splits")
     unlicensed = sum(row["hours"] for row in report["sources"] if not row["license"])
     if unlicensed:
-        warnings.append(f"{unlicensed:.2f} h carry no licence")
+        warnings.append(f"{unlicensed:.2f} h carry no license")
     if report["scaled_clips"]:
         warnings.append(f"{report['scaled_clips']} clips beyond full scale were scaled down")
     return warnings

@@ -10,7 +10,7 @@ import numpy as np
 
 from pipelines.data.recordings.cutting import TrackRecord
 from pipelines.data.recordings.duplicates import Match, choose_duplicates, find_matches
-from pipelines.data.shards import sync_and_rename
+from codec.whole_file import sync_and_rename
 
 if TYPE_CHECKING:
     from pipelines.data.recordings.config import PrepareConfig

@@ -1,1 +1,1 @@
-"""Labelled music without recordings: compose or arrange a score, play it, describe it."""
+"""Labeled music without recordings: compose or arrange a score, play it, describe it."""

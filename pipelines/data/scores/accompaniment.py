@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from pipelines.data.scores.harmony import Slot
-from pipelines.data.scores.score import Metre, Note
+from pipelines.data.scores.score import Meter, Note
 from pipelines.data.scores.theory import Chord, Key, scale_over
 
 Hit = tuple[float, float, tuple[int, ...], float]
@@ -23,21 +23,21 @@ class Texture:
         pulse: beats between block chords.
     """
 
-    metre: Metre
+    meter: Meter
     unit: float
     strum: float
     pulse: float
     figure: tuple[int, ...]
 
 
-def draw_texture(rng: random.Random, metre: Metre, tempo_bpm: float) -> Texture:
+def draw_texture(rng: random.Random, meter: Meter, tempo_bpm: float) -> Texture:
     """Choose note lengths that stay playable: three to eight notes a second."""
     beat_s = 60 / tempo_bpm
-    units = (1.0, 1 / 3) if metre.division == 3 else (1.0, 0.5, 0.25)
+    units = (1.0, 1 / 3) if meter.division == 3 else (1.0, 0.5, 0.25)
     playable = [unit for unit in units if 0.12 <= unit * beat_s <= 0.45] or [units[1]]
-    pulses = [pulse for pulse in (1.0, 2.0) if pulse * beat_s >= 0.3 and metre.beats % pulse == 0]
+    pulses = [pulse for pulse in (1.0, 2.0) if pulse * beat_s >= 0.3 and meter.beats % pulse == 0]
     return Texture(
-        metre=metre,
+        meter=meter,
         unit=rng.choice(playable),
         strum=0.014 / beat_s,
         pulse=rng.choice(pulses),
@@ -45,10 +45,10 @@ def draw_texture(rng: random.Random, metre: Metre, tempo_bpm: float) -> Texture:
     )
 
 
-def voice(chord: Chord, centre: int) -> list[int]:
+def voice(chord: Chord, center: int) -> list[int]:
     """Close voicing around a pitch: every chord tone in the octave there, lowest first."""
     tones = chord.pitch_classes if len(chord.intervals) <= 4 else chord.pitch_classes[1:]
-    return sorted(centre - 6 + (tone - centre + 6) % 12 for tone in tones)
+    return sorted(center - 6 + (tone - center + 6) % 12 for tone in tones)
 
 
 def bass_note(chord: Chord, low: int) -> int:
@@ -91,16 +91,16 @@ def pulse(slot: Slot, tones: list[int], texture: Texture) -> list[Hit]:
 
 def offbeat(slot: Slot, tones: list[int], texture: Texture) -> list[Hit]:
     """Short chords between the beats."""
-    late = 2 / 3 if texture.metre.division == 3 else 0.5
+    late = 2 / 3 if texture.meter.division == 3 else 0.5
     return [(beat + late, 0.4, tuple(tones), 0.8) for beat in range(round(slot.length))]
 
 
 def afterbeat(slot: Slot, tones: list[int], texture: Texture) -> list[Hit]:
     """Chords on every beat but the first of three, or on two and four: the "pah" of a waltz."""
-    if texture.metre.division == 3:
+    if texture.meter.division == 3:
         thirds = [b + t / 3 for b in range(round(slot.length)) for t in (1, 2)]
         return [(start, 0.3, tuple(tones), 0.7) for start in thirds]
-    step = 1 if texture.metre.beats == 3 else 2
+    step = 1 if texture.meter.beats == 3 else 2
     beats = [b for b in range(round(slot.length)) if (b if step == 1 else b % 2)]
     return [(float(beat), 0.7, tuple(tones), 0.75) for beat in beats]
 
@@ -118,7 +118,7 @@ def updown(slot: Slot, tones: list[int], texture: Texture) -> list[Hit]:
 
 def alberti(slot: Slot, tones: list[int], texture: Texture) -> list[Hit]:
     """Low, high, middle, high; in compound time low, middle, high."""
-    order = [0, 1, 2] if texture.metre.division == 3 else [0, 2, 1, 2]
+    order = [0, 1, 2] if texture.meter.division == 3 else [0, 2, 1, 2]
     return _run(slot, texture.unit, [tones[i] for i in order])
 
 
@@ -131,9 +131,9 @@ def ostinato(slot: Slot, tones: list[int], texture: Texture) -> list[Hit]:
 def strum(slot: Slot, tones: list[int], texture: Texture) -> list[Hit]:
     """Down and up strokes, string after string."""
     wide = [tones[0], *tones[1:], tones[0] + 12]
-    if texture.metre.division == 3:
+    if texture.meter.division == 3:
         strokes = [(0, 1.0), (2 / 3, 0.6), (1, 0.9), (5 / 3, 0.6)]
-    elif texture.metre.beats == 3:
+    elif texture.meter.beats == 3:
         strokes = [(0, 1.0), (1, 0.8), (1.5, 0.55), (2, 0.8), (2.5, 0.55)]
     else:
         strokes = [(0, 1.0), (1, 0.8), (1.5, 0.55), (2.5, 0.6), (3, 0.8), (3.5, 0.55)]
@@ -210,11 +210,11 @@ _BASS_RHYTHMS: dict[str, tuple[tuple[float, float, int], ...]] = {
 BASS_PATTERNS = (*_BASS_RHYTHMS, "walking", "compound")
 
 
-def play_chords(harmony: list[Slot], pattern: str, centre: int, texture: Texture) -> list[Note]:
+def play_chords(harmony: list[Slot], pattern: str, center: int, texture: Texture) -> list[Note]:
     """A chord instrument's part; the last chord is struck once and held."""
     notes = []
     for slot in harmony:
-        tones = voice(slot.chord, centre)
+        tones = voice(slot.chord, center)
         shape = pad if slot.is_last else CHORD_PATTERNS[pattern]
         for start, duration, pitches, accent in shape(slot, tones, texture):
             held = min(duration, slot.length - start)

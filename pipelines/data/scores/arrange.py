@@ -14,7 +14,7 @@ from pipelines.data.scores.instruments import BASSES, INSTRUMENTS, balance, name
 from pipelines.data.scores.melody import compose_melody
 from pipelines.data.scores.midi import DRUM_CHANNEL, MidiFile, read_midi
 from pipelines.data.scores.render import RenderError
-from pipelines.data.scores.score import METRES, Note, Part, Score, is_key_clear
+from pipelines.data.scores.score import METERS, Note, Part, Score, is_key_clear
 from pipelines.data.scores.styles import DYNAMICS, STYLES, Style, moods
 from pipelines.data.scores.theory import Chord, Key, key_of
 
@@ -85,16 +85,16 @@ def arrange(rng: random.Random, held_out: bool = False, groove: str | None = Non
 def _arrange_once(rng: random.Random, held_out: bool, row: tuple[str, str, int, int]) -> Score:
     name, style_name, slowest, fastest = row
     style = STYLES[_BORROWED.get(style_name, style_name)]
-    metre = METRES["3/4" if "Waltz" in name else "4/4"]
+    meter = METERS["3/4" if "Waltz" in name else "4/4"]
     tempo_bpm = rng.randint(slowest, fastest)
     key = key_of(rng.randrange(12), "minor" if rng.random() < style.minor else "major")
-    phrase_s = 4 * metre.beats * 60 / tempo_bpm
+    phrase_s = 4 * meter.beats * 60 / tempo_bpm
     phrases = max(1, round((rng.choice((20.0, 40.0, 60.0)) - 2) / phrase_s))
-    harmony = slots(progression(rng, style.bank, key, phrases, held_out), key, float(metre.beats))
+    harmony = slots(progression(rng, style.bank, key, phrases, held_out), key, float(meter.beats))
     midi = _run_mma(mma_source(name, tempo_bpm, harmony[:-1], rng.randrange(1 << 30)))
     dynamics = rng.choice(style.dynamics)
     backing = _backing(midi, harmony, DYNAMICS[dynamics] / 92)
-    lead, register = _tune(rng, style, harmony, key, metre.name, backing)
+    lead, register = _tune(rng, style, harmony, key, meter.name, backing)
     parts = [finish(rng, lead, tempo_bpm, dynamics), *backing]
     if style.swing:
         swing(parts[0])
@@ -108,7 +108,7 @@ def _arrange_once(rng: random.Random, held_out: bool, row: tuple[str, str, int, 
         "source": "mma",
     }
     chords = chords_of_slots(harmony)
-    return Score(float(tempo_bpm), metre, key, parts, labels, chords=chords)
+    return Score(float(tempo_bpm), meter, key, parts, labels, chords=chords)
 
 
 def mma_source(groove: str, tempo_bpm: int, harmony: list[Slot], seed: int) -> str:
@@ -184,7 +184,7 @@ def _tune(
     style: Style,
     harmony: list[Slot],
     key: Key,
-    metre_name: str,
+    meter_name: str,
     backing: list[Part],
 ) -> tuple[Part, str]:
     playing = {part.instrument for part in backing}
@@ -193,7 +193,7 @@ def _tune(
     register = rng.choice(("low", "middle", "middle", "high"))
     density = rng.choice(style.densities)
     span = register_span(instrument, register)
-    notes = compose_melody(rng, harmony, key, METRES[metre_name], span, density)
+    notes = compose_melody(rng, harmony, key, METERS[meter_name], span, density)
     pan = 64 + rng.randrange(-12, 13)
     part = Part(instrument.name, rng.choice(instrument.programs), notes, pan, 118, 50)
     return part, register

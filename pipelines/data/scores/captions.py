@@ -31,7 +31,7 @@ MEDIUM = (
     "{lead}[, {style}]<, {key}>, {tempo}[, {mood}]",
     "{tempo}<, {key}>, {lead}[, {mood}][, {style}][, {drums}]",
     "[{speed} ]{style} music with {lead}< in the key of {key}> at {tempo}",
-    "{mood} {lead} music< in {key}> at {tempo}[, {metre}]",
+    "{mood} {lead} music< in {key}> at {tempo}[, {meter}]",
     "{lead} playing a [{mood} ]tune< in {key}>, {tempo}",
     "{band}[, {dynamics}]<, in {key}>, at {tempo}[, {drums}]",
     "{style}, {lead}, {tempo}<, key of {key}>[, {density}]",
@@ -40,7 +40,7 @@ MEDIUM = (
     "[{dynamics}, ]{mood} {style}: {band}<, {key}>, {tempo}",
     "{mood} {style} {tempo}< {key}> {lead}[ {drums}]",
     "{speed} {lead} melody<, {key} key>, {tempo}[, {register} register]",
-    "{lead}< in {key}>[, {metre}], {tempo}[, {drums}][, {mood}]",
+    "{lead}< in {key}>[, {meter}], {tempo}[, {drums}][, {mood}]",
     "instrumental {style}[, {mood}], {band}<, {key}>, {tempo}",
     "music for {band}[, {speed} and {mood}]<, in {key}>, {tempo}",
     "[{mood} ]{lead}[ with {others}]<, in {key}>, {tempo}",
@@ -50,14 +50,14 @@ MEDIUM = (
 LONG = (
     "A [{speed}, ]{mood} {style} piece for {band}[, {drums}]. It is< in {key},> at {tempo}.",
     "This is [{mood} ]{style} music[ {drums}]. The {lead} plays the melody< in {key}>, "
-    "{tempo}[, {metre}].",
+    "{tempo}[, {meter}].",
     "{lead} carries a [{density} ][{mood} ]melody[ over {others}]. The tempo is {tempo}< and "
     "the key is {key}>.",
     "An instrumental [in {style} style ]with {band}. [It feels {mood}. ]The tempo is "
     "{tempo}<, the key {key}>.",
     "A piece played by {band}< in {key}>. It is {speed}[ and {mood}], at {tempo}[, {drums}].",
     "[{dynamics} ]{style} with a [{register} ]{lead} melody<, written in {key}>. The beat "
-    "goes at {tempo}[, {metre}].",
+    "goes at {tempo}[, {meter}].",
     "The {lead} plays a {mood} theme[ over {others}]. {tempo}<, {key}>[, {style}].",
     "{mood} and {speed}: {lead}[ with {others}]<, {key}>. It runs at {tempo}[, {drums}][, "
     "{dynamics}].",
@@ -76,7 +76,7 @@ HELD_OUT_TEMPLATES = (
     "write a {style} number[ that feels {mood}] for {band}; {tempo}<; {key}>",
     "{lead} takes the lead in this {mood} {style} recording<, {key}>[, {drums}], {tempo}",
     "genre: {style}. instruments: {band}. tempo: {tempo}.< key: {key}.>[ mood: {mood}.]",
-    "background music, {mood}, mainly {lead}<, {key}>, {tempo}[, {metre}]",
+    "background music, {mood}, mainly {lead}<, {key}>, {tempo}[, {meter}]",
     "We hear {lead} and it is {mood}. {tempo}[ {drums}]<, set in {key}>.",
     "{mood} soundtrack cue featuring {band}, {tempo}<, tonal centre {key}>",
 )  # fmt: skip
@@ -174,7 +174,7 @@ _DYNAMICS = {
 _DENSITIES = {
     "sparse": ("sparse", "simple"), "medium": ("flowing", "steady"), "busy": ("busy", "dense")
 }  # fmt: skip
-_METRES = {
+_METERS = {
     "4/4": ("4/4", "in 4/4 time"), "3/4": ("3/4", "in 3/4 time", "three-four time"),
     "6/8": ("6/8", "in 6/8 time"), "2/4": ("2/4", "in 2/4 time"),
 }  # fmt: skip
@@ -250,7 +250,7 @@ def draw_words(rng: random.Random, labels: dict[str, Any], held_out: bool) -> di
     """One word or phrase per slot, for the facts that the labels hold."""
     words = {
         "drums": rng.choice(_DRUMS[bool(labels["drums"])]),
-        "metre": rng.choice(_METRES[labels["metre"]]),
+        "meter": rng.choice(_METERS[labels["meter"]]),
         "tempo": rng.choice(_TEMPOS).format(round(labels["tempo_bpm"])),
         "speed": _speed_words(labels["tempo_bpm"]).draw(rng, held_out),
     }

@@ -16,7 +16,7 @@ from pipelines.data.scores.drums import choose_pattern, play_drums
 from pipelines.data.scores.harmony import Slot, progression, slots
 from pipelines.data.scores.instruments import BASSES, INSTRUMENTS, Instrument, balance
 from pipelines.data.scores.melody import compose_melody
-from pipelines.data.scores.score import METRES, Metre, Note, Part, Score, is_key_clear
+from pipelines.data.scores.score import METERS, Meter, Note, Part, Score, is_key_clear
 from pipelines.data.scores.styles import DYNAMICS, STYLES, Style, moods
 from pipelines.data.scores.theory import Key, key_of
 
@@ -74,11 +74,11 @@ def _compose_once(
         ensemble = "duo"
     if ensemble == "duo" and style.drum_share == 1.0:
         ensemble = "band"
-    metre = METRES[rng.choice(style.metres)]
-    tempo_bpm = _draw_tempo(rng, style, metre)
+    meter = METERS[rng.choice(style.meters)]
+    tempo_bpm = _draw_tempo(rng, style, meter)
     key = key_of(rng.randrange(12), "minor" if rng.random() < style.minor else "major")
-    harmony = _plan(rng, style, metre, tempo_bpm, key, held_out)
-    return _Piece(rng, style, metre, tempo_bpm, key, harmony).compose(ensemble, lead, drums)
+    harmony = _plan(rng, style, meter, tempo_bpm, key, held_out)
+    return _Piece(rng, style, meter, tempo_bpm, key, harmony).compose(ensemble, lead, drums)
 
 
 def _choose_style(rng: random.Random, name: str | None) -> Style:
@@ -89,29 +89,29 @@ def _choose_style(rng: random.Random, name: str | None) -> Style:
     return STYLES[name]
 
 
-def _draw_tempo(rng: random.Random, style: Style, metre: Metre) -> int:
+def _draw_tempo(rng: random.Random, style: Style, meter: Meter) -> int:
     """Uniform; a dotted quarter in 6/8 holds three notes, so it stays slower."""
     low, high = style.tempo
-    if metre.division == 3:
+    if meter.division == 3:
         low, high = low, max(60, min(high, 112))
         low = min(low, high - 8)
     return rng.randint(low, high)
 
 
 def _plan(
-    rng: random.Random, style: Style, metre: Metre, tempo_bpm: int, key: Key, held_out: bool
+    rng: random.Random, style: Style, meter: Meter, tempo_bpm: int, key: Key, held_out: bool
 ) -> list[Slot]:
     """Chords for a piece that fits 20, 40 or 60 seconds with its last chord ringing out."""
-    bar_s = metre.beats * 60 / tempo_bpm
-    halve = metre.name == "4/4" and bar_s > 2.4 and rng.random() < 0.5
+    bar_s = meter.beats * 60 / tempo_bpm
+    halve = meter.name == "4/4" and bar_s > 2.4 and rng.random() < 0.5
     double = bar_s < 1.5 and style.bank == "modal"
-    slot_beats = metre.beats * (0.5 if halve else 2.0 if double else 1.0)
+    slot_beats = meter.beats * (0.5 if halve else 2.0 if double else 1.0)
     goal_s = rng.choices((20.0, 40.0, 60.0), (0.4, 0.4, 0.2))[0] - _TAIL_S
     phrase_s = 4 * slot_beats * 60 / tempo_bpm
     phrases = max(1, math.ceil(goal_s / phrase_s - 0.7))
     if double:  # no rhythm tables for such long chords: every chord is played twice
         chords = [n for n in progression(rng, style.bank, key, phrases, held_out) for _ in (0, 1)]
-        return slots(chords, key, float(metre.beats))
+        return slots(chords, key, float(meter.beats))
     return slots(progression(rng, style.bank, key, phrases, held_out), key, slot_beats)
 
 
@@ -122,18 +122,18 @@ class _Piece:
         self,
         rng: random.Random,
         style: Style,
-        metre: Metre,
+        meter: Meter,
         tempo_bpm: int,
         key: Key,
         harmony: list[Slot],
     ) -> None:
         self.rng = rng
         self.style = style
-        self.metre = metre
+        self.meter = meter
         self.tempo_bpm = tempo_bpm
         self.key = key
         self.harmony = harmony
-        self.texture: Texture = draw_texture(rng, metre, tempo_bpm)
+        self.texture: Texture = draw_texture(rng, meter, tempo_bpm)
         self.dynamics = rng.choice(style.dynamics)
         self.register = rng.choices(REGISTERS, (0.25, 0.5, 0.25))[0]
         self.wanted_density = self._density()
@@ -163,12 +163,12 @@ class _Piece:
             "source": "generated",
         }
         chords = chords_of_slots(self.harmony)
-        return Score(float(self.tempo_bpm), self.metre, self.key, parts, labels, chords=chords)
+        return Score(float(self.tempo_bpm), self.meter, self.key, parts, labels, chords=chords)
 
     def _melody(self, instrument: Instrument) -> list[Note]:
         span = register_span(instrument, self.register)
         return compose_melody(
-            self.rng, self.harmony, self.key, self.metre, span, self.wanted_density
+            self.rng, self.harmony, self.key, self.meter, span, self.wanted_density
         )
 
     def _solo(self, lead: str | None) -> list[Part]:
@@ -187,24 +187,24 @@ class _Piece:
     def _left_hand(self, instrument: Instrument) -> list[Note]:
         """Accompaniment under the tune on the same instrument, an octave or more below it."""
         low, _ = register_span(instrument, self.register)
-        centre = max(instrument.low - 9, min(low - 7, 55)) if instrument.low < 66 else low - 6
+        center = max(instrument.low - 9, min(low - 7, 55)) if instrument.low < 66 else low - 6
         pattern = self.rng.choice(self.style.patterns)
         if self.rng.random() < 0.3 and not instrument.sustained:
             pattern = self.rng.choice(("arpeggio", "alberti", "tenths", "block"))
-        notes = play_chords(self.harmony, pattern, centre, self.texture)
+        notes = play_chords(self.harmony, pattern, center, self.texture)
         if pattern in ("afterbeat", "offbeat", "stabs", "charleston", "bossa") or (
             pattern in ("block", "pad", "pulse") and self.rng.random() < 0.6
         ):
             notes += play_bass(
-                self.rng, self.harmony, self._solo_bass(), centre - 17, self.key, self.texture
+                self.rng, self.harmony, self._solo_bass(), center - 17, self.key, self.texture
             )
         return [scaled(note, 0.74) for note in notes]
 
     def _solo_bass(self) -> str:
-        if self.style.bass_patterns and self.metre.division == 2:
+        if self.style.bass_patterns and self.meter.division == 2:
             pattern = self.rng.choice(self.style.bass_patterns)
-            return "one" if self.metre.beats == 3 and pattern in _TWO_BEAT_BASSES else pattern
-        return "hold" if self.metre.division == 2 else "compound"
+            return "one" if self.meter.beats == 3 and pattern in _TWO_BEAT_BASSES else pattern
+        return "hold" if self.meter.division == 2 else "compound"
 
     def _ensemble(self, ensemble: str, lead: str | None, drums: bool | None) -> list[Part]:
         name = lead or self.rng.choice(self.style.leads)
@@ -231,25 +231,25 @@ class _Piece:
 
     def _chords(self, name: str, pattern: str, volume: int = 76) -> Part:
         instrument = INSTRUMENTS[name]
-        centre = max(instrument.low + 3, min(58, instrument.high - 8))
-        notes = play_chords(self.harmony, pattern, centre, self.texture)
+        center = max(instrument.low + 3, min(58, instrument.high - 8))
+        notes = play_chords(self.harmony, pattern, center, self.texture)
         return Part(name, self.rng.choice(instrument.programs), notes, volume=volume)
 
     def _bass(self, name: str) -> Part:
         pattern = self.rng.choice(self.style.bass_patterns)
-        if self.metre.division == 3 and pattern not in ("hold", "walking"):
+        if self.meter.division == 3 and pattern not in ("hold", "walking"):
             pattern = "compound"
-        if self.metre.beats == 3 and pattern in _TWO_BEAT_BASSES:
+        if self.meter.beats == 3 and pattern in _TWO_BEAT_BASSES:
             pattern = "one"
         notes = play_bass(self.rng, self.harmony, pattern, 31, self.key, self.texture)
         return Part(name, self.rng.choice(INSTRUMENTS[name].programs), notes, volume=88)
 
     def _drums(self) -> Part:
         assert self.style.drums is not None
-        pattern = choose_pattern(self.style.drums, self.metre)
+        pattern = choose_pattern(self.style.drums, self.meter)
         length = self.harmony[-1].start + self.harmony[-1].length
         phrase = 4 * self.harmony[0].length
-        notes = play_drums(self.rng, pattern, self.metre, length, phrase)
+        notes = play_drums(self.rng, pattern, self.meter, length, phrase)
         return Part("drums", self.style.kit, notes, volume=106)
 
     def _place(self, parts: list[Part]) -> list[Part]:

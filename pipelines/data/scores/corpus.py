@@ -13,7 +13,7 @@ from pipelines.data.scores.compose import density_word, finish
 from pipelines.data.scores.harmony import HELD_OUT_SHARE
 from pipelines.data.scores.instruments import INSTRUMENTS, name_of_program
 from pipelines.data.scores.midi import DRUM_CHANNEL, MidiFile, read_midi
-from pipelines.data.scores.score import METRES, Metre, Note, Part, Score, pitch_class_weights
+from pipelines.data.scores.score import METERS, Meter, Note, Part, Score, pitch_class_weights
 from pipelines.data.scores.styles import DYNAMICS, moods
 from pipelines.data.scores.theory import Key, estimate_key, key_of
 
@@ -81,10 +81,10 @@ Voices = list[list[Note]]
 
 
 @functools.lru_cache(maxsize=512)
-def read_chorale(name: str) -> tuple[Voices, Metre, Key | None] | None:
-    """Four voices in beats from zero, metre, and the key when it is certain.
+def read_chorale(name: str) -> tuple[Voices, Meter, Key | None] | None:
+    """Four voices in beats from zero, meter, and the key when it is certain.
 
-    None when the file is damaged, does not have four voices, or changes or lacks a common metre.
+    None when the file is damaged, does not have four voices, or changes or lacks a common meter.
     """
     from music21 import corpus
 
@@ -103,10 +103,10 @@ def read_chorale(name: str) -> tuple[Voices, Metre, Key | None] | None:
     (signature,) = signatures
     if signature not in ("4/4", "3/4"):
         return None
-    score = Score(60.0, METRES[signature], None, [Part("organ", 19, v) for v in voices])
+    score = Score(60.0, METERS[signature], None, [Part("organ", 19, v) for v in voices])
     key, margin = estimate_key(pitch_class_weights(score))
     final = voices[-1][-1].pitch % 12
-    return voices, METRES[signature], key if final == key.root and margin > 0.01 else None
+    return voices, METERS[signature], key if final == key.root and margin > 0.01 else None
 
 
 def _voice_notes(part: Any) -> list[Note]:
@@ -118,7 +118,7 @@ def _voice_notes(part: Any) -> list[Note]:
     ]
 
 
-def _orchestrate(rng: random.Random, voices: Voices, metre: Metre, key: Key | None) -> Score:
+def _orchestrate(rng: random.Random, voices: Voices, meter: Meter, key: Key | None) -> Score:
     tempo_bpm = rng.randrange(54, 132)
     shift = rng.randrange(-5, 7)
     voices = [[Note(n.start, n.duration, n.pitch + shift, 92) for n in voice] for voice in voices]
@@ -151,7 +151,7 @@ def _orchestrate(rng: random.Random, voices: Voices, metre: Metre, key: Key | No
         "source": "bach",
     }
     moved = key_of(key.root + shift, key.mode) if key else None
-    score = Score(float(tempo_bpm), metre, moved, parts, labels, "Public Domain", BACH_CREDIT)
+    score = Score(float(tempo_bpm), meter, moved, parts, labels, "Public Domain", BACH_CREDIT)
     score.chords = find_chords(score)
     return score
 
@@ -173,7 +173,7 @@ def _part(rng: random.Random, name: str, notes: list[Note]) -> Part:
 def openttd(rng: random.Random, held_out: bool = False) -> Score:
     """A segment of a piece of openttd-openmsx, transposed, at a tempo near its own.
 
-    The key is labelled only where the notes leave no doubt.
+    The key is labeled only where the notes leave no doubt.
 
     Raises:
         ValueError: no usable segment was found.
@@ -213,7 +213,7 @@ def _segment(rng: random.Random, midi: MidiFile | None) -> Score | None:
     pitched = [part for part in parts if not part.is_drums]
     if not pitched or max(n.start for p in pitched for n in p.notes) < 0.7 * length:
         return None
-    return _label_segment(tempo_now, METRES[f"{beats}/4"], parts)
+    return _label_segment(tempo_now, METERS[f"{beats}/4"], parts)
 
 
 def _segment_parts(midi: MidiFile, start: float, stop: float, shift: int) -> list[Part]:
@@ -250,8 +250,8 @@ def _prominence(part: Part) -> float:
     return total * (sum(note.pitch for note in part.notes) / len(part.notes) - 36)
 
 
-def _label_segment(tempo_bpm: int, metre: Metre, parts: list[Part]) -> Score:
-    score = Score(float(tempo_bpm), metre, None, parts, {}, "GPL-2.0-only", OPENTTD_CREDIT)
+def _label_segment(tempo_bpm: int, meter: Meter, parts: list[Part]) -> Score:
+    score = Score(float(tempo_bpm), meter, None, parts, {}, "GPL-2.0-only", OPENTTD_CREDIT)
     score.complete = False
     key, margin = estimate_key(pitch_class_weights(score))
     score.key = key if margin >= _SURE else None

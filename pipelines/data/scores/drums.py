@@ -1,8 +1,8 @@
-"""Drum patterns by style and metre, with fills at the ends of phrases."""
+"""Drum patterns by style and meter, with fills at the ends of phrases."""
 
 import random
 
-from pipelines.data.scores.score import Metre, Note
+from pipelines.data.scores.score import Meter, Note
 
 KICK, SNARE, RIM, CLAP, CLOSED, OPEN, RIDE, CRASH = 36, 38, 37, 39, 42, 46, 51, 49
 LOW_TOM, MID_TOM, HIGH_TOM, TAMBOURINE, COWBELL, SHAKER, CLAVE = 45, 47, 50, 54, 56, 70, 75
@@ -51,38 +51,38 @@ PATTERNS: dict[str, dict[str, dict[str, str]]] = {
 _FALLBACK = {"3/4": "waltz", "6/8": "folk", "4/4": "rock"}
 
 
-def choose_pattern(style_pattern: str, metre: Metre) -> str:
-    """The style's pattern if it exists in this metre, else the plainest one there."""
-    return style_pattern if style_pattern in PATTERNS[metre.name] else _FALLBACK[metre.name]
+def choose_pattern(style_pattern: str, meter: Meter) -> str:
+    """The style's pattern if it exists in this meter, else the plainest one there."""
+    return style_pattern if style_pattern in PATTERNS[meter.name] else _FALLBACK[meter.name]
 
 
 def play_drums(
-    rng: random.Random, pattern: str, metre: Metre, num_beats: float, phrase_beats: float
+    rng: random.Random, pattern: str, meter: Meter, num_beats: float, phrase_beats: float
 ) -> list[Note]:
     """A drum part for a piece of ``num_beats``; its last bar is a single closing stroke."""
-    steps = len(next(iter(PATTERNS[metre.name][pattern].values())))
-    step = metre.beats / steps
+    steps = len(next(iter(PATTERNS[meter.name][pattern].values())))
+    step = meter.beats / steps
     notes: list[Note] = []
-    bars = round(num_beats / metre.beats)
+    bars = round(num_beats / meter.beats)
     for bar in range(bars):
-        start = float(bar * metre.beats)
-        ends_phrase = (start + metre.beats) % phrase_beats < 1e-6
+        start = float(bar * meter.beats)
+        ends_phrase = (start + meter.beats) % phrase_beats < 1e-6
         if bar == bars - 1:
             notes += [Note(start, 1.0, KICK, 100), Note(start, 2.0, CRASH, 80)]
         elif ends_phrase and pattern != "soft" and rng.random() < 0.7:
-            notes += _bar(pattern, metre, start, step, steps // 2)
-            notes += _fill(rng, start + metre.beats / 2, metre.beats / 2, step)
+            notes += _bar(pattern, meter, start, step, steps // 2)
+            notes += _fill(rng, start + meter.beats / 2, meter.beats / 2, step)
         else:
-            notes += _bar(pattern, metre, start, step, steps)
+            notes += _bar(pattern, meter, start, step, steps)
         if start and start % phrase_beats < 1e-6 and bar < bars - 1 and pattern != "soft":
             notes.append(Note(start, 2.0, CRASH, 76))
     return notes
 
 
-def _bar(pattern: str, metre: Metre, start: float, step: float, stop: int) -> list[Note]:
+def _bar(pattern: str, meter: Meter, start: float, step: float, stop: int) -> list[Note]:
     return [
         Note(start + i * step, step, _PIECES[piece], round(100 * _ACCENTS[mark]))
-        for piece, line in PATTERNS[metre.name][pattern].items()
+        for piece, line in PATTERNS[meter.name][pattern].items()
         for i, mark in enumerate(line[:stop])
         if mark in _ACCENTS
     ]

@@ -4,7 +4,7 @@ import random
 from dataclasses import dataclass
 
 from pipelines.data.scores.harmony import Slot
-from pipelines.data.scores.score import Metre, Note
+from pipelines.data.scores.score import Meter, Note
 from pipelines.data.scores.theory import LETTER_STEPS, Chord, Key, scale_over
 
 DENSITIES = ("sparse", "medium", "busy")
@@ -52,7 +52,7 @@ def compose_melody(
     rng: random.Random,
     harmony: list[Slot],
     key: Key,
-    metre: Metre,
+    meter: Meter,
     span: tuple[int, int],
     density: str,
 ) -> list[Note]:
@@ -79,15 +79,15 @@ def compose_melody(
         letter = figure[slot.position]
         section = slot.phrase % 8 // 4 * 2 + (slot.phrase % 2 if rng.random() < 0.3 else 0)
         if (section, ord(letter)) not in motifs:
-            motifs[section, ord(letter)] = draw_motif(rng, slot.length, metre, density)
+            motifs[section, ord(letter)] = draw_motif(rng, slot.length, meter, density)
         motif = motifs[section, ord(letter)]
-        writer.add(slot, _cadence(rng, slot, metre, density) if cadence else motif, rng)
+        writer.add(slot, _cadence(rng, slot, meter, density) if cadence else motif, rng)
     return writer.notes
 
 
-def draw_motif(rng: random.Random, length: float, metre: Metre, density: str) -> Motif:
+def draw_motif(rng: random.Random, length: float, meter: Meter, density: str) -> Motif:
     """A rhythm that fills ``length`` beats and a contour that mostly steps."""
-    durations = rng.choice(_RHYTHMS[int(length), metre.division][density])
+    durations = rng.choice(_RHYTHMS[int(length), meter.division][density])
     steps: list[int] = []
     for _ in durations[1:]:
         if steps and abs(steps[-1]) > 2:  # a leap is answered by a step back
@@ -97,11 +97,11 @@ def draw_motif(rng: random.Random, length: float, metre: Metre, density: str) ->
     return Motif(tuple(durations), tuple(steps))
 
 
-def _cadence(rng: random.Random, slot: Slot, metre: Metre, density: str) -> Motif:
+def _cadence(rng: random.Random, slot: Slot, meter: Meter, density: str) -> Motif:
     """A long note, with a short pick-up into the next phrase unless the piece ends here."""
     if slot.is_last or density == "sparse" or rng.random() < 0.4:
         return Motif((slot.length,), ())
-    if metre.division == 3:
+    if meter.division == 3:
         return Motif((slot.length - 2 * _T, _T, _T), (rng.choice((-1, 1)), rng.choice((-1, 1))))
     pickup = 1.0 if slot.length > 2 and density == "medium" else 0.5
     return Motif((slot.length - 2 * pickup, pickup, pickup), (rng.choice((-1, 1)), 1))

@@ -21,11 +21,11 @@ def write_midi(score: Score, tail_s: float = 2.0) -> bytes:
     Raises:
         ValueError: more than 15 pitched parts.
     """
-    quarters = 1.5 if score.metre.division == 3 else 1.0  # quarter notes in a beat
+    quarters = 1.5 if score.meter.division == 3 else 1.0  # quarter notes in a beat
     ticks = TICKS_PER_QUARTER * quarters
     channels = iter(c for c in range(16) if c != DRUM_CHANNEL)
     end = round((score.num_beats + tail_s * score.tempo_bpm / 60) * ticks)
-    numerator, denominator = _SIGNATURES[score.metre.name]
+    numerator, denominator = _SIGNATURES[score.meter.name]
     microseconds = round(60e6 / (score.tempo_bpm * quarters))
     head = b"\x00\xff\x51\x03" + microseconds.to_bytes(3, "big")
     head += b"\x00\xff\x58\x04" + bytes((numerator, denominator, 24, 8))
@@ -81,7 +81,7 @@ class MidiFile:
 
 
 def read_midi(data: bytes) -> MidiFile:
-    """Read notes, programs, tempo and metre of a MIDI file.
+    """Read notes, programs, tempo and meter of a MIDI file.
 
     Raises:
         ValueError: not a MIDI file, or one that is cut off or counts time in frames.

@@ -44,7 +44,8 @@ def build_plan_cache(
     from pipelines.data.prepared import SPLITS
     from pipelines.data.scores.prepare_scores import Job, check_sources
     from pipelines.data.scores.render import check_programs
-    from pipelines.data.shards import ShardWriter, write_json
+    from codec.whole_file import write_json
+    from pipelines.data.shards import ShardWriter
     from pipelines.data.tokens import INFO_NAME, SCHEMA, TOKENS_VERSION, TokenInfo, hash_text
     from pipelines.training.checkpoints import new_folder
     from prior.plan_codes import CODEBOOK_SIZE, NUM_BOOKS

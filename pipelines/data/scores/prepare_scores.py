@@ -1,4 +1,4 @@
-"""``partita prepare scores``: render labelled music straight into a prepared dataset."""
+"""``partita prepare scores``: render labeled music straight into a prepared dataset."""
 
 import argparse
 import itertools
@@ -22,7 +22,7 @@ VALIDATION_EVERY = 33
 SOURCES = {"generated": 0.66, "mma": 0.16, "bach": 0.12, "openttd": 0.1}
 """Shares of the sources; those asked for are scaled to one."""
 DEFAULT_SOURCES = ("generated", "mma", "bach")
-"""openttd-openmsx is GPL-2: fit for experiments, not for weights under another licence."""
+"""openttd-openmsx is GPL-2: fit for experiments, not for weights under another license."""
 FREE_LEADS = 0.25
 """Share of the composed pieces whose tune any instrument may play, whatever their style."""
 FREE_DRUMS = 0.5
@@ -152,7 +152,7 @@ def check_sources(sources: list[str]) -> None:
 
 def open_folder(args: argparse.Namespace) -> dict[str, Any]:
     """Remember the settings in the folder, or make sure that they are those of the earlier run."""
-    from pipelines.data.shards import write_json
+    from codec.whole_file import write_json
 
     settings = {
         "command": "prepare scores",
@@ -218,7 +218,7 @@ def read_skipped(folder: Path) -> dict[str, str]:
 
 def skip_piece(folder: Path, job: Job, reason: str, progress: Progress) -> None:
     """Say and remember that a piece was left out."""
-    from pipelines.data.shards import write_json
+    from codec.whole_file import write_json
 
     print(f"skipped {job.track}: {reason}", file=sys.stderr)
     progress.skipped[job.track] = reason
@@ -372,7 +372,7 @@ def label_histograms(folder: Path) -> dict[str, dict[str, int]]:
 
 def write_report(folder: Path, info: dict[str, Any], progress: Progress) -> None:
     """Write ``report.json`` and ``report.md``: hours, sources, labels, skipped pieces."""
-    from pipelines.data.shards import write_json
+    from codec.whole_file import write_json
 
     report = {
         "splits": info["splits"],
@@ -381,7 +381,7 @@ def write_report(folder: Path, info: dict[str, Any], progress: Progress) -> None
         "skipped": progress.skipped,
     }
     write_json(folder / "report.json", report)
-    lines = ["# Rendered scores", "", "| source | split | hours | licence |", "|---|---|---|---|"]
+    lines = ["# Rendered scores", "", "| source | split | hours | license |", "|---|---|---|---|"]
     for row in info["sources"]:
         lines.append(f"| {row['source']} | {row['split']} | {row['hours']} | {row['license']} |")
     lines += ["", f"Skipped: {len(progress.skipped)}", ""]

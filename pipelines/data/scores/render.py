@@ -1,4 +1,4 @@
-"""From a score to sound with FluidSynth, and from sound to labelled clips."""
+"""From a score to sound with FluidSynth, and from sound to labeled clips."""
 
 import io
 import json
@@ -72,7 +72,7 @@ def render(score: Score, soundfont: Path = SOUNDFONT) -> np.ndarray:
     peak = float(np.abs(audio).max(initial=0.0))
     if peak < 1e-4:
         raise RenderError(f"FluidSynth returned silence (peak {peak:.1e})")
-    return trim_end(normalise(audio, TARGET_DB[score.labels["dynamics"]]))
+    return trim_end(normalize(audio, TARGET_DB[score.labels["dynamics"]]))
 
 
 def run_fluidsynth(midi: bytes, room: float, soundfont: Path) -> np.ndarray:
@@ -104,7 +104,7 @@ def run_fluidsynth(midi: bytes, room: float, soundfont: Path) -> np.ndarray:
     return np.ascontiguousarray(audio.T)
 
 
-def normalise(audio: np.ndarray, target_db: float) -> np.ndarray:
+def normalize(audio: np.ndarray, target_db: float) -> np.ndarray:
     """Scale to a loudness (RMS of the windows within 30 dB of the loudest), peaks at most 0.95."""
     window = SAMPLE_RATE // 5
     usable = audio[:, : audio.shape[1] // window * window] if audio.shape[1] > window else audio
@@ -139,10 +139,10 @@ def cut_clips(
 
     from codec.seeds import derive_seed
     from codec.spectrogram import LogMel
-    from pipelines.data.prepared import Clip, pad_frames, quantise_spectrogram
+    from pipelines.data.prepared import Clip, pad_frames, quantize_spectrogram
     from pipelines.data.scores.captions import captions
 
-    levels = quantise_spectrogram(LogMel()(torch.from_numpy(audio)[None])[0])
+    levels = quantize_spectrogram(LogMel()(torch.from_numpy(audio)[None])[0])
     clip_samples, clip_frames = int(CLIP_S * SAMPLE_RATE), int(CLIP_S * 100)
     clips = []
     for number, start in enumerate(range(0, audio.shape[1], clip_samples)):

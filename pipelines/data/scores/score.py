@@ -8,7 +8,7 @@ from prior.plan import ChordChange
 
 
 @dataclass(frozen=True)
-class Metre:
+class Meter:
     """A time signature and the beat in it that ``tempo_bpm`` counts.
 
     Attributes:
@@ -22,11 +22,11 @@ class Metre:
     division: int
 
 
-METRES = {
-    "4/4": Metre("4/4", 4, 2),
-    "3/4": Metre("3/4", 3, 2),
-    "2/4": Metre("2/4", 2, 2),
-    "6/8": Metre("6/8", 2, 3),
+METERS = {
+    "4/4": Meter("4/4", 4, 2),
+    "3/4": Meter("3/4", 3, 2),
+    "2/4": Meter("2/4", 2, 2),
+    "6/8": Meter("6/8", 2, 3),
 }
 
 
@@ -79,7 +79,7 @@ class Score:
     """
 
     tempo_bpm: float
-    metre: Metre
+    meter: Meter
     key: Key | None
     parts: list[Part]
     labels: dict[str, Any] = field(default_factory=dict)
@@ -130,7 +130,7 @@ def all_labels(score: Score) -> dict[str, Any]:
         "tempo_bpm": round(score.tempo_bpm, 3),
         "key": score.key.tonic if score.key else None,
         "mode": score.key.mode if score.key else None,
-        "metre": score.metre.name,
+        "meter": score.meter.name,
         "instruments": list(dict.fromkeys(pitched)),
         "lead": pitched[0] if pitched else None,
         "drums": any(part.is_drums for part in score.parts),

@@ -1,4 +1,4 @@
-"""What makes a style: its harmony, metres, tempi, instruments, patterns and drums."""
+"""What makes a style: its harmony, meters, tempi, instruments, patterns and drums."""
 
 from dataclasses import dataclass
 
@@ -9,7 +9,7 @@ class Style:
 
     Attributes:
         bank: idiom of ``harmony.BANKS``.
-        metres: metre names, one drawn.
+        meters: meter names, one drawn.
         tempo: slowest and fastest, beats a minute.
         minor: probability of a minor key.
         leads: instruments that may carry the tune.
@@ -29,7 +29,7 @@ class Style:
 
     name: str
     bank: str
-    metres: tuple[str, ...]
+    meters: tuple[str, ...]
     tempo: tuple[int, int]
     minor: float
     leads: tuple[str, ...]

@@ -35,14 +35,14 @@ def find_clicks(audio: Tensor, sample_rate: int, threshold: float = 12.0) -> lis
 
     The fourth difference of the signal whitens music and turns a click into a burst of a few
     samples. A click is a sample whose fourth difference exceeds ``threshold`` times the root mean
-    square of both neighbourhoods from 1 to 12 ms before and after it: the attack of a drum stays
+    square of both neighborhoods from 1 to 12 ms before and after it: the attack of a drum stays
     loud afterwards and passes, an impulse does not. Gaussian noise reaches about 6 in an hour.
-    The first and last 12 ms lack a neighbourhood and are not searched.
+    The first and last 12 ms lack a neighborhood and are not searched.
 
     Args:
         audio: (C, S) float32 in [-1, 1] at ``sample_rate`` Hz.
         sample_rate: Hz.
-        threshold: multiples of the neighbourhood's root mean square.
+        threshold: multiples of the neighborhood's root mean square.
     """
     check_clip(audio)
     difference = _difference(audio)  # (C, S - 4)
@@ -90,8 +90,8 @@ def seam_excess(audio: Tensor, sample_rate: int, times_s: Sequence[float]) -> Se
     half, steps = round(0.002 * sample_rate), 25
     excess = []
     for time in inside:
-        centre = round(time * sample_rate) - DIFFERENCE_ORDER // 2
-        start = centre - half - 2 * half * steps
+        center = round(time * sample_rate) - DIFFERENCE_ORDER // 2
+        start = center - half - 2 * half * steps
         windows = power[start : start + 2 * half * (2 * steps + 1)].unflatten(0, (-1, 2 * half))
         energies = windows.sum(1).clamp(min=1e-20)
         excess.append(10 * torch.log10(energies[steps] / energies.median()))

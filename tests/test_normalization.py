@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from prior.normalisation import RMSNorm
+from prior.normalization import RMSNorm
 
 
 @pytest.mark.parametrize("scale", [0.02, 1.0, 1e4])

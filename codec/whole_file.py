@@ -1,0 +1,40 @@
+"""Files that carry their name only when they are whole."""
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+
+@contextmanager
+def whole_file(path: str | Path) -> Iterator[Path]:
+    """Yield a temporary path beside ``path`` to write to; rename the file when the body succeeds.
+
+    The bytes are on the disk before the file is renamed, so a killed process or a full disk leaves
+    either the old content or the new one under ``path``, never a part of it.
+    """
+    final = Path(path)
+    # keeps the suffix, by which some writers choose a format
+    partial = final.with_name(f".{uuid4().hex[:8]}.partial.{final.name}")
+    try:
+        yield partial
+        with partial.open("rb+") as file:
+            os.fsync(file.fileno())
+        partial.replace(final)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+
+
+def write_whole(path: str | Path, content: str | bytes) -> None:
+    """Write text or bytes under ``path``, whole or not at all."""
+    with whole_file(path) as partial:
+        partial.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+def write_json(path: str | Path, content: Any) -> None:
+    """Write indented JSON under ``path``, whole or not at all."""
+    write_whole(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
