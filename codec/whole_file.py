@@ -21,12 +21,17 @@ def whole_file(path: str | Path) -> Iterator[Path]:
     partial = final.with_name(f".{uuid4().hex[:8]}.partial.{final.name}")
     try:
         yield partial
-        with partial.open("rb+") as file:
-            os.fsync(file.fileno())
-        partial.replace(final)
+        sync_and_rename(partial, final)
     except BaseException:
         partial.unlink(missing_ok=True)
         raise
+
+
+def sync_and_rename(partial: Path, final: Path) -> None:
+    """Put a written file under its final name once its bytes are on the disk."""
+    with partial.open("rb+") as file:
+        os.fsync(file.fileno())
+    partial.replace(final)
 
 
 def write_whole(path: str | Path, content: str | bytes) -> None:

@@ -13,6 +13,7 @@ from pipelines.cli import main
 from pipelines.data.scores.instruments import INSTRUMENTS
 from pipelines.data.scores.score import all_labels
 from pipelines.data.scores.theory import Key
+from pipelines.errors import MissingPackageError
 from pipelines.evaluation.detectors import Detectors, load_detectors
 from pipelines.evaluation.fit_detectors import Lessons, disturb, fit_detectors, random_crop
 from pipelines.evaluation.ground_truth import (
@@ -32,7 +33,6 @@ from pipelines.evaluation.instrument_tagger import (
 )
 from pipelines.evaluation.key_finder import KeyFinder, chroma_vectors
 from pipelines.evaluation.reasons import UnmeasurableError
-from pipelines.errors import MissingPackageError
 from pipelines.evaluation.tempo_picker import NUM_LAGS, TempoPicker, autocorrelations
 
 RATE = 44_100

@@ -14,6 +14,7 @@ from torch import Tensor
 from codec import EncodecCodec, SpectralCodec
 from codec.audio_file import AudioClip
 from codec.seeds import generator
+from pipelines.errors import MissingPackageError
 from pipelines.evaluation import codec_report, decoder_report, perceptual
 from pipelines.evaluation.classical_codecs import mp3, opus, transcode
 from pipelines.evaluation.clips import choose_clips
@@ -21,7 +22,6 @@ from pipelines.evaluation.comparison import compare
 from pipelines.evaluation.measurement_cache import FILE_NAME, MeasurementCache
 from pipelines.evaluation.measuring import measure
 from pipelines.evaluation.reasons import UnmeasurableError
-from pipelines.errors import MissingPackageError
 from pipelines.evaluation.systems import Reconstruction, System, TokenCodec, fit_channels
 
 RATE = 44_100

@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from codec.seeds import generator
+from pipelines.errors import MissingPackageError, import_package
 from pipelines.evaluation import codebooks, embeddings, frechet, music, musicnn
 from pipelines.evaluation.reasons import UnmeasurableError
-from pipelines.errors import MissingPackageError, import_package
 from pipelines.evaluation.tensorflow_checkpoint import TABLE_MAGIC, read_checkpoint
 
 RATE = 44_100

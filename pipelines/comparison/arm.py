@@ -14,9 +14,9 @@ import torch
 from accelerate import PartialState
 from filelock import FileLock, Timeout
 
+from codec.whole_file import write_json
 from pipelines.comparison.clock import ClockedRecipe
 from pipelines.comparison.settings import Budget, Optimization
-from codec.whole_file import write_json
 from pipelines.data.tokens import read_token_info
 from pipelines.train_prior import PriorRecipe
 from pipelines.training.checkpoints import checkpoints

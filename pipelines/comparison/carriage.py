@@ -18,12 +18,12 @@ from pipelines.comparison.row import Row, Table, number
 from pipelines.comparison.score_clips import ScoreClip, choose_score_clips
 from pipelines.comparison.spread import show
 from pipelines.comparison.study import Study
+from pipelines.errors import MissingPackageError
 from pipelines.evaluation.clips import PreparedClip, choose_clips
 from pipelines.evaluation.embeddings import EMBEDDINGS
 from pipelines.evaluation.frechet import equal_windows, frechet_distance
 from pipelines.evaluation.perceptual import visqol
 from pipelines.evaluation.reasons import UnmeasurableError
-from pipelines.errors import MissingPackageError
 from pipelines.evaluation.systems import TokenCodec
 
 SPACES = ("logmel_statistics", "aisfx")

@@ -21,10 +21,10 @@ from pipelines.comparison.row import Row, Table, number
 from pipelines.comparison.settings import Rung
 from pipelines.comparison.spread import show, verdict
 from pipelines.comparison.study import Study
+from pipelines.errors import MissingPackageError
 from pipelines.evaluation.embeddings import EMBEDDINGS
 from pipelines.evaluation.frechet import equal_windows, frechet_distance
 from pipelines.evaluation.reasons import UnmeasurableError
-from pipelines.errors import MissingPackageError
 from pipelines.inference.text import encode_text, load_text_encoder
 from prior.generate import generate
 from prior.sampling import Sampling

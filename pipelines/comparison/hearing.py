@@ -13,8 +13,8 @@ from pipelines.comparison.ladder import NOTES
 from pipelines.comparison.settings import Rung
 from pipelines.comparison.study import Study
 from pipelines.data.tokens import hash_codec, read_token_info
-from pipelines.evaluation.reasons import UnmeasurableError
 from pipelines.errors import MissingPackageError
+from pipelines.evaluation.reasons import UnmeasurableError
 
 
 @dataclass(frozen=True)

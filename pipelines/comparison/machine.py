@@ -9,8 +9,8 @@ from pathlib import Path
 import torch
 from accelerate import PartialState
 
-from pipelines.benchmarks.bench import processor_name
 from codec.whole_file import write_json
+from pipelines.benchmarks.bench import processor_name
 
 
 def describe_machine() -> list[str]:

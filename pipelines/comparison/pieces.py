@@ -12,8 +12,8 @@ import numpy as np
 from filelock import FileLock
 
 from codec.seeds import generator
-from pipelines.data.prepare_tokens import SHARD_CLIPS, token_row
 from codec.whole_file import write_json
+from pipelines.data.prepare_tokens import SHARD_CLIPS, token_row
 from pipelines.data.shards import ShardWriter
 from pipelines.data.tokens import (
     INFO_NAME,

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from codec.audio_file import AudioClip
 from pipelines.data.prepared import open_prepared, read_info
-from pipelines.evaluation.reasons import UnmeasurableError
 from pipelines.errors import MissingPackageError
+from pipelines.evaluation.reasons import UnmeasurableError
 from pipelines.training.batches import evenly_spaced
 
 

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from codec.audio_file import read_audio
 from codec.protocols import Codec
+from codec.whole_file import write_json
 from pipelines.data.prepared import (
     SAMPLE_RATE,
     SPLITS,
@@ -25,7 +26,6 @@ from pipelines.data.prepared import (
     read_info,
     read_levels,
 )
-from codec.whole_file import write_json
 from pipelines.data.shards import ShardWriter, list_shards
 from pipelines.data.tokens import (
     INFO_NAME,

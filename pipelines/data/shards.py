@@ -5,12 +5,12 @@ temporary name and renamed when it is whole, so whatever carries the final name 
 stopped writer goes on where it stood.
 """
 
-import json
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
+
+from codec.whole_file import sync_and_rename
 
 if TYPE_CHECKING:
     from datasets import Dataset

@@ -11,8 +11,8 @@ import soundfile
 import torch
 from torch import Tensor
 
-from pipelines.evaluation.reasons import UnmeasurableError
 from pipelines.errors import MissingPackageError
+from pipelines.evaluation.reasons import UnmeasurableError
 
 
 @dataclass(frozen=True)

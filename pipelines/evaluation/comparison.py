@@ -6,10 +6,10 @@ from importlib.metadata import PackageNotFoundError, version
 
 from torch import Tensor
 
+from pipelines.errors import MissingPackageError
 from pipelines.evaluation import artifacts, perceptual, spectral
 from pipelines.evaluation.loudness import integrated_loudness
 from pipelines.evaluation.reasons import UnmeasurableError
-from pipelines.errors import MissingPackageError
 
 Measurements = dict[str, float | str]
 

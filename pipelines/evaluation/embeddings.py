@@ -19,9 +19,9 @@ import torch
 from torch import Tensor
 
 from codec.resampling import resample
+from pipelines.errors import find_package_folder, import_package
 from pipelines.evaluation.musicnn import musicnn
 from pipelines.evaluation.pair import check_clip, check_duration
-from pipelines.errors import find_package_folder, import_package
 from pipelines.evaluation.spectral import log_mel_analysis
 
 Embed = Callable[[Tensor, int], np.ndarray]

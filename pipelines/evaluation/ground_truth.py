@@ -15,8 +15,8 @@ from pipelines.data.scores.render import SAMPLE_RATE, SOUNDFONT, RenderError, ch
 from pipelines.data.scores.score import Note, Part, Score
 from pipelines.data.scores.styles import STYLES, Style, moods
 from pipelines.data.scores.theory import PITCH_CLASSES, Key
-from pipelines.evaluation.reasons import UnmeasurableError
 from pipelines.errors import MissingPackageError
+from pipelines.evaluation.reasons import UnmeasurableError
 
 ATTEMPTS = 120
 TEMPO_REACH = 0.15  # a piece is written for a tempo this near the one it is then played at

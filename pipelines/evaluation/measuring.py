@@ -11,6 +11,7 @@ import numpy as np
 from torch import Tensor
 from tqdm import tqdm
 
+from pipelines.errors import MissingPackageError
 from pipelines.evaluation.clips import EvaluationClip
 from pipelines.evaluation.comparison import compare, package_versions
 from pipelines.evaluation.embeddings import EMBEDDINGS
@@ -18,7 +19,6 @@ from pipelines.evaluation.frechet import frechet_distance
 from pipelines.evaluation.measurement_cache import MeasurementCache, audio_fingerprint, make_key
 from pipelines.evaluation.pair import check_clip
 from pipelines.evaluation.reasons import UnmeasurableError
-from pipelines.errors import MissingPackageError
 from pipelines.evaluation.systems import System
 
 DEFINITIONS = 2  # raise when a metric's definition changes: it is part of every cache key

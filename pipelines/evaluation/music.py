@@ -11,8 +11,8 @@ import numpy as np
 from torch import Tensor
 
 from codec.resampling import resample
-from pipelines.evaluation.pair import check_clip, check_duration
 from pipelines.errors import import_package
+from pipelines.evaluation.pair import check_clip, check_duration
 
 ANALYSIS_RATE = 22_050
 TEMPO_HOP = 256

@@ -14,8 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from codec.resampling import resample
-from pipelines.evaluation.pair import check_clip, check_duration
 from pipelines.errors import find_package_folder
+from pipelines.evaluation.pair import check_clip, check_duration
 from pipelines.evaluation.spectral import mel_filters
 from pipelines.evaluation.tensorflow_checkpoint import read_checkpoint
 

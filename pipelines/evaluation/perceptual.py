@@ -7,8 +7,8 @@ import numpy as np
 from torch import Tensor
 
 from codec.resampling import resample
-from pipelines.evaluation.pair import check_duration, check_pair
 from pipelines.errors import import_package
+from pipelines.evaluation.pair import check_duration, check_pair
 
 LISTENING_RATE = 48_000  # Hz; both metrics are defined at this rate only
 

@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from codec.whole_file import sync_and_rename, write_json
+from pipelines.errors import MissingPackageError, import_package
 from pipelines.evaluation.facts import FACTS
 from pipelines.evaluation.frechet import MIN_WINDOWS
-from pipelines.errors import MissingPackageError, import_package
 
 SOUND = {
     "loudness_lufs": ("loudness LUFS", 1),

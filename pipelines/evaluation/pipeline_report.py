@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from pipelines.data.tokens import read_token_info
+from pipelines.errors import MissingPackageError
 from pipelines.evaluation.adherence import bootstrap_interval, fact_rates
 from pipelines.evaluation.comparison import package_versions
 from pipelines.evaluation.copying import measure_copying
@@ -24,7 +25,6 @@ from pipelines.evaluation.prompts import (
     choose_prompts,
     read_prompts,
 )
-from pipelines.errors import MissingPackageError
 from pipelines.evaluation.sets import frechet_between, frechet_within, seed_diversity
 from pipelines.evaluation.takes import (
     Generation,

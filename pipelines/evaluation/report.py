@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from codec.whole_file import sync_and_rename, write_json
+from pipelines.errors import MissingPackageError, import_package
 from pipelines.evaluation.frechet import MIN_WINDOWS
 from pipelines.evaluation.measuring import Measured, Row
-from pipelines.errors import MissingPackageError, import_package
 
 # name, heading, decimals, better
 COLUMNS = (

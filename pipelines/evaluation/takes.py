@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from codec.seeds import derive_seed
 from pipelines.data.scores.render import SAMPLE_RATE
+from pipelines.errors import MissingPackageError
 from pipelines.evaluation import artifacts, music
 from pipelines.evaluation.comparison import package_versions
 from pipelines.evaluation.detectors import Detectors, Heard, load_detectors
@@ -23,7 +24,6 @@ from pipelines.evaluation.measurement_cache import MeasurementCache, make_key, m
 from pipelines.evaluation.music import Key, estimate_key, estimate_tempo
 from pipelines.evaluation.prompts import Prompt
 from pipelines.evaluation.reasons import UnmeasurableError
-from pipelines.errors import MissingPackageError
 
 DEFINITIONS = 1  # raise when something measured here changes its meaning
 Value = float | str

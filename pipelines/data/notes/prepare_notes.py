@@ -42,8 +42,8 @@ def build_note_cache(
     Raises:
         ValueError: the folder exists, the source has no notes, or a setting is out of range.
     """
-    from pipelines.data.notes.pieces import find_pieces
     from codec.whole_file import write_json
+    from pipelines.data.notes.pieces import find_pieces
     from pipelines.data.tokens import INFO_NAME, TokenInfo, hash_text
     from pipelines.training.checkpoints import new_folder
 

@@ -25,6 +25,7 @@ from torch import Tensor
 
 from codec.audio_file import read_blocks, write_audio
 from codec.spectrogram import LogMel
+from codec.whole_file import sync_and_rename, write_json
 from pipelines.data.prepared import (
     SAMPLE_RATE,
     SCHEMA,
@@ -35,7 +36,6 @@ from pipelines.data.prepared import (
 )
 from pipelines.data.recordings.duplicates import NUM_BANDS, band_levels, fingerprint
 from pipelines.data.recordings.tracks import Track
-from codec.whole_file import sync_and_rename, write_json
 
 CHANNELS = 2
 CEILING = 1 - 2**-15

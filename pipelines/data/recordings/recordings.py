@@ -132,8 +132,8 @@ def read_finished(folder: Path, settings: dict[str, Any]) -> PrepareReport | Non
 
 def open_work(folder: Path, settings: dict[str, Any]) -> Path:
     """Make or find the folder of staged tracks."""
-    from pipelines.data.prepared import SPLITS
     from codec.whole_file import write_json
+    from pipelines.data.prepared import SPLITS
     from pipelines.data.shards import list_shards
 
     work = folder / WORK_NAME

@@ -5,8 +5,8 @@ from collections import Counter, defaultdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipelines.data.prepared import SPLITS
 from codec.whole_file import write_json
+from pipelines.data.prepared import SPLITS
 from pipelines.data.shards import list_shards, read_columns
 
 if TYPE_CHECKING:

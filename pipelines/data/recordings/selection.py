@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from codec.whole_file import sync_and_rename
 from pipelines.data.recordings.cutting import TrackRecord
 from pipelines.data.recordings.duplicates import Match, choose_duplicates, find_matches
-from codec.whole_file import sync_and_rename
 
 if TYPE_CHECKING:
     from pipelines.data.recordings.config import PrepareConfig

@@ -40,11 +40,11 @@ def build_plan_cache(
         ValueError: the folder exists, or a number is out of range.
         FileNotFoundError: a source is not installed; names the package.
     """
+    from codec.whole_file import write_json
     from pipelines.data.prepare_tokens import SHARD_CLIPS
     from pipelines.data.prepared import SPLITS
     from pipelines.data.scores.prepare_scores import Job, check_sources
     from pipelines.data.scores.render import check_programs
-    from codec.whole_file import write_json
     from pipelines.data.shards import ShardWriter
     from pipelines.data.tokens import INFO_NAME, SCHEMA, TOKENS_VERSION, TokenInfo, hash_text
     from pipelines.training.checkpoints import new_folder
