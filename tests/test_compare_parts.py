@@ -1,7 +1,11 @@
 """The comparison's parts: equal sizes, pieces, streams, returns, nats, spread."""
 
+import json
+import math
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,12 +14,13 @@ from tiny_prior import BACKBONES, some_codes, tiny_prior
 
 from pipelines.commands.estimate import count_parameters
 from pipelines.comparison.equal_size import complete, fit_width
-from pipelines.comparison.nats import LN2, bits_per_frame, held_out_bits, nats_per_frame
+from pipelines.comparison.held_out import code_bits, held_out_bits
 from pipelines.comparison.pieces import Piece, cache_info, join_tracks, part_of, write_cache
 from pipelines.comparison.returns import best_matches, last_return, returning, strangest
 from pipelines.comparison.row import Plot, Row, Series, Table, load_row, number, save_row
 from pipelines.comparison.spread import bootstrap, fitted_slope, paired_interval, verdict
 from pipelines.comparison.streams import recall_stream, repeating_stream
+from pipelines.data.plans import clip_plan
 from pipelines.data.tokens import open_tokens, read_codes
 from prior import Prior
 from prior.loss import PriorBatch, prior_loss
@@ -183,34 +188,50 @@ def test_noise_has_no_last_chorus():
     assert last_return(codes, 40, 60) is None
 
 
-# -- nats -------------------------------------------------------------------------------------
+# -- held-out bits ----------------------------------------------------------------------------
+
+PLAN_LABELS = {
+    "tempo_bpm": 96.0,
+    "meter": "3/4",
+    "key": "D",
+    "mode": "minor",
+    "instruments": ["flute"],
+    "drums": False,
+    "plan": {"first_beat": 0.5, "chords": [[0.0, 2, "minor"]]},
+}
 
 
-@pytest.mark.parametrize("backbone", BACKBONES)
-def test_nats_are_those_of_the_training_loss(backbone: str):
-    prior = tiny_prior(backbone)
+@pytest.mark.parametrize(
+    ("backbone", "labels"),
+    [(backbone, labels) for backbone in BACKBONES for labels in ({}, PLAN_LABELS)],
+)
+def test_held_out_bits_are_those_of_the_training_loss(backbone: str, labels: dict[str, Any]):
+    prior = tiny_prior(backbone, reads_plan=bool(labels))
     codes = some_codes(prior, 2, 9)
-    nats = nats_per_frame(prior, codes)
+    pieces = [Piece("", row.numpy().astype(np.int16), labels=json.dumps(labels)) for row in codes]
     batch = PriorBatch(
-        codes,
-        torch.ones(2, 9, dtype=torch.bool),
+        codes[..., :7],
+        torch.ones(2, 7, dtype=torch.bool),
         torch.zeros(2, dtype=torch.bool),
-        torch.zeros(2, 0, prior.config["text_width"]),
+        torch.zeros(2, 0, prior.config.text_width),
         torch.zeros(2, 0, dtype=torch.bool),
+        plan=clip_plan(pieces[0].labels, 7).expand(2, -1, -1) if labels else None,
     )
     with torch.no_grad():
-        expected = prior_loss(prior, batch).nats_per_book
-    assert torch.allclose(nats.mean((0, 2)), expected, atol=1e-5)
+        expected = prior_loss(prior, batch).nats_per_book / math.log(2)
+        unplanned = prior_loss(prior, replace(batch, plan=None)).nats_per_book / math.log(2)
+    bits = held_out_bits(prior, pieces, 7)
+    assert np.allclose(bits, expected, atol=1e-5)
+    assert np.allclose(bits, unplanned, atol=1e-3) != bool(labels)
 
 
-def test_a_piece_costs_what_its_row_of_a_batch_costs():
-    prior = tiny_prior("lstm")
-    codes = some_codes(prior, 3, 8)
-    alone = bits_per_frame(prior, codes[1].numpy().astype(np.int16))
-    assert np.allclose(alone, nats_per_frame(prior, codes)[1].sum(0) / LN2, atol=1e-5)
-    pieces = [row.numpy() for row in codes]
-    expected = nats_per_frame(prior, codes[..., :5]).mean((0, 2)) / LN2
-    assert np.allclose(held_out_bits(prior, pieces, 5), expected, atol=1e-5)
+def test_a_passage_read_from_its_middle_has_the_plan_of_its_place():
+    prior = tiny_prior("lstm", reads_plan=True)
+    codes = some_codes(prior, 1, 9)[0].numpy().astype(np.int16)
+    later = PLAN_LABELS | {"plan": PLAN_LABELS["plan"] | {"first_beat": 0.5 + 4 / 25 * 96 / 60}}
+    here = code_bits(prior, Piece("", codes, labels=json.dumps(PLAN_LABELS)), 4)
+    alone = code_bits(prior, Piece("", codes[:, 4:], labels=json.dumps(later)))
+    assert np.allclose(here, alone, atol=1e-4)
 
 
 # -- spread -----------------------------------------------------------------------------------

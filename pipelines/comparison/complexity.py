@@ -14,8 +14,8 @@ from codec.audio_file import write_audio
 from pipelines.comparison.adherence import FACTS, kept
 from pipelines.comparison.arm import TrainedArm
 from pipelines.comparison.hearing import Hearing, hearing_of
+from pipelines.comparison.held_out import held_out_bits
 from pipelines.comparison.ladder import pairs
-from pipelines.comparison.nats import held_out_bits
 from pipelines.comparison.pieces import Piece
 from pipelines.comparison.row import Row, Table, number
 from pipelines.comparison.settings import Rung
@@ -78,7 +78,7 @@ def loss_table(study: Study, row: Row) -> Table:
         pieces = study.validation(rung.tokens)
         trained = [study.train(arm) for arm in study.rung_arms(rung)]
         for name in ENSEMBLES:
-            chosen = [piece.codes for piece in pieces if piece.ensemble == name]
+            chosen = [piece for piece in pieces if piece.ensemble == name]
             if chosen:
                 bits[rung.name, name] = [bits_on(study, one, chosen) for one in trained]
         cells = [show(bits[rung.name, e]) if (rung.name, e) in bits else "-" for e in ENSEMBLES]
@@ -93,9 +93,9 @@ def loss_table(study: Study, row: Row) -> Table:
     return Table(["rung (bits per position)", *ENSEMBLES], rows)
 
 
-def bits_on(study: Study, one: TrainedArm, codes: Sequence[np.ndarray]) -> float:
+def bits_on(study: Study, one: TrainedArm, pieces: Sequence[Piece]) -> float:
     """Held-out bits per position of an arm."""
-    bits = held_out_bits(one.prior.to(study.device), codes, one.arm.budget.crop_frames)
+    bits = held_out_bits(one.prior.to(study.device), pieces, one.arm.budget.crop_frames)
     return float(bits.sum())
 
 

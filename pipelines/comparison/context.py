@@ -7,7 +7,7 @@ from itertools import pairwise
 import numpy as np
 
 from pipelines.comparison.arm import Arm
-from pipelines.comparison.nats import bits_per_frame
+from pipelines.comparison.held_out import code_bits
 from pipelines.comparison.pieces import Piece
 from pipelines.comparison.returns import Passage, last_return, returning, strangest
 from pipelines.comparison.row import Plot, Row, Series, Table, number
@@ -65,7 +65,7 @@ def measure(study: Study) -> Row:
         for arm in of_backbone:
             study.say(f"context: {arm.name}")
             prior = study.train(arm).prior.to(study.device)
-            whole = [bits_per_frame(prior, piece.codes) for piece in pieces]
+            whole = [code_bits(prior, piece).sum(0) for piece in pieces]
             curves[name].append(by_position(whole, edges(max(map(len, whole)))))
             for kind, places in passages.items():
                 saved = [saving(study, prior, pieces[i], whole[i], place) for i, place in places]
@@ -123,7 +123,7 @@ def saving(
     settings = study.settings.context
     start, stop = place.start, place.start + settings.window_frames
     first = max(0, start - settings.near_frames)
-    near = bits_per_frame(prior, piece.codes[:, first:stop])[start - first :]
+    near = code_bits(prior, piece, first, stop).sum(0)[start - first :]
     return float((near - whole[start:stop]).mean()) * TOKEN_RATE
 
 

@@ -4,7 +4,7 @@ import numpy as np
 
 from pipelines.commands.estimate import count_parameters
 from pipelines.comparison.arm import Arm, TrainedArm
-from pipelines.comparison.nats import held_out_bits
+from pipelines.comparison.held_out import held_out_bits
 from pipelines.comparison.pieces import Piece
 from pipelines.comparison.row import Plot, Row, Series, Table
 from pipelines.comparison.settings import Rung
@@ -56,8 +56,7 @@ def measure(study: Study) -> Row:
 def bits_of(study: Study, one: TrainedArm, pieces: list[Piece]) -> np.ndarray:
     """Held-out bits per position of one arm, book by book."""
     prior = one.prior.to(study.device)
-    codes = [piece.codes for piece in pieces]
-    return held_out_bits(prior, codes, one.arm.budget.crop_frames)
+    return held_out_bits(prior, pieces, one.arm.budget.crop_frames)
 
 
 def rung_cells(

@@ -92,7 +92,9 @@ def join_tracks(clips: list[Piece]) -> list[Piece]:
 
 def _joined(track: str, run: list[Piece]) -> Piece:
     codes = np.concatenate([clip.codes for clip in run], axis=1)
-    return replace(run[0], id=f"{track}@{run[0].id}", codes=codes, is_end=run[-1].is_end)
+    # the first clip's plan does not go on after that clip
+    name = f"{track}@{run[0].id}"
+    return replace(run[0], id=name, codes=codes, labels="{}", is_end=run[-1].is_end)
 
 
 def part_of(clips: list[Piece], share: float, seed: int) -> list[Piece]:

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from pipelines.comparison.arm import Arm
-from pipelines.comparison.nats import bits_per_book
+from pipelines.comparison.held_out import code_bits
 from pipelines.comparison.pieces import Piece, cache_info, write_cache
 from pipelines.comparison.row import Plot, Row, Series, Table, number
 from pipelines.comparison.settings import Budget, Recall
@@ -110,7 +110,7 @@ def saved_bits(study: Study, prior: Prior, gap_s: float) -> float:
     savings = []
     for index in range(settings.tests):
         codes = recall_stream(2, index, length, segment, settings.alphabet, gap)
-        bits = bits_per_book(prior.to(study.device), codes)[0]  # of the values
+        bits = code_bits(prior.to(study.device), Piece("", codes))[0]  # of the values
         savings.append(bits[:segment].mean() - bits[-segment:].mean())
     return float(np.mean(savings))
 

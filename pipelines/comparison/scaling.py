@@ -5,12 +5,10 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
 
-import numpy as np
-
 from pipelines.commands.estimate import count_parameters, forward_flops
 from pipelines.comparison.arm import Arm, TrainedArm
-from pipelines.comparison.nats import held_out_bits
-from pipelines.comparison.pieces import part_of, read_pieces, write_cache
+from pipelines.comparison.held_out import held_out_bits
+from pipelines.comparison.pieces import Piece, part_of, read_pieces, write_cache
 from pipelines.comparison.row import Plot, Row, Series, Table, number
 from pipelines.comparison.settings import Budget
 from pipelines.comparison.spread import bootstrap, fitted_slope, mean_and_spread, show, verdict
@@ -80,7 +78,7 @@ def measure(study: Study) -> Row:
     if not grid:
         row.missing.append("no token cache is named in context.tokens")
         return row
-    held_out = [piece.codes for piece in study.validation(study.settings.context.tokens)]
+    held_out = study.validation(study.settings.context.tokens)
     bits = {
         cell: [bits_of(study, study.train(arm), held_out) for arm in of_cell]
         for cell, of_cell in grid.items()
@@ -91,7 +89,7 @@ def measure(study: Study) -> Row:
     return row
 
 
-def bits_of(study: Study, trained: TrainedArm, held_out: Sequence[np.ndarray]) -> float:
+def bits_of(study: Study, trained: TrainedArm, held_out: Sequence[Piece]) -> float:
     """Held-out bits per frame of an arm."""
     crop_frames = study.settings.scaling.crop_frames
     return float(held_out_bits(trained.prior.to(study.device), held_out, crop_frames).sum())
