@@ -97,34 +97,6 @@ def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
     return losses.view_as(targets)
 
 
-def code_nats(
-    model: nn.Module,
-    codes: Tensor,
-    text_states: Tensor,
-    text_mask: Tensor,
-    plan: Tensor | None = None,
-) -> Tensor:
-    """Measure what every code costs after all codes before it, under a text and a plan.
-
-    The first codebook's probabilities are those of its codes and of the end together.
-
-    Args:
-        model: a ``Prior`` in evaluation mode.
-        codes: (B, K, T) int64 in [0, V), without padding.
-        text_states: (B, L, Dt) float.
-        text_mask: (B, L) bool.
-        plan: (B, T, P) float from ``plan.plan_features``, or None where nothing is planned.
-
-    Returns:
-        (B, K, T) float32 nats; a frame costs the sum over its codebooks.
-    """
-    output = model(codes, text_states, text_mask, None, plan)
-    nats = [cross_entropy(output.first_logits, codes[:, 0])]
-    for k, logits in enumerate(output.depth_logits.unbind(1), start=1):
-        nats.append(cross_entropy(logits, codes[:, k]))
-    return torch.stack(nats, dim=1)
-
-
 def row_means(values: Tensor, mask: Tensor) -> Tensor:
     """The mean of each row of (B, T) over the true places of ``mask``, 0 where there are none."""
     return (values * mask).sum(dim=1) / mask.sum(dim=1).clamp(min=1)

@@ -9,24 +9,18 @@ import numpy as np
 import pytest
 import torch
 from tiny_data import write_parts
-from tiny_pipeline import TEXT_WIDTH
 from tiny_prior import some_text, tiny_prior
 
 from pipelines.cli import main
-from pipelines.comparison.pieces import Piece, cache_info, write_cache
-from pipelines.data.plans import clip_plan
-from pipelines.data.tokens import open_all_tokens
-from pipelines.evaluation.measurement_cache import EMBEDDINGS_FOLDER, MeasurementCache
+from pipelines.evaluation.measurement_cache import EMBEDDINGS_FOLDER
 from pipelines.evaluation.prior_report import (
     ClipBits,
     PriorSettings,
     caption_worth,
     code_bits,
-    measure_clips,
     other_caption,
     position_table,
 )
-from pipelines.inference.text import encode_text, load_text_encoder
 from prior.loss import PriorBatch, prior_loss
 
 
@@ -69,36 +63,6 @@ def test_bits_are_the_training_loss() -> None:
     assert bits.shape == (2, 3, 9)
     expected = nats.numpy() / math.log(2)
     np.testing.assert_allclose(bits.mean((0, 2)), expected, rtol=1e-5)
-
-
-def test_bits_of_a_prior_that_reads_plans_are_measured_with_the_plan(
-    pipeline_folder: Path, tmp_path: Path
-) -> None:
-    labels = json.dumps(
-        {
-            "tempo_bpm": 96.0,
-            "meter": "3/4",
-            "mode": None,
-            "instruments": ["flute"],
-            "drums": False,
-            "plan": {"first_beat": 0.5, "chords": []},
-        }
-    )
-    prior = tiny_prior("lstm", reads_plan=True, text_width=TEXT_WIDTH)
-    codes = np.random.default_rng(0).integers(11, size=(3, 9)).astype(np.int16)
-    clips = {"validation": [Piece("a", codes, ["a tune"], labels, "here")]}
-    folder = write_cache(tmp_path / "tokens", clips, cache_info("here", 3, 11))
-    settings = PriorSettings(tmp_path / "report", (folder,), quiet=True)
-    texts = load_text_encoder(pipeline_folder)
-    rows = open_all_tokens([folder], "validation")
-    cache = MeasurementCache(settings.output)
-    (clip,) = measure_clips(prior, *texts, rows, settings, cache, ("", ""))
-    text = encode_text(*texts, ["a tune"])
-    with torch.inference_mode():
-        known = code_bits(prior, text, torch.from_numpy(codes).long(), clip_plan(labels, 9))
-        unknown = code_bits(prior, text, torch.from_numpy(codes).long())
-    np.testing.assert_allclose(clip.bits[:1], known, rtol=1e-4, atol=1e-5)
-    assert not np.allclose(clip.bits[:1], unknown, rtol=1e-2)
 
 
 def test_the_report_holds_every_text_book_and_second(report: dict[str, Any]) -> None:

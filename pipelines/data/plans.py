@@ -1,14 +1,10 @@
 """The plans of labeled clips."""
 
-import json
 from typing import Any
 
-from torch import Tensor
-
-from pipelines.data.prepared import FRAME_RATE, FRAMES_PER_TOKEN
 from pipelines.data.scores.score import METERS
 from pipelines.data.scores.theory import PITCH_CLASSES
-from prior.plan import ChordChange, Plan, plan_features
+from prior.plan import ChordChange, Plan
 
 
 def plan_of_labels(labels: dict[str, Any]) -> Plan | None:
@@ -27,13 +23,3 @@ def plan_of_labels(labels: dict[str, Any]) -> Plan | None:
         instruments=tuple(labels["instruments"]),
         drums=labels["drums"],
     )
-
-
-def clip_plan(labels: str, num_frames: int) -> Tensor:
-    """Turn the labels of a clip, a JSON object, into its plan from the clip's first frame on.
-
-    Returns:
-        (1, T, P) float32 from ``plan_features``; zeros where nothing is planned.
-    """
-    plan = plan_of_labels(json.loads(labels or "{}"))
-    return plan_features(plan, num_frames, FRAME_RATE / FRAMES_PER_TOKEN)[None]

@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from pipelines.data.plans import clip_plan
 from pipelines.data.tokens import open_all_tokens, read_codes
 from pipelines.evaluation.adherence import bootstrap_interval
 from pipelines.evaluation.comparison import package_versions
@@ -24,13 +23,13 @@ from pipelines.evaluation.measurement_cache import (
 from pipelines.evaluation.prior_page import write_prior_page
 from pipelines.inference.text import encode_text
 from pipelines.training.batches import evenly_spaced
-from prior.loss import code_nats
+from prior.loss import cross_entropy
 from prior.model import Prior
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
-DEFINITIONS = 2  # raise when what is measured changes: it is part of every cache key
+DEFINITIONS = 1  # raise when what is measured changes: it is part of every cache key
 UNIGRAM_CLIPS = 400
 TEXTS = ("own caption", "another clip's", "no caption")
 BITS = 1 / math.log(2)
@@ -146,22 +145,18 @@ def measure_clips(
 ) -> list[ClipBits]:
     """Bits of every code of the chosen clips; what the cache knows is not computed again."""
     chosen = evenly_spaced(rows, settings.clips)
-    facts = rows.select_columns(["id", "captions", "source", "labels"])
+    facts = rows.select_columns(["id", "captions", "source"])
     captions = [(facts[row]["captions"] or [""])[0] for row in chosen]
     length = max(1, round(settings.duration_s * prior.config.frame_rate))
     measured = []
     for index, row in enumerate(tqdm(chosen, unit="clip", disable=settings.quiet)):
         other = other_caption(captions, index)
         codes = read_codes(rows, row)[: prior.config.num_codebooks, :length]
-        labels = facts[row]["labels"] if prior.config.reads_plan else None
-        sound = codes.numpy().tobytes()
-        key = make_key(DEFINITIONS, *identity, sound, captions[index], other, labels)
+        key = make_key(DEFINITIONS, *identity, codes.numpy().tobytes(), captions[index], other)
         bits = cache.get_vectors(key)
         if bits is None:
             texts = [captions[index], other, ""]
-            text = encode_text(tokenizer, text_encoder, texts)
-            plan = clip_plan(labels, codes.shape[-1]) if labels else None
-            bits = code_bits(prior, text, codes, plan)
+            bits = code_bits(prior, encode_text(tokenizer, text_encoder, texts), codes)
             cache.add_vectors(key, bits)
         measured.append(ClipBits(facts[row]["id"], facts[row]["source"], bits))
     return measured
@@ -174,11 +169,17 @@ def other_caption(captions: Sequence[str], index: int) -> str:
     return next((text for text in order if text != captions[index]), captions[index])
 
 
-def code_bits(prior: Prior, text: Any, codes: Tensor, plan: Tensor | None = None) -> np.ndarray:
-    """Measure (K, T) codes under N texts and one plan, (1, T, P): (N, K, T) float32 bits."""
+def code_bits(prior: Prior, text: Any, codes: Tensor) -> np.ndarray:
+    """(K, T) codes under N texts -> (N, K, T) float32 bits.
+
+    The first book's probabilities are those of codes and of the end together.
+    """
     batch = codes[None].repeat(len(text.mask), 1, 1)
-    plan = None if plan is None else plan.expand(len(batch), -1, -1)
-    return (code_nats(prior, batch, text.states, text.mask, plan) * BITS).float().cpu().numpy()
+    output = prior(batch, text.states, text.mask)
+    nats = [cross_entropy(output.first_logits, batch[:, 0])]
+    for book, logits in enumerate(output.depth_logits.unbind(1), start=1):
+        nats.append(cross_entropy(logits, batch[:, book]))
+    return (torch.stack(nats, dim=1) * BITS).float().cpu().numpy()
 
 
 def unigram_bits(rows: "Dataset", settings: PriorSettings, prior: Prior) -> list[float] | str:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from pipelines.comparison.pieces import Piece
+from pipelines.comparison.piece_cache import TrackPiece
 from pipelines.data.plans import clip_plan
 from prior.loss import code_nats
 from prior.model import Prior
@@ -14,7 +14,9 @@ LN2 = 0.6931471805599453
 
 
 @torch.inference_mode()
-def code_bits(prior: Prior, piece: Piece, start: int = 0, stop: int | None = None) -> np.ndarray:
+def code_bits(
+    prior: Prior, piece: TrackPiece, start: int = 0, stop: int | None = None
+) -> np.ndarray:
     """Measure frames ``start`` to ``stop - 1`` of a piece, read from ``start`` on.
 
     Args:
@@ -36,7 +38,7 @@ def code_bits(prior: Prior, piece: Piece, start: int = 0, stop: int | None = Non
     return nats[0].cpu().numpy() / LN2
 
 
-def held_out_bits(prior: Prior, pieces: Sequence[Piece], crop_frames: int) -> np.ndarray:
+def held_out_bits(prior: Prior, pieces: Sequence[TrackPiece], crop_frames: int) -> np.ndarray:
     """Average bits per frame over the starts of pieces, every frame weighing the same.
 
     Args:
