@@ -4,14 +4,17 @@ import json
 import math
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from tiny_codec import tiny_codec
 from tiny_prior import BACKBONES, some_codes, some_text, tiny_prior
 
+from codec.audio_file import AudioClip
 from pipelines.comparison.comparison_row import ComparisonRow, Plot, Series
 from pipelines.comparison.equal_size import complete, count_parameters, fit_width
 from pipelines.comparison.generation_cost import state_bytes
@@ -25,10 +28,11 @@ from pipelines.comparison.piece_cache import (
     write_cache,
 )
 from pipelines.comparison.recall import recall_stream
-from pipelines.comparison.reconstruction import match_level
+from pipelines.comparison.reconstruction import compare_clips, from_tokens, match_level
 from pipelines.comparison.spread import fit_exponent, number, paired_interval, verdict
-from pipelines.data.plans import clip_plan
 from pipelines.data.tokens import open_tokens, read_codes
+from pipelines.evaluation.held_out import labeled_plan
+from pipelines.evaluation.systems import TokenCodec
 from prior import Prior
 from prior.loss import PriorBatch, prior_loss
 
@@ -212,13 +216,14 @@ def test_held_out_bits_are_those_of_the_training_loss(backbone: str, labels: dic
     codes = some_codes(prior, 2, 9)
     text = json.dumps(labels)
     pieces = [TrackPiece("", row.numpy().astype(np.int16), labels=text) for row in codes]
+    plan = labeled_plan(prior, text, 7)
     batch = PriorBatch(
         codes[..., :7],
         torch.ones(2, 7, dtype=torch.bool),
         torch.zeros(2, dtype=torch.bool),
         torch.zeros(2, 0, prior.config.text_width),
         torch.zeros(2, 0, dtype=torch.bool),
-        plan=clip_plan(text, 7).expand(2, -1, -1) if labels else None,
+        plan=plan if plan is None else plan.expand(2, -1, -1),
     )
     with torch.no_grad():
         expected = prior_loss(prior, batch).nats_per_book / math.log(2)
@@ -310,3 +315,20 @@ def test_a_reconstruction_is_as_loud_and_as_long_as_the_original():
     assert found.shape == (2, 150)
     assert torch.allclose(found[:, :100], torch.tensor(0.1))
     assert not found[:, 100:].any()
+
+
+def test_tokens_are_compared_with_the_original():
+    codec = tiny_codec()
+    draws = torch.Generator().manual_seed(0)
+    sound = AudioClip(0.1 * torch.randn(2, 3 * 44_100, generator=draws), 44_100)
+
+    class Noise:
+        def read(self) -> AudioClip:
+            return sound
+
+    row = ComparisonRow("Title", "Method")
+    clip: Any = Noise()
+    cells = compare_clips([clip], from_tokens(TokenCodec(codec), 2), row)
+    assert len(cells) == 3
+    assert (cells[2] == "1") == (find_spec("visqol") is not None)
+    assert compare_clips([], from_tokens(TokenCodec(codec), 2), row) == ["-", "-", "0"]

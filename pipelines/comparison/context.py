@@ -27,7 +27,7 @@ Places = list[tuple[int, Passage]]
 
 
 def arms(study: Study) -> list[Arm]:
-    """Build every backbone's arms."""
+    """List the arms of all backbones."""
     return [arm for of_backbone in backbone_arms(study).values() for arm in of_backbone]
 
 

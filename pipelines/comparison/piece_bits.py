@@ -1,19 +1,18 @@
-"""Bits that a prior pays for held-out codes, under the plan of each piece and without text."""
+"""Bits that a prior pays for the codes of pieces, under their plans and without text."""
 
+import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
 
 from pipelines.comparison.piece_cache import TrackPiece
-from pipelines.data.plans import clip_plan
-from prior.loss import code_nats
+from pipelines.evaluation.held_out import labeled_plan, nats_per_code
 from prior.model import Prior
+from prior.text_condition import TextCondition
 
-LN2 = 0.6931471805599453
 
-
-@torch.inference_mode()
 def code_bits(
     prior: Prior, piece: TrackPiece, start: int = 0, stop: int | None = None
 ) -> np.ndarray:
@@ -29,13 +28,11 @@ def code_bits(
         (K, T) float32 bits.
     """
     codes = piece.codes[None, : prior.num_codebooks, start:stop].astype(np.int64)
-    plan = None
-    if prior.config.reads_plan:
-        plan = clip_plan(piece.labels, start + codes.shape[-1])[:, start:].to(prior.device)
-    states = torch.zeros(1, 0, prior.config.text_width, device=prior.device)
-    mask = torch.zeros(1, 0, dtype=torch.bool, device=prior.device)
-    nats = code_nats(prior, torch.from_numpy(codes).to(prior.device), states, mask, plan)
-    return nats[0].cpu().numpy() / LN2
+    condition = TextCondition.empty(1, prior.config.text_width)
+    plan = labeled_plan(prior, piece.labels, start + codes.shape[-1])
+    if plan is not None:
+        condition = replace(condition, plan=plan[None, start:])
+    return nats_per_code(prior, torch.from_numpy(codes), condition)[0].numpy() / math.log(2)
 
 
 def held_out_bits(prior: Prior, pieces: Sequence[TrackPiece], crop_frames: int) -> np.ndarray:

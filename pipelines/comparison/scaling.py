@@ -1,7 +1,5 @@
 """Scaling: sizes times data amounts at equal compute, and the exponents."""
 
-import math
-from collections.abc import Sequence
 from dataclasses import replace
 
 from pipelines.commands.estimate import forward_flops
@@ -11,7 +9,7 @@ from pipelines.comparison.comparison_settings import Budget
 from pipelines.comparison.equal_size import count_parameters
 from pipelines.comparison.piece_bits import held_out_bits
 from pipelines.comparison.piece_cache import part_of, read_pieces, write_cache
-from pipelines.comparison.spread import fit_exponent, show, spread_series, verdict
+from pipelines.comparison.spread import show, show_exponent, spread_series, verdict
 from pipelines.comparison.study import Study, digest
 from pipelines.data.markdown import table
 from pipelines.data.tokens import read_token_infos
@@ -120,21 +118,14 @@ def exponent_table(study: Study, bits: Bits) -> str:
     rows = []
     for name in study.compared:
         for share in shares:
-            text = exponent(sizes, [bits[name, size, share] for size in sizes], settings.draws)
-            rows.append([name, f"size, {share:g} of the data", text])
+            figures = [bits[name, size, share] for size in sizes]
+            slope = show_exponent(sizes, figures, settings.draws, 4)
+            rows.append([name, f"size, {share:g} of the data", slope])
         for size in sizes:
-            text = exponent(shares, [bits[name, size, share] for share in shares], settings.draws)
-            rows.append([name, f"data, {size:,} parameters", text])
+            figures = [bits[name, size, share] for share in shares]
+            slope = show_exponent(shares, figures, settings.draws, 4)
+            rows.append([name, f"data, {size:,} parameters", slope])
     return table(["backbone", "held-out bits over", "exponent (95 %)"], rows)
-
-
-def exponent(x: Sequence[float], figures: Sequence[Sequence[float]], draws: int) -> str:
-    """Print a fitted exponent with its interval."""
-    if len(x) < 2:
-        return "one point, no exponent"
-    middle, low, high = fit_exponent(x, figures, draws)
-    interval = "one seed" if math.isnan(low) else f"{low:+.4f} to {high:+.4f}"
-    return f"{middle:+.4f} ({interval})"
 
 
 def plots(study: Study, bits: Bits) -> list[Plot]:

@@ -122,3 +122,14 @@ def fit_exponent(
     )
     low, high = found.confidence_interval
     return slope(*map(np.asarray, figures)), float(low), float(high)
+
+
+def show_exponent(
+    x: Sequence[float], figures: Sequence[Sequence[float]], draws: int, digits: int
+) -> str:
+    """Print a fitted exponent with its interval; see :func:`fit_exponent`."""
+    if len(x) < 2:
+        return "one point, no exponent"
+    middle, low, high = fit_exponent(x, figures, draws)
+    interval = "no interval" if np.isnan(low) else f"{low:+.{digits}f} to {high:+.{digits}f}"
+    return f"{middle:+.{digits}f} ({interval})"

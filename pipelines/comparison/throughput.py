@@ -1,6 +1,5 @@
 """Training speed against sequence length: forward and backward of each backbone, and the slope."""
 
-import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,7 +10,7 @@ from codec.process_settings import matmul_precision
 from codec.seeds import generator
 from pipelines.comparison.comparison_row import ComparisonRow, Plot, Series
 from pipelines.comparison.equal_size import count_parameters
-from pipelines.comparison.spread import fit_exponent, number
+from pipelines.comparison.spread import number, show_exponent
 from pipelines.comparison.study import Study
 from pipelines.data.markdown import table
 from pipelines.training.precision import PRECISIONS, choose_precision
@@ -117,37 +116,27 @@ def time_step(prior: Prior, batch: PriorBatch, precision: torch.dtype) -> float:
 
 
 def speed_table(lengths: Sequence[int], timings: Timings) -> str:
-    """Print median and range of positions per second."""
+    """Print ``median (slowest-fastest)`` of positions per second."""
+
+    def cell(timing: Timing) -> str:
+        slowest, fastest = number(timing.speeds[0]), number(timing.speeds[-1])
+        return f"{number(timing.median)} ({slowest}-{fastest})"
+
     rows = [
-        [f"{length}", *(speed_cell(line[index]) for line in timings.values())]
+        [f"{length}", *(cell(line[index]) for line in timings.values())]
         for index, length in enumerate(lengths)
     ]
     return table(["positions", *(f"{name}, {mode}" for name, mode in timings)], rows)
 
 
-def speed_cell(timing: Timing) -> str:
-    """Print ``median (slowest-fastest)``."""
-    slowest, fastest = number(timing.speeds[0]), number(timing.speeds[-1])
-    return f"{number(timing.median)} ({slowest}-{fastest})"
-
-
 def slope_table(timings: Timings, counts: dict[str, int]) -> str:
     """Print the exponent of speed over length."""
-    rows = [
-        [name, mode, f"{counts[name]:,}", slope_text(line)]
-        for (name, mode), line in timings.items()
-    ]
+    rows = []
+    for (name, mode), line in timings.items():
+        lengths, speeds = [t.length for t in line], [t.speeds for t in line]
+        slope = show_exponent(lengths, speeds, DRAWS, 2)
+        rows.append([name, mode, f"{counts[name]:,}", slope])
     return table(["backbone", "batch", "parameters", "slope (95 %)"], rows)
-
-
-def slope_text(line: Sequence[Timing]) -> str:
-    """Print an exponent with its interval."""
-    if len(line) < 2:
-        return "one length, no slope"
-    lengths, speeds = [t.length for t in line], [t.speeds for t in line]
-    middle, low, high = fit_exponent(lengths, speeds, DRAWS)
-    interval = "one run" if math.isnan(low) else f"{low:+.2f} to {high:+.2f}"
-    return f"{middle:+.2f} ({interval})"
 
 
 def speed_plot(timings: Timings, mode: str) -> Plot:
