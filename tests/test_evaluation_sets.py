@@ -12,6 +12,7 @@ from pipelines.evaluation import codebooks, embeddings, frechet, music
 from pipelines.evaluation.reasons import UnmeasurableError
 
 RATE = 44_100
+pytestmark = pytest.mark.usefixtures("measuring_packages")
 
 
 def clicks(tempo_bpm: float, seconds: float = 12.0) -> torch.Tensor:
