@@ -1,4 +1,4 @@
-"""Cross-entropy of held-out codes under a prior, with the plan that the prior was trained to read."""
+"""Cross-entropy of held-out codes under a prior, with the plan that it was trained to read."""
 
 import json
 
