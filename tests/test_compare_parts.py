@@ -317,6 +317,7 @@ def test_a_reconstruction_is_as_loud_and_as_long_as_the_original():
     assert not found[:, 100:].any()
 
 
+@pytest.mark.usefixtures("measuring_packages")
 def test_tokens_are_compared_with_the_original():
     codec = tiny_codec()
     draws = torch.Generator().manual_seed(0)
