@@ -4,7 +4,6 @@ import json
 import math
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -317,19 +316,21 @@ def test_a_reconstruction_is_as_loud_and_as_long_as_the_original():
     assert not found[:, 100:].any()
 
 
-@pytest.mark.usefixtures("measuring_packages")
-def test_tokens_are_compared_with_the_original():
-    codec = tiny_codec()
-    draws = torch.Generator().manual_seed(0)
-    sound = AudioClip(0.1 * torch.randn(2, 3 * 44_100, generator=draws), 44_100)
+class Noise:
+    """A clip of three seconds of noise; as a silent one, ViSQOL cannot measure it."""
 
-    class Noise:
-        def read(self) -> AudioClip:
-            return sound
+    def __init__(self, level: float) -> None:
+        draws = torch.Generator().manual_seed(0)
+        self.sound = AudioClip(level * torch.randn(2, 3 * 44_100, generator=draws), 44_100)
 
-    row = ComparisonRow("Title", "Method")
-    clip: Any = Noise()
-    cells = compare_clips([clip], from_tokens(TokenCodec(codec), 2), row)
-    assert len(cells) == 3
-    assert (cells[2] == "1") == (find_spec("visqol") is not None)
-    assert compare_clips([], from_tokens(TokenCodec(codec), 2), row) == ["-", "-", "0"]
+    def read(self) -> AudioClip:
+        return self.sound
+
+
+def test_tokens_become_sound_again_and_silence_is_reported_as_missing():
+    reconstruct, row = from_tokens(TokenCodec(tiny_codec()), 2), ComparisonRow("Title", "Method")
+    clip: Any = Noise(0.1)
+    assert reconstruct(clip, clip.read()).shape == (2, 3 * 44_100)
+    silence: Any = Noise(0.0)
+    assert compare_clips([silence, silence], reconstruct, row) == ["-", "-", "0"]
+    assert len(row.missing) == 1
