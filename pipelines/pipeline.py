@@ -31,9 +31,9 @@ from pipelines.inference.quantization import (
 from pipelines.inference.stated_tempo import stated_tempo
 from pipelines.inference.text import MAX_TOKENS, encode_text, load_text_encoder
 from pipelines.music_output import MusicOutput
+from prior.compiled import lay_out_by_column
 from prior.condition import Condition
 from prior.generate import generate
-from prior.linear import lay_out_by_column
 from prior.model import Prior
 from prior.plan import Plan, plan_features
 from prior.planner import write_plan

@@ -1,14 +1,14 @@
 """Write codes frame by frame."""
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from functools import lru_cache
-from typing import Any
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from prior.attention import Place
+from prior.compiled import compiled, fix_shapes, masked_place, pad_text
 from prior.condition import Condition
 from prior.model import Prior
 from prior.plan import contrary_features
@@ -16,8 +16,7 @@ from prior.sampling import Sampling, by_book, choose_code, draw_uniform, guide, 
 from prior.state import PriorState
 
 
-@dataclass(frozen=True)
-class Frame:
+class Frame(NamedTuple):
     """One frame of every row.
 
     Attributes:
@@ -101,7 +100,9 @@ class Writer:
         self.seeds = seeds
         self.prompt_codes = prompt_codes
         self.device = prior.device  # which diffusers looks for among all modules, every time
-        self.next_frame = compiled_next_frame(self.device.type) if prior.is_compiled else next_frame
+        self.next_frame = (
+            compiled(next_frame, self.device.type) if prior.is_compiled else next_frame
+        )
         self.text = self._with_guide(text, negative)
         self.index = 0  # frames written
         self.last: Tensor | None = None  # (B, K), the frame written last
@@ -121,10 +122,15 @@ class Writer:
             self.state = self._init_state()
             copies = self.text.text_states.shape[0] // len(self.seeds)
             prompt = self.prompt_codes.to(self.device).repeat(copies, 1, 1)
-            frame = sample_frame(prior, prior.prefill(prompt, self.state), *how)
+            hidden = prior.prefill(prompt, self.state)
+            if prior.is_compiled:
+                fix_shapes(self.state, prior.network.window)
+            frame = sample_frame(prior, hidden, *how)
         else:
             assert self.last is not None
             added, place = prior.advance(self.state)
+            if prior.is_compiled:
+                place = masked_place(place, self.state.capacity)
             frame = self.next_frame(prior, self.last, added, place, self.state, *how)
         self.ended, self.last = frame.ended, frame.codes
         if may_end and bool(frame.ended.all()):
@@ -175,6 +181,8 @@ class Writer:
             self.state = self._init_state()
             restore_state(self.state, state)
             read_text(self.prior, self.text, self.state)
+            if self.prior.is_compiled:
+                fix_shapes(self.state, self.prior.network.window)
 
     def _with_guide(self, text: Condition, negative: Condition | None) -> Condition:
         """The text and, where there is guidance, the rows to move away from under it.
@@ -187,7 +195,8 @@ class Writer:
             if text.plan is not None:
                 away = replace(away, plan=contrary_features(text.plan))
             text = Condition.joined([text, away])
-        return text.to(self.device)
+        text = text.to(self.device)
+        return pad_text(text) if self.prior.is_compiled else text
 
     def _init_state(self) -> PriorState:
         longest = self.prompt_codes.shape[-1] + self.num_frames
@@ -196,12 +205,9 @@ class Writer:
 
 def read_text(prior: Prior, text: Condition, state: PriorState) -> None:
     """Give a state in use another text; the history that it holds stays as it was heard."""
-    fresh = prior.init_state(text, state.max_frames)
-    state.text, state.frame_condition = fresh.text, fresh.frame_condition
-    width = prior.config["width"]
-    nothing = state.text.states.new_zeros(text.text_states.shape[0], 1, width)
+    state.text, state.frame_condition = prior.read_condition(text)
     for block, layer in zip(prior.network.blocks, state.layers, strict=False):
-        block.text_attention(nothing, state.text, layer.text)  # type: ignore[operator]  # fills it
+        layer.text = block.text_attention.read(state.text).contiguous()  # type: ignore[union-attr,operator]
 
 
 def state_tensors(state: PriorState) -> dict[str, Tensor]:
@@ -290,21 +296,6 @@ def next_frame(
     codes = torch.cat([last] * (added.shape[0] // last.shape[0]))
     hidden = prior.step(codes, added, place, state)
     return sample_frame(prior, hidden, uniform, of_books, ended, may_end)
-
-
-@lru_cache
-def compiled_next_frame(device_type: str) -> Callable[..., Frame]:
-    """:func:`next_frame` for a prior whose step is compiled; what it returns stays as it is."""
-    if device_type == "cpu":  # the loops are called from C++ and not from Python
-        return torch.compile(next_frame, dynamic=False, options={"cpp_wrapper": True})
-    replayed = torch.compile(next_frame, dynamic=False, mode="reduce-overhead")
-
-    def kept(*arguments: Any) -> Frame:
-        torch.compiler.cudagraph_mark_step_begin()
-        frame = replayed(*arguments)
-        return Frame(frame.codes.clone(), frame.ended.clone())  # a replay writes where it wrote
-
-    return kept
 
 
 def check_frames(num_frames: int, min_frames: int) -> None:

@@ -247,8 +247,8 @@ class Calibration:
         prior.prefill(nothing, state)  # allocates
         tensors: list[Tensor] = []
         for layer in state.layers:
-            tensors += [layer.history.keys, layer.history.values, layer.text.keys]
-            tensors += [layer.text.values, *(layer.hidden or ())]
+            tensors += [layer.history.keys, layer.history.values, *(layer.text or ())[:2]]
+            tensors += layer.hidden or ()
         return sum(tensor.nbytes for tensor in tensors), state.capacity
 
     def measure_piece(self, item: RenderItem, lengths: list[int], base: int) -> PieceCost:
