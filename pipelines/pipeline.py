@@ -33,7 +33,7 @@ from pipelines.inference.text import MAX_TOKENS, encode_text, load_text_encoder
 from pipelines.music_output import MusicOutput
 from prior.compiled import lay_out_by_column
 from prior.condition import Condition
-from prior.generate import generate
+from prior.frame_generator import FrameGenerator
 from prior.model import Prior
 from prior.plan import Plan, plan_features
 from prior.planner import write_plan
@@ -63,6 +63,8 @@ class Pipeline(DiffusionPipeline):
         temperature: default sampling temperature.
         top_k: default number of candidates per code.
         max_duration_s: the longest piece that may be asked for (s).
+        fine_temperature: factor on the temperature of the third and later codebooks; None for what
+            the prior's config says, where earlier versions kept it, or else 1.
     """
 
     tokenizer: Any
@@ -90,6 +92,7 @@ class Pipeline(DiffusionPipeline):
         temperature: float = 1.0,
         top_k: int = 250,
         max_duration_s: float = 600.0,
+        fine_temperature: float | None = None,
     ) -> None:
         super().__init__()
         check_fit(codec, prior, decoder, scheduler, planner)
@@ -102,8 +105,14 @@ class Pipeline(DiffusionPipeline):
             scheduler=scheduler,
             planner=planner,
         )
+        if fine_temperature is None:
+            fine_temperature = prior.config.get("fine_temperature", 1.0)
         self.register_to_config(
-            guidance=guidance, temperature=temperature, top_k=top_k, max_duration_s=max_duration_s
+            guidance=guidance,
+            temperature=temperature,
+            top_k=top_k,
+            max_duration_s=max_duration_s,
+            fine_temperature=fine_temperature,
         )
         self._interrupt = False
         for part in (text_encoder, codec, prior, decoder, planner):
@@ -202,13 +211,7 @@ class Pipeline(DiffusionPipeline):
             if decoder_seed is None
             else spread_seeds(decoder_seed, len(seeds), "decoder_seed")
         )
-        defaults = self.config
-        sampling = Sampling(
-            temperature=defaults.temperature if temperature is None else temperature,
-            top_k=defaults.top_k if top_k is None else top_k,
-            top_p=top_p,
-            guidance=defaults.guidance if guidance is None else guidance,
-        )
+        sampling = self.sampling(temperature, top_k, top_p, guidance)
         steps = self.check_steps(num_inference_steps, preview)
         text = self.encode_prompts(prompts)
         plans = self.plan_items(prompts, text, duration_s, seeds, plan)
@@ -241,7 +244,7 @@ class Pipeline(DiffusionPipeline):
         sampling: Sampling,
     ) -> Iterator[Tensor]:
         """The prior alone: yield (B, K) codes frame by frame; close the iterator to cancel."""
-        for frame in generate(self.prior, text, negative, num_frames, sampling, seeds):
+        for frame in FrameGenerator(self.prior, text, negative, num_frames, sampling, seeds):
             yield frame.codes
 
     def encode_prompts(self, prompts: list[str], max_tokens: int = MAX_TOKENS) -> Condition:
@@ -464,6 +467,23 @@ class Pipeline(DiffusionPipeline):
         if not 0 < duration_s <= longest:  # also refuses NaN
             raise ValueError(f"duration_s must lie in (0, {longest:g}], got {duration_s}")
         return max(1, -(-round(duration_s * self.codec.sample_rate) // self.codec.hop_length))
+
+    def sampling(
+        self,
+        temperature: float | None = None,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        guidance: float | None = None,
+    ) -> Sampling:
+        """Fill in the pipeline's defaults; ValueError where a value is out of its range."""
+        defaults = self.config
+        return Sampling(
+            temperature=defaults.temperature if temperature is None else temperature,
+            top_k=defaults.top_k if top_k is None else top_k,
+            top_p=top_p,
+            guidance=defaults.guidance if guidance is None else guidance,
+            fine_temperature=defaults.fine_temperature,
+        )
 
     def check_steps(self, steps: int | None, preview: bool) -> int | None:
         """Solver steps, or None where the codec's own decode is wanted or all there is."""

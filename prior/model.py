@@ -66,13 +66,12 @@ class Prior(Component):
             are notes.
         reads_plan: whether it reads beat, key, chords and players frame by frame
             (``plan.plan_features``).
-        fine_temperature: factor on the sampling temperature of the third and later books, which are
-            hard to foresee and say little (what it changes: docs/experiments.md).
 
     Raises:
         ValueError: a value that does not fit, named with its rule.
     """
 
+    former_keys = ("fine_temperature",)  # which the pipeline reads (see Pipeline)
     _no_split_modules = ["TransformerBlock", "LSTMBlock", "DepthHead"]  # noqa: RUF012  (diffusers')
 
     @register_to_config
@@ -91,7 +90,6 @@ class Prior(Component):
         sliding_window: int | None = None,
         frame_rate: float | None = 25.0,
         reads_plan: bool = False,
-        fine_temperature: float = 1.0,
     ) -> None:
         super().__init__()
         check_config(dict(self.config))

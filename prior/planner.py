@@ -6,7 +6,7 @@ from dataclasses import replace
 import torch
 
 from prior.condition import Condition
-from prior.generate import Writer
+from prior.frame_generator import FrameGenerator
 from prior.model import Prior
 from prior.plan import Plan
 from prior.plan_codes import (
@@ -51,11 +51,11 @@ def write_plan(
     if tempo_bpm is not None:
         head = torch.tensor(encode_tempo(min(max(tempo_bpm, SLOWEST), FASTEST)))[None, :, None]
     num_frames = HEAD_FRAMES + MAX_CHORDS - head.shape[-1]
-    writer = Writer(planner, text, None, num_frames, SAMPLING, [seed], head)
+    generator = FrameGenerator(planner, text, None, num_frames, SAMPLING, [seed], head)
     frames = list(head[0].unbind(-1))
     beats = wanted = 0.0
     while len(frames) < HEAD_FRAMES or beats < wanted:
-        frame = writer.write()
+        frame = next(generator, None)
         if frame is None:
             break
         frames.append(frame.codes[0].cpu())

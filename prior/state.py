@@ -57,3 +57,24 @@ class PriorState:
             slot=torch.full((1,), slot, device=self.rotation.cos.device),
             filled=min(self.position + 1, self.capacity),
         )
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Name position and history, without what follows from the condition, to be saved."""
+        tensors = {"position": torch.tensor(self.position)}
+        for index, layer in enumerate(self.layers):
+            if layer.history.keys.numel():
+                seen = min(self.position, layer.history.capacity)
+                tensors[f"{index}.keys"] = layer.history.keys[:, :, :seen].contiguous()
+                tensors[f"{index}.values"] = layer.history.values[:, :, :seen].contiguous()
+            for part, tensor in enumerate(layer.hidden or ()):
+                tensors[f"{index}.hidden.{part}"] = tensor
+        return tensors
+
+    def restore(self, tensors: dict[str, Tensor]) -> None:
+        """Fill a fresh state from what :meth:`tensors` returned."""
+        self.position = int(tensors["position"])
+        for index, layer in enumerate(self.layers):
+            if f"{index}.keys" in tensors:
+                layer.history.fill(tensors[f"{index}.keys"], tensors[f"{index}.values"])
+            if f"{index}.hidden.0" in tensors:
+                layer.hidden = tensors[f"{index}.hidden.0"], tensors[f"{index}.hidden.1"]

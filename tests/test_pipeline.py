@@ -1,6 +1,7 @@
 """The pipeline: saved and loaded whole, an item independent of its batch, clear refusals."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -206,6 +207,27 @@ def test_assembled_parts_equal_the_pipeline(
     ]
     assert sizes[0] < 0.7 * sizes[1]
     assert Pipeline.from_pretrained(half).prior.dtype == torch.float32
+
+
+def test_a_prior_of_before_lends_its_fine_temperature(
+    pipeline: Pipeline, saved: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert Pipeline.from_pretrained(saved).sampling().fine_temperature == 1.0
+    shutil.copytree(saved, tmp_path / "old")
+    for path, change in (("prior/config.json", 0.4), ("model_index.json", None)):
+        config = json.loads((tmp_path / "old" / path).read_text())
+        config.pop("fine_temperature", None)
+        config |= {"fine_temperature": change} if change else {}
+        (tmp_path / "old" / path).write_text(json.dumps(config))
+    old = Pipeline.from_pretrained(tmp_path / "old")
+    assert "fine_temperature" not in capfd.readouterr().err
+    assert old.sampling().fine_temperature == 0.4
+    old.save_pretrained(tmp_path / "new")
+    assert json.loads((tmp_path / "new/model_index.json").read_text())["fine_temperature"] == 0.4
+    assembled = assemble(
+        tmp_path / "whole", saved / "codec", tmp_path / "old/prior", text_encoder=saved
+    )
+    assert Pipeline.from_pretrained(assembled).sampling().fine_temperature == 0.4
 
 
 def test_the_plan_is_told_and_can_be_given(pipeline: Pipeline) -> None:

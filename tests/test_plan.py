@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from pipelines.inference.stated_tempo import stated_tempo
 from prior.condition import Condition
-from prior.generate import Writer, generate
+from prior.frame_generator import FrameGenerator
 from prior.plan import (
     INSTRUMENTS,
     MODES,
@@ -102,14 +102,14 @@ def test_the_contrary_of_a_plan_is_its_drums_alone(drums: bool | None) -> None:
 def test_guidance_moves_away_from_the_contrary_of_the_plan() -> None:
     prior = tiny_prior("transformer", reads_plan=True)
     text = planned(2, replace(PLAN, drums=True), PLAN)
-    writer = Writer(prior, text, None, 8, Sampling(guidance=2.0), [4, 5])
-    assert writer.text.plan is not None
+    writer = FrameGenerator(prior, text, None, 8, Sampling(guidance=2.0), [4, 5])
+    assert writer.condition.plan is not None
     assert text.plan is not None
-    assert torch.equal(writer.text.plan[:2], text.plan)
-    assert torch.equal(writer.text.plan[2:], contrary_features(text.plan))
-    unguided = Writer(prior, text, None, 8, Sampling(guidance=1.0), [4, 5])
-    assert unguided.text.plan is not None
-    assert torch.equal(unguided.text.plan, text.plan)
+    assert torch.equal(writer.condition.plan[:2], text.plan)
+    assert torch.equal(writer.condition.plan[2:], contrary_features(text.plan))
+    unguided = FrameGenerator(prior, text, None, 8, Sampling(guidance=1.0), [4, 5])
+    assert unguided.condition.plan is not None
+    assert torch.equal(unguided.condition.plan, text.plan)
 
 
 def test_a_clip_later_in_the_piece_continues_its_plan() -> None:
@@ -292,8 +292,8 @@ def test_an_untrained_reader_changes_nothing() -> None:
 
 
 def write(prior, text, seeds: list[int], frames: int = 8) -> torch.Tensor:
-    writer = Writer(prior, text, None, frames, Sampling(guidance=2.0), seeds)
-    written = [writer.write() for _ in range(frames)]
+    writer = FrameGenerator(prior, text, None, frames, Sampling(guidance=2.0), seeds)
+    written = [next(writer, None) for _ in range(frames)]
     return torch.stack([frame.codes for frame in written if frame], dim=-1)
 
 
@@ -320,21 +320,21 @@ def test_a_row_alone_equals_the_row_beside_another_plan() -> None:
 def test_a_writer_saved_and_restored_keeps_its_plan() -> None:
     prior, text = tiny_prior("transformer", reads_plan=True), planned(1, PLAN)
     whole = write(prior, text, [4])
-    first = Writer(prior, text, None, 8, Sampling(guidance=2.0), [4])
-    begun = [first.write() for _ in range(3)]
-    second = Writer(prior, text, None, 8, Sampling(guidance=2.0), [4])
+    first = FrameGenerator(prior, text, None, 8, Sampling(guidance=2.0), [4])
+    begun = [next(first, None) for _ in range(3)]
+    second = FrameGenerator(prior, text, None, 8, Sampling(guidance=2.0), [4])
     second.load_state_dict(first.state_dict())
-    rest = [second.write() for _ in range(5)]
+    rest = [next(second, None) for _ in range(5)]
     codes = torch.stack([frame.codes for frame in begun + rest if frame], dim=-1)
     assert torch.equal(codes, whole)
 
 
 def test_a_writer_steered_to_the_same_plan_writes_the_same() -> None:
     prior, text = tiny_prior("transformer", reads_plan=True), planned(1, PLAN)
-    writer = Writer(prior, text, None, 8, Sampling(guidance=2.0), [4])
-    frames = [writer.write() for _ in range(3)]
+    writer = FrameGenerator(prior, text, None, 8, Sampling(guidance=2.0), [4])
+    frames = [next(writer, None) for _ in range(3)]
     writer.steer(text, None)
-    frames += [writer.write() for _ in range(5)]
+    frames += [next(writer, None) for _ in range(5)]
     codes = torch.stack([frame.codes for frame in frames if frame], dim=-1)
     assert torch.equal(codes, write(prior, text, [4]))
 
@@ -346,15 +346,15 @@ def test_steering_replaces_what_is_moved_away_from(steered_to: int | None) -> No
     def away(num_tokens: int | None) -> Condition | None:
         return num_tokens and some_text(1, num_tokens, seed=num_tokens)
 
-    writer = Writer(prior, text, away(5), 8, sampling, [4])
+    writer = FrameGenerator(prior, text, away(5), 8, sampling, [4])
     writer.steer(text, away(steered_to))
-    codes = torch.stack([writer.write().codes for _ in range(8)], dim=-1)
-    expected = [f.codes for f in generate(prior, text, away(steered_to), 8, sampling, [4])]
-    unchanged = [f.codes for f in generate(prior, text, away(5), 8, sampling, [4])]
+    codes = torch.stack([next(writer).codes for _ in range(8)], dim=-1)
+    expected = [f.codes for f in FrameGenerator(prior, text, away(steered_to), 8, sampling, [4])]
+    unchanged = [f.codes for f in FrameGenerator(prior, text, away(5), 8, sampling, [4])]
     assert torch.equal(codes, torch.stack(expected, dim=-1))
     assert not torch.equal(codes, torch.stack(unchanged, dim=-1))
 
 
 def test_a_prior_that_reads_no_plan_refuses_one() -> None:
-    with pytest.raises(ValueError, match="text has a plan, which a prior with reads_plan=false"):
+    with pytest.raises(ValueError, match="condition has a plan, which a prior with reads_plan=false"):
         write(tiny_prior("transformer"), planned(1, PLAN), [0])

@@ -22,7 +22,7 @@ from prior.compiled import (
     pad_text,
     sum_products,
 )
-from prior.generate import generate
+from prior.frame_generator import FrameGenerator
 from prior.sampling import Sampling
 
 
@@ -120,7 +120,7 @@ def test_the_compiled_step_equals_the_plain_one():
 
     def written(num_frames: int, num_tokens: int, seed: int) -> list[torch.Tensor]:
         text = some_text(1, num_tokens)
-        frames = generate(prior, text, None, num_frames, sampling, [seed])
+        frames = FrameGenerator(prior, text, None, num_frames, sampling, [seed])
         return [frame.codes.clone() for frame in frames]
 
     first, other = written(9, 5, seed=3), written(14, 11, seed=4)

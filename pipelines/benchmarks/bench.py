@@ -258,13 +258,13 @@ def with_backbone(prior: "Prior", backbone: str) -> "Prior":
 
 def write(pipeline: "Pipeline", prior: "Prior", num_frames: int) -> None:
     """Write frames with the pipeline's default guidance."""
-    from prior.generate import generate
+    from prior.frame_generator import FrameGenerator
     from prior.sampling import Sampling
 
     defaults = pipeline.config
     sampling = Sampling(defaults.temperature, defaults.top_k, guidance=defaults.guidance)
     text = pipeline.encode_prompts([PROMPT])
-    for _ in generate(prior, text, None, num_frames, sampling, [0]):
+    for _ in FrameGenerator(prior, text, None, num_frames, sampling, [0]):
         pass
 
 

@@ -11,7 +11,7 @@ import codec  # noqa: F401  (its torchaudio guard runs before transformers and e
 from codec.seeds import generator
 from pipelines.benchmarks.contest import Contest, Runner
 from prior.condition import Condition
-from prior.generate import generate
+from prior.frame_generator import FrameGenerator
 from prior.sampling import Sampling
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def prior_contest(prior: "Prior", num_frames: int, guidance: float, top_k: int) 
     sampling = Sampling(top_k=top_k, guidance=guidance)
 
     def ours() -> None:
-        for _ in generate(prior, text, None, num_frames, sampling, [0]):
+        for _ in FrameGenerator(prior, text, None, num_frames, sampling, [0]):
             pass
 
     from transformers import DynamicCache, EncoderDecoderCache

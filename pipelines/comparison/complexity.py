@@ -26,7 +26,7 @@ from pipelines.evaluation.embeddings import EMBEDDINGS
 from pipelines.evaluation.frechet import equal_windows, frechet_distance
 from pipelines.evaluation.reasons import UnmeasurableError
 from pipelines.inference.text import encode_text, load_text_encoder
-from prior.generate import generate
+from prior.frame_generator import FrameGenerator
 from prior.sampling import Sampling
 
 ENSEMBLES = ("solo", "duo", "band")
@@ -134,7 +134,7 @@ def write(study: Study, one: TrainedArm, asked: Sequence[Piece]) -> list[Tensor]
     text = encode_text(tokenizer, encoder, prompts)
     seeds = [one.arm.seed * 1000 + number for number in range(len(asked))]
     prior = one.prior.to(study.device)
-    frames = generate(prior, text, None, study.settings.complexity.frames, Sampling(), seeds)
+    frames = FrameGenerator(prior, text, None, study.settings.complexity.frames, Sampling(), seeds)
     codes = torch.stack([frame.codes for frame in frames], dim=-1).cpu()
     return list(codes)
 

@@ -15,8 +15,7 @@ from codec.stages import Feed, take
 from pipelines.inference.arguments import check_prompt
 from pipelines.inference.stream_state import Piece, StreamState, below, nested
 from prior.condition import Condition
-from prior.generate import Writer
-from prior.sampling import Sampling
+from prior.frame_generator import FrameGenerator
 
 if TYPE_CHECKING:
     from codec.stages import Stage
@@ -29,18 +28,18 @@ class Work:
 
     Attributes:
         pipeline: that writes and decodes.
-        writer: the prior at work.
+        generator: of the prior's frames.
         stages: from codes to pieces of audio.
     """
 
     pipeline: "Pipeline"
-    writer: Writer
+    generator: FrameGenerator
     stages: "list[Stage]"
 
-    def parts(self) -> "dict[str, Writer | Stage]":
+    def parts(self) -> "dict[str, FrameGenerator | Stage]":
         """All that has a state, by name."""
         stages = {f"stage{index}": stage for index, stage in enumerate(self.stages)}
-        return {"writer": self.writer, **stages}
+        return {"writer": self.generator, **stages}
 
 
 class Stream:
@@ -75,12 +74,12 @@ class Stream:
         self._frames: list[Tensor] = []  # (1, K) each
         self._lock = threading.RLock()
         self._canceled = False
-        writer = make_writer(pipeline, piece)
+        generator = make_generator(pipeline, piece)
         stages: list[Stage] = [
             *pipeline.decode_stages([piece.decoder_seed], piece.num_inference_steps),
             Cut(self.num_samples, chunk_samples(chunk_s, codec.sample_rate)),
         ]
-        self._work: Work | None = Work(pipeline, writer, stages)
+        self._work: Work | None = Work(pipeline, generator, stages)
 
     @classmethod
     def resume(
@@ -142,7 +141,7 @@ class Stream:
             if negative_prompt:
                 self.piece = replace(self.piece, negative_prompt=negative_prompt)
             piece = replace(self.piece, prompt=prompt)
-            work.writer.steer(*told(work.pipeline, piece, work.writer.num_frames))
+            work.generator.steer(*told(work.pipeline, piece, work.generator.num_frames))
             self.prompts.append((len(self._frames), prompt))
 
     def cancel(self) -> None:
@@ -171,7 +170,7 @@ class Stream:
         piece = take(work.stages)
         if piece is not None or work.stages[0].ended:
             return piece
-        frame = work.writer.write()
+        frame = next(work.generator, None)
         if frame is None:
             work.stages[0].end()
             return take(work.stages)
@@ -279,14 +278,14 @@ def describe_piece(
     )
 
 
-def make_writer(pipeline: "Pipeline", piece: Piece) -> Writer:
+def make_generator(pipeline: "Pipeline", piece: Piece) -> FrameGenerator:
     """The prior about to write a piece's first frame."""
     num_frames = pipeline.num_frames(piece.duration_s)
-    return Writer(
+    return FrameGenerator(
         pipeline.prior,
         *told(pipeline, piece, num_frames),
         num_frames,
-        Sampling(piece.temperature, piece.top_k, piece.top_p, piece.guidance),
+        pipeline.sampling(piece.temperature, piece.top_k, piece.top_p, piece.guidance),
         [piece.seed],
     )
 

@@ -21,7 +21,7 @@ from pipelines.rendering.agenda import Failed, Finished, Task, Written, read_cod
 from pipelines.rendering.item import RenderItem
 from pipelines.rendering.making import Maker, encode_texts
 from pipelines.rendering.memory import MemoryMeter
-from prior.generate import generate
+from prior.frame_generator import FrameGenerator
 from prior.sampling import Sampling
 
 NUM_FRAMES = 16  # written for a measurement, after one that does not count
@@ -227,7 +227,7 @@ class Calibration:
             generator=generator(0, "calibration"),
         )
         seeds = list(range(rows))
-        frames = generate(prior, text, negative, num_frames + 1, sampling, seeds, heard)
+        frames = FrameGenerator(prior, text, negative, num_frames + 1, sampling, seeds, heard)
         codes = [next(frames).codes]
         self.finish_device()
         start = time.perf_counter()

@@ -24,8 +24,7 @@ from pipelines.rendering.mastering import Mastered, master
 from pipelines.rendering.origin import Origin
 from pipelines.rendering.tags import Provenance, provenance_tags
 from prior.condition import Condition
-from prior.generate import generate
-from prior.sampling import Sampling
+from prior.frame_generator import FrameGenerator
 
 if TYPE_CHECKING:
     from pipelines.pipeline import Pipeline
@@ -178,8 +177,8 @@ def write_frames(
     """
     filled = items + items[:1] * (num_rows - len(items))
     settings = items[0].settings
-    sampling = Sampling(
-        settings.temperature, settings.top_k, settings.top_p, guidance=settings.guidance
+    sampling = pipeline.sampling(
+        settings.temperature, settings.top_k, settings.top_p, settings.guidance
     )
     seeds = [item.seed or 0 for item in filled]
     prompts = [item.prompt for item in filled]
@@ -188,7 +187,7 @@ def write_frames(
     negatives = [item.negative_prompt for item in filled]
     text, negative = pipeline.told(text, plans, num_frames, negatives)
     text = text.padded(TEXT_LENGTH)
-    for frame in generate(pipeline.prior, text, negative, num_frames, sampling, seeds):
+    for frame in FrameGenerator(pipeline.prior, text, negative, num_frames, sampling, seeds):
         yield frame.codes
 
 

@@ -43,12 +43,12 @@ def write_notes(
     """
     import torch
 
-    from prior.generate import generate
+    from prior.frame_generator import FrameGenerator
 
     most = math.ceil(duration_s * MAX_NOTES_PER_S)
     written: list[torch.Tensor] = []
     seconds = 0.0
-    for frame in generate(prior, text, None, most, sampling, [seed], min_frames=min(1, most)):
+    for frame in FrameGenerator(prior, text, None, most, sampling, [seed], min_frames=min(1, most)):
         seconds += float(codec.shift_s(frame.codes))
         if seconds >= duration_s and written:
             break
