@@ -23,7 +23,7 @@ class Component(ModelMixin, ConfigMixin):
     """
 
     former_keys: ClassVar[tuple[str, ...]] = ()
-    """Keys of ``config.json`` that earlier versions wrote: loaded into ``config``, used no more."""
+    """Keys of ``config.json`` that earlier versions wrote; kept in ``config`` behind a "_"."""
 
     if TYPE_CHECKING:
 
@@ -50,10 +50,9 @@ class Component(ModelMixin, ConfigMixin):
     @classmethod
     def extract_init_dict(cls, config: dict[str, Any], **kwargs: Any) -> tuple[Any, ...]:
         """Split a config into arguments, others and hidden ones, the former keys among the last."""
-        former = {name: config[name] for name in cls.former_keys if name in config}
-        current = {name: value for name, value in config.items() if name not in former}
-        arguments, others, hidden = super().extract_init_dict(current, **kwargs)
-        return arguments, others, hidden | former
+        former = {f"_{name}": config[name] for name in cls.former_keys if name in config}
+        current = {name: value for name, value in config.items() if name not in cls.former_keys}
+        return super().extract_init_dict(current | former, **kwargs)
 
     def to_json_string(self) -> str:
         """The config as ``config.json`` holds it, without the folder that it was loaded from."""

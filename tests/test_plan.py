@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipelines.inference.stated_tempo import stated_tempo
+from pipelines.inference.conditioning import stated_tempo
 from prior.condition import Condition
 from prior.frame_generator import FrameGenerator
 from prior.plan import (
@@ -356,5 +356,7 @@ def test_steering_replaces_what_is_moved_away_from(steered_to: int | None) -> No
 
 
 def test_a_prior_that_reads_no_plan_refuses_one() -> None:
-    with pytest.raises(ValueError, match="condition has a plan, which a prior with reads_plan=false"):
+    with pytest.raises(
+        ValueError, match="has a plan, which a prior with reads_plan=false"
+    ):
         write(tiny_prior("transformer"), planned(1, PLAN), [0])

@@ -60,8 +60,8 @@ def recorded(stream: Stream, slowness: float = 1.0) -> list[Arrival]:
     """When each piece of a stream would have come."""
     clock = Clock(slowness)
     clock.now = slowness * START_S
-    assert stream._work is not None
-    generator, (flow, vocoder, _) = stream._work.generator, stream._work.stages
+    assert stream._parts is not None
+    generator, (flow, vocoder, _) = stream._parts.generator, stream._parts.stages
     generator.next_frame = clock.charge(generator.next_frame, lambda *_: FRAME_S)
     sampler, griffin_lim = flow.sampler, vocoder.vocoder
     sampler.solve = clock.charge(

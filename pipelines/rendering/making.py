@@ -14,7 +14,7 @@ from torch import Tensor
 
 from codec.audio_file import WriteReport, write_audio
 from pipelines.data.tokens import hash_codec
-from pipelines.inference.brief import BRIEF_TOKENS
+from pipelines.inference.conditioning import PLAN_PROMPT_TOKENS
 from pipelines.inference.process_settings import cpu_threads
 from pipelines.inference.text import MAX_TOKENS
 from pipelines.inference.token_file import TokenFile, token_bytes
@@ -29,7 +29,7 @@ from prior.frame_generator import FrameGenerator
 if TYPE_CHECKING:
     from pipelines.pipeline import Pipeline
 
-TEXT_LENGTH = MAX_TOKENS + BRIEF_TOKENS
+TEXT_LENGTH = MAX_TOKENS + PLAN_PROMPT_TOKENS
 """Tokens that every text is padded to: sums over another length may be taken in another order."""
 
 
@@ -182,15 +182,17 @@ def write_frames(
     )
     seeds = [item.seed or 0 for item in filled]
     prompts = [item.prompt for item in filled]
-    text = encode_texts(pipeline, prompts)
-    plans = pipeline.plan_items(prompts, text, num_frames / pipeline.codec.frame_rate, seeds)
     negatives = [item.negative_prompt for item in filled]
-    text, negative = pipeline.told(text, plans, num_frames, negatives)
-    text = text.padded(TEXT_LENGTH)
-    for frame in FrameGenerator(pipeline.prior, text, negative, num_frames, sampling, seeds):
+    duration_s = num_frames / pipeline.codec.frame_rate
+    plans = [None] * num_rows
+    given = pipeline.conditioner(prompts, negatives, plans, seeds, duration_s, num_frames)
+    condition = given.condition.padded(TEXT_LENGTH)
+    for frame in FrameGenerator(
+        pipeline.prior, condition, given.negative, num_frames, sampling, seeds
+    ):
         yield frame.codes
 
 
 def encode_texts(pipeline: "Pipeline", texts: list[str]) -> Condition:
     """Texts padded to the longest that there may be."""
-    return pipeline.encode_prompts(texts).padded(TEXT_LENGTH)
+    return pipeline.conditioner.encode(texts).padded(TEXT_LENGTH)
