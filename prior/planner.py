@@ -1,6 +1,7 @@
 """Write plans from text with a small prior, one item at a time."""
 
 import math
+import warnings
 from dataclasses import replace
 
 import torch
@@ -41,7 +42,8 @@ def write_plan(
         text: one row.
         duration_s: the chords go on at least until then (s).
         seed: equal texts and seeds give equal plans; a longer duration only adds chords.
-        tempo_bpm: beats a minute that are fixed; None lets the planner choose.
+        tempo_bpm: beats a minute that are fixed; None lets the planner choose. One that has no code
+            is kept, with a warning, and the chords are chosen as for the nearest that has one.
 
     Raises:
         ValueError: the prior does not write plans.
@@ -49,7 +51,14 @@ def write_plan(
     check_planner(planner)
     head = torch.zeros(1, NUM_BOOKS, 0, dtype=torch.long)
     if tempo_bpm is not None:
-        head = torch.tensor(encode_tempo(min(max(tempo_bpm, SLOWEST), FASTEST)))[None, :, None]
+        coded_bpm = min(max(tempo_bpm, SLOWEST), FASTEST)
+        if coded_bpm != tempo_bpm:
+            warnings.warn(
+                f"a planner knows tempi in [{SLOWEST:g}, {FASTEST:g}] bpm, got {tempo_bpm:g}: "
+                f"chords are chosen as for {coded_bpm:g}",
+                stacklevel=2,
+            )
+        head = torch.tensor(encode_tempo(coded_bpm))[None, :, None]
     num_frames = HEAD_FRAMES + MAX_CHORDS - head.shape[-1]
     generator = FrameGenerator(planner, text, None, num_frames, SAMPLING, [seed], head)
     frames = list(head[0].unbind(-1))

@@ -1,6 +1,7 @@
 """Plans: numbers by frame, codes and back, what a prior hears of them."""
 
 import math
+import warnings
 from dataclasses import replace
 
 import pytest
@@ -81,6 +82,15 @@ def test_features_equal_a_plain_loop(plan: Plan) -> None:
     for frame in range(90):
         expected = torch.tensor(plain_features(plan, frame, 25.0))
         torch.testing.assert_close(features[frame], expected, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize(("tempo", "number"), [(20.0, -2.3219), (100.0, 0.0), (400.0, 2.0)])
+def test_the_range_of_features_is_as_documented(tempo: float, number: float) -> None:
+    features = plan_features(replace(PLAN, tempo_bpm=tempo), 50, 25.0)
+    beyond = features.abs().amax(0) > 1
+    assert beyond.sum() == (tempo != 100.0)
+    assert abs(number) < 1 or features[:, beyond].unique().item() == pytest.approx(number, abs=1e-4)
+    assert "log2(bpm / 100)" in (plan_features.__doc__ or "")
 
 
 def test_nothing_known_is_zero_and_differs_from_every_plan() -> None:
@@ -212,10 +222,16 @@ def test_a_planner_plans_until_the_end_and_a_longer_piece_only_adds_chords() -> 
     assert any(other != short for other in others)
 
 
-@pytest.mark.parametrize("tempo", [97.3, 21.0, 390.0])
-def test_a_fixed_tempo_is_kept_exactly_and_seen_by_the_chords(tempo: float) -> None:
+@pytest.mark.parametrize(("tempo", "coded"), [(97.3, None), (21.0, "40"), (390.0, "240")])
+def test_a_fixed_tempo_is_kept_exactly_and_seen_by_the_chords(
+    tempo: float, coded: str | None
+) -> None:
     planner, text = tiny_planner(), some_text(1)
-    plan = write_plan(planner, text, 30.0, seed=3, tempo_bpm=tempo)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        plan = write_plan(planner, text, 30.0, seed=3, tempo_bpm=tempo)
+    expected = f"a planner knows tempi in [40, 240] bpm, got {tempo:g}: chords are chosen as for "
+    assert [str(item.message) for item in caught] == ([expected + coded] if coded else [])
     assert plan.tempo_bpm == tempo
     assert plan.chords[-1].beat <= 30.0 * tempo / 60
     nearest = write_plan(planner, text, 30.0, seed=3, tempo_bpm=min(max(tempo, 40.0), 240.0))
@@ -356,7 +372,5 @@ def test_steering_replaces_what_is_moved_away_from(steered_to: int | None) -> No
 
 
 def test_a_prior_that_reads_no_plan_refuses_one() -> None:
-    with pytest.raises(
-        ValueError, match="has a plan, which a prior with reads_plan=false"
-    ):
+    with pytest.raises(ValueError, match="has a plan, which a prior with reads_plan=false"):
         write(tiny_prior("transformer"), planned(1, PLAN), [0])

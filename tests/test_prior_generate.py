@@ -216,7 +216,13 @@ def test_bad_arguments_raise_at_the_call(arguments, message):
         FrameGenerator(tiny_prior("transformer"), sampling=GUIDED, **(defaults | arguments))
 
 
-def test_a_text_condition_checks_its_shapes():
+def test_a_condition_is_padded_and_never_cropped():
+    assert some_text(2).padded(7).text_mask.sum(1).tolist() == [5, 5]
+    with pytest.raises(ValueError, match="length must be at least the text's 5 tokens, got 4"):
+        some_text(2).padded(4)
+
+
+def test_a_condition_checks_its_shapes():
     with pytest.raises(ValueError, match=r"states \(B, L, Dt\) and a mask \(B, L\)"):
         Condition(torch.zeros(2, 3, 4), torch.ones(2, 4).bool())
     with pytest.raises(ValueError, match=r"mask must be bool, got torch.float32"):
