@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from codec.stages import Feed, take
+from codec.stages import PieceBuffer, pull
 from pipelines.inference.conditioning import Conditioner, PriorInput, check_prompt
 from pipelines.inference.stream_state import Piece, StreamState, below, nested
 from prior.frame_generator import FrameGenerator
@@ -172,15 +172,15 @@ class Stream:
     @torch.no_grad()
     def _advance(self, parts: StreamParts) -> Tensor | None:
         """One step: a piece of audio if one is ready, otherwise the next frame."""
-        piece = take(parts.stages)
+        piece = pull(parts.stages)
         if piece is not None or parts.stages[0].ended:
             return piece
         frame = next(parts.generator, None)
         if frame is None:
             parts.stages[0].end()
-            return take(parts.stages)
+            return pull(parts.stages)
         self._frames.append(frame.codes)
-        parts.stages[0].feed(frame.codes[..., None].to(parts.device))
+        parts.stages[0].push(frame.codes[..., None].to(parts.device))
         return None
 
     def _open(self) -> StreamParts:
@@ -212,22 +212,22 @@ class Cut:
     def __init__(self, num_samples: int, size: int | None) -> None:
         self.remaining = num_samples
         self.size = size
-        self.input = Feed()
+        self.input = PieceBuffer()
 
     @property
     def ended(self) -> bool:
-        """Whether the last piece has been fed."""
+        """Whether the last piece has been pushed."""
         return self.input.ended
 
-    def feed(self, piece: Tensor) -> None:
+    def push(self, piece: Tensor) -> None:
         """Hand over the next (B, C, s) samples."""
         self.input.append(piece)
 
     def end(self) -> None:
-        """Say that the last sample has been fed."""
+        """Say that the last sample has been pushed."""
         self.input.ended = True
 
-    def take(self) -> Tensor | None:
+    def pull(self) -> Tensor | None:
         """The next (B, C, s) samples."""
         ready = min(len(self.input), self.remaining)
         complete = self.ended or ready == self.remaining
