@@ -33,6 +33,7 @@ from pipelines.data.tokens import open_tokens, read_codes
 from pipelines.evaluation.held_out import labeled_plan
 from pipelines.evaluation.systems import TokenCodec
 from prior import Prior
+from prior.condition import Condition
 from prior.loss import PriorBatch, prior_loss
 
 SMALL = {"num_layers": 2, "num_heads": 2, "depth_width": 16, "depth_layers": 1, "depth_heads": 2}
@@ -220,13 +221,15 @@ def test_held_out_bits_are_those_of_the_training_loss(backbone: str, labels: dic
         codes[..., :7],
         torch.ones(2, 7, dtype=torch.bool),
         torch.zeros(2, dtype=torch.bool),
-        torch.zeros(2, 0, prior.config.text_width),
-        torch.zeros(2, 0, dtype=torch.bool),
-        plan=plan if plan is None else plan.expand(2, -1, -1),
+        replace(
+            Condition.empty(2, prior.config.text_width),
+            plan=plan if plan is None else plan.expand(2, -1, -1),
+        ),
     )
     with torch.no_grad():
         expected = prior_loss(prior, batch).nats_per_book / math.log(2)
-        unplanned = prior_loss(prior, replace(batch, plan=None)).nats_per_book / math.log(2)
+        bare = replace(batch, condition=Condition.empty(2, prior.config.text_width))
+        unplanned = prior_loss(prior, bare).nats_per_book / math.log(2)
     bits = held_out_bits(prior, pieces, 7)
     assert np.allclose(bits, expected, atol=1e-5)
     assert np.allclose(bits, unplanned, atol=1e-3) != bool(labels)

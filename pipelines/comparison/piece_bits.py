@@ -9,8 +9,8 @@ import torch
 
 from pipelines.comparison.piece_cache import TrackPiece
 from pipelines.evaluation.held_out import labeled_plan, nats_per_code
+from prior.condition import Condition
 from prior.model import Prior
-from prior.text_condition import TextCondition
 
 
 def code_bits(
@@ -28,7 +28,7 @@ def code_bits(
         (K, T) float32 bits.
     """
     codes = piece.codes[None, : prior.num_codebooks, start:stop].astype(np.int64)
-    condition = TextCondition.empty(1, prior.config.text_width)
+    condition = Condition.empty(1, prior.config.text_width)
     plan = labeled_plan(prior, piece.labels, start + codes.shape[-1])
     if plan is not None:
         condition = replace(condition, plan=plan[None, start:])

@@ -14,6 +14,7 @@ from pipelines.comparison.spread import number, show_exponent
 from pipelines.comparison.study import Study
 from pipelines.data.markdown import table
 from pipelines.training.precision import PRECISIONS, choose_precision
+from prior.condition import Condition
 from prior.loss import PriorBatch, prior_loss
 from prior.model import Prior
 
@@ -95,8 +96,7 @@ def random_batch(
         codes=torch.randint(prior.codebook_size, shape, generator=draws).to(device),
         frame_mask=torch.ones(batch_size, length, dtype=torch.bool, device=device),
         ends=torch.zeros(batch_size, dtype=torch.bool, device=device),
-        text_states=torch.zeros(batch_size, 0, prior.config.text_width, device=device),
-        text_mask=torch.zeros(batch_size, 0, dtype=torch.bool, device=device),
+        condition=Condition.empty(batch_size, prior.config.text_width, device),
         depth_frames=torch.randint(length, (batch_size, count), generator=draws).to(device),
     )
 
