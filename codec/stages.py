@@ -25,7 +25,7 @@ class Stage(Protocol):
         """Say that the last piece has been pushed."""
 
     def pull(self) -> Tensor | None:
-        """The next piece of the output; None where more must be pushed first, or nothing is left."""
+        """Return the next piece; None where more must be pushed first, or nothing is left."""
 
     def state_dict(self) -> dict[str, Tensor]:
         """All that is remembered; an equal stage that loads it continues exactly."""
