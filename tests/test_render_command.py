@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 
 from pipelines.cli import main
-from pipelines.rendering import plan
 from pipelines.rendering.agenda import Finished, Task
 from pipelines.rendering.making import Maker
 from pipelines.rendering.manifest import read_manifest
@@ -100,7 +99,6 @@ def test_rows_come_from_standard_input_and_events_go_to_programs(
     assert {event["id"] for event in events[1:3]} == {"a", "b"}
     assert (events[2]["done"], events[2]["total"], events[2]["left_s"]) == (2, 2, 0)
     assert events[3]["audio_s"] == pytest.approx(0.3)
-    assert events[3]["peak_memory"] > 0
     logged = [line.split()[1] for line in log.read_text().splitlines()]
     assert logged == ["start", "item", "item", "summary"]
 
@@ -131,38 +129,16 @@ def test_an_item_that_fails_twice_is_exit_code_1(rows, command, tmp_path, capsys
     assert (status["state"], status["done"], status["failed"]) == ("finished", 2, 0)
 
 
-def test_a_plan_is_printed_kept_and_compared(rows, command, tmp_path, capsys):
-    assert main([*command, str(rows), "--quiet", "--plan"]) == 0
-    planned = capsys.readouterr().out.splitlines()
-    assert planned[0] == "2 items, 0:00 of audio"
-    assert [path.name for path in (tmp_path / "out").iterdir()] == ["plan.json"]
-    assert main([*command, str(rows), "--quiet"]) == 0
-    table = capsys.readouterr().out.splitlines()[-6:]
-    assert table[0].split() == ["planned", "real"]
-    assert table[1].split() == ["items", "2", "2"]
-    assert main([*command, str(rows), "--quiet", "--plan"]) == 0
-    assert capsys.readouterr().out == f"{tmp_path / 'out'}: nothing is left to render\n"
-
-
-def test_a_plan_that_cannot_fit_is_a_mistake(rows, command, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(plan, "available_memory", lambda device: 10**6)
-    assert main([*command, str(rows), "--quiet", "--plan"]) == 2
-    (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("partita: error: the job needs ")
-    assert not (tmp_path / "out").exists()
-
-
 @pytest.mark.parametrize(
     ("more", "said"),
     [
         ([], "name the rows and --out, or --status alone"),
         (["none.jsonl"], "none.jsonl does not exist"),
         (["rows.jsonl", "--batch-size", "0"], "batch_size must lie in [1, 1024], got 0"),
-        (["rows.jsonl", "--threads", "0"], "--threads must be at least 1, got 0"),
+        (["rows.jsonl", "--threads", "0"], "threads must be at least 1, got 0"),
         (["rows.jsonl", "--format", "mp3"], "format must be one of wav, flac, ogg, opus"),
         (["rows.jsonl", "--loudness", "3"], "loudness_lufs must lie in [-60, 0], got 3.0"),
         (["rows.jsonl", "--workers", "2", "--scheduler", "tcp://x:1"], "choose either"),
-        (["rows.jsonl", "--plan", "--scheduler", "tcp://x:1"], "leave --scheduler out"),
         (["--status", "nowhere"], "nothing was rendered into nowhere"),
     ],
 )

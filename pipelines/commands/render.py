@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING
 from pipelines.inference.loading import add_pipeline_arguments, load_pipeline
 
 if TYPE_CHECKING:
-    from pipelines.pipeline import Pipeline
     from pipelines.rendering.engine import RenderOptions, RenderSummary
-    from pipelines.rendering.rows import Defaults, Request
+    from pipelines.rendering.rows import Defaults
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -22,7 +21,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--status", metavar="DIR", type=Path, help="how the job there stands")
     add_defaults(parser.add_argument_group("what a row gets that does not say"))
     run = parser.add_argument_group("how the job runs")
-    run.add_argument("--plan", action="store_true", help="say what it will take, and stop")
     run.add_argument("--sheet", action="store_true", help="write index.html to listen with")
     run.add_argument("--skip-bad", action="store_true", help="leave faulty rows out")
     run.add_argument("--force", action="store_true", help="render anew what changed its settings")
@@ -76,8 +74,6 @@ def render_rows(args: argparse.Namespace) -> int:
     pipeline.set_progress_bar_config(disable=True)
     try:
         request = read_good_rows(pipeline, args.rows, defaults, args.skip_bad)
-        if args.plan:
-            return show_plan(pipeline, request, args.out, options)
         summary = render_items(pipeline, request, args.out, options)
     except (BadRowsError, ChangedItemsError) as error:  # a report has a line for every row
         print(f"partita: error: {error}", file=sys.stderr)
@@ -87,37 +83,8 @@ def render_rows(args: argparse.Namespace) -> int:
 
         write_sheet(args.out)
     if args.progress != "json":
-        print("\n".join([*describe(summary, args.out), *beside_plan(summary, args)]))
+        print("\n".join(describe(summary, args.out)))
     return summary.exit_code
-
-
-def show_plan(pipeline: "Pipeline", request: "Request", out: Path, options: "RenderOptions") -> int:
-    """Print what the job will take, and keep it; a job that cannot fit is an error."""
-    from pipelines.rendering.origin import describe_origin
-    from pipelines.rendering.plan import describe_plan, items_left, plan_job, write_plan
-
-    if options.scheduler is not None:
-        raise ValueError("--plan measures this machine: leave --scheduler out")
-    items, origin = items_left(request.items, out), describe_origin(pipeline)
-    if not items:
-        print(f"{out}: nothing is left to render")
-        return 0
-    plan = plan_job(pipeline, origin, items, out, options.batch_size, options.workers)
-    print("\n".join(describe_plan(plan)))
-    plan.check()
-    write_plan(out, plan)
-    return 0
-
-
-def beside_plan(summary: "RenderSummary", args: argparse.Namespace) -> list[str]:
-    """The plan's figures beside the real ones, where the whole of a plan was carried out."""
-    from pipelines.rendering.plan import compare, measure_run, read_plan
-
-    plan = read_plan(args.out)
-    carried_out = (summary.done, args.batch_size, args.workers)
-    if plan is None or (plan.items, plan.batch_size, plan.workers) != carried_out:
-        return []
-    return compare(plan, measure_run(args.out, summary))
 
 
 def options_of(args: argparse.Namespace) -> "RenderOptions":

@@ -15,7 +15,6 @@ from dataclasses import replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from pipelines.benchmarks.bench import peak_memory
 from pipelines.errors import MissingPackageError
 from pipelines.rendering.agenda import Agenda, Failed, Finished, Outcome, Task, Written
 from pipelines.rendering.making import Maker
@@ -112,12 +111,6 @@ class DaskCrew:
             resources=self.resources,
         )
 
-    def peak_memory(self) -> int:
-        """Of this process and of the workers that are there, shared pages counted in each; or of
-        the GPU that held most (bytes)."""
-        peaks = self.client.run(peak_of_worker, on_error="ignore").values()
-        return max(peaks, default=0) if self.resources else peak_memory() + sum(peaks)
-
 
 def result_of(future: "Future") -> Written | Finished | Failed:
     """What a task gave; a worker that died of it again and again is a failure of its items.
@@ -136,13 +129,6 @@ def result_of(future: "Future") -> Written | Finished | Failed:
 def perform(task: Task, origin: Origin) -> Written | Finished | Failed:
     """On a worker: do a task with its pipeline."""
     return load_maker(origin).perform(task)
-
-
-def peak_of_worker() -> int:
-    """On a worker: what it has held at most, or its GPU where it has one (bytes)."""
-    import torch
-
-    return torch.cuda.max_memory_allocated() if torch.cuda.is_initialized() else peak_memory()
 
 
 def load(origin: Origin) -> None:

@@ -11,7 +11,6 @@ import torch
 from codec.process_settings import cpu_threads
 from pipelines.rendering.agenda import Agenda, Failed, Finished, Outcome, Task, Written
 from pipelines.rendering.making import Maker
-from pipelines.rendering.memory import MemoryMeter
 from pipelines.rendering.origin import Origin
 
 if TYPE_CHECKING:
@@ -23,9 +22,6 @@ class Crew(Protocol):
 
     def work(self, agenda: Agenda) -> Iterator[Outcome]:
         """Every item's outcome, as it comes."""
-
-    def peak_memory(self) -> int:
-        """What all its processes have held at most, or the GPU (bytes)."""
 
 
 class Solo:
@@ -55,10 +51,6 @@ class Solo:
             for future in done:
                 yield from agenda.report(tasks.pop(future), future.result())
 
-    def peak_memory(self) -> int:
-        """Of this process, or of its GPU (bytes)."""
-        return MemoryMeter(self.maker.pipeline.device).peak()
-
 
 @contextmanager
 def start_solo(pipeline: "Pipeline", origin: Origin) -> Iterator[Solo]:
@@ -74,6 +66,6 @@ def start_solo(pipeline: "Pipeline", origin: Origin) -> Iterator[Solo]:
             maker.stopped.set()
 
 
-def lanes_of(device: torch.device, workers: int = 0) -> int:
-    """Tasks that a process performs at once: a CPU's threads are shared out, a GPU takes one."""
-    return 1 if device.type == "cuda" else max(1, torch.get_num_threads() // max(1, workers))
+def lanes_of(device: torch.device) -> int:
+    """Tasks performed at once: one per thread of a CPU, one on a GPU."""
+    return 1 if device.type == "cuda" else max(1, torch.get_num_threads())

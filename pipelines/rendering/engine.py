@@ -71,7 +71,6 @@ class RenderSummary:
         faults: rows that were left out.
         audio_s: made by this run (s).
         seconds: that it took, without loading.
-        peak_memory: of all its processes, or of the GPU (bytes); 0 where nothing was made.
     """
 
     items: int
@@ -82,7 +81,6 @@ class RenderSummary:
     faults: list[Fault] = field(default_factory=list)
     audio_s: float = 0.0
     seconds: float = 0.0
-    peak_memory: int = 0
 
     @property
     def exit_code(self) -> int:
@@ -160,7 +158,6 @@ def render_items(
                     begun = time.monotonic()
                     run(crew, agenda, folder, origin, options.batch_size, progress, summary)
                     summary.seconds = time.monotonic() - begun
-                    summary.peak_memory = crew.peak_memory()
             folder.rewrite(keep_order(folder.entries, [item.id for item in request.items]))
             ended = replace(job, state="finished")
         except BaseException as error:
@@ -177,7 +174,6 @@ def render_items(
             failed=len(summary.failed),
             audio_s=round(summary.audio_s, 3),
             seconds=round(summary.seconds, 3),
-            peak_memory=summary.peak_memory,
         )
     return summary
 
