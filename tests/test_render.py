@@ -22,16 +22,6 @@ from torch import Tensor
 from codec.process_settings import cpu_threads
 from pipelines import Pipeline
 from pipelines.inference.token_file import load_tokens
-from pipelines.rendering.agenda import (
-    Agenda,
-    Failed,
-    Finished,
-    Task,
-    Written,
-    make_batches,
-    rows_for,
-)
-from pipelines.rendering.crew import Solo, start_solo
 from pipelines.rendering.engine import (
     ChangedItemsError,
     RenderOptions,
@@ -40,11 +30,21 @@ from pipelines.rendering.engine import (
     render_items,
 )
 from pipelines.rendering.job import read_status
-from pipelines.rendering.making import Maker, encode_texts
 from pipelines.rendering.manifest import read_manifest
 from pipelines.rendering.origin import describe_origin, hash_pipeline
+from pipelines.rendering.queue import (
+    BatchTokens,
+    RenderedFiles,
+    RenderFailure,
+    RenderQueue,
+    RenderTask,
+    make_batches,
+    rows_for,
+)
+from pipelines.rendering.renderer import Renderer, encode_texts
 from pipelines.rendering.rows import Defaults, hash_file
 from pipelines.rendering.tags import read_provenance
+from pipelines.rendering.worker_pool import ThreadWorkers, start_threads
 
 
 @pytest.fixture(scope="module")
@@ -189,7 +189,7 @@ def test_an_item_does_not_depend_on_the_number_of_threads(pipeline: Pipeline, tm
     assert contents(tmp_path / "3") == contents(tmp_path / "1")
 
 
-class Meeting(Maker):
+class Meeting(Renderer):
     """The first piece to be finished and the second batch to be written wait for one another."""
 
     def __init__(self, pipeline: Pipeline) -> None:
@@ -197,12 +197,12 @@ class Meeting(Maker):
         self.both = threading.Barrier(2, timeout=60)
         self.batches, self.pieces = itertools.count(), itertools.count()
 
-    def write(self, task: Task) -> Written:
+    def write(self, task: RenderTask) -> BatchTokens:
         if next(self.batches) == 1:
             self.both.wait()
         return super().write(task)
 
-    def finish(self, task: Task) -> Finished:
+    def finish(self, task: RenderTask) -> RenderedFiles:
         if next(self.pieces) == 0:
             self.both.wait()
         return super().finish(task)
@@ -211,24 +211,24 @@ class Meeting(Maker):
 def test_one_batch_is_written_while_another_is_finished(pipeline: Pipeline):
     rows = [{"id": str(index), "prompt": "x", "duration_s": 0.1} for index in range(4)]
     items = read_good_rows(pipeline, rows, Defaults()).items
-    maker = Meeting(pipeline)
+    renderer = Meeting(pipeline)
     with ThreadPoolExecutor(2) as pool:
-        agenda = Agenda.of(items, pipeline.num_frames, 2)
-        outcomes = list(Solo(maker, pool, lanes=2).work(agenda))
+        queue = RenderQueue.of(items, pipeline.num_frames, 2)
+        outcomes = list(ThreadWorkers(renderer, pool, threads=2).work(queue))
     assert sorted(outcome.item.id for outcome in outcomes) == ["0", "1", "2", "3"]
-    assert not maker.both.broken
+    assert not renderer.both.broken
     assert {outcome.attempts for outcome in outcomes} == {1}
 
 
 def test_tasks_under_way_end_where_a_job_is_stopped(pipeline: Pipeline):
     rows = [{"id": "a", "prompt": "x", "duration_s": 0.1}]
     item = read_good_rows(pipeline, rows, Defaults()).items[0]
-    with start_solo(pipeline, describe_origin(pipeline)) as solo:
-        written = solo.maker.perform(Task((item,), 1, (3,)))
-        assert isinstance(written, Written)
+    with start_threads(pipeline, describe_origin(pipeline)) as workers:
+        written = workers.renderer.perform(RenderTask((item,), 1, (3,)))
+        assert isinstance(written, BatchTokens)
     for codes in (None, written.codes[0]):
-        stopped = solo.maker.perform(Task((item,), 1, (3,), codes))
-        assert stopped == Failed("InterruptedError: stopped")
+        stopped = workers.renderer.perform(RenderTask((item,), 1, (3,), codes))
+        assert stopped == RenderFailure("InterruptedError: stopped")
 
 
 def test_batches_hold_like_items_and_fill_up_by_length(pipeline: Pipeline):
@@ -400,18 +400,18 @@ def test_a_batch_that_fails_is_tried_item_by_item(pipeline: Pipeline):
     items = read_good_rows(
         pipeline, [{"id": "a", "prompt": "x"}, {"id": "b", "prompt": "y"}], Defaults()
     ).items
-    agenda = Agenda.of(items, pipeline.num_frames, 4)
-    task = agenda.next_task()
+    queue = RenderQueue.of(items, pipeline.num_frames, 4)
+    task = queue.next_task()
     assert task is not None
-    assert agenda.report(task, Failed("no memory")) == []
-    alone = [agenda.next_task(), agenda.next_task()]
+    assert queue.report(task, RenderFailure("no memory")) == []
+    alone = [queue.next_task(), queue.next_task()]
     assert [task and (task.items, task.attempt, task.num_rows) for task in alone] == [
         ((items[0],), 2, 4),
         ((items[1],), 2, 4),
     ]
-    assert agenda.next_task() is None
+    assert queue.next_task() is None
     assert alone[0] is not None
-    assert [outcome.item.id for outcome in agenda.report(alone[0], Failed("again"))] == ["a"]
+    assert [outcome.item.id for outcome in queue.report(alone[0], RenderFailure("again"))] == ["a"]
 
 
 def test_options_are_checked():

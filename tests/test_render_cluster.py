@@ -16,11 +16,11 @@ from small_jobs import contents, make_rows
 
 from pipelines import Pipeline
 from pipelines.errors import MissingPackageError
-from pipelines.rendering.agenda import Task
-from pipelines.rendering.cluster import DaskCrew
+from pipelines.rendering.cluster import DaskWorkers
 from pipelines.rendering.engine import RenderOptions, render
 from pipelines.rendering.job import read_status
 from pipelines.rendering.manifest import read_manifest
+from pipelines.rendering.queue import RenderTask
 
 REPOSITORY = Path(__file__).parents[1]
 
@@ -61,17 +61,17 @@ def find_workers() -> list[psutil.Process]:
 def equal_after_kills(pipeline: Pipeline, folder: Path, count: int, times: int, seed: int) -> None:
     """Render with two workers of which some are killed, and in this process; compare the files."""
     rows, handed_out = make_rows(count, seed), Counter[tuple[str, bool]]()
-    submit = DaskCrew.submit
+    submit = DaskWorkers.submit
 
-    def count_task(crew: DaskCrew, task: Task) -> Any:
+    def count_task(workers: DaskWorkers, task: RenderTask) -> Any:
         handed_out.update((item.id, task.codes is None) for item in task.items)
-        return submit(crew, task)
+        return submit(workers, task)
 
     killer = Killer(folder / "cluster", times, random.Random(seed))
     killer.start()
     options = RenderOptions(workers=2, batch_size=4)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(DaskCrew, "submit", count_task)
+        patch.setattr(DaskWorkers, "submit", count_task)
         summary = render(pipeline, rows, folder / "cluster", options=options)
     killer.over.set()
     killer.join()

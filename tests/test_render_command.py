@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from pipelines.cli import main
-from pipelines.rendering.agenda import Finished, Task
-from pipelines.rendering.making import Maker
 from pipelines.rendering.manifest import read_manifest
+from pipelines.rendering.queue import RenderedFiles, RenderTask
+from pipelines.rendering.renderer import Renderer
 
 ROWS = [
     {"id": "a", "prompt": "calm", "duration_s": 0.3},
@@ -104,14 +104,14 @@ def test_rows_come_from_standard_input_and_events_go_to_programs(
 
 
 def test_an_item_that_fails_twice_is_exit_code_1(rows, command, tmp_path, capsys, monkeypatch):
-    finish = Maker.finish
+    finish = Renderer.finish
 
-    def fail(self: Maker, task: Task) -> Finished:
+    def fail(self: Renderer, task: RenderTask) -> RenderedFiles:
         if task.items[0].id == "b":
             raise RuntimeError("no sound")
         return finish(self, task)
 
-    monkeypatch.setattr(Maker, "finish", fail)
+    monkeypatch.setattr(Renderer, "finish", fail)
     assert main([*command, str(rows), "--quiet"]) == 1
     assert capsys.readouterr().out.splitlines()[-2:] == [
         "failed: 1 (the same command tries them again)",

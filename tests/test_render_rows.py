@@ -11,7 +11,7 @@ from tiny_pipeline import tiny_pipeline
 
 from pipelines import Pipeline
 from pipelines.inference.token_file import describe_codes, save_tokens
-from pipelines.rendering.rows import BadRowsError, Defaults, Request, read_request
+from pipelines.rendering.rows import BadRowsError, Defaults, RenderRequest, read_request
 
 
 @pytest.fixture(scope="module")
@@ -19,7 +19,7 @@ def pipeline() -> Pipeline:
     return tiny_pipeline()
 
 
-def read(pipeline: Pipeline, *rows: Any, **defaults: Any) -> Request:
+def read(pipeline: Pipeline, *rows: Any, **defaults: Any) -> RenderRequest:
     return read_request(list(rows), pipeline, Defaults(**defaults))
 
 

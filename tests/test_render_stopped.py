@@ -21,7 +21,7 @@ from pipelines.rendering.engine import (
 )
 from pipelines.rendering.job import read_status
 from pipelines.rendering.manifest import ManifestEntry, read_manifest
-from pipelines.rendering.progress import Progress
+from pipelines.rendering.progress import RenderProgress
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +32,7 @@ def pipeline() -> Pipeline:
 
 
 def in_child(work: Callable[[], object]) -> int:
-    """Run in a forked process, on two lanes."""
+    """Run in a forked process, on two threads."""
     child = os.fork()
     if child == 0:
         code = 3
@@ -107,12 +107,12 @@ def test_a_killed_run_is_told_from_a_running_one(pipeline: Pipeline, tmp_path: P
 def test_ctrl_c_stops_cleanly_and_the_run_goes_on_later(
     pipeline: Pipeline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    def interrupt(progress: Progress) -> None:
+    def interrupt(progress: RenderProgress) -> None:
         raise KeyboardInterrupt
 
     rows = make_rows(6)
     with monkeypatch.context() as patch, cpu_threads(2):
-        patch.setattr(Progress, "draw", interrupt)  # after the first item
+        patch.setattr(RenderProgress, "draw", interrupt)  # after the first item
         with pytest.raises(KeyboardInterrupt):
             render(pipeline, rows, tmp_path)
     status = read_status(tmp_path)

@@ -121,10 +121,10 @@ def defaults_of(args: argparse.Namespace) -> "Defaults":
 
 def show_status(args: argparse.Namespace) -> int:
     """Print how a job stands; exit code 1 where an item failed or the job did not end well."""
-    from pipelines.rendering.job import read_status, render_status
+    from pipelines.rendering.job import describe_status, read_status
 
     status = read_status(args.status)
-    print(json.dumps(asdict(status)) if args.progress == "json" else render_status(status))
+    print(json.dumps(asdict(status)) if args.progress == "json" else describe_status(status))
     return 1 if status.failed or status.state in ("stopped", "killed") else 0
 
 

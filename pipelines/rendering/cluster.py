@@ -16,9 +16,16 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from pipelines.errors import MissingPackageError
-from pipelines.rendering.agenda import Agenda, Failed, Finished, Outcome, Task, Written
-from pipelines.rendering.making import Maker
 from pipelines.rendering.origin import Origin, hash_pipeline
+from pipelines.rendering.queue import (
+    BatchTokens,
+    ItemResult,
+    RenderedFiles,
+    RenderFailure,
+    RenderQueue,
+    RenderTask,
+)
+from pipelines.rendering.renderer import Renderer
 
 if TYPE_CHECKING:
     from distributed import Client, Future
@@ -34,8 +41,8 @@ class SetupError(ValueError):
     """A worker that cannot load the pipeline; no item is to blame."""
 
 
-class DaskCrew:
-    """A crew of a dask cluster's workers.
+class DaskWorkers:
+    """A workers of a dask cluster's workers.
 
     Args:
         client: connected to the cluster.
@@ -75,24 +82,24 @@ class DaskCrew:
         """What the scheduler knows of every worker, by address; they may change at any time."""
         return self.client.scheduler_info(n_workers=-1)["workers"]
 
-    def work(self, agenda: Agenda) -> Iterator[Outcome]:
+    def work(self, queue: RenderQueue) -> Iterator[ItemResult]:
         """Keep every worker busy, and take results as they come."""
         from distributed import as_completed
 
-        tasks: dict[Future, Task] = {}
+        tasks: dict[Future, RenderTask] = {}
         results = as_completed(loop=self.client.loop)
         while True:
-            while len(tasks) < self.room() and (task := agenda.next_task()):
+            while len(tasks) < self.room() and (task := queue.next_task()):
                 future = self.submit(task)
                 tasks[future] = task
                 results.add(future)
-            yield from agenda.take_failed()
+            yield from queue.take_failed()
             if not tasks:
                 return
             future = next(results)
             if self.client.status != "running":
                 raise ConnectionError("the dask scheduler is gone: run the same command again")
-            yield from agenda.report(tasks.pop(future), result_of(future))
+            yield from queue.report(tasks.pop(future), result_of(future))
             future.release()
 
     def room(self) -> int:
@@ -100,7 +107,7 @@ class DaskCrew:
         waits for its next one."""
         return max(2, sum(worker["nthreads"] + 1 for worker in self.workers().values()))
 
-    def submit(self, task: Task) -> "Future":
+    def submit(self, task: RenderTask) -> "Future":
         """Send a task off; pieces to finish go before batches to write."""
         return self.client.submit(
             perform,
@@ -112,7 +119,7 @@ class DaskCrew:
         )
 
 
-def result_of(future: "Future") -> Written | Finished | Failed:
+def result_of(future: "Future") -> BatchTokens | RenderedFiles | RenderFailure:
     """What a task gave; a worker that died of it again and again is a failure of its items.
 
     Raises:
@@ -123,31 +130,31 @@ def result_of(future: "Future") -> Written | Finished | Failed:
     except SetupError:
         raise
     except Exception as error:
-        return Failed(f"{type(error).__name__}: {' '.join(str(error).split())}")
+        return RenderFailure(f"{type(error).__name__}: {' '.join(str(error).split())}")
 
 
-def perform(task: Task, origin: Origin) -> Written | Finished | Failed:
+def perform(task: RenderTask, origin: Origin) -> BatchTokens | RenderedFiles | RenderFailure:
     """On a worker: do a task with its pipeline."""
-    return load_maker(origin).perform(task)
+    return load_renderer(origin).perform(task)
 
 
 def load(origin: Origin) -> None:
     """On a worker: make the pipeline ready."""
-    load_maker(origin)
+    load_renderer(origin)
 
 
-def load_maker(origin: Origin) -> Maker:
+def load_renderer(origin: Origin) -> Renderer:
     """The pipeline of a worker, loaded the first time that it is asked for.
 
     Raises:
         SetupError: it cannot be loaded here, or is not the one that the job was started with.
     """
     with LOADING:
-        return load_maker_once(origin)
+        return load_renderer_once(origin)
 
 
 @lru_cache(maxsize=1)
-def load_maker_once(origin: Origin) -> Maker:
+def load_renderer_once(origin: Origin) -> Renderer:
     """The same, for one thread at a time."""
     import codec  # noqa: F401  (its torchaudio guard)
     from pipelines.inference.loading import load_pipeline
@@ -161,13 +168,13 @@ def load_maker_once(origin: Origin) -> Maker:
         raise SetupError(
             f"a worker finds another pipeline at {origin.path}: {found[:8]}, not {origin.hash[:8]}"
         )
-    return Maker(pipeline, origin)
+    return Renderer(pipeline, origin)
 
 
 @contextmanager
 def start_cluster(
     pipeline: "Pipeline", origin: Origin, workers: int, scheduler: str | None
-) -> Iterator[DaskCrew]:
+) -> Iterator[DaskWorkers]:
     """A local cluster of ``workers`` processes, or the one that runs at ``scheduler``.
 
     Raises:
@@ -187,18 +194,18 @@ def start_cluster(
                 "workers of a running cluster load the pipeline by its folder or hub id: save it"
             )
         with join(distributed, scheduler) as client:
-            crew = DaskCrew(client, origin, common_resources(client))
-            crew.load()
-            yield crew
+            workers = DaskWorkers(client, origin, common_resources(client))
+            workers.load()
+            yield workers
         return
     with tempfile.TemporaryDirectory() as folder:
         if not origin.path:
             pipeline.save_pretrained(folder)
             origin = replace(origin, path=folder)
         with start_workers(distributed, workers) as (client, resources):
-            crew = DaskCrew(client, origin, resources)
-            crew.load()
-            yield crew
+            workers = DaskWorkers(client, origin, resources)
+            workers.load()
+            yield workers
 
 
 @contextmanager
@@ -236,15 +243,15 @@ def start_workers(
         "silence_logs": logging.ERROR,
     }
     resources = {"GPU": 1.0} if gpus else None
-    crew = {}
+    workers = {}
     for index in range(workers):
         env = {"CUDA_VISIBLE_DEVICES": visible_gpu(index)} if gpus else {}
         own = options | {"env": env, "resources": resources}
-        crew[index] = {"cls": distributed.Nanny, "options": own}
+        workers[index] = {"cls": distributed.Nanny, "options": own}
     place = {"host": "127.0.0.1", "port": 0, "dashboard": False}
     scheduler = {"cls": distributed.Scheduler, "options": place}
     with (
-        distributed.SpecCluster(crew, scheduler, silence_logs=logging.ERROR) as cluster,
+        distributed.SpecCluster(workers, scheduler, silence_logs=logging.ERROR) as cluster,
         distributed.Client(cluster, set_as_default=False) as client,
     ):
         yield client, resources

@@ -7,16 +7,16 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipelines.rendering.agenda import Agenda, Failed, Finished, Outcome
-from pipelines.rendering.crew import Crew, start_solo
+from pipelines.data.row_files import RowFault
 from pipelines.rendering.folder import RenderFolder, first_difference, keep_order
 from pipelines.rendering.item import RenderItem
-from pipelines.rendering.job import Job, new_job, write_job
+from pipelines.rendering.job import RenderJob, new_job, write_job
 from pipelines.rendering.manifest import ManifestEntry
 from pipelines.rendering.origin import Origin, describe_origin
-from pipelines.rendering.progress import Progress
-from pipelines.rendering.row_file import Fault
-from pipelines.rendering.rows import BadRowsError, Defaults, Request, read_request
+from pipelines.rendering.progress import RenderProgress
+from pipelines.rendering.queue import ItemResult, RenderedFiles, RenderFailure, RenderQueue
+from pipelines.rendering.rows import BadRowsError, Defaults, RenderRequest, read_request
+from pipelines.rendering.worker_pool import WorkerPool, start_threads
 
 if TYPE_CHECKING:
     from pipelines.pipeline import Pipeline
@@ -78,7 +78,7 @@ class RenderSummary:
     skipped: int = 0
     failed: list[ManifestEntry] = field(default_factory=list)
     damaged: list[str] = field(default_factory=list)
-    faults: list[Fault] = field(default_factory=list)
+    faults: list[RowFault] = field(default_factory=list)
     audio_s: float = 0.0
     seconds: float = 0.0
 
@@ -123,7 +123,7 @@ def read_good_rows(
     rows: str | Path | Iterable[dict[str, Any]],
     defaults: Defaults,
     skip_bad: bool = False,
-) -> Request:
+) -> RenderRequest:
     """Read and check rows.
 
     Raises:
@@ -136,11 +136,14 @@ def read_good_rows(
 
 
 def render_items(
-    pipeline: "Pipeline", request: Request, out_dir: Path, options: RenderOptions
+    pipeline: "Pipeline", request: RenderRequest, out_dir: Path, options: RenderOptions
 ) -> RenderSummary:
     """Render what was read and checked; see :func:`render`."""
     origin = describe_origin(pipeline)
-    with Progress(options.progress, options.log_file) as progress, RenderFolder(out_dir) as folder:
+    with (
+        RenderProgress(options.progress, options.log_file) as progress,
+        RenderFolder(out_dir) as folder,
+    ):
         summary = RenderSummary(len(request.items), faults=request.faults)
         todo = find_todo(folder, request, origin, options.force, summary)
         audio_s, left_s = total_s(request.items), total_s(todo)
@@ -153,10 +156,10 @@ def render_items(
         ended = replace(job, state="stopped")
         try:
             if todo:
-                agenda = Agenda.of(todo, pipeline.num_frames, options.batch_size)
-                with assemble_crew(pipeline, origin, options) as crew:
+                queue = RenderQueue.of(todo, pipeline.num_frames, options.batch_size)
+                with start_workers(pipeline, origin, options) as workers:
                     begun = time.monotonic()
-                    run(crew, agenda, folder, origin, options.batch_size, progress, summary)
+                    run(workers, queue, folder, origin, options.batch_size, progress, summary)
                     summary.seconds = time.monotonic() - begun
             folder.rewrite(keep_order(folder.entries, [item.id for item in request.items]))
             ended = replace(job, state="finished")
@@ -179,14 +182,18 @@ def render_items(
 
 
 def find_todo(
-    folder: RenderFolder, request: Request, origin: Origin, force: bool, summary: RenderSummary
+    folder: RenderFolder,
+    request: RenderRequest,
+    origin: Origin,
+    force: bool,
+    summary: RenderSummary,
 ) -> list[RenderItem]:
     """Items that are not there yet; everything else about them leaves the manifest.
 
     Raises:
         BadRowsError: items are there with other settings, and ``force`` is not given.
     """
-    folder.refuse_strangers(request.items)
+    folder.check_unknown_files(request.items)
     todo, changed = [], []
     for place, item in enumerate(request.items, start=1):
         entry = folder.entries.get(item.id)
@@ -194,7 +201,7 @@ def find_todo(
         if entry is None:
             todo.append(item)
         elif change and entry.status == "done":
-            changed.append((item, entry, Fault(place, change, item.id)))
+            changed.append((item, entry, RowFault(place, change, item.id)))
         elif folder.is_whole(entry):
             summary.skipped += 1
         else:
@@ -215,37 +222,37 @@ def find_todo(
 class ChangedItemsError(ValueError):
     """Items that are already rendered, with other settings than are now asked for."""
 
-    def __init__(self, path: Path, faults: list[Fault]) -> None:
+    def __init__(self, path: Path, faults: list[RowFault]) -> None:
         self.faults = faults
         lines = [f"  {fault.id}: {fault.message}" for fault in faults]
         message = f"{path} holds {len(faults)} items made otherwise (--force makes them anew):"
         super().__init__("\n".join([message, *lines]))
 
 
-def assemble_crew(
+def start_workers(
     pipeline: "Pipeline", origin: Origin, options: RenderOptions
-) -> AbstractContextManager[Crew]:
+) -> AbstractContextManager[WorkerPool]:
     """This process, or a cluster."""
     if options.workers or options.scheduler:
         from pipelines.rendering.cluster import start_cluster
 
         return start_cluster(pipeline, origin, options.workers, options.scheduler)
-    return start_solo(pipeline, origin)
+    return start_threads(pipeline, origin)
 
 
 def run(
-    crew: Crew,
-    agenda: Agenda,
+    workers: WorkerPool,
+    queue: RenderQueue,
     folder: RenderFolder,
     origin: Origin,
     batch_size: int,
-    progress: Progress,
+    progress: RenderProgress,
     summary: RenderSummary,
 ) -> None:
-    """Let the crew work, and keep what it brings."""
-    for outcome in crew.work(agenda):
+    """Let the workers work, and keep what it brings."""
+    for outcome in workers.work(queue):
         entry = make_entry(outcome, origin, batch_size)
-        if isinstance(outcome.result, Finished):
+        if isinstance(outcome.result, RenderedFiles):
             folder.add(entry, outcome.result.audio, outcome.result.tokens)
             summary.done += 1
             summary.audio_s += entry.duration_s
@@ -256,7 +263,7 @@ def run(
         progress.item(entry.id, entry.status, duration_s, entry.attempts, entry.error)
 
 
-def make_entry(outcome: Outcome, origin: Origin, batch_size: int) -> ManifestEntry:
+def make_entry(outcome: ItemResult, origin: Origin, batch_size: int) -> ManifestEntry:
     """The manifest's line of an item that is through."""
     item, result = outcome.item, outcome.result
     entry = ManifestEntry(
@@ -269,7 +276,7 @@ def make_entry(outcome: Outcome, origin: Origin, batch_size: int) -> ManifestEnt
         versions=dict(origin.versions),
         attempts=outcome.attempts,
     )
-    if isinstance(result, Failed):
+    if isinstance(result, RenderFailure):
         now = {"finished": round(time.time(), 3)}
         return replace(entry, status="failed", error=result.error, timings=now)
     facts: dict[str, Any] = dict(result.facts)
@@ -283,7 +290,7 @@ def total_s(items: Iterable[RenderItem]) -> float:
     return sum(item.settings.duration_s for item in items)
 
 
-def write_end(folder: Path, job: Job) -> None:
+def write_end(folder: Path, job: RenderJob) -> None:
     """Say in ``job.json`` that the run is over, if there is room for it."""
     try:
         write_job(folder, replace(job, ended=time.time()))

@@ -46,7 +46,7 @@ class RenderFolder:
             ValueError: another run is at work here, or the manifest is damaged.
             OSError: the folder cannot be written.
         """
-        with no_room_said(self.path):
+        with explain_full_disk(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
             self._lock = (self.path / LOCK_NAME).open("ab")
             try:
@@ -77,7 +77,7 @@ class RenderFolder:
             for name, sha256 in files
         )
 
-    def refuse_strangers(self, items: list[RenderItem]) -> None:
+    def check_unknown_files(self, items: list[RenderItem]) -> None:
         """Raise ValueError if a folder without a job holds a file that an item would replace."""
         if (self.path / JOB_NAME).is_file():
             return
@@ -90,7 +90,7 @@ class RenderFolder:
 
     def rewrite(self, entries: list[ManifestEntry]) -> None:
         """Replace the manifest, unless it is already so."""
-        with no_room_said(self.path):
+        with explain_full_disk(self.path):
             content = b"".join(map(manifest.format_entry, entries))
             path = self.path / manifest.NAME
             if not path.is_file() or path.read_bytes() != content:
@@ -104,7 +104,7 @@ class RenderFolder:
             NoRoomError: there is no room; nothing is left half-written but, at most, the last line
                 of the manifest.
         """
-        with no_room_said(self.path):
+        with explain_full_disk(self.path):
             if entry.audio:
                 self._write(entry.audio, audio)
                 self._write(entry.tokens, tokens)
@@ -143,7 +143,7 @@ def is_locked(path: Path) -> bool:
 
 
 @contextmanager
-def no_room_said(path: Path) -> Iterator[None]:
+def explain_full_disk(path: Path) -> Iterator[None]:
     """Turn a full disk into a :class:`NoRoomError` that says what to do."""
     try:
         yield
@@ -175,7 +175,7 @@ def first_difference(entry: ManifestEntry, identity: dict[str, object], pipeline
 
 
 def flatten(values: dict[str, object]) -> dict[str, object]:
-    """Settings beside the other fields."""
+    """RenderSettings beside the other fields."""
     inner = values.get("settings")
     assert isinstance(inner, dict)
     return {**{key: value for key, value in values.items() if key != "settings"}, **inner}

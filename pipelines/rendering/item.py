@@ -5,7 +5,7 @@ from typing import Any
 
 
 @dataclass(frozen=True)
-class Settings:
+class RenderSettings:
     """What shapes an item besides its prompts and seeds.
 
     Attributes:
@@ -53,7 +53,7 @@ class RenderItem:
     negative_prompt: str | None
     seed: int | None
     decoder_seed: int
-    settings: Settings
+    settings: RenderSettings
     codes_path: str | None = None
 
     @property

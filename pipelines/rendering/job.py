@@ -7,12 +7,12 @@ import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from pipelines.rendering.folder import JOB_NAME, is_locked, no_room_said
+from pipelines.rendering.folder import JOB_NAME, explain_full_disk, is_locked
 from pipelines.rendering.manifest import read_manifest
 
 
 @dataclass(frozen=True)
-class Job:
+class RenderJob:
     """What was asked for, and since when.
 
     Attributes:
@@ -45,7 +45,7 @@ class Job:
 
 
 @dataclass(frozen=True)
-class Status:
+class RenderStatus:
     """How a job stands.
 
     Attributes:
@@ -80,9 +80,9 @@ def new_job(
     skipped_audio_s: float,
     pipeline: str,
     pipeline_hash: str,
-) -> Job:
+) -> RenderJob:
     """A job that starts now, here."""
-    return Job(
+    return RenderJob(
         items,
         round(audio_s, 3),
         skipped,
@@ -95,19 +95,19 @@ def new_job(
     )
 
 
-def write_job(folder: Path, job: Job) -> None:
+def write_job(folder: Path, job: RenderJob) -> None:
     """Replace ``job.json``.
 
     Raises:
         NoRoomError: the disk is full.
     """
     part = folder / f".{JOB_NAME}.part"
-    with no_room_said(folder):
+    with explain_full_disk(folder):
         part.write_text(json.dumps(asdict(job), indent=2, ensure_ascii=False) + "\n")
         part.replace(folder / JOB_NAME)
 
 
-def read_job(folder: Path) -> Job:
+def read_job(folder: Path) -> RenderJob:
     """Read ``job.json``.
 
     Raises:
@@ -118,12 +118,12 @@ def read_job(folder: Path) -> Job:
     if not path.is_file():
         raise FileNotFoundError(f"{path} does not exist: nothing was rendered into {folder}")
     try:
-        return Job(**json.loads(path.read_text()))
+        return RenderJob(**json.loads(path.read_text()))
     except (ValueError, TypeError) as error:
         raise ValueError(f"{path} is damaged: {error}") from error
 
 
-def read_status(folder: str | Path) -> Status:
+def read_status(folder: str | Path) -> RenderStatus:
     """How the job in a folder stands, running or not; its files are not read.
 
     Raises:
@@ -148,7 +148,7 @@ def read_status(folder: str | Path) -> Status:
     elapsed_s = max(end - job.started, 1e-9)
     rate = made_s / elapsed_s if done else None
     left_s = (job.audio_s - audio_s) / rate if rate and state == "running" else None
-    return Status(
+    return RenderStatus(
         state,
         job.message,
         job.items,
@@ -162,7 +162,7 @@ def read_status(folder: str | Path) -> Status:
     )
 
 
-def render_status(status: Status) -> str:
+def describe_status(status: RenderStatus) -> str:
     """A status in one line."""
     parts = [f"{status.state}: {status.done} of {status.items} items done"]
     if status.failed:

@@ -24,7 +24,7 @@ class ManifestEntry:
         negative_prompt: what it was moved away from, or None.
         seed: of the prior; None for tokens of encoded audio.
         decoder_seed: of decoder and vocoder.
-        settings: the fields of ``item.Settings``: duration_s, guidance, temperature, top_k, top_p,
+        settings: fields of ``RenderSettings``: duration_s, guidance, temperature, top_k, top_p,
             num_inference_steps, preview, format, loudness_lufs (wanted), codes.
         pipeline: name or folder of the pipeline.
         pipeline_hash: BLAKE2b of its configs, weights and vocabulary.

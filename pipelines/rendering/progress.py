@@ -8,7 +8,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, TextIO
 
-from pipelines.rendering.folder import no_room_said
+from pipelines.rendering.folder import explain_full_disk
 from pipelines.rendering.job import clock
 
 KINDS = ("line", "json", "none")
@@ -16,7 +16,7 @@ LINE_EVERY_S = 30.0
 """Where standard error is not a terminal, a line is written so often."""
 
 
-class Progress:
+class RenderProgress:
     """Counts items and tells of them.
 
     Args:
@@ -35,7 +35,7 @@ class Progress:
         self.audio_s = self.left_audio_s = 0.0
         self.started = self.told = time.monotonic()
 
-    def __enter__(self) -> "Progress":
+    def __enter__(self) -> "RenderProgress":
         return self
 
     def __exit__(
@@ -47,7 +47,7 @@ class Progress:
         if self.kind == "line" and sys.stderr.isatty():
             print(file=sys.stderr)
         if self.log is not None:
-            with no_room_said(Path(self.log.name)):
+            with explain_full_disk(Path(self.log.name)):
                 self.log.close()
 
     def start(self, total: int, skipped: int, audio_s: float) -> None:
@@ -88,7 +88,7 @@ class Progress:
         if self.log is not None:
             now = datetime.now().astimezone().isoformat(timespec="seconds")
             words = " ".join(f"{name}={json.dumps(value)}" for name, value in facts.items())
-            with no_room_said(Path(self.log.name)):
+            with explain_full_disk(Path(self.log.name)):
                 print(f"{now} {event} {words}", file=self.log, flush=True)
 
     def draw(self) -> None:

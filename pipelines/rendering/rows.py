@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from codec.seeds import derive_seed
+from pipelines.data.row_files import Row, RowFault, RowFile, read_rows
 from pipelines.inference.text import MAX_TOKENS
 from pipelines.inference.token_file import TokenFile, load_tokens
-from pipelines.rendering.item import RenderItem, Settings
+from pipelines.rendering.item import RenderItem, RenderSettings
 from pipelines.rendering.row_fields import FIELDS, check_field, from_text
-from pipelines.rendering.row_file import Fault, Row, RowFile, read_rows
 
 if TYPE_CHECKING:
     from pipelines.pipeline import Pipeline
@@ -56,14 +56,14 @@ class BadRowsError(ValueError):
         faults: all of them, by line.
     """
 
-    def __init__(self, name: str, faults: list[Fault]) -> None:
+    def __init__(self, name: str, faults: list[RowFault]) -> None:
         self.faults = faults
         count = f"{len(faults)} fault{'s' if len(faults) > 1 else ''}"
         super().__init__("\n".join([f"{name}: {count}", *(f"  {fault}" for fault in faults)]))
 
 
 @dataclass
-class Request:
+class RenderRequest:
     """What is to be rendered.
 
     Attributes:
@@ -74,12 +74,12 @@ class Request:
 
     name: str
     items: list[RenderItem] = field(default_factory=list)
-    faults: list[Fault] = field(default_factory=list)
+    faults: list[RowFault] = field(default_factory=list)
 
 
 def read_request(
     source: "str | Path | Iterable[dict[str, Any]]", pipeline: "Pipeline", defaults: Defaults
-) -> Request:
+) -> RenderRequest:
     """Read and check every row; nothing is rendered.
 
     Args:
@@ -96,13 +96,13 @@ def read_request(
     """
     check = RowCheck(pipeline, defaults)
     file = read_rows(source)
-    request = Request(file.name, faults=list(file.faults))
+    request = RenderRequest(file.name, faults=list(file.faults))
     lines: dict[str, int] = {}
     for row in file.rows:
         items, messages = check.items_of(row, file)
         messages += _claim_ids(items, row.line, lines)
         name = items[0].id if items and not messages else str(row.values.get("id", ""))[:40]
-        request.faults += [Fault(row.line, message, name) for message in messages]
+        request.faults += [RowFault(row.line, message, name) for message in messages]
         if not messages:
             request.items += items
     request.faults.sort(key=lambda fault: fault.line)
@@ -197,7 +197,7 @@ class RowCheck:
         temperature = self.defaults.temperature
         chosen["temperature"] = config.temperature if temperature is None else temperature
         chosen |= values
-        settings = Settings(
+        settings = RenderSettings(
             duration_s=chosen["duration_s"],
             guidance=chosen["guidance"],
             temperature=chosen["temperature"],
@@ -240,7 +240,7 @@ class RowCheck:
             steps = made.get("num_inference_steps")
             decoding["num_inference_steps"] = self.pipeline.check_steps(steps, preview)
             decoding["preview"] = preview
-        settings = Settings(
+        settings = RenderSettings(
             duration_s=tokens.duration_s,
             guidance=made.get("guidance", 1.0),
             temperature=made.get("temperature", 0.0),

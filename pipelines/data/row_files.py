@@ -13,7 +13,7 @@ FORMATS = {".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv"}
 
 
 @dataclass(frozen=True)
-class Fault:
+class RowFault:
     """What is wrong with one row.
 
     Attributes:
@@ -58,7 +58,7 @@ class RowFile:
     name: str
     folder: Path
     rows: list[Row] = field(default_factory=list)
-    faults: list[Fault] = field(default_factory=list)
+    faults: list[RowFault] = field(default_factory=list)
     is_text: bool = False
 
 
@@ -95,7 +95,7 @@ def _read_list(values: Iterable[Any]) -> RowFile:
         if isinstance(row, dict):
             file.rows.append(Row(line, row))
         else:
-            file.faults.append(Fault(line, f"a row must be a dict, got {row!r:.80}"))
+            file.faults.append(RowFault(line, f"a row must be a dict, got {row!r:.80}"))
     if not file.rows and not file.faults:
         raise ValueError("rows is empty")
     return file
@@ -111,11 +111,11 @@ def _read_jsonl(data: bytes, file: RowFile) -> None:
                 raise ValueError(f"a row must be a JSON object, got {text.decode().strip():.80}")
             file.rows.append(Row(line, values))
         except UnicodeDecodeError:
-            file.faults.append(Fault(line, "is not UTF-8"))
+            file.faults.append(RowFault(line, "is not UTF-8"))
         except json.JSONDecodeError as error:
-            file.faults.append(Fault(line, f"is not JSON: {error.msg} at column {error.colno}"))
+            file.faults.append(RowFault(line, f"is not JSON: {error.msg} at column {error.colno}"))
         except (ValueError, RecursionError) as error:
-            file.faults.append(Fault(line, str(error)))
+            file.faults.append(RowFault(line, str(error)))
 
 
 def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -134,7 +134,7 @@ def _read_csv(data: bytes, file: RowFile) -> None:
         text = data.decode()
     except UnicodeDecodeError as error:
         line = data[: error.start].count(b"\n") + 1
-        file.faults.append(Fault(line, "is not UTF-8"))
+        file.faults.append(RowFault(line, "is not UTF-8"))
         return
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     header: list[str] | None = None
@@ -148,16 +148,16 @@ def _read_csv(data: bytes, file: RowFile) -> None:
                 _check_header(header, line, file)
             elif len(cells) > len(header):
                 message = f"has {len(cells)} cells, the header names {len(header)}"
-                file.faults.append(Fault(line, message))
+                file.faults.append(RowFault(line, message))
             else:
                 given = zip(header, cells, strict=False)
                 file.rows.append(Row(line, {name: cell for name, cell in given if cell.strip()}))
             line = reader.line_num + 1
     except csv.Error as error:
-        file.faults.append(Fault(line, f"is not CSV: {error}"))
+        file.faults.append(RowFault(line, f"is not CSV: {error}"))
 
 
 def _check_header(header: list[str], line: int, file: RowFile) -> None:
     for name in dict.fromkeys(header):
         if header.count(name) > 1:
-            file.faults.append(Fault(line, f"the header names {name!r} twice"))
+            file.faults.append(RowFault(line, f"the header names {name!r} twice"))

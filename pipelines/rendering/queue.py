@@ -21,7 +21,7 @@ ones, so that the prior's memory has a bound."""
 
 
 @dataclass(frozen=True)
-class Task:
+class RenderTask:
     """Work for one worker: tokens of a batch, or the audio of one item whose tokens are there.
 
     Attributes:
@@ -42,7 +42,7 @@ class Task:
 
 
 @dataclass(frozen=True)
-class Written:
+class BatchTokens:
     """The tokens of a batch.
 
     Attributes:
@@ -55,7 +55,7 @@ class Written:
 
 
 @dataclass(frozen=True)
-class Finished:
+class RenderedFiles:
     """The files of one item and what is known of them.
 
     Attributes:
@@ -70,14 +70,14 @@ class Finished:
 
 
 @dataclass(frozen=True)
-class Failed:
+class RenderFailure:
     """Why a task came to nothing."""
 
     error: str
 
 
 @dataclass(frozen=True)
-class Outcome:
+class ItemResult:
     """The end of an item's way.
 
     Attributes:
@@ -87,31 +87,31 @@ class Outcome:
     """
 
     item: RenderItem
-    result: Finished | Failed
+    result: RenderedFiles | RenderFailure
     attempts: int
 
 
 @dataclass
-class Agenda:
+class RenderQueue:
     """Hands out tasks and takes their results, in any order; pieces to finish go first.
 
     An item that fails is tried once more, alone.
     """
 
-    tasks: deque[Task] = field(default_factory=deque)
-    failed: list[Outcome] = field(default_factory=list)
+    tasks: deque[RenderTask] = field(default_factory=deque)
+    failed: list[ItemResult] = field(default_factory=list)
 
     @classmethod
     def of(
         cls, items: Sequence[RenderItem], num_frames: Callable[[float], int], batch_size: int
-    ) -> "Agenda":
+    ) -> "RenderQueue":
         """Tasks for all items, the longest batches first; see :func:`make_batches`."""
         fresh = [item for item in items if item.codes_path is None]
         again = [item for item in items if item.codes_path is not None]
-        tasks = [Task((item,), 1, (0,), np.empty(0)) for item in again]
+        tasks = [RenderTask((item,), 1, (0,), np.empty(0)) for item in again]
         return cls(deque(tasks + make_batches(fresh, num_frames, batch_size)))
 
-    def next_task(self) -> Task | None:
+    def next_task(self) -> RenderTask | None:
         """A task, or None where there is none at the moment; ``failed`` may have grown."""
         while self.tasks:
             task = self.tasks.popleft()
@@ -120,38 +120,40 @@ class Agenda:
             try:
                 return replace(task, codes=read_codes(task.items[0]))
             except (OSError, ValueError) as error:
-                self.failed += self.report(task, Failed(str(error)))
+                self.failed += self.report(task, RenderFailure(str(error)))
         return None
 
-    def report(self, task: Task, result: Written | Finished | Failed) -> list[Outcome]:
+    def report(
+        self, task: RenderTask, result: BatchTokens | RenderedFiles | RenderFailure
+    ) -> list[ItemResult]:
         """Take a task's result: items that are through, done or given up."""
-        if isinstance(result, Written):
+        if isinstance(result, BatchTokens):
             self._add_pieces(task, result)
             return []
-        if isinstance(result, Finished):
-            return [Outcome(task.items[0], result, task.attempt)]
+        if isinstance(result, RenderedFiles):
+            return [ItemResult(task.items[0], result, task.attempt)]
         if task.attempt == MAX_ATTEMPTS:
-            return [Outcome(item, result, task.attempt) for item in task.items]
+            return [ItemResult(item, result, task.attempt) for item in task.items]
         for item, frames in zip(task.items, task.frames, strict=True):
             alone = replace(task, items=(item,), frames=(frames,), attempt=task.attempt + 1)
             self.tasks.append(alone)
         return []
 
-    def take_failed(self) -> list[Outcome]:
+    def take_failed(self) -> list[ItemResult]:
         """Items that failed before they became a task, each of them once."""
         failed, self.failed = self.failed, []
         return failed
 
-    def _add_pieces(self, task: Task, written: Written) -> None:
+    def _add_pieces(self, task: RenderTask, written: BatchTokens) -> None:
         share = written.seconds / len(task.items)
         for item, frames, codes in zip(task.items, task.frames, written.codes, strict=True):
-            piece = Task((item,), 1, (frames,), codes, share, task.attempt)
+            piece = RenderTask((item,), 1, (frames,), codes, share, task.attempt)
             self.tasks.appendleft(piece)
 
 
 def make_batches(
     items: Sequence[RenderItem], num_frames: Callable[[float], int], batch_size: int
-) -> list[Task]:
+) -> list[RenderTask]:
     """Items of like settings and lengths together; the longest first.
 
     How many rows the prior computes follows from an item's length alone, and a batch that is not
@@ -175,7 +177,7 @@ def make_batches(
         for first in range(0, len(group), num_rows):
             part = group[first : first + num_rows]
             members = tuple(item for _, item in part)
-            batches.append(Task(members, num_rows, tuple(frames for frames, _ in part)))
+            batches.append(RenderTask(members, num_rows, tuple(frames for frames, _ in part)))
     return sorted(batches, key=lambda batch: -batch.frames[0])
 
 

@@ -18,10 +18,10 @@ from pipelines.data.tokens import hash_codec
 from pipelines.inference.brief import BRIEF_TOKENS
 from pipelines.inference.text import MAX_TOKENS
 from pipelines.inference.token_file import TokenFile, token_bytes
-from pipelines.rendering.agenda import Failed, Finished, Task, Written, pack
 from pipelines.rendering.item import RenderItem
 from pipelines.rendering.mastering import Mastered, master
 from pipelines.rendering.origin import Origin
+from pipelines.rendering.queue import BatchTokens, RenderedFiles, RenderFailure, RenderTask, pack
 from pipelines.rendering.tags import Provenance, provenance_tags
 from prior.generate import generate
 from prior.sampling import Sampling
@@ -34,7 +34,7 @@ TEXT_LENGTH = MAX_TOKENS + BRIEF_TOKENS
 """Tokens that every text is padded to: sums over another length may be taken in another order."""
 
 
-class Maker:
+class Renderer:
     """Performs tasks on one pipeline, as many at once as threads ask it to.
 
     Every task computes on one thread of the CPU, so that no bit of what comes out depends on how
@@ -54,25 +54,27 @@ class Maker:
         self.codec_hash = hash_codec(pipeline.codec)
         self.stopped = threading.Event()
 
-    def perform(self, task: Task) -> Written | Finished | Failed:
+    def perform(self, task: RenderTask) -> BatchTokens | RenderedFiles | RenderFailure:
         """Do a task; whatever goes wrong in it is its result."""
         try:
             with cpu_threads(1):
                 return self.write(task) if task.codes is None else self.finish(task)
         except Exception as error:
             text = " ".join(str(error).split())
-            return Failed(f"{type(error).__name__}: {text}" if text else type(error).__name__)
+            return RenderFailure(
+                f"{type(error).__name__}: {text}" if text else type(error).__name__
+            )
 
-    def write(self, task: Task) -> Written:
+    def write(self, task: RenderTask) -> BatchTokens:
         """The tokens of a batch."""
         start = time.perf_counter()
         written = write_frames(self.pipeline, task.items, max(task.frames), task.num_rows)
         rows = torch.stack(list(self.until_stopped(written)), dim=-1)  # (B, K, T)
         codes = tuple(pack(row[:, :frames]) for row, frames in zip(rows, task.frames, strict=False))
-        return Written(codes, time.perf_counter() - start)
+        return BatchTokens(codes, time.perf_counter() - start)
 
     @torch.no_grad()
-    def finish(self, task: Task) -> Finished:
+    def finish(self, task: RenderTask) -> RenderedFiles:
         """Tokens to sound, its level, and the two files."""
         assert task.codes is not None
         item, codec = task.items[0], self.pipeline.codec
@@ -96,7 +98,7 @@ class Maker:
             "audio_sha256": hashlib.sha256(stream.getbuffer()).hexdigest(),
             "tokens_sha256": hashlib.sha256(tokens).hexdigest(),
         }
-        return Finished(stream.getvalue(), tokens, facts | hashes)
+        return RenderedFiles(stream.getvalue(), tokens, facts | hashes)
 
     def until_stopped(self, pieces: Iterator[Tensor]) -> Iterator[Tensor]:
         """The same pieces.
