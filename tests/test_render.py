@@ -10,7 +10,9 @@ import sys
 import threading
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import soundfile
@@ -22,17 +24,12 @@ from torch import Tensor
 from codec.process_settings import cpu_threads
 from pipelines import Pipeline
 from pipelines.inference.token_file import load_tokens
-from pipelines.rendering.engine import (
-    ChangedItemsError,
-    RenderOptions,
-    read_good_rows,
-    render,
-    render_items,
-)
+from pipelines.rendering.engine import ChangedItemsError, RenderOptions, render
+from pipelines.rendering.item import RenderItem
 from pipelines.rendering.job import read_status
 from pipelines.rendering.manifest import read_manifest
 from pipelines.rendering.origin import describe_origin, hash_pipeline
-from pipelines.rendering.queue import (
+from pipelines.rendering.render_queue import (
     BatchTokens,
     RenderedFiles,
     RenderFailure,
@@ -42,9 +39,9 @@ from pipelines.rendering.queue import (
     rows_for,
 )
 from pipelines.rendering.renderer import Renderer, encode_texts
-from pipelines.rendering.rows import Defaults, hash_file
+from pipelines.rendering.rows import Defaults, hash_file, read_request
 from pipelines.rendering.tags import read_provenance
-from pipelines.rendering.worker_pool import ThreadWorkers, start_threads
+from pipelines.rendering.worker_pool import ThreadPool, run_queue, start_threads
 
 
 @pytest.fixture(scope="module")
@@ -52,6 +49,10 @@ def pipeline() -> Pipeline:
     pipeline = tiny_pipeline()
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
+
+
+def read_items(pipeline: Pipeline, *rows: dict[str, Any]) -> list[RenderItem]:
+    return read_request(rows, pipeline, Defaults()).items
 
 
 # -- what comes out -------------------------------------------------------------------------
@@ -66,7 +67,7 @@ def rendered(pipeline: Pipeline, tmp_path_factory: pytest.TempPathFactory) -> Pa
         {"id": "b", "prompt": "fast", "duration_s": 0.7, "format": "flac", "loudness_lufs": -20},
         {"id": "c", "prompt": "calm", "negative_prompt": "fast", "format": "opus", "steps": 1},
     ]
-    summary = pipeline.render(rows, folder, Defaults(duration_s=0.6))
+    summary = render(pipeline, rows, folder, Defaults(duration_s=0.6))
     assert (summary.done, summary.failed, summary.exit_code) == (3, [], 0)
     assert summary.audio_s == pytest.approx(1.8)
     return folder
@@ -92,16 +93,12 @@ def test_the_manifest_says_what_the_files_hold(rendered: Path, pipeline: Pipelin
         assert entry.versions["torch"] == torch.__version__
         assert entry.timings.keys() == {"prior_s", "decoder_s", "write_s", "finished"}
         assert entry.true_peak_db is None or entry.true_peak_db <= -1
-    assert entries["b"].loudness_lufs == pytest.approx(-20, abs=0.05) or entries["b"].notes
-    assert (entries["a"].seed, entries["a"].decoder_seed) == (3, 3)
-
-
-def test_files_carry_their_provenance(rendered: Path):
-    for entry in read_manifest(rendered).values():
         provenance = read_provenance(rendered / entry.audio)
         assert provenance is not None
         for name in ("prompt", "negative_prompt", "seed", "decoder_seed", "settings", "pipeline"):
             assert getattr(provenance, name) == getattr(entry, name)
+    assert entries["b"].loudness_lufs == pytest.approx(-20, abs=0.05) or entries["b"].notes
+    assert (entries["a"].seed, entries["a"].decoder_seed) == (3, 3)
 
 
 def test_tokens_are_those_of_a_call_and_decode_to_the_same_audio(
@@ -119,10 +116,8 @@ def test_items_are_rendered_again_from_their_tokens(
 ):
     row = {"id": "a", "codes": str(rendered / "a.safetensors")}
     render(pipeline, [row], tmp_path / "again")
-    for format in ("wav", "safetensors"):
-        if format == "safetensors":
-            again = load_tokens(tmp_path / "again" / "a.safetensors")
-            assert torch.equal(again.codes, load_tokens(rendered / "a.safetensors").codes)
+    again = load_tokens(tmp_path / "again" / "a.safetensors")
+    assert torch.equal(again.codes, load_tokens(rendered / "a.safetensors").codes)
     new, _ = soundfile.read(tmp_path / "again" / "a.wav")
     old, _ = soundfile.read(rendered / "a.wav")
     assert (new == old).all()
@@ -172,11 +167,10 @@ def test_an_item_does_not_depend_on_batch_order_or_company(pipeline: Pipeline, t
     shuffled = random.Random(1).sample(rows, len(rows))
     render(pipeline, shuffled, tmp_path / "shuffled", options=RenderOptions(batch_size=5))
     assert contents(tmp_path / "shuffled") == expected
-    for row in rows[:2]:
-        render(pipeline, [row], tmp_path / "alone")
+    render(pipeline, rows[:1], tmp_path / "alone")
     alone = contents(tmp_path / "alone")
     assert alone == {name: expected[name] for name in alone}
-    assert len(alone) == 6
+    assert len(alone) == 3
 
 
 def test_an_item_does_not_depend_on_the_number_of_threads(pipeline: Pipeline, tmp_path: Path):
@@ -189,51 +183,49 @@ def test_an_item_does_not_depend_on_the_number_of_threads(pipeline: Pipeline, tm
     assert contents(tmp_path / "3") == contents(tmp_path / "1")
 
 
-class Meeting(Renderer):
-    """The first piece to be finished and the second batch to be written wait for one another."""
+class MeetingRenderer(Renderer):
+    """The first item to be decoded and the second batch to be generated wait for one another."""
 
     def __init__(self, pipeline: Pipeline) -> None:
         super().__init__(pipeline, describe_origin(pipeline))
         self.both = threading.Barrier(2, timeout=60)
         self.batches, self.pieces = itertools.count(), itertools.count()
 
-    def write(self, task: RenderTask) -> BatchTokens:
+    def generate(self, task: RenderTask) -> BatchTokens:
         if next(self.batches) == 1:
             self.both.wait()
-        return super().write(task)
+        return super().generate(task)
 
-    def finish(self, task: RenderTask) -> RenderedFiles:
+    def decode(self, task: RenderTask) -> RenderedFiles:
         if next(self.pieces) == 0:
             self.both.wait()
-        return super().finish(task)
+        return super().decode(task)
 
 
-def test_one_batch_is_written_while_another_is_finished(pipeline: Pipeline):
+def test_one_batch_is_generated_while_another_is_decoded(pipeline: Pipeline):
     rows = [{"id": str(index), "prompt": "x", "duration_s": 0.1} for index in range(4)]
-    items = read_good_rows(pipeline, rows, Defaults()).items
-    renderer = Meeting(pipeline)
-    with ThreadPoolExecutor(2) as pool:
-        queue = RenderQueue.of(items, pipeline.num_frames, 2)
-        outcomes = list(ThreadWorkers(renderer, pool, threads=2).work(queue))
-    assert sorted(outcome.item.id for outcome in outcomes) == ["0", "1", "2", "3"]
+    renderer = MeetingRenderer(pipeline)
+    with ThreadPoolExecutor(2) as executor:
+        queue = RenderQueue(read_items(pipeline, *rows), pipeline.num_frames, 2)
+        results = list(run_queue(queue, ThreadPool(renderer, executor, threads=2)))
+    assert sorted(result.item.id for result in results) == ["0", "1", "2", "3"]
     assert not renderer.both.broken
-    assert {outcome.attempts for outcome in outcomes} == {1}
+    assert {result.attempts for result in results} == {1}
 
 
 def test_tasks_under_way_end_where_a_job_is_stopped(pipeline: Pipeline):
-    rows = [{"id": "a", "prompt": "x", "duration_s": 0.1}]
-    item = read_good_rows(pipeline, rows, Defaults()).items[0]
-    with start_threads(pipeline, describe_origin(pipeline)) as workers:
-        written = workers.renderer.perform(RenderTask((item,), 1, (3,)))
-        assert isinstance(written, BatchTokens)
-    for codes in (None, written.codes[0]):
-        stopped = workers.renderer.perform(RenderTask((item,), 1, (3,), codes))
-        assert stopped == RenderFailure("InterruptedError: stopped")
+    items = read_items(pipeline, {"id": "a", "prompt": "x", "duration_s": 0.1})
+    task = RenderTask(tuple(items), 1, (3,))
+    with start_threads(pipeline, describe_origin(pipeline)) as pool:
+        tokens = pool.renderer.perform(task)
+        assert isinstance(tokens, BatchTokens)
+    for stopped in (task, replace(task, codes=tokens.codes[0])):
+        assert pool.renderer.perform(stopped) == RenderFailure("InterruptedError: stopped")
 
 
 def test_batches_hold_like_items_and_fill_up_by_length(pipeline: Pipeline):
     rows = [*make_rows(40), {"id": "long", "prompt": "x", "duration_s": 19.0}]
-    items = read_good_rows(pipeline, rows, Defaults()).items
+    items = read_items(pipeline, *rows)
     batches = make_batches(items, pipeline.num_frames, 8)
     assert sorted(item.id for batch in batches for item in batch.items) == sorted(
         item.id for item in items
@@ -245,11 +237,9 @@ def test_batches_hold_like_items_and_fill_up_by_length(pipeline: Pipeline):
         assert len(batch.items) <= batch.num_rows == rows_for(batch.frames[0], 8)
 
 
-def test_longer_items_are_written_fewer_at_once():
-    assert [rows_for(frames, 16) for frames in (1, 1024, 1025, 2048, 4096, 99_999)] == [
-        *(16, 16, 8, 8),
-        *(4, 1),
-    ]
+def test_longer_items_are_generated_fewer_at_once():
+    expected = {1: 16, 1024: 16, 1025: 8, 2048: 8, 4096: 4, 99_999: 1}
+    assert {frames: rows_for(frames, 16) for frames in expected} == expected
 
 
 # -- resume ---------------------------------------------------------------------------------
@@ -279,7 +269,7 @@ def test_changed_settings_are_refused_unless_forced(pipeline: Pipeline, tmp_path
     changed = [rows[0] | {"guidance": 2.0}, rows[1], rows[2] | {"format": "ogg"}]
     with pytest.raises(ChangedItemsError, match=r"item 0: guidance was 3\.0, is now 2\.0") as error:
         render(pipeline, changed, tmp_path)
-    assert len(error.value.faults) == 2
+    assert len(error.value.changes) == 2
     assert contents(tmp_path) == before
     summary = render(pipeline, changed, tmp_path, options=RenderOptions(force=True))
     assert (summary.done, summary.skipped) == (2, 1)
@@ -309,11 +299,11 @@ def test_a_torn_last_line_is_dropped_and_any_other_is_an_error(pipeline: Pipelin
     expected, path = contents(tmp_path), tmp_path / "manifest.jsonl"
     whole = path.read_bytes()
     path.write_bytes(whole[:-20])
-    (tmp_path / ".item 2.wav.part").write_bytes(b"half")
+    (tmp_path / ".01234567.partial.item 2.wav").write_bytes(b"half")
     summary = render(pipeline, rows, tmp_path)
     assert (summary.skipped, summary.done) == (2, 1)
     assert contents(tmp_path) == expected
-    assert not list(tmp_path.glob(".*.part"))
+    assert not list(tmp_path.glob(".*.partial.*"))
     lines = path.read_bytes().split(b"\n")
     for damaged, message in (
         (lines[0] + b"\n" + whole, "line 2: the id 'item 0' occurs twice"),
@@ -384,34 +374,30 @@ def test_a_bad_item_is_tried_twice_recorded_and_does_not_stop_the_others(
     assert list(read_manifest(tmp_path / "out")) == list("01234")
 
 
-def test_tokens_that_vanish_are_a_bad_item(rendered: Path, pipeline: Pipeline, tmp_path: Path):
+def test_tokens_are_read_with_the_rows(rendered: Path, pipeline: Pipeline, tmp_path: Path):
     path = tmp_path / "a.safetensors"
     path.write_bytes((rendered / "a.safetensors").read_bytes())
-    rows = [{"id": "a", "codes": str(path)}, {"id": "b", "prompt": "x", "duration_s": 0.1}]
-    request = read_good_rows(pipeline, rows, Defaults())
+    items = read_items(pipeline, {"id": "a", "codes": str(path)})
     path.unlink()
-    summary = render_items(pipeline, request, tmp_path / "out", RenderOptions())
-    assert summary.done == 1
-    assert [entry.id for entry in summary.failed] == ["a"]
-    assert "does not exist" in summary.failed[0].error
+    task = RenderQueue(items, pipeline.num_frames, 1).next_task()
+    assert task is not None
+    result = Renderer(pipeline, describe_origin(pipeline)).perform(task)
+    assert isinstance(result, RenderedFiles)
 
 
 def test_a_batch_that_fails_is_tried_item_by_item(pipeline: Pipeline):
-    items = read_good_rows(
-        pipeline, [{"id": "a", "prompt": "x"}, {"id": "b", "prompt": "y"}], Defaults()
-    ).items
-    queue = RenderQueue.of(items, pipeline.num_frames, 4)
+    items = read_items(pipeline, {"id": "a", "prompt": "x"}, {"id": "b", "prompt": "y"})
+    queue = RenderQueue(items, pipeline.num_frames, 4)
     task = queue.next_task()
     assert task is not None
     assert queue.report(task, RenderFailure("no memory")) == []
-    alone = [queue.next_task(), queue.next_task()]
-    assert [task and (task.items, task.attempt, task.num_rows) for task in alone] == [
-        ((items[0],), 2, 4),
-        ((items[1],), 2, 4),
-    ]
+    first, second = queue.next_task(), queue.next_task()
+    assert first == replace(task, items=(items[0],), frames=task.frames[:1], attempt=2)
+    assert second is not None
+    assert second.items == (items[1],)
     assert queue.next_task() is None
-    assert alone[0] is not None
-    assert [outcome.item.id for outcome in queue.report(alone[0], RenderFailure("again"))] == ["a"]
+    (given_up,) = queue.report(first, RenderFailure("again"))
+    assert (given_up.item, given_up.attempts) == (items[0], 2)
 
 
 def test_options_are_checked():

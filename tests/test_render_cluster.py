@@ -20,7 +20,7 @@ from pipelines.rendering.cluster import DaskWorkers
 from pipelines.rendering.engine import RenderOptions, render
 from pipelines.rendering.job import read_status
 from pipelines.rendering.manifest import read_manifest
-from pipelines.rendering.queue import RenderTask
+from pipelines.rendering.render_queue import RenderTask
 
 REPOSITORY = Path(__file__).parents[1]
 

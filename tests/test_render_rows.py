@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 import torch
 from tiny_pipeline import tiny_pipeline
 
-from pipelines import Pipeline
+from pipelines import Pipeline, render
 from pipelines.inference.token_file import describe_codes, save_tokens
 from pipelines.rendering.rows import BadRowsError, Defaults, RenderRequest, read_request
 
@@ -88,7 +89,7 @@ def test_standard_input_is_either(pipeline: Pipeline, monkeypatch: Any, text: st
 BAD_ROWS: list[tuple[dict[str, Any], str]] = [
     ({"prompt": "x"}, "id is missing"),
     ({"id": "a"}, "prompt is missing"),
-    ({"id": "a", "prompt": None}, "prompt is null"),
+    ({"id": "a", "prompt": None}, "prompt is missing"),
     ({"id": "a", "prompt": "  "}, "prompt must be a text that is not empty"),
     ({"id": "a", "prompt": 3}, "prompt must be a text that is not empty"),
     ({"id": "a", "prompt": "\ud800"}, "half a surrogate pair"),
@@ -129,12 +130,10 @@ BAD_ROWS: list[tuple[dict[str, Any], str]] = [
 
 @pytest.mark.parametrize(("row", "message"), BAD_ROWS)
 def test_every_bad_row_says_what_is_wrong(pipeline: Pipeline, row: dict[str, Any], message: str):
-    import re
-
     assert re.search(message, fault(pipeline, row))
 
 
-def test_a_row_tells_all_its_faults_and_every_row_is_told(pipeline: Pipeline):
+def test_a_row_names_all_its_faults_and_every_row_is_checked(pipeline: Pipeline):
     rows = [
         {"id": "a", "prompt": "x", "steps": 0, "seed": -1},
         {"id": "b", "prompt": "x"},
@@ -159,11 +158,11 @@ def test_lines_that_are_no_rows(pipeline: Pipeline, tmp_path: Path):
         b'{"id": "c", "id": "d", "prompt": "x"}\n'
     )
     request = read_request(path, pipeline, Defaults())
-    told = {fault.line: fault.message for fault in request.faults}
-    assert told[2].startswith("is not JSON: Expecting value at column")
-    assert told[3].startswith("a row must be a JSON object")
-    assert told[4] == "is not UTF-8"
-    assert told[5] == "the field 'id' is given twice"
+    found = {fault.line: fault.message for fault in request.faults}
+    assert found[2].startswith("is not JSON: Expecting value at column")
+    assert found[3] == "a row must be an object, got 'b'"
+    assert found[4] == "is not UTF-8"
+    assert found[5] == "the field 'id' is given twice"
     assert len(request.items) == 1
 
 
@@ -186,7 +185,7 @@ def test_sources_that_hold_nothing(pipeline: Pipeline, tmp_path: Path):
         (empty, ValueError, "holds no rows"),
         (tmp_path / "none.csv", FileNotFoundError, "does not exist"),
         (tmp_path / "rows.json", ValueError, "must end in .jsonl"),
-        ([], ValueError, "rows is empty"),
+        ([], ValueError, "rows holds no rows"),
     ):
         with pytest.raises(error, match=message):
             read_request(source, pipeline, Defaults())
@@ -225,7 +224,7 @@ def test_tokens_bring_their_own_settings(pipeline: Pipeline, tmp_path: Path):
 def test_the_report_has_a_line_for_every_fault(pipeline: Pipeline, tmp_path: Path):
     rows = [{"id": "a"}, {"id": "b", "prompt": "x"}, {"id": "c", "prompt": "x", "steps": 99}]
     with pytest.raises(BadRowsError) as error:
-        pipeline.render(rows, tmp_path / "out")
+        render(pipeline, rows, tmp_path / "out")
     assert str(error.value).splitlines() == [
         "rows: 2 faults",
         "  line 1 (a): prompt is missing",

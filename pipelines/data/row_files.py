@@ -1,15 +1,16 @@
-"""JSONL and CSV files, or standard input, to rows with their line numbers."""
+"""Rows from JSONL and CSV files, standard input or a list, with the line number of each."""
 
 import csv
 import io
 import json
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-FORMATS = {".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv"}
+ROW_FORMATS = {".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv"}
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
 @dataclass(frozen=True)
@@ -30,134 +31,128 @@ class RowFault:
         return f"line {self.line}{f' ({self.id})' if self.id else ''}: {self.message}"
 
 
-@dataclass(frozen=True)
-class Row:
-    """One row as it was written.
-
-    Attributes:
-        line: where it starts in its file, or its place in a list, from 1.
-        values: field name to value; texts only in a CSV file.
-    """
-
-    line: int
-    values: dict[str, Any]
-
-
 @dataclass
 class RowFile:
     """All rows of a source, and the lines that are no rows.
 
     Attributes:
         name: of the source, for messages.
-        folder: from which paths in its rows are counted.
-        rows: in order.
+        folder: to which paths in its rows are relative.
+        rows: field name to value, by line number.
         faults: lines that could not be read.
-        is_text: whether the values are texts, to be read as numbers where a number is wanted.
     """
 
     name: str
     folder: Path
-    rows: list[Row] = field(default_factory=list)
+    rows: dict[int, dict[str, Any]] = field(default_factory=dict)
     faults: list[RowFault] = field(default_factory=list)
-    is_text: bool = False
 
 
-def read_rows(source: str | Path | Iterable[dict[str, Any]]) -> RowFile:
-    """Read a ``.jsonl``, ``.ndjson`` or ``.csv`` file, "-" for standard input, or a list of dicts.
+def read_rows(
+    source: str | Path | Iterable[dict[str, Any]],
+    types: Mapping[str, Callable[[str], Any]] | None = None,
+) -> RowFile:
+    """Read rows in UTF-8, with or without a byte order mark.
+
+    Args:
+        source: a ``.jsonl``, ``.ndjson`` or ``.csv`` file, "-" for either of them on standard
+            input, or dicts.
+        types: what a CSV cell of a column is read as, such as ``{"seed": int}``; a cell that cannot
+            be read so stays a text, and an empty one is left out.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the name says no format, or there is not a single line.
+        ValueError: the name has another ending, or there is not a single row.
     """
     if not isinstance(source, str | Path):
-        return _read_list(source)
-    if str(source) == "-":
-        data = sys.stdin.buffer.read()
-        kind = "jsonl" if data.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"{") else "csv"
-        file = RowFile("standard input", Path())
+        file = RowFile("rows", Path())
+        found: Iterable[tuple[int, Any]] = enumerate(source, start=1)
     else:
-        path = Path(source)
-        if path.suffix.lower() not in FORMATS:
-            raise ValueError(f"{path}: the name must end in .jsonl, .ndjson or .csv")
-        if not path.is_file():
-            raise FileNotFoundError(f"{path} does not exist")
-        data, kind = path.read_bytes(), FORMATS[path.suffix.lower()]
-        file = RowFile(str(path), path.parent)
-    (_read_jsonl if kind == "jsonl" else _read_csv)(data.removeprefix(b"\xef\xbb\xbf"), file)
+        file, data, kind = _read_source(source)
+        data = data.removeprefix(BYTE_ORDER_MARK)
+        found = _parse_jsonl(data) if kind == "jsonl" else _parse_csv(data, types or {})
+    for line, row in found:
+        if isinstance(row, dict):
+            file.rows[line] = row
+        elif isinstance(row, RowFault):
+            file.faults.append(row)
+        else:
+            file.faults.append(RowFault(line, f"a row must be an object, got {row!r:.80}"))
     if not file.rows and not file.faults:
         raise ValueError(f"{file.name} holds no rows")
     return file
 
 
-def _read_list(values: Iterable[Any]) -> RowFile:
-    file = RowFile("rows", Path())
-    for line, row in enumerate(values, start=1):
-        if isinstance(row, dict):
-            file.rows.append(Row(line, row))
-        else:
-            file.faults.append(RowFault(line, f"a row must be a dict, got {row!r:.80}"))
-    if not file.rows and not file.faults:
-        raise ValueError("rows is empty")
-    return file
+def _read_source(source: str | Path) -> tuple[RowFile, bytes, str]:
+    """The file to fill, its content and its format."""
+    if str(source) == "-":
+        data = sys.stdin.buffer.read()
+        is_jsonl = data.removeprefix(BYTE_ORDER_MARK).lstrip().startswith(b"{")
+        return RowFile("standard input", Path()), data, "jsonl" if is_jsonl else "csv"
+    path = Path(source)
+    if path.suffix.lower() not in ROW_FORMATS:
+        raise ValueError(f"{path}: the name must end in .jsonl, .ndjson or .csv")
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} does not exist")
+    return RowFile(str(path), path.parent), path.read_bytes(), ROW_FORMATS[path.suffix.lower()]
 
 
-def _read_jsonl(data: bytes, file: RowFile) -> None:
+def _parse_jsonl(data: bytes) -> Iterator[tuple[int, Any]]:
     for line, text in enumerate(data.split(b"\n"), start=1):
         if not text.strip():
             continue
+        row: Any
         try:
-            values = json.loads(text.decode(), object_pairs_hook=_without_duplicates)
-            if not isinstance(values, dict):
-                raise ValueError(f"a row must be a JSON object, got {text.decode().strip():.80}")
-            file.rows.append(Row(line, values))
+            row = json.loads(text.decode(), object_pairs_hook=_check_names)
         except UnicodeDecodeError:
-            file.faults.append(RowFault(line, "is not UTF-8"))
+            row = RowFault(line, "is not UTF-8")
         except json.JSONDecodeError as error:
-            file.faults.append(RowFault(line, f"is not JSON: {error.msg} at column {error.colno}"))
+            row = RowFault(line, f"is not JSON: {error.msg} at column {error.colno}")
         except (ValueError, RecursionError) as error:
-            file.faults.append(RowFault(line, str(error)))
+            row = RowFault(line, str(error))
+        yield line, row
 
 
-def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    values = dict(pairs)
-    if len(values) < len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"the field {twice!r} is given twice")
+def _check_names(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    values: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in values:
+            raise ValueError(f"the field {name!r} is given twice")
+        values[name] = value
     return values
 
 
-def _read_csv(data: bytes, file: RowFile) -> None:
-    """Cells that are empty count as not given."""
-    file.is_text = True
+def _parse_csv(data: bytes, types: Mapping[str, Callable[[str], Any]]) -> Iterator[tuple[int, Any]]:
     try:
         text = data.decode()
     except UnicodeDecodeError as error:
         line = data[: error.start].count(b"\n") + 1
-        file.faults.append(RowFault(line, "is not UTF-8"))
+        yield line, RowFault(line, "is not UTF-8")
         return
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
-    header: list[str] | None = None
+    header: list[str] = []
     line = 1
     try:
         for cells in reader:
             if not any(cell.strip() for cell in cells):
                 pass
-            elif header is None:
+            elif not header:
                 header = [cell.strip() for cell in cells]
-                _check_header(header, line, file)
+                for name in sorted({name for name in header if header.count(name) > 1}):
+                    yield line, RowFault(line, f"the header names {name!r} twice")
             elif len(cells) > len(header):
                 message = f"has {len(cells)} cells, the header names {len(header)}"
-                file.faults.append(RowFault(line, message))
+                yield line, RowFault(line, message)
             else:
-                given = zip(header, cells, strict=False)
-                file.rows.append(Row(line, {name: cell for name, cell in given if cell.strip()}))
-            line = reader.line_num + 1
+                given = [pair for pair in zip(header, cells, strict=False) if pair[1].strip()]
+                yield line, {name: _parse_cell(cell, types.get(name)) for name, cell in given}
+            line = reader.line_num + 1  # a quoted cell may hold line breaks
     except csv.Error as error:
-        file.faults.append(RowFault(line, f"is not CSV: {error}"))
+        yield line, RowFault(line, f"is not CSV: {error}")
 
 
-def _check_header(header: list[str], line: int, file: RowFile) -> None:
-    for name in dict.fromkeys(header):
-        if header.count(name) > 1:
-            file.faults.append(RowFault(line, f"the header names {name!r} twice"))
+def _parse_cell(text: str, kind: Callable[[str], Any] | None) -> Any:
+    try:
+        return kind(text) if kind else text
+    except ValueError:
+        return text

@@ -1,4 +1,4 @@
-"""Many workers, through dask.distributed: a cluster of this machine's own, or one that runs.
+"""Workers on many processes, through dask.distributed: a local cluster, or one that is running.
 
 Dask queues the tasks, hands them to whoever is free, starts killed workers again and repeats what
 they had in hand. Tokens and files come back to the process that was started, which alone writes
@@ -10,22 +10,19 @@ import os
 import tempfile
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import lru_cache
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from pipelines.errors import MissingPackageError
+import torch
+
+from pipelines.errors import import_package
+from pipelines.inference.loading import load_pipeline
 from pipelines.rendering.origin import Origin, hash_pipeline
-from pipelines.rendering.queue import (
-    BatchTokens,
-    ItemResult,
-    RenderedFiles,
-    RenderFailure,
-    RenderQueue,
-    RenderTask,
-)
-from pipelines.rendering.renderer import Renderer
+from pipelines.rendering.render_queue import RenderTask, TaskResult
+from pipelines.rendering.renderer import Renderer, failure
 
 if TYPE_CHECKING:
     from distributed import Client, Future
@@ -42,39 +39,33 @@ class SetupError(ValueError):
 
 
 class DaskWorkers:
-    """A workers of a dask cluster's workers.
+    """The workers of a dask cluster.
 
     Args:
         client: connected to the cluster.
         origin: of the pipeline that every worker loads once.
-        resources: that a task needs, such as ``{"GPU": 1}``.
+
+    Raises:
+        SetupError: a worker cannot load it; those that come later try at their first task.
     """
 
-    def __init__(
-        self, client: "Client", origin: Origin, resources: dict[str, float] | None
-    ) -> None:
+    def __init__(self, client: "Client", origin: Origin) -> None:
         self.client = client
         self.origin = origin
-        self.resources = resources
-
-    def load(self) -> None:
-        """Let the workers that are there load the pipeline; later ones do at their first task.
-
-        Raises:
-            SetupError: one of them cannot.
-        """
-        futures = [
-            self.client.submit(
-                load,
-                self.origin,
-                pure=False,
+        # a task takes a GPU where the cluster's workers name them
+        has_gpus = any("GPU" in worker["resources"] for worker in self.workers().values())
+        self.options = {"pure": False, "resources": {"GPU": 1} if has_gpus else None}
+        loading = [
+            client.submit(
+                load_renderer,
+                origin,
                 workers=[address],
                 allow_other_workers=True,  # as it may be killed meanwhile
-                resources=self.resources,
+                **self.options,
             )
             for address in self.workers()
         ]
-        for future in futures:
+        for future in loading:
             if isinstance(error := future.exception(), SetupError):
                 raise error
 
@@ -82,83 +73,52 @@ class DaskWorkers:
         """What the scheduler knows of every worker, by address; they may change at any time."""
         return self.client.scheduler_info(n_workers=-1)["workers"]
 
-    def work(self, queue: RenderQueue) -> Iterator[ItemResult]:
-        """Keep every worker busy, and take results as they come."""
-        from distributed import as_completed
-
-        tasks: dict[Future, RenderTask] = {}
-        results = as_completed(loop=self.client.loop)
-        while True:
-            while len(tasks) < self.room() and (task := queue.next_task()):
-                future = self.submit(task)
-                tasks[future] = task
-                results.add(future)
-            yield from queue.take_failed()
-            if not tasks:
-                return
-            future = next(results)
-            if self.client.status != "running":
-                raise ConnectionError("the dask scheduler is gone: run the same command again")
-            yield from queue.report(tasks.pop(future), result_of(future))
-            future.release()
-
-    def room(self) -> int:
-        """How many tasks may be out: one more than it performs for each worker, which then never
-        waits for its next one."""
+    def max_tasks(self) -> int:
+        """One more than each worker performs, so that none waits for its next task."""
         return max(2, sum(worker["nthreads"] + 1 for worker in self.workers().values()))
 
     def submit(self, task: RenderTask) -> "Future":
-        """Send a task off; pieces to finish go before batches to write."""
-        return self.client.submit(
-            perform,
-            task,
-            self.origin,
-            pure=False,
-            priority=0 if task.codes is None else 1,
-            resources=self.resources,
-        )
+        """Send a task off; items to decode go before batches to generate."""
+        priority = 0 if task.codes is None else 1
+        return self.client.submit(perform, task, self.origin, priority=priority, **self.options)
+
+    def result_of(self, future: "Future") -> TaskResult:
+        """What a task gave; a worker that died of it again and again is a failure of its items.
+
+        Raises:
+            ConnectionError: the scheduler is gone.
+            SetupError: the worker could not load the pipeline.
+        """
+        if self.client.status != "running":
+            raise ConnectionError("the dask scheduler is gone: run the same command again")
+        try:
+            return future.result()
+        except SetupError:
+            raise
+        except Exception as error:
+            return failure(error)
 
 
-def result_of(future: "Future") -> BatchTokens | RenderedFiles | RenderFailure:
-    """What a task gave; a worker that died of it again and again is a failure of its items.
-
-    Raises:
-        SetupError: the worker could not load the pipeline.
-    """
-    try:
-        return future.result()
-    except SetupError:
-        raise
-    except Exception as error:
-        return RenderFailure(f"{type(error).__name__}: {' '.join(str(error).split())}")
-
-
-def perform(task: RenderTask, origin: Origin) -> BatchTokens | RenderedFiles | RenderFailure:
+def perform(task: RenderTask, origin: Origin) -> TaskResult:
     """On a worker: do a task with its pipeline."""
-    return load_renderer(origin).perform(task)
+    with LOADING:
+        renderer = make_renderer(origin)
+    return renderer.perform(task)
 
 
-def load(origin: Origin) -> None:
+def load_renderer(origin: Origin) -> None:
     """On a worker: make the pipeline ready."""
-    load_renderer(origin)
+    with LOADING:
+        make_renderer(origin)
 
 
-def load_renderer(origin: Origin) -> Renderer:
-    """The pipeline of a worker, loaded the first time that it is asked for.
+@lru_cache(maxsize=1)
+def make_renderer(origin: Origin) -> Renderer:
+    """Load the pipeline of a worker, the first time that it is asked for.
 
     Raises:
         SetupError: it cannot be loaded here, or is not the one that the job was started with.
     """
-    with LOADING:
-        return load_renderer_once(origin)
-
-
-@lru_cache(maxsize=1)
-def load_renderer_once(origin: Origin) -> Renderer:
-    """The same, for one thread at a time."""
-    import codec  # noqa: F401  (its torchaudio guard)
-    from pipelines.inference.loading import load_pipeline
-
     try:
         pipeline = load_pipeline(origin.path, quiet=True)
     except Exception as error:
@@ -175,89 +135,62 @@ def load_renderer_once(origin: Origin) -> Renderer:
 def start_cluster(
     pipeline: "Pipeline", origin: Origin, workers: int, scheduler: str | None
 ) -> Iterator[DaskWorkers]:
-    """A local cluster of ``workers`` processes, or the one that runs at ``scheduler``.
+    """Start a local cluster of ``workers`` processes, or join the one that runs at ``scheduler``.
 
     Raises:
         MissingPackageError: dask.distributed is not installed.
         ValueError: there is no scheduler at that address, there are fewer GPUs than workers, or
             a scheduler's workers could not load a pipeline that was built in memory.
     """
-    try:
-        import distributed
-    except ImportError as error:
-        raise MissingPackageError(
-            "workers need dask.distributed: pip install 'partita[cluster]'"
-        ) from error
-    if scheduler is not None:
-        if not origin.path:
-            raise ValueError(
-                "workers of a running cluster load the pipeline by its folder or hub id: save it"
-            )
-        with join(distributed, scheduler) as client:
-            workers = DaskWorkers(client, origin, common_resources(client))
-            workers.load()
-            yield workers
-        return
-    with tempfile.TemporaryDirectory() as folder:
-        if not origin.path:
-            pipeline.save_pretrained(folder)
-            origin = replace(origin, path=folder)
-        with start_workers(distributed, workers) as (client, resources):
-            workers = DaskWorkers(client, origin, resources)
-            workers.load()
-            yield workers
+    distributed = import_package(
+        "distributed", "a cluster of workers", "pip install 'partita[cluster]'"
+    )
+    logger = logging.getLogger("distributed")
+    with ExitStack() as stack:
+        stack.callback(logger.setLevel, logger.level)
+        logger.setLevel(logging.ERROR)
+        if scheduler is not None:
+            if not origin.path:
+                raise ValueError(
+                    "a running cluster's workers load the pipeline by its folder or hub id: save it"
+                )
+            client = join_cluster(distributed, scheduler)
+        else:
+            if not origin.path:
+                origin = replace(origin, path=stack.enter_context(tempfile.TemporaryDirectory()))
+                pipeline.save_pretrained(origin.path)
+            cluster = stack.enter_context(local_cluster(distributed, workers))
+            client = distributed.Client(cluster, set_as_default=False)
+        yield DaskWorkers(stack.enter_context(client), origin)
 
 
-@contextmanager
-def join(distributed: Any, address: str) -> Iterator["Client"]:
-    """A client of a running scheduler."""
-    logging.getLogger("distributed").setLevel(logging.ERROR)
+def join_cluster(distributed: ModuleType, address: str) -> "Client":
+    """Connect to a running scheduler."""
     try:
-        client = distributed.Client(address, timeout=JOIN_TIMEOUT_S, set_as_default=False)
+        return distributed.Client(address, timeout=JOIN_TIMEOUT_S, set_as_default=False)
     except (OSError, ValueError) as error:
         raise ValueError(f"no dask scheduler at {address}: {error}") from error
-    with client:
-        yield client
 
 
-def common_resources(client: "Client") -> dict[str, float] | None:
-    """One GPU per task on a cluster whose workers name them."""
-    workers = client.scheduler_info(n_workers=-1)["workers"].values()
-    return {"GPU": 1} if any("GPU" in worker["resources"] for worker in workers) else None
-
-
-@contextmanager
-def start_workers(
-    distributed: Any, workers: int
-) -> Iterator[tuple["Client", dict[str, float] | None]]:
-    """A cluster on this machine: nannies in this process, which start dead workers again."""
-    import torch
+def local_cluster(distributed: ModuleType, workers: int) -> Any:
+    """A scheduler and ``workers`` nannies in this process, which start dead workers again."""
     from distributed.system import MEMORY_LIMIT
 
     gpus = torch.cuda.device_count()
     if gpus and workers > gpus:
         raise ValueError(f"workers must be at most {gpus}, one for each GPU, got {workers}")
-    options = {
-        "nthreads": 1 if gpus else max(1, torch.get_num_threads() // workers),
-        "memory_limit": MEMORY_LIMIT // workers,
-        "silence_logs": logging.ERROR,
-    }
-    resources = {"GPU": 1.0} if gpus else None
-    workers = {}
+    shown = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
+    nannies = {}
     for index in range(workers):
-        env = {"CUDA_VISIBLE_DEVICES": visible_gpu(index)} if gpus else {}
-        own = options | {"env": env, "resources": resources}
-        workers[index] = {"cls": distributed.Nanny, "options": own}
+        options: dict[str, Any] = {
+            "nthreads": 1 if gpus else max(1, torch.get_num_threads() // workers),
+            "memory_limit": MEMORY_LIMIT // workers,
+            "silence_logs": logging.ERROR,
+        }
+        if gpus:
+            gpu = shown[index] if shown != [""] else str(index)
+            options |= {"env": {"CUDA_VISIBLE_DEVICES": gpu}, "resources": {"GPU": 1.0}}
+        nannies[index] = {"cls": distributed.Nanny, "options": options}
     place = {"host": "127.0.0.1", "port": 0, "dashboard": False}
     scheduler = {"cls": distributed.Scheduler, "options": place}
-    with (
-        distributed.SpecCluster(workers, scheduler, silence_logs=logging.ERROR) as cluster,
-        distributed.Client(cluster, set_as_default=False) as client,
-    ):
-        yield client, resources
-
-
-def visible_gpu(index: int) -> str:
-    """What a worker is shown of the GPUs that this process sees."""
-    shown = os.environ.get("CUDA_VISIBLE_DEVICES")
-    return shown.split(",")[index] if shown else str(index)
+    return distributed.SpecCluster(nannies, scheduler, silence_logs=logging.ERROR)

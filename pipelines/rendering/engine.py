@@ -2,21 +2,21 @@
 
 import time
 from collections.abc import Iterable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipelines.data.row_files import RowFault
-from pipelines.rendering.folder import RenderFolder, first_difference, keep_order
+from pipelines.rendering.folder import RenderFolder, open_folder
 from pipelines.rendering.item import RenderItem
-from pipelines.rendering.job import RenderJob, new_job, write_job
+from pipelines.rendering.job import RenderJob, write_job
 from pipelines.rendering.manifest import ManifestEntry
 from pipelines.rendering.origin import Origin, describe_origin
-from pipelines.rendering.progress import RenderProgress
-from pipelines.rendering.queue import ItemResult, RenderedFiles, RenderFailure, RenderQueue
+from pipelines.rendering.progress import open_progress
+from pipelines.rendering.render_queue import ItemResult, RenderFailure, RenderQueue
 from pipelines.rendering.rows import BadRowsError, Defaults, RenderRequest, read_request
-from pipelines.rendering.worker_pool import WorkerPool, start_threads
+from pipelines.rendering.worker_pool import WorkerPool, run_queue, start_threads
 
 if TYPE_CHECKING:
     from pipelines.pipeline import Pipeline
@@ -29,7 +29,7 @@ class RenderOptions:
     """How a job runs; none of it changes what an item sounds like.
 
     Attributes:
-        batch_size: items whose tokens are written at once.
+        batch_size: items whose tokens are generated at once.
         workers: processes of a local cluster; 0 renders in this process.
         scheduler: address of a running dask scheduler, or None.
         force: make items anew whose settings have changed.
@@ -88,6 +88,16 @@ class RenderSummary:
         return 1 if self.failed else 0
 
 
+class ChangedItemsError(ValueError):
+    """Items that are already rendered, with other settings than are now asked for."""
+
+    def __init__(self, path: Path, changes: dict[str, str]) -> None:
+        self.changes = changes
+        lines = [f"  {id}: {change}" for id, change in changes.items()]
+        message = f"{path} holds {len(changes)} items made otherwise (--force makes them anew):"
+        super().__init__("\n".join([message, *lines]))
+
+
 def render(
     pipeline: "Pipeline",
     rows: str | Path | Iterable[dict[str, Any]],
@@ -101,75 +111,63 @@ def render(
         pipeline: that renders; its ``name_or_path`` is what the workers of a cluster load.
         rows: a JSONL or CSV file, "-" for standard input, or dicts; see docs/rendering.md.
         out_dir: made if missing.
-        defaults: for what rows do not say.
+        defaults: for fields that rows leave out.
         options: how the job runs.
 
     Returns:
-        What came of it; an item that failed is in there, not raised.
+        What became of every item; one that failed is in there, not raised.
 
     Raises:
-        BadRowsError: rows that cannot be rendered, or items that are already there with other
-            settings; nothing has been rendered.
+        BadRowsError: some rows cannot be rendered, and ``skip_bad`` is not given, or none can.
+        ChangedItemsError: items are already there with other settings, and ``force`` is not given.
         NoRoomError: the disk is full; the same call goes on later.
         ValueError: a default or an option is out of range, or another run is at work there.
     """
     options = options or RenderOptions()
-    request = read_good_rows(pipeline, rows, defaults or Defaults(), options.skip_bad)
-    return render_items(pipeline, request, Path(out_dir), options)
-
-
-def read_good_rows(
-    pipeline: "Pipeline",
-    rows: str | Path | Iterable[dict[str, Any]],
-    defaults: Defaults,
-    skip_bad: bool = False,
-) -> RenderRequest:
-    """Read and check rows.
-
-    Raises:
-        BadRowsError: some are faulty and ``skip_bad`` is not given, or all of them are.
-    """
-    request = read_request(rows, pipeline, defaults)
-    if request.faults and (not skip_bad or not request.items):
+    request = read_request(rows, pipeline, defaults or Defaults())
+    if request.faults and not (options.skip_bad and request.items):
         raise BadRowsError(request.name, request.faults)
-    return request
-
-
-def render_items(
-    pipeline: "Pipeline", request: RenderRequest, out_dir: Path, options: RenderOptions
-) -> RenderSummary:
-    """Render what was read and checked; see :func:`render`."""
-    origin = describe_origin(pipeline)
+    out_dir, origin = Path(out_dir), describe_origin(pipeline)
     with (
-        RenderProgress(options.progress, options.log_file) as progress,
-        RenderFolder(out_dir) as folder,
+        open_progress(options.progress, options.log_file) as progress,
+        open_folder(out_dir) as folder,
     ):
         summary = RenderSummary(len(request.items), faults=request.faults)
         todo = find_todo(folder, request, origin, options.force, summary)
         audio_s, left_s = total_s(request.items), total_s(todo)
-        there = summary.skipped, audio_s - left_s
-        job = new_job(len(request.items), audio_s, *there, origin.name, origin.hash)
+        job = RenderJob(
+            items=len(request.items),
+            audio_s=round(audio_s, 3),
+            skipped=summary.skipped,
+            skipped_audio_s=round(audio_s - left_s, 3),
+            pipeline=origin.name,
+            pipeline_hash=origin.hash,
+        )
         write_job(out_dir, job)
         for fault in request.faults:
-            progress.tell("left_out", line=fault.line, id=fault.id, error=fault.message)
+            progress.event("left_out", line=fault.line, id=fault.id, error=fault.message)
         progress.start(len(request.items), summary.skipped, left_s)
-        ended = replace(job, state="stopped")
         try:
             if todo:
-                queue = RenderQueue.of(todo, pipeline.num_frames, options.batch_size)
-                with start_workers(pipeline, origin, options) as workers:
+                queue = RenderQueue(todo, pipeline.num_frames, options.batch_size)
+                with start_workers(pipeline, origin, options) as pool:
                     begun = time.monotonic()
-                    run(workers, queue, folder, origin, options.batch_size, progress, summary)
+                    for result in run_queue(queue, pool):
+                        entry = store(folder, result, origin, options.batch_size, summary)
+                        wanted_s = result.item.settings.duration_s
+                        progress.item(entry.id, entry.status, wanted_s, entry.attempts, entry.error)
                     summary.seconds = time.monotonic() - begun
-            folder.rewrite(keep_order(folder.entries, [item.id for item in request.items]))
-            ended = replace(job, state="finished")
+            folder.rewrite(in_order(folder.entries, request.items))
+            job = replace(job, state="finished")
         except BaseException as error:
-            ended = replace(ended, message=" ".join(str(error).split()) or type(error).__name__)
-            progress.tell("stopped", error=ended.message)
+            message = " ".join(str(error).split()) or type(error).__name__
+            job = replace(job, state="stopped", message=message)
+            progress.event("stopped", error=message)
             raise
         finally:
-            write_end(out_dir, ended)
-        progress.tell(
+            with suppress(OSError):  # a full disk has its own error
+                write_job(out_dir, replace(job, ended=time.time()))
+        progress.event(
             "summary",
             items=summary.items,
             made=summary.done,
@@ -188,51 +186,49 @@ def find_todo(
     force: bool,
     summary: RenderSummary,
 ) -> list[RenderItem]:
-    """Items that are not there yet; everything else about them leaves the manifest.
+    """Find the items that are not there yet, and drop their lines from the manifest.
 
     Raises:
-        BadRowsError: items are there with other settings, and ``force`` is not given.
+        ChangedItemsError: items are there with other settings, and ``force`` is not given.
     """
     folder.check_unknown_files(request.items)
-    todo, changed = [], []
-    for place, item in enumerate(request.items, start=1):
+    todo: list[RenderItem] = []
+    changes: dict[str, str] = {}
+    for item in request.items:
         entry = folder.entries.get(item.id)
         change = entry and first_difference(entry, item.identity(), origin.hash)
-        if entry is None:
-            todo.append(item)
-        elif change and entry.status == "done":
-            changed.append((item, entry, RowFault(place, change, item.id)))
-        elif folder.is_whole(entry):
+        if entry is not None and not change and folder.is_whole(entry):
             summary.skipped += 1
-        else:
-            if entry.status == "done":
-                summary.damaged.append(item.id)
-            todo.append(item)
-    if changed and not force:
-        faults = [fault for _, _, fault in changed]
-        raise ChangedItemsError(folder.path, faults)
-    for item, entry, _ in changed:
-        folder.remove_files(entry)
+            continue
         todo.append(item)
+        if entry is not None and entry.status == "done":
+            if change:
+                changes[item.id] = change
+            else:
+                summary.damaged.append(item.id)
+    if changes and not force:
+        raise ChangedItemsError(folder.path, changes)
+    for id in changes:
+        folder.remove_files(folder.entries[id])
     redo = {item.id for item in todo}
     folder.rewrite([entry for id, entry in folder.entries.items() if id not in redo])
     return todo
 
 
-class ChangedItemsError(ValueError):
-    """Items that are already rendered, with other settings than are now asked for."""
-
-    def __init__(self, path: Path, faults: list[RowFault]) -> None:
-        self.faults = faults
-        lines = [f"  {fault.id}: {fault.message}" for fault in faults]
-        message = f"{path} holds {len(faults)} items made otherwise (--force makes them anew):"
-        super().__init__("\n".join([message, *lines]))
+def first_difference(entry: ManifestEntry, identity: dict[str, Any], pipeline_hash: str) -> str:
+    """What an entry was made with and what is wanted now, "" where they are the same."""
+    wanted = identity | identity["settings"] | {"pipeline": pipeline_hash}
+    found = vars(entry) | entry.settings | {"pipeline": entry.pipeline_hash}
+    for name, value in wanted.items():
+        if name != "settings" and found.get(name) != value:
+            return f"{name} was {found.get(name)!r}, is now {value!r}"
+    return ""
 
 
 def start_workers(
     pipeline: "Pipeline", origin: Origin, options: RenderOptions
 ) -> AbstractContextManager[WorkerPool]:
-    """This process, or a cluster."""
+    """Start the threads of this process, or a cluster."""
     if options.workers or options.scheduler:
         from pipelines.rendering.cluster import start_cluster
 
@@ -240,32 +236,15 @@ def start_workers(
     return start_threads(pipeline, origin)
 
 
-def run(
-    workers: WorkerPool,
-    queue: RenderQueue,
+def store(
     folder: RenderFolder,
+    done: ItemResult,
     origin: Origin,
     batch_size: int,
-    progress: RenderProgress,
     summary: RenderSummary,
-) -> None:
-    """Let the workers work, and keep what it brings."""
-    for outcome in workers.work(queue):
-        entry = make_entry(outcome, origin, batch_size)
-        if isinstance(outcome.result, RenderedFiles):
-            folder.add(entry, outcome.result.audio, outcome.result.tokens)
-            summary.done += 1
-            summary.audio_s += entry.duration_s
-        else:
-            folder.add(entry)
-            summary.failed.append(entry)
-        duration_s = outcome.item.settings.duration_s
-        progress.item(entry.id, entry.status, duration_s, entry.attempts, entry.error)
-
-
-def make_entry(outcome: ItemResult, origin: Origin, batch_size: int) -> ManifestEntry:
-    """The manifest's line of an item that is through."""
-    item, result = outcome.item, outcome.result
+) -> ManifestEntry:
+    """Put an item's files and its entry into the folder, and count it."""
+    item, result = done.item, done.result
     entry = ManifestEntry(
         id=item.id,
         status="done",
@@ -274,25 +253,32 @@ def make_entry(outcome: ItemResult, origin: Origin, batch_size: int) -> Manifest
         pipeline_hash=origin.hash,
         license=origin.license,
         versions=dict(origin.versions),
-        attempts=outcome.attempts,
+        attempts=done.attempts,
+        timings={"finished": round(time.time(), 3)},
     )
     if isinstance(result, RenderFailure):
-        now = {"finished": round(time.time(), 3)}
-        return replace(entry, status="failed", error=result.error, timings=now)
+        entry = replace(entry, status="failed", error=result.error)
+        folder.add(entry)
+        summary.failed.append(entry)
+        return entry
     facts: dict[str, Any] = dict(result.facts)
     facts["machine"] = {**facts["machine"], "batch_size": batch_size}
-    facts["timings"] = {**facts["timings"], "finished": round(time.time(), 3)}
-    return replace(entry, audio=item.audio_name, tokens=item.tokens_name, **facts)
+    facts["timings"] = {**facts["timings"], **entry.timings}
+    entry = replace(entry, audio=item.audio_name, tokens=item.tokens_name, **facts)
+    folder.add(entry, result.audio, result.tokens)
+    summary.done += 1
+    summary.audio_s += entry.duration_s
+    return entry
+
+
+def in_order(entries: dict[str, ManifestEntry], items: Iterable[RenderItem]) -> list[ManifestEntry]:
+    """Entries of other jobs first, then those of ``items`` in their order."""
+    ids = [item.id for item in items]
+    wanted = set(ids)
+    others = [entry for id, entry in entries.items() if id not in wanted]
+    return others + [entries[id] for id in ids if id in entries]
 
 
 def total_s(items: Iterable[RenderItem]) -> float:
     """Seconds of audio in items."""
     return sum(item.settings.duration_s for item in items)
-
-
-def write_end(folder: Path, job: RenderJob) -> None:
-    """Say in ``job.json`` that the run is over, if there is room for it."""
-    try:
-        write_job(folder, replace(job, ended=time.time()))
-    except OSError:
-        (folder / ".job.json.part").unlink(missing_ok=True)

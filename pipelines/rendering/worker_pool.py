@@ -1,23 +1,17 @@
-"""Who performs the tasks of a job: here, the threads of this process."""
+"""Workers that perform the tasks of a queue; here, the threads of this process."""
 
 import warnings
 from collections.abc import Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Protocol
+from queue import SimpleQueue
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 
 from codec.process_settings import cpu_threads
 from pipelines.rendering.origin import Origin
-from pipelines.rendering.queue import (
-    BatchTokens,
-    ItemResult,
-    RenderedFiles,
-    RenderFailure,
-    RenderQueue,
-    RenderTask,
-)
+from pipelines.rendering.render_queue import ItemResult, RenderQueue, RenderTask, TaskResult
 from pipelines.rendering.renderer import Renderer
 
 if TYPE_CHECKING:
@@ -25,54 +19,69 @@ if TYPE_CHECKING:
 
 
 class WorkerPool(Protocol):
-    """Performs the tasks of an queue, in one process or in many."""
+    """Performs tasks, in one process or in many."""
 
-    def work(self, queue: RenderQueue) -> Iterator[ItemResult]:
-        """Every item's outcome, as it comes."""
+    def max_tasks(self) -> int:
+        """How many tasks may be under way."""
+
+    def submit(self, task: RenderTask) -> Any:
+        """Start a task, and return its future."""
+
+    def result_of(self, future: Any) -> TaskResult:
+        """The result of a future that is done; whatever goes wrong in a task is its result."""
 
 
-class ThreadWorkers:
-    """Workers of this process alone, which writes one batch's tokens while it finishes other items.
+def run_queue(queue: RenderQueue, pool: WorkerPool) -> Iterator[ItemResult]:
+    """Keep every worker busy, and yield each item's result as it comes."""
+    tasks: dict[Any, RenderTask] = {}
+    done: SimpleQueue[Any] = SimpleQueue()
+    while True:
+        while len(tasks) < pool.max_tasks() and (task := queue.next_task()):
+            future = pool.submit(task)
+            tasks[future] = task
+            future.add_done_callback(done.put)
+        if not tasks:
+            return
+        future = done.get()
+        yield from queue.report(tasks.pop(future), pool.result_of(future))
+
+
+class ThreadPool:
+    """Threads of this process: one generates a batch's tokens while others decode items.
 
     Args:
         renderer: that performs the tasks.
-        pool: of as many threads as there are threads.
+        executor: of as many threads.
         threads: tasks performed at once.
     """
 
-    def __init__(self, renderer: Renderer, pool: ThreadPoolExecutor, threads: int) -> None:
+    def __init__(self, renderer: Renderer, executor: ThreadPoolExecutor, threads: int) -> None:
         self.renderer = renderer
-        self.pool = pool
+        self.executor = executor
         self.threads = threads
 
-    def work(self, queue: RenderQueue) -> Iterator[ItemResult]:
-        """Keep every thread busy, and take results as they come."""
-        tasks: dict[Future[BatchTokens | RenderedFiles | RenderFailure], RenderTask] = {}
-        while True:
-            while len(tasks) < self.threads and (task := queue.next_task()):
-                tasks[self.pool.submit(self.renderer.perform, task)] = task
-            yield from queue.take_failed()
-            if not tasks:
-                return
-            done, _ = wait(tasks, return_when=FIRST_COMPLETED)
-            for future in done:
-                yield from queue.report(tasks.pop(future), future.result())
+    def max_tasks(self) -> int:
+        """One task for each thread."""
+        return self.threads
+
+    def submit(self, task: RenderTask) -> Any:
+        """Let a thread perform a task."""
+        return self.executor.submit(self.renderer.perform, task)
+
+    def result_of(self, future: Any) -> TaskResult:
+        """What the renderer returned."""
+        return future.result()
 
 
 @contextmanager
-def start_threads(pipeline: "Pipeline", origin: Origin) -> Iterator[ThreadWorkers]:
-    """A workers of as many threads as PyTorch has threads; leaving it stops tasks under way."""
-    threads = count_threads(pipeline.device)
+def start_threads(pipeline: "Pipeline", origin: Origin) -> Iterator[ThreadPool]:
+    """Start as many threads as PyTorch has on a CPU, one on a GPU; leaving stops their tasks."""
+    threads = 1 if pipeline.device.type == "cuda" else torch.get_num_threads()
     renderer = Renderer(pipeline, origin)
-    # a thread's own number of threads is also that of threads yet to start
-    with cpu_threads(None), warnings.catch_warnings(), ThreadPoolExecutor(threads) as pool:
+    # a thread that sets PyTorch's number of threads sets it for threads that start later, too
+    with cpu_threads(None), warnings.catch_warnings(), ThreadPoolExecutor(threads) as executor:
         warnings.simplefilter("ignore")  # what happened to the audio is in the facts
         try:
-            yield ThreadWorkers(renderer, pool, threads)
+            yield ThreadPool(renderer, executor, threads)
         finally:
             renderer.stopped.set()
-
-
-def count_threads(device: torch.device) -> int:
-    """Tasks performed at once: one per thread of a CPU, one on a GPU."""
-    return 1 if device.type == "cuda" else max(1, torch.get_num_threads())
