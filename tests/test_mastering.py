@@ -91,14 +91,14 @@ def test_true_peak_equals_the_slow_loop_and_ignores_piece_borders(monkeypatch):
     assert true_peak(clip) == pytest.approx(slow, rel=1e-5)
 
 
-def test_a_quiet_piece_is_raised_and_a_loud_one_lowered():
-    for level_db in (-40.0, -6.0):
-        mastered = master(tone(level_db), 48000, -16.0)
-        assert mastered.loudness_lufs == pytest.approx(-16, abs=0.02)
-        assert integrated_loudness(mastered.audio, 48000) == pytest.approx(-16, abs=0.02)
-        assert mastered.gain_db == pytest.approx(-16 - level_db, abs=0.1)
-        assert mastered.true_peak_db == pytest.approx(-16, abs=0.3)
-        assert mastered.notes == ()
+@pytest.mark.parametrize("level_db", [-40.0, -6.0])
+def test_a_quiet_piece_is_raised_and_a_loud_one_lowered(level_db):
+    mastered = master(tone(level_db), 48000, -16.0)
+    assert mastered.loudness_lufs == pytest.approx(-16, abs=0.02)
+    assert integrated_loudness(mastered.audio, 48000) == pytest.approx(-16, abs=0.02)
+    assert mastered.gain_db == pytest.approx(-16 - level_db, abs=0.1)
+    assert mastered.true_peak_db == pytest.approx(-16, abs=0.3)
+    assert mastered.notes == ()
 
 
 def test_the_ceiling_wins_over_the_loudness_and_says_so():
@@ -123,20 +123,20 @@ def test_without_a_loudness_only_the_ceiling_is_kept():
     assert "ceiling" in loud.notes[0]
 
 
-@pytest.mark.parametrize("level", [0.0, 1e-5])
-def test_silence_is_left_alone(level):
-    clip = level * torch.ones(2, 48000)
+UNDER_THE_GATE = [
+    (torch.zeros(2, 48000), "the clip is silent"),
+    (torch.full((2, 48000), 1e-5), "the clip is silent"),
+    (tone(-75.0), "the clip never exceeds -70 LUFS"),
+]
+
+
+@pytest.mark.parametrize(("clip", "reason"), UNDER_THE_GATE)
+def test_silence_is_left_alone(clip, reason):
     mastered = master(clip, 48000, -16.0)
     assert torch.equal(mastered.audio, clip)
-    assert mastered.loudness_lufs is None
-    assert (mastered.true_peak_db is None) == (level == 0)
-    assert mastered.notes == ("not brought to -16 LUFS: the clip is silent",)
-
-
-def test_what_is_under_the_gate_is_left_alone():
-    mastered = master(tone(-75.0), 48000, -16.0)
     assert (mastered.gain_db, mastered.loudness_lufs) == (0.0, None)
-    assert mastered.notes == ("not brought to -16 LUFS: the clip never exceeds -70 LUFS",)
+    assert (mastered.true_peak_db is None) == (not clip.any())
+    assert mastered.notes == (f"not brought to -16 LUFS: {reason}",)
 
 
 def test_the_gain_counts_blocks_that_it_lifts_over_the_gate():

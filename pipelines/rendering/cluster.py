@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from codec.process_settings import kept_process_settings
 from pipelines.errors import import_package
 from pipelines.inference.loading import load_pipeline
 from pipelines.rendering.origin import Origin, hash_pipeline
@@ -142,12 +143,13 @@ def start_cluster(
         ValueError: there is no scheduler at that address, there are fewer GPUs than workers, or
             a scheduler's workers could not load a pipeline that was built in memory.
     """
-    distributed = import_package(
-        "distributed", "a cluster of workers", "pip install 'partita[cluster]'"
-    )
-    logger = logging.getLogger("distributed")
     with ExitStack() as stack:
+        stack.enter_context(kept_process_settings())  # dask sets variables of the environment
+        logger = logging.getLogger("distributed")
         stack.callback(logger.setLevel, logger.level)
+        distributed = import_package(
+            "distributed", "a cluster of workers", "pip install 'partita[cluster]'"
+        )
         logger.setLevel(logging.ERROR)
         if scheduler is not None:
             if not origin.path:

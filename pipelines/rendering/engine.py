@@ -1,8 +1,8 @@
 """Rows in, finished files and a manifest out; a run that was killed goes on where it was."""
 
 import time
-from collections.abc import Iterable
-from contextlib import AbstractContextManager, suppress
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +13,7 @@ from pipelines.rendering.item import RenderItem
 from pipelines.rendering.job import RenderJob, write_job
 from pipelines.rendering.manifest import ManifestEntry
 from pipelines.rendering.origin import Origin, describe_origin
-from pipelines.rendering.progress import open_progress
+from pipelines.rendering.progress import RenderProgress, open_progress
 from pipelines.rendering.render_queue import ItemResult, RenderFailure, RenderQueue
 from pipelines.rendering.rows import BadRowsError, Defaults, RenderRequest, read_request
 from pipelines.rendering.worker_pool import WorkerPool, run_queue, start_threads
@@ -127,7 +127,14 @@ def render(
     request = read_request(rows, pipeline, defaults or Defaults())
     if request.faults and not (options.skip_bad and request.items):
         raise BadRowsError(request.name, request.faults)
-    out_dir, origin = Path(out_dir), describe_origin(pipeline)
+    return render_items(pipeline, request, Path(out_dir), options)
+
+
+def render_items(
+    pipeline: "Pipeline", request: RenderRequest, out_dir: Path, options: RenderOptions
+) -> RenderSummary:
+    """Render rows that were checked; see :func:`render`."""
+    origin = describe_origin(pipeline)
     with (
         open_progress(options.progress, options.log_file) as progress,
         open_folder(out_dir) as folder,
@@ -143,11 +150,10 @@ def render(
             pipeline=origin.name,
             pipeline_hash=origin.hash,
         )
-        write_job(out_dir, job)
         for fault in request.faults:
             progress.event("left_out", line=fault.line, id=fault.id, error=fault.message)
         progress.start(len(request.items), summary.skipped, left_s)
-        try:
+        with keep_job(out_dir, job, progress):
             if todo:
                 queue = RenderQueue(todo, pipeline.num_frames, options.batch_size)
                 with start_workers(pipeline, origin, options) as pool:
@@ -158,15 +164,6 @@ def render(
                         progress.item(entry.id, entry.status, wanted_s, entry.attempts, entry.error)
                     summary.seconds = time.monotonic() - begun
             folder.rewrite(in_order(folder.entries, request.items))
-            job = replace(job, state="finished")
-        except BaseException as error:
-            message = " ".join(str(error).split()) or type(error).__name__
-            job = replace(job, state="stopped", message=message)
-            progress.event("stopped", error=message)
-            raise
-        finally:
-            with suppress(OSError):  # a full disk has its own error
-                write_job(out_dir, replace(job, ended=time.time()))
         progress.event(
             "summary",
             items=summary.items,
@@ -177,6 +174,23 @@ def render(
             seconds=round(summary.seconds, 3),
         )
     return summary
+
+
+@contextmanager
+def keep_job(out_dir: Path, job: RenderJob, progress: RenderProgress) -> Iterator[None]:
+    """Write in ``job.json`` that the job runs and, afterwards, whether it finished or stopped."""
+    write_job(out_dir, job)
+    try:
+        yield
+        job = replace(job, state="finished")
+    except BaseException as error:
+        message = " ".join(str(error).split()) or type(error).__name__
+        job = replace(job, state="stopped", message=message)
+        progress.event("stopped", error=message)
+        raise
+    finally:
+        with suppress(OSError):  # a full disk has its own error
+            write_job(out_dir, replace(job, ended=time.time()))
 
 
 def find_todo(
