@@ -214,14 +214,14 @@ def test_loudness_agrees_with_pyloudnorm(rate):
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="apt install ffmpeg")
 @pytest.mark.parametrize("wanted", [None, -14.0, -23.0])
-def test_ffmpeg_hears_what_was_reported(tmp_path, wanted):
+def test_ffmpeg_measures_what_was_reported(tmp_path, wanted):
     mastered = master(noise(8.0, 48000), 48000, wanted)
     write_audio(tmp_path / "x.wav", mastered.audio, 48000)
     command = ["ffmpeg", "-hide_banner", "-nostats", "-i", str(tmp_path / "x.wav")]
     command += ["-af", "ebur128=peak=true", "-f", "null", "-"]
     report = subprocess.run(command, capture_output=True, text=True, check=True).stderr
     summary = report[report.rindex("Summary:") :]
-    heard = float(re.search(r"I:\s+(-?[\d.]+) LUFS", summary)[1])
+    found = float(re.search(r"I:\s+(-?[\d.]+) LUFS", summary)[1])
     peak = float(re.search(r"Peak:\s+(-?[\d.]+) dBFS", summary)[1])
-    assert heard == pytest.approx(mastered.loudness_lufs, abs=0.1)
+    assert found == pytest.approx(mastered.loudness_lufs, abs=0.1)
     assert peak == pytest.approx(mastered.true_peak_db, abs=0.6)  # another interpolator, on noise

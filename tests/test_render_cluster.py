@@ -14,6 +14,7 @@ import psutil
 import pytest
 from small_jobs import contents, make_rows
 
+from codec.process_settings import kept_process_settings
 from pipelines import Pipeline
 from pipelines.errors import MissingPackageError
 from pipelines.rendering.cluster import DaskWorkers
@@ -104,9 +105,12 @@ def test_a_hundred_items_and_workers_killed_at_random_moments(
 def test_a_running_scheduler_is_joined(pipeline: Pipeline, tmp_path: Path):
     distributed = pytest.importorskip("distributed")
     rows = make_rows(6)
-    with distributed.LocalCluster(
-        n_workers=1, threads_per_worker=2, dashboard_address=None
-    ) as cluster:
+    with (
+        kept_process_settings(),
+        distributed.LocalCluster(
+            n_workers=1, threads_per_worker=2, dashboard_address=None
+        ) as cluster,
+    ):
         options = RenderOptions(scheduler=cluster.scheduler_address)
         summary = render(pipeline, rows, tmp_path / "cluster", options=options)
     assert (summary.done, summary.failed) == (6, [])

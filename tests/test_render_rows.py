@@ -216,7 +216,7 @@ def test_tokens_bring_their_own_settings(pipeline: Pipeline, tmp_path: Path):
     assert (item.decoder_seed, item.settings.num_inference_steps) == (9, 1)
     for field, value in (("guidance", 2.0), ("seed", 3), ("duration_s", 1.0)):
         message = fault(pipeline, {"id": "b", "codes": path, field: value})
-        assert message == f"{field} has no effect on codes, which are already written"
+        assert message == f"{field} has no effect on codes, which are already there"
     assert "the prompt of" in fault(pipeline, {"id": "b", "codes": path, "prompt": "y"})
     other = tiny_pipeline(seed=1)
     assert "tokens of another codec" in fault(other, {"id": "b", "codes": path})

@@ -94,7 +94,7 @@ class ChangedItemsError(ValueError):
     def __init__(self, path: Path, changes: dict[str, str]) -> None:
         self.changes = changes
         lines = [f"  {id}: {change}" for id, change in changes.items()]
-        message = f"{path} holds {len(changes)} items made otherwise (--force makes them anew):"
+        message = f"{path} holds {len(changes)} items made with other settings (--force makes them anew):"
         super().__init__("\n".join([message, *lines]))
 
 
@@ -120,7 +120,7 @@ def render(
     Raises:
         BadRowsError: some rows cannot be rendered, and ``skip_bad`` is not given, or none can.
         ChangedItemsError: items are already there with other settings, and ``force`` is not given.
-        NoRoomError: the disk is full; the same call goes on later.
+        FullDiskError: the disk is full; the same call goes on later.
         ValueError: a default or an option is out of range, or another run is at work there.
     """
     options = options or RenderOptions()

@@ -17,7 +17,7 @@ LOCK_NAME = ".render.lock"
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
-class NoRoomError(OSError):
+class FullDiskError(OSError):
     """The disk, the quota or the largest file allowed is full."""
 
 
@@ -62,7 +62,7 @@ class RenderFolder:
         """Put an item's files under their names, then its line into the manifest.
 
         Raises:
-            NoRoomError: the disk is full; nothing is left half-written but, at most, the last line
+            FullDiskError: the disk is full; nothing is left half-written but, at most, the last line
                 of the manifest.
         """
         with explain_full_disk(self.path):
@@ -113,13 +113,13 @@ def is_locked(path: Path) -> bool:
 
 @contextmanager
 def explain_full_disk(path: Path) -> Iterator[None]:
-    """Turn a full disk into a :class:`NoRoomError` that says what to do."""
+    """Turn a full disk into a :class:`FullDiskError` that says what to do."""
     try:
         yield
     except OSError as error:
         if error.errno not in FULL:
             raise
-        raise NoRoomError(
+        raise FullDiskError(
             f"no room to write {path} ({error.strerror}): make room and run the same command "
             "again; finished items are kept"
         ) from error

@@ -89,7 +89,7 @@ def write_job(folder: Path, job: RenderJob) -> None:
     """Replace ``job.json``.
 
     Raises:
-        NoRoomError: the disk is full.
+        FullDiskError: the disk is full.
     """
     with explain_full_disk(folder):
         write_json(folder / JOB_NAME, asdict(job))

@@ -246,7 +246,7 @@ class RowChecker:
         """The item of a row with a token file."""
         for name in OF_THE_PRIOR:
             if name in row:
-                raise ValueError(f"{name} has no effect on codes, which are already written")
+                raise ValueError(f"{name} has no effect on codes, which are already there")
         path, codec = folder / row["codes"], self.pipeline.codec
         tokens = load_tokens(path)
         if tokens.codec_hash not in self.codecs_checked:  # hashing a codec takes a while
