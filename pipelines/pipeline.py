@@ -39,8 +39,6 @@ from prior.sampling import Sampling
 
 if TYPE_CHECKING:
     from codec.stages import Stage
-    from pipelines.rendering.engine import RenderOptions, RenderSummary
-    from pipelines.rendering.rows import Defaults
 
 
 class Pipeline(DiffusionPipeline):
@@ -295,21 +293,6 @@ class Pipeline(DiffusionPipeline):
         assert self.scheduler is not None
         sampler = FlowSampler(self.codec, self.decoder, self.scheduler)
         return [sampler.stage(seeds, num_inference_steps), self.codec.vocoder.stage(seeds)]
-
-    def render(
-        self,
-        rows: "str | Path | Iterable[dict[str, Any]]",
-        out_dir: str | Path,
-        defaults: "Defaults | None" = None,
-        options: "RenderOptions | None" = None,
-    ) -> "RenderSummary":
-        """Render many rows into a folder, and go on where an earlier run stopped.
-
-        See :func:`pipelines.rendering.engine.render` and docs/rendering.md.
-        """
-        from pipelines.rendering.engine import render
-
-        return render(self, rows, out_dir, defaults, options)
 
     def stream(
         self,

@@ -1,4 +1,4 @@
-"""The work itself, on one pipeline: tokens of a batch, and the files of one item."""
+"""The work itself, on one pipeline: the tokens of a batch, and the files of one item."""
 
 import hashlib
 import io
@@ -18,12 +18,17 @@ from pipelines.data.tokens import hash_codec
 from pipelines.inference.conditioning import PLAN_PROMPT_TOKENS
 from pipelines.inference.text import MAX_TOKENS
 from pipelines.inference.token_file import TokenFile, token_bytes
-from pipelines.rendering.agenda import Failed, Finished, Task, Written, pack
 from pipelines.rendering.item import RenderItem
 from pipelines.rendering.mastering import Mastered, master
 from pipelines.rendering.origin import Origin
+from pipelines.rendering.render_queue import (
+    BatchTokens,
+    RenderedFiles,
+    RenderFailure,
+    RenderTask,
+    TaskResult,
+)
 from pipelines.rendering.tags import Provenance, provenance_tags
-from prior.condition import Condition
 from prior.frame_generator import FrameGenerator
 
 if TYPE_CHECKING:
@@ -33,11 +38,11 @@ TEXT_LENGTH = MAX_TOKENS + PLAN_PROMPT_TOKENS
 """Tokens that every text is padded to: sums over another length may be taken in another order."""
 
 
-class Maker:
+class Renderer:
     """Performs tasks on one pipeline, as many at once as threads ask it to.
 
-    Every task computes on one thread of the CPU, so that no bit of what comes out depends on how
-    many there are.
+    Every task computes on one thread of the CPU, so that no bit of the result depends on how many
+    there are.
 
     Args:
         pipeline: on the device it is to run on.
@@ -53,74 +58,69 @@ class Maker:
         self.codec_hash = hash_codec(pipeline.codec)
         self.stopped = threading.Event()
 
-    def perform(self, task: Task) -> Written | Finished | Failed:
+    def perform(self, task: RenderTask) -> TaskResult:
         """Do a task; whatever goes wrong in it is its result."""
         try:
             with cpu_threads(1):
-                return self.write(task) if task.codes is None else self.finish(task)
+                return self.generate(task) if task.codes is None else self.decode(task)
         except Exception as error:
-            text = " ".join(str(error).split())
-            return Failed(f"{type(error).__name__}: {text}" if text else type(error).__name__)
+            return failure(error)
 
-    def write(self, task: Task) -> Written:
-        """The tokens of a batch."""
+    def generate(self, task: RenderTask) -> BatchTokens:
+        """Generate the tokens of a batch."""
         start = time.perf_counter()
-        written = write_frames(self.pipeline, task.items, max(task.frames), task.num_rows)
-        rows = torch.stack(list(self.until_stopped(written)), dim=-1)  # (B, K, T)
-        codes = tuple(pack(row[:, :frames]) for row, frames in zip(rows, task.frames, strict=False))
-        return Written(codes, time.perf_counter() - start)
+        frames = generate_frames(self.pipeline, task.items, max(task.frames), task.num_rows)
+        rows = torch.stack(list(self.until_stopped(frames)), dim=-1).cpu().numpy()  # (B, K, T)
+        codes = tuple(
+            row[:, :length].astype("<i4") for row, length in zip(rows, task.frames, strict=False)
+        )
+        return BatchTokens(codes, time.perf_counter() - start)
 
     @torch.no_grad()
-    def finish(self, task: Task) -> Finished:
-        """Tokens to sound, its level, and the two files."""
+    def decode(self, task: RenderTask) -> RenderedFiles:
+        """Turn an item's tokens into sound at its level, and into its two files."""
         assert task.codes is not None
-        item, codec = task.items[0], self.pipeline.codec
+        (item,), pipeline, rate = task.items, self.pipeline, self.pipeline.codec.sample_rate
         start = time.perf_counter()
         codes = torch.from_numpy(task.codes.astype(np.int64))
-        num_samples = round(item.settings.duration_s * codec.sample_rate)
-        pieces = decode(self.pipeline, item, codes)
+        num_samples = round(item.settings.duration_s * rate)
+        steps = pipeline.check_steps(item.settings.num_inference_steps, item.settings.preview)
+        blocks = [codes[None].to(pipeline.codec.device)]  # alone, so that no other item matters
+        pieces = pipeline.decode_stream(blocks, [item.decoder_seed], steps)
         audio = torch.cat(list(self.until_stopped(pieces)), dim=-1)[0, :, :num_samples].cpu()
         decoded = time.perf_counter()
-        mastered = master(audio, codec.sample_rate, item.settings.loudness_lufs)
+        mastered = master(audio, rate, item.settings.loudness_lufs)
         stream = io.BytesIO()
-        report = self.encode(stream, item, mastered)
-        tokens = token_bytes(self.describe_tokens(item, codes, num_samples))
-        timings = {
-            "prior_s": round(task.prior_s, 4),
-            "decoder_s": round(decoded - start, 4),
-            "write_s": round(time.perf_counter() - decoded, 4),
-        }
-        facts = self.facts(mastered, report) | {"timings": timings}
-        hashes = {
+        tags = provenance_tags(self.provenance(item), item.settings.format)
+        report = write_audio(stream, mastered.audio, rate, format=item.settings.format, tags=tags)
+        tokens = token_bytes(self.token_file(item, codes, num_samples))
+        facts = self.facts(mastered, report) | {
+            "timings": {
+                "prior_s": round(task.prior_s, 4),
+                "decoder_s": round(decoded - start, 4),
+                "write_s": round(time.perf_counter() - decoded, 4),
+            },
             "audio_sha256": hashlib.sha256(stream.getbuffer()).hexdigest(),
             "tokens_sha256": hashlib.sha256(tokens).hexdigest(),
         }
-        return Finished(stream.getvalue(), tokens, facts | hashes)
+        return RenderedFiles(stream.getvalue(), tokens, facts)
 
     def until_stopped(self, pieces: Iterator[Tensor]) -> Iterator[Tensor]:
-        """The same pieces.
-
-        Raises:
-            InterruptedError: the job is stopped.
-        """
+        """Yield the pieces, or raise InterruptedError once the job is stopped."""
         for piece in pieces:
             if self.stopped.is_set():
                 raise InterruptedError("stopped")
             yield piece
 
-    def encode(self, stream: io.BytesIO, item: RenderItem, mastered: Mastered) -> WriteReport:
-        """Write the audio file with its provenance."""
-        provenance = Provenance(
+    def provenance(self, item: RenderItem) -> Provenance:
+        """What an item's audio file says about how it came about."""
+        return Provenance(
             generator=f"partita {dict(self.origin.versions).get('partita', '')}".strip(),
             pipeline=self.origin.name,
             pipeline_hash=self.origin.hash,
             license=self.origin.license,
             **item.identity(),
         )
-        format = item.settings.format
-        tags = provenance_tags(provenance, format)
-        rate = self.pipeline.codec.sample_rate
-        return write_audio(stream, mastered.audio, rate, format=format, tags=tags)
 
     def facts(self, mastered: Mastered, report: WriteReport) -> dict[str, Any]:
         """What the manifest says about the sound and where it was made."""
@@ -137,7 +137,7 @@ class Maker:
             "machine": {"device": name},
         }
 
-    def describe_tokens(self, item: RenderItem, codes: Tensor, num_samples: int) -> TokenFile:
+    def token_file(self, item: RenderItem, codes: Tensor, num_samples: int) -> TokenFile:
         """The token file of an item, as ``partita generate --tokens`` writes it."""
         codec = self.pipeline.codec
         settings = asdict(item.settings) | {"negative_prompt": item.negative_prompt}
@@ -156,18 +156,15 @@ class Maker:
         )
 
 
-def decode(pipeline: "Pipeline", item: RenderItem, codes: Tensor) -> Iterator[Tensor]:
-    """(K, T) codes -> (1, C, s) pieces of audio, alone, so that no other item changes a bit."""
-    settings = item.settings
-    steps = pipeline.check_steps(settings.num_inference_steps, settings.preview)
-    blocks = [codes[None].to(pipeline.codec.device)]
-    return pipeline.decode_stream(blocks, [item.decoder_seed], steps)
+def failure(error: Exception) -> RenderFailure:
+    """An exception in one line."""
+    return RenderFailure(" ".join(f"{type(error).__name__}: {error}".split()).removesuffix(":"))
 
 
-def write_frames(
+def generate_frames(
     pipeline: "Pipeline", items: tuple[RenderItem, ...], num_frames: int, num_rows: int
 ) -> Iterator[Tensor]:
-    """The tokens of items that share their sampling settings, frame by frame.
+    """Generate the tokens of items that share their sampling settings, frame by frame.
 
     Every shape that the prior sees follows from ``num_rows`` alone: rows are filled up with copies
     of the first item, texts with masked tokens.
@@ -191,8 +188,3 @@ def write_frames(
         pipeline.prior, condition, given.negative, num_frames, sampling, seeds
     ):
         yield frame.codes
-
-
-def encode_texts(pipeline: "Pipeline", texts: list[str]) -> Condition:
-    """Texts padded to the longest that there may be."""
-    return pipeline.conditioner.encode(texts).padded(TEXT_LENGTH)
