@@ -219,19 +219,6 @@ class VocoderStage:
         self.context: Context | None = None
         self.index = 0  # of the block
 
-    @property
-    def ended(self) -> bool:
-        """Whether the last piece has been pushed."""
-        return self.input.ended
-
-    def push(self, piece: Tensor) -> None:
-        """Hand over the next (B, C, M, f) frames."""
-        self.input.append(piece)
-
-    def end(self) -> None:
-        """Say that the last frame has been pushed."""
-        self.input.ended = True
-
     @torch.no_grad()
     def pull(self) -> Tensor | None:
         """The (B, C, s) samples of the next block."""
@@ -239,9 +226,9 @@ class VocoderStage:
         size = grown(vocoder.first_block_frames, vocoder.block_frames, self.index)
         ahead = size + vocoder.lookahead_frames
         ready = len(self.input) > ahead
-        if not ready and not (self.ended and len(self.input)):
+        if not ready and not (self.input.ended and len(self.input)):
             return None
-        last = self.ended and len(self.input) <= size
+        last = self.input.ended and len(self.input) <= size
         audio, self.context = vocoder.synthesize_block(
             self.input.first(ahead), size, self.context, self.seed, last
         )

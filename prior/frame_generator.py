@@ -33,7 +33,7 @@ class Draw(NamedTuple):
 
     Attributes:
         uniform: (B, K * V + 1) float32 in [0, 1), see ``sampling.draw_uniform``.
-        books: the settings of each of the K codebooks.
+        codebooks: the settings of each of the K codebooks.
         ended: (B,) bool, rows that ended earlier.
         may_end: whether a row may end before this frame.
     """

@@ -68,7 +68,7 @@ class LSTMBackbone(nn.Module):
 
 
 class PlainLSTMBackbone(LSTMBackbone):
-    """The same without the attention: all that is known of the past is the cell."""
+    """An ``LSTMBackbone`` without attention: all that is known of the past is the cell."""
 
     has_attention = False
 

@@ -89,7 +89,7 @@ def repeated(plan: Plan, length: float, num_beats: float) -> Plan:
 
 
 def check_planner(planner: Prior) -> None:
-    """Raise a ``ValueError`` unless a prior writes the books of ``plan_codes``."""
+    """Raise a ``ValueError`` unless a prior writes the codebooks of ``plan_codes``."""
     found = planner.config["num_codebooks"], planner.config["codebook_size"]
     if found != (NUM_BOOKS, CODEBOOK_SIZE):
         raise ValueError(

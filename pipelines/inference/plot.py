@@ -1,4 +1,4 @@
-"""A picture of what was heard: waveform and log-mel spectrogram in one PNG."""
+"""A picture of audio: waveform and log-mel spectrogram in one PNG."""
 
 import io
 import math

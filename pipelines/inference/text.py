@@ -10,7 +10,7 @@ from codec.process_settings import hidden_progress_bars
 from prior.condition import Condition
 
 MAX_TOKENS = 64
-"""Of a prompt that a user writes."""
+"""Tokens of a user's prompt, at most."""
 PRETRAINED = Path(__file__).parents[1] / "pretrained" / "partita-tiny"
 
 
