@@ -94,7 +94,9 @@ class ChangedItemsError(ValueError):
     def __init__(self, path: Path, changes: dict[str, str]) -> None:
         self.changes = changes
         lines = [f"  {id}: {change}" for id, change in changes.items()]
-        message = f"{path} holds {len(changes)} items made with other settings (--force makes them anew):"
+        message = (
+            f"{path} holds {len(changes)} items made with other settings (--force makes them anew):"
+        )
         super().__init__("\n".join([message, *lines]))
 
 
@@ -157,7 +159,7 @@ def render_items(
             if todo:
                 queue = RenderQueue(todo, pipeline.num_frames, options.batch_size)
                 with start_workers(pipeline, origin, options) as pool:
-                    begun = time.monotonic()
+                    progress.started = begun = time.monotonic()  # without loading the workers
                     for result in run_queue(queue, pool):
                         entry = store(folder, result, origin, options.batch_size, summary)
                         wanted_s = result.item.settings.duration_s
