@@ -38,7 +38,7 @@ from pipelines.rendering.render_queue import (
     make_batches,
     rows_for,
 )
-from pipelines.rendering.renderer import Renderer, encode_texts
+from pipelines.rendering.renderer import TEXT_LENGTH, Renderer
 from pipelines.rendering.rows import Defaults, hash_file, read_request
 from pipelines.rendering.tags import read_provenance
 from pipelines.rendering.worker_pool import ThreadPool, run_queue, start_threads
@@ -405,8 +405,8 @@ def test_logits_do_not_depend_on_the_place_in_the_batch_to_the_last_bit(pipeline
 
     def logits(rows: list[int]) -> Tensor:
         with torch.inference_mode(), cpu_threads(1):
-            text = encode_texts(pipeline, [texts[row] for row in rows])
-            state = prior.init_state(text.states, text.mask, 48)
+            text = pipeline.conditioner.encode([texts[row] for row in rows]).padded(TEXT_LENGTH)
+            state = prior.init_state(text, 48)
             hidden = [prior.prefill(codes[rows][..., :0], state)]
             hidden += [prior.decode_one_frame(codes[rows][..., t], state) for t in range(40)]
             return prior.first_head(torch.stack(hidden, dim=1))

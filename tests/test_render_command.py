@@ -77,7 +77,7 @@ def test_a_changed_setting_needs_force(rows, command, capsys):
     capsys.readouterr()
     assert main([*command, str(rows), "--quiet", "--guidance", "2"]) == 2
     lines = capsys.readouterr().err.splitlines()
-    assert "holds 2 items made with other settings (--force makes them anew):" in lines[0]
+    assert "holds 2 items of other settings (--force makes them anew):" in lines[0]
     assert lines[1:] == [f"  {id}: guidance was 3.0, is now 2.0" for id in "ab"]
     assert main([*command, str(rows), "--quiet", "--guidance", "2", "--force"]) == 0
 

@@ -94,9 +94,7 @@ class ChangedItemsError(ValueError):
     def __init__(self, path: Path, changes: dict[str, str]) -> None:
         self.changes = changes
         lines = [f"  {id}: {change}" for id, change in changes.items()]
-        message = (
-            f"{path} holds {len(changes)} items made with other settings (--force makes them anew):"
-        )
+        message = f"{path} holds {len(changes)} items of other settings (--force makes them anew):"
         super().__init__("\n".join([message, *lines]))
 
 

@@ -62,8 +62,7 @@ class RenderFolder:
         """Put an item's files under their names, then its line into the manifest.
 
         Raises:
-            FullDiskError: the disk is full; nothing is left half-written but, at most, the last line
-                of the manifest.
+            FullDiskError: the disk is full; at most the manifest's last line is half-written.
         """
         with explain_full_disk(self.path):
             if entry.audio:
