@@ -15,7 +15,7 @@ from pipelines.data.scores.score import all_labels
 from pipelines.data.scores.theory import Key
 from pipelines.errors import MissingPackageError
 from pipelines.evaluation.detectors import Detectors, load_detectors
-from pipelines.evaluation.fit_detectors import Lessons, disturb, fit_detectors, random_crop
+from pipelines.evaluation.fit_detectors import DetectorExamples, disturb, fit_detectors, random_crop
 from pipelines.evaluation.ground_truth import (
     Wanted,
     beginning,
@@ -36,6 +36,7 @@ from pipelines.evaluation.reasons import UnmeasurableError
 from pipelines.evaluation.tempo_picker import NUM_LAGS, TempoPicker, autocorrelations
 
 RATE = 44_100
+pytestmark = pytest.mark.usefixtures("measuring_packages")
 
 
 def beats(tempo_bpm: float, duration_s: float = 10.0, rate: int = RATE) -> Tensor:
@@ -69,9 +70,9 @@ def cadences(key: Key, rate: int = RATE) -> Tensor:
     return torch.cat(parts).float().repeat(2, 1)
 
 
-def lessons(count: int = 6) -> Lessons:
+def examples(count: int = 6) -> DetectorExamples:
     """A few clips that differ in everything."""
-    found = Lessons([], [], [], [], [], [], [])
+    found = DetectorExamples([], [], [], [], [], [], [])
     for index in range(count):
         log_mel = torch.randn(128, 400, generator=generator(index, "lesson")) - 5
         labels = {
@@ -88,7 +89,7 @@ def lessons(count: int = 6) -> Lessons:
 
 @pytest.mark.parametrize("tempo_bpm", [63.0, 88.5, 120.0, 171.0])
 def test_tempo_of_beats_up_to_an_octave(tempo_bpm: float) -> None:
-    heard = load_detectors().hear(beats(tempo_bpm), RATE).tempo_bpm
+    heard = load_detectors().detect(beats(tempo_bpm), RATE).tempo_bpm
     octaves = math.log2(heard / tempo_bpm)
     assert abs(octaves - round(octaves)) < math.log2(1.01)
 
@@ -120,7 +121,7 @@ def test_a_picked_tempo_is_the_mean_of_the_best_neighborhood() -> None:
 
 @pytest.mark.parametrize("key", [Key("C", "major"), Key("F#", "major"), Key("A", "minor")])
 def test_key_of_cadences(key: Key) -> None:
-    heard = load_detectors().hear(cadences(key), RATE).key
+    heard = load_detectors().detect(cadences(key), RATE).key
     assert (heard.tonic, heard.minor) == (key.root, key.mode == "minor")
 
 
@@ -164,14 +165,14 @@ def test_levels_do_not_change_with_loudness() -> None:
 
 def test_detectors_refuse_silence_and_scraps() -> None:
     with pytest.raises(UnmeasurableError, match="silent"):
-        load_detectors().hear(torch.zeros(2, 4 * RATE), RATE)
+        load_detectors().detect(torch.zeros(2, 4 * RATE), RATE)
     with pytest.raises(UnmeasurableError, match=r"2\.00 s is shorter than 3 s"):
-        load_detectors().hear(beats(120, 2.0), RATE)
+        load_detectors().detect(beats(120, 2.0), RATE)
 
 
 def test_one_channel_of_another_rate_is_heard_too() -> None:
-    stereo = load_detectors().hear(beats(100), RATE)
-    mono = load_detectors().hear(beats(100, rate=32_000)[:1], 32_000)
+    stereo = load_detectors().detect(beats(100), RATE)
+    mono = load_detectors().detect(beats(100, rate=32_000)[:1], 32_000)
     assert mono.tempo_bpm == pytest.approx(stereo.tempo_bpm, rel=0.01)
     assert set(mono.probabilities) == set(CLASSES)
     assert sum(mono.leads.values()) == pytest.approx(1.0, abs=1e-4)
@@ -181,7 +182,7 @@ def test_saved_detectors_are_loaded_alike(tmp_path: Path) -> None:
     detectors = load_detectors()
     detectors.save(tmp_path / "d.safetensors", {"clips": "1"})
     again = load_detectors(tmp_path / "d.safetensors")
-    assert again.hear(beats(90), RATE) == detectors.hear(beats(90), RATE)
+    assert again.detect(beats(90), RATE) == detectors.detect(beats(90), RATE)
     (tmp_path / "broken.safetensors").write_bytes(b"no")
     with pytest.raises(ValueError, match="not a whole safetensors file"):
         load_detectors(tmp_path / "broken.safetensors")
@@ -197,7 +198,7 @@ def test_fitting_lowers_the_losses_and_repeats(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(fitting, "TAGGER_BATCH", 4)
     monkeypatch.setattr(fitting, "KEY_EPOCHS", 10)
     monkeypatch.setattr(fitting, "TAGGER_STEPS", 3)
-    some = lessons()
+    some = examples()
     first, again = (fit_detectors(some, 0, quiet=True) for _ in range(2))
     for one, other in zip(first.state_dict().values(), again.state_dict().values(), strict=True):
         torch.testing.assert_close(one, other)
@@ -277,7 +278,7 @@ def test_detectors_hear_rendered_pieces() -> None:
             tempo_bpm=80 + 8 * index, key=Key("D", ("major", "minor")[index % 2]), drums=True
         )
         audio = render_wanted(wanted, index, 10.0)
-        heard = load_detectors().hear(audio, RATE)
+        heard = load_detectors().detect(audio, RATE)
         right += abs(heard.tempo_bpm / wanted.tempo_bpm - 1) < 0.04
         right += heard.key.tonic == 2
         right += heard.drums

@@ -13,14 +13,13 @@ import torch
 from codec.seeds import generator
 from pipelines.cli import main
 from pipelines.data.scores.captions import HELD_OUT_TEMPLATES, MEDIUM
-from pipelines.evaluation.adherence import bootstrap_interval, fact_rates
 from pipelines.evaluation.copying import copied_shares, evenly_cut, histogram_overlap
-from pipelines.evaluation.detectors import Heard, load_detectors
+from pipelines.evaluation.detectors import Detected, load_detectors
 from pipelines.evaluation.drift import measure_windows, summarize_windows
+from pipelines.evaluation.fact_rates import bootstrap_interval, fact_rates
 from pipelines.evaluation.facts import FACTS, SecondOpinion, asked_facts, judge
 from pipelines.evaluation.instrument_tagger import CLASSES, LEADS
 from pipelines.evaluation.measurement_cache import FILE_NAME
-from pipelines.evaluation.music import parse_key
 from pipelines.evaluation.pipeline_report import prompt_groups
 from pipelines.evaluation.prompts import (
     GROUPS,
@@ -31,7 +30,8 @@ from pipelines.evaluation.prompts import (
     read_prompts,
 )
 from pipelines.evaluation.sets import frechet_between, seed_diversity
-from pipelines.evaluation.takes import Generation, Take
+from pipelines.evaluation.takes import Take, TakeSettings
+from pipelines.evaluation.tempo_and_key import parse_key
 
 RATE = 44_100
 pytestmark = pytest.mark.usefixtures("measuring_packages")
@@ -42,9 +42,9 @@ LABELS: dict[str, Any] = {
 }
 
 
-def heard(tempo_bpm: float = 120.0, key: str = "C major", lead: str = "piano") -> Heard:
+def heard(tempo_bpm: float = 120.0, key: str = "C major", lead: str = "piano") -> Detected:
     """A clip with drums, whose tune one instrument plays."""
-    return Heard(
+    return Detected(
         tempo_bpm,
         parse_key(key),
         {name: float(name == "drums") for name in CLASSES},
@@ -52,7 +52,7 @@ def heard(tempo_bpm: float = 120.0, key: str = "C major", lead: str = "piano") -
     )
 
 
-def take(prompt: Prompt, what: Heard | None, seed: int = 0, vector: float = 0.0) -> Take:
+def take(prompt: Prompt, what: Detected | None, seed: int = 0, vector: float = 0.0) -> Take:
     """A take with three embeddings that lie together."""
     vectors = vector + np.arange(6.0).reshape(3, 2)
     return Take(prompt, seed, what, NO_SECOND, {"peak": 0.5}, {"space": vectors})
@@ -244,7 +244,7 @@ def test_diversity_and_distance_of_sets() -> None:
 )
 def test_generation_refuses_bad_numbers(values: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        Generation(**values)
+        TakeSettings(**values)
 
 
 def command(pipeline: Path, output: Path, *more: str) -> list[str]:

@@ -18,9 +18,9 @@ from pipelines.errors import MissingPackageError
 from pipelines.evaluation import codec_report, decoder_report, perceptual
 from pipelines.evaluation.classical_codecs import mp3, opus, transcode
 from pipelines.evaluation.clips import choose_clips
-from pipelines.evaluation.comparison import compare
 from pipelines.evaluation.measurement_cache import FILE_NAME, MeasurementCache
 from pipelines.evaluation.measuring import measure
+from pipelines.evaluation.pair_metrics import compare
 from pipelines.evaluation.reasons import UnmeasurableError
 from pipelines.evaluation.systems import Reconstruction, System, TokenCodec, fit_channels
 

@@ -31,7 +31,7 @@ def kept(audio: Tensor, sample_rate: int, labels: dict[str, Any]) -> dict[str, b
     if not asked_facts(asked):
         return {}
     try:
-        heard = load_detectors().hear(audio, sample_rate)
+        heard = load_detectors().detect(audio, sample_rate)
     except UnmeasurableError:  # silent or shorter than three seconds
         judged = dict.fromkeys(asked_facts(asked), False)
     else:

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pipelines.evaluation.pair import check_clip, check_pair
+from pipelines.evaluation.clip_checks import check_clip, check_pair
 from pipelines.evaluation.reasons import UnmeasurableError
 from pipelines.evaluation.spectral import log_mel_analysis
 

@@ -16,11 +16,11 @@ from codec.protocols import Codec
 from pipelines.evaluation.classical_codecs import CLASSICAL_CODECS
 from pipelines.evaluation.clips import ClipChoice, EvaluationClip, choose_clips
 from pipelines.evaluation.codebooks import codebook_use, count_codes
-from pipelines.evaluation.comparison import package_versions
 from pipelines.evaluation.embeddings import EMBEDDINGS
 from pipelines.evaluation.measurement_cache import MeasurementCache
 from pipelines.evaluation.measuring import measure
-from pipelines.evaluation.report import write_report
+from pipelines.evaluation.pair_metrics import package_versions
+from pipelines.evaluation.quality_page import write_report
 from pipelines.evaluation.systems import (
     System,
     TokenCodec,

@@ -15,10 +15,10 @@ from pipelines.evaluation.codec_report import (
     add_shared_arguments,
     choose_from_arguments,
 )
-from pipelines.evaluation.comparison import package_versions
 from pipelines.evaluation.measurement_cache import MeasurementCache, module_fingerprint
 from pipelines.evaluation.measuring import measure
-from pipelines.evaluation.report import write_report
+from pipelines.evaluation.pair_metrics import package_versions
+from pipelines.evaluation.quality_page import write_report
 from pipelines.evaluation.systems import Decode, TokenCodec, classical_system, original_system
 
 

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from codec.resampling import resample
 from codec.spectrogram import LogMel
 from pipelines.data.prepared import SAMPLE_RATE
+from pipelines.evaluation.clip_checks import check_clip, check_duration
 from pipelines.evaluation.instrument_tagger import (
     CLASSES,
     LEADS,
@@ -24,8 +25,7 @@ from pipelines.evaluation.instrument_tagger import (
     tagger_levels,
 )
 from pipelines.evaluation.key_finder import ANALYSIS_RATE, KeyFinder, chroma_vectors
-from pipelines.evaluation.music import MIN_MUSIC_S, Key
-from pipelines.evaluation.pair import check_clip, check_duration
+from pipelines.evaluation.tempo_and_key import MIN_MUSIC_S, Key
 from pipelines.evaluation.tempo_picker import TempoPicker, autocorrelations
 
 WEIGHTS_PATH = Path(__file__).with_name("detectors.safetensors")
@@ -33,7 +33,7 @@ DRUMS_THRESHOLD = 0.5
 
 
 @dataclass(frozen=True)
-class Heard:
+class Detected:
     """What the detectors say of a clip.
 
     Attributes:
@@ -69,7 +69,7 @@ class Detectors(nn.Module):
         self.tagger = InstrumentTagger(tagger_width)
 
     @torch.inference_mode()
-    def hear(self, audio: Tensor, sample_rate: int) -> Heard:
+    def detect(self, audio: Tensor, sample_rate: int) -> Detected:
         """Describe a clip.
 
         Args:
@@ -86,7 +86,7 @@ class Detectors(nn.Module):
         tempo_bpm = float(self.tempo.pick(autocorrelations(log_mel)[None])[0])
         key = int(self.key(chroma_vectors(samples)[None])[0].argmax())
         tags, leads = self.tagger(tagger_levels(log_mel)[None])
-        return Heard(
+        return Detected(
             tempo_bpm,
             Key(key % 12, key >= 12),
             dict(zip(CLASSES, tags[0].sigmoid().tolist(), strict=True)),

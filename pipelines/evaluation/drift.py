@@ -10,10 +10,10 @@ from tqdm import tqdm
 
 from pipelines.evaluation.detectors import Detectors
 from pipelines.evaluation.loudness import integrated_loudness
-from pipelines.evaluation.music import parse_key
 from pipelines.evaluation.prompts import Prompt
 from pipelines.evaluation.reasons import UnmeasurableError
 from pipelines.evaluation.takes import TakeMeasurer, pipeline_fingerprint
+from pipelines.evaluation.tempo_and_key import parse_key
 
 WINDOW_S = 10.0
 LONG_S = (60.0, 240.0)
@@ -37,7 +37,7 @@ def measure_windows(audio: Tensor, sample_rate: int, detectors: Detectors) -> li
         if start and window.shape[1] < width // 2:
             break
         try:
-            heard = detectors.hear(window, sample_rate)
+            heard = detectors.detect(window, sample_rate)
             loudness = integrated_loudness(window, sample_rate)
         except UnmeasurableError as reason:
             windows.append({"reason": str(reason)})

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from codec.resampling import resample
 from pipelines.errors import find_package_folder, import_package
-from pipelines.evaluation.pair import check_clip, check_duration
+from pipelines.evaluation.clip_checks import check_clip, check_duration
 from pipelines.evaluation.spectral import log_mel_analysis
 
 Embed = Callable[[Tensor, int], np.ndarray]

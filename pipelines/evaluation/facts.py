@@ -2,10 +2,10 @@
 
 from dataclasses import dataclass
 
-from pipelines.evaluation.detectors import Heard
+from pipelines.evaluation.detectors import Detected
 from pipelines.evaluation.instrument_tagger import FAMILIES, FAMILY_OF, LEADS
-from pipelines.evaluation.music import parse_key, score_key, score_tempo
 from pipelines.evaluation.prompts import Prompt
+from pipelines.evaluation.tempo_and_key import parse_key, score_key, score_tempo
 
 TEMPO_TOLERANCE = 0.04
 # name -> what a report calls it
@@ -34,7 +34,7 @@ class SecondOpinion:
     key: str | None
 
 
-def judge(prompt: Prompt, heard: Heard, second: SecondOpinion) -> dict[str, bool]:
+def judge(prompt: Prompt, heard: Detected, second: SecondOpinion) -> dict[str, bool]:
     """Which of the asked facts a clip has; facts that were not asked for are left out."""
     judged: dict[str, bool] = {}
     if prompt.tempo_bpm is not None:

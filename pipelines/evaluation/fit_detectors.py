@@ -58,7 +58,7 @@ TAGGER_STEPS, TAGGER_BATCH, TAGGER_RATE = 1500, 32, 4e-3
 
 
 @dataclass
-class Lessons:
+class DetectorExamples:
     """What the detectors learn from, a list entry for each clip.
 
     Attributes:
@@ -101,9 +101,11 @@ def drawn_piece(seed: int, index: int, held_out: bool) -> tuple[Wanted, int]:
     )
 
 
-def gather_lessons(folder: Path | None, renders: int, seed: int, quiet: bool = False) -> Lessons:
+def gather_lessons(
+    folder: Path | None, renders: int, seed: int, quiet: bool = False
+) -> DetectorExamples:
     """Read a prepared dataset's training clips and render pieces."""
-    lessons = Lessons([], [], [], [], [], [], [])
+    examples = DetectorExamples([], [], [], [], [], [], [])
     if folder is not None:
         clips = open_prepared(folder, "train")
         facts = clips["labels"]
@@ -115,7 +117,7 @@ def gather_lessons(folder: Path | None, renders: int, seed: int, quiet: bool = F
             room = log_mel.shape[1] - WINDOW_FRAMES
             if log_mel.shape[1] >= MIN_CLIP_FRAMES:
                 start = derive_seed(seed, "window", row) % (max(room, 0) + 1)
-                lessons.add_spectrogram(log_mel, labels, start)
+                examples.add_spectrogram(log_mel, labels, start)
     for index in tqdm(range(renders), desc="pieces", disable=quiet):
         wanted, piece_seed = drawn_piece(seed, index, held_out=False)
         try:
@@ -124,43 +126,43 @@ def gather_lessons(folder: Path | None, renders: int, seed: int, quiet: bool = F
         except UnmeasurableError:
             continue
         labels = all_labels(score)
-        lessons.add_spectrogram(mono_log_mel(log_mel_analysis()(audio[None])), labels, 0)
+        examples.add_spectrogram(mono_log_mel(log_mel_analysis()(audio[None])), labels, 0)
         samples = resample(audio.mean(0), SAMPLE_RATE, ANALYSIS_RATE)
-        lessons.vectors.append(chroma_vectors(samples))
-        lessons.keys.append(PITCH_CLASSES[labels["key"]] + 12 * (labels["mode"] == "minor"))
-    return lessons
+        examples.vectors.append(chroma_vectors(samples))
+        examples.keys.append(PITCH_CLASSES[labels["key"]] + 12 * (labels["mode"] == "minor"))
+    return examples
 
 
-def fit_detectors(lessons: Lessons, seed: int, quiet: bool = False) -> Detectors:
-    """Fit the three networks; equal lessons and seeds give equal weights on one machine.
+def fit_detectors(examples: DetectorExamples, seed: int, quiet: bool = False) -> Detectors:
+    """Fit the three networks; equal examples and seeds give equal weights on one machine.
 
     Raises:
         ValueError: there is nothing to learn one of them from.
     """
-    if not lessons.vectors or not lessons.levels:
+    if not examples.vectors or not examples.levels:
         raise ValueError("there must be rendered pieces to learn from, got none")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_seed(seed, "fit detectors") % 2**31)
         detectors = Detectors()
         draws = generator(seed, "fit detectors")
-        fit_tempo(detectors.tempo, lessons, draws)
-        fit_key(detectors.key, lessons, draws)
-        fit_tagger(detectors.tagger, lessons, draws, quiet)
+        fit_tempo(detectors.tempo, examples, draws)
+        fit_key(detectors.key, examples, draws)
+        fit_tagger(detectors.tagger, examples, draws, quiet)
     return detectors.eval()
 
 
-def fit_tempo(picker: TempoPicker, lessons: Lessons, draws: torch.Generator) -> None:
+def fit_tempo(picker: TempoPicker, examples: DetectorExamples, draws: torch.Generator) -> None:
     """Maximize the probability of the right candidate."""
-    correlations, tempos = torch.stack(lessons.correlations), torch.tensor(lessons.tempos)
+    correlations, tempos = torch.stack(examples.correlations), torch.tensor(examples.tempos)
     optimizer, schedule = make_optimizer(picker, TEMPO_RATE, TEMPO_STEPS, 1e-3)
     for _ in range(TEMPO_STEPS):
         rows = torch.randint(len(correlations), (TEMPO_BATCH,), generator=draws)
         step(picker.loss(correlations[rows].float(), tempos[rows]), optimizer, schedule)
 
 
-def fit_key(finder: KeyFinder, lessons: Lessons, draws: torch.Generator) -> None:
+def fit_key(finder: KeyFinder, examples: DetectorExamples, draws: torch.Generator) -> None:
     """Cross-entropy over 24 keys."""
-    vectors, keys = torch.stack(lessons.vectors), torch.tensor(lessons.keys)
+    vectors, keys = torch.stack(examples.vectors), torch.tensor(examples.keys)
     finder.normalize(vectors)
     optimizer, schedule = make_optimizer(finder, KEY_RATE, KEY_EPOCHS * KEY_BATCHES, 0.3)
     for _ in range(KEY_EPOCHS * KEY_BATCHES):
@@ -170,19 +172,19 @@ def fit_key(finder: KeyFinder, lessons: Lessons, draws: torch.Generator) -> None
 
 
 def fit_tagger(
-    tagger: InstrumentTagger, lessons: Lessons, draws: torch.Generator, quiet: bool
+    tagger: InstrumentTagger, examples: DetectorExamples, draws: torch.Generator, quiet: bool
 ) -> None:
     """Cross-entropies of every class and of the lead, on random crops that are disturbed.
 
     Clips whose lead is rare are drawn more often (by the square root of its rarity).
     """
-    targets, leads = torch.stack(lessons.targets), torch.tensor(lessons.leads)
+    targets, leads = torch.stack(examples.targets), torch.tensor(examples.leads)
     weights = leads.add(1).bincount()[leads + 1].double().rsqrt()
     optimizer, schedule = make_optimizer(tagger, TAGGER_RATE, TAGGER_STEPS, 1e-2)
     tagger.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     for _ in tqdm(range(TAGGER_STEPS), desc="instruments", disable=quiet):
         rows = torch.multinomial(weights, TAGGER_BATCH, replacement=True, generator=draws)
-        crops = [random_crop(lessons.levels[row], draws) for row in rows.tolist()]
+        crops = [random_crop(examples.levels[row], draws) for row in rows.tolist()]
         levels = disturb(torch.stack(crops).float() / 255, draws)
         with torch.autocast("cpu", torch.bfloat16):
             tags, lead = tagger(levels)
@@ -248,7 +250,7 @@ def score_detectors(detectors: Detectors, pieces: int, seed: int) -> dict[str, f
             instrument=wanted.instrument,
             drums=wanted.drums,
         )
-        heard = detectors.hear(audio, SAMPLE_RATE)
+        heard = detectors.detect(audio, SAMPLE_RATE)
         for fact, right in judge(asked, heard, SecondOpinion(None, None)).items():
             found.setdefault(fact, []).append(right)
     return {fact: sum(right) / len(right) for fact, right in found.items()}
@@ -278,9 +280,9 @@ def run(args: argparse.Namespace) -> int:
             raise ValueError(f"{name.replace('_', '-')} must be at least 1")
     if not args.output.parent.is_dir():
         raise FileNotFoundError(f"{args.output.parent} does not exist")
-    lessons = gather_lessons(args.data, args.renders, args.seed, args.quiet)
-    detectors = fit_detectors(lessons, args.seed, args.quiet)
-    notes = {"clips": str(len(lessons.levels)), "pieces": str(len(lessons.vectors))}
+    examples = gather_lessons(args.data, args.renders, args.seed, args.quiet)
+    detectors = fit_detectors(examples, args.seed, args.quiet)
+    notes = {"clips": str(len(examples.levels)), "pieces": str(len(examples.vectors))}
     detectors.save(args.output, notes)
     load_detectors.cache_clear()
     scores = score_detectors(load_detectors(args.output), args.held_out, args.seed)

@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor
 
-from pipelines.evaluation.pair import check_clip, check_duration
+from pipelines.evaluation.clip_checks import check_clip, check_duration
 from pipelines.evaluation.reasons import UnmeasurableError
 
 BLOCK_S = 0.4

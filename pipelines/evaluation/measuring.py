@@ -12,12 +12,12 @@ from torch import Tensor
 from tqdm import tqdm
 
 from pipelines.errors import MissingPackageError
+from pipelines.evaluation.clip_checks import check_clip
 from pipelines.evaluation.clips import EvaluationClip
-from pipelines.evaluation.comparison import compare, package_versions
 from pipelines.evaluation.embeddings import EMBEDDINGS
 from pipelines.evaluation.frechet import frechet_distance
 from pipelines.evaluation.measurement_cache import MeasurementCache, audio_fingerprint, make_key
-from pipelines.evaluation.pair import check_clip
+from pipelines.evaluation.pair_metrics import compare, package_versions
 from pipelines.evaluation.reasons import UnmeasurableError
 from pipelines.evaluation.systems import System
 
@@ -26,7 +26,7 @@ Value = float | str
 
 
 @dataclass(frozen=True)
-class Row:
+class SystemRow:
     """One system's averages; a string says why there is no number.
 
     Attributes:
@@ -65,7 +65,7 @@ class _Collected:
 class Measured:
     """Rows in the order of the systems, and clips that were left out with the reason."""
 
-    rows: list[Row]
+    rows: list[SystemRow]
     skipped: list[tuple[str, str]]
     num_clips: int
     seconds: float
@@ -180,7 +180,7 @@ def _embed(
     return reasons
 
 
-def summarize(system: System, collected: _Collected, spaces: Sequence[str]) -> Row:
+def summarize(system: System, collected: _Collected, spaces: Sequence[str]) -> SystemRow:
     """Average one system's results."""
     values: dict[str, Value] = {}
     counts: dict[str, int] = {}
@@ -194,7 +194,7 @@ def summarize(system: System, collected: _Collected, spaces: Sequence[str]) -> R
     if not collected.measurements:
         values["visqol"] = collected.failure
     frechet, windows = _frechet_distances(collected, spaces)
-    return Row(
+    return SystemRow(
         name=system.name,
         group=system.group,
         bitrate_kbps=float(np.mean(collected.bitrates)) if collected.bitrates else None,

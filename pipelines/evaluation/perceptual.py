@@ -8,7 +8,7 @@ from torch import Tensor
 
 from codec.resampling import resample
 from pipelines.errors import import_package
-from pipelines.evaluation.pair import check_duration, check_pair
+from pipelines.evaluation.clip_checks import check_duration, check_pair
 
 LISTENING_RATE = 48_000  # Hz; both metrics are defined at this rate only
 

@@ -11,12 +11,12 @@ import numpy as np
 
 from pipelines.data.tokens import read_token_info
 from pipelines.errors import MissingPackageError
-from pipelines.evaluation.adherence import bootstrap_interval, fact_rates
-from pipelines.evaluation.comparison import package_versions
 from pipelines.evaluation.copying import measure_copying
 from pipelines.evaluation.drift import LONG_S, NUM_PIECES, measure_drift
 from pipelines.evaluation.embeddings import EMBEDDINGS
+from pipelines.evaluation.fact_rates import bootstrap_interval, fact_rates
 from pipelines.evaluation.measurement_cache import MeasurementCache
+from pipelines.evaluation.pair_metrics import package_versions
 from pipelines.evaluation.pipeline_page import write_pipeline_page
 from pipelines.evaluation.prompts import (
     GROUPS,
@@ -27,9 +27,9 @@ from pipelines.evaluation.prompts import (
 )
 from pipelines.evaluation.sets import frechet_between, frechet_within, seed_diversity
 from pipelines.evaluation.takes import (
-    Generation,
     Take,
     TakeMeasurer,
+    TakeSettings,
     generated_takes,
     ground_truth_takes,
     pipeline_fingerprint,
@@ -52,7 +52,7 @@ class PipelineSettings:
     """
 
     output: Path
-    generation: Generation
+    generation: TakeSettings
     spaces: tuple[str, ...] = tuple(EMBEDDINGS)
     long_s: tuple[float, ...] = ()
     train_data: Sequence[str] = ()
@@ -222,7 +222,7 @@ def run(args: argparse.Namespace) -> int:
     prompts = choose_prompts(read_prompts(args.prompts), args.groups, args.limit)
     settings = PipelineSettings(
         args.output,
-        Generation(args.seeds, args.duration, args.batch_size, args.guidance, args.steps),
+        TakeSettings(args.seeds, args.duration, args.batch_size, args.guidance, args.steps),
         tuple(args.spaces),
         LONG_S if args.long else (),
         args.train_data,

@@ -13,13 +13,13 @@ from torch import Tensor
 from tqdm import tqdm
 
 from pipelines.data.tokens import open_all_tokens, read_codes
-from pipelines.evaluation.adherence import bootstrap_interval
-from pipelines.evaluation.comparison import package_versions
+from pipelines.evaluation.fact_rates import bootstrap_interval
 from pipelines.evaluation.measurement_cache import (
     MeasurementCache,
     make_key,
     module_fingerprint,
 )
+from pipelines.evaluation.pair_metrics import package_versions
 from pipelines.evaluation.prior_page import write_prior_page
 from pipelines.inference.text import encode_text
 from pipelines.training.batches import evenly_spaced

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from codec.spectrogram import LogMel
-from pipelines.evaluation.pair import check_pair
+from pipelines.evaluation.clip_checks import check_pair
 from pipelines.evaluation.reasons import UnmeasurableError
 
 DAC_WINDOWS = (2048, 512)  # samples

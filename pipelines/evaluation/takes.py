@@ -13,17 +13,17 @@ from tqdm import tqdm
 from codec.seeds import derive_seed
 from pipelines.data.scores.render import SAMPLE_RATE
 from pipelines.errors import MissingPackageError
-from pipelines.evaluation import artifacts, music
-from pipelines.evaluation.comparison import package_versions
-from pipelines.evaluation.detectors import Detectors, Heard, load_detectors
+from pipelines.evaluation import artifacts
+from pipelines.evaluation.detectors import Detected, Detectors, load_detectors
 from pipelines.evaluation.embeddings import EMBEDDINGS
 from pipelines.evaluation.facts import SecondOpinion
 from pipelines.evaluation.ground_truth import render_wanted
 from pipelines.evaluation.loudness import integrated_loudness
 from pipelines.evaluation.measurement_cache import MeasurementCache, make_key, module_fingerprint
-from pipelines.evaluation.music import Key, estimate_key, estimate_tempo
+from pipelines.evaluation.pair_metrics import package_versions
 from pipelines.evaluation.prompts import Prompt
 from pipelines.evaluation.reasons import UnmeasurableError
+from pipelines.evaluation.tempo_and_key import MIN_MUSIC_S, Key, estimate_key, estimate_tempo
 
 DEFINITIONS = 1  # raise when something measured here changes its meaning
 Value = float | str
@@ -45,7 +45,7 @@ class Take:
 
     prompt: Prompt
     seed: int
-    heard: Heard | None
+    heard: Detected | None
     second: SecondOpinion
     measurements: dict[str, Value]
     vectors: dict[str, np.ndarray | str]
@@ -118,7 +118,7 @@ class TakeMeasurer:
         return Take(
             prompt=prompt,
             seed=seed,
-            heard=Heard(**(heard | {"key": Key(*heard["key"])})) if heard else None,
+            heard=Detected(**(heard | {"key": Key(*heard["key"])})) if heard else None,
             second=SecondOpinion(**entry["second"]),
             measurements=entry["measurements"],
             vectors=vectors,
@@ -129,7 +129,7 @@ class TakeMeasurer:
 def listen(detectors: Detectors, audio: Tensor, sample_rate: int) -> dict[str, Any] | None:
     """The detectors' answer as JSON, None for a clip that is silent or too short."""
     try:
-        return asdict(detectors.hear(audio, sample_rate))
+        return asdict(detectors.detect(audio, sample_rate))
     except UnmeasurableError:
         return None
 
@@ -166,7 +166,7 @@ def measure_sound(audio: Tensor, sample_rate: int) -> dict[str, Value]:
 
 
 @dataclass(frozen=True)
-class Generation:
+class TakeSettings:
     """How takes are generated.
 
     Attributes:
@@ -186,16 +186,14 @@ class Generation:
         for name in ("seeds", "batch_size"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        if not self.duration_s >= music.MIN_MUSIC_S:
-            raise ValueError(
-                f"duration_s must be at least {music.MIN_MUSIC_S:g}, got {self.duration_s}"
-            )
+        if not self.duration_s >= MIN_MUSIC_S:
+            raise ValueError(f"duration_s must be at least {MIN_MUSIC_S:g}, got {self.duration_s}")
 
 
 def generated_takes(
     pipeline: Any,
     prompts: Sequence[Prompt],
-    generation: Generation,
+    generation: TakeSettings,
     measurer: TakeMeasurer,
     quiet: bool = False,
 ) -> list[Take]:
@@ -230,7 +228,7 @@ def generated_takes(
     ]
 
 
-def generate(pipeline: Any, batch: Sequence[tuple[Prompt, int]], generation: Generation) -> Any:
+def generate(pipeline: Any, batch: Sequence[tuple[Prompt, int]], generation: TakeSettings) -> Any:
     """One call of the pipeline for some prompts and seeds."""
     return pipeline(
         [prompt.text for prompt, _ in batch],
@@ -266,7 +264,7 @@ def ground_truth_takes(
     return takes
 
 
-def time_one_take(pipeline: Any, prompt: Prompt, generation: Generation) -> float:
+def time_one_take(pipeline: Any, prompt: Prompt, generation: TakeSettings) -> float:
     """Seconds of computing per second of sound, one take alone, after a short one to warm up."""
     pipeline.set_progress_bar_config(disable=True)
     pipeline(prompt.text, 1.0, 0, num_inference_steps=generation.steps)

@@ -8,7 +8,7 @@ from typing import Any
 from codec.whole_file import sync_and_rename, write_json
 from pipelines.errors import MissingPackageError, import_package
 from pipelines.evaluation.frechet import MIN_WINDOWS
-from pipelines.evaluation.measuring import Measured, Row
+from pipelines.evaluation.measuring import Measured, SystemRow
 
 # name, heading, decimals, better
 COLUMNS = (
@@ -109,7 +109,7 @@ def markdown(title: str, measured: Measured, content: dict[str, Any]) -> str:
     return "\n".join([*lines, "", f"Measured with {versions}." if versions else "", ""])
 
 
-def metric_table(rows: Sequence[Row], reasons: Reasons) -> list[str]:
+def metric_table(rows: Sequence[SystemRow], reasons: Reasons) -> list[str]:
     """Markdown lines; columns that no row has are dropped, reasons are collected."""
     present = [column for column in COLUMNS if any(column[0] in row.values for row in rows)]
     lines = _header(["", "kbps", "clips", *(heading for _, heading, _ in present)])
@@ -122,7 +122,7 @@ def metric_table(rows: Sequence[Row], reasons: Reasons) -> list[str]:
     return lines
 
 
-def frechet_table(rows: Sequence[Row], reasons: Reasons) -> list[str]:
+def frechet_table(rows: Sequence[SystemRow], reasons: Reasons) -> list[str]:
     """Markdown lines: distance to the originals and N in each space."""
     spaces = list(rows[0].frechet) if rows else []
     if not spaces:
@@ -162,7 +162,7 @@ def codebook_table(codebooks: dict[str, Any]) -> list[str]:
     return [*lines, "", text]
 
 
-def plot_rate_quality(rows: Sequence[Row], path: Path, title: str) -> None:
+def plot_rate_quality(rows: Sequence[SystemRow], path: Path, title: str) -> None:
     """ViSQOL and zimtohrli against bit rate, a line for each group of rows.
 
     Raises:

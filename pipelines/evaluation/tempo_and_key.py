@@ -12,7 +12,7 @@ from torch import Tensor
 
 from codec.resampling import resample
 from pipelines.errors import import_package
-from pipelines.evaluation.pair import check_clip, check_duration
+from pipelines.evaluation.clip_checks import check_clip, check_duration
 
 ANALYSIS_RATE = 22_050
 TEMPO_HOP = 256
