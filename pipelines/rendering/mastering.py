@@ -5,13 +5,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from pipelines.evaluation.loudness import (
-    BLOCK_S,
-    block_loudness,
-    check_channels,
-    gated_loudness,
-    weighted_power,
-)
+from pipelines.evaluation.loudness import block_loudness, gated_loudness
 from pipelines.evaluation.reasons import UnmeasurableError
 from pipelines.rendering.true_peak import true_peak
 
@@ -68,7 +62,7 @@ def master(
     notes = []
     asked, blocks = 0.0, None
     try:
-        blocks = loudness_of_blocks(audio, sample_rate)
+        blocks = block_loudness(audio, sample_rate)
         if loudness_lufs is not None:
             asked = gain_to_loudness(blocks, loudness_lufs)
     except UnmeasurableError as error:
@@ -103,15 +97,6 @@ def check_levels(loudness_lufs: float | None, true_peak_ceiling_db: float) -> No
         raise ValueError(
             f"true_peak_ceiling_db must lie in [{low:g}, {high:g}], got {true_peak_ceiling_db}"
         )
-
-
-def loudness_of_blocks(audio: Tensor, sample_rate: int) -> Tensor:
-    """As ``block_loudness``; a piece shorter than a block is one block of its own length."""
-    if 0 < audio.shape[-1] < round(BLOCK_S * sample_rate):
-        check_channels(audio)
-        power = weighted_power(audio, sample_rate).mean()
-        return -0.691 + 10 * power.log10()[None]
-    return block_loudness(audio, sample_rate)
 
 
 def gain_to_loudness(blocks: Tensor, loudness_lufs: float) -> float:
