@@ -1,4 +1,4 @@
-"""How often what was asked for is heard: beside what the detectors can hear, and beside chance."""
+"""How often takes have the facts that were asked for, beside a ceiling and a floor."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ class Rate:
     """A share of prompts with a 95 % interval (bootstrap over prompts).
 
     Attributes:
-        share: None where nothing was asked or heard.
+        share: None where no prompt asks for the fact.
         low, high: the interval.
         num_prompts: behind the share.
     """
@@ -29,7 +29,7 @@ class Rate:
 
 @dataclass(frozen=True)
 class FactRates:
-    """One fact's row: the model, ground truth with the same labels, and shuffled prompts."""
+    """Rates of one fact: the model, ground truth with the same labels, and shuffled prompts."""
 
     model: Rate
     ceiling: Rate
@@ -40,7 +40,7 @@ class FactRates:
 def fact_rates(
     takes: Sequence[Take], truth: Sequence[Take], ids: Collection[str] | None = None
 ) -> dict[str, FactRates]:
-    """A row for every fact.
+    """Compute the rates of every fact.
 
     Args:
         takes: of the model, every seed.
@@ -48,56 +48,49 @@ def fact_rates(
         ids: of prompts; None for all.
 
     Returns:
-        Rates by the names of ``FACTS``. A take that the detectors could not listen to (silence)
-        has none of the asked facts. The floor judges every take by the other prompts' labels.
+        Rates by the names of ``FACTS``. A take that is too silent for the detectors has none of
+        the asked facts. The floor judges every take by the labels of its seed's other takes.
     """
     chosen = [take for take in takes if ids is None or take.prompt.id in ids]
     true = [take for take in truth if ids is None or take.prompt.id in ids]
-    true = [take for take in true if take.heard is not None]
-    model, ceiling, floor = judged_alone(chosen), judged_alone(true), judged_shuffled(chosen)
+    true = [take for take in true if take.detected is not None]
+    shuffled = [
+        (take, other)
+        for take in chosen
+        for other in chosen
+        if other.seed == take.seed and other.prompt.id != take.prompt.id
+    ]
+    judged = [
+        judge_pairs(pairs)
+        for pairs in ([(take, take) for take in chosen], [(take, take) for take in true], shuffled)
+    ]
     rates = {}
     for fact in FACTS:
-        row = [rate_of(judged.get(fact, {})) for judged in (model, ceiling, floor)]
-        share, best = row[0].share, row[1].share
-        ratio = share / best if share is not None and best else None
-        rates[fact] = FactRates(row[0], row[1], row[2], ratio)
+        model, ceiling, floor = (average(side.get(fact, {})) for side in judged)
+        ratio = model.share / ceiling.share if model.share is not None and ceiling.share else None
+        rates[fact] = FactRates(model, ceiling, floor, ratio)
     return rates
 
 
-Judged = dict[str, dict[str, list[bool]]]
-"""fact -> prompt -> right or wrong, take by take"""
+def judge_pairs(pairs: Sequence[tuple[Take, Take]]) -> dict[str, dict[str, list[bool]]]:
+    """Judge the sound of each first take by the prompt of the second.
 
-
-def judged_alone(takes: Sequence[Take]) -> Judged:
-    """Every take by its own prompt."""
-    judged: Judged = {}
-    for take in takes:
-        for fact, right in judge_take(take, take).items():
-            judged.setdefault(fact, {}).setdefault(take.prompt.id, []).append(right)
+    Returns:
+        fact -> id of the prompt -> right or wrong, take by take.
+    """
+    judged: dict[str, dict[str, list[bool]]] = {}
+    for take, asking in pairs:
+        if take.detected is None:
+            facts = dict.fromkeys(asked_facts(asking.prompt), False)
+        else:
+            facts = judge(asking.prompt, take.detected, take.second)
+        for fact, right in facts.items():
+            judged.setdefault(fact, {}).setdefault(asking.prompt.id, []).append(right)
     return judged
 
 
-def judged_shuffled(takes: Sequence[Take]) -> Judged:
-    """Every take by the prompts of all other takes of its seed."""
-    judged: Judged = {}
-    for take in takes:
-        for other in takes:
-            if other.seed != take.seed or other.prompt.id == take.prompt.id:
-                continue
-            for fact, right in judge_take(take, other).items():
-                judged.setdefault(fact, {}).setdefault(other.prompt.id, []).append(right)
-    return judged
-
-
-def judge_take(take: Take, asking: Take) -> dict[str, bool]:
-    """One take's sound by another's prompt."""
-    if take.heard is None:
-        return dict.fromkeys(asked_facts(asking.prompt), False)
-    return judge(asking.prompt, take.heard, take.second)
-
-
-def rate_of(judged: dict[str, list[bool]]) -> Rate:
-    """Mean over prompts of the mean over takes."""
+def average(judged: dict[str, list[bool]]) -> Rate:
+    """Average over prompts the averages over takes."""
     means = np.array([np.mean(right) for right in judged.values()])
     if not len(means):
         return Rate(None, None, None, 0)
@@ -106,7 +99,7 @@ def rate_of(judged: dict[str, list[bool]]) -> Rate:
 
 
 def bootstrap_interval(values: np.ndarray, seed: int = 0) -> tuple[float, float]:
-    """2.5 % and 97.5 % of the means of ``RESAMPLES`` samples drawn with replacement."""
+    """Compute 2.5 % and 97.5 % of the means of 1,000 samples drawn with replacement."""
     draws = np.random.default_rng(seed)
     picks = draws.integers(0, len(values), (RESAMPLES, len(values)))
     low, high = np.percentile(values[picks].mean(1), [2.5, 97.5])
