@@ -1,16 +1,16 @@
-"""An evaluation on paper: JSON for machines, Markdown for people, and a rate-quality plot."""
+"""Page of ``partita evaluate codec`` and ``decoder``: tables of metrics and a rate-quality plot."""
 
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from codec.whole_file import sync_and_rename, write_json
-from pipelines.errors import MissingPackageError, import_package
-from pipelines.evaluation.frechet import MIN_WINDOWS
-from pipelines.evaluation.measuring import Measured, SystemRow
+from pipelines.data.markdown import bullets, table
+from pipelines.evaluation.frechet import MIN_WINDOWS, few_windows_note
+from pipelines.evaluation.measuring import Measured
+from pipelines.evaluation.report_files import MISSING, format_number, write_report_files
 
-# name, heading, decimals, better
+# name, heading, decimals
 COLUMNS = (
     ("visqol", "ViSQOL ↑", 2),
     ("zimtohrli", "zimtohrli ↓", 4),
@@ -35,8 +35,6 @@ COLUMNS = (
     ("seam_difference_db", "seam dB → 0", 2),
     ("seam_movement_ratio", "seam movement → 1", 2),
 )
-Reasons = dict[tuple[str, str], list[str]]
-"""(metric, reason) -> names of the rows concerned."""
 PLOTTED = (("visqol", "ViSQOL (higher is better)"), ("zimtohrli", "zimtohrli (lower is better)"))
 
 
@@ -55,7 +53,7 @@ def write_report(
         name: of the files.
         title: of the Markdown page.
         measured: rows and left-out clips.
-        details: settings, versions and other tables, kept in the JSON as they are.
+        details: settings, ``versions`` and other tables, kept in the JSON as they are.
         skipped: files that were never considered, with the reason.
 
     Returns:
@@ -69,147 +67,105 @@ def write_report(
         "rows": [asdict(row) for row in measured.rows],
         **details,
     }
-    try:
-        plot_rate_quality(measured.rows, folder / f"{name}.png", title)
-        content["plot"] = f"{name}.png"
-    except MissingPackageError as reason:
-        content["plot"] = f"no plot: {reason}"
-    write_json(folder / f"{name}.json", content)
-    partial = folder / f"{name}.md.partial"
-    partial.write_text(markdown(title, measured, content))
-    sync_and_rename(partial, folder / f"{name}.md")
+    write_report_files(folder, name, content, page_blocks, plot_rate_quality)
     return content
 
 
-def markdown(title: str, measured: Measured, content: dict[str, Any]) -> str:
-    """The page: one table of metrics, one of Fréchet distances, then what is missing and why."""
-    reasons: Reasons = {}
-    lines = [
-        f"# {title}",
-        "",
-        f"{measured.num_clips} clips, {measured.seconds:.0f} s in all. Every number is a mean "
-        "over the clips that have it; definitions are in `pipelines/evaluation`.",
-        "",
-        *metric_table(measured.rows, reasons),
-        "",
-        *frechet_table(measured.rows, reasons),
+def page_blocks(content: dict[str, Any]) -> list[str]:
+    """Build the page: metrics, Fréchet distances, codebooks, and what is missing and why."""
+    rows = content["rows"]
+    skipped = bullets(f"{clip}: {reason}" for clip, reason in content["skipped"])
+    reasons = bullets(reason_lines(rows))
+    return [
+        f"{content['num_clips']} clips, {content['seconds']:.0f} s in all. Every number is a mean "
+        "over the clips that have it; docs/evaluation.md explains the columns.",
+        metric_table(rows),
+        *frechet_blocks(rows),
+        *(codebook_blocks(content["codebooks"]) if "codebooks" in content else []),
+        *(["Left out:", skipped] if skipped else []),
+        *([f"No number ({MISSING}):", reasons] if reasons else []),
     ]
-    if "codebooks" in content:
-        lines += ["", *codebook_table(content["codebooks"])]
-    if content["skipped"]:
-        lines += ["", "Left out:", ""]
-        lines += [f"- {clip}: {reason}" for clip, reason in content["skipped"]]
-    if reasons:
-        lines += ["", "No number (—):", "", *reason_lines(reasons, len(measured.rows))]
-    if content["plot"].endswith(".png"):
-        lines += ["", f"![quality against bit rate]({content['plot']})"]
-    else:
-        lines += ["", content["plot"]]
-    versions = ", ".join(f"{key} {value}" for key, value in content.get("versions", {}).items())
-    return "\n".join([*lines, "", f"Measured with {versions}." if versions else "", ""])
 
 
-def metric_table(rows: Sequence[SystemRow], reasons: Reasons) -> list[str]:
-    """Markdown lines; columns that no row has are dropped, reasons are collected."""
-    present = [column for column in COLUMNS if any(column[0] in row.values for row in rows)]
-    lines = _header(["", "kbps", "clips", *(heading for _, heading, _ in present)])
+def metric_table(
+    rows: Sequence[dict[str, Any]], columns: Sequence[tuple[str, str, int]] = COLUMNS
+) -> str:
+    """Build a table of metrics; columns that no row has are dropped."""
+    present = [column for column in columns if any(column[0] in row["values"] for row in rows)]
+    lines = []
     for row in rows:
-        rate = "" if row.bitrate_kbps is None else f"{row.bitrate_kbps:.2f}"
-        cells = [row.name, rate, str(row.num_clips)]
-        for name, _, decimals in present:
-            cells.append(_cell(row.values.get(name, ""), decimals, row.name, name, reasons))
-        lines.append(_line(cells))
-    return lines
+        values, rate = row["values"], row["bitrate_kbps"]
+        cells = [
+            format_number(values[name], decimals) if name in values else ""
+            for name, _, decimals in present
+        ]
+        lines.append([row["name"], "" if rate is None else f"{rate:.2f}", row["num_clips"], *cells])
+    return table(["", "kbps", "clips", *(heading for _, heading, _ in present)], lines)
 
 
-def frechet_table(rows: Sequence[SystemRow], reasons: Reasons) -> list[str]:
-    """Markdown lines: distance to the originals and N in each space."""
-    spaces = list(rows[0].frechet) if rows else []
+def frechet_blocks(rows: Sequence[dict[str, Any]]) -> list[str]:
+    """Build the table of distances to the originals, with N of each space."""
+    spaces = list(rows[0]["frechet"]) if rows else []
     if not spaces:
         return []
-    lines = _header(["Fréchet distance to the originals ↓", *(f"{name} (N)" for name in spaces)])
+    lines = [[row["name"], *(_distance(row, space) for space in spaces)] for row in rows]
+    header = ["Fréchet distance to the originals ↓", *(f"{space} (N)" for space in spaces)]
+    found = [count for row in rows for count in row["windows"].values() if count]
+    return [table(header, lines), few_windows_note(min(found, default=MIN_WINDOWS))]
+
+
+def _distance(row: dict[str, Any], space: str) -> str:
+    cell = format_number(row["frechet"][space], 3)
+    return cell if cell == MISSING else f"{cell} ({row['windows'][space]})"
+
+
+def reason_lines(rows: Sequence[dict[str, Any]]) -> list[str]:
+    """List what has no number and why, with the rows concerned."""
+    reasons: dict[tuple[str, str], list[str]] = {}
     for row in rows:
-        cells = [row.name]
-        for space in spaces:
-            cell = _cell(row.frechet[space], 3, row.name, f"Fréchet {space}", reasons)
-            cells.append(cell if cell == "—" else f"{cell} ({row.windows[space]})")
-        lines.append(_line(cells))
-    smallest = min((count for row in rows for count in row.windows.values() if count), default=0)
-    if 0 < smallest < MIN_WINDOWS:
-        lines += ["", f"N is small: sets are ordered sensibly from about {MIN_WINDOWS} windows on."]
-    return lines
-
-
-def reason_lines(reasons: Reasons, num_rows: int) -> list[str]:
-    """Markdown list of what has no number and why."""
+        shown = {name: row["values"].get(name) for name, *_ in COLUMNS}
+        distances = {f"Fréchet {space}": value for space, value in row["frechet"].items()}
+        for name, value in (shown | distances).items():
+            if isinstance(value, str):
+                reasons.setdefault((name, value), []).append(row["name"])
     return [
-        f"- {name}: {reason} ({'all rows' if len(rows) == num_rows else ', '.join(rows)})"
-        for (name, reason), rows in reasons.items()
+        f"{name}: {reason} ({'all rows' if len(names) == len(rows) else ', '.join(names)})"
+        for (name, reason), names in reasons.items()
     ]
 
 
-def codebook_table(codebooks: dict[str, Any]) -> list[str]:
-    """Markdown lines: use and entropy of each book, and what the tokens cost."""
-    lines = _header(["codebook", "entries used", "entropy, bits", "perplexity"])
-    for index, used in enumerate(codebooks["used"]):
-        entropy, perplexity = codebooks["entropy_bits"][index], codebooks["perplexity"][index]
-        lines.append(_line([str(index), f"{used:.1%}", f"{entropy:.2f}", f"{perplexity:.0f}"]))
-    rate, coded = codebooks["bitrate_kbps"], codebooks["entropy_bitrate_kbps"]
-    frames = codebooks["num_frames"]
+def codebook_blocks(codebooks: dict[str, Any]) -> list[str]:
+    """Build the table of use and entropy of each codebook, and what the tokens cost."""
+    columns = zip(
+        codebooks["used"], codebooks["entropy_bits"], codebooks["perplexity"], strict=True
+    )
+    rows = [
+        [index, f"{used:.1%}", f"{entropy:.2f}", f"{perplexity:.0f}"]
+        for index, (used, entropy, perplexity) in enumerate(columns)
+    ]
+    frames, rate = codebooks["num_frames"], codebooks["bitrate_kbps"]
+    coded = codebooks["entropy_bitrate_kbps"]
     text = f"{frames} frames; {rate:.3f} kbps as they are, {coded:.3f} kbps by their entropies."
     if frames < 10 * codebooks["size"]:
-        text += " Few frames for the size of the books: use and entropy are underestimated."
-    return [*lines, "", text]
+        text += " Few frames for the size of the codebooks: use and entropy are underestimated."
+    return [table(["codebook", "entries used", "entropy, bits", "perplexity"], rows), text]
 
 
-def plot_rate_quality(rows: Sequence[SystemRow], path: Path, title: str) -> None:
-    """ViSQOL and zimtohrli against bit rate, a line for each group of rows.
-
-    Raises:
-        MissingPackageError: matplotlib is not installed.
-    """
-    import_package("matplotlib", "the plot", "pip install partita[plot]")
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(11, 4.5), layout="constrained")
-    FigureCanvasAgg(figure)
-    figure.suptitle(title)
+def plot_rate_quality(figure: Any, content: dict[str, Any]) -> None:
+    """Draw ViSQOL and zimtohrli against bit rate, a line for each group of rows."""
+    rows = content["rows"]
     for axes, (metric, label) in zip(figure.subplots(1, 2), PLOTTED, strict=True):
-        for group in dict.fromkeys(row.group for row in rows):
-            points = [
-                (row.bitrate_kbps, row.values[metric])
-                for row in rows
-                if row.group == group
-                and row.bitrate_kbps
-                and isinstance(row.values.get(metric), float)
-            ]
-            if points:
-                axes.plot(*zip(*sorted(points), strict=True), marker="o", label=group)
-        for row in rows:
-            if row.bitrate_kbps is None and isinstance(row.values.get(metric), float):
-                axes.axhline(row.values[metric], ls=":", color="gray", lw=1)
+        measured = [row for row in rows if isinstance(row["values"].get(metric), float)]
+        groups: dict[str, list[tuple[float, float]]] = {}
+        for row in measured:
+            if row["bitrate_kbps"]:
+                point = (row["bitrate_kbps"], row["values"][metric])
+                groups.setdefault(row["group"], []).append(point)
+            elif row["bitrate_kbps"] is None:
+                axes.axhline(row["values"][metric], ls=":", color="gray", lw=1)
+        for group, points in groups.items():
+            axes.plot(*zip(*sorted(points), strict=True), marker="o", label=group)
         axes.set(xscale="log", xlabel="kbps", ylabel=label)
         axes.grid(alpha=0.3)
-        if axes.get_legend_handles_labels()[0]:
+        if groups:
             axes.legend()
-    partial = path.with_suffix(".partial")
-    figure.savefig(partial, format="png", dpi=110)
-    sync_and_rename(partial, path)
-
-
-def _cell(value: float | str, decimals: int, row: str, name: str, reasons: Reasons) -> str:
-    if isinstance(value, float | int):
-        return f"{value:.{decimals}f}"
-    if value:
-        reasons.setdefault((name, value), []).append(row)
-        return "—"
-    return ""
-
-
-def _header(cells: list[str]) -> list[str]:
-    return [_line(cells), _line(["---"] * len(cells))]
-
-
-def _line(cells: list[str]) -> str:
-    return "| " + " | ".join(cells) + " |"
