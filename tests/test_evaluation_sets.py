@@ -8,7 +8,7 @@ import torch
 
 from codec.seeds import generator
 from pipelines.errors import MissingPackageError, import_package
-from pipelines.evaluation import codebooks, embeddings, frechet, tempo_and_key
+from pipelines.evaluation import codebooks, embeddings, frechet, second_opinion
 from pipelines.evaluation.reasons import UnmeasurableError
 
 RATE = 44_100
@@ -146,51 +146,17 @@ def test_codebook_use_closed_forms() -> None:
 @pytest.mark.parametrize("tempo_bpm", [67.0, 97.0, 123.0, 171.0])
 def test_tempo_of_a_click_track(tempo_bpm: float) -> None:
     pytest.importorskip("librosa")
-    found = tempo_and_key.estimate_tempo(clicks(tempo_bpm), RATE)
-    assert tempo_and_key.score_tempo(found, tempo_bpm, tolerance=0.01).octave
-
-
-def test_tempo_score() -> None:
-    assert tempo_and_key.score_tempo(103.9, 100) == (True, True)
-    assert tempo_and_key.score_tempo(104.1, 100) == (False, False)
-    assert tempo_and_key.score_tempo(51, 100) == (False, True)
-    assert tempo_and_key.score_tempo(199, 100) == (False, True)
+    found = second_opinion.estimate_tempo(clicks(tempo_bpm), RATE)
+    assert any(abs(found / (tempo_bpm * factor) - 1) < 0.01 for factor in (0.5, 1, 2))
 
 
 def test_key_of_a_cadence() -> None:
     pytest.importorskip("librosa")
     degrees = [[60, 64, 67], [65, 69, 72], [67, 71, 74], [60, 64, 67]]
-    for shift in (0, 5):
+    for shift, key in ((0, "C major"), (5, "F major")):
         moved = [[pitch + shift for pitch in chord] for chord in degrees]
-        assert tempo_and_key.estimate_key(chords(moved), RATE) == tempo_and_key.Key(
-            shift, minor=False
-        )
+        assert str(second_opinion.estimate_key(chords(moved), RATE)) == key
     minor = [[57, 60, 64], [62, 65, 69], [64, 68, 71], [57, 60, 64]]
-    assert str(tempo_and_key.estimate_key(chords(minor), RATE)) == "A minor"
+    assert str(second_opinion.estimate_key(chords(minor), RATE)) == "A minor"
     with pytest.raises(UnmeasurableError, match="shorter than 3 s"):
-        tempo_and_key.estimate_key(chords(minor[:1]), RATE)
-
-
-def test_key_scores_and_names() -> None:
-    assert tempo_and_key.parse_key("D minor") == tempo_and_key.Key(2, True)
-    assert tempo_and_key.parse_key("Bb maj") == tempo_and_key.parse_key("A# major")
-    assert tempo_and_key.parse_key("d minor").relative == tempo_and_key.parse_key("F major")
-    asked = tempo_and_key.parse_key("C major")
-    assert tempo_and_key.score_key(asked, asked) == (True, True, True)
-    assert tempo_and_key.score_key(tempo_and_key.parse_key("A minor"), asked) == (
-        False,
-        True,
-        False,
-    )
-    assert tempo_and_key.score_key(tempo_and_key.parse_key("G major"), asked) == (
-        False,
-        False,
-        True,
-    )
-    for profile, minor in (
-        (tempo_and_key.MAJOR_PROFILE, False),
-        (tempo_and_key.MINOR_PROFILE, True),
-    ):
-        assert tempo_and_key.key_of_chroma(np.roll(profile, 7)) == tempo_and_key.Key(7, minor)
-    with pytest.raises(ValueError, match="a key must be"):
-        tempo_and_key.parse_key("H major")
+        second_opinion.estimate_key(chords(minor[:1]), RATE)
