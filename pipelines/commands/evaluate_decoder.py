@@ -30,9 +30,9 @@ def run(args: argparse.Namespace) -> int:
     decoders = {
         f"flow, {steps} step(s)": flow_decoder(pipeline, steps, args.seed) for steps in args.steps
     }
-    books = args.books or (pipeline.prior or pipeline.codec).num_codebooks
+    num_codebooks = args.books or (pipeline.prior or pipeline.codec).num_codebooks
     identity = f"{module_fingerprint(pipeline.decoder)} seed {args.seed}"
     seams_s = window_seams_s(pipeline.decoder.config, pipeline.codec.frame_rate, args.duration)
-    report_decoder(choice, pipeline.codec, decoders, settings, books, identity, seams_s)
+    report_decoder(choice, pipeline.codec, decoders, settings, num_codebooks, identity, seams_s)
     print((args.output / "decoder.md").read_text())
     return 0

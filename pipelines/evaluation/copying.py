@@ -76,7 +76,7 @@ def measure_copying(
             if getattr(info, name) != getattr(codec, name):
                 raise ValueError(f"the tokens in {folder} are of a codec with another {name}")
     has_held_out = any("validation" in info.clips for info in infos)
-    books = min(len(codes) for codes in takes)
+    number = min(len(codes) for codes in takes)
     result: dict[str, Any] = {
         "training_clips": sum(info.clips.get("train", 0) for info in infos),
         "same_codec": {info.codec_hash for info in infos} == {hash_codec(codec)},
@@ -89,7 +89,7 @@ def measure_copying(
         equal = evenly_cut(unseen, len(written))
         overlap = histogram_overlap([equal], trained, codec.codebook_size)
         result["histogram_overlap_held_out"] = overlap
-    for name, count in (("first codebook", 1), (f"all {books} codebooks", books)):
+    for name, count in (("first codebook", 1), (f"all {number} codebooks", number)):
         size = codec.codebook_size
         training = [joined(codes, count, size) for codes in cached_codes(folders, "train")]
         rows = {"takes": [joined(codes, count, size) for codes in takes]}

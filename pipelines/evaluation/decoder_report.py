@@ -45,14 +45,14 @@ def report_decoder(
     """
     cache = MeasurementCache(settings.output)
     tokens = TokenCodec(codec)
-    books = codec.num_codebooks if num_codebooks is None else num_codebooks
+    count = codec.num_codebooks if num_codebooks is None else num_codebooks
     vocoder = tokens.vocoder_system()
     systems = [
         original_system(),
         *([vocoder] if vocoder else []),
-        tokens.system("coarse", "coarse", books),
+        tokens.system("coarse", "coarse", count),
         *(
-            tokens.system(name, "decoder", books, decode, f"{identity} {name}")
+            tokens.system(name, "decoder", count, decode, f"{identity} {name}")
             for name, decode in decoders.items()
         ),
         *(classical_system(opus(kbps)) for kbps in (6, 12, 16)),
@@ -64,11 +64,11 @@ def report_decoder(
     details = {
         "clips": [clip.name for clip in choice.clips],
         "versions": package_versions(),
-        "num_codebooks": books,
+        "num_codebooks": count,
         "seams_s": list(seams_s),
         "against_coarse": {name: against(rows["coarse"], rows[name]) for name in decoders},
     }
-    title = f"Decoders of the same {books} codebook(s)"
+    title = f"Decoders of the same {count} codebook(s)"
     return write_report(settings.output, "decoder", title, measured, details, choice.skipped)
 
 

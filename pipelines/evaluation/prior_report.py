@@ -12,6 +12,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from pipelines.data.tokens import open_all_tokens, read_codes
+from pipelines.evaluation.codebooks import count_codes
 from pipelines.evaluation.fact_rates import bootstrap_interval
 from pipelines.evaluation.held_out import labeled_plan, nats_per_code
 from pipelines.evaluation.measurement_cache import MeasurementCache, make_key, module_fingerprint
@@ -140,9 +141,9 @@ def report_prior(
 def check_tokens(rows: "Dataset", prior: Prior) -> None:
     """Raise ValueError unless the cache holds the prior's codebooks and entries."""
     codes = read_codes(rows, 0)
-    books, size = prior.config.num_codebooks, prior.config.codebook_size
-    if len(codes) < books:
-        raise ValueError(f"the token cache holds {len(codes)} codebooks, the prior has {books}")
+    count, size = prior.config.num_codebooks, prior.config.codebook_size
+    if len(codes) < count:
+        raise ValueError(f"the token cache holds {len(codes)} codebooks, the prior has {count}")
     if int(codes.max()) >= size:
         raise ValueError(f"the token cache has codes beyond the prior's codebook_size={size}")
 
@@ -206,18 +207,13 @@ def unigram_bits(rows: "Dataset", settings: PriorReportSettings, prior: Prior) -
         training = open_all_tokens(list(settings.tokens), "train")
     except ValueError as reason:
         return str(reason)
-    books, size = prior.config.num_codebooks, prior.config.codebook_size
+    count, size = prior.config.num_codebooks, prior.config.codebook_size
     trained, held = (
-        sum(count_codes(read_codes(split, row), books, size) for row in evenly_spaced(split, count))
-        for split, count in ((training, UNIGRAM_CLIPS), (rows, settings.clips))
+        count_codes((read_codes(split, row)[:count] for row in evenly_spaced(split, clips)), size)
+        for split, clips in ((training, UNIGRAM_CLIPS), (rows, settings.clips))
     )
-    shares = (trained + 1) / (trained.sum(1, keepdims=True) + size)  # (K, V)
-    return (-(held * np.log2(shares)).sum(1) / held.sum(1)).tolist()
-
-
-def count_codes(codes: Tensor, books: int, size: int) -> Any:
-    """Count the codes of the first codebooks: (K, T) -> (books, V)."""
-    return np.stack([np.bincount(book, minlength=size) for book in codes[:books].numpy()])
+    shares = (trained + 1) / (trained.sum(1, keepdim=True) + size)  # (K, V)
+    return (-(held * shares.log2()).sum(1) / held.sum(1)).tolist()
 
 
 def tabulate_books(clips: Sequence[ClipBits], conditions: list[str]) -> list[dict[str, float]]:

@@ -135,9 +135,9 @@ class TokenCodec:
         return System(name, "vocoder", f"vocoder {self.fingerprint}", reconstruct)
 
 
-def codec_systems(tokens: TokenCodec, books: Sequence[int], name: str) -> list[System]:
+def codec_systems(tokens: TokenCodec, counts: Sequence[int], name: str) -> list[System]:
     """Make a row of each number of codebooks, decoded by the codec itself."""
-    return [tokens.system(f"{name} {count} codebook(s)", name, count) for count in books]
+    return [tokens.system(f"{name} {count} codebook(s)", name, count) for count in counts]
 
 
 def fit_channels(audio: Tensor, channels: int) -> Tensor:
