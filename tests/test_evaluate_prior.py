@@ -26,7 +26,7 @@ from pipelines.evaluation.prior_report import (
     tabulate_positions,
 )
 from pipelines.inference.text import encode_text, load_text_encoder
-from prior import Prior, TextCondition
+from prior import Condition, Prior
 from prior.loss import PriorBatch, prior_loss
 
 LABELS = {
@@ -66,7 +66,7 @@ def test_nats_are_the_training_loss_with_the_plan(reads_plan: bool) -> None:
     plans = None if plan is None else plan[None].repeat(2, 1, 1)
     text = replace(some_text(2), plan=plans)
     mask, ends = torch.ones(2, 9, dtype=torch.bool), torch.zeros(2, dtype=torch.bool)
-    batch = PriorBatch(codes, mask, ends, text.states, text.mask, plan=plans)
+    batch = PriorBatch(codes, mask, ends, text)
     nats = nats_per_code(prior, codes, text)
     assert nats.shape == (2, 3, 9)
     with torch.inference_mode():
@@ -75,7 +75,7 @@ def test_nats_are_the_training_loss_with_the_plan(reads_plan: bool) -> None:
     unplanned = nats_per_code(prior, codes, some_text(2))
     assert torch.equal(unplanned, nats) == (not reads_plan)
     none = nats_per_code(prior, codes)
-    torch.testing.assert_close(none, nats_per_code(prior, codes, TextCondition.empty(2, 12)))
+    torch.testing.assert_close(none, nats_per_code(prior, codes, Condition.empty(2, 12)))
 
 
 def test_the_report_holds_every_text_book_and_second(report: dict[str, Any]) -> None:

@@ -6,14 +6,14 @@ import torch
 from torch import Tensor
 
 from pipelines.data.plans import plan_of_labels
+from prior.condition import Condition
 from prior.loss import cross_entropy
 from prior.model import Prior
 from prior.plan import plan_features
-from prior.text_condition import TextCondition
 
 
 @torch.inference_mode()
-def nats_per_code(prior: Prior, codes: Tensor, condition: TextCondition | None = None) -> Tensor:
+def nats_per_code(prior: Prior, codes: Tensor, condition: Condition | None = None) -> Tensor:
     """Measure the cross-entropy of every code given all codes before it.
 
     The first codebook's probabilities are those of its V codes and of the end together.
@@ -27,10 +27,10 @@ def nats_per_code(prior: Prior, codes: Tensor, condition: TextCondition | None =
         (B, K, T) float32 on the CPU, in nats; a frame costs the sum over its codebooks.
     """
     if condition is None:
-        condition = TextCondition.empty(len(codes), prior.config["text_width"])
+        condition = Condition.empty(len(codes), prior.config["text_width"])
     condition = condition.to(prior.device)
     codes = codes.to(prior.device)
-    output = prior(codes, condition.states, condition.mask, None, condition.plan)
+    output = prior(codes, condition)
     nats = [cross_entropy(output.first_logits, codes[:, 0])]
     for book, logits in enumerate(output.depth_logits.unbind(1), start=1):
         nats.append(cross_entropy(logits, codes[:, book]))

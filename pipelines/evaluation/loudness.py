@@ -1,7 +1,10 @@
 """Integrated loudness after ITU-R BS.1770-4, by pyloudnorm."""
 
+import math
+
 import pyloudnorm
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from pipelines.evaluation.clip_checks import check_clip, check_duration
@@ -59,14 +62,20 @@ def block_loudness(audio: Tensor, sample_rate: int) -> Tensor:
     check_clip(audio)
     if audio.shape[0] > 2:
         raise ValueError(f"loudness takes one or two channels, got {audio.shape[0]}")
-    width, step = round(BLOCK_S * sample_rate), round(STEP_S * sample_rate)
     length = audio.shape[1]
-    if length > width:  # pyloudnorm would count a last, incomplete block
-        length -= (length - width) % step
-    block_s = min(BLOCK_S, length / sample_rate)
+    width, step = math.ceil(BLOCK_S * sample_rate), round(STEP_S * sample_rate)
+    if length >= width:  # without a last, incomplete block, which pyloudnorm would count
+        return _measure_blocks(audio[:, : length - (length - width) % step], sample_rate, BLOCK_S)
+    # a zero and half a sample more, so that rounding drops no sample of the only block
+    block_s = (length + 0.5) / sample_rate
+    blocks = _measure_blocks(F.pad(audio, (0, 1)), sample_rate, block_s)
+    return blocks[:1] + 10 * math.log10(1 + 0.5 / length)
+
+
+def _measure_blocks(audio: Tensor, sample_rate: int, block_s: float) -> Tensor:
     # of pyloudnorm's filters only these have the coefficients of the recommendation
     meter = pyloudnorm.Meter(sample_rate, filter_class="DeMan", block_size=block_s)
-    meter.integrated_loudness(audio[:, :length].T.double().numpy())
+    meter.integrated_loudness(audio.T.double().numpy())
     return torch.tensor(meter.blockwise_loudness, dtype=torch.float64)
 
 

@@ -48,7 +48,7 @@ def page_blocks(content: dict[str, Any]) -> list[str]:
         "(bootstrap over prompts). *Ceiling*: the same detectors on rendered pieces with exactly "
         "these labels. *Floor*: every take judged by the other prompts. The detectors were fitted "
         "on pieces of the same composer and soundfont as the ceiling's, so they flatter both "
-        "columns; librosa and Krumhansl-Kessler know neither.",
+        "columns, instruments most; librosa and Krumhansl-Kessler know neither.",
         fact_table(content["facts"]["all"]),
         f"No ceiling: {no_truth}" if no_truth else "",
         group_table(content["facts"]),

@@ -20,8 +20,8 @@ from pipelines.evaluation.pair_metrics import package_versions
 from pipelines.evaluation.prior_page import write_prior_page
 from pipelines.inference.text import encode_text
 from pipelines.training.batches import evenly_spaced
+from prior.condition import Condition
 from prior.model import Prior
-from prior.text_condition import TextCondition
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -185,19 +185,19 @@ def other_caption(captions: Sequence[str], index: int) -> str:
     return next((text for text in order if text != captions[index]), captions[index])
 
 
-def code_bits(prior: Prior, text: TextCondition, codes: Tensor, plan: Tensor | None) -> np.ndarray:
+def code_bits(prior: Prior, text: Condition, codes: Tensor, plan: Tensor | None) -> np.ndarray:
     """Measure the bits of (K, T) codes under N texts.
 
     Returns:
         (N, K, T) float32, each text with the plan where there is one; then N is one more, the
         first text without the plan.
     """
-    batch = codes[None].repeat(len(text.mask), 1, 1)
+    batch = codes[None].repeat(len(text.text_mask), 1, 1)
     plans = None if plan is None else plan[None].repeat(len(batch), 1, 1)
     nats = nats_per_code(prior, batch, replace(text, plan=plans))
     if plan is not None:
-        alone = TextCondition(text.states[:1], text.mask[:1])
-        nats = torch.cat([nats, nats_per_code(prior, batch[:1], alone)])
+        unplanned = Condition(text.text_states[:1], text.text_mask[:1])
+        nats = torch.cat([nats, nats_per_code(prior, batch[:1], unplanned)])
     return (nats * BITS).numpy()
 
 

@@ -21,7 +21,7 @@ from pipelines.rendering.agenda import Failed, Finished, Task, Written, read_cod
 from pipelines.rendering.item import RenderItem
 from pipelines.rendering.making import Maker, encode_texts
 from pipelines.rendering.memory import MemoryMeter
-from prior.generate import generate
+from prior.frame_generator import FrameGenerator
 from prior.sampling import Sampling
 
 NUM_FRAMES = 16  # written for a measurement, after one that does not count
@@ -227,7 +227,7 @@ class Calibration:
             generator=generator(0, "calibration"),
         )
         seeds = list(range(rows))
-        frames = generate(prior, text, negative, num_frames + 1, sampling, seeds, heard)
+        frames = FrameGenerator(prior, text, negative, num_frames + 1, sampling, seeds, heard)
         codes = [next(frames).codes]
         self.finish_device()
         start = time.perf_counter()
@@ -242,13 +242,13 @@ class Calibration:
         """What the prior remembers of one row (bytes), and on how many frames it looks back."""
         prior = self.maker.pipeline.prior
         text = encode_texts(self.maker.pipeline, [item.prompt]).to(prior.device)
-        state = prior.init_state(text.states, text.mask, num_frames)
+        state = prior.init_state(text, num_frames)
         nothing = torch.zeros(1, prior.num_codebooks, 0, dtype=torch.long, device=prior.device)
         prior.prefill(nothing, state)  # allocates
         tensors: list[Tensor] = []
         for layer in state.layers:
-            tensors += [layer.history.keys, layer.history.values, layer.text.keys]
-            tensors += [layer.text.values, *(layer.hidden or ())]
+            tensors += [layer.history.keys, layer.history.values, *(layer.text or ())[:2]]
+            tensors += layer.hidden or ()
         return sum(tensor.nbytes for tensor in tensors), state.capacity
 
     def measure_piece(self, item: RenderItem, lengths: list[int], base: int) -> PieceCost:

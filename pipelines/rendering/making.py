@@ -15,7 +15,7 @@ from torch import Tensor
 from codec.audio_file import WriteReport, write_audio
 from codec.process_settings import cpu_threads
 from pipelines.data.tokens import hash_codec
-from pipelines.inference.brief import BRIEF_TOKENS
+from pipelines.inference.conditioning import PLAN_PROMPT_TOKENS
 from pipelines.inference.text import MAX_TOKENS
 from pipelines.inference.token_file import TokenFile, token_bytes
 from pipelines.rendering.agenda import Failed, Finished, Task, Written, pack
@@ -23,14 +23,13 @@ from pipelines.rendering.item import RenderItem
 from pipelines.rendering.mastering import Mastered, master
 from pipelines.rendering.origin import Origin
 from pipelines.rendering.tags import Provenance, provenance_tags
-from prior.generate import generate
-from prior.sampling import Sampling
-from prior.text_condition import TextCondition
+from prior.condition import Condition
+from prior.frame_generator import FrameGenerator
 
 if TYPE_CHECKING:
     from pipelines.pipeline import Pipeline
 
-TEXT_LENGTH = MAX_TOKENS + BRIEF_TOKENS
+TEXT_LENGTH = MAX_TOKENS + PLAN_PROMPT_TOKENS
 """Tokens that every text is padded to: sums over another length may be taken in another order."""
 
 
@@ -178,20 +177,22 @@ def write_frames(
     """
     filled = items + items[:1] * (num_rows - len(items))
     settings = items[0].settings
-    sampling = Sampling(
-        settings.temperature, settings.top_k, settings.top_p, guidance=settings.guidance
+    sampling = pipeline.sampling(
+        settings.temperature, settings.top_k, settings.top_p, settings.guidance
     )
     seeds = [item.seed or 0 for item in filled]
     prompts = [item.prompt for item in filled]
-    text = encode_texts(pipeline, prompts)
-    plans = pipeline.plan_items(prompts, text, num_frames / pipeline.codec.frame_rate, seeds)
     negatives = [item.negative_prompt for item in filled]
-    text, negative = pipeline.told(text, plans, num_frames, negatives)
-    text = text.padded(TEXT_LENGTH)
-    for frame in generate(pipeline.prior, text, negative, num_frames, sampling, seeds):
+    duration_s = num_frames / pipeline.codec.frame_rate
+    plans = [None] * num_rows
+    given = pipeline.conditioner(prompts, negatives, plans, seeds, duration_s, num_frames)
+    condition = given.condition.padded(TEXT_LENGTH)
+    for frame in FrameGenerator(
+        pipeline.prior, condition, given.negative, num_frames, sampling, seeds
+    ):
         yield frame.codes
 
 
-def encode_texts(pipeline: "Pipeline", texts: list[str]) -> TextCondition:
+def encode_texts(pipeline: "Pipeline", texts: list[str]) -> Condition:
     """Texts padded to the longest that there may be."""
-    return pipeline.encode_prompts(texts).padded(TEXT_LENGTH)
+    return pipeline.conditioner.encode(texts).padded(TEXT_LENGTH)

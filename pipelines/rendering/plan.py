@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import psutil
 import torch
 
-from pipelines.inference.plot import write_whole
+from codec.whole_file import write_json
 from pipelines.rendering.agenda import make_batches
 from pipelines.rendering.calibration import Calibration, piece_key, prior_key
 from pipelines.rendering.crew import lanes_of
@@ -258,7 +258,8 @@ def write_plan(folder: str | Path, plan: Plan) -> Path:
     """Keep a plan in the folder that the job will fill."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    return write_whole(folder / NAME, json.dumps(asdict(plan), indent=2).encode() + b"\n")
+    write_json(folder / NAME, asdict(plan))
+    return folder / NAME
 
 
 def read_plan(folder: str | Path) -> Plan | None:

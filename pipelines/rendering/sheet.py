@@ -11,7 +11,8 @@ from typing import Any
 from urllib.parse import quote
 
 from codec.audio_file import read_audio
-from pipelines.inference.plot import check_plotting, draw_thumbnail, write_whole
+from codec.whole_file import write_whole
+from pipelines.inference.plot import check_plotting, draw_thumbnail
 from pipelines.rendering.manifest import NAME, ManifestEntry, read_manifest
 
 TEMPLATE = Path(__file__).with_name("sheet.html")
@@ -72,7 +73,8 @@ def write_sheet(folder: str | Path) -> Path:
         "items": "\n".join(articles),
     }
     page = Template(TEMPLATE.read_text(encoding="utf-8")).substitute(values)
-    return write_whole(folder / "index.html", page.encode(errors="replace"))
+    write_whole(folder / "index.html", page.encode(errors="replace"))
+    return folder / "index.html"
 
 
 def picture_of(folder: Path, entry: ManifestEntry) -> tuple[str, str]:
