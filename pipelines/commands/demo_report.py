@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from pipelines.data.prepared import read_info
-from pipelines.evaluation.comparison import compare
+from pipelines.evaluation.pair_metrics import compare
 from pipelines.pipeline import Pipeline
 
 METRICS = {

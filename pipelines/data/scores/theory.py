@@ -40,6 +40,9 @@ class Key:
         if self.mode not in SCALES:
             raise ValueError(f"mode must be major or minor, got {self.mode!r}")
 
+    def __str__(self) -> str:
+        return f"{self.tonic} {self.mode}"
+
     @property
     def root(self) -> int:
         """Pitch class of the tonic, 0 to 11."""

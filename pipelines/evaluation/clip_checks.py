@@ -1,4 +1,4 @@
-"""The door of every comparing metric: a clip and its original, checked once."""
+"""Checks that every metric makes of its clips."""
 
 import torch
 from torch import Tensor

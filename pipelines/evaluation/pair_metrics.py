@@ -1,4 +1,4 @@
-"""All numbers that compare one clip with its original, each a value or the reason it has none."""
+"""All metrics that compare a clip with its original, each a number or the reason for none."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -12,6 +12,8 @@ from pipelines.evaluation.loudness import integrated_loudness
 from pipelines.evaluation.reasons import UnmeasurableError
 
 Measurements = dict[str, float | str]
+"""Numbers by name; a string says why there is no number."""
+Measure = Callable[[], float | tuple[float, ...]]
 
 PACKAGES = ("torch", "visqol-python", "zimtohrli", "librosa", "aisfx")
 
@@ -28,10 +30,15 @@ def compare(
         seams_s: where windows of the estimate were joined, in seconds.
 
     Returns:
-        A number for each name of ``METRICS``, or a string that says why there is none.
+        A number for each metric, or a string that says why there is none.
     """
+    return measure_all(_measures(reference, estimate, sample_rate, seams_s))
+
+
+def measure_all(measures: dict[tuple[str, ...], Measure]) -> Measurements:
+    """Call each function for the numbers that its key names, or note why there are none."""
     measured: Measurements = {}
-    for names, measure in _measures(reference, estimate, sample_rate, seams_s).items():
+    for names, measure in measures.items():
         try:
             result = measure()
         except (UnmeasurableError, MissingPackageError) as reason:
@@ -44,7 +51,7 @@ def compare(
 
 
 def package_versions() -> dict[str, str]:
-    """Versions of the packages that the numbers depend on; "not installed" where they are not."""
+    """Find the versions of the packages that the numbers depend on, or "not installed"."""
     versions = {}
     for package in PACKAGES:
         try:
@@ -54,13 +61,10 @@ def package_versions() -> dict[str, str]:
     return versions
 
 
-Measure = Callable[[], float | tuple[float, ...]]
-
-
 def _measures(
     reference: Tensor, estimate: Tensor, sample_rate: int, seams_s: Sequence[float]
 ) -> dict[tuple[str, ...], Measure]:
-    """What is measured, under the names of the numbers that it returns."""
+    """Map the names of numbers to the function that returns them."""
     pair = (reference, estimate, sample_rate)
     seam_names = ("seam_difference_db", "seam_movement_ratio")
     return {
@@ -78,12 +82,7 @@ def _measures(
             integrated_loudness(estimate, sample_rate) - integrated_loudness(reference, sample_rate)
         ),
         ("rest_noise_dbfs", "rest_original_dbfs", "rest_s"): lambda: artifacts.rest_noise(*pair),
-        ("clicks_per_minute",): lambda: (
-            len(artifacts.find_clicks(estimate, sample_rate))
-            * 60
-            * sample_rate
-            / estimate.shape[-1]
-        ),
+        ("clicks_per_minute",): lambda: artifacts.clicks_per_minute(estimate, sample_rate),
         ("clipped_fraction",): lambda: artifacts.clipped_fraction(estimate),
         ("dc_offset",): lambda: artifacts.dc_offset(estimate),
         ("silent_fraction",): lambda: artifacts.silent_fraction(estimate, sample_rate),
