@@ -131,7 +131,8 @@ def dispatch(argv: list[str]) -> int:
     if argv[0] in GROUPS and (len(argv) == 1 or argv[1] in ("-h", "--help")):
         print(overview(argv[0]), end="")
         return 0 if len(argv) > 1 else 2
-    if argv[0] == "prepare" and Path(argv[1]).exists():
+    is_command = " ".join(argv[:2]) in COMMANDS
+    if argv[0] == "prepare" and not is_command and Path(argv[1]).exists():
         argv = ["prepare", "audio", *argv[1:]]  # a folder alone is a folder of audio
     words = 2 if argv[0] in GROUPS or " ".join(argv[:2]) in COMMANDS else 1
     name, rest = " ".join(argv[:words]), argv[words:]
