@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from codec.audio_file import write_audio
 from codec.seeds import generator
-from pipelines.data.notes.midi_file import midi_bytes
-from pipelines.data.notes.note_codec import NoteCodec
+from pipelines.data.midi_file import midi_bytes
+from pipelines.data.notes.note_tokenizer import NoteCodec
 from pipelines.data.tokens import load_codec
 from pipelines.inference.text import encode_text, load_text_encoder
 from pipelines.training.batches import evenly_spaced

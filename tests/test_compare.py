@@ -284,7 +284,7 @@ def test_seconds_to_a_loss_lie_on_the_line_between_validations(settings: Setting
 def test_notes_of_no_cache_need_no_saved_codec(monkeypatch: pytest.MonkeyPatch):
     """The working folder holds one by the name of ``codec``: our package."""
     monkeypatch.chdir(Path(__file__).parents[1])
-    monkeypatch.setattr("pipelines.data.scores.render.check_programs", lambda *_: None)
+    monkeypatch.setattr("pipelines.data.scores.score_sound.check_programs", lambda *_: None)
     assert notes_hearing(None, "some.sf2").how == "FluidSynth with some.sf2"
 
 

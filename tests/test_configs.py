@@ -8,7 +8,7 @@ import pytest
 
 from pipelines.commands.estimate import HARDWARE, count_parameters, estimate
 from pipelines.commands.info import describe_config, read_config
-from pipelines.data.notes.note_codec import NoteCodec
+from pipelines.data.notes.note_tokenizer import NoteCodec
 
 ROOT = Path(__file__).parents[1]
 PARTS = ("codec", "prior", "decoder")

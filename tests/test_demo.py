@@ -9,8 +9,8 @@ from test_readme import write_recordings
 
 from pipelines.commands.demo import DemoSteps, finish, make_training, run_demo
 from pipelines.commands.demo_report import RunFigures, table
-from pipelines.data.recordings.config import PrepareConfig
-from pipelines.data.recordings.recordings import prepare
+from pipelines.data.recordings.preparation import prepare
+from pipelines.data.recordings.prepare_config import PrepareConfig
 from pipelines.inference.text import PRETRAINED
 
 

@@ -13,9 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from codec.protocols import Codec
-from pipelines.data.notes import midi_file
-from pipelines.data.notes.midi_file import midi_bytes, read_midi
-from pipelines.data.notes.note_codec import NoteCodec
+from pipelines.data import midi_file
+from pipelines.data.midi_file import midi_bytes, read_midi
 from pipelines.data.notes.note_frames import (
     DRUMS,
     PITCH,
@@ -27,6 +26,7 @@ from pipelines.data.notes.note_frames import (
     skyline,
     unpack,
 )
+from pipelines.data.notes.note_tokenizer import NoteCodec
 from pipelines.data.scores.compose import compose
 from pipelines.data.scores.midi import write_midi
 

@@ -9,13 +9,13 @@ import torch
 from tiny_notes import write_midi_folder, write_rendered
 
 from pipelines.cli import main
-from pipelines.data.notes.midi_file import read_midi
-from pipelines.data.notes.note_codec import NoteCodec
-from pipelines.data.notes.pieces import cut
-from pipelines.data.notes.prepare_notes import build_note_cache
+from pipelines.data.midi_file import read_midi
+from pipelines.data.notes.note_cache import build_note_cache
+from pipelines.data.notes.note_pieces import cut
+from pipelines.data.notes.note_tokenizer import NoteCodec
 from pipelines.data.prepared import finish_dataset
 from pipelines.data.scores.midi import write_midi
-from pipelines.data.scores.prepare_scores import Job, write_score
+from pipelines.data.scores.score_dataset import Job, write_score
 from pipelines.data.tokens import load_codec, open_tokens, read_codes, read_token_info
 
 pytest.importorskip("symusic")

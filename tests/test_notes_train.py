@@ -9,9 +9,9 @@ from tiny_notes import write_midi_folder
 from tiny_pipeline import TEXT_WIDTH
 
 from pipelines.cli import main
-from pipelines.data.notes.midi_file import read_midi
-from pipelines.data.notes.note_codec import NoteCodec
-from pipelines.data.notes.prepare_notes import build_note_cache
+from pipelines.data.midi_file import read_midi
+from pipelines.data.notes.note_cache import build_note_cache
+from pipelines.data.notes.note_tokenizer import NoteCodec
 from pipelines.data.notes.write_notes import write_notes
 from pipelines.train_prior import train_prior
 from pipelines.training.loop import TrainingConfig

@@ -7,9 +7,9 @@ import pytest
 from tiny_recordings import melody, save
 
 from pipelines.data.prepared import open_prepared
-from pipelines.data.recordings import music as packaged
+from pipelines.data.recordings import debian_music as packaged
 from pipelines.data.recordings.cutting import title_of
-from pipelines.data.recordings.music import MusicConfig, find_license, read_copyright
+from pipelines.data.recordings.debian_music import MusicConfig, find_license, read_copyright
 
 
 @pytest.mark.parametrize(

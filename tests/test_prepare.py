@@ -21,7 +21,7 @@ from pipelines.data.prepared import (
     read_levels,
 )
 from pipelines.data.recordings import cut_processes, cutting, report
-from pipelines.data.recordings.recordings import main, prepare
+from pipelines.data.recordings.preparation import main, prepare
 from pipelines.data.recordings.tracks import find_tracks
 from pipelines.data.shards import list_shards
 

@@ -14,10 +14,11 @@ import pytest
 import soundfile
 
 from pipelines.data.prepared import Clip, iterate_clips, open_prepared
-from pipelines.data.scores import prepare_scores as module
+from pipelines.data.scores import score_dataset as module
 from pipelines.data.scores.compose import compose
 from pipelines.data.scores.instruments import BASSES, INSTRUMENTS
-from pipelines.data.scores.prepare_scores import (
+from pipelines.data.scores.score import Score
+from pipelines.data.scores.score_dataset import (
     Job,
     add_arguments,
     free_drums,
@@ -27,7 +28,7 @@ from pipelines.data.scores.prepare_scores import (
     run,
     write_score,
 )
-from pipelines.data.scores.render import (
+from pipelines.data.scores.score_sound import (
     SAMPLE_RATE,
     SOUNDFONT,
     TARGET_DB,
@@ -38,7 +39,6 @@ from pipelines.data.scores.render import (
     render,
     trim_end,
 )
-from pipelines.data.scores.score import Score
 from pipelines.data.shards import list_shards
 
 SECONDS = 5.3

@@ -11,8 +11,7 @@ import torch
 
 from codec import EncodecCodec, SpectralCodec
 from codec.audio_file import read_audio
-from pipelines.data import prepare_tokens
-from pipelines.data.prepare_tokens import build_token_cache, main
+from pipelines.data import token_cache
 from pipelines.data.prepared import (
     Clip,
     PreparedWriter,
@@ -21,6 +20,7 @@ from pipelines.data.prepared import (
     open_prepared,
     read_levels,
 )
+from pipelines.data.token_cache import build_token_cache, main
 from pipelines.data.tokens import (
     hash_codec,
     load_codec,
@@ -145,7 +145,7 @@ def test_without_audio_a_codec_of_waveforms_is_refused(encodec, tmp_path):
 @pytest.mark.parametrize("after", [0, 1, 2, 3, 4])
 def test_stopped_then_resumed_equals_undisturbed(prepared, spectral, tmp_path, monkeypatch, after):
     calls = 0
-    real = prepare_tokens.to_int16
+    real = token_cache.to_int16
 
     def stop_later(*args):
         nonlocal calls
@@ -155,7 +155,7 @@ def test_stopped_then_resumed_equals_undisturbed(prepared, spectral, tmp_path, m
         return real(*args)
 
     settings: dict[str, Any] = {"batch_clips": 2, "shard_clips": 3, "quiet": True}
-    monkeypatch.setattr(prepare_tokens, "to_int16", stop_later)
+    monkeypatch.setattr(token_cache, "to_int16", stop_later)
     with pytest.raises(InterruptedError):
         build_token_cache(prepared, spectral, tmp_path / "stopped", **settings)
     monkeypatch.undo()
@@ -192,7 +192,7 @@ def test_a_codec_is_known_by_what_makes_its_codes(spectral):
 
 
 def test_an_unfinished_cache_goes_on_only_with_the_same_settings(prepared, spectral, tmp_path):
-    prepare_tokens.start_or_resume(tmp_path, prepare_tokens.describe(prepared, spectral), 2, 3)
+    token_cache.start_or_resume(tmp_path, token_cache.describe(prepared, spectral), 2, 3)
     with pytest.raises(ValueError, match="made with another batch_clips: 2, now 16"):
         build_token_cache(prepared, spectral, tmp_path, shard_clips=3, quiet=True)
 

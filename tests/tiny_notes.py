@@ -9,8 +9,8 @@ import numpy as np
 from pipelines.data.prepared import Clip, PreparedWriter, finish_dataset
 from pipelines.data.scores.compose import compose
 from pipelines.data.scores.midi import write_midi
-from pipelines.data.scores.prepare_scores import Job, write_score
-from pipelines.data.scores.render import clip_labels
+from pipelines.data.scores.score_dataset import Job, write_score
+from pipelines.data.scores.score_sound import clip_labels
 
 SETTINGS = {"command": "prepare scores", "seed": 5, "sources": ["generated"]}
 

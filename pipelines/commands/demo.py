@@ -23,8 +23,8 @@ from codec.spectral_codec import SpectralCodec
 from decoder.diffusion_decoder import DiffusionDecoder
 from pipelines.commands.assemble import assemble
 from pipelines.commands.demo_report import RunFigures, SongFigures, measure_clip, write_report
-from pipelines.data.prepare_tokens import build_token_cache
-from pipelines.data.recordings.music import GAMES, MusicConfig, prepare_music
+from pipelines.data.recordings.debian_music import GAMES, MusicConfig, prepare_music
+from pipelines.data.token_cache import build_token_cache
 from pipelines.evaluation.clips import choose_clips
 from pipelines.pipeline import Pipeline
 from pipelines.train_codec import CodecLosses, train_codec

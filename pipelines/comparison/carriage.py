@@ -113,7 +113,7 @@ def measure(study: Study) -> Row:
 
 def choose_scores(study: Study) -> Sequence[Clip]:
     """Clips whose notes are known."""
-    from pipelines.data.scores.render import SOUNDFONT
+    from pipelines.data.scores.score_sound import SOUNDFONT
 
     settings = study.settings.carriage
     if settings.scores is None:

@@ -74,9 +74,9 @@ def tokens_hearing(study: Study) -> Hearing:
 def notes_hearing(cache: Path | None, soundfont: str | None) -> Hearing:
     """Notes through a soundfont, read by the codec of their cache, or by a new one."""
     try:
-        from pipelines.data.notes.note_codec import NoteCodec
-        from pipelines.data.notes.sound import play
-        from pipelines.data.scores.render import SOUNDFONT, RenderError, check_programs
+        from pipelines.data.notes.note_sound import play
+        from pipelines.data.notes.note_tokenizer import NoteCodec
+        from pipelines.data.scores.score_sound import SOUNDFONT, RenderError, check_programs
 
         chosen = Path(soundfont) if soundfont else SOUNDFONT
         check_programs(["fluidsynth"], chosen)

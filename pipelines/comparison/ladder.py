@@ -93,7 +93,7 @@ def note_seconds(piece: Piece) -> float | None:
     """How long the notes of a piece take, by ``NoteCodec.shift_s``."""
     import torch
 
-    from pipelines.data.notes.note_codec import NoteCodec
+    from pipelines.data.notes.note_tokenizer import NoteCodec
 
     codes = torch.from_numpy(piece.codes.astype(np.int64))
     return float(NoteCodec().shift_s(codes.T).sum()) or None

@@ -13,8 +13,8 @@ from filelock import FileLock
 
 from codec.seeds import generator
 from codec.whole_file import write_json
-from pipelines.data.prepare_tokens import SHARD_CLIPS, token_row
 from pipelines.data.shards import ShardWriter
+from pipelines.data.token_cache import SHARD_CLIPS, token_row
 from pipelines.data.tokens import (
     INFO_NAME,
     SCHEMA,

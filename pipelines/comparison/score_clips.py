@@ -41,7 +41,7 @@ class ScoreClip:
     @cached_property
     def score(self) -> Any:
         """The whole piece, composed anew."""
-        from pipelines.data.scores.prepare_scores import Job, piece_index, write_score
+        from pipelines.data.scores.score_dataset import Job, piece_index, write_score
 
         return write_score(Job(self.seed, piece_index(self.name), self.sources, "", False))
 
@@ -51,7 +51,7 @@ class ScoreClip:
         Raises:
             UnmeasurableError: it could not be played.
         """
-        from pipelines.data.scores.render import SAMPLE_RATE, RenderError, render
+        from pipelines.data.scores.score_sound import SAMPLE_RATE, RenderError, render
 
         try:
             audio = render(self.score, self.soundfont)
@@ -67,9 +67,9 @@ class ScoreClip:
         Raises:
             UnmeasurableError: it holds no notes.
         """
-        from pipelines.data.notes.midi_file import read_midi
-        from pipelines.data.notes.note_codec import NoteCodec
-        from pipelines.data.notes.pieces import cut
+        from pipelines.data.midi_file import read_midi
+        from pipelines.data.notes.note_pieces import cut
+        from pipelines.data.notes.note_tokenizer import NoteCodec
         from pipelines.data.scores.midi import write_midi
 
         try:
@@ -87,7 +87,7 @@ def choose_score_clips(folder: Path, count: int, clip_s: float, soundfont: Path)
         ValueError: the dataset was not made by ``partita prepare scores``.
         MissingPackageError: FluidSynth or the soundfont is missing.
     """
-    from pipelines.data.scores.render import check_programs
+    from pipelines.data.scores.score_sound import check_programs
 
     settings = read_info(folder)["settings"]
     if settings.get("command") != "prepare scores":

@@ -11,7 +11,7 @@ from pipelines.inference.loading import SHIPPED, check_output
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from pipelines.data.notes.note_codec import NoteCodec
+    from pipelines.data.notes.note_tokenizer import NoteCodec
     from prior.model import Prior
     from prior.sampling import Sampling
     from prior.text_condition import TextCondition
@@ -87,9 +87,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Write, play if asked, and print what came of it."""
     from codec.audio_file import FORMATS
-    from pipelines.data.notes.midi_file import midi_bytes
-    from pipelines.data.notes.note_codec import NoteCodec
-    from pipelines.data.scores.render import SOUNDFONT, check_programs
+    from pipelines.data.midi_file import midi_bytes
+    from pipelines.data.notes.note_tokenizer import NoteCodec
+    from pipelines.data.scores.score_sound import SOUNDFONT, check_programs
     from pipelines.inference.text import encode_text, load_text_encoder
     from prior.model import Prior
     from prior.sampling import Sampling
@@ -124,8 +124,8 @@ def write_sound(score: object, path: Path, soundfont: Path) -> None:
     import torch
 
     from codec.audio_file import write_audio
-    from pipelines.data.notes.sound import play
-    from pipelines.data.scores.render import SAMPLE_RATE, RenderError
+    from pipelines.data.notes.note_sound import play
+    from pipelines.data.scores.score_sound import SAMPLE_RATE, RenderError
 
     try:
         audio = play(score, soundfont)  # type: ignore[arg-type]

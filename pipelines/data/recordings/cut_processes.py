@@ -18,7 +18,7 @@ from pipelines.data.recordings.cutting import CutSettings, TrackRecord, cut_trac
 from pipelines.data.recordings.tracks import Track
 
 if TYPE_CHECKING:
-    from pipelines.data.recordings.config import PrepareConfig
+    from pipelines.data.recordings.prepare_config import PrepareConfig
 
 
 def cut_tracks(tracks: list[Track], config: "PrepareConfig", work: Path) -> list[TrackRecord]:

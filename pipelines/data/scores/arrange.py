@@ -13,8 +13,8 @@ from pipelines.data.scores.harmony import Slot, progression, slots
 from pipelines.data.scores.instruments import BASSES, INSTRUMENTS, balance, name_of_program
 from pipelines.data.scores.melody import compose_melody
 from pipelines.data.scores.midi import DRUM_CHANNEL, MidiFile, read_midi
-from pipelines.data.scores.render import RenderError
 from pipelines.data.scores.score import METERS, Note, Part, Score, is_key_clear
+from pipelines.data.scores.score_sound import RenderError
 from pipelines.data.scores.styles import DYNAMICS, STYLES, Style, moods
 from pipelines.data.scores.theory import Chord, Key, key_of
 

@@ -13,7 +13,7 @@ from pipelines.data.recordings.cutting import TrackRecord
 from pipelines.data.recordings.duplicates import Match, choose_duplicates, find_matches
 
 if TYPE_CHECKING:
-    from pipelines.data.recordings.config import PrepareConfig
+    from pipelines.data.recordings.prepare_config import PrepareConfig
 
 FINGERPRINTS_NAME = "fingerprints.npz"
 

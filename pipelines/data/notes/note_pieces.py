@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from pipelines.data.notes.midi_file import read_midi
+from pipelines.data.midi_file import read_midi
 
 if TYPE_CHECKING:
     from symusic.core import ScoreTick
@@ -81,7 +81,7 @@ def find_scores(folder: Path) -> dict[str, Iterator[NotePiece | str]]:
 def score_clips(folder: Path, split: str, settings: dict[str, Any]) -> Iterator[NotePiece]:
     """The notes of every clip of one split."""
     from pipelines.data.scores.midi import write_midi
-    from pipelines.data.scores.prepare_scores import Job, piece_index, write_score
+    from pipelines.data.scores.score_dataset import Job, piece_index, write_score
     from pipelines.data.shards import list_shards, read_columns
 
     columns = ["id", "track", "start_s", "duration_s", "captions", "labels", "source", "is_end"]
@@ -101,7 +101,7 @@ def score_clips(folder: Path, split: str, settings: dict[str, Any]) -> Iterator[
 
 def check_same_piece(score: Any, row: dict[str, Any]) -> None:
     """Raise unless the score has the labels of the clip that was once rendered from it."""
-    from pipelines.data.scores.render import clip_labels
+    from pipelines.data.scores.score_sound import clip_labels
 
     labels = clip_labels(score, row["start_s"], row["start_s"] + row["duration_s"])
     if json.loads(json.dumps(labels)) != json.loads(row["labels"]):
@@ -138,7 +138,7 @@ def cut(score: "ScoreTick", start_s: float, end_s: float) -> "ScoreTick":
 
 def find_midi(folder: Path, validation_fraction: float) -> dict[str, Iterator[NotePiece | str]]:
     """Every MIDI file of a folder as a piece, described by any ``metadata.jsonl`` in it."""
-    from pipelines.data.recordings.selection import name_hash
+    from pipelines.data.recordings.track_selection import name_hash
 
     files = list_midi(folder)
     if not files:

@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pipelines.data.notes.midi_file import NUM_PITCHED_CHANNELS, hold_apart, midi_bytes
-from pipelines.data.scores.render import (
+from pipelines.data.midi_file import NUM_PITCHED_CHANNELS, hold_apart, midi_bytes
+from pipelines.data.scores.score_sound import (
     SOUNDFONT,
     TAIL_S,
     TARGET_DB,

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pipelines.data.notes.note_codec import NoteCodec
-    from pipelines.data.notes.pieces import NotePiece
+    from pipelines.data.notes.note_pieces import NotePiece
+    from pipelines.data.notes.note_tokenizer import NoteCodec
     from pipelines.data.tokens import TokenInfo
 
 CODEC_NAME = "codec"
@@ -43,7 +43,7 @@ def build_note_cache(
         ValueError: the folder exists, the source has no notes, or a setting is out of range.
     """
     from codec.whole_file import write_json
-    from pipelines.data.notes.pieces import find_pieces
+    from pipelines.data.notes.note_pieces import find_pieces
     from pipelines.data.tokens import INFO_NAME, TokenInfo, hash_text
     from pipelines.training.checkpoints import new_folder
 
@@ -73,9 +73,9 @@ def write_split(
     """Encode and write pieces, and give their ids; those without notes are left out and said."""
     from tqdm import tqdm
 
-    from pipelines.data.notes.pieces import say_skipped
-    from pipelines.data.prepare_tokens import SHARD_CLIPS
+    from pipelines.data.notes.note_pieces import say_skipped
     from pipelines.data.shards import ShardWriter
+    from pipelines.data.token_cache import SHARD_CLIPS
     from pipelines.data.tokens import SCHEMA
 
     with ShardWriter(folder, SCHEMA, SHARD_CLIPS) as writer:
@@ -94,7 +94,7 @@ def write_split(
 
 def note_row(piece: "NotePiece", codec: "NoteCodec") -> dict[str, Any]:
     """A row of ``tokens.SCHEMA``."""
-    from pipelines.data.prepare_tokens import to_int16, token_row
+    from pipelines.data.token_cache import to_int16, token_row
 
     facts = {
         "id": piece.id,
@@ -125,7 +125,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run ``partita prepare notes`` and print what came of it."""
-    from pipelines.data.notes.note_codec import NoteCodec
+    from pipelines.data.notes.note_tokenizer import NoteCodec
     from pipelines.data.shards import list_shards, read_columns
 
     started = time.monotonic()

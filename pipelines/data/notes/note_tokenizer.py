@@ -12,7 +12,7 @@ from torch import Tensor
 from codec.component import Component, ModelMixin  # noqa: F401  (diffusers looks it up here)
 from codec.validation import check_codes
 from diffusers.configuration_utils import register_to_config
-from pipelines.data.notes.midi_file import check_packages, read_midi
+from pipelines.data.midi_file import check_packages, read_midi
 from pipelines.data.notes.note_frames import (
     BOOKS,
     CODEBOOK_SIZE,
@@ -47,7 +47,7 @@ class NoteCodec(Component):
     pitch bends, meter, lyrics and the mix are not carried.
 
     It has what a ``Codec`` has, but encodes MIDI and decodes to MIDI, and its frames are events:
-    they have no rate, so ``frame_rate`` is None. ``pipelines.data.notes.sound`` plays a score at
+    they have no rate, so ``frame_rate`` is None. ``note_sound`` plays a score at
     ``sample_rate``.
 
     Args:

@@ -252,7 +252,7 @@ def run(args: argparse.Namespace) -> int:
 
 def main(argv: list[str] | None = None) -> int:
     """``python pipelines/data/prepare_tokens.py``: the same as ``partita prepare tokens``."""
-    from pipelines.data.recordings.recordings import run_reporting
+    from pipelines.data.recordings.preparation import run_reporting
 
     parser = argparse.ArgumentParser(
         prog="partita prepare tokens", description=__doc__.splitlines()[0]

@@ -19,7 +19,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipelines.data.recordings.config import PrepareConfig
+from pipelines.data.recordings.prepare_config import PrepareConfig
 
 if TYPE_CHECKING:
     from pipelines.data.recordings.tracks import Track
@@ -73,8 +73,8 @@ def prepare_tracks(tracks: "list[Track]", config: PrepareConfig) -> PrepareRepor
     from pipelines.data.prepared import finish_dataset
     from pipelines.data.recordings.cut_processes import cut_tracks
     from pipelines.data.recordings.joining import join_clips
-    from pipelines.data.recordings.report import write_report
-    from pipelines.data.recordings.selection import draw_splits, select, write_fingerprints
+    from pipelines.data.recordings.recordings_report import write_report
+    from pipelines.data.recordings.track_selection import draw_splits, select, write_fingerprints
 
     started = time.monotonic()
     folder = Path(config.output)
@@ -268,9 +268,9 @@ def main(argv: list[str] | None = None) -> int:
     arguments = sys.argv[1:] if argv is None else argv
     if arguments[:1] in (["music"], ["tokens"]):
         module = (
-            "pipelines.data.recordings.music"
+            "pipelines.data.recordings.debian_music"
             if arguments[0] == "music"
-            else "pipelines.data.prepare_tokens"
+            else "pipelines.data.token_cache"
         )
         return int(import_module(module).main(arguments[1:]))
     parser = argparse.ArgumentParser(prog="partita prepare", description=__doc__.splitlines()[0])

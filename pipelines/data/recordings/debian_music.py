@@ -17,7 +17,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipelines.data.recordings.recordings import (
+from pipelines.data.recordings.preparation import (
     PrepareConfig,
     PrepareReport,
     add_output_arguments,

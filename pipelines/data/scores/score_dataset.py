@@ -106,7 +106,7 @@ def prepare_scores(args: argparse.Namespace) -> dict[str, Any]:
         FileNotFoundError: a program or the soundfont is missing; names its Debian package.
     """
     from pipelines.data.prepared import SPLITS, PreparedWriter, finish_dataset
-    from pipelines.data.scores.render import SOUNDFONT, check_programs
+    from pipelines.data.scores.score_sound import SOUNDFONT, check_programs
 
     check_arguments(args)
     soundfont = args.soundfont or SOUNDFONT
@@ -292,7 +292,7 @@ def render_job(job: Job) -> Result:
     """Compose, play and cut one piece; a failure is a reason instead of clips."""
     from codec.process_settings import cpu_threads
     from codec.seeds import derive_seed
-    from pipelines.data.scores.render import RenderError, cut_clips, render
+    from pipelines.data.scores.score_sound import RenderError, cut_clips, render
 
     try:
         score = write_score(job)

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pipelines.data.scores.prepare_scores import Job
     from pipelines.data.scores.score import Score
+    from pipelines.data.scores.score_dataset import Job
 
 
 def build_plan_cache(
@@ -41,11 +41,11 @@ def build_plan_cache(
         FileNotFoundError: a source is not installed; names the package.
     """
     from codec.whole_file import write_json
-    from pipelines.data.prepare_tokens import SHARD_CLIPS
     from pipelines.data.prepared import SPLITS
-    from pipelines.data.scores.prepare_scores import Job, check_sources
-    from pipelines.data.scores.render import check_programs
+    from pipelines.data.scores.score_dataset import Job, check_sources
+    from pipelines.data.scores.score_sound import check_programs
     from pipelines.data.shards import ShardWriter
+    from pipelines.data.token_cache import SHARD_CLIPS
     from pipelines.data.tokens import INFO_NAME, SCHEMA, TOKENS_VERSION, TokenInfo, hash_text
     from pipelines.training.checkpoints import new_folder
     from prior.plan_codes import CODEBOOK_SIZE, NUM_BOOKS
@@ -101,8 +101,8 @@ def composed(jobs: "list[Job]", workers: int) -> Any:
 def plan_row(job: "Job") -> dict[str, Any] | None:
     """Compose one piece: a row of ``tokens.SCHEMA``, or None where that failed."""
     from codec.seeds import derive_seed
-    from pipelines.data.scores.prepare_scores import write_score
-    from pipelines.data.scores.render import RenderError, clip_labels
+    from pipelines.data.scores.score_dataset import write_score
+    from pipelines.data.scores.score_sound import RenderError, clip_labels
 
     try:
         score = write_score(job)
@@ -155,7 +155,7 @@ def encoded(score: "Score", labels: dict[str, Any]) -> dict[str, Any]:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command line of ``partita prepare plans``."""
-    from pipelines.data.scores.prepare_scores import DEFAULT_SOURCES, SOURCES
+    from pipelines.data.scores.score_dataset import DEFAULT_SOURCES, SOURCES
 
     parser.add_argument("--output", "--out", required=True, help="folder of the token cache")
     parser.add_argument("--pieces", type=int, default=20_000, help="to compose (default: 20000)")

@@ -11,7 +11,7 @@ from pipelines.data.shards import list_shards, read_columns
 
 if TYPE_CHECKING:
     from pipelines.data.recordings.cutting import TrackRecord
-    from pipelines.data.recordings.selection import Selection
+    from pipelines.data.recordings.track_selection import Selection
 
 LOUDNESS_BIN_DB = 3
 MAX_LABEL_VALUES = 30
