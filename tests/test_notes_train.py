@@ -11,7 +11,7 @@ from tiny_pipeline import TEXT_WIDTH
 from pipelines.cli import main
 from pipelines.data.midi_file import read_midi
 from pipelines.data.notes.note_cache import build_note_cache
-from pipelines.data.notes.note_tokenizer import NoteCodec
+from pipelines.data.notes.note_tokenizer import NoteTokenizer
 from pipelines.data.notes.write_notes import write_notes
 from pipelines.train_prior import train_prior
 from pipelines.training.loop import TrainingConfig
@@ -40,7 +40,7 @@ def small_prior(rung: str) -> Prior:
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("notes")
     midi = write_midi_folder(folder / "midi", 4)
-    build_note_cache(midi, NoteCodec(), folder / "cache", quiet=True)
+    build_note_cache(midi, NoteTokenizer(), folder / "cache", quiet=True)
     return folder / "cache"
 
 
@@ -98,7 +98,7 @@ def test_crops_count_frames(cache, pipeline_folder):
 
 @pytest.mark.parametrize("rung", RUNGS)
 def test_writing_stops_when_the_time_is_up(rung):
-    prior, codec = small_prior(rung), NoteCodec()
+    prior, codec = small_prior(rung), NoteTokenizer()
     text = TextCondition.empty(1, TEXT_WIDTH)
     plain = Sampling(guidance=1.0)
     codes = write_notes(prior, codec, text, 3.0, plain, seed=1)

@@ -244,5 +244,7 @@ def test_the_command_line_encodes_with_a_saved_codec(prepared, spectral, tmp_pat
 
 def test_only_our_codecs_are_loaded(tmp_path):
     (tmp_path / "config.json").write_text('{"_class_name": "TransformerPrior"}')
-    with pytest.raises(ValueError, match="must be one of SpectralCodec, EncodecCodec, NoteCodec"):
+    with pytest.raises(
+        ValueError, match="must be one of SpectralCodec, EncodecCodec, NoteTokenizer"
+    ):
         load_codec(tmp_path)

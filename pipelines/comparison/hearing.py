@@ -75,14 +75,14 @@ def notes_hearing(cache: Path | None, soundfont: str | None) -> Hearing:
     """Notes through a soundfont, read by the codec of their cache, or by a new one."""
     try:
         from pipelines.data.notes.note_sound import play
-        from pipelines.data.notes.note_tokenizer import NoteCodec
+        from pipelines.data.notes.note_tokenizer import NoteTokenizer
         from pipelines.data.scores.score_sound import SOUNDFONT, RenderError, check_programs
 
         chosen = Path(soundfont) if soundfont else SOUNDFONT
         check_programs(["fluidsynth"], chosen)
     except (ImportError, FileNotFoundError) as error:
         raise MissingPackageError(str(error)) from error
-    codec = NoteCodec.from_pretrained(cache / "codec") if cache else NoteCodec()
+    codec = NoteTokenizer.from_pretrained(cache / "codec") if cache else NoteTokenizer()
 
     def sound(codes: Tensor) -> Tensor:
         try:

@@ -12,7 +12,7 @@ from pipelines.comparison.spread import show, verdict
 from pipelines.comparison.study import Study
 from pipelines.data.tokens import read_token_info
 
-NOTES = "NoteCodec"
+NOTES = "NoteTokenizer"
 
 
 def arms(study: Study) -> dict[str, list[Arm]]:
@@ -90,13 +90,13 @@ def positions_per_s(rung: Rung, pieces: list[Piece]) -> float | None:
 
 
 def note_seconds(piece: Piece) -> float | None:
-    """How long the notes of a piece take, by ``NoteCodec.shift_s``."""
+    """How long the notes of a piece take, by ``NoteTokenizer.shift_s``."""
     import torch
 
-    from pipelines.data.notes.note_tokenizer import NoteCodec
+    from pipelines.data.notes.note_tokenizer import NoteTokenizer
 
     codes = torch.from_numpy(piece.codes.astype(np.int64))
-    return float(NoteCodec().shift_s(codes.T).sum()) or None
+    return float(NoteTokenizer().shift_s(codes.T).sum()) or None
 
 
 def mean_curve(trained: list[TrainedArm]) -> Series:

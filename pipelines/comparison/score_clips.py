@@ -69,13 +69,13 @@ class ScoreClip:
         """
         from pipelines.data.midi_file import read_midi
         from pipelines.data.notes.note_pieces import cut
-        from pipelines.data.notes.note_tokenizer import NoteCodec
+        from pipelines.data.notes.note_tokenizer import NoteTokenizer
         from pipelines.data.scores.midi import write_midi
 
         try:
             whole = read_midi(write_midi(self.score))
             part = cut(whole, self.start_s, self.start_s + self.duration_s)
-            return NoteCodec(monophonic=monophonic).encode(part)[0]
+            return NoteTokenizer(monophonic=monophonic).encode(part)[0]
         except ValueError as error:
             raise UnmeasurableError(str(error)) from error
 

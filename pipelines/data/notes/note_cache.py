@@ -1,6 +1,6 @@
 """``partita prepare notes``: notes to a token cache, on which the prior trains as on any other.
 
-``open_tokens`` opens the folder as any other cache; ``codec`` in it is the ``NoteCodec``
+``open_tokens`` opens the folder as any other cache; ``codec`` in it is the ``NoteTokenizer``
 that made it, which the trainer needs for samples (``--data.codec``).
 """
 
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pipelines.data.notes.note_pieces import NotePiece
-    from pipelines.data.notes.note_tokenizer import NoteCodec
+    from pipelines.data.notes.note_tokenizer import NoteTokenizer
     from pipelines.data.tokens import TokenInfo
 
 CODEC_NAME = "codec"
@@ -21,7 +21,7 @@ CODEC_NAME = "codec"
 
 def build_note_cache(
     source: str | Path,
-    codec: "NoteCodec",
+    codec: "NoteTokenizer",
     out_folder: str | Path,
     *,
     validation_fraction: float = 0.05,
@@ -68,7 +68,11 @@ def build_note_cache(
 
 
 def write_split(
-    pieces: "Iterator[NotePiece | str]", codec: "NoteCodec", folder: Path, split: str, quiet: bool
+    pieces: "Iterator[NotePiece | str]",
+    codec: "NoteTokenizer",
+    folder: Path,
+    split: str,
+    quiet: bool,
 ) -> Iterator[str]:
     """Encode and write pieces, and give their ids; those without notes are left out and said."""
     from tqdm import tqdm
@@ -92,7 +96,7 @@ def write_split(
             yield piece.id
 
 
-def note_row(piece: "NotePiece", codec: "NoteCodec") -> dict[str, Any]:
+def note_row(piece: "NotePiece", codec: "NoteTokenizer") -> dict[str, Any]:
     """A row of ``tokens.SCHEMA``."""
     from pipelines.data.token_cache import to_int16, token_row
 
@@ -125,11 +129,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run ``partita prepare notes`` and print what came of it."""
-    from pipelines.data.notes.note_tokenizer import NoteCodec
+    from pipelines.data.notes.note_tokenizer import NoteTokenizer
     from pipelines.data.shards import list_shards, read_columns
 
     started = time.monotonic()
-    codec = NoteCodec(args.steps_per_beat, args.monophonic)
+    codec = NoteTokenizer(args.steps_per_beat, args.monophonic)
     info = build_note_cache(
         args.source,
         codec,

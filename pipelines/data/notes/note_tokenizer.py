@@ -1,4 +1,4 @@
-"""NoteCodec: MIDI to frames of six codes, one frame a note, and back."""
+"""NoteTokenizer: MIDI to frames of six codes, one frame a note, and back."""
 
 import warnings
 from functools import cached_property
@@ -36,7 +36,7 @@ _SPECIAL = 4
 """Tokens that miditok puts before the values of every attribute (PAD, BOS, EOS, MASK)."""
 
 
-class NoteCodec(Component):
+class NoteTokenizer(Component):
     """Notes as a prior reads and writes them: a frame of six codes each, by way of miditok.
 
     miditok's Octuple gives pitch, place, velocity, duration, program and tempo of every note; here
@@ -68,7 +68,7 @@ class NoteCodec(Component):
             raise ValueError(
                 f"steps_per_beat must lie in [1, {CODEBOOK_SIZE}], got {steps_per_beat}"
             )
-        # nothing here is trained, and diffusers writes no weight file without a tensor
+        # diffusers saves no weight file for a model without a tensor, and loading expects one
         self.register_buffer("nothing", torch.empty(0))
 
     def encode(self, midi: "str | Path | bytes | ScoreTick") -> Tensor:
