@@ -17,26 +17,26 @@ from pipelines.errors import MissingPackageError
 COMMANDS = {
     "generate": ("pipelines.commands.generate", "music from a prompt"),
     "render": ("pipelines.commands.render", "many prompts to files, resumable, on any machines"),
-    "notes": ("pipelines.data.notes.write_notes", "notes from a prompt: MIDI, and its sound"),
+    "notes": ("pipelines.commands.notes", "notes from a prompt: MIDI, and its sound"),
     "encode": ("pipelines.commands.encode", "an audio file to tokens"),
     "decode": ("pipelines.commands.decode", "tokens to an audio file"),
     "reconstruct": ("pipelines.commands.reconstruct", "an audio file to tokens and back, measured"),
     "prepare audio": (
-        "pipelines.data.recordings.preparation",
+        "pipelines.commands.prepare_audio",
         "audio in a folder, archive or list to a dataset",
     ),
     "prepare music": (
-        "pipelines.data.recordings.debian_music",
+        "pipelines.commands.prepare_music",
         "the music of Debian packages to a dataset",
     ),
-    "prepare scores": ("pipelines.data.scores.score_dataset", "music composed and rendered here"),
-    "prepare notes": ("pipelines.data.notes.note_cache", "the notes of scores or of MIDI files"),
+    "prepare scores": ("pipelines.commands.prepare_scores", "music composed and rendered here"),
+    "prepare notes": ("pipelines.commands.prepare_notes", "the notes of scores or of MIDI files"),
     "prepare plans": (
-        "pipelines.data.scores.plan_cache",
+        "pipelines.commands.prepare_plans",
         "plans of composed pieces, for a planner",
     ),
     "prepare tokens": (
-        "pipelines.data.token_cache",
+        "pipelines.commands.prepare_tokens",
         "the tokens of a dataset, for prior and decoder",
     ),
     "prepare report": (

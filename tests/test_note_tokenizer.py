@@ -28,7 +28,7 @@ from pipelines.data.notes.note_frames import (
 )
 from pipelines.data.notes.note_tokenizer import NoteTokenizer
 from pipelines.data.scores.compose import compose
-from pipelines.data.scores.midi import write_midi
+from pipelines.data.scores.score_midi import write_midi
 
 symusic = pytest.importorskip("symusic")
 pytest.importorskip("miditok")

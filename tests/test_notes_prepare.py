@@ -14,8 +14,8 @@ from pipelines.data.notes.note_cache import build_note_cache
 from pipelines.data.notes.note_pieces import cut
 from pipelines.data.notes.note_tokenizer import NoteTokenizer
 from pipelines.data.prepared import finish_dataset
-from pipelines.data.scores.midi import write_midi
 from pipelines.data.scores.score_dataset import Job, write_score
+from pipelines.data.scores.score_midi import write_midi
 from pipelines.data.tokens import hash_codec, load_codec, open_tokens, read_codes, read_token_info
 
 pytest.importorskip("symusic")

@@ -9,10 +9,10 @@ from tiny_notes import write_midi_folder
 from tiny_pipeline import TEXT_WIDTH
 
 from pipelines.cli import main
+from pipelines.commands.notes import write_notes
 from pipelines.data.midi_file import read_midi
 from pipelines.data.notes.note_cache import build_note_cache
 from pipelines.data.notes.note_tokenizer import NoteTokenizer
-from pipelines.data.notes.write_notes import write_notes
 from pipelines.train_prior import train_prior
 from pipelines.training.loop import TrainingConfig
 from pipelines.training.prior_batches import PriorData, TokenClips

@@ -6,8 +6,8 @@ import random
 import pytest
 
 from pipelines.data.scores.compose import compose
-from pipelines.data.scores.midi import DRUM_CHANNEL, read_midi, write_midi
 from pipelines.data.scores.score import METERS, Note, Part, Score
+from pipelines.data.scores.score_midi import DRUM_CHANNEL, read_midi, write_midi
 
 
 def piece(meter: str = "4/4", parts: int = 1) -> Score:

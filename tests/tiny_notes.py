@@ -8,8 +8,8 @@ import numpy as np
 
 from pipelines.data.prepared import Clip, PreparedWriter, finish_dataset
 from pipelines.data.scores.compose import compose
-from pipelines.data.scores.midi import write_midi
 from pipelines.data.scores.score_dataset import Job, write_score
+from pipelines.data.scores.score_midi import write_midi
 from pipelines.data.scores.score_sound import clip_labels
 
 SETTINGS = {"command": "prepare scores", "seed": 5, "sources": ["generated"]}

@@ -70,7 +70,7 @@ class ScoreClip:
         from pipelines.data.midi_file import read_midi
         from pipelines.data.notes.note_pieces import cut
         from pipelines.data.notes.note_tokenizer import NoteTokenizer
-        from pipelines.data.scores.midi import write_midi
+        from pipelines.data.scores.score_midi import write_midi
 
         try:
             whole = read_midi(write_midi(self.score))

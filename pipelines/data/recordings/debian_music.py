@@ -1,12 +1,11 @@
-"""Real recordings from Debian packages to a prepared dataset, each file under its own license.
+"""Prepare the music of Debian packages, each file under its own license.
 
-Which license holds for which file was read in the packages' own copyright files (Debian 12); where
-such a file lists the music one by one, it is read again here. What ships is trained on free
-recordings only (public domain, MIT, CC-BY, CC-BY-SA): files under the GPL are left out of training
-unless ``include_gpl`` asks for them.
+``debian_music.yaml`` lists the packages. Where a package's copyright file lists the music one by
+one, the license is read there. What ships is trained on free recordings only (public domain, MIT,
+CC-BY, CC-BY-SA): files under the GPL are left out unless ``include_gpl`` asks for them.
 """
 
-import argparse
+import functools
 import json
 import re
 import sys
@@ -15,23 +14,17 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from fnmatch import fnmatch
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from pipelines.data.recordings.preparation import (
-    PrepareConfig,
-    PrepareReport,
-    add_output_arguments,
-    config_values,
-    prepare_tracks,
-    print_result,
-    run_reporting,
-)
+import yaml
 
-if TYPE_CHECKING:
-    from pipelines.data.recordings.tracks import Track
+from pipelines.data.recordings.preparation import PrepareConfig, PrepareReport, prepare_tracks
+from pipelines.data.recordings.tracks import Track, is_audio
 
 GAMES = Path("/usr/share/games")
 DOCUMENTS = Path("/usr/share/doc")
+PACKAGES_FILE = Path(__file__).with_suffix(".yaml")
+RULE_FIELDS = ("license", "attribution", "words")
 MIN_TRACK_S = 25.0
 """Shorter files of these packages are jingles and sound effects."""
 
@@ -40,35 +33,20 @@ MIN_TRACK_S = 25.0
 class Rule:
     """What holds for the files of a package whose path below its folder fits a pattern.
 
-    Args:
-        pattern: for ``fnmatch``; the first rule that fits counts.
-        license: "" looks it up in the package's copyright file.
-        attribution: whom to credit.
-        words: genre and mood, as a caption says them.
-        prefix: what to take off the file's name to get a title.
-        title: False where file names are no titles.
+    The fields are explained in ``debian_music.yaml``.
     """
 
     pattern: str
-    license: str
     attribution: str
     words: str
+    license: str = ""
     prefix: str = ""
     title: bool = True
 
 
 @dataclass(frozen=True)
 class Package:
-    """A Debian package of music.
-
-    Args:
-        name: of the package, and of the source in the dataset.
-        path: folder or archive below ``/usr/share/games``.
-        rules: see ``Rule``; a file that fits none is not music.
-        split: "train" or "validation"; packages are split whole.
-        copyright_prefix: from the path below ``path`` to that in the copyright file.
-        stem: name of a file beside each track that is added to it.
-    """
+    """A Debian package of music; the fields are explained in ``debian_music.yaml``."""
 
     name: str
     path: str
@@ -78,75 +56,15 @@ class Package:
     stem: str = ""
 
 
-BY_SA = "CC-BY-SA-3.0"
-MAXSTACK = "Max McCracken (Maxstack), Endgame: Singularity"
-OBSIDIAN_SHELL = Rule("*", BY_SA, "Obsidian Shell", "melodic metal band with a female singer")
-UFO = "UFO: Alien Invasion"
-CRYSTAN = f'Christian "Crystan" Hoffmann, {UFO}'
-MARINE = f'"Marine" Baklund, {UFO}'
-VANETHIAN = f'Manuel "Vanethian" Marino (www.manuelmarino.com), {UFO}'
-GOLGOTHA = Rule("", "", f"Independent.nu and Golgotha, {UFO}", "game soundtrack", title=False)
-UFO_TEAM = f'"Marine" Baklund, Gren, Christian Hoffmann, Slippycurb and the {UFO} team'
-UFO_RULES = (
-    Rule("*/David*", "", f"David Reeves (Destructavator), {UFO}", "game soundtrack", "David"),
-    Rule("*/azrael*", "", f"azrael1322, {UFO}", "game soundtrack", title=False),
-    Rule("*/karlmacklin_*", "", f"Karl Macklin, {UFO}", "game soundtrack", "karlmacklin_"),
-    Rule("*/van_mission*", "", VANETHIAN, "tense game soundtrack", "van_"),
-    Rule("*/van_*", "", VANETHIAN, "game soundtrack", "van_"),
-    Rule("*/Crystan-Battlescape*", "", CRYSTAN, "battle soundtrack", "Crystan-"),
-    Rule("*/Crystan-IntroSad*", "", CRYSTAN, "sad game soundtrack", "Crystan-"),
-    Rule("*/Crystan-*", "", CRYSTAN, "game soundtrack", "Crystan-"),
-    Rule("*/MarineIndustrial*", "", MARINE, "industrial game soundtrack", "Marine"),
-    Rule("*/Marine*", "", MARINE, "game soundtrack", "Marine"),
-    Rule("*/TheThings-*", "", f"Slippycurb, {UFO}", "game soundtrack", title=False),
-    replace(GOLGOTHA, pattern="*/alBasrahM*"),
-    replace(GOLGOTHA, pattern="*/greecei*"),
-    replace(GOLGOTHA, pattern="*/turinItalyM*"),
-    Rule("*/dynamictest-*", "", UFO_TEAM, "game soundtrack", title=False),
-    Rule("*/Psymong*", "", f"Simon Green (Psymong), {UFO}", "game soundtrack", title=False),
-    Rule("*", "", UFO_TEAM, "game soundtrack"),
-)
-LUPUS = "LupusMechanicus, Warzone 2100"
-SEVERN = "Martin Severn, Warzone 2100"
-WARZONE_RULES = (
-    Rule("albums/*/track3_enhanced.opus", "GPL-2+", f"{SEVERN}; LupusMechanicus", "electronic"),
-    Rule("albums/aftermath_*", BY_SA, f"{LUPUS} - Aftermath Soundtrack", "techno, drums"),
-    Rule("albums/legacy_*", BY_SA, f"{LUPUS} - Legacy Soundtrack", "techno, drums"),
-    Rule("*", "GPL-2+", SEVERN, "electronic"),
-)
-PACKAGES = (
-    Package(
-        "singularity-music",
-        "singularity/music",
-        (
-            Rule("lose/*", BY_SA, MAXSTACK, "dark ambient electronic"),
-            Rule("*", BY_SA, MAXSTACK, "ambient electronic"),
-        ),
-    ),
-    Package(
-        "marsshooter-data",
-        "marsshooter/audio",
-        tuple(replace(OBSIDIAN_SHELL, pattern=p) for p in ("music/*", "menu.ogg", "tutorial.ogg")),
-    ),
-    Package("ufoai-music", "ufoai/base/0music.pk3", UFO_RULES, copyright_prefix="base/"),
-    Package("warzone2100-music", "warzone2100/music", WARZONE_RULES),
-    Package(
-        "fretsonfire-songs-sectoid",
-        "fretsonfire/data/songs/sectoid",
-        (Rule("*/song.ogg", "MIT", "Carlos Viola Iborra (Sectoid)", "instrumental rock, guitar"),),
-        split="validation",
-        stem="guitar.ogg",
-    ),
-    Package(
-        "wizznic-data",
-        "wizznic",
-        (
-            Rule("packs/*/music/*", "GPL-3", "Sean Hawk, Wizznic Soundtrack", "fast techno"),
-            Rule("data/menu-music.ogg", "GPL-3", "Sean Hawk, Wizznic Soundtrack", "techno"),
-        ),
-        split="validation",
-    ),
-)
+@functools.cache
+def read_packages() -> tuple[Package, ...]:
+    """Read ``debian_music.yaml``; what stands beside a package's rules holds for each of them."""
+    packages = []
+    for row in yaml.safe_load(PACKAGES_FILE.read_text(encoding="utf-8")):
+        shared = {name: row.pop(name) for name in RULE_FIELDS if name in row}
+        rules = tuple(Rule(**(shared | rule)) for rule in row.pop("rules"))
+        packages.append(Package(rules=rules, **row))
+    return tuple(packages)
 
 
 @dataclass(frozen=True)
@@ -155,7 +73,7 @@ class MusicConfig:
 
     Args:
         output: folder of the prepared dataset.
-        packages: names out of ``PACKAGES``; empty means all of them, which must be installed.
+        packages: names of ``debian_music.yaml``; empty means all that are installed.
         include_gpl: train on files under the GPL too.
         root: where the packages are installed.
         documents: where their copyright files are.
@@ -194,8 +112,8 @@ def prepare_music(config: MusicConfig, **options: Any) -> PrepareReport:
 
 
 def choose_packages(config: MusicConfig) -> list[Package]:
-    """The packages asked for that are installed; a missing one is an error unless it was named."""
-    known = {package.name: package for package in PACKAGES}
+    """Find the installed packages of those asked for; one that was named must be installed."""
+    known = {package.name: package for package in read_packages()}
     unknown = [name for name in config.packages if name not in known]
     if unknown:
         raise ValueError(f"packages must be among {', '.join(known)}, got {unknown[0]!r}")
@@ -209,8 +127,8 @@ def choose_packages(config: MusicConfig) -> list[Package]:
     return [package for package in wanted if package.name not in missing]
 
 
-def list_music(packages: list[Package], config: MusicConfig) -> "tuple[list[Track], int]":
-    """Tracks of the packages, and how many were left out for their license."""
+def list_music(packages: list[Package], config: MusicConfig) -> tuple[list[Track], int]:
+    """List the tracks of the packages, and count those left out for their license."""
     tracks, left_out = [], 0
     for package in packages:
         licenses = read_copyright(config.documents / package.name / "copyright")
@@ -223,12 +141,8 @@ def list_music(packages: list[Package], config: MusicConfig) -> "tuple[list[Trac
     return sorted(tracks, key=lambda track: track.name), left_out
 
 
-def list_package(
-    package: Package, root: Path, licenses: list[tuple[str, str]]
-) -> "Iterator[Track]":
-    """The tracks of one package with license, attribution, genre and title."""
-    from pipelines.data.recordings.tracks import Track
-
+def list_package(package: Package, root: Path, licenses: list[tuple[str, str]]) -> Iterator[Track]:
+    """List the tracks of one package with license, attribution, genre and title."""
     path = root / package.path
     titles = read_album_titles(path)
     for name in list_names(path):
@@ -255,9 +169,7 @@ def list_package(
 
 
 def list_names(path: Path) -> list[str]:
-    """Audio files of a package, relative to its folder or archive."""
-    from pipelines.data.recordings.tracks import is_audio
-
+    """List the audio files of a package, relative to its folder or archive."""
     if path.is_file():
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
@@ -267,7 +179,7 @@ def list_names(path: Path) -> list[str]:
 
 
 def title_by_rule(name: str, rule: Rule, package: Package) -> str:
-    """A title from a file's name, from its folder when stems carry the file names, or ""."""
+    """Make a title from a file's name, or from its folder's where files are named by stem."""
     path = Path(name)
     if package.stem:
         return path.parent.name
@@ -279,7 +191,7 @@ def title_by_rule(name: str, rule: Rule, package: Package) -> str:
 
 
 def read_album_titles(path: Path) -> dict[str, str]:
-    """Titles from the ``album.json`` files of warzone2100-music, by path below the package."""
+    """Read titles from the ``album.json`` files of warzone2100-music, by path in the package."""
     titles: dict[str, str] = {}
     if path.is_dir():
         for album in sorted(path.rglob("album.json")):
@@ -291,7 +203,7 @@ def read_album_titles(path: Path) -> dict[str, str]:
 
 
 def read_copyright(path: Path) -> list[tuple[str, str]]:
-    """Pattern and license of every ``Files`` paragraph of a Debian copyright file, in order."""
+    """Read pattern and license of each ``Files`` paragraph of a Debian copyright file."""
     if not path.is_file():
         return []
     rules = []
@@ -304,45 +216,8 @@ def read_copyright(path: Path) -> list[tuple[str, str]]:
 
 
 def find_license(rules: list[tuple[str, str]], name: str) -> str:
-    """The license of the last pattern that fits, as the format of copyright files has it."""
+    """Return the license of the last pattern that fits, as copyright files are to be read."""
     fitting = [license_name for pattern, license_name in rules if fnmatch(name, pattern)]
     if not fitting:
         raise ValueError(f"the copyright file names no license for {name}")
     return fitting[-1]
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the command line of ``partita prepare music``."""
-    add_output_arguments(parser)
-    parser.set_defaults(min_track_s=MIN_TRACK_S)
-    parser.add_argument(
-        "--packages",
-        nargs="+",
-        default=[],
-        metavar="PACKAGE",
-        help=f"of {', '.join(package.name for package in PACKAGES)} (default: all)",
-    )
-    parser.add_argument(
-        "--include-gpl", action="store_true", help="train on files under the GPL too"
-    )
-
-
-def run(args: argparse.Namespace) -> int:
-    """Run ``partita prepare music`` and print what came of it."""
-    options = config_values(args)
-    config = MusicConfig(options.pop("output"), tuple(args.packages), args.include_gpl)
-    print_result(prepare_music(config, **options))
-    return 0
-
-
-def main(argv: list[str] | None = None) -> int:
-    """``python pipelines/data/recordings/music.py``: the same as ``partita prepare music``."""
-    parser = argparse.ArgumentParser(
-        prog="partita prepare music", description=__doc__.splitlines()[0]
-    )
-    add_arguments(parser)
-    return run_reporting(run, parser.parse_args(argv))
-
-
-if __name__ == "__main__":
-    sys.exit(main())

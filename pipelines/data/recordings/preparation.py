@@ -6,23 +6,27 @@ are drawn and the staged clips are joined into shards in the order of the tracks
 stopped anywhere and started again gives the same bytes as one that was not.
 """
 
-import argparse
 import hashlib
 import json
 import shutil
-import sys
 import time
-from collections import Counter
-from collections.abc import Callable
+from contextlib import closing
 from dataclasses import asdict, dataclass
-from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from tqdm import tqdm
+
+from codec.whole_file import write_json
+from pipelines.data.prepared import INFO_NAME, SPLITS, finish_dataset, read_info
+from pipelines.data.recordings.cutting import TrackRecord, cut_track
+from pipelines.data.recordings.joining import join_clips
 from pipelines.data.recordings.prepare_config import PrepareConfig
-
-if TYPE_CHECKING:
-    from pipelines.data.recordings.tracks import Track
+from pipelines.data.recordings.recordings_report import write_report
+from pipelines.data.recordings.track_selection import draw_splits, select, write_fingerprints
+from pipelines.data.recordings.tracks import Track, find_tracks
+from pipelines.data.shards import list_shards
+from pipelines.data.worker_processes import map_in_order
 
 WORK_NAME = ".work"
 NOT_PART_OF_THE_RESULT = ("output", "workers", "quiet")
@@ -63,19 +67,11 @@ def prepare(config: PrepareConfig) -> PrepareReport:
         ValueError: there is nothing usable in the input, or the output folder holds a dataset made
             from other files or with other settings.
     """
-    from pipelines.data.recordings.tracks import find_tracks
-
     return prepare_tracks(find_tracks(config.input), config)
 
 
-def prepare_tracks(tracks: "list[Track]", config: PrepareConfig) -> PrepareReport:
-    """As ``prepare``, from tracks that are already listed; ``config.input`` only names them."""
-    from pipelines.data.prepared import finish_dataset
-    from pipelines.data.recordings.cut_processes import cut_tracks
-    from pipelines.data.recordings.joining import join_clips
-    from pipelines.data.recordings.recordings_report import write_report
-    from pipelines.data.recordings.track_selection import draw_splits, select, write_fingerprints
-
+def prepare_tracks(tracks: list[Track], config: PrepareConfig) -> PrepareReport:
+    """Prepare tracks that are already listed; ``config.input`` only names them."""
     started = time.monotonic()
     folder = Path(config.output)
     settings = result_settings(tracks, config)
@@ -101,8 +97,28 @@ def prepare_tracks(tracks: "list[Track]", config: PrepareConfig) -> PrepareRepor
     return PrepareReport(folder, info, report, time.monotonic() - started)
 
 
-def result_settings(tracks: "list[Track]", config: PrepareConfig) -> dict[str, Any]:
-    """Everything that the result depends on, the files' sizes and times included."""
+def cut_tracks(tracks: list[Track], config: PrepareConfig, work: Path) -> list[TrackRecord]:
+    """Cut every track that is not staged yet; records come back in the order of the tracks."""
+    jobs = [(track, config, work / f"{index:06d}") for index, track in enumerate(tracks)]
+    records: list[TrackRecord] = []
+    with (
+        closing(map_in_order(cut_one, jobs, config.workers)) as results,
+        tqdm(total=len(jobs), unit="track", disable=config.quiet or None) as bar,
+    ):
+        for record in results:
+            records.append(record)
+            bar.update()
+            bar.set_postfix_str(record.name[-40:])
+    return records
+
+
+def cut_one(job: tuple[Track, PrepareConfig, Path]) -> TrackRecord:
+    """Call ``cut_track`` with a job's values."""
+    return cut_track(*job)
+
+
+def result_settings(tracks: list[Track], config: PrepareConfig) -> dict[str, Any]:
+    """Return all that the result depends on, the files' sizes and times included."""
     settings = {
         key: value for key, value in asdict(config).items() if key not in NOT_PART_OF_THE_RESULT
     }
@@ -118,9 +134,7 @@ def result_settings(tracks: "list[Track]", config: PrepareConfig) -> dict[str, A
 
 
 def read_finished(folder: Path, settings: dict[str, Any]) -> PrepareReport | None:
-    """The report of a dataset that these settings have already made, or None."""
-    from pipelines.data.prepared import INFO_NAME, read_info
-
+    """Read the report of a dataset that these settings have already made, or return None."""
     if not (folder / INFO_NAME).is_file():
         return None
     info = read_info(folder)
@@ -132,10 +146,6 @@ def read_finished(folder: Path, settings: dict[str, Any]) -> PrepareReport | Non
 
 def open_work(folder: Path, settings: dict[str, Any]) -> Path:
     """Make or find the folder of staged tracks."""
-    from codec.whole_file import write_json
-    from pipelines.data.prepared import SPLITS
-    from pipelines.data.shards import list_shards
-
     work = folder / WORK_NAME
     remembered = work / "settings.json"
     if remembered.is_file():
@@ -166,129 +176,3 @@ def refuse_other_settings(
             raise ValueError(
                 f"{folder} holds {what} made with {changed}: choose another --output or delete it"
             )
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the command line of ``partita prepare``."""
-    parser.add_argument(
-        "input", help="folder, .zip or .pk3 archive, metadata.jsonl, or text file listing paths"
-    )
-    add_output_arguments(parser)
-    parser.add_argument("--source", default="", help="name of the collection")
-    parser.add_argument("--license", default="", help="of files whose metadata name none")
-    parser.add_argument("--attribution", default="", help="of files whose metadata name none")
-    parser.add_argument(
-        "--validation-fraction", type=float, default=0.05, help="of the tracks (default: 0.05)"
-    )
-    parser.add_argument(
-        "--validation-source",
-        action="append",
-        default=[],
-        metavar="SOURCE",
-        help="a source that goes to validation whole; may be repeated",
-    )
-
-
-def add_output_arguments(parser: argparse.ArgumentParser) -> None:
-    """Arguments that every way to prepare recordings shares."""
-    parser.add_argument("--output", "--out", required=True, help="folder of the prepared dataset")
-    parser.add_argument(
-        "--clip", dest="clip_s", type=float, default=20.0, help="clip length in s (default: 20)"
-    )
-    parser.add_argument(
-        "--min-clip",
-        dest="min_clip_s",
-        type=float,
-        default=None,
-        help="shortest last piece of a track that is kept, in s (default: 5, or the clip length)",
-    )
-    parser.add_argument(
-        "--min-track",
-        dest="min_track_s",
-        type=float,
-        default=5.0,
-        help="skip shorter tracks, in s (default: 5)",
-    )
-    parser.add_argument(
-        "--silence",
-        dest="silence_db",
-        type=float,
-        default=-60.0,
-        help="drop clips below this RMS, in dB of full scale (default: -60)",
-    )
-    parser.add_argument(
-        "--audio", choices=("keep", "none"), default="keep", help="store FLAC too (default: keep)"
-    )
-    parser.add_argument("--workers", type=int, default=1, help="processes (default: 1)")
-    parser.add_argument("--quiet", action="store_true", help="no progress bar")
-
-
-def run(args: argparse.Namespace) -> int:
-    """Run ``partita prepare`` and print what came of it."""
-    values = config_values(args)
-    values["validation_source"] = tuple(args.validation_source)
-    print_result(prepare(PrepareConfig(**values)))
-    return 0
-
-
-def config_values(args: argparse.Namespace) -> dict[str, Any]:
-    """The arguments that are settings of ``PrepareConfig``."""
-    names = PrepareConfig.__dataclass_fields__
-    values = {name: value for name, value in vars(args).items() if name in names}
-    if values["min_clip_s"] is None:
-        values["min_clip_s"] = min(PrepareConfig.min_clip_s, args.clip_s)
-    return values
-
-
-def print_result(result: PrepareReport) -> None:
-    """A few lines: hours per split, what was left out, how fast it went."""
-    splits = result.info["splits"]
-    parts = [
-        f"{split} {row['hours']:.2f} h in {row['clips']} clips" for split, row in splits.items()
-    ]
-    print(f"{result.folder}: {', '.join(parts)}")
-    hours: Counter[tuple[str, str, str]] = Counter()
-    for row in result.info["sources"]:
-        hours[row["split"], row["source"], row["license"] or "no license"] += row["hours"]
-    for (split, source, license_name), value in hours.items():
-        print(f"  {value:7.2f} h  {split:10}  {source}  ({license_name})")
-    skipped, duplicates = len(result.report["skipped"]), len(result.report["duplicates"])
-    print(f"  {skipped} files skipped, {duplicates} duplicates dropped: see report.md")
-    for warning in result.report["warnings"]:
-        print(f"  warning: {warning}")
-    if result.seconds:
-        speed = result.hours / (result.seconds / 60)
-        print(f"  {result.seconds:.0f} s, {speed:.2f} hours of audio a minute")
-    else:
-        print("  it was finished already; nothing was done")
-
-
-def main(argv: list[str] | None = None) -> int:
-    """``python pipelines/data/recordings/recordings.py``: the same as ``partita prepare``."""
-    arguments = sys.argv[1:] if argv is None else argv
-    if arguments[:1] in (["music"], ["tokens"]):
-        module = (
-            "pipelines.data.recordings.debian_music"
-            if arguments[0] == "music"
-            else "pipelines.data.token_cache"
-        )
-        return int(import_module(module).main(arguments[1:]))
-    parser = argparse.ArgumentParser(prog="partita prepare", description=__doc__.splitlines()[0])
-    add_arguments(parser)
-    return run_reporting(run, parser.parse_args(arguments))
-
-
-def run_reporting(command: Callable[[argparse.Namespace], int], args: argparse.Namespace) -> int:
-    """Run a command; a user's error is one line on standard error and exit code 2."""
-    try:
-        return command(args)
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("interrupted: run the same command again to go on", file=sys.stderr)
-        return 130
-
-
-if __name__ == "__main__":
-    sys.exit(main())

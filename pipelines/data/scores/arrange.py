@@ -5,6 +5,9 @@ import subprocess
 import tempfile
 from pathlib import Path
 
+from symusic.core import ScoreTick
+
+from pipelines.data.midi_file import read_midi
 from pipelines.data.scores.accompaniment import bass_note, voice
 from pipelines.data.scores.chords import chords_of_slots
 from pipelines.data.scores.compose import density_word, finish, register_span, swing
@@ -12,8 +15,8 @@ from pipelines.data.scores.drums import CRASH, KICK
 from pipelines.data.scores.harmony import Slot, progression, slots
 from pipelines.data.scores.instruments import BASSES, INSTRUMENTS, balance, name_of_program
 from pipelines.data.scores.melody import compose_melody
-from pipelines.data.scores.midi import DRUM_CHANNEL, MidiFile, read_midi
 from pipelines.data.scores.score import METERS, Note, Part, Score, is_key_clear
+from pipelines.data.scores.score_midi import read_tracks
 from pipelines.data.scores.score_sound import RenderError
 from pipelines.data.scores.styles import DYNAMICS, STYLES, Style, moods
 from pipelines.data.scores.theory import Chord, Key, key_of
@@ -123,7 +126,7 @@ def chord_name(chord: Chord) -> str:
     return _ROOTS[chord.root] + _SUFFIXES[chord.intervals]
 
 
-def _run_mma(source: str) -> MidiFile:
+def _run_mma(source: str) -> ScoreTick:
     with tempfile.TemporaryDirectory(prefix="partita-mma-") as folder:
         sheet, target = Path(folder, "piece.mma"), Path(folder, "piece.mid")
         sheet.write_text(source)
@@ -138,12 +141,11 @@ def _run_mma(source: str) -> MidiFile:
         return read_midi(target.read_bytes())
 
 
-def _backing(midi: MidiFile, harmony: list[Slot], touch: float) -> list[Part]:
+def _backing(midi: ScoreTick, harmony: list[Slot], touch: float) -> list[Part]:
     """MMA's parts, velocities times ``touch``, quieter than a tune, with the last chord added."""
     final = harmony[-1]
     parts = []
-    for (channel, program), notes in sorted(midi.notes.items()):
-        drums = channel == DRUM_CHANNEL
+    for program, drums, notes in read_tracks(midi):
         name = "drums" if drums else name_of_program(program)
         kept = [
             Note(

@@ -1,27 +1,40 @@
-"""``partita prepare plans``: the plans of composed pieces, for a planner to learn from.
+"""Store the plans of composed pieces as a token cache, for a planner to learn from.
 
-The folder is a token cache (``pipelines.data.tokens``) of plans: ``partita train prior --config
-configs/prior/planner.yaml`` trains on it as on any other.
+``partita train prior --config configs/prior/planner.yaml`` trains on the folder as on any other
+cache (``pipelines.data.tokens``).
 """
 
-import argparse
 import json
 import sys
-import time
+from contextlib import ExitStack, closing
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from pipelines.data.scores.score import Score
-    from pipelines.data.scores.score_dataset import Job
+from tqdm import tqdm
+
+from codec.seeds import derive_seed
+from codec.whole_file import new_folder, write_json
+from pipelines.data.plans import plan_of_labels
+from pipelines.data.prepared import SPLITS
+from pipelines.data.scores.captions import LONG, MEDIUM, SHORT, captions
+from pipelines.data.scores.score import Score
+from pipelines.data.scores.score_jobs import ScoreJob, check_sources, compose_piece
+from pipelines.data.scores.score_sound import RenderError, clip_labels
+from pipelines.data.scores.score_sources import DEFAULT_SOURCES
+from pipelines.data.shards import ShardWriter
+from pipelines.data.token_cache import SHARD_CLIPS
+from pipelines.data.tokens import INFO_NAME, SCHEMA, TOKENS_VERSION, TokenInfo, hash_text
+from pipelines.data.worker_processes import map_in_order
+from prior.plan_codes import CODEBOOK_SIZE, HEAD_FRAMES, NUM_BOOKS, encode_plan
+from prior.planner import MAX_CHORDS
 
 
 def build_plan_cache(
     out_folder: str | Path,
     pieces: int,
     seed: int = 0,
-    sources: tuple[str, ...] = ("bach", "generated", "mma"),
+    sources: tuple[str, ...] = DEFAULT_SOURCES,
     workers: int = 1,
 ) -> dict[str, int]:
     """Compose pieces, without playing them, and store their plans with captions.
@@ -40,35 +53,27 @@ def build_plan_cache(
         ValueError: the folder exists, or a number is out of range.
         FileNotFoundError: a source is not installed; names the package.
     """
-    from codec.whole_file import write_json
-    from pipelines.data.prepared import SPLITS
-    from pipelines.data.scores.score_dataset import Job, check_sources
-    from pipelines.data.scores.score_sound import check_programs
-    from pipelines.data.shards import ShardWriter
-    from pipelines.data.token_cache import SHARD_CLIPS
-    from pipelines.data.tokens import INFO_NAME, SCHEMA, TOKENS_VERSION, TokenInfo, hash_text
-    from pipelines.training.checkpoints import new_folder
-    from prior.plan_codes import CODEBOOK_SIZE, NUM_BOOKS
-
     for name, value in (("pieces", pieces), ("workers", workers)):
         if value < 1:
             raise ValueError(f"{name} must be at least 1, got {value}")
     if Path(out_folder).exists():
         raise ValueError(f"{out_folder} exists already: choose another folder or delete it")
-    check_sources(list(sources))
-    if "mma" in sources:
-        check_programs(["mma"], Path(__file__))
-    settings = {"pieces": pieces, "seed": seed, "sources": sorted(sources)}
-    jobs = [Job(seed, index, tuple(sorted(sources)), "", False) for index in range(pieces)]
+    check_sources(sources)
+    sources = tuple(sorted(sources))
+    settings = {"pieces": pieces, "seed": seed, "sources": list(sources)}
+    jobs = [ScoreJob(seed, index, sources) for index in range(pieces)]
     counts = dict.fromkeys(SPLITS, 0)
-    with new_folder(Path(out_folder)) as folder:
-        writers = {split: ShardWriter(folder / split, SCHEMA, SHARD_CLIPS) for split in SPLITS}
-        for job, row in zip(jobs, composed(jobs, workers), strict=True):
+    with new_folder(Path(out_folder)) as folder, ExitStack() as stack:
+        writers = {
+            split: stack.enter_context(ShardWriter(folder / split, SCHEMA, SHARD_CLIPS))
+            for split in SPLITS
+        }
+        rows = stack.enter_context(closing(map_in_order(plan_row, jobs, workers)))
+        bar = tqdm(zip(jobs, rows, strict=True), total=len(jobs), unit="piece", disable=None)
+        for job, row in bar:
             if row is not None:
                 writers[job.split].add_row(row)
                 counts[job.split] += 1
-        for writer in writers.values():
-            writer.close()
         info = TokenInfo(
             format_version=TOKENS_VERSION,
             codec_class="Plan",
@@ -83,29 +88,10 @@ def build_plan_cache(
     return counts
 
 
-def composed(jobs: "list[Job]", workers: int) -> Any:
-    """The rows of jobs, in order; None for a piece that could not be had."""
-    import multiprocessing
-    from concurrent.futures import ProcessPoolExecutor
-
-    from tqdm import tqdm
-
-    if workers == 1:
-        yield from tqdm(map(plan_row, jobs), total=len(jobs), unit="piece", disable=None)
-        return
-    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
-        rows = pool.map(plan_row, jobs, chunksize=32)
-        yield from tqdm(rows, total=len(jobs), unit="piece", disable=None)
-
-
-def plan_row(job: "Job") -> dict[str, Any] | None:
-    """Compose one piece: a row of ``tokens.SCHEMA``, or None where that failed."""
-    from codec.seeds import derive_seed
-    from pipelines.data.scores.score_dataset import write_score
-    from pipelines.data.scores.score_sound import RenderError, clip_labels
-
+def plan_row(job: ScoreJob) -> dict[str, Any] | None:
+    """Compose one piece and return a row of ``tokens.SCHEMA``, or None where that failed."""
     try:
-        score = write_score(job)
+        score = compose_piece(job)
     except (RenderError, ValueError, OSError) as error:
         print(f"skipped {job.track}: {error}", file=sys.stderr)
         return None
@@ -120,14 +106,11 @@ def plan_row(job: "Job") -> dict[str, Any] | None:
 
 
 def planner_captions(labels: dict[str, Any], seed: int) -> list[str]:
-    """Captions as a prior reads them, and others in which moods and speeds are more than ornament.
+    """Write captions as a prior reads them, and more whose moods and speeds say something new.
 
     Where the key is named, nobody need know that "woeful" is minor; where the tempo is, that
     "sluggish" is slow. So nine of fifteen name no key, and six of those are short.
     """
-    from codec.seeds import derive_seed
-    from pipelines.data.scores.captions import LONG, MEDIUM, SHORT, captions
-
     keyless = labels | {"key": None, "mode": None}
     return [
         *captions(labels, seed),
@@ -136,12 +119,8 @@ def planner_captions(labels: dict[str, Any], seed: int) -> list[str]:
     ]
 
 
-def encoded(score: "Score", labels: dict[str, Any]) -> dict[str, Any]:
-    """The columns that hold a plan's codes."""
-    from pipelines.data.plans import plan_of_labels
-    from prior.plan_codes import HEAD_FRAMES, encode_plan
-    from prior.planner import MAX_CHORDS
-
+def encoded(score: Score, labels: dict[str, Any]) -> dict[str, Any]:
+    """Return the columns that hold a plan's codes."""
     plan = plan_of_labels(labels)
     assert plan is not None
     codes = encode_plan(plan, score.num_beats)
@@ -151,26 +130,3 @@ def encoded(score: "Score", labels: dict[str, Any]) -> dict[str, Any]:
         "num_frames": cut.shape[1],
         "codes": cut.numpy().astype("<i2").tobytes(),
     }
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the command line of ``partita prepare plans``."""
-    from pipelines.data.scores.score_dataset import DEFAULT_SOURCES, SOURCES
-
-    parser.add_argument("--output", "--out", required=True, help="folder of the token cache")
-    parser.add_argument("--pieces", type=int, default=20_000, help="to compose (default: 20000)")
-    parser.add_argument("--seed", type=int, default=0, help="equal seeds give equal caches")
-    parser.add_argument("--workers", type=int, default=1, help="processes that compose")
-    parser.add_argument(
-        "--sources", nargs="+", choices=list(SOURCES), default=list(DEFAULT_SOURCES)
-    )
-
-
-def run(args: argparse.Namespace) -> int:
-    """Run ``partita prepare plans`` and print what came of it."""
-    started = time.monotonic()
-    sources = tuple(sorted(args.sources))
-    counts = build_plan_cache(args.output, args.pieces, args.seed, sources, args.workers)
-    told = ", ".join(f"{split} {count}" for split, count in counts.items())
-    print(f"{args.output}: {told} plans, made in {time.monotonic() - started:.0f} s")
-    return 0

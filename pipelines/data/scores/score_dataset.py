@@ -1,252 +1,185 @@
-"""``partita prepare scores``: render labeled music straight into a prepared dataset."""
+"""Render composed pieces straight into a prepared dataset that can be stopped and grown."""
 
-import argparse
 import itertools
 import json
-import random
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator
-from concurrent.futures import BrokenExecutor, Future, ProcessPoolExecutor
-from dataclasses import dataclass, field
-from functools import partial
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from pipelines.data.prepared import Clip, PreparedWriter
-    from pipelines.data.scores.score import Score
+from codec.seeds import derive_seed
+from codec.whole_file import write_json
+from pipelines.data.markdown import bullets, table, write_page
+from pipelines.data.prepared import SPLITS, Clip, PreparedWriter, finish_dataset
+from pipelines.data.scores.score_jobs import (
+    ScoreJob,
+    check_sources,
+    compose_piece,
+    piece_index,
+)
+from pipelines.data.scores.score_sound import (
+    SOUNDFONT,
+    RenderError,
+    check_programs,
+    cut_clips,
+    render,
+)
+from pipelines.data.scores.score_sources import DEFAULT_SOURCES
+from pipelines.data.shards import list_shards, read_columns
+from pipelines.data.worker_processes import map_in_order
 
-VALIDATION_EVERY = 33
-"""One piece in this many is for validation."""
-SOURCES = {"generated": 0.66, "mma": 0.16, "bach": 0.12, "openttd": 0.1}
-"""Shares of the sources; those asked for are scaled to one."""
-DEFAULT_SOURCES = ("generated", "mma", "bach")
-"""openttd-openmsx is GPL-2: fit for experiments, not for weights under another license."""
-FREE_LEADS = 0.25
-"""Share of the composed pieces whose tune any instrument may play, whatever their style."""
-FREE_DRUMS = 0.5
-"""Share of the composed pieces whose band has drums or none by a coin, if its style knows any."""
 SETTINGS_NAME = "scores.json"
 SKIPPED_NAME = "skipped.json"
 MAX_FAILURE_RUN = 50
 
 
 @dataclass(frozen=True)
-class Job:
-    """One piece to render: everything about it follows from the seed and the index."""
+class ScoreDataset:
+    """What ``partita prepare scores`` is asked for.
 
-    seed: int
-    index: int
-    sources: tuple[str, ...]
-    soundfont: str
-    keep_audio: bool
+    Args:
+        output: folder of the prepared dataset.
+        hours: of music to render, in all.
+        seed: equal seeds give equal datasets.
+        workers: processes that render; the result does not depend on it.
+        sources: where scores come from, see ``score_sources.SOURCES``.
+        audio: "keep" stores FLAC beside each spectrogram, "none" does not.
+        soundfont: an SF2 file with a General MIDI bank.
+        shard_clips: clips per Arrow shard.
 
-    @property
-    def track(self) -> str:
-        """The piece's id."""
-        return f"scores-{self.seed}-{self.index:07d}"
+    Raises:
+        ValueError: a number is out of range.
+    """
 
-    @property
-    def split(self) -> str:
-        """ "validation" for every 33rd piece."""
-        return "validation" if self.index % VALIDATION_EVERY == VALIDATION_EVERY - 1 else "train"
+    output: Path
+    hours: float
+    seed: int = 0
+    workers: int = 1
+    sources: tuple[str, ...] = DEFAULT_SOURCES
+    audio: str = "none"
+    soundfont: Path = SOUNDFONT
+    shard_clips: int = 256
 
-
-@dataclass
-class Progress:
-    """Counts of one run, for the report."""
-
-    seconds: float = 0.0
-    pieces: int = 0
-    skipped: dict[str, str] = field(default_factory=dict)
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the options of ``partita prepare scores``."""
-    parser.add_argument("--out", type=Path, required=True, help="folder of the prepared dataset")
-    parser.add_argument("--hours", type=float, required=True, help="hours of music to render")
-    parser.add_argument("--seed", type=int, default=0, help="equal seeds give equal datasets")
-    parser.add_argument("--workers", type=int, default=1, help="processes that render")
-    parser.add_argument(
-        "--sources",
-        nargs="+",
-        choices=list(SOURCES),
-        default=list(DEFAULT_SOURCES),
-        help="where scores come from (openttd is GPL-2 music)",
-    )
-    parser.add_argument(
-        "--audio", choices=("none", "keep"), default="none", help="keep FLAC audio in the dataset"
-    )
-    parser.add_argument("--soundfont", type=Path, default=None, help="SF2 file, default FluidR3_GM")
-    parser.add_argument("--shard-clips", type=int, default=256, help="clips per shard")
+    def __post_init__(self) -> None:
+        if not self.hours > 0:
+            raise ValueError(f"hours must be positive, got {self.hours}")
+        if self.workers < 1:
+            raise ValueError(f"workers must be at least 1, got {self.workers}")
+        if self.shard_clips < 1:
+            raise ValueError(f"shard-clips must be at least 1, got {self.shard_clips}")
 
 
-def run(args: argparse.Namespace) -> int:
-    """Run the command; a mistake of the user is one line on standard error and exit code 2."""
-    try:
-        prepare_scores(args)
-    except (ValueError, OSError, BrokenExecutor) as error:
-        print(f"partita prepare scores: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("partita prepare scores: stopped; run it again to go on", file=sys.stderr)
-        return 130
-    return 0
-
-
-def prepare_scores(args: argparse.Namespace) -> dict[str, Any]:
-    """Render until the dataset holds ``args.hours``, going on where an earlier run stopped.
+def prepare_scores(wanted: ScoreDataset) -> dict[str, Any]:
+    """Render until the dataset holds the hours asked for, going on where an earlier run stopped.
 
     Returns:
         The content of ``dataset.json``.
 
     Raises:
-        ValueError: a bad option, or the folder was begun with other settings.
+        ValueError: the folder was begun with other settings.
         FileNotFoundError: a program or the soundfont is missing; names its Debian package.
+        OSError: 50 pieces in a row could not be rendered, or a worker died.
     """
-    from pipelines.data.prepared import SPLITS, PreparedWriter, finish_dataset
-    from pipelines.data.scores.score_sound import SOUNDFONT, check_programs
-
-    check_arguments(args)
-    soundfont = args.soundfont or SOUNDFONT
-    needs_mma = ["mma"] if "mma" in args.sources else []
-    check_programs(["fluidsynth", *needs_mma], soundfont)
-    check_sources(args.sources)
-    settings = open_folder(args)
-    writers = {split: PreparedWriter(args.out, split, args.shard_clips) for split in SPLITS}
-    progress = Progress(skipped=read_skipped(args.out))
-    try:
-        fill(args, str(soundfont), writers, progress)
-    except BaseException:
-        for writer in writers.values():
-            writer.abandon()
-        raise
-    for writer in writers.values():
-        writer.close()
-    info = finish_dataset(args.out, settings | {"hours": args.hours})
-    write_report(args.out, info, progress)
-    print(f"{progress.seconds / 3600:.2f} hours in {args.out}, {len(progress.skipped)} skipped")
+    check_programs(["fluidsynth"], wanted.soundfont)
+    check_sources(wanted.sources)
+    settings = open_folder(wanted)
+    with ExitStack() as stack:  # writers drop their unfinished shards when rendering fails
+        writers = {
+            split: stack.enter_context(PreparedWriter(wanted.output, split, wanted.shard_clips))
+            for split in SPLITS
+        }
+        fill(wanted, writers)
+    info = finish_dataset(wanted.output, settings | {"hours": wanted.hours})
+    write_scores_report(wanted.output, info)
     return info
 
 
-def check_arguments(args: argparse.Namespace) -> None:
-    """Raise ValueError for a number out of range."""
-    if not args.hours > 0:
-        raise ValueError(f"hours must be positive, got {args.hours}")
-    if args.workers < 1:
-        raise ValueError(f"workers must be at least 1, got {args.workers}")
-    if args.shard_clips < 1:
-        raise ValueError(f"shard-clips must be at least 1, got {args.shard_clips}")
-
-
-def check_sources(sources: list[str]) -> None:
-    """Raise FileNotFoundError for a corpus that is not installed."""
-    from pipelines.data.scores.corpus import check_bach, check_openttd
-
-    if "bach" in sources:
-        check_bach()
-    if "openttd" in sources:
-        check_openttd()
-
-
-def open_folder(args: argparse.Namespace) -> dict[str, Any]:
-    """Remember the settings in the folder, or make sure that they are those of the earlier run."""
-    from codec.whole_file import write_json
-
+def open_folder(wanted: ScoreDataset) -> dict[str, Any]:
+    """Store the settings in the folder, or make sure that they are those of the earlier run."""
     settings = {
         "command": "prepare scores",
-        "seed": args.seed,
-        "sources": sorted(args.sources),
-        "audio": args.audio,
-        "soundfont": args.soundfont.name if args.soundfont else "FluidR3_GM.sf2",
-        "shard_clips": args.shard_clips,
+        "seed": wanted.seed,
+        "sources": sorted(wanted.sources),
+        "audio": wanted.audio,
+        "soundfont": wanted.soundfont.name,
+        "shard_clips": wanted.shard_clips,
     }
-    path = args.out / SETTINGS_NAME
-    if path.is_file():
-        earlier = json.loads(path.read_text())
-        for name, value in settings.items():
-            if earlier.get(name) != value:
-                raise ValueError(
-                    f"{args.out} was begun with {name}={earlier.get(name)!r}, got {value!r}: "
-                    "choose another folder or the same settings"
-                )
-    else:
-        args.out.mkdir(parents=True, exist_ok=True)
+    path = wanted.output / SETTINGS_NAME
+    if not path.is_file():
+        wanted.output.mkdir(parents=True, exist_ok=True)
         write_json(path, settings)
+        return settings
+    earlier = json.loads(path.read_text())
+    for name, value in settings.items():
+        if earlier.get(name) != value:
+            raise ValueError(
+                f"{wanted.output} was begun with {name}={earlier.get(name)!r}, got {value!r}: "
+                "choose another folder or the same settings"
+            )
     return settings
 
 
-def fill(
-    args: argparse.Namespace,
-    soundfont: str,
-    writers: "dict[str, PreparedWriter]",
-    progress: Progress,
-) -> None:
+def fill(wanted: ScoreDataset, writers: dict[str, PreparedWriter]) -> None:
     """Render piece after piece, in order, until there are enough seconds."""
-    have = {split: stored_clips(args.out, split) for split in writers}
-    progress.seconds = sum(sum(clips.values()) for clips in have.values())
+    have = {split: stored_clips(wanted.output, split) for split in writers}
+    seconds = sum(sum(clips.values()) for clips in have.values())
     last = {split: max(map(piece_index, clips), default=-1) for split, clips in have.items()}
-    everything = (
-        Job(args.seed, index, tuple(sorted(args.sources)), soundfont, args.audio == "keep")
+    numbered = (
+        ScoreJob(wanted.seed, index, tuple(sorted(wanted.sources)))
         for index in itertools.count(max(0, min(last.values())))
     )
     # clips are stored in order, so only a split's last piece can be there in part
-    jobs = (job for job in everything if job.index >= last[job.split])
+    jobs = (
+        (job, wanted.soundfont, wanted.audio == "keep")
+        for job in numbered
+        if job.index >= last[job.split]
+    )
     failures = 0
-    wanted = args.hours * 3600
-    for job, clips, reason in render_in_order(
-        jobs, args.workers, lambda: progress.seconds < wanted
-    ):
-        if reason:
-            skip_piece(args.out, job, reason, progress)
-            failures += 1
+    with closing(map_in_order(render_piece, jobs, wanted.workers)) as results:
+        while seconds < wanted.hours * 3600:
+            job, clips, reason = next(results)
+            failures = failures + 1 if reason else 0
+            if reason:
+                skip_piece(wanted.output, job, reason)
             if failures >= MAX_FAILURE_RUN:
                 raise OSError(f"{failures} pieces in a row could not be rendered, last: {reason}")
-            continue
-        failures = 0
-        add_piece(job, clips, writers[job.split], have[job.split], progress)
-        if progress.seconds >= wanted:
-            break
+            for clip in clips:
+                if clip.id not in have[job.split]:
+                    writers[job.split].add(clip)
+                    seconds += clip.duration_s
+            if job.index % 100 == 99:
+                print(f"{seconds / 3600:.2f} hours, piece {job.index}", flush=True)
+
+
+def render_piece(job: tuple[ScoreJob, Path, bool]) -> tuple[ScoreJob, list[Clip], str]:
+    """Compose, play and cut one piece; a failure is a reason instead of clips."""
+    piece, soundfont, keep_audio = job
+    try:
+        score = compose_piece(piece)
+        audio = render(score, soundfont)
+        seed = derive_seed(piece.seed, "scores", piece.index)
+        clips = cut_clips(score, audio, piece.track, seed, keep_audio)
+    except (RenderError, ValueError, OSError) as error:
+        return piece, [], f"{type(error).__name__}: {error}"
+    return piece, clips, "" if clips else "shorter than a clip"
 
 
 def read_skipped(folder: Path) -> dict[str, str]:
-    """Pieces that earlier runs left out, with the reasons."""
+    """Read which pieces were left out, with the reasons."""
     path = folder / SKIPPED_NAME
     return json.loads(path.read_text()) if path.is_file() else {}
 
 
-def skip_piece(folder: Path, job: Job, reason: str, progress: Progress) -> None:
-    """Say and remember that a piece was left out."""
-    from codec.whole_file import write_json
-
+def skip_piece(folder: Path, job: ScoreJob, reason: str) -> None:
+    """Print and store that a piece was left out."""
     print(f"skipped {job.track}: {reason}", file=sys.stderr)
-    progress.skipped[job.track] = reason
-    write_json(folder / SKIPPED_NAME, progress.skipped)
-
-
-def add_piece(
-    job: Job,
-    clips: "list[Clip]",
-    writer: "PreparedWriter",
-    have: dict[str, float],
-    progress: Progress,
-) -> None:
-    """Write the clips that are not in whole shards yet, and count them."""
-    for clip in clips:
-        if clip.id in have:
-            continue
-        writer.add(clip)
-        progress.seconds += clip.duration_s
-    progress.pieces += 1
-    if progress.pieces % 100 == 0:
-        print(f"{progress.seconds / 3600:.2f} hours, piece {job.index}", flush=True)
+    write_json(folder / SKIPPED_NAME, read_skipped(folder) | {job.track: reason})
 
 
 def stored_clips(folder: Path, split: str) -> dict[str, float]:
-    """Ids and seconds of the clips in whole shards."""
-    from pipelines.data.shards import list_shards, read_columns
-
+    """Read ids and seconds of the clips in whole shards."""
     return {
         row["id"]: row["duration_s"]
         for path in list_shards(folder / split)
@@ -254,110 +187,8 @@ def stored_clips(folder: Path, split: str) -> dict[str, float]:
     }
 
 
-def piece_index(clip_id: str) -> int:
-    """``scores-0-0000012-1`` -> 12."""
-    return int(clip_id.split("-")[2])
-
-
-Result = tuple[Job, "list[Clip]", str]
-
-
-def render_in_order(
-    jobs: Iterator[Job], workers: int, wanted: Callable[[], bool]
-) -> Iterator[Result]:
-    """Render jobs, in this process or in others, and give the results in the order of the jobs."""
-    if workers == 1:
-        for job in jobs:
-            if not wanted():
-                return
-            yield render_job(job)
-        return
-    import multiprocessing
-
-    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
-        queue: list[tuple[Job, Future[Result]]] = []
-        for job in jobs:
-            queue.append((job, pool.submit(render_job, job)))
-            if len(queue) >= 3 * workers:
-                yield queue.pop(0)[1].result()
-            if not wanted():
-                break
-        for _, future in queue:
-            if wanted():
-                yield future.result()
-            future.cancel()
-
-
-def render_job(job: Job) -> Result:
-    """Compose, play and cut one piece; a failure is a reason instead of clips."""
-    from codec.process_settings import cpu_threads
-    from codec.seeds import derive_seed
-    from pipelines.data.scores.score_sound import RenderError, cut_clips, render
-
-    try:
-        score = write_score(job)
-        audio = render(score, Path(job.soundfont))
-        seed = derive_seed(job.seed, "scores", job.index)
-        with cpu_threads(1):
-            clips = cut_clips(score, audio, job.track, seed, job.keep_audio)
-    except (RenderError, ValueError, OSError) as error:
-        return job, [], f"{type(error).__name__}: {error}"
-    return job, clips, "" if clips else "shorter than a clip"
-
-
-def write_score(job: Job) -> "Score":
-    """Draw a source, then the piece."""
-    from codec.seeds import derive_seed
-    from pipelines.data.scores.arrange import arrange
-    from pipelines.data.scores.compose import compose
-    from pipelines.data.scores.corpus import bach, openttd
-
-    rng = random.Random(derive_seed(job.seed, "scores", job.index))
-    weights = [SOURCES[source] for source in job.sources]
-    source = rng.choices(job.sources, weights)[0]
-    writers: dict[str, Callable[..., Score]] = {
-        "generated": partial(compose, lead=free_lead(job), drums=free_drums(job)),
-        "bach": bach,
-        "openttd": openttd,
-        "mma": arrange,
-    }
-    score = writers[source](rng, held_out=job.split == "validation")
-    score.room = rng.uniform(0.2, 0.8)
-    return score
-
-
-def free_lead(job: Job) -> str | None:
-    """Any instrument but a bass for some pieces, whatever their style; None for the others.
-
-    No style's own leads are pizzicato strings, and those of styles with drums are neither an oboe
-    nor a harpsichord; prompts ask for them all the same.
-    """
-    from codec.seeds import derive_seed
-    from pipelines.data.scores.instruments import BASSES, INSTRUMENTS
-
-    rng = random.Random(derive_seed(job.seed, "lead", job.index))
-    if rng.random() >= FREE_LEADS:
-        return None
-    return rng.choice([name for name in INSTRUMENTS if name not in BASSES])
-
-
-def free_drums(job: Job) -> bool | None:
-    """Drums or none by a coin for some pieces, whatever their style; None for the others.
-
-    All bands of techno and of funk have drums, and nearly all of rock; prompts ask for none all
-    the same.
-    """
-    from codec.seeds import derive_seed
-
-    rng = random.Random(derive_seed(job.seed, "drums", job.index))
-    return rng.random() < 0.5 if rng.random() < FREE_DRUMS else None
-
-
 def label_histograms(folder: Path) -> dict[str, dict[str, int]]:
-    """How many clips carry each label; tempi in bins of ten."""
-    from pipelines.data.prepared import SPLITS
-    from pipelines.data.shards import list_shards, read_columns
-
+    """Count the clips that carry each label; tempi in bins of ten."""
     counts: dict[str, Counter[str]] = {}
     for path in [path for split in SPLITS for path in list_shards(folder / split)]:
         for row in read_columns(path, ["labels"]):
@@ -370,20 +201,23 @@ def label_histograms(folder: Path) -> dict[str, dict[str, int]]:
     return {name: dict(sorted(counter.items())) for name, counter in counts.items()}
 
 
-def write_report(folder: Path, info: dict[str, Any], progress: Progress) -> None:
+def write_scores_report(folder: Path, info: dict[str, Any]) -> None:
     """Write ``report.json`` and ``report.md``: hours, sources, labels, skipped pieces."""
-    from codec.whole_file import write_json
-
+    skipped = read_skipped(folder)
     report = {
         "splits": info["splits"],
         "sources": info["sources"],
         "labels": label_histograms(folder),
-        "skipped": progress.skipped,
+        "skipped": skipped,
     }
     write_json(folder / "report.json", report)
-    lines = ["# Rendered scores", "", "| source | split | hours | license |", "|---|---|---|---|"]
-    for row in info["sources"]:
-        lines.append(f"| {row['source']} | {row['split']} | {row['hours']} | {row['license']} |")
-    lines += ["", f"Skipped: {len(progress.skipped)}", ""]
-    lines += [f"- {track}: {reason}" for track, reason in progress.skipped.items()]
-    (folder / "report.md").write_text("\n".join(lines) + "\n")
+    columns = ("source", "split", "hours", "license")
+    write_page(
+        folder / "report.md",
+        [
+            "# Rendered scores",
+            table(columns, [[row[name] for name in columns] for row in info["sources"]]),
+            f"Skipped: {len(skipped)}",
+            bullets(f"{track}: {reason}" for track, reason in skipped.items()),
+        ],
+    )
