@@ -14,11 +14,10 @@ from pipelines.data.notes.note_cache import build_note_cache
 from pipelines.data.notes.note_pieces import cut
 from pipelines.data.notes.note_tokenizer import NoteTokenizer
 from pipelines.data.prepared import finish_dataset
-from pipelines.data.scores.score_dataset import Job, write_score
+from pipelines.data.scores.score_jobs import ScoreJob, compose_piece
 from pipelines.data.scores.score_midi import write_midi
 from pipelines.data.tokens import hash_codec, load_codec, open_tokens, read_codes, read_token_info
 
-pytest.importorskip("symusic")
 pytest.importorskip("miditok")
 
 
@@ -63,7 +62,7 @@ def test_notes_of_a_rendered_dataset_are_those_of_its_clips(rendered: Path, tmp_
     for index in range(len(tokens)):
         row, codes = tokens[index], read_codes(tokens, index)
         piece, number = int(row["id"].split("-")[2]), int(row["id"].split("-")[3])
-        score = write_score(Job(5, piece, ("generated",), "", False))
+        score = compose_piece(ScoreJob(5, piece, ("generated",)))
         assert row["captions"] == [f"piece {piece}"]
         assert json.loads(row["labels"])["tempo_bpm"] == score.tempo_bpm
         starts = [note.start * 60 / score.tempo_bpm for part in score.parts for note in part.notes]
@@ -76,7 +75,7 @@ def test_notes_of_a_rendered_dataset_are_those_of_its_clips(rendered: Path, tmp_
 
 
 def test_a_clip_is_cut_from_its_piece():
-    score = write_score(Job(5, 0, ("generated",), "", False))
+    score = compose_piece(ScoreJob(5, 0, ("generated",)))
     notes = read_midi(write_midi(score))
     ticks = notes.tempos[0].qpm / 60 * notes.ticks_per_quarter
     part = cut(notes, 2.0, 5.0)

@@ -4,13 +4,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import symusic
 
 from pipelines.data.midi_file import midi_bytes, read_midi
 from pipelines.data.notes import note_sound
 from pipelines.data.notes.note_sound import channel_groups, play
 from pipelines.data.scores.score_sound import SAMPLE_RATE
-
-symusic = pytest.importorskip("symusic")
 
 
 def score_of_programs(programs: list[int], with_drums: bool = False):

@@ -18,7 +18,6 @@ from pipelines.training.loop import TrainingConfig
 from pipelines.training.prior_batches import PriorData, TokenClips
 from prior import Prior, Sampling, TextCondition
 
-pytest.importorskip("symusic")
 pytest.importorskip("miditok")
 
 RUNGS = {

@@ -12,7 +12,6 @@ from pipelines.inference.stated_tempo import stated_tempo
 from prior.generate import Writer, generate
 from prior.plan import (
     INSTRUMENTS,
-    MODES,
     PLAN_WIDTH,
     QUALITIES,
     ChordChange,
@@ -31,6 +30,7 @@ from prior.plan_codes import (
 from prior.planner import repeated, write_plan
 from prior.sampling import Sampling
 from prior.text_condition import TextCondition
+from prior.theory import MODES
 from tests.tiny_prior import ALL_BACKBONES, BACKBONES, some_codes, some_text, tiny_prior
 
 PLAN = Plan(

@@ -11,6 +11,7 @@ import torch
 
 from codec import EncodecCodec, SpectralCodec
 from codec.audio_file import read_audio
+from pipelines.cli import main
 from pipelines.data import token_cache
 from pipelines.data.prepared import (
     Clip,
@@ -20,7 +21,7 @@ from pipelines.data.prepared import (
     open_prepared,
     read_levels,
 )
-from pipelines.data.token_cache import build_token_cache, main
+from pipelines.data.token_cache import build_token_cache
 from pipelines.data.tokens import (
     hash_codec,
     load_codec,
@@ -230,7 +231,7 @@ def test_settings_out_of_range_are_refused(prepared, spectral, tmp_path):
 def test_the_command_line_encodes_with_a_saved_codec(prepared, spectral, tmp_path, capsys):
     spectral.save_pretrained(tmp_path / "codec")
     arguments = [str(prepared), "--codec", str(tmp_path / "codec"), "--out", str(tmp_path / "out")]
-    assert main([*arguments, "--quiet"]) == 0
+    assert main(["prepare", "tokens", *arguments, "--quiet"]) == 0
     assert "train 7 clips, validation 2 clips, 3 books of 16" in capsys.readouterr().out
     assert torch.equal(
         read_codes(open_tokens(tmp_path / "out"), 0),
@@ -238,7 +239,8 @@ def test_the_command_line_encodes_with_a_saved_codec(prepared, spectral, tmp_pat
             dequantize_spectrogram(read_levels(open_prepared(prepared), 0))[None]
         )[0],
     )
-    assert main([str(prepared), "--codec", str(tmp_path), "--out", str(tmp_path / "x")]) == 2
+    arguments[2:] = [str(tmp_path), "--out", str(tmp_path / "x")]
+    assert main(["prepare", "tokens", *arguments]) == 2
     assert "is not a saved codec" in capsys.readouterr().err
 
 

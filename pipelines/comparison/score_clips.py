@@ -41,9 +41,9 @@ class ScoreClip:
     @cached_property
     def score(self) -> Any:
         """The whole piece, composed anew."""
-        from pipelines.data.scores.score_dataset import Job, piece_index, write_score
+        from pipelines.data.scores.score_jobs import ScoreJob, compose_piece, piece_index
 
-        return write_score(Job(self.seed, piece_index(self.name), self.sources, "", False))
+        return compose_piece(ScoreJob(self.seed, piece_index(self.name), self.sources))
 
     def read(self) -> AudioClip:
         """The stretch as the dataset's renderer plays it, with mix and room.

@@ -183,7 +183,7 @@ class NoteTokenizer(Component):
         duration = np.minimum(duration, longest)
         columns = (pitch, position, bar, velocity - 1, duration - 1, program, tempo - FIRST_TEMPO)
         tokens = np.stack(columns, axis=1) + _SPECIAL
-        return self.tokenizer.decode([tokens.tolist()])
+        return self.tokenizer.decode(tokens.tolist())
 
     def _with_defaults(self, codes: np.ndarray) -> np.ndarray:
         """(k, T) codes -> (6, T): a beat of middle C on the piano, 120 a minute, velocity 90."""

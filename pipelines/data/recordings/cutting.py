@@ -268,11 +268,15 @@ def cut_windows(blocks: Iterator[Tensor]) -> Iterator[TrackSlice]:
 
 
 def read_stereo(opened: Path | io.BytesIO, block_s: float) -> Iterator[Tensor]:
-    """Blocks of a file as (2, S) float32 at 44.1 kHz."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the report says which rates were converted
-        for clip in read_blocks(opened, block_s, sample_rate=SAMPLE_RATE, channels=CHANNELS):
-            yield clip.audio
+    """Read blocks of a file as (2, S) float32 at 44.1 kHz."""
+    blocks = read_blocks(opened, block_s, sample_rate=SAMPLE_RATE, channels=CHANNELS)
+    while True:
+        with warnings.catch_warnings():  # not around the yield: the caller's filters stay its own
+            warnings.simplefilter("ignore")  # the report says which rates were converted
+            clip = next(blocks, None)
+        if clip is None:
+            return
+        yield clip.audio
 
 
 def read_mix(parts: Sequence[Path | io.BytesIO], block_s: float) -> Iterator[Tensor]:

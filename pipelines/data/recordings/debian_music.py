@@ -73,7 +73,7 @@ class MusicConfig:
 
     Args:
         output: folder of the prepared dataset.
-        packages: names of ``debian_music.yaml``; empty means all that are installed.
+        packages: names of ``debian_music.yaml``; by default all, which must be installed.
         include_gpl: train on files under the GPL too.
         root: where the packages are installed.
         documents: where their copyright files are.
@@ -112,7 +112,7 @@ def prepare_music(config: MusicConfig, **options: Any) -> PrepareReport:
 
 
 def choose_packages(config: MusicConfig) -> list[Package]:
-    """Find the installed packages of those asked for; one that was named must be installed."""
+    """Find the installed packages of those named; where none is named, all must be installed."""
     known = {package.name: package for package in read_packages()}
     unknown = [name for name in config.packages if name not in known]
     if unknown:
