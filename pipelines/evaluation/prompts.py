@@ -7,7 +7,6 @@ with the numbers that were measured on it.
 
 import json
 import random
-import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -22,7 +21,9 @@ from pipelines.data.scores.captions import (
     SHORT,
     SPEEDS,
     draw_words,
+    fill,
     polish,
+    required,
 )
 from pipelines.data.scores.instruments import INSTRUMENTS
 from pipelines.data.scores.score import all_labels
@@ -236,28 +237,12 @@ def phrase(
     )
 
 
-def required(template: str) -> set[str]:
-    """Slots outside brackets."""
-    return set(re.findall(r"\{(\w+)\}", re.sub(r"<[^>]*>|\[[^\]]*\]", "", template)))
-
-
 def add_facts(rng: random.Random, template: str) -> str:
     """Add drums and speed to some of the templates that do not speak of them."""
     for fact, share in (("{drums}", 0.5), ("{speed}", 0.25)):
         if fact not in template and not template.endswith((".", "]")) and rng.random() < share:
             template += f", {fact}"
     return template
-
-
-def fill(rng: random.Random, template: str, words: dict[str, str]) -> tuple[str, set[str]]:
-    """A template with its words, and the slots that were used (see ``captions`` for the form)."""
-
-    def keep(match: re.Match[str]) -> str:
-        known = set(re.findall(r"\{(\w+)\}", match[2])) <= words.keys()
-        return match[2] if known and (match[1] == "<" or rng.random() < 0.5) else ""
-
-    chosen = re.sub(r"([<\[])([^>\]]*)[>\]]", keep, template)
-    return chosen.format(**words), set(re.findall(r"\{(\w+)\}", chosen))
 
 
 def free_prompts() -> list[Prompt]:
