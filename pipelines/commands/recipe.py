@@ -72,8 +72,8 @@ def tiny_recipe(folder: Path, hours: float, seed: int, workers: int) -> list[Rec
                                      "--training.start_from",
                                      str(runs["codec-regression"] / "model"))),
         *(
-            RecipeStep(cache.name, ["prepare", "tokens", str(data), "--codec", str(codec), "--output",
-                               str(cache)])
+            RecipeStep(cache.name, ["prepare", "tokens", str(data), "--codec", str(codec),
+                                    "--output", str(cache)])
             for data, cache in zip([music, scores], tokens, strict=True)
         ),
         RecipeStep("decoder", train("decoder", "--data.prepared", both, *on_tokens)),

@@ -203,8 +203,7 @@ def load_codec(folder: str | Path) -> Codec:
     name = json.loads(path.read_text()).get("_class_name")
     if name in ("NoteTokenizer", OLD_NAMES["NoteTokenizer"]):
         return NoteTokenizer.from_pretrained(folder).eval()
-    known = ("SpectralCodec", "EncodecCodec")
+    known = ("SpectralCodec", "EncodecCodec", "NoteTokenizer")
     if name not in known:
-        known = (*known, "NoteTokenizer")
         raise ValueError(f"{path}: a codec must be one of {', '.join(known)}, got {name!r}")
     return getattr(codec, name).from_pretrained(folder).eval()
