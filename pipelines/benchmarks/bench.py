@@ -216,7 +216,7 @@ def memory_note(pipeline: "Pipeline", prior: "Prior", frames: int, seconds: floa
         return ""
     from pipelines.benchmarks.bandwidth import bytes_per_frame, copy_bandwidth
 
-    tokens = pipeline.encode_prompts([PROMPT]).mask.shape[1] + 1  # the null token
+    tokens = pipeline.conditioner.encode([PROMPT]).text_mask.shape[1] + 1  # the null token
     num_rows = 1 if pipeline.config.guidance == 1 else 2
     read = bytes_per_frame(prior, num_rows, frames, tokens)
     speed, copied = read * frames / seconds, copy_bandwidth(read)
@@ -258,13 +258,13 @@ def with_backbone(prior: "Prior", backbone: str) -> "Prior":
 
 def write(pipeline: "Pipeline", prior: "Prior", num_frames: int) -> None:
     """Write frames with the pipeline's default guidance."""
-    from prior.generate import generate
+    from prior.frame_generator import FrameGenerator
     from prior.sampling import Sampling
 
     defaults = pipeline.config
     sampling = Sampling(defaults.temperature, defaults.top_k, guidance=defaults.guidance)
-    text = pipeline.encode_prompts([PROMPT])
-    for _ in generate(prior, text, None, num_frames, sampling, [0]):
+    text = pipeline.conditioner.encode([PROMPT])
+    for _ in FrameGenerator(prior, text, None, num_frames, sampling, [0]):
         pass
 
 

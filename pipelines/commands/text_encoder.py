@@ -2,9 +2,9 @@
 
 ``python -m pipelines.commands.text_encoder SOURCE --captions data/scores --output my-pipeline``
 writes ``tokenizer`` and ``text_encoder`` folders. Half of MiniLM's weights are embeddings of 30,522
-word pieces; those of scripts that it was not trained on, rarer endings and numbers are dropped.
-Whole words stay, because spelled in smaller pieces they lose their meaning, and so does every piece
-that the captions of the named datasets use: the token states of those captions stay the same.
+word pieces, and some are dropped: scripts that it was not trained on, rarer endings and numbers.
+Whole words stay, because spelled in smaller pieces they lose their meaning (docs/experiments.md),
+and so does every piece that the captions of the named datasets use: their states stay the same.
 """
 
 import argparse
