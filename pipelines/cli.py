@@ -17,29 +17,32 @@ from pipelines.errors import MissingPackageError
 COMMANDS = {
     "generate": ("pipelines.commands.generate", "music from a prompt"),
     "render": ("pipelines.commands.render", "many prompts to files, resumable, on any machines"),
-    "notes": ("pipelines.data.notes.write_notes", "notes from a prompt: MIDI, and its sound"),
+    "notes": ("pipelines.commands.notes", "notes from a prompt: MIDI, and its sound"),
     "encode": ("pipelines.commands.encode", "an audio file to tokens"),
     "decode": ("pipelines.commands.decode", "tokens to an audio file"),
     "reconstruct": ("pipelines.commands.reconstruct", "an audio file to tokens and back, measured"),
     "prepare audio": (
-        "pipelines.data.recordings.recordings",
+        "pipelines.commands.prepare_audio",
         "audio in a folder, archive or list to a dataset",
     ),
     "prepare music": (
-        "pipelines.data.recordings.music",
+        "pipelines.commands.prepare_music",
         "the music of Debian packages to a dataset",
     ),
-    "prepare scores": ("pipelines.data.scores.prepare_scores", "music composed and rendered here"),
-    "prepare notes": ("pipelines.data.notes.prepare_notes", "the notes of scores or of MIDI files"),
+    "prepare scores": ("pipelines.commands.prepare_scores", "music composed and rendered here"),
+    "prepare notes": ("pipelines.commands.prepare_notes", "the notes of scores or of MIDI files"),
     "prepare plans": (
-        "pipelines.data.scores.prepare_plans",
+        "pipelines.commands.prepare_plans",
         "plans of composed pieces, for a planner",
     ),
     "prepare tokens": (
-        "pipelines.data.prepare_tokens",
+        "pipelines.commands.prepare_tokens",
         "the tokens of a dataset, for prior and decoder",
     ),
-    "prepare report": ("pipelines.commands.report", "what a dataset holds and what was left out"),
+    "prepare report": (
+        "pipelines.commands.prepare_report",
+        "what a dataset holds and what was left out",
+    ),
     "assemble": ("pipelines.commands.assemble", "trained parts to a pipeline"),
     "evaluate codec": ("pipelines.commands.evaluate_codec", "a codec against classical codecs"),
     "evaluate decoder": ("pipelines.commands.evaluate_decoder", "a decoder against its codec"),
@@ -131,7 +134,8 @@ def dispatch(argv: list[str]) -> int:
     if argv[0] in GROUPS and (len(argv) == 1 or argv[1] in ("-h", "--help")):
         print(overview(argv[0]), end="")
         return 0 if len(argv) > 1 else 2
-    if argv[0] == "prepare" and Path(argv[1]).exists():
+    is_command = " ".join(argv[:2]) in COMMANDS
+    if argv[0] == "prepare" and not is_command and Path(argv[1]).exists():
         argv = ["prepare", "audio", *argv[1:]]  # a folder alone is a folder of audio
     words = 2 if argv[0] in GROUPS or " ".join(argv[:2]) in COMMANDS else 1
     name, rest = " ".join(argv[:words]), argv[words:]

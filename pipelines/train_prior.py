@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from codec.audio_file import write_audio
 from codec.seeds import generator
-from pipelines.data.notes.midi_file import midi_bytes
-from pipelines.data.notes.note_codec import NoteCodec
+from pipelines.data.midi_file import midi_bytes
+from pipelines.data.notes.note_tokenizer import NoteTokenizer
 from pipelines.data.tokens import load_codec
 from pipelines.inference.text import encode_text, load_text_encoder
 from pipelines.training.batches import evenly_spaced
@@ -102,7 +102,7 @@ class PriorRecipe:
         frames = FrameGenerator(model, text, None, SAMPLE_FRAMES, Sampling(), seeds=[0])
         codes = torch.stack([frame.codes for frame in frames], dim=-1).cpu()
         sample: Any = self.codec.decode(codes)[0]
-        if isinstance(self.codec, NoteCodec):
+        if isinstance(self.codec, NoteTokenizer):
             (folder / "sample.mid").write_bytes(midi_bytes(sample))
         else:
             write_audio(folder / "sample.wav", sample, self.codec.sample_rate)

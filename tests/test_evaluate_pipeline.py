@@ -282,7 +282,7 @@ def test_the_whole_command_with_ground_truth_copies_and_drift(
     from tiny_data import write_prepared
 
     from pipelines import Pipeline
-    from pipelines.data.prepare_tokens import build_token_cache
+    from pipelines.data.token_cache import build_token_cache
     from pipelines.data.tokens import read_token_info
 
     write_prepared(tmp_path / "prepared")

@@ -8,7 +8,6 @@ from tiny_pipeline import tiny_codec, tiny_pipeline
 
 from codec.seeds import generator
 from codec.spectrogram import LogMel
-from pipelines.data.prepare_tokens import build_token_cache
 from pipelines.data.prepared import (
     Clip,
     PreparedWriter,
@@ -16,6 +15,7 @@ from pipelines.data.prepared import (
     pad_frames,
     quantize_spectrogram,
 )
+from pipelines.data.token_cache import build_token_cache
 
 CLIPS = {"train": 5, "validation": 2}
 CLIP_S = 2.0

@@ -11,7 +11,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from codec.seeds import derive_seed
-from pipelines.data.scores.render import SAMPLE_RATE
+from pipelines.data.scores.score_sound import SAMPLE_RATE
 from pipelines.evaluation import artifacts
 from pipelines.evaluation.detectors import Detected, load_detectors
 from pipelines.evaluation.ground_truth import render_wanted

@@ -26,10 +26,10 @@ from tqdm.auto import tqdm
 from codec.component import Component
 from codec.process_settings import kept_process_settings, matmul_precision
 from codec.seeds import derive_seed
+from codec.whole_file import new_folder
 from diffusers.training_utils import EMAModel
 from pipelines.training.checkpoints import (
     load_weights,
-    new_folder,
     newest_checkpoint,
     save_checkpoint,
 )

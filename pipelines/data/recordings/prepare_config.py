@@ -1,4 +1,4 @@
-"""What preparing recordings may be told."""
+"""The settings of ``partita prepare audio`` and ``partita prepare music``."""
 
 import math
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class PrepareConfig:
-    """What ``prepare`` reads, how it cuts and where it writes.
+    """Where recordings are read, how they are cut, and where the dataset is written.
 
     Args:
         input: folder, archive (.zip, .pk3), ``metadata.jsonl`` or text file of paths.
@@ -46,27 +46,22 @@ class PrepareConfig:
     quiet: bool = False
 
     def __post_init__(self) -> None:
-        check_config(self)
-
-
-def check_config(config: PrepareConfig) -> None:
-    """Raise ``ValueError`` for a setting out of its range."""
-    if not 0.04 <= config.clip_s <= 600 or abs(config.clip_s * 25 % 1) > 1e-6:
-        raise ValueError(
-            f"clip_s must be a multiple of 0.04 s (a token frame) up to 600, got {config.clip_s}"
-        )
-    if not 0 <= config.min_clip_s <= config.clip_s:
-        raise ValueError(
-            f"min_clip_s must lie in [0, clip_s], "
-            f"got {config.min_clip_s} with clip_s={config.clip_s}"
-        )
-    if not 0 <= config.min_track_s < math.inf:
-        raise ValueError(f"min_track_s must be 0 or more, got {config.min_track_s}")
-    if config.audio not in ("keep", "none"):
-        raise ValueError(f"audio must be keep or none, got {config.audio!r}")
-    for name in ("validation_fraction", "duplicate_fraction"):
-        if not 0 <= getattr(config, name) <= 1:
-            raise ValueError(f"{name} must lie in [0, 1], got {getattr(config, name)}")
-    for name in ("shard_clips", "workers"):
-        if getattr(config, name) < 1:
-            raise ValueError(f"{name} must be at least 1, got {getattr(config, name)}")
+        if not 0.04 <= self.clip_s <= 600 or abs(self.clip_s * 25 % 1) > 1e-6:
+            raise ValueError(
+                f"clip_s must be a multiple of 0.04 s (a token frame) up to 600, got {self.clip_s}"
+            )
+        if not 0 <= self.min_clip_s <= self.clip_s:
+            raise ValueError(
+                f"min_clip_s must lie in [0, clip_s], "
+                f"got {self.min_clip_s} with clip_s={self.clip_s}"
+            )
+        if not 0 <= self.min_track_s < math.inf:
+            raise ValueError(f"min_track_s must be 0 or more, got {self.min_track_s}")
+        if self.audio not in ("keep", "none"):
+            raise ValueError(f"audio must be keep or none, got {self.audio!r}")
+        for name in ("validation_fraction", "duplicate_fraction"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} must lie in [0, 1], got {getattr(self, name)}")
+        for name in ("shard_clips", "workers"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")

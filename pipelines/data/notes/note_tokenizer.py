@@ -1,18 +1,20 @@
-"""NoteCodec: MIDI to frames of six codes, one frame a note, and back."""
+"""Turn MIDI into frames of six codes, one frame a note, and back."""
 
 import warnings
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import symusic
 import torch
+from symusic.core import ScoreTick
 from torch import Tensor
 
 from codec.component import Component, ModelMixin  # noqa: F401  (diffusers looks it up here)
 from codec.validation import check_codes
 from diffusers.configuration_utils import register_to_config
-from pipelines.data.notes.midi_file import check_packages, read_midi
+from pipelines.data.midi_file import read_midi
 from pipelines.data.notes.note_frames import (
     BOOKS,
     CODEBOOK_SIZE,
@@ -24,9 +26,7 @@ from pipelines.data.notes.note_frames import (
     sort_events,
     unpack,
 )
-
-if TYPE_CHECKING:
-    from symusic.core import ScoreTick
+from pipelines.errors import import_package
 
 LAST_TEMPO = FIRST_TEMPO + CODEBOOK_SIZE - 1
 BEATS_PER_BAR = 4
@@ -36,8 +36,8 @@ _SPECIAL = 4
 """Tokens that miditok puts before the values of every attribute (PAD, BOS, EOS, MASK)."""
 
 
-class NoteCodec(Component):
-    """Notes as a prior reads and writes them: a frame of six codes each, by way of miditok.
+class NoteTokenizer(Component):
+    """Tokenize notes: every note is a frame of six codes, made by way of miditok.
 
     miditok's Octuple gives pitch, place, velocity, duration, program and tempo of every note; here
     the absolute place becomes the time since the note before (``note_frames``). What is kept
@@ -46,8 +46,8 @@ class NoteCodec(Component):
     number of quarter notes a minute from 16 to 271 and changes with a note. Controllers, pedals,
     pitch bends, meter, lyrics and the mix are not carried.
 
-    It has what a ``Codec`` has, but encodes MIDI and decodes to MIDI, and its frames are events:
-    they have no rate, so ``frame_rate`` is None. ``pipelines.data.notes.sound`` plays a score at
+    It has the methods of a ``Codec`` but encodes MIDI and decodes to MIDI. Its frames are events
+    and have no rate, so ``frame_rate`` is None. ``note_sound`` plays a score at
     ``sample_rate``.
 
     Args:
@@ -68,10 +68,10 @@ class NoteCodec(Component):
             raise ValueError(
                 f"steps_per_beat must lie in [1, {CODEBOOK_SIZE}], got {steps_per_beat}"
             )
-        # nothing here is trained, and diffusers writes no weight file without a tensor
+        # diffusers saves no weight file for a model without a tensor, and loading expects one
         self.register_buffer("nothing", torch.empty(0))
 
-    def encode(self, midi: "str | Path | bytes | ScoreTick") -> Tensor:
+    def encode(self, midi: str | Path | bytes | ScoreTick) -> Tensor:
         """Turn a piece into codes.
 
         Args:
@@ -81,7 +81,8 @@ class NoteCodec(Component):
             (1, 6, T) int64 in [0, 256): a frame per note, and more for long rests and notes.
 
         Raises:
-            FileNotFoundError: no such file, or miditok or symusic are missing.
+            FileNotFoundError: no such file.
+            MissingPackageError: miditok is not installed.
             ValueError: not a whole MIDI file of type 0 or 1, no notes, or longer than 20,000 bars.
         """
         events = self.events(read_midi(midi))
@@ -89,7 +90,7 @@ class NoteCodec(Component):
             events = skyline(events)
         return torch.from_numpy(pack(events))[None]
 
-    def events(self, score: "ScoreTick") -> np.ndarray:
+    def events(self, score: ScoreTick) -> np.ndarray:
         """(N, 6) int64 note events of a score, sorted; see ``pipelines.data.notes.note_frames``."""
         self._check_score(score)
         tokens = np.array(self.tokenizer.encode(score).ids, dtype=np.int64) - _SPECIAL
@@ -98,7 +99,7 @@ class NoteCodec(Component):
         columns = (start, pitch, duration + 1, program, tempo + FIRST_TEMPO, velocity + 1)
         return sort_events(np.stack(columns, axis=1))
 
-    def decode(self, codes: Tensor) -> "list[ScoreTick]":
+    def decode(self, codes: Tensor) -> list[ScoreTick]:
         """Turn codes into pieces.
 
         Args:
@@ -121,12 +122,14 @@ class NoteCodec(Component):
 
     @cached_property
     def tokenizer(self) -> Any:
-        """miditok's Octuple over this grid."""
-        check_packages()
-        from miditok import Octuple, TokenizerConfig
+        """miditok's Octuple over this grid.
 
-        return Octuple(
-            TokenizerConfig(
+        Raises:
+            MissingPackageError: miditok is not installed.
+        """
+        miditok = import_package("miditok", "a note tokenizer", "pip install 'partita[notes]'")
+        return miditok.Octuple(
+            miditok.TokenizerConfig(
                 pitch_range=(0, 127),
                 drums_pitch_range=(0, 127),
                 use_pitchdrum_tokens=False,
@@ -142,7 +145,7 @@ class NoteCodec(Component):
             )
         )
 
-    def _check_score(self, score: "ScoreTick") -> None:
+    def _check_score(self, score: ScoreTick) -> None:
         if score.note_num() == 0:
             raise ValueError("MIDI holds no notes")
         beat = score.ticks_per_quarter
@@ -162,11 +165,7 @@ class NoteCodec(Component):
         if count:
             warnings.warn(f"{count} notes cut to {MAX_NOTE_BEATS} beats", stacklevel=4)
 
-    def _decode_row(self, codes: np.ndarray) -> "ScoreTick":
-        check_packages()
-        from miditok import TokSequence
-        from symusic import Score
-
+    def _decode_row(self, codes: np.ndarray) -> ScoreTick:
         notes, meaningless = unpack(self._with_defaults(codes))
         if meaningless:
             warnings.warn(
@@ -174,7 +173,7 @@ class NoteCodec(Component):
                 stacklevel=3,
             )
         if not len(notes):
-            return Score(self.config.steps_per_beat)  # type: ignore[return-value]
+            return symusic.Score(self.config.steps_per_beat)  # type: ignore[return-value]
         start, pitch, duration, program, tempo, velocity = sort_events(notes).T
         bar, position = np.divmod(start, BEATS_PER_BAR * self.config.steps_per_beat)
         if bar[-1] >= MAX_BARS:
@@ -184,7 +183,7 @@ class NoteCodec(Component):
         duration = np.minimum(duration, longest)
         columns = (pitch, position, bar, velocity - 1, duration - 1, program, tempo - FIRST_TEMPO)
         tokens = np.stack(columns, axis=1) + _SPECIAL
-        return self.tokenizer.decode(TokSequence(ids=tokens.tolist()))
+        return self.tokenizer.decode(tokens.tolist())
 
     def _with_defaults(self, codes: np.ndarray) -> np.ndarray:
         """(k, T) codes -> (6, T): a beat of middle C on the piano, 120 a minute, velocity 90."""

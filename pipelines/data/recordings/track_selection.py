@@ -4,16 +4,13 @@ import hashlib
 import math
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-from codec.whole_file import sync_and_rename
+from codec.whole_file import whole_file
 from pipelines.data.recordings.cutting import TrackRecord
 from pipelines.data.recordings.duplicates import Match, choose_duplicates, find_matches
-
-if TYPE_CHECKING:
-    from pipelines.data.recordings.config import PrepareConfig
+from pipelines.data.recordings.prepare_config import PrepareConfig
 
 FINGERPRINTS_NAME = "fingerprints.npz"
 
@@ -33,7 +30,7 @@ class Selection:
     matches: list[Match] = field(default_factory=list)
 
 
-def select(records: list[TrackRecord], config: "PrepareConfig") -> Selection:
+def select(records: list[TrackRecord], config: PrepareConfig) -> Selection:
     """Leave out what gave no clip, then equal files, then equal recordings."""
     usable = [index for index, record in enumerate(records) if not record.reason]
     first: dict[str, int] = {}
@@ -51,8 +48,8 @@ def select(records: list[TrackRecord], config: "PrepareConfig") -> Selection:
     return Selection([i for i in distinct if i not in duplicates], duplicates, matches)
 
 
-def draw_splits(records: list[TrackRecord], config: "PrepareConfig") -> None:
-    """Give every kept record its split: as its metadata says, by source, or by hash of its name."""
+def draw_splits(records: list[TrackRecord], config: PrepareConfig) -> None:
+    """Give each kept record its split: the metadata's, by source, or by hash of its name."""
     unknown = set(config.validation_source) - {record.source for record in records}
     if unknown:
         raise ValueError(
@@ -70,20 +67,18 @@ def draw_splits(records: list[TrackRecord], config: "PrepareConfig") -> None:
 
 
 def name_hash(name: str) -> str:
-    """A number for a track that no other track influences."""
+    """Hash a track's name, by which splits are drawn whatever other tracks there are."""
     return hashlib.blake2b(name.encode(), digest_size=8).hexdigest()
 
 
 def write_fingerprints(folder: Path, records: list[TrackRecord]) -> None:
-    """Keep the fingerprints, by which two datasets can be compared."""
+    """Store the fingerprints, by which two datasets can be compared."""
     lengths = [len(record.fingerprint) for record in records]
-    partial = folder / f"{FINGERPRINTS_NAME}.partial"
-    with partial.open("wb") as file:
+    with whole_file(folder / FINGERPRINTS_NAME) as partial:
         np.savez_compressed(
-            file,
+            partial,
             tracks=np.array([record.name for record in records]),
             splits=np.array([record.split for record in records]),
             lengths=np.array(lengths),
             words=np.concatenate([record.fingerprint for record in records]),
         )
-    sync_and_rename(partial, folder / FINGERPRINTS_NAME)

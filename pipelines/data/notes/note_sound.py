@@ -1,12 +1,14 @@
-"""Notes to sound, with FluidSynth and a General MIDI soundfont."""
+"""Play notes with FluidSynth and a General MIDI soundfont."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import symusic
+from symusic.core import ScoreTick
 
-from pipelines.data.notes.midi_file import NUM_PITCHED_CHANNELS, hold_apart, midi_bytes
-from pipelines.data.scores.render import (
+from pipelines.data.midi_file import NUM_PITCHED_CHANNELS, hold_apart, midi_bytes
+from pipelines.data.scores.score_sound import (
     SOUNDFONT,
     TAIL_S,
     TARGET_DB,
@@ -16,13 +18,10 @@ from pipelines.data.scores.render import (
     trim_end,
 )
 
-if TYPE_CHECKING:
-    from symusic.core import ScoreTick
-
-ROOM = 0.4
+REVERB_SIZE = 0.4
 
 
-def play(score: "ScoreTick", soundfont: Path = SOUNDFONT) -> np.ndarray:
+def play(score: ScoreTick, soundfont: Path = SOUNDFONT) -> np.ndarray:
     """Play a score.
 
     MIDI has fifteen channels for pitched instruments: where a score has more, groups of them are
@@ -44,7 +43,7 @@ def play(score: "ScoreTick", soundfont: Path = SOUNDFONT) -> np.ndarray:
         raise ValueError("a score without notes cannot be played")
     check_programs(["fluidsynth"], soundfont)
     files = [midi_bytes(group, TAIL_S) for group in channel_groups(score)]
-    parts = [run_fluidsynth(midi, ROOM, soundfont) for midi in files]
+    parts = [run_fluidsynth(midi, REVERB_SIZE, soundfont) for midi in files]
     audio = np.zeros((2, max(part.shape[1] for part in parts)), dtype=np.float32)
     for part in parts:
         audio[:, : part.shape[1]] += part
@@ -53,10 +52,8 @@ def play(score: "ScoreTick", soundfont: Path = SOUNDFONT) -> np.ndarray:
     return trim_end(normalize(audio, TARGET_DB["moderate"]))
 
 
-def channel_groups(score: "ScoreTick") -> "list[ScoreTick]":
-    """Scores of at most fifteen pitched tracks each, the drums in the first."""
-    import symusic
-
+def channel_groups(score: ScoreTick) -> list[ScoreTick]:
+    """Split a score into some of at most fifteen pitched tracks each, the drums in the first."""
     tracks = hold_apart(score).tracks
     drums = [track for track in tracks if track.is_drum]
     pitched = [track for track in tracks if not track.is_drum]

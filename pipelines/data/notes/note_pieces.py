@@ -1,4 +1,4 @@
-"""Where notes come from: the scores behind a rendered dataset, or a folder of MIDI files."""
+"""Find notes: those of the scores behind a rendered dataset, or of a folder of MIDI files."""
 
 import itertools
 import json
@@ -7,14 +7,26 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from pipelines.data.notes.midi_file import read_midi
+import symusic
+from symusic.core import ScoreTick
 
-if TYPE_CHECKING:
-    from symusic.core import ScoreTick
-
-    from pipelines.data.recordings.tracks import Track
+from pipelines.data.midi_file import read_midi
+from pipelines.data.prepared import INFO_NAME, read_info
+from pipelines.data.recordings.track_selection import name_hash
+from pipelines.data.recordings.tracks import (
+    METADATA_NAME,
+    Track,
+    describe,
+    read_metadata,
+    source_of,
+)
+from pipelines.data.scores.score import Score
+from pipelines.data.scores.score_jobs import ScoreJob, compose_piece, piece_index
+from pipelines.data.scores.score_midi import write_midi
+from pipelines.data.scores.score_sound import clip_labels
+from pipelines.data.shards import list_shards, read_columns
 
 MIDI_SUFFIXES = (".mid", ".midi", ".kar")
 
@@ -33,7 +45,7 @@ class NotePiece:
     """
 
     id: str
-    score: "ScoreTick"
+    score: ScoreTick
     captions: list[str] = field(default_factory=list)
     labels: str = "{}"
     source: str = ""
@@ -43,7 +55,7 @@ class NotePiece:
 def find_pieces(
     source: Path, validation_fraction: float = 0.05
 ) -> dict[str, Iterator[NotePiece | str]]:
-    """The pieces of each split; a line of text stands for one that could not be read.
+    """Find the pieces of each split; a line of text stands for one that could not be read.
 
     Args:
         source: a dataset made by ``partita prepare scores``, or a folder of MIDI files.
@@ -52,8 +64,6 @@ def find_pieces(
     Raises:
         ValueError: it is neither.
     """
-    from pipelines.data.prepared import INFO_NAME
-
     if not source.is_dir():
         raise ValueError(f"the input {source} is not a folder")
     if (source / INFO_NAME).is_file():
@@ -61,16 +71,11 @@ def find_pieces(
     return find_midi(source, validation_fraction)
 
 
-# -- a rendered dataset -----------------------------------------------------------------------
-
-
 def find_scores(folder: Path) -> dict[str, Iterator[NotePiece | str]]:
-    """The notes of every clip of a rendered dataset, in its order and under its ids and captions.
+    """Compose the notes of every clip of a rendered dataset, in its order and under its ids.
 
     The scores are composed anew from the dataset's seed, and must carry the labels that it has.
     """
-    from pipelines.data.prepared import read_info
-
     info = read_info(folder)
     settings = info["settings"]
     if settings.get("command") != "prepare scores":
@@ -79,18 +84,13 @@ def find_scores(folder: Path) -> dict[str, Iterator[NotePiece | str]]:
 
 
 def score_clips(folder: Path, split: str, settings: dict[str, Any]) -> Iterator[NotePiece]:
-    """The notes of every clip of one split."""
-    from pipelines.data.scores.midi import write_midi
-    from pipelines.data.scores.prepare_scores import Job, piece_index, write_score
-    from pipelines.data.shards import list_shards, read_columns
-
+    """Compose the notes of every clip of one split."""
     columns = ["id", "track", "start_s", "duration_s", "captions", "labels", "source", "is_end"]
     rows = (row for path in list_shards(folder / split) for row in read_columns(path, columns))
     sources = tuple(sorted(settings["sources"]))
     for _, clips in itertools.groupby(rows, key=lambda row: row["track"]):
         first = next(clips)
-        job = Job(settings["seed"], piece_index(first["id"]), sources, "", False)
-        score = write_score(job)
+        score = compose_piece(ScoreJob(settings["seed"], piece_index(first["id"]), sources))
         notes = read_midi(write_midi(score))
         for row in itertools.chain([first], clips):
             check_same_piece(score, row)
@@ -99,10 +99,8 @@ def score_clips(folder: Path, split: str, settings: dict[str, Any]) -> Iterator[
             yield NotePiece(row["id"], part, **kept)
 
 
-def check_same_piece(score: Any, row: dict[str, Any]) -> None:
+def check_same_piece(score: Score, row: dict[str, Any]) -> None:
     """Raise unless the score has the labels of the clip that was once rendered from it."""
-    from pipelines.data.scores.render import clip_labels
-
     labels = clip_labels(score, row["start_s"], row["start_s"] + row["duration_s"])
     if json.loads(json.dumps(labels)) != json.loads(row["labels"]):
         raise ValueError(
@@ -111,10 +109,8 @@ def check_same_piece(score: Any, row: dict[str, Any]) -> None:
         )
 
 
-def cut(score: "ScoreTick", start_s: float, end_s: float) -> "ScoreTick":
-    """The notes that start in a stretch of a score of one tempo, cut where the stretch ends."""
-    import symusic
-
+def cut(score: ScoreTick, start_s: float, end_s: float) -> ScoreTick:
+    """Take the notes that start in a stretch of a score of one tempo, and end them with it."""
     assert len(score.tempos) == 1
     tempo = score.tempos[0]
     ticks = tempo.qpm / 60 * score.ticks_per_quarter
@@ -133,13 +129,8 @@ def cut(score: "ScoreTick", start_s: float, end_s: float) -> "ScoreTick":
     return part
 
 
-# -- a folder of MIDI files -------------------------------------------------------------------
-
-
 def find_midi(folder: Path, validation_fraction: float) -> dict[str, Iterator[NotePiece | str]]:
-    """Every MIDI file of a folder as a piece, described by any ``metadata.jsonl`` in it."""
-    from pipelines.data.recordings.selection import name_hash
-
+    """Find the MIDI files of a folder; any ``metadata.jsonl`` in it describes them."""
     files = list_midi(folder)
     if not files:
         raise ValueError(f"{folder} holds no MIDI files ({', '.join(MIDI_SUFFIXES)})")
@@ -153,16 +144,8 @@ def find_midi(folder: Path, validation_fraction: float) -> dict[str, Iterator[No
     return {split: map(read_piece, chosen) for split, chosen in splits.items() if chosen}
 
 
-def list_midi(folder: Path) -> "list[Track]":
-    """The MIDI files below a folder, in order, with what is known about each."""
-    from pipelines.data.recordings.tracks import (
-        METADATA_NAME,
-        Track,
-        describe,
-        read_metadata,
-        source_of,
-    )
-
+def list_midi(folder: Path) -> list[Track]:
+    """List the MIDI files below a folder, in order, with what is known about each."""
     described: dict[str, dict[str, Any]] = {}
     for path in sorted(folder.rglob(METADATA_NAME)):
         parent = PurePosixPath(path.relative_to(folder).as_posix()).parent
@@ -176,8 +159,8 @@ def list_midi(folder: Path) -> "list[Track]":
     return files
 
 
-def read_piece(file: "Track") -> NotePiece | str:
-    """A file's notes, or why there are none."""
+def read_piece(file: Track) -> NotePiece | str:
+    """Read a file's notes, or say why there are none."""
     try:
         score = read_midi(file.path)
         if not score.note_num():

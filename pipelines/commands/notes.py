@@ -11,7 +11,7 @@ from pipelines.inference.loading import SHIPPED, check_output
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from pipelines.data.notes.note_codec import NoteCodec
+    from pipelines.data.notes.note_tokenizer import NoteTokenizer
     from prior.condition import Condition
     from prior.model import Prior
     from prior.sampling import Sampling
@@ -22,7 +22,7 @@ MAX_NOTES_PER_S = 50
 
 def write_notes(
     prior: "Prior",
-    codec: "NoteCodec",
+    codec: "NoteTokenizer",
     text: "Condition",
     duration_s: float,
     sampling: "Sampling",
@@ -56,7 +56,7 @@ def write_notes(
     return torch.stack(written, dim=-1).cpu()
 
 
-def check_fit(prior: "Prior", codec: "NoteCodec") -> None:
+def check_fit(prior: "Prior", codec: "NoteTokenizer") -> None:
     """Raise unless the prior writes notes."""
     if prior.codebook_size != codec.codebook_size or prior.num_codebooks > codec.num_codebooks:
         raise ValueError(
@@ -87,9 +87,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Write, play if asked, and print what came of it."""
     from codec.audio_file import FORMATS
-    from pipelines.data.notes.midi_file import midi_bytes
-    from pipelines.data.notes.note_codec import NoteCodec
-    from pipelines.data.scores.render import SOUNDFONT, check_programs
+    from pipelines.data.midi_file import midi_bytes
+    from pipelines.data.notes.note_tokenizer import NoteTokenizer
+    from pipelines.data.scores.score_sound import SOUNDFONT, check_programs
     from pipelines.inference.text import encode_text, load_text_encoder
     from prior.model import Prior
     from prior.sampling import Sampling
@@ -106,7 +106,7 @@ def run(args: argparse.Namespace) -> int:
     sampling = Sampling(temperature=args.temperature, guidance=args.guidance)
     start = time.perf_counter()
     prior = Prior.from_pretrained(args.prior).eval()
-    codec = NoteCodec.from_pretrained(args.codec) if args.codec else NoteCodec()
+    codec = NoteTokenizer.from_pretrained(args.codec) if args.codec else NoteTokenizer()
     check_fit(prior, codec)
     text = encode_text(*load_text_encoder(args.text_encoder), [args.prompt])
     codes = write_notes(prior, codec, text, args.duration, sampling, args.seed)
@@ -124,8 +124,8 @@ def write_sound(score: object, path: Path, soundfont: Path) -> None:
     import torch
 
     from codec.audio_file import write_audio
-    from pipelines.data.notes.sound import play
-    from pipelines.data.scores.render import SAMPLE_RATE, RenderError
+    from pipelines.data.notes.note_sound import play
+    from pipelines.data.scores.score_sound import SAMPLE_RATE, RenderError
 
     try:
         audio = play(score, soundfont)  # type: ignore[arg-type]

@@ -3,25 +3,17 @@
 import math
 import warnings
 from collections import defaultdict
-from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from symusic.core import ScoreTick
+import symusic
+from symusic.core import ScoreTick
 
 NUM_PITCHED_CHANNELS = 15
 """Of a MIDI file's sixteen channels, the tenth is for drums."""
 
 
-def check_packages() -> None:
-    """Raise FileNotFoundError, with the install command, where miditok or symusic is missing."""
-    for name in ("symusic", "miditok"):
-        if find_spec(name) is None:
-            raise FileNotFoundError(f"{name} is not installed: pip install 'partita[notes]'")
-
-
-def read_midi(source: "str | Path | bytes | ScoreTick") -> "ScoreTick":
+def read_midi(source: str | Path | bytes | ScoreTick) -> ScoreTick:
     """Read a Standard MIDI File of type 0 or 1.
 
     A note-off without a note-on and a note-on that never ends are left out; notes that overlap on
@@ -34,13 +26,10 @@ def read_midi(source: "str | Path | bytes | ScoreTick") -> "ScoreTick":
         The score in ticks, with one track per track, channel and program.
 
     Raises:
-        FileNotFoundError: there is no such file, or symusic is missing.
+        FileNotFoundError: there is no such file.
         ValueError: not a MIDI file, cut off, of type 2 (several songs in one file), one that
             counts time in frames, or one with a tempo of nought.
     """
-    check_packages()
-    import symusic
-
     name = "MIDI"
     if isinstance(source, str | Path):
         name = str(source)
@@ -49,7 +38,7 @@ def read_midi(source: "str | Path | bytes | ScoreTick") -> "ScoreTick":
         source = Path(source).read_bytes()
     if isinstance(source, bytes):
         source = _parse(source, name)
-    elif not isinstance(source, symusic.core.ScoreTick):
+    elif not isinstance(source, ScoreTick):
         raise ValueError(f"MIDI must be a path, bytes or a symusic Score in ticks, got {source!r}")
     if source.ticks_per_quarter < 1:
         raise ValueError(f"{name}: ticks per quarter note must be positive, got 0")
@@ -59,30 +48,26 @@ def read_midi(source: "str | Path | bytes | ScoreTick") -> "ScoreTick":
     return source
 
 
-def _parse(data: bytes, name: str) -> "ScoreTick":
-    from symusic import Score
-
+def _parse(data: bytes, name: str) -> ScoreTick:
     if data[:4] != b"MThd" or len(data) < 14:
         raise ValueError(f"{name} is not a MIDI file: it must start with MThd")
     if data[8:10] == b"\x00\x02":
         raise ValueError(f"{name}: MIDI type 2 holds several songs, types 0 and 1 hold one")
     try:
-        score: Any = Score.from_midi(data)
+        score: Any = symusic.Score.from_midi(data)
     except Exception as error:  # symusic raises RuntimeError and worse on damaged files
         reason = " ".join(str(error).split()).removesuffix(": iostream error")
         raise ValueError(f"{name} is not a whole MIDI file: {reason}") from error
     return score
 
 
-def midi_bytes(score: "ScoreTick", tail_s: float = 0.0) -> bytes:
-    """A type-1 MIDI file, with a channel for each track of :func:`hold_apart`.
+def midi_bytes(score: ScoreTick, tail_s: float = 0.0) -> bytes:
+    """Write a type-1 MIDI file, with a channel for each track of :func:`hold_apart`.
 
     Args:
         score: in ticks.
         tail_s: seconds of silence after the last note, for reverberation to die away.
     """
-    import symusic
-
     out: Any = hold_apart(score)
     pitched = sum(not track.is_drum for track in out.tracks)
     if pitched > NUM_PITCHED_CHANNELS:
@@ -98,13 +83,11 @@ def midi_bytes(score: "ScoreTick", tail_s: float = 0.0) -> bytes:
     return out.dumps_midi()
 
 
-def hold_apart(score: "ScoreTick") -> "ScoreTick":
+def hold_apart(score: ScoreTick) -> ScoreTick:
     """Give a note that lies inside another of its pitch and track a track of its own.
 
     On one channel, notes of one pitch end in the order in which they began.
     """
-    import symusic
-
     out: Any = symusic.Score(score.ticks_per_quarter)
     out.tempos.extend(score.tempos)
     out.time_signatures.extend(score.time_signatures)
@@ -117,7 +100,7 @@ def hold_apart(score: "ScoreTick") -> "ScoreTick":
 
 
 def _without_nesting(notes: Any) -> list[list[Any]]:
-    """Notes in as few voices as needed so that in each, notes of one pitch end as they began."""
+    """Split notes into the fewest voices in which notes of one pitch end as they began."""
     voices: list[list[Any]] = []
     ends: list[dict[int, int]] = []  # of each voice: pitch -> the last end so far
     for note in sorted(notes, key=lambda n: (n.start, n.end, n.pitch, n.velocity)):

@@ -1,9 +1,6 @@
-"""``partita prepare tokens``: the codes of every clip of a prepared dataset."""
+"""Make a token cache: the codes of every clip of a prepared dataset."""
 
-import argparse
 import json
-import sys
-import time
 import warnings
 from collections import defaultdict
 from collections.abc import Iterator
@@ -34,7 +31,6 @@ from pipelines.data.tokens import (
     SCHEMA,
     TokenInfo,
     hash_text,
-    load_codec,
     read_token_info,
 )
 
@@ -222,44 +218,3 @@ def token_row(facts: dict[str, Any], codes: np.ndarray) -> dict[str, Any]:
     """A row of ``SCHEMA`` from a clip's facts and its (K, T) codes."""
     row = {key: facts[key] for key in KEPT_COLUMNS}
     return row | {"num_frames": codes.shape[1], "codes": np.ascontiguousarray(codes).tobytes()}
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the command line of ``partita prepare tokens``."""
-    parser.add_argument("prepared", help="folder of a prepared dataset")
-    parser.add_argument("--codec", required=True, help="folder of a saved codec")
-    parser.add_argument("--output", "--out", required=True, help="folder of the token cache")
-    parser.add_argument("--batch-clips", type=int, default=16, help="clips at once (default: 16)")
-    parser.add_argument("--device", default="cpu", help="where to encode (default: cpu)")
-    parser.add_argument("--quiet", action="store_true", help="no progress bar")
-
-
-def run(args: argparse.Namespace) -> int:
-    """Run ``partita prepare tokens`` and print what came of it."""
-    codec = load_codec(args.codec)
-    if isinstance(codec, nn.Module):
-        codec.to(args.device)
-    started = time.monotonic()
-    info = build_token_cache(
-        args.prepared, codec, args.output, batch_clips=args.batch_clips, quiet=args.quiet
-    )
-    clips = ", ".join(f"{split} {count} clips" for split, count in info.clips.items())
-    seconds = time.monotonic() - started
-    print(f"{args.output}: {clips}, {info.num_codebooks} books of {info.codebook_size}")
-    print(f"  {codec.frame_rate:g} frames a second, made in {seconds:.0f} s")
-    return 0
-
-
-def main(argv: list[str] | None = None) -> int:
-    """``python pipelines/data/prepare_tokens.py``: the same as ``partita prepare tokens``."""
-    from pipelines.data.recordings.recordings import run_reporting
-
-    parser = argparse.ArgumentParser(
-        prog="partita prepare tokens", description=__doc__.splitlines()[0]
-    )
-    add_arguments(parser)
-    return run_reporting(run, parser.parse_args(argv))
-
-
-if __name__ == "__main__":
-    sys.exit(main())

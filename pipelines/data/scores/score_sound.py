@@ -1,4 +1,4 @@
-"""From a score to sound with FluidSynth, and from sound to labeled clips."""
+"""Play a score with FluidSynth, and cut the sound into labeled clips."""
 
 import io
 import json
@@ -6,17 +6,20 @@ import shutil
 import subprocess
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
+import soundfile
+import torch
 
+from codec.seeds import derive_seed
+from codec.spectrogram import LogMel
+from pipelines.data.prepared import Clip, pad_frames, quantize_spectrogram
+from pipelines.data.recordings.cutting import encode_flac
+from pipelines.data.scores.captions import captions
 from pipelines.data.scores.chords import plan_labels
-from pipelines.data.scores.midi import write_midi
 from pipelines.data.scores.score import Score, all_labels, pitch_class_weights
+from pipelines.data.scores.score_midi import write_midi
 from pipelines.data.scores.theory import estimate_key
-
-if TYPE_CHECKING:
-    from pipelines.data.prepared import Clip
 
 SAMPLE_RATE = 44_100
 SOUNDFONT = Path("/usr/share/sounds/sf2/FluidR3_GM.sf2")
@@ -36,8 +39,8 @@ class RenderError(RuntimeError):
     """A piece that could not be played; the message says why."""
 
 
-def check_programs(programs: list[str], soundfont: Path) -> None:
-    """Make sure that the programs and the soundfont are installed.
+def check_programs(programs: list[str], soundfont: Path | None = None) -> None:
+    """Make sure that programs, and a soundfont where one is given, are installed.
 
     Raises:
         FileNotFoundError: one is missing; names the Debian package that has it.
@@ -46,7 +49,7 @@ def check_programs(programs: list[str], soundfont: Path) -> None:
         if shutil.which(program) is None:
             package = _PACKAGES[program]
             raise FileNotFoundError(f"{program} is not installed: apt-get install {package}")
-    if not soundfont.is_file():
+    if soundfont is not None and not soundfont.is_file():
         raise FileNotFoundError(
             f"soundfont {soundfont} does not exist: apt-get install fluid-soundfont-gm"
         )
@@ -76,9 +79,7 @@ def render(score: Score, soundfont: Path = SOUNDFONT) -> np.ndarray:
 
 
 def run_fluidsynth(midi: bytes, room: float, soundfont: Path) -> np.ndarray:
-    """Play a MIDI file's bytes in a room of size 0 to 1: (2, S) float32 at 44,100 Hz."""
-    import soundfile
-
+    """Play a MIDI file's bytes with reverberation of size 0 to 1: (2, S) float32 at 44,100 Hz."""
     with tempfile.TemporaryDirectory(prefix="partita-scores-") as folder:
         source, target = Path(folder, "piece.mid"), Path(folder, "piece.wav")
         source.write_bytes(midi)
@@ -125,7 +126,7 @@ def trim_end(audio: np.ndarray, floor_db: float = -66.0) -> np.ndarray:
 
 def cut_clips(
     score: Score, audio: np.ndarray, track: str, seed: int, keep_audio: bool
-) -> "list[Clip]":
+) -> list[Clip]:
     """Cut a rendered piece into clips of 20 s; the last one is kept from 5 s on.
 
     Args:
@@ -135,13 +136,6 @@ def cut_clips(
         seed: of the captions.
         keep_audio: store FLAC bytes beside the spectrogram.
     """
-    import torch
-
-    from codec.seeds import derive_seed
-    from codec.spectrogram import LogMel
-    from pipelines.data.prepared import Clip, pad_frames, quantize_spectrogram
-    from pipelines.data.scores.captions import captions
-
     levels = quantize_spectrogram(LogMel()(torch.from_numpy(audio)[None])[0])
     clip_samples, clip_frames = int(CLIP_S * SAMPLE_RATE), int(CLIP_S * 100)
     clips = []
@@ -164,25 +158,17 @@ def cut_clips(
                 license=score.license,
                 attribution="; ".join(filter(None, (score.attribution, SOUNDFONT_CREDIT))),
                 is_end=score.complete and start + samples.shape[1] == audio.shape[1],
-                audio=_flac(samples) if keep_audio else b"",
+                audio=encode_flac(torch.from_numpy(samples)) if keep_audio else b"",
             )
         )
     return clips
 
 
 def clip_labels(score: Score, start_s: float, end_s: float) -> dict:
-    """The piece's labels; a key that was not chosen but found must be found in the clip, too."""
+    """Label a stretch of a piece; a key that was found, not chosen, must be found in it, too."""
     labels = all_labels(score) | {"plan": plan_labels(score, start_s, end_s)}
     if score.key and labels["source"] in ("bach", "openttd"):
         heard, _ = estimate_key(pitch_class_weights(score, start_s, end_s))
         if heard != score.key:
             labels |= {"key": None, "mode": None}
     return labels
-
-
-def _flac(samples: np.ndarray) -> bytes:
-    import soundfile
-
-    target = io.BytesIO()
-    soundfile.write(target, samples.T, SAMPLE_RATE, format="FLAC", subtype="PCM_16")
-    return target.getvalue()

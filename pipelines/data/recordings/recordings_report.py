@@ -1,17 +1,17 @@
-"""The report of a preparation: what is in, what was left out and why."""
+"""Report what a prepared dataset holds, and what was left out and why."""
 
 import json
 from collections import Counter, defaultdict
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from codec.whole_file import write_json
+from pipelines.data.markdown import bullets, table, write_page
 from pipelines.data.prepared import SPLITS
+from pipelines.data.recordings.cutting import TrackRecord
+from pipelines.data.recordings.track_selection import Selection
 from pipelines.data.shards import list_shards, read_columns
-
-if TYPE_CHECKING:
-    from pipelines.data.recordings.cutting import TrackRecord
-    from pipelines.data.recordings.selection import Selection
 
 LOUDNESS_BIN_DB = 3
 MAX_LABEL_VALUES = 30
@@ -19,7 +19,7 @@ MAX_LABEL_LENGTH = 60
 
 
 def write_report(
-    folder: Path, records: "list[TrackRecord]", selection: "Selection", info: dict[str, Any]
+    folder: Path, records: list[TrackRecord], selection: Selection, info: dict[str, Any]
 ) -> dict[str, Any]:
     """Write ``report.json`` and ``report.md``.
 
@@ -34,17 +34,15 @@ def write_report(
     """
     folder.mkdir(parents=True, exist_ok=True)
     report = build_report(folder, records, selection, info)
-    partial = folder / "report.md.partial"
-    partial.write_text(render(report))
-    partial.replace(folder / "report.md")
     write_json(folder / "report.json", report)
+    write_page(folder / "report.md", report_blocks(report))
     return report
 
 
 def build_report(
-    folder: Path, records: "list[TrackRecord]", selection: "Selection", info: dict[str, Any]
+    folder: Path, records: list[TrackRecord], selection: Selection, info: dict[str, Any]
 ) -> dict[str, Any]:
-    """Everything the report says, as plain data."""
+    """Collect what the report says, as plain data."""
     kept = [records[index] for index in selection.kept]
     report: dict[str, Any] = {
         "tracks_listed": len(records),
@@ -64,8 +62,8 @@ def build_report(
     return report
 
 
-def list_skipped(records: "list[TrackRecord]") -> list[dict[str, str]]:
-    """Tracks that gave no clip, with the reason."""
+def list_skipped(records: list[TrackRecord]) -> list[dict[str, str]]:
+    """List the tracks that gave no clip, with the reason."""
     return [
         {"track": record.name, "reason": record.reason, "detail": record.detail}
         for record in records
@@ -73,8 +71,8 @@ def list_skipped(records: "list[TrackRecord]") -> list[dict[str, str]]:
     ]
 
 
-def list_duplicates(records: "list[TrackRecord]", selection: "Selection") -> list[dict[str, Any]]:
-    """Dropped tracks, with the one that stayed and how much they share."""
+def list_duplicates(records: list[TrackRecord], selection: Selection) -> list[dict[str, Any]]:
+    """List dropped tracks, with the one that stayed and how much they share."""
     shared = {frozenset((m.first, m.second)): m.shared_s for m in selection.matches}
     rows = []
     for index, kept in sorted(selection.duplicates.items()):
@@ -90,8 +88,8 @@ def list_duplicates(records: "list[TrackRecord]", selection: "Selection") -> lis
     return rows
 
 
-def list_leaks(records: "list[TrackRecord]", selection: "Selection") -> list[dict[str, Any]]:
-    """Kept tracks of different splits that share sound."""
+def list_leaks(records: list[TrackRecord], selection: Selection) -> list[dict[str, Any]]:
+    """List kept tracks of different splits that share sound."""
     kept = set(selection.kept)
     return [
         {
@@ -105,14 +103,14 @@ def list_leaks(records: "list[TrackRecord]", selection: "Selection") -> list[dic
     ]
 
 
-def count_rates(records: "list[TrackRecord]") -> dict[str, int]:
-    """Tracks by sample rate of their files."""
+def count_rates(records: list[TrackRecord]) -> dict[str, int]:
+    """Count tracks by the sample rate of their files."""
     rates = Counter(record.sample_rate for record in records)
     return {f"{rate} Hz": count for rate, count in sorted(rates.items())}
 
 
-def loudness_histogram(records: "list[TrackRecord]") -> dict[str, int]:
-    """Clips by RMS, in bins of 3 dB named by their lower edge."""
+def loudness_histogram(records: list[TrackRecord]) -> dict[str, int]:
+    """Count clips by RMS, in bins of 3 dB named by their lower edge."""
     bins = Counter(
         int(db // LOUDNESS_BIN_DB) * LOUDNESS_BIN_DB
         for record in records
@@ -122,7 +120,7 @@ def loudness_histogram(records: "list[TrackRecord]") -> dict[str, int]:
 
 
 def label_histograms(folder: Path) -> dict[str, dict[str, int]]:
-    """Clips by value of each label, the most frequent values first."""
+    """Count clips by the value of each label, the most frequent first."""
     counts: dict[str, Counter[str]] = defaultdict(Counter)
     for split in SPLITS:
         for path in list_shards(folder / split):
@@ -134,7 +132,7 @@ def label_histograms(folder: Path) -> dict[str, dict[str, int]]:
 
 
 def list_warnings(report: dict[str, Any]) -> list[str]:
-    """What a person should know before training on this."""
+    """List what a person should know before training on the dataset."""
     warnings = []
     for split in SPLITS:
         if split not in report["splits"]:
@@ -149,50 +147,35 @@ def list_warnings(report: dict[str, Any]) -> list[str]:
     return warnings
 
 
-def render(report: dict[str, Any]) -> str:
-    """``report.md``."""
-    kept, listed = report["tracks_kept"], report["tracks_listed"]
-    lines = ["# Prepared dataset", "", f"{kept} of {listed} tracks kept."]
-    lines += [f"- warning: {warning}" for warning in report["warnings"]]
-    splits = [{"split": name, **row} for name, row in report["splits"].items()]
-    sections: list[tuple[str, list[dict[str, Any]]]] = [
-        ("Splits", splits),
-        ("Sources", report["sources"]),
-        ("Leakage between splits", report["leakage"]),
-        ("Duplicates dropped", report["duplicates"]),
-        ("Skipped", report["skipped"]),
-    ]
-    for title, rows in sections:
-        lines += ["", f"## {title}", "", *table(rows)]
-    lines += ["", "## Clips", "", f"- dropped for silence: {report['silent_clips']}"]
-    lines += [f"- scaled down to full scale: {report['scaled_clips']}"]
+def report_blocks(report: dict[str, Any]) -> Iterator[str]:
+    """Build the blocks of ``report.md``."""
+    yield "# Prepared dataset"
+    yield f"{report['tracks_kept']} of {report['tracks_listed']} tracks kept."
+    yield bullets(f"warning: {warning}" for warning in report["warnings"])
+    sections = {
+        "Splits": [{"split": name, **row} for name, row in report["splits"].items()],
+        "Sources": report["sources"],
+        "Leakage between splits": report["leakage"],
+        "Duplicates dropped": report["duplicates"],
+        "Skipped": report["skipped"],
+    }
+    for title, rows in sections.items():
+        yield f"## {title}"
+        yield table(list(rows[0]), [row.values() for row in rows]) if rows else "none"
+    yield "## Clips"
+    yield bullets(
+        (
+            f"dropped for silence: {report['silent_clips']}",
+            f"scaled down to full scale: {report['scaled_clips']}",
+        )
+    )
     histograms = {
         "Sample rates of the files (tracks)": report["sample_rates"],
         "Loudness (RMS, clips)": report["loudness_db"],
         **{f"Label {key} (clips)": values for key, values in report["labels"].items()},
     }
     for title, counts in histograms.items():
-        lines += ["", f"## {title}", "", *bars(counts)]
-    return "\n".join(lines) + "\n"
-
-
-def table(rows: list[dict[str, Any]]) -> list[str]:
-    """Rows as a Markdown table; "none" when there are none."""
-    if not rows:
-        return ["none"]
-    keys = list(rows[0])
-    lines = [f"| {' | '.join(keys)} |", "|" + "---|" * len(keys)]
-    for row in rows:
-        cells = [str(row[key]).replace("|", "\\|").replace("\n", " ") for key in keys]
-        lines.append(f"| {' | '.join(cells)} |")
-    return lines
-
-
-def bars(counts: dict[str, int]) -> list[str]:
-    """A histogram as a Markdown table with bars of up to 30 characters."""
-    most = max(counts.values(), default=0)
-    rows = [
-        {"value": value, "count": count, "": "#" * round(30 * count / most)}
-        for value, count in counts.items()
-    ]
-    return table(rows)
+        yield f"## {title}"
+        most = max(counts.values(), default=0)
+        rows = [(value, count, "#" * round(30 * count / most)) for value, count in counts.items()]
+        yield table(("value", "count", ""), rows) if rows else "none"
