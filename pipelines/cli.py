@@ -55,10 +55,10 @@ COMMANDS = {
         "pipelines.evaluation.fit_detectors",
         "what hears it, from rendered scores",
     ),
-    "bench": ("pipelines.benchmarks.bench", "speed and memory on this machine"),
-    "bench render": ("pipelines.benchmarks.bench_render", "of rendering, by batch and processes"),
+    "bench": ("pipelines.commands.bench", "speed and memory on this machine"),
+    "bench render": ("pipelines.commands.bench_render", "of rendering, by batch and processes"),
     "bench stream": (
-        "pipelines.benchmarks.bench_stream",
+        "pipelines.commands.bench_stream",
         "how soon and how steadily a stream sounds",
     ),
     "info": ("pipelines.commands.info", "what a saved pipeline holds, or what a config costs"),

@@ -10,7 +10,7 @@ import torch
 from accelerate import PartialState
 
 from codec.whole_file import write_json
-from pipelines.benchmarks.bench import processor_name
+from pipelines.benchmarks.machine import processor_name
 
 
 def describe_machine() -> list[str]:

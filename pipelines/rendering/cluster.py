@@ -15,7 +15,7 @@ from dataclasses import replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from pipelines.benchmarks.bench import peak_memory
+from pipelines.benchmarks.machine import peak_memory
 from pipelines.errors import MissingPackageError
 from pipelines.rendering.agenda import Agenda, Failed, Finished, Outcome, Task, Written
 from pipelines.rendering.making import Maker

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 
-from pipelines.benchmarks.bench import peak_memory
+from pipelines.benchmarks.machine import peak_memory
 
 
 class MemoryMeter:
