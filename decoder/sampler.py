@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import torch
+from diffusers import FlowMatchEulerDiscreteScheduler
 from torch import Tensor
 
 from codec.seeds import generator
@@ -12,7 +13,6 @@ from codec.spectral_codec import FIRST_WINDOW, SpectralCodec
 from codec.stages import Feed, grown, run
 from decoder.diffusion_decoder import DiffusionDecoder
 from decoder.flow import NOISE_ANGLE
-from diffusers import FlowMatchEulerDiscreteScheduler
 
 MAX_STEPS = 16
 

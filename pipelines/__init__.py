@@ -3,12 +3,16 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from codec.torchaudio_guard import guard_torchaudio
+
 if TYPE_CHECKING:
     from pipelines.music_output import MusicOutput as MusicOutput
     from pipelines.pipeline import Pipeline as Pipeline
 
 _HOMES = {"MusicOutput": "pipelines.music_output", "Pipeline": "pipelines.pipeline"}
-__all__ = list(_HOMES)
+__all__ = [*_HOMES]
+
+guard_torchaudio()
 
 
 def __getattr__(name: str) -> Any:

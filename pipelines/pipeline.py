@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from diffusers import FlowMatchEulerDiscreteScheduler
+from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from torch import Tensor, nn
 
 from codec.encodec_codec import EncodecCodec
@@ -17,8 +19,6 @@ from codec.validation import check_codes
 from codec.windows import Windows
 from decoder.diffusion_decoder import DiffusionDecoder
 from decoder.sampler import FlowSampler
-from diffusers import FlowMatchEulerDiscreteScheduler
-from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from pipelines.inference.arguments import check_prompts, spread_seeds
 from pipelines.inference.brief import BRIEF_TOKENS, brief_of, words_to_move_away_from
 from pipelines.inference.components import OPTIONAL, check_fit, check_saved

@@ -7,11 +7,11 @@ from collections.abc import Callable
 from typing import Literal, NamedTuple
 
 import torch
+from diffusers.configuration_utils import register_to_config
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from codec.component import Component, ModelMixin  # noqa: F401  (diffusers looks it up here)
-from diffusers.configuration_utils import register_to_config
+from codec.component import Component
 from prior.attention import KeyValueCache, Place, Text, rotation_table
 from prior.depth import DepthHead
 from prior.linear import Linear, lay_out_by_row

@@ -5,6 +5,7 @@ from itertools import islice, pairwise
 
 import pytest
 import torch
+from diffusers import FlowMatchEulerDiscreteScheduler
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_codec import tiny_codec
@@ -13,7 +14,6 @@ from codec.seeds import generator
 from codec.stages import run
 from decoder.diffusion_decoder import DiffusionDecoder
 from decoder.sampler import CrossFade, FlowSampler, Window, fade_in, window_grid
-from diffusers import FlowMatchEulerDiscreteScheduler
 
 CODEC = tiny_codec()
 SIZES = {

@@ -163,7 +163,6 @@ def load_maker(origin: Origin) -> Maker:
 @lru_cache(maxsize=1)
 def load_maker_once(origin: Origin) -> Maker:
     """The same, for one thread at a time."""
-    import codec  # noqa: F401  (its torchaudio guard)
     from pipelines.inference.loading import load_pipeline
 
     try:

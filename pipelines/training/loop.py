@@ -19,13 +19,13 @@ from typing import Any, Protocol
 import torch
 from accelerate import Accelerator
 from accelerate.utils import ProjectConfiguration
+from diffusers.training_utils import EMAModel
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, Sampler
 from tqdm.auto import tqdm
 
 from codec.component import Component
 from codec.seeds import derive_seed
-from diffusers.training_utils import EMAModel
 from pipelines.inference.process_settings import kept_process_settings, matmul_precision
 from pipelines.training.checkpoints import (
     load_weights,

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from diffusers.configuration_utils import register_to_config
 from torch import Tensor
 
-from codec.component import Component, ModelMixin  # noqa: F401  (diffusers looks it up here)
+from codec.component import Component
 from codec.validation import check_codes
-from diffusers.configuration_utils import register_to_config
 from pipelines.data.notes.midi_file import check_packages, read_midi
 from pipelines.data.notes.note_frames import (
     BOOKS,
