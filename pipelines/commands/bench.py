@@ -39,8 +39,8 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError(f"--repeats must be at least 1, got {args.repeats}")
     if not 0.1 <= args.duration < math.inf:
         raise ValueError(f"--duration must be at least 0.1 s, got {args.duration}")
+    from codec.process_settings import cpu_threads
     from pipelines.benchmarks.part_speed import describe_machine
-    from pipelines.inference.process_settings import cpu_threads
 
     with cpu_threads(args.threads):
         quiet = args.quiet or args.json
@@ -77,8 +77,8 @@ def peer_rows(
     pipeline: "Pipeline", args: argparse.Namespace, machine: dict[str, str]
 ) -> Iterator["PeerSpeed"]:
     """Print the head of the table, then measure every task with every number of threads."""
+    from codec.process_settings import cpu_threads
     from pipelines.benchmarks.peers import compare, peer_tasks
-    from pipelines.inference.process_settings import cpu_threads
 
     if not args.json:
         print(

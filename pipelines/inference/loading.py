@@ -42,7 +42,7 @@ def load_pipeline(
     start = time.perf_counter()
     import torch
 
-    from pipelines.inference.process_settings import hidden_progress_bars
+    from codec.process_settings import hidden_progress_bars
     from pipelines.pipeline import Pipeline
 
     with hidden_progress_bars():

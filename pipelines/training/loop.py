@@ -25,8 +25,8 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from tqdm.auto import tqdm
 
 from codec.component import Component
+from codec.process_settings import kept_process_settings, matmul_precision
 from codec.seeds import derive_seed
-from pipelines.inference.process_settings import kept_process_settings, matmul_precision
 from pipelines.training.checkpoints import (
     load_weights,
     new_folder,
