@@ -140,6 +140,17 @@ def test_prepare_of_a_folder_alone_is_prepare_audio(
     assert capsys.readouterr().out == (output / "report.md").read_text()
 
 
+@pytest.mark.parametrize("word", ["music", "scores", "notes", "plans", "tokens"])
+def test_a_folder_does_not_hide_the_command_of_its_name(
+    word: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(tmp_path)
+    Path(word).mkdir()
+    with pytest.raises(SystemExit):
+        main(["prepare", word, "--help"])
+    assert f"usage: partita prepare {word} " in capsys.readouterr().out
+
+
 def test_one_thread_writes_unless_told(
     pipeline_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
