@@ -10,7 +10,7 @@ from torch import Tensor
 
 from codec.seeds import generator
 from codec.spectral_codec import FIRST_WINDOW, SpectralCodec
-from codec.stages import Feed, grown, run
+from codec.stages import PieceBuffer, grown, run
 from decoder.diffusion_decoder import DiffusionDecoder
 from decoder.flow import NOISE_ANGLE
 
@@ -189,7 +189,7 @@ class FlowStage:
         self.sampler = sampler
         self.seeds = seeds
         self.num_steps = num_steps
-        self.input = Feed()
+        self.input = PieceBuffer()
         self.left = 0  # frames of context that are kept before the window
         self.start = 0  # of the window
         self.index = 0
@@ -197,20 +197,20 @@ class FlowStage:
 
     @property
     def ended(self) -> bool:
-        """Whether the last piece has been fed."""
+        """Whether the last piece has been pushed."""
         return self.input.ended
 
-    def feed(self, piece: Tensor) -> None:
+    def push(self, piece: Tensor) -> None:
         """Hand over the next (B, k, t) codes."""
         check_rows(piece, self.seeds)
         self.input.append(piece)
 
     def end(self) -> None:
-        """Say that the last frame has been fed."""
+        """Say that the last frame has been pushed."""
         self.input.ended = True
 
     @torch.no_grad()
-    def take(self) -> Tensor | None:
+    def pull(self) -> Tensor | None:
         """The (B, C, M, f) frames that the next window makes final."""
         config, reach = self.sampler.decoder.config, self.sampler.codec.decoder_reach
         span = window_span(self.index, self.start, config.window_frames, config.overlap_frames)

@@ -22,7 +22,7 @@ from pipelines.training.batches import evenly_spaced
 from pipelines.training.configuration import run_script
 from pipelines.training.loop import TrainingConfig, train
 from pipelines.training.prior_batches import PriorData, TokenBatch, TokenClips
-from prior.generate import generate
+from prior.frame_generator import FrameGenerator
 from prior.loss import PriorBatch, PriorLoss, prior_loss
 from prior.model import Prior
 from prior.sampling import Sampling
@@ -72,10 +72,8 @@ class PriorRecipe:
                 codes=batch.codes,
                 frame_mask=batch.frame_mask,
                 ends=batch.ends,
-                text_states=text.states,
-                text_mask=text.mask,
+                condition=replace(text, plan=batch.plan),
                 depth_frames=batch.depth_frames,
-                plan=batch.plan,
             ),
         )
 
@@ -101,7 +99,7 @@ class PriorRecipe:
     def _write_sample(self, model: Prior, caption: str, folder: Path) -> None:
         assert self.codec is not None
         text = encode_text(self.tokenizer, self.text_encoder, [caption])
-        frames = generate(model, text, None, SAMPLE_FRAMES, Sampling(), seeds=[0])
+        frames = FrameGenerator(model, text, None, SAMPLE_FRAMES, Sampling(), seeds=[0])
         codes = torch.stack([frame.codes for frame in frames], dim=-1).cpu()
         sample: Any = self.codec.decode(codes)[0]
         if isinstance(self.codec, NoteCodec):

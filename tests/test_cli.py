@@ -151,14 +151,13 @@ def test_a_folder_does_not_hide_the_command_of_its_name(
     assert f"usage: partita prepare {word} " in capsys.readouterr().out
 
 
-def test_one_thread_writes_unless_told(
+def test_generate_computes_on_one_thread_unless_asked(
     pipeline_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    before, seen = torch.get_num_threads(), []
+    before, seen, decode = torch.get_num_threads(), [], Pipeline.decode
     monkeypatch.setattr(
-        Pipeline, "write_frames", lambda *_: seen.append(torch.get_num_threads()) or iter(())
+        Pipeline, "decode", lambda *a, **k: seen.append(torch.get_num_threads()) or decode(*a, **k)
     )
-    monkeypatch.setattr(Pipeline, "_collect", lambda _, frames, *rest: torch.zeros(1, 2, 3).long())
     argv = ["generate", "calm", "--duration", "0.1", "--pipeline", str(pipeline_folder)]
     argv += ["--quiet", "--output", str(tmp_path / "song.wav")]
     assert main(argv) == 0

@@ -15,7 +15,7 @@ from decoder.sampler import FlowSampler
 from pipelines.benchmarks.machine import peak_memory, processor_name
 from pipelines.benchmarks.turns import spread, take_turns
 from pipelines.pipeline import Pipeline
-from prior.generate import generate
+from prior.frame_generator import FrameGenerator
 from prior.model import Prior
 from prior.sampling import Sampling
 
@@ -138,6 +138,6 @@ def generate_frames(pipeline: Pipeline, prior: Prior, num_frames: int) -> None:
     """Generate frames with the pipeline's default guidance."""
     defaults = pipeline.config
     sampling = Sampling(defaults.temperature, defaults.top_k, guidance=defaults.guidance)
-    text = pipeline.encode_prompts([PROMPT])
-    for _ in generate(prior, text, None, num_frames, sampling, [0]):
+    text = pipeline.conditioner.encode([PROMPT])
+    for _ in FrameGenerator(prior, text, None, num_frames, sampling, [0]):
         pass

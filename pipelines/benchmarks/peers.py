@@ -32,10 +32,10 @@ from decoder.diffusion_decoder import DiffusionDecoder
 from pipelines.benchmarks.part_speed import random_tensor
 from pipelines.benchmarks.turns import Spread, ratio, spread, take_turns
 from pipelines.pipeline import Pipeline
-from prior.generate import generate
+from prior.condition import Condition
+from prior.frame_generator import FrameGenerator
 from prior.model import Prior
 from prior.sampling import Sampling
-from prior.text_condition import TextCondition
 
 TEXT_TOKENS = 16
 DIT_GRID = 11  # DiT takes squares only: 121 patches, no more than a window of ours
@@ -139,14 +139,14 @@ def count_numbers(model: nn.Module) -> int:
 def prior_task(prior: Prior, num_frames: int, guidance: float, top_k: int) -> PeerTask:
     """Generate frames with our prior and with MusicGen's decoder, which takes as many steps."""
     config = prior.config
-    text = TextCondition(
+    text = Condition(
         random_tensor((1, TEXT_TOKENS, config.text_width), "text"),
         torch.ones(1, TEXT_TOKENS, dtype=torch.bool),
     )
     sampling = Sampling(top_k=top_k, guidance=guidance)
 
     def ours() -> None:
-        for _ in generate(prior, text, None, num_frames, sampling, [0]):
+        for _ in FrameGenerator(prior, text, None, num_frames, sampling, [0]):
             pass
 
     musicgen = build_musicgen(prior, num_frames)

@@ -89,6 +89,7 @@ def tiny_recipe(folder: Path, hours: float, seed: int, workers: int) -> list[Sta
 
 
 DEFAULTS = ["--guidance", "4", "--temperature", "0.9", "--top-k", "30"]
+DEFAULTS += ["--fine-temperature", "0.55"]
 """What the pipeline stores for those who name nothing; chosen on prompts (docs/experiments.md)."""
 ENERGY = [
     *("--losses.decoder_alone", "true", "--losses.energy", "1.5"),

@@ -58,7 +58,7 @@ def stream_song(
         The whole; None where whoever read standard output has left.
     """
     from pipelines.inference.playback import abandon_stdout
-    from pipelines.music_output import MusicOutput
+    from pipelines.music_output import MusicOutput, describe_call
 
     if args.compile:
         compile_before(pipeline, args, choices)
@@ -72,25 +72,22 @@ def stream_song(
     except BrokenPipeError:
         abandon_stdout()
         return None
-    piece = stream.piece
-    settings = {
-        "prompt": [piece.prompt],
-        "negative_prompt": piece.negative_prompt,
-        "duration_s": piece.duration_s,
-        "guidance": piece.guidance,
-        "temperature": piece.temperature,
-        "top_k": piece.top_k,
-        "top_p": piece.top_p,
-        "num_inference_steps": piece.num_inference_steps,
-        "preview": piece.num_inference_steps is None,
-    }
+    piece, steps = stream.piece, stream.piece.num_inference_steps
     return MusicOutput(
         audio[None],
         stream.sample_rate,
         stream.codes,
         [piece.seed],
         [piece.decoder_seed],
-        settings,
+        describe_call(
+            [piece.prompt],
+            piece.negative_prompt,
+            piece.duration_s,
+            piece.sampling,
+            steps,
+            preview=steps is None,
+        ),
+        [stream.plan],
     )
 
 
