@@ -14,6 +14,10 @@ from typing import Any
 
 import pytest
 
+from codec.torchaudio_guard import guard_torchaudio
+
+guard_torchaudio()  # before a test imports torchaudio, encodec or transformers
+
 
 @pytest.fixture(autouse=True)
 def fresh_accelerator() -> Iterator[None]:

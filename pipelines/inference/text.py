@@ -53,7 +53,6 @@ def load_text_encoder(folder: str | Path) -> tuple[Any, nn.Module]:
         FileNotFoundError: the folder lacks one of them.
         ValueError: the weights do not fit the encoder's config.
     """
-    import codec  # noqa: F401, I001  (guards torchaudio before transformers is imported)
     from safetensors import SafetensorError
     from transformers import AutoModel, AutoTokenizer
 

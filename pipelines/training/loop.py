@@ -19,6 +19,7 @@ from typing import Any, Protocol
 import torch
 from accelerate import Accelerator
 from accelerate.utils import ProjectConfiguration
+from diffusers.training_utils import EMAModel
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, Sampler
 from tqdm.auto import tqdm
@@ -27,7 +28,6 @@ from codec.component import Component
 from codec.process_settings import kept_process_settings, matmul_precision
 from codec.seeds import derive_seed
 from codec.whole_file import new_folder
-from diffusers.training_utils import EMAModel
 from pipelines.training.checkpoints import (
     load_weights,
     newest_checkpoint,
