@@ -1,6 +1,6 @@
 """Train the codec: ``accelerate launch pipelines/train_codec.py --config configs/codec/tiny.yaml``.
 
-A batch goes from ``batches.SpectrogramCrops`` through ``CodecTraining.forward`` (codec, then
+A batch goes from ``codec_data.SpectrogramCrops`` through ``CodecTraining.forward`` (codec, then
 losses) to ``training.train``.
 """
 
@@ -25,7 +25,12 @@ from codec.losses import (
 from codec.seeds import derive_seed
 from codec.spectral_codec import CodecOutput, SpectralCodec
 from pipelines.data.prepared import FRAME_RATE
-from pipelines.training.batches import SpectrogramCrops, SpectrogramData, open_all, validation_crops
+from pipelines.training.codec_data import (
+    SpectrogramCrops,
+    SpectrogramData,
+    open_all,
+    validation_crops,
+)
 from pipelines.training.configuration import run_script
 from pipelines.training.loop import TrainingConfig, train
 

@@ -1,6 +1,6 @@
 """Train the decoder: ``accelerate launch pipelines/train_decoder.py --config ...``.
 
-A batch goes from ``decoder_batches.DecoderCrops`` through ``DecoderRecipe.loss`` (the frozen codec
+A batch goes from ``decoder_data.DecoderCrops`` through ``DecoderRecipe.loss`` (the frozen codec
 makes the conditions, ``decoder.flow.flow_loss`` compares) to ``training.train``.
 """
 
@@ -17,9 +17,9 @@ from codec.spectral_codec import SpectralCodec
 from decoder.diffusion_decoder import DiffusionDecoder
 from decoder.flow import flow_loss, uniform_angle
 from decoder.sampler import FlowSampler, check_conditions, euler_scheduler
-from pipelines.training.batches import evenly_spaced
+from pipelines.training.codec_data import evenly_spaced
 from pipelines.training.configuration import run_script
-from pipelines.training.decoder_batches import DecoderBatch, DecoderCrops, DecoderData
+from pipelines.training.decoder_data import DecoderBatch, DecoderCrops, DecoderData
 from pipelines.training.loop import TrainingConfig, train
 
 

@@ -1,6 +1,6 @@
 """Train the prior: ``accelerate launch pipelines/train_prior.py --config configs/prior/tiny.yaml``.
 
-A batch goes from ``prior_batches.TokenClips`` through ``PriorRecipe.loss`` (captions to token
+A batch goes from ``prior_data.TokenClips`` through ``PriorRecipe.loss`` (captions to token
 states, then ``prior.loss.prior_loss``) to ``training.train``.
 """
 
@@ -18,10 +18,10 @@ from pipelines.data.notes.midi_file import midi_bytes
 from pipelines.data.notes.note_codec import NoteCodec
 from pipelines.data.tokens import load_codec
 from pipelines.inference.text import encode_text, load_text_encoder
-from pipelines.training.batches import evenly_spaced
+from pipelines.training.codec_data import evenly_spaced
 from pipelines.training.configuration import run_script
 from pipelines.training.loop import TrainingConfig, train
-from pipelines.training.prior_batches import PriorData, TokenBatch, TokenClips
+from pipelines.training.prior_data import PriorData, TokenBatch, TokenClips
 from prior.generate import generate
 from prior.loss import PriorBatch, PriorLoss, prior_loss
 from prior.model import Prior

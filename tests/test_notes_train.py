@@ -15,7 +15,7 @@ from pipelines.data.notes.prepare_notes import build_note_cache
 from pipelines.data.notes.write_notes import write_notes
 from pipelines.train_prior import train_prior
 from pipelines.training.loop import TrainingConfig
-from pipelines.training.prior_batches import PriorData, TokenClips
+from pipelines.training.prior_data import PriorData, TokenClips
 from prior import Prior, Sampling, TextCondition
 
 pytest.importorskip("symusic")

@@ -20,7 +20,7 @@ from pipelines.data.scores.score import METERS, Note, Part, Score, pitch_class_w
 from pipelines.data.tokens import open_tokens, read_codes, read_token_info
 from pipelines.train_prior import train_prior
 from pipelines.training.loop import TrainingConfig
-from pipelines.training.prior_batches import PriorData, TokenClips
+from pipelines.training.prior_data import PriorData, TokenClips
 from prior import ChordChange, Plan, Prior
 from prior.plan import HARMONY_WIDTH, PLAN_WIDTH, plan_features
 from prior.plan import INSTRUMENTS as PLANNED_INSTRUMENTS

@@ -24,10 +24,10 @@ from decoder import DiffusionDecoder
 from pipelines.train_codec import CodecLosses, train_codec
 from pipelines.train_decoder import train_decoder
 from pipelines.train_prior import train_prior
-from pipelines.training.batches import EpochOrder, SpectrogramData
 from pipelines.training.checkpoints import checkpoints, load_weights, save_checkpoint
+from pipelines.training.codec_data import EpochOrder, SpectrogramData
 from pipelines.training.configuration import parse
-from pipelines.training.decoder_batches import DecoderData
+from pipelines.training.decoder_data import DecoderData
 from pipelines.training.loop import (
     StepSampler,
     TrainingConfig,
@@ -35,7 +35,7 @@ from pipelines.training.loop import (
     start_accelerator,
 )
 from pipelines.training.precision import choose_precision
-from pipelines.training.prior_batches import PriorData
+from pipelines.training.prior_data import PriorData
 from prior import Prior
 
 Train = Callable[..., Path]

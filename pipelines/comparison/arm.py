@@ -21,7 +21,7 @@ from pipelines.data.tokens import read_token_info
 from pipelines.train_prior import PriorRecipe
 from pipelines.training.checkpoints import checkpoints
 from pipelines.training.loop import TrainingConfig, train
-from pipelines.training.prior_batches import TOKEN_RATE, PriorData
+from pipelines.training.prior_data import TOKEN_RATE, PriorData
 from prior.model import Prior
 
 RESULT_NAME = "arm.json"

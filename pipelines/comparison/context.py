@@ -13,7 +13,7 @@ from pipelines.comparison.returns import Passage, last_return, returning, strang
 from pipelines.comparison.row import Plot, Row, Series, Table, number
 from pipelines.comparison.spread import mean_and_spread, show, verdict
 from pipelines.comparison.study import Study, seconds
-from pipelines.training.prior_batches import TOKEN_RATE
+from pipelines.training.prior_data import TOKEN_RATE
 from prior.model import Prior
 
 NOTHING = "passages that match nothing earlier"

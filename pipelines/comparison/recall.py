@@ -13,7 +13,7 @@ from pipelines.comparison.settings import Budget, Recall
 from pipelines.comparison.spread import mean_and_spread, show, verdict
 from pipelines.comparison.streams import recall_stream
 from pipelines.comparison.study import Study, digest, seconds
-from pipelines.training.prior_batches import TOKEN_RATE
+from pipelines.training.prior_data import TOKEN_RATE
 from prior.model import Prior
 
 HELD_OUT = 16

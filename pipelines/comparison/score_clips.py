@@ -13,7 +13,7 @@ from codec.audio_file import AudioClip
 from pipelines.data.prepared import open_prepared, read_info
 from pipelines.errors import MissingPackageError
 from pipelines.evaluation.reasons import UnmeasurableError
-from pipelines.training.batches import evenly_spaced
+from pipelines.training.codec_data import evenly_spaced
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from pipelines.comparison.equal_size import fit_width
 from pipelines.comparison.pieces import Piece, join_tracks, read_pieces, write_cache
 from pipelines.comparison.settings import Budget, Rung, Settings
 from pipelines.data.tokens import load_codec, read_token_info, read_token_infos
-from pipelines.training.prior_batches import TOKEN_RATE
+from pipelines.training.prior_data import TOKEN_RATE
 
 
 @dataclass

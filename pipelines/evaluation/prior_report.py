@@ -22,7 +22,7 @@ from pipelines.evaluation.measurement_cache import (
 )
 from pipelines.evaluation.prior_page import write_prior_page
 from pipelines.inference.text import encode_text
-from pipelines.training.batches import evenly_spaced
+from pipelines.training.codec_data import evenly_spaced
 from prior.loss import cross_entropy
 from prior.model import Prior
 

@@ -13,7 +13,7 @@ from pipelines.data.prepared import FRAME_RATE, FRAMES_PER_TOKEN
 from pipelines.data.shards import as_arrow
 from pipelines.data.tokens import open_all_tokens, read_codes
 from pipelines.inference.text import PRETRAINED
-from pipelines.training.batches import EpochOrder
+from pipelines.training.codec_data import EpochOrder
 from prior.loss import draw_depth_frames
 from prior.plan import plan_features
 

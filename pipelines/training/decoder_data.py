@@ -10,7 +10,7 @@ from codec.seeds import generator
 from pipelines.data.prepared import FRAME_RATE, FRAMES_PER_TOKEN, read_levels
 from pipelines.data.shards import as_arrow
 from pipelines.data.tokens import open_all_tokens, read_codes
-from pipelines.training.batches import EpochOrder, crop_start, cut, open_all
+from pipelines.training.codec_data import EpochOrder, crop_start, cut, open_all
 
 
 @dataclass(frozen=True)
