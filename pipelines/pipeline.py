@@ -31,13 +31,13 @@ from pipelines.inference.quantization import (
 from pipelines.inference.stated_tempo import stated_tempo
 from pipelines.inference.text import MAX_TOKENS, encode_text, load_text_encoder
 from pipelines.music_output import MusicOutput
+from prior.condition import Condition
 from prior.generate import generate
 from prior.linear import lay_out_by_column
 from prior.model import Prior
 from prior.plan import Plan, plan_features
 from prior.planner import write_plan
 from prior.sampling import Sampling
-from prior.text_condition import TextCondition
 
 if TYPE_CHECKING:
     from codec.stages import Stage
@@ -234,8 +234,8 @@ class Pipeline(DiffusionPipeline):
 
     def write_frames(
         self,
-        text: TextCondition,
-        negative: TextCondition | None,
+        text: Condition,
+        negative: Condition | None,
         num_frames: int,
         seeds: list[int],
         sampling: Sampling,
@@ -244,18 +244,18 @@ class Pipeline(DiffusionPipeline):
         for frame in generate(self.prior, text, negative, num_frames, sampling, seeds):
             yield frame.codes
 
-    def encode_prompts(self, prompts: list[str], max_tokens: int = MAX_TOKENS) -> TextCondition:
+    def encode_prompts(self, prompts: list[str], max_tokens: int = MAX_TOKENS) -> Condition:
         """Token states of prompts, (B, L, Dt), each encoded by itself, whatever the others are."""
         encoded = {
             prompt: encode_text(self.tokenizer, self.text_encoder, [prompt], max_tokens)
             for prompt in dict.fromkeys(prompts)
         }
-        return TextCondition.joined([encoded[prompt] for prompt in prompts])
+        return Condition.joined([encoded[prompt] for prompt in prompts])
 
     def plan_items(
         self,
         prompts: list[str],
-        text: TextCondition,
+        text: Condition,
         duration_s: float,
         seeds: list[int],
         plan: Plan | list[Plan | None] | None = None,
@@ -290,11 +290,11 @@ class Pipeline(DiffusionPipeline):
 
     def told(
         self,
-        text: TextCondition,
+        text: Condition,
         plans: list[Plan | None],
         num_frames: int,
         negative_prompts: Sequence[str | None],
-    ) -> tuple[TextCondition, TextCondition | None]:
+    ) -> tuple[Condition, Condition | None]:
         """What the prior reads, and what guidance moves away from (None: the unconditional prior).
 
         Prompts and their plans, frame by frame; some of a plan is said in words too, see
@@ -308,7 +308,7 @@ class Pipeline(DiffusionPipeline):
         if any(briefs):
             text = text.followed_by(self.encode_prompts(briefs, BRIEF_TOKENS))
         rate = self.codec.frame_rate
-        rows = [plan_features(plan, num_frames, rate).to(text.states.device) for plan in plans]
+        rows = [plan_features(plan, num_frames, rate).to(text.text_states.device) for plan in plans]
         return replace(text, plan=torch.stack(rows)), negative
 
     @torch.no_grad()

@@ -72,10 +72,8 @@ class PriorRecipe:
                 codes=batch.codes,
                 frame_mask=batch.frame_mask,
                 ends=batch.ends,
-                text_states=text.states,
-                text_mask=text.mask,
+                condition=replace(text, plan=batch.plan),
                 depth_frames=batch.depth_frames,
-                plan=batch.plan,
             ),
         )
 

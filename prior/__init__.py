@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import codec  # noqa: F401  (its torchaudio guard runs before diffusers is imported)
 
 if TYPE_CHECKING:
+    from prior.condition import Condition as Condition
     from prior.generate import Frame as Frame
     from prior.loss import PriorBatch as PriorBatch
     from prior.loss import prior_loss as prior_loss
@@ -13,7 +14,6 @@ if TYPE_CHECKING:
     from prior.plan import ChordChange as ChordChange
     from prior.plan import Plan as Plan
     from prior.sampling import Sampling as Sampling
-    from prior.text_condition import TextCondition as TextCondition
 
 _HOMES = {
     "ChordChange": "prior.plan",
@@ -22,7 +22,7 @@ _HOMES = {
     "Prior": "prior.model",
     "PriorBatch": "prior.loss",
     "Sampling": "prior.sampling",
-    "TextCondition": "prior.text_condition",
+    "Condition": "prior.condition",
     "prior_loss": "prior.loss",
 }
 __all__ = [*_HOMES]

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from prior.attention import Place
+from prior.condition import Condition
 from prior.model import Prior
 from prior.plan import contrary_features
 from prior.sampling import Sampling, by_book, choose_code, draw_uniform, guide, uniform_of_book
 from prior.state import PriorState
-from prior.text_condition import TextCondition
 
 
 @dataclass(frozen=True)
@@ -31,8 +31,8 @@ class Frame:
 
 def generate(
     prior: Prior,
-    text: TextCondition,
-    negative: TextCondition | None,
+    text: Condition,
+    negative: Condition | None,
     num_frames: int,
     sampling: Sampling,
     seeds: list[int],
@@ -81,8 +81,8 @@ class Writer:
     def __init__(
         self,
         prior: Prior,
-        text: TextCondition,
-        negative: TextCondition | None,
+        text: Condition,
+        negative: Condition | None,
         num_frames: int,
         sampling: Sampling,
         seeds: list[int],
@@ -119,13 +119,13 @@ class Writer:
         how = uniform.to(self.device), self.of_books, self.ended, may_end
         if self.state is None:
             self.state = self._init_state()
-            copies = self.text.states.shape[0] // len(self.seeds)
+            copies = self.text.text_states.shape[0] // len(self.seeds)
             prompt = self.prompt_codes.to(self.device).repeat(copies, 1, 1)
             frame = sample_frame(prior, prior.prefill(prompt, self.state), *how)
         else:
             assert self.last is not None
-            told, place = prior.advance(self.state)
-            frame = self.next_frame(prior, self.last, told, place, self.state, *how)
+            added, place = prior.advance(self.state)
+            frame = self.next_frame(prior, self.last, added, place, self.state, *how)
         self.ended, self.last = frame.ended, frame.codes
         if may_end and bool(frame.ended.all()):
             return None
@@ -133,7 +133,7 @@ class Writer:
         return frame
 
     @torch.inference_mode()
-    def steer(self, text: TextCondition, negative: TextCondition | None) -> None:
+    def steer(self, text: Condition, negative: Condition | None) -> None:
         """Let the frames from the next one on read other texts; what was written stays.
 
         Args:
@@ -154,8 +154,8 @@ class Writer:
         state = {
             "index": torch.tensor(self.index),
             "ended": self.ended,
-            "text.states": self.text.states,
-            "text.mask": self.text.mask,
+            "text.states": self.text.text_states,
+            "text.mask": self.text.text_mask,
         }
         if self.text.plan is not None:
             state["text.plan"] = self.text.plan
@@ -169,38 +169,37 @@ class Writer:
         state = {name: tensor.to(self.device) for name, tensor in state.items()}
         self.index = int(state["index"])
         self.ended = state["ended"]
-        self.text = TextCondition(state["text.states"], state["text.mask"], state.get("text.plan"))
+        self.text = Condition(state["text.states"], state["text.mask"], state.get("text.plan"))
         if "last" in state:
             self.last = state["last"]
             self.state = self._init_state()
             restore_state(self.state, state)
             read_text(self.prior, self.text, self.state)
 
-    def _with_guide(self, text: TextCondition, negative: TextCondition | None) -> TextCondition:
+    def _with_guide(self, text: Condition, negative: Condition | None) -> Condition:
         """The text and, where there is guidance, the rows to move away from under it.
 
         Beside the negative text these read the plan's contrary.
         """
         if self.sampling.guidance != 1:
-            away = negative or TextCondition.empty(len(self.seeds), text.states.shape[-1]).to(
-                text.states.device
-            )
+            states = text.text_states
+            away = negative or Condition.empty(len(self.seeds), states.shape[-1], states.device)
             if text.plan is not None:
                 away = replace(away, plan=contrary_features(text.plan))
-            text = TextCondition.joined([text, away])
+            text = Condition.joined([text, away])
         return text.to(self.device)
 
     def _init_state(self) -> PriorState:
         longest = self.prompt_codes.shape[-1] + self.num_frames
-        return self.prior.init_state(self.text.states, self.text.mask, longest, self.text.plan)
+        return self.prior.init_state(self.text, longest)
 
 
-def read_text(prior: Prior, text: TextCondition, state: PriorState) -> None:
+def read_text(prior: Prior, text: Condition, state: PriorState) -> None:
     """Give a state in use another text; the history that it holds stays as it was heard."""
-    fresh = prior.init_state(text.states, text.mask, state.max_frames, text.plan)
-    state.text, state.told = fresh.text, fresh.told
+    fresh = prior.init_state(text, state.max_frames)
+    state.text, state.frame_condition = fresh.text, fresh.frame_condition
     width = prior.config["width"]
-    nothing = state.text.states.new_zeros(text.states.shape[0], 1, width)
+    nothing = state.text.states.new_zeros(text.text_states.shape[0], 1, width)
     for block, layer in zip(prior.network.blocks, state.layers, strict=False):
         block.text_attention(nothing, state.text, layer.text)  # type: ignore[operator]  # fills it
 
@@ -271,7 +270,7 @@ def sample_frame(
 def next_frame(
     prior: Prior,
     last: Tensor,
-    told: Tensor,
+    added: Tensor,
     place: Place,
     state: PriorState,
     uniform: Tensor,
@@ -283,13 +282,13 @@ def next_frame(
 
     Args:
         last: (B, K) codes of the frame before.
-        told: (B, D), or (2B, D) with guidance; this and ``place`` from ``Prior.advance``.
+        added: (B, D), or (2B, D) with guidance; this and ``place`` from ``Prior.advance``.
         state: of as many rows; changed in place.
 
     The other arguments are those of :func:`sample_frame`.
     """
-    codes = torch.cat([last] * (told.shape[0] // last.shape[0]))
-    hidden = prior.step(codes, told, place, state)
+    codes = torch.cat([last] * (added.shape[0] // last.shape[0]))
+    hidden = prior.step(codes, added, place, state)
     return sample_frame(prior, hidden, uniform, of_books, ended, may_end)
 
 
@@ -321,8 +320,8 @@ def check_frames(num_frames: int, min_frames: int) -> None:
 
 def check_rows(
     prior: Prior,
-    text: TextCondition,
-    negative: TextCondition | None,
+    text: Condition,
+    negative: Condition | None,
     prompt_codes: Tensor,
     num_rows: int,
 ) -> None:
@@ -331,7 +330,7 @@ def check_rows(
     for name, condition in (("text", text), ("negative", negative)):
         if condition is None:
             continue
-        B, _, width = condition.states.shape
+        B, _, width = condition.text_states.shape
         if num_rows != B:
             raise ValueError(f"{name} must have one row per seed, got {B} and {num_rows} seeds")
         if width != text_width:

@@ -8,19 +8,17 @@ from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from codec.component import Component, ModelMixin  # noqa: F401  (diffusers looks it up here)
 from diffusers.configuration_utils import register_to_config
 from prior.attention import KeyValueCache, Place, Text, rotation_table
+from prior.condition import Condition
 from prior.depth import DepthHead
+from prior.frame_condition import FrameCondition, PlanReader, TextSummary
 from prior.linear import Linear, lay_out_by_row
 from prior.lstm import LSTMBackbone, PlainLSTMBackbone
 from prior.normalization import RMSNorm
-from prior.plan_reader import PlanReader
 from prior.state import LayerState, PriorState, Slots
-from prior.text_summary import TextSummary
-from prior.told import Told
 from prior.transformer import TransformerBackbone
 
 BACKBONES: dict[str, type[TransformerBackbone] | type[LSTMBackbone]] = {
@@ -72,7 +70,7 @@ class Prior(Component):
         sliding_window: how many frames self-attention sees, itself included; None for all.
         frame_rate: frames per second (Hz), for those who count in seconds; None for frames that
             are notes.
-        reads_plan: whether it can be told beat, key, chords and players frame by frame
+        reads_plan: whether it reads beat, key, chords and players frame by frame
             (``plan.plan_features``).
         fine_temperature: factor on the sampling temperature of the third and later books, which are
             hard to foresee and say little (what it changes: docs/experiments.md).
@@ -128,30 +126,22 @@ class Prior(Component):
         self.is_compiled = False
 
     def forward(
-        self,
-        codes: Tensor,
-        text_states: Tensor,
-        text_mask: Tensor,
-        depth_frames: Tensor | None = None,
-        plan: Tensor | None = None,
+        self, codes: Tensor, condition: Condition, depth_frames: Tensor | None = None
     ) -> PriorOutput:
-        """Predict every frame from the frames before it and the text.
+        """Predict every frame from the frames before it, the text and the plan.
 
         Args:
             codes: (B, K, T) int64 in [0, V).
-            text_states: (B, L, Dt) float, the text encoder's token states.
-            text_mask: (B, L) bool, true at tokens that count. A row without any reads the learned
-                null token instead: that is how text is dropped for classifier-free guidance.
+            condition: of B rows.
             depth_frames: (B, N) int64, the frames whose later books are predicted; None for all.
-            plan: (B, T', P) float from ``plan.plan_features``; None where nothing is planned.
 
         Returns:
             ``PriorOutput``, N = T when ``depth_frames`` is None.
         """
         frames = self._embed(codes)[:, :-1]  # (B, T - 1, D)
         x = torch.cat((self._starts(codes), frames), dim=1)  # (B, T, D)
-        text, told = self._prepare_text(text_states, text_mask, plan)
-        hidden = self.network(x + told.frames(0, x.shape[1]), text)
+        text, frame_condition = self._read(condition)
+        hidden = self.network(x + frame_condition.frames(0, x.shape[1]), text)
         return PriorOutput(
             self.first_head(hidden), self._predict_depth(hidden, codes, depth_frames)
         )
@@ -168,31 +158,26 @@ class Prior(Component):
         logits = self.depth(hidden.flatten(0, 1), codes.flatten(0, 1))  # (B * N, K - 1, V)
         return logits.view(B, N, K - 1, self.codebook_size).transpose(1, 2)
 
-    def init_state(
-        self, text_states: Tensor, text_mask: Tensor, max_frames: int, plan: Tensor | None = None
-    ) -> PriorState:
-        """An empty state for ``prefill``.
+    def init_state(self, condition: Condition, max_frames: int) -> PriorState:
+        """Make an empty state for ``prefill``.
 
         Args:
-            text_states: (B, L, Dt) float.
-            text_mask: (B, L) bool; a row without any true token is unconditional.
-            max_frames: frames that will be read and written, the prompt included.
-            plan: (B, T, P) float from ``plan.plan_features``, the prompt's frames first, or None.
+            condition: of B rows; its plan begins with the prompt's frames.
+            max_frames: frames that will be read and generated, the prompt included.
         """
         slots: Slots = "filled"
         capacity = self.network.window or max_frames
         if self.is_compiled:  # the same shapes whatever the prompt and the duration
             slots = "growing" if self.device.type == "cpu" else "all"
-            missing = -text_mask.shape[1] % TEXT_SLOTS
-            text_states = F.pad(text_states, (0, 0, 0, missing))
-            text_mask = F.pad(text_mask, (0, missing), value=False)
+            length = condition.text_mask.shape[1]
+            condition = condition.padded(length + -length % TEXT_SLOTS)
         else:
             capacity = min(capacity, max_frames)
-        table = rotation_table(max_frames, self.network.head_width, text_states.device)
-        text, told = self._prepare_text(text_states, text_mask, plan)
+        table = rotation_table(max_frames, self.network.head_width, condition.text_mask.device)
+        text, frame_condition = self._read(condition)
         return PriorState(
             text=text,
-            told=told,
+            frame_condition=frame_condition,
             rotation=table,
             layers=[LayerState(KeyValueCache(capacity)) for _ in range(self.network.num_states)],
             max_frames=max_frames,
@@ -217,7 +202,7 @@ class Prior(Component):
             raise ValueError(f"prefill needs a fresh state, got one at frame {state.position}")
         _check_room(P, state)
         x = torch.cat((self._starts(codes), self._embed(codes)), dim=1)  # (B, P + 1, D)
-        hidden = self.network(x + state.told.frames(0, P + 1), state.text, state)
+        hidden = self.network(x + state.frame_condition.frames(0, P + 1), state.text, state)
         state.position = P + 1
         if state.slots == "all":
             for tensor in state.tensors():
@@ -237,26 +222,25 @@ class Prior(Component):
         Raises:
             ValueError: the state is full.
         """
-        told, place = self.advance(state)
-        return self.step(codes, told, place, state)
+        return self.step(codes, *self.advance(state), state)
 
     def advance(self, state: PriorState) -> tuple[Tensor, Place]:
         """Move ``state`` on by a frame.
 
         Returns:
-            What that frame is told, (B, D), and its place, for :meth:`step`.
+            What is added to that frame, (B, D), and its place, for :meth:`step`.
 
         Raises:
             ValueError: the state is full.
         """
         _check_room(state.position, state)
-        told, place = state.told.frame(state.position), state.place()
+        added, place = state.frame_condition.frame(state.position), state.place()
         state.position += 1
-        return told, place
+        return added, place
 
-    def step(self, codes: Tensor, told: Tensor, place: Place, state: PriorState) -> Tensor:
+    def step(self, codes: Tensor, added: Tensor, place: Place, state: PriorState) -> Tensor:
         """(B, K) codes and what ``advance`` gave -> (B, D), the tensors of ``state`` written."""
-        x = self.embedding(codes + self.book_offsets).sum(dim=1) + told
+        x = self.embedding(codes + self.book_offsets).sum(dim=1) + added
         return self.network.step(x, place, state)
 
     def compile_step(self) -> None:
@@ -310,14 +294,19 @@ class Prior(Component):
         """(B, K, T) codes -> (B, T, D)."""
         return self.embedding(codes + self.book_offsets[:, None]).sum(dim=1)
 
-    def _prepare_text(self, states: Tensor, mask: Tensor, plan: Tensor | None) -> tuple[Text, Told]:
-        """Put the null token before the text, seen only by rows whose text is empty."""
+    def _read(self, condition: Condition) -> tuple[Text, FrameCondition]:
+        """Derive what cross-attention reads and what is added to every frame.
+
+        The null token comes before the text, seen only by rows whose text is empty.
+        """
+        states, mask = condition.text_states, condition.text_mask
         null = self.null_text.expand(states.shape[0], 1, -1)
         states = torch.cat((null, states.to(null.dtype)), dim=1)  # (B, L + 1, Dt)
         mask = torch.cat((~mask.any(dim=1, keepdim=True), mask), dim=1)
         states = self.text_norm(states)
-        told = Told(self.text_summary(states, mask), plan, self.plan_reader)
-        return Text(states, mask[:, None, None]), told
+        summary = self.text_summary(states, mask)
+        added = FrameCondition(summary, condition.plan, self.plan_reader)
+        return Text(states, mask[:, None, None]), added
 
 
 def check_config(config: dict[str, int | float | str | None]) -> None:

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import torch
 
+from prior.condition import Condition
 from prior.generate import Writer
 from prior.model import Prior
 from prior.plan import Plan
@@ -19,7 +20,6 @@ from prior.plan_codes import (
     encode_tempo,
 )
 from prior.sampling import Sampling
-from prior.text_condition import TextCondition
 
 SAMPLING = Sampling(temperature=0.5, top_k=20, top_p=0.9, guidance=1.0)
 """What a prompt names is nearly certain and stays so; the rest is drawn from what is likely."""
@@ -29,7 +29,7 @@ MAX_CHORDS = 62
 
 def write_plan(
     planner: Prior,
-    text: TextCondition,
+    text: Condition,
     duration_s: float,
     seed: int,
     tempo_bpm: float | None = None,

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from prior.attention import KeyValueCache, Place, Rotation, Text, TextCache
-from prior.told import Told
+from prior.frame_condition import FrameCondition
 
 Slots = Literal["filled", "growing", "all"]
 
@@ -33,7 +33,7 @@ class PriorState:
 
     Attributes:
         text: the prepared text, for cross-attention.
-        told: the same in one vector, and the plan.
+        frame_condition: the text in one vector, and the plan.
         rotation: rotary tables for every position below ``max_frames``.
         layers: one per layer of the backbone.
         max_frames: how many frames may be read and written, the prompt included.
@@ -44,7 +44,7 @@ class PriorState:
     """
 
     text: Text
-    told: Told
+    frame_condition: FrameCondition
     rotation: Rotation
     layers: list[LayerState]
     max_frames: int

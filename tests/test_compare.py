@@ -346,7 +346,7 @@ def test_the_state_counts_what_the_frames_fill(settings: Settings):
     prior, text = tiny_prior("lstm"), some_text(1)
     sizes = []
     for length in (4, 8):
-        state = prior.init_state(text.states, text.mask, 50)
+        state = prior.init_state(text, 50)
         prior.prefill(some_codes(prior, 1, length), state)
         sizes.append(state_bytes(state))
     width, layers = prior.config["width"], prior.config["num_layers"]

@@ -18,6 +18,7 @@ from pipelines.comparison.spread import bootstrap, fitted_slope, paired_interval
 from pipelines.comparison.streams import recall_stream, repeating_stream
 from pipelines.data.tokens import open_tokens, read_codes
 from prior import Prior
+from prior.condition import Condition
 from prior.loss import PriorBatch, prior_loss
 
 SMALL = {"num_layers": 2, "num_heads": 2, "depth_width": 16, "depth_layers": 1, "depth_heads": 2}
@@ -195,8 +196,7 @@ def test_nats_are_those_of_the_training_loss(backbone: str):
         codes,
         torch.ones(2, 9, dtype=torch.bool),
         torch.zeros(2, dtype=torch.bool),
-        torch.zeros(2, 0, prior.config["text_width"]),
-        torch.zeros(2, 0, dtype=torch.bool),
+        Condition.empty(2, prior.config["text_width"]),
     )
     with torch.no_grad():
         expected = prior_loss(prior, batch).nats_per_book

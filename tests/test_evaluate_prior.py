@@ -54,8 +54,7 @@ def test_bits_are_the_training_loss() -> None:
         codes[None].repeat(2, 1, 1),
         torch.ones(2, 9, dtype=torch.bool),
         torch.zeros(2, dtype=torch.bool),
-        text.states,
-        text.mask,
+        text,
     )
     with torch.inference_mode():
         bits = code_bits(prior, text, codes)

@@ -16,7 +16,7 @@ from pipelines.data.notes.write_notes import write_notes
 from pipelines.train_prior import train_prior
 from pipelines.training.loop import TrainingConfig
 from pipelines.training.prior_data import PriorData, TokenClips
-from prior import Prior, Sampling, TextCondition
+from prior import Condition, Prior, Sampling
 
 pytest.importorskip("symusic")
 pytest.importorskip("miditok")
@@ -99,7 +99,7 @@ def test_crops_count_frames(cache, pipeline_folder):
 @pytest.mark.parametrize("rung", RUNGS)
 def test_writing_stops_when_the_time_is_up(rung):
     prior, codec = small_prior(rung), NoteCodec()
-    text = TextCondition.empty(1, TEXT_WIDTH)
+    text = Condition.empty(1, TEXT_WIDTH)
     plain = Sampling(guidance=1.0)
     codes = write_notes(prior, codec, text, 3.0, plain, seed=1)
     assert codes.shape[:2] == (1, RUNGS[rung]["num_codebooks"])

@@ -243,13 +243,13 @@ def test_the_prior_is_told_some_of_its_plan_in_words(
 ) -> None:
     text = pipeline.encode_prompts(["slow piano"])
     told, moved_from = pipeline.told(text, [plan], 5, [negative])
-    texts = [text.states, *([pipeline.encode_prompts([brief]).states] if brief else [])]
-    assert torch.equal(told.states, torch.cat(texts, dim=1))
-    assert told.mask.all()
+    texts = [text.text_states, *([pipeline.encode_prompts([brief]).text_states] if brief else [])]
+    assert torch.equal(told.text_states, torch.cat(texts, dim=1))
+    assert told.text_mask.all()
     assert (told.plan is None) == (plan is None)
     assert (moved_from is None) == (away is None)
     if moved_from is not None:
-        assert torch.equal(moved_from.states, pipeline.encode_prompts([away]).states)
+        assert torch.equal(moved_from.text_states, pipeline.encode_prompts([away]).text_states)
 
 
 def test_an_item_without_drums_moves_away_from_nothing_beside_one_with_them(pipeline: Pipeline):
@@ -264,7 +264,7 @@ def test_the_longest_prompt_has_a_brief_beside_it(pipeline: Pipeline) -> None:
     text = pipeline.encode_prompts([" ".join(["a"] * (MAX_TOKENS - 2))])
     plan = Plan(100.0, instruments=("pizzicato strings",), drums=True)
     told, _ = pipeline.told(text, [plan], 5, [None])
-    assert MAX_TOKENS < told.mask.sum() <= MAX_TOKENS + BRIEF_TOKENS
+    assert MAX_TOKENS < told.text_mask.sum() <= MAX_TOKENS + BRIEF_TOKENS
 
 
 def test_a_plan_that_cannot_be_followed_is_refused(pipeline: Pipeline) -> None:

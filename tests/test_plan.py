@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipelines.inference.stated_tempo import stated_tempo
+from prior.condition import Condition
 from prior.generate import Writer, generate
 from prior.plan import (
     INSTRUMENTS,
@@ -30,7 +31,6 @@ from prior.plan_codes import (
 )
 from prior.planner import repeated, write_plan
 from prior.sampling import Sampling
-from prior.text_condition import TextCondition
 from tests.tiny_prior import ALL_BACKBONES, BACKBONES, some_codes, some_text, tiny_prior
 
 PLAN = Plan(
@@ -254,10 +254,10 @@ def test_step_by_step_hears_the_plan_as_the_full_forward_does(backbone: str) -> 
     prior, text = tiny_prior(backbone, reads_plan=True), some_text(2)
     codes = some_codes(prior, 2, 9)
     rows = [plan_features(PLAN, 10, 2.0), plan_features(replace(PLAN, tempo_bpm=90.0), 10, 2.0)]
-    plan = torch.stack(rows)
+    text = replace(text, plan=torch.stack(rows))
     with torch.no_grad():
-        full = prior(codes, text.states, text.mask, plan=plan).first_logits
-        state = prior.init_state(text.states, text.mask, 10, plan)
+        full = prior(codes, text).first_logits
+        state = prior.init_state(text, 10)
         hidden = [prior.prefill(codes[..., :3], state)]
         hidden += [prior.decode_one_frame(codes[..., t], state) for t in range(3, 8)]
         stepped = prior.first_head(torch.stack(hidden, dim=1))
@@ -271,9 +271,9 @@ def test_a_plan_matters_from_its_own_frame_on_and_not_before(backbone: str) -> N
     changed = plan.clone()
     changed[:, 5] += 1
     with torch.no_grad():
-        before = prior(codes, text.states, text.mask, plan=plan).first_logits
-        after = prior(codes, text.states, text.mask, plan=changed).first_logits
-        short = prior(codes, text.states, text.mask, plan=plan[:, :4]).first_logits
+        before = prior(codes, replace(text, plan=plan)).first_logits
+        after = prior(codes, replace(text, plan=changed)).first_logits
+        short = prior(codes, replace(text, plan=plan[:, :4])).first_logits
     torch.testing.assert_close(after[:, :5], before[:, :5])
     assert (after[:, 5] - before[:, 5]).abs().max() > 1e-3
     torch.testing.assert_close(short[:, :4], before[:, :4])
@@ -286,8 +286,8 @@ def test_an_untrained_reader_changes_nothing() -> None:
     torch.nn.init.zeros_(prior.plan_reader.project.weight)
     codes, plan = some_codes(prior, 1, 6), plan_features(PLAN, 6, 2.0)[None]
     with torch.no_grad():
-        told = prior(codes, text.states, text.mask, plan=plan).first_logits
-        untold = prior(codes, text.states, text.mask).first_logits
+        told = prior(codes, replace(text, plan=plan)).first_logits
+        untold = prior(codes, text).first_logits
     torch.testing.assert_close(told, untold)
 
 
@@ -310,8 +310,8 @@ def test_a_row_alone_equals_the_row_beside_another_plan() -> None:
         assert both.plan is not None
         alone = replace(
             both,
-            states=both.states[row : row + 1],
-            mask=both.mask[row : row + 1],
+            text_states=both.text_states[row : row + 1],
+            text_mask=both.text_mask[row : row + 1],
             plan=both.plan[row : row + 1],
         )
         assert torch.equal(write(prior, alone, [5 + row])[0], codes[row])
@@ -343,7 +343,7 @@ def test_a_writer_steered_to_the_same_plan_writes_the_same() -> None:
 def test_steering_replaces_what_is_moved_away_from(steered_to: int | None) -> None:
     prior, text, sampling = tiny_prior("transformer"), some_text(1), Sampling(guidance=4.0)
 
-    def away(num_tokens: int | None) -> TextCondition | None:
+    def away(num_tokens: int | None) -> Condition | None:
         return num_tokens and some_text(1, num_tokens, seed=num_tokens)
 
     writer = Writer(prior, text, away(5), 8, sampling, [4])

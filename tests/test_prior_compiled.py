@@ -22,7 +22,7 @@ both_backbones = pytest.mark.parametrize("backbone", BACKBONES)
 def steps(prior: Prior, num_frames: int, prompt_frames: int, slots: Slots) -> torch.Tensor:
     """(B, T, D) hidden states of single steps after a prompt."""
     codes, text = some_codes(prior, 2, prompt_frames + num_frames), some_text(2)
-    state = prior.init_state(text.states, text.mask, prompt_frames + num_frames + 1)
+    state = prior.init_state(text, prompt_frames + num_frames + 1)
     state.slots = slots
     prior.prefill(codes[..., :prompt_frames], state)
     hidden = []

@@ -5,7 +5,7 @@ import pytest
 import torch
 from tiny_prior import ALL_BACKBONES, TEXT_WIDTH, some_codes, some_text, tiny_prior
 
-from prior import Sampling, TextCondition
+from prior import Condition, Sampling
 from prior.generate import generate
 from prior.sampling import choose_code, draw_uniform, guide, uniform_of_book
 
@@ -21,7 +21,7 @@ def written(prior, text, seeds, num_frames=10, sampling=GUIDED, negative=None, *
 
 
 def rows(text, *indices):
-    return TextCondition(text.states[list(indices)], text.mask[list(indices)])
+    return Condition(text.text_states[list(indices)], text.text_mask[list(indices)])
 
 
 def written_slowly(prior, text, away, seeds, num_frames, sampling):
@@ -33,7 +33,7 @@ def written_slowly(prior, text, away, seeds, num_frames, sampling):
         for book in range(prior.num_codebooks):
             logits = []
             for condition in (text, away):
-                output = prior(codes, condition.states, condition.mask)
+                output = prior(codes, condition)
                 first, depth = output.first_logits[:, t, :-1], output.depth_logits[..., t, :]
                 logits.append(first if book == 0 else depth[:, book - 1])
             noise = uniform_of_book(uniform, book, prior.codebook_size)[:, : prior.codebook_size]
@@ -48,7 +48,7 @@ def written_slowly(prior, text, away, seeds, num_frames, sampling):
 @torch.no_grad()
 def test_equals_a_slow_loop_over_the_full_forward(backbone, sliding_window):
     prior = tiny_prior(backbone, sliding_window=sliding_window)
-    text, nothing = some_text(2), TextCondition.empty(2, TEXT_WIDTH)
+    text, nothing = some_text(2), Condition.empty(2, TEXT_WIDTH)
     slow = written_slowly(prior, text, nothing, [5, 6], 10, GUIDED)
     assert torch.equal(written(prior, text, [5, 6]), slow)
 
@@ -56,7 +56,7 @@ def test_equals_a_slow_loop_over_the_full_forward(backbone, sliding_window):
 @torch.no_grad()
 def test_the_third_book_is_drawn_with_a_temperature_of_its_own():
     prior, text = tiny_prior("transformer", fine_temperature=0.2), some_text(2)
-    nothing = TextCondition.empty(2, TEXT_WIDTH)
+    nothing = Condition.empty(2, TEXT_WIDTH)
     cool = written(prior, text, [5, 6])
     assert torch.equal(cool, written_slowly(prior, text, nothing, [5, 6], 10, GUIDED))
     warm = written(tiny_prior("transformer"), text, [5, 6])
@@ -115,7 +115,7 @@ def test_global_random_state_is_neither_read_nor_changed():
 @every_backbone
 def test_guidance_of_one_never_reads_the_negative_text(backbone):
     prior, text = tiny_prior(backbone), some_text(1)
-    poison = TextCondition(torch.full((1, 2, TEXT_WIDTH), torch.nan), torch.ones(1, 2).bool())
+    poison = Condition(torch.full((1, 2, TEXT_WIDTH), torch.nan), torch.ones(1, 2).bool())
     plain = written(prior, text, [1], sampling=PLAIN)
     assert torch.equal(written(prior, text, [1], sampling=PLAIN, negative=poison), plain)
 
@@ -199,7 +199,7 @@ def test_one_frame_of_one_codebook(backbone):
         ({"seeds": [1]}, "text must have one row per seed, got 2 and 1 seeds"),
         ({"negative": some_text(3)}, "negative must have one row per seed, got 3 and 2 seeds"),
         (
-            {"text": TextCondition.empty(2, 5)},
+            {"text": Condition.empty(2, 5)},
             f"text states must be {TEXT_WIDTH} wide, got 5",
         ),
         (
@@ -220,6 +220,6 @@ def test_bad_arguments_raise_at_the_call(arguments, message):
 
 def test_a_text_condition_checks_its_shapes():
     with pytest.raises(ValueError, match=r"states \(B, L, Dt\) and a mask \(B, L\)"):
-        TextCondition(torch.zeros(2, 3, 4), torch.ones(2, 4).bool())
+        Condition(torch.zeros(2, 3, 4), torch.ones(2, 4).bool())
     with pytest.raises(ValueError, match=r"mask must be bool, got torch.float32"):
-        TextCondition(torch.zeros(2, 3, 4), torch.ones(2, 3))
+        Condition(torch.zeros(2, 3, 4), torch.ones(2, 3))

@@ -432,7 +432,7 @@ def test_logits_do_not_depend_on_the_place_in_the_batch_to_the_last_bit(pipeline
     def logits(rows: list[int]) -> Tensor:
         with torch.inference_mode(), cpu_threads(1):
             text = encode_texts(pipeline, [texts[row] for row in rows])
-            state = prior.init_state(text.states, text.mask, 48)
+            state = prior.init_state(text, 48)
             hidden = [prior.prefill(codes[rows][..., :0], state)]
             hidden += [prior.decode_one_frame(codes[rows][..., t], state) for t in range(40)]
             return prior.first_head(torch.stack(hidden, dim=1))

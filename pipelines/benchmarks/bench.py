@@ -216,7 +216,7 @@ def memory_note(pipeline: "Pipeline", prior: "Prior", frames: int, seconds: floa
         return ""
     from pipelines.benchmarks.bandwidth import bytes_per_frame, copy_bandwidth
 
-    tokens = pipeline.encode_prompts([PROMPT]).mask.shape[1] + 1  # the null token
+    tokens = pipeline.encode_prompts([PROMPT]).text_mask.shape[1] + 1  # the null token
     num_rows = 1 if pipeline.config.guidance == 1 else 2
     read = bytes_per_frame(prior, num_rows, frames, tokens)
     speed, copied = read * frames / seconds, copy_bandwidth(read)

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 import codec  # noqa: F401  (its torchaudio guard runs before transformers and encodec)
 from codec.seeds import generator
 from pipelines.benchmarks.contest import Contest, Runner
+from prior.condition import Condition
 from prior.generate import generate
 from prior.sampling import Sampling
-from prior.text_condition import TextCondition
 
 if TYPE_CHECKING:
     from codec.encodec_codec import EncodecCodec
@@ -49,7 +49,7 @@ def random(shape: tuple[int, ...], name: str) -> Tensor:
 def prior_contest(prior: "Prior", num_frames: int, guidance: float, top_k: int) -> Contest:
     """Our prior against MusicGen's decoder; its delay pattern writes a frame per step too."""
     config = prior.config
-    text = TextCondition(
+    text = Condition(
         random((1, TEXT_TOKENS, config.text_width), "text"),
         torch.ones(1, TEXT_TOKENS, dtype=torch.bool),
     )

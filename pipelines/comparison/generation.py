@@ -13,6 +13,7 @@ from pipelines.comparison.spread import show
 from pipelines.comparison.study import Study, seconds
 from pipelines.inference.process_settings import matmul_precision
 from prior.attention import KeyValueCache
+from prior.condition import Condition
 from prior.model import Prior
 from prior.state import PriorState
 
@@ -55,11 +56,10 @@ def grown(prior: Prior, position: int, study: Study) -> tuple[list[float], int]:
     settings = study.settings.generation
     shape = (1, prior.num_codebooks, position)
     codes = torch.randint(prior.codebook_size, shape, generator=generator(0, "grown", position))
-    text = torch.zeros(1, 0, prior.config["text_width"], device=prior.device)
-    mask = torch.zeros(1, 0, dtype=torch.bool, device=prior.device)
+    nothing = Condition.empty(1, prior.config["text_width"], prior.device)
     speeds, size = [], 0
     for _ in range(settings.repeats):
-        state = prior.init_state(text, mask, position + settings.frames + 1)
+        state = prior.init_state(nothing, position + settings.frames + 1)
         hidden = prior.prefill(codes.to(prior.device), state)
         size = state_bytes(state)
         start = time.perf_counter()

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from prior.condition import Condition
 from prior.loss import cross_entropy
 from prior.model import Prior
 
@@ -25,9 +26,7 @@ def nats_per_frame(prior: Prior, codes: Tensor) -> Tensor:
     """
     B = codes.shape[0]
     codes = codes.to(prior.device)
-    states = torch.zeros(B, 0, prior.config["text_width"], device=prior.device)
-    mask = torch.zeros(B, 0, dtype=torch.bool, device=prior.device)
-    output = prior(codes, states, mask)
+    output = prior(codes, Condition.empty(B, prior.config["text_width"], prior.device))
     nats = [cross_entropy(output.first_logits, codes[:, 0])]
     for book, logits in enumerate(output.depth_logits.unbind(1), start=1):
         nats.append(cross_entropy(logits, codes[:, book]))

@@ -14,6 +14,7 @@ from pipelines.comparison.spread import bootstrap, fitted_slope
 from pipelines.comparison.study import Study
 from pipelines.inference.process_settings import matmul_precision
 from pipelines.training.precision import PRECISIONS, choose_precision
+from prior.condition import Condition
 from prior.loss import PriorBatch, prior_loss
 from prior.model import Prior
 
@@ -87,14 +88,12 @@ def random_batch(
     """Codes of no meaning, without text."""
     draws = generator(0, "throughput", length)
     shape = (batch, prior.num_codebooks, length)
-    width = prior.config["text_width"]
     count = max(1, round(length * depth_share))
     return PriorBatch(
         codes=torch.randint(prior.codebook_size, shape, generator=draws).to(device),
         frame_mask=torch.ones(batch, length, dtype=torch.bool, device=device),
         ends=torch.zeros(batch, dtype=torch.bool, device=device),
-        text_states=torch.zeros(batch, 0, width, device=device),
-        text_mask=torch.zeros(batch, 0, dtype=torch.bool, device=device),
+        condition=Condition.empty(batch, prior.config["text_width"], device),
         depth_frames=torch.randint(length, (batch, count), generator=draws).to(device),
     )
 

@@ -174,8 +174,8 @@ def code_bits(prior: Prior, text: Any, codes: Tensor) -> np.ndarray:
 
     The first book's probabilities are those of codes and of the end together.
     """
-    batch = codes[None].repeat(len(text.mask), 1, 1)
-    output = prior(batch, text.states, text.mask)
+    batch = codes[None].repeat(len(text.text_mask), 1, 1)
+    output = prior(batch, text)
     nats = [cross_entropy(output.first_logits, batch[:, 0])]
     for book, logits in enumerate(output.depth_logits.unbind(1), start=1):
         nats.append(cross_entropy(logits, batch[:, book]))

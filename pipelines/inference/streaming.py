@@ -14,9 +14,9 @@ from torch import Tensor
 from codec.stages import Feed, take
 from pipelines.inference.arguments import check_prompt
 from pipelines.inference.stream_state import Piece, StreamState, below, nested
+from prior.condition import Condition
 from prior.generate import Writer
 from prior.sampling import Sampling
-from prior.text_condition import TextCondition
 
 if TYPE_CHECKING:
     from codec.stages import Stage
@@ -291,9 +291,7 @@ def make_writer(pipeline: "Pipeline", piece: Piece) -> Writer:
     )
 
 
-def told(
-    pipeline: "Pipeline", piece: Piece, num_frames: int
-) -> tuple[TextCondition, TextCondition | None]:
+def told(pipeline: "Pipeline", piece: Piece, num_frames: int) -> tuple[Condition, Condition | None]:
     """What the prior reads of a piece, and what guidance moves away from."""
     text = pipeline.encode_prompts([piece.prompt])
     plans = pipeline.plan_items([piece.prompt], text, piece.duration_s, [piece.seed])

@@ -242,7 +242,7 @@ class Calibration:
         """What the prior remembers of one row (bytes), and on how many frames it looks back."""
         prior = self.maker.pipeline.prior
         text = encode_texts(self.maker.pipeline, [item.prompt]).to(prior.device)
-        state = prior.init_state(text.states, text.mask, num_frames)
+        state = prior.init_state(text, num_frames)
         nothing = torch.zeros(1, prior.num_codebooks, 0, dtype=torch.long, device=prior.device)
         prior.prefill(nothing, state)  # allocates
         tensors: list[Tensor] = []

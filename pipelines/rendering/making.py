@@ -23,9 +23,9 @@ from pipelines.rendering.item import RenderItem
 from pipelines.rendering.mastering import Mastered, master
 from pipelines.rendering.origin import Origin
 from pipelines.rendering.tags import Provenance, provenance_tags
+from prior.condition import Condition
 from prior.generate import generate
 from prior.sampling import Sampling
-from prior.text_condition import TextCondition
 
 if TYPE_CHECKING:
     from pipelines.pipeline import Pipeline
@@ -192,6 +192,6 @@ def write_frames(
         yield frame.codes
 
 
-def encode_texts(pipeline: "Pipeline", texts: list[str]) -> TextCondition:
+def encode_texts(pipeline: "Pipeline", texts: list[str]) -> Condition:
     """Texts padded to the longest that there may be."""
     return pipeline.encode_prompts(texts).padded(TEXT_LENGTH)

@@ -12,9 +12,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from pipelines.data.notes.note_codec import NoteCodec
+    from prior.condition import Condition
     from prior.model import Prior
     from prior.sampling import Sampling
-    from prior.text_condition import TextCondition
 
 MAX_NOTES_PER_S = 50
 """A prior that writes more is stopped before the time is up."""
@@ -23,7 +23,7 @@ MAX_NOTES_PER_S = 50
 def write_notes(
     prior: "Prior",
     codec: "NoteCodec",
-    text: "TextCondition",
+    text: "Condition",
     duration_s: float,
     sampling: "Sampling",
     seed: int,
