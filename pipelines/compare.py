@@ -165,10 +165,10 @@ def main(argv: list[str] | None = None) -> int:
     """Read the settings, then compare; a user's mistake is one line and exit code 2."""
     import jsonargparse
 
+    from codec.process_settings import kept_process_settings
     from pipelines.comparison.arm import StoppedError
     from pipelines.comparison.settings import Settings
     from pipelines.errors import MissingPackageError
-    from pipelines.inference.process_settings import kept_process_settings
 
     parser = jsonargparse.ArgumentParser(
         prog=PROGRAM, description=__doc__.splitlines()[0], exit_on_error=False

@@ -5,7 +5,7 @@ import pytest
 import torch
 from tiny_prior import ALL_BACKBONES, BACKBONES, some_codes, some_text, tiny_prior
 
-from pipelines.inference.process_settings import cpu_threads
+from codec.process_settings import cpu_threads
 from prior import Condition, Prior
 
 CLOSE = {"rtol": 1e-4, "atol": 1e-4}

@@ -19,8 +19,8 @@ from small_jobs import contents, make_rows
 from tiny_pipeline import tiny_pipeline
 from torch import Tensor
 
+from codec.process_settings import cpu_threads
 from pipelines import Pipeline
-from pipelines.inference.process_settings import cpu_threads
 from pipelines.inference.token_file import load_tokens
 from pipelines.rendering.agenda import (
     Agenda,

@@ -13,8 +13,8 @@ import torch
 from small_jobs import Row, contents, make_rows
 from tiny_pipeline import tiny_pipeline
 
+from codec.process_settings import cpu_threads
 from pipelines import Pipeline
-from pipelines.inference.process_settings import cpu_threads
 from pipelines.rendering.engine import (
     RenderOptions,
     render,

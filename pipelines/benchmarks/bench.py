@@ -79,7 +79,7 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError(f"--repeats must be at least 1, got {args.repeats}")
     if not 0.1 <= args.duration < math.inf:
         raise ValueError(f"--duration must be at least 0.1 s, got {args.duration}")
-    from pipelines.inference.process_settings import cpu_threads
+    from codec.process_settings import cpu_threads
 
     with cpu_threads(args.threads):
         return run_benchmark(args)
@@ -111,9 +111,9 @@ def run_benchmark(args: argparse.Namespace) -> int:
 
 def run_peers(args: argparse.Namespace, pipeline: "Pipeline", machine: dict[str, Any]) -> int:
     """Measure every part beside its peers, with one and two threads unless told otherwise."""
+    from codec.process_settings import cpu_threads
     from pipelines.benchmarks.contest import hold
     from pipelines.benchmarks.peers import contests
-    from pipelines.inference.process_settings import cpu_threads
 
     counts = [args.threads] if args.threads else [1, 2]
     if not args.json:

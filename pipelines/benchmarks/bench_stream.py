@@ -142,7 +142,7 @@ def run(args: argparse.Namespace) -> int:
     """Measure and print."""
     if args.repeats < 1:
         raise ValueError(f"--repeats must be at least 1, got {args.repeats}")
-    from pipelines.inference.process_settings import cpu_threads
+    from codec.process_settings import cpu_threads
 
     with cpu_threads(args.threads):
         return measure(args)

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from codec.audio_file import write_audio
+from codec.process_settings import kept_process_settings
 from codec.spectral_codec import SpectralCodec
 from decoder.diffusion_decoder import DiffusionDecoder
 from pipelines.commands.assemble import assemble
@@ -25,7 +26,6 @@ from pipelines.commands.demo_report import RunFigures, SongFigures, measure_clip
 from pipelines.data.prepare_tokens import build_token_cache
 from pipelines.data.recordings.music import GAMES, MusicConfig, prepare_music
 from pipelines.evaluation.clips import choose_clips
-from pipelines.inference.process_settings import kept_process_settings
 from pipelines.pipeline import Pipeline
 from pipelines.train_codec import CodecLosses, train_codec
 from pipelines.train_decoder import train_decoder

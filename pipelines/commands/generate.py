@@ -55,7 +55,7 @@ def run(args: argparse.Namespace) -> int:
         if output is None:
             raise ValueError("--plot draws beside the file that --output names")
         check_plotting()
-    from pipelines.inference.process_settings import cpu_threads
+    from codec.process_settings import cpu_threads
 
     with cpu_threads(args.threads):
         return generate(args, output)

@@ -52,7 +52,7 @@ def add_defaults(group: argparse._ArgumentGroup) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Check, render, and print what came of it."""
-    from pipelines.inference.process_settings import cpu_threads
+    from codec.process_settings import cpu_threads
 
     with cpu_threads(args.threads):
         return render_rows(args)

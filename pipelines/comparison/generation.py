@@ -6,12 +6,12 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from codec.process_settings import matmul_precision
 from codec.seeds import generator
 from pipelines.comparison.equal_size import fit_width
 from pipelines.comparison.row import Plot, Row, Series, Table, number
 from pipelines.comparison.spread import show
 from pipelines.comparison.study import Study, seconds
-from pipelines.inference.process_settings import matmul_precision
 from prior.attention import KeyValueCache
 from prior.condition import Condition
 from prior.model import Prior

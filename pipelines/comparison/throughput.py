@@ -6,13 +6,13 @@ from dataclasses import dataclass
 
 import torch
 
+from codec.process_settings import matmul_precision
 from codec.seeds import generator
 from pipelines.commands.estimate import count_parameters
 from pipelines.comparison.equal_size import fit_width
 from pipelines.comparison.row import Plot, Row, Series, Table, number
 from pipelines.comparison.spread import bootstrap, fitted_slope
 from pipelines.comparison.study import Study
-from pipelines.inference.process_settings import matmul_precision
 from pipelines.training.precision import PRECISIONS, choose_precision
 from prior.condition import Condition
 from prior.loss import PriorBatch, prior_loss

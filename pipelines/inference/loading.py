@@ -43,7 +43,7 @@ def load_pipeline(
     import torch
 
     import codec  # noqa: F401  (its torchaudio guard)
-    from pipelines.inference.process_settings import hidden_progress_bars
+    from codec.process_settings import hidden_progress_bars
     from pipelines.pipeline import Pipeline
 
     with hidden_progress_bars():

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from pipelines.inference.process_settings import hidden_progress_bars
+from codec.process_settings import hidden_progress_bars
 from prior.condition import Condition
 
 MAX_TOKENS = 64

@@ -15,8 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from codec.process_settings import cpu_threads
 from codec.seeds import generator
-from pipelines.inference.process_settings import cpu_threads
 from pipelines.rendering.agenda import Failed, Finished, Task, Written, read_codes
 from pipelines.rendering.item import RenderItem
 from pipelines.rendering.making import Maker, encode_texts

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import torch
 
-from pipelines.inference.process_settings import cpu_threads
+from codec.process_settings import cpu_threads
 from pipelines.rendering.agenda import Agenda, Failed, Finished, Outcome, Task, Written
 from pipelines.rendering.making import Maker
 from pipelines.rendering.memory import MemoryMeter

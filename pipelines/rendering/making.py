@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from codec.audio_file import WriteReport, write_audio
+from codec.process_settings import cpu_threads
 from pipelines.data.tokens import hash_codec
 from pipelines.inference.brief import BRIEF_TOKENS
-from pipelines.inference.process_settings import cpu_threads
 from pipelines.inference.text import MAX_TOKENS
 from pipelines.inference.token_file import TokenFile, token_bytes
 from pipelines.rendering.agenda import Failed, Finished, Task, Written, pack

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from jsonargparse import ArgumentError, ArgumentParser, Namespace
 
-from pipelines.inference.process_settings import kept_process_settings
+from codec.process_settings import kept_process_settings
 
 
 def build_parser(program: str, parts: dict[str, Any]) -> ArgumentParser:

@@ -23,9 +23,9 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from tqdm.auto import tqdm
 
 from codec.component import Component
+from codec.process_settings import kept_process_settings, matmul_precision
 from codec.seeds import derive_seed
 from diffusers.training_utils import EMAModel
-from pipelines.inference.process_settings import kept_process_settings, matmul_precision
 from pipelines.training.checkpoints import (
     load_weights,
     new_folder,

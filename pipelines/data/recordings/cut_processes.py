@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from tqdm import tqdm
 
+from codec.process_settings import cpu_threads
 from pipelines.data.recordings.cutting import CutSettings, TrackRecord, cut_track
 from pipelines.data.recordings.tracks import Track
-from pipelines.inference.process_settings import cpu_threads
 
 if TYPE_CHECKING:
     from pipelines.data.recordings.config import PrepareConfig

@@ -290,9 +290,9 @@ def render_in_order(
 
 def render_job(job: Job) -> Result:
     """Compose, play and cut one piece; a failure is a reason instead of clips."""
+    from codec.process_settings import cpu_threads
     from codec.seeds import derive_seed
     from pipelines.data.scores.render import RenderError, cut_clips, render
-    from pipelines.inference.process_settings import cpu_threads
 
     try:
         score = write_score(job)
