@@ -239,12 +239,12 @@ def test_a_stopped_arm_goes_on_where_it_was(settings: Settings, tmp_path: Path):
 def stop_after(run: Path, arm: Arm, settings: Settings, steps: int) -> None:
     """Train as far as ``steps`` of the arm's, as Ctrl-C would leave it."""
     from pipelines.comparison.arm import prior_data, training_config
-    from pipelines.comparison.clock import ClockedRecipe
-    from pipelines.train_prior import PriorRecipe
+    from pipelines.comparison.clock import ClockedTask
+    from pipelines.train_prior import PriorTask
     from pipelines.training.loop import train
     from prior import Prior
 
-    class Stopping(ClockedRecipe):
+    class Stopping(ClockedTask):
         def before_step(self, model: Any, batch: Any, step: int) -> None:
             if step == steps - 1:
                 import os
@@ -257,7 +257,7 @@ def stop_after(run: Path, arm: Arm, settings: Settings, steps: int) -> None:
     prior = Prior(**arm.model)
     config = training_config(arm.budget, arm.seed, settings.optimization, run)
     data = prior_data(arm.tokens, arm.budget, settings.optimization)
-    train(Stopping(PriorRecipe(prior, data, config)), config)
+    train(Stopping(PriorTask(prior, data, config)), config)
 
 
 def test_another_seed_is_another_arm(settings: Settings):

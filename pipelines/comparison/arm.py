@@ -15,10 +15,10 @@ from accelerate import PartialState
 from filelock import FileLock, Timeout
 
 from codec.whole_file import write_json
-from pipelines.comparison.clock import ClockedRecipe
+from pipelines.comparison.clock import ClockedTask
 from pipelines.comparison.settings import Budget, Optimization
 from pipelines.data.tokens import read_token_info
-from pipelines.train_prior import PriorRecipe
+from pipelines.train_prior import PriorTask
 from pipelines.training.checkpoints import checkpoints
 from pipelines.training.loop import TrainingConfig, train
 from pipelines.training.prior_data import TOKEN_RATE, PriorData
@@ -160,8 +160,8 @@ def train_here(arm: Arm, run: Path, folder: Path, optimization: Optimization) ->
     data = prior_data(arm.tokens, arm.budget, optimization)
     wall_s, cpu_s = seconds_so_far(run)
     processes = PartialState().num_processes
-    recipe = ClockedRecipe(PriorRecipe(prior, data, config), wall_s, cpu_s, processes)
-    train(recipe, config, resume=True)
+    task = ClockedTask(PriorTask(prior, data, config), wall_s, cpu_s, processes)
+    train(task, config, resume=True)
     finish(arm, run, config.steps)
 
 

@@ -8,57 +8,57 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from codec.component import Component
-from pipelines.train_prior import PriorRecipe
+from pipelines.train_prior import PriorTask
 
 
-class ClockedRecipe:
-    """A prior's recipe (see ``training.Recipe``) whose validation also tells the time.
+class ClockedTask:
+    """A prior's task (see ``loop.TrainingTask``) whose validation also tells the time.
 
     The clock runs from a batch to the next validation. Checkpoints are written in between: of arms
     like these two per run, a fraction of a second each.
 
     Args:
-        recipe: what is trained.
+        task: what is trained.
         wall_s: seconds that an earlier, interrupted run has trained.
         cpu_s: processor seconds of that run.
         processes: that train together; each is taken to work as hard as this one.
     """
 
     def __init__(
-        self, recipe: PriorRecipe, wall_s: float = 0.0, cpu_s: float = 0.0, processes: int = 1
+        self, task: PriorTask, wall_s: float = 0.0, cpu_s: float = 0.0, processes: int = 1
     ) -> None:
-        self.recipe = recipe
-        self.model: nn.Module = recipe.model
-        self.dataset: Dataset = recipe.dataset
-        self.audio_s_per_item = recipe.audio_s_per_item
+        self.task = task
+        self.model: nn.Module = task.model
+        self.dataset: Dataset = task.dataset
+        self.audio_s_per_item = task.audio_s_per_item
         self.wall_s = wall_s
         self.cpu_s = cpu_s
         self.processes = processes
         self._since: tuple[float, float] | None = None
 
     def collate(self, items: list[Any]) -> Any:
-        """As the recipe does; the clock starts here, for an update begins with its batch."""
+        """As the task does; the clock starts here, for an update begins with its batch."""
         if self._since is None:
             self._since = (time.perf_counter(), time.process_time())
-        return self.recipe.collate(items)
+        return self.task.collate(items)
 
-    def before_step(self, model: nn.Module, batch: Any, step: int) -> None:
-        """As the recipe does."""
-        self.recipe.before_step(model, batch, step)
+    def before_step(self, average: nn.Module, batch: Any, step: int) -> None:
+        """As the task does."""
+        self.task.before_step(average, batch, step)
 
     def loss(self, model: nn.Module, batch: Any, step: int) -> tuple[Tensor, dict[str, Tensor]]:
-        """As the recipe does."""
-        return self.recipe.loss(model, batch, step)
+        """As the task does."""
+        return self.task.loss(model, batch, step)
 
-    def validate(self, model: nn.Module, step: int, folder: Path) -> dict[str, float]:
+    def validate(self, model: nn.Module, folder: Path) -> dict[str, float]:
         """Stop the clock, validate, and add what it shows."""
         self._stop()
-        figures = self.recipe.validate(model, step, folder)
+        figures = self.task.validate(model, folder)
         return figures | {"wall_s": self.wall_s, "cpu_s": self.cpu_s}
 
     def component(self, model: nn.Module) -> Component:
-        """As the recipe does."""
-        return self.recipe.component(model)
+        """As the task does."""
+        return self.task.component(model)
 
     def _stop(self) -> None:
         if self._since is not None:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import torch
+from accelerate.utils import send_to_device
 
 from pipelines.commands.estimate import count_parameters
 from pipelines.comparison import context, ladder, recall, scaling
@@ -13,7 +14,7 @@ from pipelines.comparison.arm import Arm, is_trained, lineage, prior_data, train
 from pipelines.comparison.row import Table
 from pipelines.comparison.study import Study, digest
 from pipelines.comparison.throughput import finish
-from pipelines.train_prior import PriorRecipe
+from pipelines.train_prior import PriorTask
 from pipelines.training.loop import make_optimizer
 from pipelines.training.precision import PRECISIONS, choose_precision
 from prior.model import Prior
@@ -88,27 +89,27 @@ def minutes(study: Study, arm: Arm) -> float:
     optimization = study.settings.optimization
     budget = replace(arm.budget, steps=2)
     config = training_config(budget, 0, optimization, study.folder / "plan")
-    recipe = PriorRecipe(Prior(**arm.model), prior_data(arm.tokens, budget, optimization), config)
-    recipe.model.to(study.device).train()
-    optimizer = make_optimizer(recipe.model, config)
+    task = PriorTask(Prior(**arm.model), prior_data(arm.tokens, budget, optimization), config)
+    task.model.to(study.device).train()
+    optimizer = make_optimizer(task.model, config)
     for number in range(2):
-        items = [recipe.dataset[number * config.batch_size + i] for i in range(config.batch_size)]
-        batch = recipe.collate(items).to(study.device)
-        recipe.before_step(recipe.model, batch, number)
-        forward, whole = time_step(study, recipe, optimizer, batch)
+        items = [task.dataset[number * config.batch_size + i] for i in range(config.batch_size)]
+        batch = send_to_device(task.collate(items), study.device)
+        task.before_step(task.model, batch, number)
+        forward, whole = time_step(study, task, optimizer, batch)
     share = optimization.validation_clips / config.batch_size
     validation = 2 * forward * share * optimization.validations
     return (whole * arm.budget.steps + validation) / 60
 
 
-def time_step(study: Study, recipe: PriorRecipe, optimizer: torch.optim.Optimizer, batch) -> tuple:
+def time_step(study: Study, task: PriorTask, optimizer: torch.optim.Optimizer, batch) -> tuple:
     """Seconds of a forward pass, and of a whole update."""
     wanted = study.settings.optimization.mixed_precision
     precision = PRECISIONS[choose_precision(wanted, study.device)]
     finish(study.device)
     start = time.perf_counter()
     with torch.autocast(study.device.type, precision, enabled=precision != torch.float32):
-        loss, _ = recipe.loss(recipe.model, batch, 0)
+        loss, _ = task.loss(task.model, batch, 0)
     finish(study.device)
     middle = time.perf_counter()
     loss.backward()

@@ -11,9 +11,9 @@ from torch import Tensor
 
 from codec.audio_file import AudioClip
 from pipelines.data.prepared import open_prepared, read_info
+from pipelines.data.shards import evenly_spaced
 from pipelines.errors import MissingPackageError
 from pipelines.evaluation.reasons import UnmeasurableError
-from pipelines.training.codec_data import evenly_spaced
 
 
 @dataclass(frozen=True)

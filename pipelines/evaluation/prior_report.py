@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from pipelines.data.shards import evenly_spaced
 from pipelines.data.tokens import open_all_tokens, read_codes
 from pipelines.evaluation.adherence import bootstrap_interval
 from pipelines.evaluation.comparison import package_versions
@@ -22,7 +23,6 @@ from pipelines.evaluation.measurement_cache import (
 )
 from pipelines.evaluation.prior_page import write_prior_page
 from pipelines.inference.text import encode_text
-from pipelines.training.codec_data import evenly_spaced
 from prior.loss import cross_entropy
 from prior.model import Prior
 
