@@ -14,6 +14,7 @@ from accelerate.utils import send_to_device
 from torch import Tensor, nn
 
 from codec.audio_file import write_audio
+from codec.process_settings import kept_process_settings
 from codec.seeds import generator
 from pipelines.data.notes.midi_file import midi_bytes
 from pipelines.data.notes.note_codec import NoteCodec
@@ -100,6 +101,7 @@ class PriorTask:
         return model
 
 
+@kept_process_settings()  # what loads the text encoder adds warning filters
 def train_prior(
     model: Prior, data: PriorData, training: TrainingConfig, resume: bool = False
 ) -> Path:
