@@ -50,7 +50,8 @@ class PriorTask:
             held_out.clip(row, generator(training.seed, "validation", row), dropout=False)
             for row in evenly_spaced(held_out.rows, data.validation_clips)
         ]
-        self.held_out, self.sample_caption = self.collate(clips), clips[0].caption
+        self.held_out = make_batch(clips, self.tokenizer, self.text_encoder)
+        self.sample_caption = clips[0].caption
 
     def collate(self, items: list[TokenClip]) -> PriorBatch:
         """Encode captions, where data are loaded, and stack."""

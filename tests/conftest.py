@@ -1,5 +1,6 @@
 """Fixtures that many test modules share."""
 
+import contextlib
 import gc
 import os
 import random
@@ -7,6 +8,7 @@ import signal
 import sys
 import warnings
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +53,15 @@ def process_settings() -> dict[str, Any]:
         "environment": {k: v for k, v in os.environ.items() if k != "PYTEST_CURRENT_TEST"},
         "working directory": os.getcwd(),
     }
+
+
+@pytest.fixture(scope="session")
+def measuring_packages() -> None:
+    """Import evaluation's packages: their first import changes settings of the process."""
+    librosa = ("librosa.feature", "librosa.decompose", "librosa.filters")
+    for name in (*librosa, "visqol", "zimtohrli", "sympy"):  # sympy: torch.testing's
+        with contextlib.suppress(ImportError):
+            import_module(name)
 
 
 @pytest.fixture(scope="session")

@@ -34,6 +34,7 @@ from pipelines.evaluation.sets import frechet_between, seed_diversity
 from pipelines.evaluation.takes import Generation, Take
 
 RATE = 44_100
+pytestmark = pytest.mark.usefixtures("measuring_packages")
 NO_SECOND = SecondOpinion(None, None)
 LABELS: dict[str, Any] = {
     **{"tempo_bpm": 96.0, "key": "Bb", "mode": "minor", "meter": "4/4", "drums": True},

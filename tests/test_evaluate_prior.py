@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,18 +10,19 @@ import numpy as np
 import pytest
 import torch
 from tiny_data import write_parts
-from tiny_prior import some_text, tiny_prior
+from tiny_prior import some_codes, some_text, tiny_prior
 
 from pipelines.cli import main
+from pipelines.evaluation.held_out import labeled_plan, nats_per_code
 from pipelines.evaluation.measurement_cache import EMBEDDINGS_FOLDER
 from pipelines.evaluation.prior_report import (
     ClipBits,
     PriorSettings,
     caption_worth,
-    code_bits,
     other_caption,
     position_table,
 )
+from prior import Condition
 from prior.loss import PriorBatch, prior_loss
 
 
@@ -46,22 +48,31 @@ def command(parts: dict[str, str], output: Path) -> list[str]:
     ]
 
 
-def test_bits_are_the_training_loss() -> None:
-    prior = tiny_prior("transformer").eval()
-    codes = torch.randint(11, (3, 9), generator=torch.Generator().manual_seed(0))
-    text = some_text(2)
-    batch = PriorBatch(
-        codes[None].repeat(2, 1, 1),
-        torch.ones(2, 9, dtype=torch.bool),
-        torch.zeros(2, dtype=torch.bool),
-        text,
-    )
+LABELS = {
+    **{"tempo_bpm": 96.0, "key": "Bb", "mode": "minor", "meter": "4/4", "drums": True},
+    **{"instruments": ["oboe"], "plan": {"first_beat": 0.5, "chords": [[0.0, 10, "minor"]]}},
+}
+
+
+@pytest.mark.parametrize("reads_plan", [False, True])
+def test_nats_are_the_training_loss_with_the_plan(reads_plan: bool) -> None:
+    prior = tiny_prior("transformer", reads_plan=reads_plan).eval()
+    codes = some_codes(prior, 2, 9)
+    plan = labeled_plan(prior, json.dumps(LABELS), 9)
+    assert (plan is None) == (not reads_plan)
+    plans = None if plan is None else plan[None].repeat(2, 1, 1)
+    text = replace(some_text(2), plan=plans)
+    mask, ends = torch.ones(2, 9, dtype=torch.bool), torch.zeros(2, dtype=torch.bool)
+    batch = PriorBatch(codes, mask, ends, text)
+    nats = nats_per_code(prior, codes, text)
+    assert nats.shape == (2, 3, 9)
     with torch.inference_mode():
-        bits = code_bits(prior, text, codes)
-        nats = prior_loss(prior, batch).nats_per_book
-    assert bits.shape == (2, 3, 9)
-    expected = nats.numpy() / math.log(2)
-    np.testing.assert_allclose(bits.mean((0, 2)), expected, rtol=1e-5)
+        expected = prior_loss(prior, batch).nats_per_book
+    torch.testing.assert_close(nats.mean((0, 2)), expected, rtol=1e-5, atol=0)
+    unplanned = nats_per_code(prior, codes, some_text(2))
+    assert torch.equal(unplanned, nats) == (not reads_plan)
+    none = nats_per_code(prior, codes)
+    torch.testing.assert_close(none, nats_per_code(prior, codes, Condition.empty(2, 12)))
 
 
 def test_the_report_holds_every_text_book_and_second(report: dict[str, Any]) -> None:

@@ -25,6 +25,7 @@ from pipelines.evaluation.reasons import UnmeasurableError
 from pipelines.evaluation.systems import Reconstruction, System, TokenCodec, fit_channels
 
 RATE = 44_100
+pytestmark = pytest.mark.usefixtures("measuring_packages")
 needs_ffmpeg = pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="needs ffmpeg")
 
 

@@ -12,6 +12,7 @@ from pipelines.evaluation.loudness import _high_pass, _shelf, integrated_loudnes
 from pipelines.evaluation.reasons import UnmeasurableError
 
 RATE = 44_100
+pytestmark = pytest.mark.usefixtures("measuring_packages")
 
 
 def noise(seconds: float, channels: int = 2, seed: int = 0) -> Tensor:

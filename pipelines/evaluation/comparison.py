@@ -13,7 +13,7 @@ from pipelines.evaluation.reasons import UnmeasurableError
 
 Measurements = dict[str, float | str]
 
-PACKAGES = ("torch", "visqol-python", "zimtohrli", "librosa", "aisfx", "musicnn")
+PACKAGES = ("torch", "visqol-python", "zimtohrli", "librosa", "aisfx")
 
 
 def compare(

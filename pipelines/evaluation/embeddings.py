@@ -1,10 +1,9 @@
-"""Embedding spaces for the Fréchet distance: one built in, two from optional packages.
+"""Embedding spaces for the Fréchet distance: one built in, one from an optional package.
 
 | space | numbers | window, hop | hears | needs |
 |---|---|---|---|---|
 | ``logmel_statistics`` | 128 | 1 s, 0.5 s | level, movement and width of 32 bands | nothing |
 | ``aisfx`` | 512 | 2.3 s, 1.2 s | noise, texture, the full band | ``INSTALL_AISFX``, 25 MB |
-| ``musicnn`` | 200 | 3 s, 1.5 s | instruments, style; up to 8 kHz | ``musicnn.INSTALL``, 29 MB |
 
 Each is a function ``(audio (C, S), sample_rate) -> (N, D)`` float32, one row a window.
 """
@@ -20,7 +19,6 @@ from torch import Tensor
 
 from codec.resampling import resample
 from pipelines.errors import find_package_folder, import_package
-from pipelines.evaluation.musicnn import musicnn
 from pipelines.evaluation.pair import check_clip, check_duration
 from pipelines.evaluation.spectral import log_mel_analysis
 
@@ -93,16 +91,7 @@ def aisfx(audio: Tensor, sample_rate: int) -> np.ndarray:
         return network(blocks.contiguous()).numpy()
 
 
-def musicnn_embedding(audio: Tensor, sample_rate: int) -> np.ndarray:
-    """The 200-d penultimate layer of :func:`pipelines.evaluation.musicnn.musicnn`."""
-    return musicnn(audio, sample_rate)[0]
-
-
-EMBEDDINGS: dict[str, Embed] = {
-    "logmel_statistics": logmel_statistics,
-    "aisfx": aisfx,
-    "musicnn": musicnn_embedding,
-}
+EMBEDDINGS: dict[str, Embed] = {"logmel_statistics": logmel_statistics, "aisfx": aisfx}
 
 
 def _aisfx_spectrogram(audio: Tensor, sample_rate: int) -> Tensor:

@@ -23,20 +23,6 @@ SPELLINGS = {"DB": 1, "D#": 3, "GB": 6, "G#": 8, "A#": 10, "CB": 11, "E#": 5, "F
 # Krumhansl and Kessler (1982), probe-tone ratings from the tonic upwards
 MAJOR_PROFILE = (6.35, 2.23, 3.48, 2.33, 4.38, 4.09, 2.52, 5.19, 2.39, 3.66, 2.29, 2.88)
 MINOR_PROFILE = (6.33, 2.68, 3.52, 5.38, 2.60, 3.53, 2.54, 4.75, 3.98, 2.69, 3.34, 3.17)
-# musicnn's MagnaTagATune tags that speak for each family
-FAMILIES = {
-    "piano": ("piano",),
-    "guitar": ("guitar",),
-    "strings": ("strings", "violin", "cello"),
-    "flute": ("flute",),
-    "harp": ("harp",),
-    "harpsichord": ("harpsichord",),
-    "sitar": ("sitar",),
-    "choir": ("choir", "choral"),
-    "voice": ("vocal", "vocals", "voice", "singing"),
-    "synth": ("synth", "electronic", "techno"),
-    "drums": ("drums", "beat", "beats"),
-}
 
 
 class Key(NamedTuple):
@@ -173,44 +159,6 @@ def score_key(estimate: Key, asked: Key) -> KeyScore:
     """Compare keys: exact, exact or relative, and mode alone."""
     exact = estimate == asked
     return KeyScore(exact, exact or estimate == asked.relative, estimate.minor == asked.minor)
-
-
-def family_scores(tags: dict[str, float]) -> dict[str, float]:
-    """Highest probability among each family's tags, from ``musicnn.tag_probabilities``."""
-    return {family: max(tags[tag] for tag in names) for family, names in FAMILIES.items()}
-
-
-def top_instrument(
-    tags: dict[str, float], among: tuple[str, ...] = ("piano", "guitar", "strings", "flute")
-) -> str:
-    """The family with the highest score among some (default: those musicnn tells apart well)."""
-    scores = family_scores(tags)
-    return max(among, key=lambda family: scores[family])
-
-
-def best_threshold(scores: np.ndarray, labels: np.ndarray) -> tuple[float, float]:
-    """Threshold on a score that best splits true from false, and its balanced accuracy.
-
-    To be found on ground-truth renders and then used on generated clips.
-
-    Args:
-        scores: (N,) for example drum scores of :func:`family_scores`.
-        labels: (N,) bool, both values present.
-
-    Raises:
-        ValueError: only one class among the labels.
-    """
-    labels = np.asarray(labels, bool)
-    if labels.all() or not labels.any():
-        raise ValueError("a threshold needs both true and false labels, got one kind")
-    values = np.unique(scores)
-    middles = np.concatenate([values[:1] - 1e-6, (values[1:] + values[:-1]) / 2])
-    accuracies = [
-        ((scores[labels] > middle).mean() + (scores[~labels] <= middle).mean()) / 2
-        for middle in middles
-    ]
-    best = int(np.argmax(accuracies))
-    return float(middles[best]), float(accuracies[best])
 
 
 def _analysis_samples(audio: Tensor, sample_rate: int) -> np.ndarray:

@@ -1,14 +1,15 @@
 """Pieces out of token caches, and token caches out of pieces: parts of the data, whole tracks."""
 
-import json
 import re
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, replace
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from filelock import FileLock
 
 from codec.seeds import generator
@@ -31,8 +32,8 @@ CLIP_NUMBER = re.compile(r"^(?P<track>.+)[-#](?P<number>\d+)$")
 
 
 @dataclass(frozen=True)
-class Piece:
-    """Codes with what is known about them.
+class TrackPiece:
+    """Codes of a clip or of a whole track, with what is known about them.
 
     Attributes:
         id: of the clip, or of the track.
@@ -50,14 +51,9 @@ class Piece:
     source: str = ""
     is_end: bool = False
 
-    @property
-    def ensemble(self) -> str | None:
-        """Solo, duo or band, where the labels say it."""
-        return json.loads(self.labels or "{}").get("ensemble")
 
-
-def read_pieces(folders: Iterable[str], split: str) -> list[Piece]:
-    """All clips of a split of some caches; caches without the split add nothing."""
+def read_pieces(folders: Iterable[str], split: str) -> list[TrackPiece]:
+    """Read all clips of a split of some caches; caches without the split add nothing."""
     pieces = []
     for folder in folders:
         if split not in read_token_info(folder).clips:
@@ -66,60 +62,55 @@ def read_pieces(folders: Iterable[str], split: str) -> list[Piece]:
         facts = rows.select_columns(["id", "captions", "labels", "source", "is_end"])
         for index, fact in enumerate(facts):
             codes = read_codes(rows, index).numpy().astype(np.int16)
-            pieces.append(Piece(codes=codes, **(fact | {"captions": fact["captions"] or []})))
+            pieces.append(TrackPiece(codes=codes, **(fact | {"captions": fact["captions"] or []})))
     return pieces
 
 
-def join_tracks(clips: list[Piece]) -> list[Piece]:
-    """Clips put together to the tracks that they were cut from; a gap starts another piece."""
-    tracks: dict[str, list[tuple[int, Piece]]] = defaultdict(list)
+def join_tracks(clips: list[TrackPiece]) -> list[TrackPiece]:
+    """Join clips to the tracks that they were cut from; a gap starts another piece."""
+    tracks: dict[str, list[tuple[int, TrackPiece]]] = defaultdict(list)
     for clip in clips:
-        name = CLIP_NUMBER.match(clip.id)
-        track, number = (name["track"], int(name["number"])) if name else (clip.id, 0)
+        track, number = _track_and_number(clip)
         tracks[track].append((number, clip))
     pieces = []
     for track, numbered in tracks.items():
         numbered.sort(key=lambda entry: entry[0])
-        run: list[Piece] = []
-        for position, (number, clip) in enumerate(numbered):
-            if position and number != numbered[position - 1][0] + 1:
-                pieces.append(_joined(track, run))
-                run = []
-            run.append(clip)
-        pieces.append(_joined(track, run))
+        # consecutive numbers keep their distance to their places in the list
+        for _, run in groupby(enumerate(numbered), key=lambda entry: entry[1][0] - entry[0]):
+            pieces.append(_joined(track, [clip for _, (_, clip) in run]))
     return pieces
 
 
-def _joined(track: str, run: list[Piece]) -> Piece:
+def _joined(track: str, run: list[TrackPiece]) -> TrackPiece:
     codes = np.concatenate([clip.codes for clip in run], axis=1)
-    return replace(run[0], id=f"{track}@{run[0].id}", codes=codes, is_end=run[-1].is_end)
+    # the first clip's plan does not go on after that clip
+    name = f"{track}@{run[0].id}"
+    return replace(run[0], id=name, codes=codes, labels="{}", is_end=run[-1].is_end)
 
 
-def part_of(clips: list[Piece], share: float, seed: int) -> list[Piece]:
-    """The clips of a share of the tracks; smaller shares are contained in larger ones."""
-    names = [CLIP_NUMBER.match(clip.id) for clip in clips]
-    tracks = [name["track"] if name else clip.id for name, clip in zip(names, clips, strict=True)]
+def part_of(clips: list[TrackPiece], share: float, seed: int) -> list[TrackPiece]:
+    """Keep the clips of a share of the tracks; smaller shares are contained in larger ones."""
+    tracks = [_track_and_number(clip)[0] for clip in clips]
     different = list(dict.fromkeys(tracks))
-    order = np.asarray(different, dtype=object)[_permutation(len(different), seed)]
-    kept = set(order[: max(1, round(share * len(different)))])
+    order = torch.randperm(len(different), generator=generator(seed, "part")).tolist()
+    kept = {different[index] for index in order[: max(1, round(share * len(different)))]}
     return [clip for clip, track in zip(clips, tracks, strict=True) if track in kept]
 
 
-def _permutation(count: int, seed: int) -> np.ndarray:
-    import torch
+def _track_and_number(clip: TrackPiece) -> tuple[str, int]:
+    name = CLIP_NUMBER.match(clip.id)
+    return (name["track"], int(name["number"])) if name else (clip.id, 0)
 
-    return torch.randperm(count, generator=generator(seed, "part")).numpy()
 
-
-def write_cache(folder: Path, splits: dict[str, list[Piece]], info: TokenInfo) -> str:
-    """A finished token cache of some pieces; nothing is done where there is one.
+def write_cache(folder: Path, splits: dict[str, list[TrackPiece]], info: TokenInfo) -> str:
+    """Write pieces as a finished token cache, unless there is one.
 
     Runs of a study that want it at once take turns.
 
     Args:
-        folder: of the cache; named after its contents by whoever calls.
+        folder: of the cache; the caller names it after its contents.
         splits: split -> pieces, none of them empty.
-        info: of the caches that the pieces come from.
+        info: that of the caches that the pieces come from.
 
     Returns:
         The folder's name, as ``PriorData.tokens`` takes it.
@@ -139,11 +130,11 @@ def write_cache(folder: Path, splits: dict[str, list[Piece]], info: TokenInfo) -
     return str(folder)
 
 
-def _row(piece: Piece) -> dict[str, Any]:
+def _row(piece: TrackPiece) -> dict[str, Any]:
     facts = {name: value for name, value in vars(piece).items() if name != "codes"}
     return token_row(facts, piece.codes.astype("<i2"))
 
 
 def cache_info(origin: str, num_codebooks: int, codebook_size: int) -> TokenInfo:
-    """``tokens.json`` of codes that no codec made."""
+    """Fill in ``tokens.json`` for codes that no codec made."""
     return TokenInfo(TOKENS_VERSION, "", origin, num_codebooks, codebook_size, 25.0, origin, {})

@@ -12,13 +12,10 @@ ROWS = (
     "speed",
     "scaling",
     "context",
-    "complexity",
     "generation",
-    "carriage",
+    "reconstruction",
 )
-"""Every measurement, in the order of the document; a module of this package each."""
-TIMED = ("throughput", "generation")
-"""Those that read the clock: made last, while no other run of the study works."""
+"""Every measurement, in the order of the document."""
 
 
 @dataclass(frozen=True)
@@ -26,8 +23,8 @@ class Budget:
     """How long an arm trains.
 
     Args:
-        steps: optimizer updates.
-        batch_size: crops per update, all processes together.
+        steps: optimizer steps.
+        batch_size: crops per step, all processes together.
         crop_frames: positions per crop.
         learning_rate: peak; None for that of the study.
     """
@@ -44,17 +41,16 @@ class Budget:
 
 
 @dataclass(frozen=True)
-class Rung:
-    """One step of the ladder: a Prior's config and token caches, whatever the codes mean.
+class PriorVariant:
+    """A prior of the ladder: its config and the token caches it learns, notes or audio tokens.
 
     Args:
         name: in tables and plots.
         tokens: folders of token caches.
-        config: YAML file of a prior; its ``model`` section is what the rung is.
+        config: YAML file of a prior, of which the ``model`` section is read.
         model: fields of ``Prior`` that override it. The width follows from the parameter count, the
             codebook size from the cache.
-        against: name of the rung that it is compared with.
-        heard: whether it writes music that is measured and heard.
+        against: name of the variant that it is compared with.
     """
 
     name: str
@@ -62,7 +58,6 @@ class Rung:
     config: str | None = None
     model: dict[str, Any] = field(default_factory=dict)
     against: str | None = None
-    heard: bool = False
 
 
 @dataclass(frozen=True)
@@ -71,12 +66,12 @@ class Optimization:
 
     Args:
         learning_rate: peak.
-        warmup_share: of the steps.
-        weight_decay: of AdamW.
-        ema_decay: of the weights that are measured.
+        warmup_share: share of the steps.
+        weight_decay: AdamW's.
+        ema_decay: decay of the averaged weights, which are measured.
         mixed_precision: as for the trainers.
         text_dropout: share of crops trained without their caption.
-        depth_share: share of positions that train the later books.
+        depth_share: share of positions that train the codebooks after the first.
         validations: held-out losses along a run.
         validation_clips: crops behind each.
         text_encoder: folder of a saved pipeline.
@@ -95,12 +90,12 @@ class Optimization:
 
 
 @dataclass(frozen=True)
-class Throughput:
+class ThroughputSettings:
     """Training speed against sequence length.
 
     Args:
         lengths: positions per sequence.
-        tokens_per_step: of the batched series: length times batch.
+        tokens_per_step: length times batch of the batched series.
         repeats: timed steps per length, after one that does not count.
     """
 
@@ -110,7 +105,7 @@ class Throughput:
 
 
 @dataclass(frozen=True)
-class Recall:
+class RecallSettings:
     """Synthetic streams in which a segment returns.
 
     Args:
@@ -131,16 +126,20 @@ class Recall:
     tests: int = 16
     model: dict[str, Any] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        if not self.stages:
+            raise ValueError("recall.stages must hold at least one budget")
+
 
 @dataclass(frozen=True)
-class Scaling:
+class ScalingSettings:
     """Sizes times data amounts at equal compute.
 
     Args:
-        parameters: of the arms.
-        data_shares: of the training pieces.
+        parameters: sizes of the arms.
+        data_shares: shares of the training pieces.
         compute: operations per arm (a multiplication and an addition are two).
-        batch_size: crops per update.
+        batch_size: crops per step.
         crop_frames: positions per crop.
         draws: of the bootstrap.
     """
@@ -154,16 +153,16 @@ class Scaling:
 
 
 @dataclass(frozen=True)
-class Context:
+class ContextSettings:
     """What the past is worth on whole pieces.
 
     Args:
         tokens: token caches whose clips are joined to pieces again.
-        budget: of the training on whole pieces, which goes on from a training on clips.
-        clips: budget of that training on clips.
-        longest_frames: a piece's last frames that are read at once.
+        budget: of the training on whole pieces, which starts from arms trained on clips.
+        clips: budget of the training on clips.
+        longest_frames: a longer piece is measured on so many last frames.
         window_frames: length of a passage that returns.
-        near_frames: the short past ("the last 10 s").
+        near_frames: the near past, which every backbone remembers.
         bands_s: limits of the distances at which themes return (s).
         passages: returning passages per piece and band.
     """
@@ -179,28 +178,11 @@ class Context:
 
 
 @dataclass(frozen=True)
-class Complexity:
-    """Solo, duo and band.
+class GenerationSettings:
+    """Speed and memory of generation as the piece grows.
 
     Args:
-        clips: generated per ensemble, backbone and seed.
-        frames: of each.
-        examples: sound examples written per rung.
-        examples_s: length of a sound example (s).
-    """
-
-    clips: int = 8
-    frames: int = 250
-    examples: int = 1
-    examples_s: float = 6.0
-
-
-@dataclass(frozen=True)
-class Generation:
-    """Writing speed as the piece grows.
-
-    Args:
-        positions: frames that have been written when the clock starts.
+        positions: frames generated before the clock starts.
         frames: timed at each position.
         repeats: timed runs.
     """
@@ -211,15 +193,15 @@ class Generation:
 
 
 @dataclass(frozen=True)
-class Carriage:
-    """What notes and tokens carry of a sound.
+class ReconstructionSettings:
+    """What notes and tokens keep of a sound.
 
     Args:
-        scores: dataset of ``partita prepare scores``; its pieces are played anew.
+        scores: dataset of ``partita prepare scores``, made with ``--audio keep``.
         recordings: prepared recordings with their audio kept.
         clips: of each.
         clip_s: their length (s).
-        soundfont: for notes; None for the one that rendered the scores.
+        soundfont: that rendered the scores; None for the default one.
     """
 
     scores: str | None = None
@@ -230,23 +212,21 @@ class Carriage:
 
 
 @dataclass(frozen=True)
-class Settings:
+class ComparisonSettings:
     """The whole study.
 
     Args:
         output_dir: of everything that is computed; a run goes on with what it finds there.
-        document: Markdown file that the run writes; figures and examples go beside it.
-        seeds: of every arm of which a difference is claimed.
+        document: Markdown file that the run writes; figures go into a folder beside it.
+        seeds: one training per seed of everything of which a difference is claimed.
         parameters: of every backbone outside the scaling row.
-        tolerance: by which two backbones' counts may differ (share).
-        codec: folder of the codec behind the tokens, to hear them; None where nothing is heard.
-        pipeline: folder of a saved pipeline whose decoder paints generated tokens; None for the
-            codec's own decode.
+        tolerance: share by which two backbones' parameter counts may differ.
+        codec: folder of the codec behind the tokens; None leaves out what needs its sound.
         model: fields of ``Prior`` that all arms share.
         backbones: name -> fields of ``Prior``; the first two are compared.
         rows: what is measured.
-        ladder: the rungs; each trains with ``ladder_budget``.
-        ladder_budget: of every rung.
+        ladder: priors from a plain LSTM over notes to a Transformer over audio tokens.
+        ladder_budget: of each of them.
     """
 
     output_dir: str
@@ -254,20 +234,18 @@ class Settings:
     parameters: int
     model: dict[str, Any]
     backbones: dict[str, dict[str, Any]]
-    ladder: list[Rung]
+    ladder: list[PriorVariant]
     ladder_budget: Budget
-    throughput: Throughput
-    recall: Recall
-    scaling: Scaling
-    context: Context
-    generation: Generation
-    complexity: Complexity = field(default_factory=Complexity)
-    carriage: Carriage = field(default_factory=Carriage)
+    throughput: ThroughputSettings
+    recall: RecallSettings
+    scaling: ScalingSettings
+    context: ContextSettings
+    generation: GenerationSettings
+    reconstruction: ReconstructionSettings = field(default_factory=ReconstructionSettings)
     optimization: Optimization = field(default_factory=Optimization)
     seeds: list[int] = field(default_factory=lambda: [0, 1, 2])
     tolerance: float = 0.03
     codec: str | None = None
-    pipeline: str | None = None
     rows: list[str] = field(default_factory=lambda: [*ROWS])
 
     def __post_init__(self) -> None:
@@ -278,9 +256,11 @@ class Settings:
             raise ValueError(f"backbones must be at least two, got {[*self.backbones]}")
         if not self.seeds:
             raise ValueError("seeds must name at least one seed")
-        names = [rung.name for rung in self.ladder]
+        names = [variant.name for variant in self.ladder]
         if len(set(names)) < len(names):
-            raise ValueError(f"ladder must name every rung differently, got {names}")
-        for rung in self.ladder:
-            if rung.against not in (None, *names):
-                raise ValueError(f"{rung.name} is compared with {rung.against!r}, which is no rung")
+            raise ValueError(f"ladder must name every prior differently, got {names}")
+        for variant in self.ladder:
+            if variant.against not in (None, *names):
+                raise ValueError(
+                    f"ladder compares {variant.name!r} with {variant.against!r}, which it lacks"
+                )
