@@ -1,6 +1,7 @@
 """The prior's training loss: nats per code, book by book."""
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -9,8 +10,7 @@ from torch.nn import functional as F
 from prior.condition import Condition
 
 
-@dataclass(frozen=True)
-class PriorBatch:
+class PriorBatch(NamedTuple):
     """A batch of token clips with what conditions them.
 
     Attributes:

@@ -15,7 +15,7 @@ from pipelines.data.notes.note_cache import build_note_cache
 from pipelines.data.notes.note_tokenizer import NoteTokenizer
 from pipelines.train_prior import train_prior
 from pipelines.training.loop import TrainingConfig
-from pipelines.training.prior_batches import PriorData, TokenClips
+from pipelines.training.prior_data import PriorData, TokenClips
 from prior import Condition, Prior, Sampling
 
 pytest.importorskip("miditok")
@@ -90,7 +90,7 @@ def test_the_priors_trainer_learns_notes(rung, cache, pipeline_folder, tmp_path)
 def test_crops_count_frames(cache, pipeline_folder):
     data = data_of(cache, pipeline_folder)
     item = TokenClips(data, 5, False, "train", seed=0)[3]
-    assert item.codes.shape == (1, 5, 48)
+    assert item.codes.shape == (5, 48)
     with pytest.raises(ValueError, match="crop_frames must be at least 2, got 1"):
         PriorData([], crop_frames=1)
 

@@ -32,12 +32,12 @@ from pipelines.pipeline import Pipeline
 from pipelines.train_codec import CodecLosses, train_codec
 from pipelines.train_decoder import train_decoder
 from pipelines.train_prior import train_prior
-from pipelines.training.batches import SpectrogramData
 from pipelines.training.checkpoints import newest_checkpoint
-from pipelines.training.decoder_batches import DecoderData
+from pipelines.training.codec_data import SpectrogramData
+from pipelines.training.decoder_data import DecoderData
 from pipelines.training.loop import TrainingConfig
 from pipelines.training.preloading import preload_allocator
-from pipelines.training.prior_batches import PriorData
+from pipelines.training.prior_data import PriorData
 from prior.model import Prior
 
 PACKAGE = "singularity-music"  # CC-BY-SA-3.0; 52 MB, 16 tracks, 64 minutes

@@ -100,10 +100,10 @@ def trainer_parts(part: str) -> dict[str, Any]:
     from codec.spectral_codec import SpectralCodec
     from decoder.diffusion_decoder import DiffusionDecoder
     from pipelines.train_codec import CodecLosses
-    from pipelines.training.batches import SpectrogramData
-    from pipelines.training.decoder_batches import DecoderData
+    from pipelines.training.codec_data import SpectrogramData
+    from pipelines.training.decoder_data import DecoderData
     from pipelines.training.loop import TrainingConfig
-    from pipelines.training.prior_batches import PriorData
+    from pipelines.training.prior_data import PriorData
     from prior.model import Prior
 
     parts: dict[str, dict[str, Any]] = {

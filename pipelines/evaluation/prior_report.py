@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from pipelines.data.shards import evenly_spaced
 from pipelines.data.tokens import open_all_tokens, read_codes
 from pipelines.evaluation.codebooks import count_codes
 from pipelines.evaluation.fact_rates import bootstrap_interval
@@ -19,7 +20,6 @@ from pipelines.evaluation.measurement_cache import MeasurementCache, make_key, m
 from pipelines.evaluation.pair_metrics import package_versions
 from pipelines.evaluation.prior_page import write_prior_page
 from pipelines.inference.text import encode_text
-from pipelines.training.batches import evenly_spaced
 from prior.condition import Condition
 from prior.model import Prior
 

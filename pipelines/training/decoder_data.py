@@ -1,6 +1,7 @@
 """What the decoder trains on: fine spectrogram crops with the tokens of the same frames."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -10,7 +11,8 @@ from codec.seeds import generator
 from pipelines.data.prepared import FRAME_RATE, FRAMES_PER_TOKEN, read_levels
 from pipelines.data.shards import as_arrow
 from pipelines.data.tokens import open_all_tokens, read_codes
-from pipelines.training.batches import EpochOrder, crop_start, cut, open_all
+from pipelines.training.codec_data import crop_start, cut, open_all
+from pipelines.training.loop import EpochOrder
 
 
 @dataclass(frozen=True)
@@ -22,7 +24,7 @@ class DecoderData:
         tokens: their token caches, in the same order.
         codec: folder of the codec that made the tokens.
         crop_s: seconds of sound per training item.
-        focus_books: number of books that the prior will write.
+        focus_books: number of codebooks that the prior will write.
         focus_share: share of items decoded from exactly that many; the others draw 1 to K.
         validation_clips: held-out clips for the validation figures.
     """
@@ -47,24 +49,22 @@ class DecoderData:
         return max(1, round(self.crop_s * FRAME_RATE / FRAMES_PER_TOKEN))
 
 
-@dataclass
-class DecoderBatch:
-    """Items of ``DecoderCrops``, stacked."""
+class DecoderBatch(NamedTuple):
+    """Crops with the tokens of the same frames and the noise to start from.
 
-    spectrogram: Tensor  # (B, C, M, F) natural-log mel
-    codes: Tensor  # (B, K, T) int64
-    num_books: Tensor  # (B,) int64
-    noise: Tensor  # (B, C, M, F) standard normal
-    time: Tensor  # (B,) standard normal, to be mapped to angles of the path
+    Attributes:
+        spectrogram: (B, C, M, F) float32 natural-log mel.
+        codes: (B, K, T) int64 in [0, V), T = F / 4.
+        num_books: (B,) int64, how many codebooks each row is decoded from.
+        noise: (B, C, M, F) float32, standard normal.
+        time: (B,) float32, standard normal, to be mapped to angles of the flow's path.
+    """
 
-    def to(self, device: torch.device) -> "DecoderBatch":
-        """Move to a device."""
-        return DecoderBatch(*(getattr(self, f.name).to(device) for f in fields(self)))
-
-    @classmethod
-    def stack(cls, items: list["DecoderBatch"]) -> "DecoderBatch":
-        """Items without a batch dimension -> one batch."""
-        return cls(*(torch.stack([getattr(i, f.name) for i in items]) for f in fields(cls)))
+    spectrogram: Tensor
+    codes: Tensor
+    num_books: Tensor
+    noise: Tensor
+    time: Tensor
 
 
 class DecoderCrops(Dataset):
@@ -73,7 +73,7 @@ class DecoderCrops(Dataset):
     Args:
         data: see :class:`DecoderData`.
         split: "train" or "validation".
-        seed: of order, crops, noise, times and books.
+        seed: of order, crops, noise, times and numbers of codebooks.
 
     Raises:
         ValueError: the token caches do not belong to the prepared datasets.
@@ -98,7 +98,7 @@ class DecoderCrops(Dataset):
         return self.item(row, start, generator(self.seed, "flow", item))
 
     def item(self, row: int, start: int, draws: torch.Generator) -> DecoderBatch:
-        """One item, its random parts taken from ``draws``."""
+        """Read one item, without the batch dimension; its random parts come from ``draws``."""
         frames = self.data.crop_tokens * FRAMES_PER_TOKEN
         spectrogram = cut(read_levels(self.rows, row), start, frames)
         first = start // FRAMES_PER_TOKEN

@@ -1,10 +1,11 @@
-"""What the prior trains on: token clips with one of their captions."""
+"""What the prior trains on: token clips with one of their captions and their plan."""
 
 import json
 from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from codec.seeds import generator
@@ -12,9 +13,9 @@ from pipelines.data.plans import plan_of_labels
 from pipelines.data.prepared import FRAME_RATE, FRAMES_PER_TOKEN
 from pipelines.data.shards import as_arrow
 from pipelines.data.tokens import open_all_tokens, read_codes
-from pipelines.inference.text import PRETRAINED
-from pipelines.training.batches import EpochOrder
-from prior.loss import draw_depth_frames
+from pipelines.inference.text import PRETRAINED, encode_text
+from pipelines.training.loop import EpochOrder
+from prior.loss import PriorBatch, draw_depth_frames
 from prior.plan import plan_features
 
 TOKEN_RATE = FRAME_RATE / FRAMES_PER_TOKEN
@@ -31,11 +32,11 @@ class PriorData:
         crop_s: seconds per training item; shorter clips are padded, longer ones cut at random.
         crop_frames: frames per item instead of seconds, for frames that are notes.
         text_dropout: share of items trained without text and plan, for classifier-free guidance.
-        plan_dropout: share of the other items trained without their plan, and of those with one
-            the share whose plan does not say who plays.
+        whole_plan_dropout: share of the other items trained without their plan.
+        players_dropout: share of the items with a plan whose plan does not say who plays.
         caption_dropout: share of the items with a whole plan that are trained without their
             caption; where captions name what plays, nobody needs to read it in the plan.
-        depth_share: share of frames that train the later books.
+        depth_share: share of frames that train the later codebooks.
         validation_clips: held-out clips for the validation loss.
     """
 
@@ -45,7 +46,8 @@ class PriorData:
     crop_s: float = 20.0
     crop_frames: int | None = None
     text_dropout: float = 0.15
-    plan_dropout: float = 0.1
+    whole_plan_dropout: float = 0.1
+    players_dropout: float = 0.1
     caption_dropout: float = 0.0
     depth_share: float = 0.25
     validation_clips: int = 32
@@ -55,7 +57,8 @@ class PriorData:
             raise ValueError(f"crop_s must be positive, got {self.crop_s}")
         if self.crop_frames is not None and self.crop_frames < 2:
             raise ValueError(f"crop_frames must be at least 2, got {self.crop_frames}")
-        for name in ("text_dropout", "plan_dropout", "caption_dropout"):
+        shares = ("text_dropout", "whole_plan_dropout", "players_dropout", "caption_dropout")
+        for name in shares:
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} must lie in [0, 1), got {getattr(self, name)}")
         if not 0 < self.depth_share <= 1:
@@ -67,41 +70,25 @@ class PriorData:
         return self.crop_frames or max(2, round(self.crop_s * TOKEN_RATE))
 
 
-@dataclass
-class TokenBatch:
-    """Token clips with their captions, before the text is encoded."""
+class TokenClip(NamedTuple):
+    """One item: a clip's codes with what they are to follow from.
 
-    codes: Tensor  # (B, K, T) int64
-    frame_mask: Tensor  # (B, T) bool
-    ends: Tensor  # (B,) bool
-    depth_frames: Tensor  # (B, N) int64
-    captions: list[str]  # "" where the text is dropped
-    plan: Tensor | None = None  # (B, T, P) float32, zeros where nothing is planned
+    Attributes:
+        codes: (K, T) int64 in [0, V), zeros after the clip's frames.
+        frame_mask: (T,) bool, true at the clip's frames.
+        ends: whether the piece ends with the clip.
+        depth_frames: (N,) int64, the frames that train the later codebooks.
+        caption: "" where the text is dropped.
+        plan: (T, P) float32, zeros where it is dropped or not known; None for a prior that reads
+            no plans.
+    """
 
-    def to(self, device: torch.device) -> "TokenBatch":
-        """Move the tensors to a device."""
-        return TokenBatch(
-            self.codes.to(device),
-            self.frame_mask.to(device),
-            self.ends.to(device),
-            self.depth_frames.to(device),
-            self.captions,
-            None if self.plan is None else self.plan.to(device),
-        )
-
-    @classmethod
-    def stack(cls, items: list["TokenBatch"]) -> "TokenBatch":
-        """Batches of one -> one batch."""
-        return cls(
-            torch.cat([item.codes for item in items]),
-            torch.cat([item.frame_mask for item in items]),
-            torch.cat([item.ends for item in items]),
-            torch.cat([item.depth_frames for item in items]),
-            [caption for item in items for caption in item.captions],
-            torch.cat([item.plan for item in items if item.plan is not None])
-            if items[0].plan is not None
-            else None,
-        )
+    codes: Tensor
+    frame_mask: Tensor
+    ends: bool
+    depth_frames: Tensor
+    caption: str
+    plan: Tensor | None
 
 
 class TokenClips(Dataset):
@@ -109,7 +96,7 @@ class TokenClips(Dataset):
 
     Args:
         data: see :class:`PriorData`.
-        num_codebooks: books that the prior writes, the first of those cached.
+        num_codebooks: codebooks that the prior writes, the first of those cached.
         reads_plan: whether items carry plans.
         split: "train" or "validation".
         seed: of order, crops, captions and dropout.
@@ -127,52 +114,55 @@ class TokenClips(Dataset):
         self.rows = as_arrow(rows)
         self.order = EpochOrder(len(rows), seed)
 
-    def __getitem__(self, item: int) -> TokenBatch:
+    def __getitem__(self, item: int) -> TokenClip:
         draws = generator(self.seed, "clip", item)
-        data = self.data
-        shares = data.text_dropout, data.plan_dropout, data.caption_dropout
-        return self.clip(self.order(item), draws, *shares)
+        return self.clip(self.order(item), draws, dropout=True)
 
-    def clip(
-        self,
-        row: int,
-        draws: torch.Generator,
-        text_dropout: float = 0.0,
-        plan_dropout: float = 0.0,
-        caption_dropout: float = 0.0,
-    ) -> TokenBatch:
-        """A batch of one clip, its random parts taken from ``draws``."""
-        length = self.data.crop_tokens
-        draw = torch.rand(5, generator=draws).tolist()
-        place, choice, drop, drop_ensemble, drop_caption = draw
+    def clip(self, row: int, draws: torch.Generator, dropout: bool) -> TokenClip:
+        """Read one clip, its random parts taken from ``draws``; drop text and plan at random."""
+        data, length = self.data, self.data.crop_tokens
+        place, choice, *uniform = torch.rand(6, generator=draws).tolist()
+        drop_all = dropout and uniform[0] < data.text_dropout
+        drop_plan = drop_all or (dropout and uniform[1] < data.whole_plan_dropout)
+        drop_players = dropout and uniform[2] < data.players_dropout
+        drop_caption = dropout and uniform[3] < data.caption_dropout
+
         codes = read_codes(self.rows, row)[: self.num_codebooks]
         if codes.shape[0] < self.num_codebooks:
             raise ValueError(
-                f"the token cache holds {codes.shape[0]} books, "
+                f"the token cache holds {codes.shape[0]} codebooks, "
                 f"num_codebooks={self.num_codebooks} asked for"
             )
         start = int(place * (max(0, codes.shape[-1] - length) + 1))
         crop = codes[:, start : start + length]
         known = crop.shape[-1]
-        mask = torch.arange(length)[None] < known  # (1, T)
+        mask = torch.arange(length) < known
+        count = max(1, round(length * data.depth_share))
         facts = self.facts[row]
         captions = facts["captions"] or [""]
         caption = captions[int(choice * len(captions))]
-        count = max(1, round(length * self.data.depth_share))
-        unplanned = drop < text_dropout or drop > 1 - (1 - text_dropout) * plan_dropout
-        plan = None if unplanned else plan_of_labels(json.loads(facts["labels"]))
-        is_told = drop >= text_dropout
-        if plan is not None and drop_ensemble < plan_dropout:
+        plan = None if drop_plan else plan_of_labels(json.loads(facts["labels"]))
+        if plan is not None and drop_players:
             plan = replace(plan, instruments=(), drums=None)
-        elif plan is not None and drop_caption < caption_dropout:
-            is_told = False
-        return TokenBatch(
-            torch.nn.functional.pad(crop, (0, length - known))[None],
+        says_all = plan is not None and not drop_players  # the plan replaces the caption
+        return TokenClip(
+            torch.nn.functional.pad(crop, (0, length - known)),
             mask,
-            torch.tensor([facts["is_end"] and start + known == codes.shape[-1]]),
-            draw_depth_frames(mask, count, draws),
-            [caption if is_told else ""],
-            plan_features(plan, start + length, TOKEN_RATE)[None, start:]
-            if self.reads_plan
-            else None,
+            facts["is_end"] and start + known == codes.shape[-1],
+            draw_depth_frames(mask[None], count, draws)[0],
+            "" if drop_all or (drop_caption and says_all) else caption,
+            plan_features(plan, start + length, TOKEN_RATE)[start:] if self.reads_plan else None,
         )
+
+
+def make_batch(clips: list[TokenClip], tokenizer: Any, text_encoder: nn.Module) -> PriorBatch:
+    """Encode the captions of clips and stack them."""
+    text = encode_text(tokenizer, text_encoder, [clip.caption for clip in clips])
+    plans = [clip.plan for clip in clips if clip.plan is not None]
+    return PriorBatch(
+        torch.stack([clip.codes for clip in clips]),
+        torch.stack([clip.frame_mask for clip in clips]),
+        torch.tensor([clip.ends for clip in clips]),
+        replace(text, plan=torch.stack(plans) if plans else None),
+        torch.stack([clip.depth_frames for clip in clips]),
+    )

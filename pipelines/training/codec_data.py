@@ -1,4 +1,4 @@
-"""What the trainers read: item number n of an endless, seeded stream over a prepared dataset."""
+"""What the codec trains on: item n of an endless, seeded stream of spectrogram crops."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -18,7 +18,8 @@ from pipelines.data.prepared import (
     read_info,
     read_levels,
 )
-from pipelines.data.shards import as_arrow
+from pipelines.data.shards import as_arrow, evenly_spaced
+from pipelines.training.loop import EpochOrder
 
 if TYPE_CHECKING:
     import datasets
@@ -52,7 +53,7 @@ class SpectrogramData:
 
 
 def open_all(folders: list[str], split: str) -> "datasets.Dataset":
-    """One split of several prepared datasets as one; those that lack the split are left out.
+    """Open one split of several prepared datasets as one; those that lack the split are left out.
 
     Raises:
         ValueError: none of them has it.
@@ -65,25 +66,6 @@ def open_all(folders: list[str], split: str) -> "datasets.Dataset":
     if not having:
         raise ValueError(f"none of the prepared datasets {folders} has a split {split!r}")
     return concatenate_datasets([open_prepared(folder, split) for folder in having])
-
-
-class EpochOrder:
-    """Row of item ``n``: every epoch is its own seeded permutation of all rows."""
-
-    def __init__(self, num_rows: int, seed: int) -> None:
-        self.num_rows = num_rows
-        self.seed = seed
-        self._epoch = -1
-        self._order = torch.empty(0, dtype=torch.int64)
-
-    def __call__(self, item: int) -> int:
-        """The row that item ``item`` of the stream comes from."""
-        epoch, position = divmod(item, self.num_rows)
-        if epoch != self._epoch:
-            draws = generator(self.seed, "epoch", epoch)
-            self._order = torch.randperm(self.num_rows, generator=draws)
-            self._epoch = epoch
-        return int(self._order[position])
 
 
 class SpectrogramCrops(Dataset):
@@ -109,20 +91,20 @@ class SpectrogramCrops(Dataset):
 
 
 def crop_start(num_frames: int, crop_frames: int, seed: int, item: int) -> int:
-    """A random start on the token grid, keyed by the item's number."""
+    """Draw a start on the token grid, keyed by the item's number."""
     last = max(0, num_frames - crop_frames) // FRAMES_PER_TOKEN
     draw = torch.randint(last + 1, (), generator=generator(seed, "crop", item))
     return int(draw) * FRAMES_PER_TOKEN
 
 
 def cut(levels: np.ndarray, start: int, frames: int) -> Tensor:
-    """(C, M, frames) float32 log-mel of stored levels, padded with silence past their end."""
+    """Cut (C, M, frames) float32 log-mel out of stored levels; pad with silence past their end."""
     crop = dequantize_spectrogram(levels[..., start : start + frames])
     return torch.nn.functional.pad(crop, (0, frames - crop.shape[-1]), value=QUANTIZED_FLOOR)
 
 
 def validation_crops(data: SpectrogramData, seconds: float) -> Tensor:
-    """(N, C, M, F) log-mel: the start of evenly spaced held-out clips."""
+    """Read the start of evenly spaced held-out clips: (N, C, M, F) log-mel."""
     rows = open_all(data.prepared, "validation")
     frames = SpectrogramData(data.prepared, seconds).crop_frames
     return torch.stack(
@@ -131,9 +113,3 @@ def validation_crops(data: SpectrogramData, seconds: float) -> Tensor:
             for row in evenly_spaced(rows, data.validation_clips)
         ]
     )
-
-
-def evenly_spaced(rows: "datasets.Dataset", most: int) -> list[int]:
-    """Up to ``most`` row numbers spread over a split."""
-    count = min(most, len(rows))
-    return [index * len(rows) // count for index in range(count)]
