@@ -271,6 +271,11 @@ def test_fitting_refuses_bad_numbers(tmp_path: Path, capsys: pytest.CaptureFixtu
     output = ["--output", str(tmp_path / "d.safetensors")]
     assert main(["evaluate", "fit-detectors", "--renders", "0", *output]) == 2
     assert "renders must be at least 1" in capsys.readouterr().err
+    judge = ["--judge-only", "--judge-soundfont", str(tmp_path / "none.sf2")]
+    assert main(["evaluate", "fit-detectors", *judge]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("partita: error: ground truth: ")
+    assert error.count("\n") == 1
     nowhere = ["--output", str(tmp_path / "no" / "d.safetensors")]
     assert main(["evaluate", "fit-detectors", *nowhere]) == 2
     assert "does not exist" in capsys.readouterr().err
