@@ -39,7 +39,7 @@ class Arrival:
 
 @dataclass(frozen=True)
 class Replay:
-    """What a listener would have heard.
+    """Replay when each piece of a stream was ready and when it had to be.
 
     Attributes:
         first_sound_s: from the call to the first sample.

@@ -36,7 +36,7 @@ from pipelines.training.run_log import RunLog
 from pipelines.training.weight_average import WeightAverage
 
 SMALLEST_SCALE = 2.0**-20
-"""Of float16's losses; gradients that overflow below it are not finite at all."""
+"""Smallest scale of float16 losses; gradients that overflow below it are not finite."""
 
 
 @dataclass(frozen=True)
