@@ -92,7 +92,7 @@ def stream_song(
 
 
 def compile_before(pipeline: "Pipeline", args: argparse.Namespace, choices: dict[str, Any]) -> None:
-    """Generate two short pieces so that the compiler has done its work before the stream."""
+    """Generate a stream's first piece, so that the compiler works before anything is played."""
     start = time.perf_counter()
     next(iter(pipeline.stream(args.prompt, args.duration, args.seed, **choices)))
     if not args.quiet:

@@ -24,7 +24,7 @@ PLAYERS = {
     "play": "play -q -t raw -e signed -b 16 -r {rate} -c {channels} -",
     "ffplay": "ffplay -loglevel error -nodisp -autoexit -infbuf -i pipe:0",
 }
-"""Arguments by which each player reads 16-bit samples from its standard input; ffplay gets a WAV."""
+"""Commands that play 16-bit samples from standard input; ffplay gets a WAV."""
 
 
 class Sink(Protocol):
@@ -72,8 +72,8 @@ class PipeWriter:
 class Player:
     """A program that plays what is written to it, fed from a thread so that nothing waits for it.
 
-    Use it in a ``with`` statement, which waits for the last sample to be played; an exception inside
-    it, such as Ctrl-C, stops the player at once.
+    Use it in a ``with`` statement, which waits until the last sample is played; an exception
+    inside it, such as Ctrl-C, stops the player at once.
 
     Args:
         sample_rate: Hz.
