@@ -1,15 +1,17 @@
 """The prior's training loss: nats per code, book by book."""
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from prior.condition import Condition
 
-@dataclass(frozen=True)
-class PriorBatch:
-    """A batch of token clips with their text.
+
+class PriorBatch(NamedTuple):
+    """A batch of token clips with what conditions them.
 
     Attributes:
         codes: (B, K, T) int64 in [0, V); padded frames hold any valid code.
@@ -17,19 +19,15 @@ class PriorBatch:
             row has at least one.
         ends: (B,) bool, true where the piece ends with the clip: the end is then a target right
             after the last frame.
-        text_states: (B, L, Dt) float.
-        text_mask: (B, L) bool; a row without any true token trains the unconditional prior.
+        condition: text and plan; a row without text trains the unconditional prior.
         depth_frames: (B, N) int64, the frames that train the later books; None for all.
-        plan: (B, T, P) float from ``plan.plan_features``, or None.
     """
 
     codes: Tensor
     frame_mask: Tensor
     ends: Tensor
-    text_states: Tensor
-    text_mask: Tensor
+    condition: Condition
     depth_frames: Tensor | None = None
-    plan: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -58,9 +56,9 @@ def prior_loss(model: nn.Module, batch: PriorBatch) -> PriorLoss:
         model: a ``Prior``, wrapped for distributed training or not; only its forward is called.
         batch: the clips.
     """
-    codes, mask = F.pad(batch.codes, (0, 1)), F.pad(batch.frame_mask, (0, 1))  # room for the end
+    codes, mask = F.pad(batch.codes, (0, 1)), F.pad(batch.frame_mask, (0, 1))  # a frame for the end
     depth_frames = batch.depth_frames
-    output = model(codes, batch.text_states, batch.text_mask, depth_frames, batch.plan)
+    output = model(codes, batch.condition, depth_frames)
     targets, first_mask = first_book_targets(codes, mask, batch.ends, output.first_logits.shape[-1])
     nats = [row_means(cross_entropy(output.first_logits, targets), first_mask)]
     for k, logits in enumerate(output.depth_logits.unbind(1), start=1):

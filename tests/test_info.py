@@ -28,7 +28,7 @@ from pipelines.commands.estimate import (
 )
 from pipelines.commands.info import describe_pipeline, duration, large, read_config, size
 from pipelines.training.precision import choose_precision
-from prior import Prior, PriorBatch, prior_loss
+from prior import Condition, Prior, PriorBatch, prior_loss
 
 ROOT = Path(__file__).parents[1]
 CLASSES: dict[str, Any] = {"codec": SpectralCodec, "prior": Prior, "decoder": DiffusionDecoder}
@@ -91,7 +91,7 @@ SMALL: dict[str, dict[str, Any]] = {
 B, T = 2, 100
 
 
-def training_inputs(model: nn.Module, device: str) -> tuple[Tensor, ...]:
+def training_inputs(model: nn.Module, device: str) -> tuple[Any, ...]:
     """The arguments of a model's forward for B items of T frames."""
     spectrogram = torch.randn(B, 2, 128, 4 * T, device=device)
     if isinstance(model, SpectralCodec):
@@ -102,7 +102,7 @@ def training_inputs(model: nn.Module, device: str) -> tuple[Tensor, ...]:
         return spectrogram, torch.rand(B, device=device), spectrogram, latents, books
     codes = torch.zeros(B, 2, T, dtype=torch.long, device=device)
     states = torch.randn(B, 1, 384, device=device)
-    return codes, states, torch.ones(B, 1, dtype=torch.bool, device=device)
+    return codes, Condition(states, torch.ones(B, 1, dtype=torch.bool, device=device))
 
 
 @pytest.mark.parametrize("name", ["transformer", "decoder"])
@@ -181,9 +181,9 @@ def training_loss(model: nn.Module) -> Tensor:
             detail,
             angles,
         )
-    codes, states, mask = inputs
+    codes, condition = inputs
     ones = torch.ones(B, T, dtype=torch.bool)
-    batch = PriorBatch(codes, ones, torch.zeros(B, dtype=torch.bool), states, mask)
+    batch = PriorBatch(codes, ones, torch.zeros(B, dtype=torch.bool), condition)
     return prior_loss(model, batch).loss
 
 

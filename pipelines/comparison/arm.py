@@ -1,8 +1,9 @@
-"""One training of the study: a prior's config, a token cache, a budget and a seed."""
+"""One training of the study, called an arm: a prior's config, token caches, a budget and a seed."""
 
 import hashlib
 import json
 import shutil
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
@@ -13,15 +14,15 @@ from typing import Any
 import torch
 from accelerate import PartialState
 from filelock import FileLock, Timeout
+from torch import nn
 
 from codec.whole_file import write_json
-from pipelines.comparison.clock import ClockedRecipe
-from pipelines.comparison.settings import Budget, Optimization
+from pipelines.comparison.comparison_settings import Budget, Optimization
 from pipelines.data.tokens import read_token_info
-from pipelines.train_prior import PriorRecipe
+from pipelines.train_prior import PriorTask
 from pipelines.training.checkpoints import checkpoints
 from pipelines.training.loop import TrainingConfig, train
-from pipelines.training.prior_batches import TOKEN_RATE, PriorData
+from pipelines.training.prior_data import TOKEN_RATE, PriorData
 from prior.model import Prior
 
 RESULT_NAME = "arm.json"
@@ -37,7 +38,7 @@ class Arm:
         tokens: folders of token caches.
         budget: steps, batch, crop.
         seed: of weights and data order.
-        start: an arm whose weights this one goes on from.
+        start: an arm whose weights this one starts from.
     """
 
     name: str
@@ -48,7 +49,7 @@ class Arm:
     start: "Arm | None" = None
 
     def identity(self) -> dict[str, Any]:
-        """What the result follows from, the shared settings of the study aside."""
+        """List what the result follows from besides the settings that all arms share."""
         return {
             "model": self.model,
             "tokens": [asdict(read_token_info(folder)) for folder in self.tokens],
@@ -58,7 +59,7 @@ class Arm:
         }
 
     def key(self, optimization: Optimization) -> str:
-        """A short hash of all settings: the name of the arm's folder."""
+        """Hash all settings, for the name of the arm's folder."""
         text = json.dumps([self.identity(), asdict(optimization)], sort_keys=True, default=str)
         return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
@@ -68,9 +69,9 @@ class Curve:
     """Held-out losses along a training.
 
     Attributes:
-        step: updates so far.
+        step: optimizer steps so far.
         loss: nats per code, with captions.
-        wall_s: seconds of training so far.
+        wall_s: seconds of training so far, without validation.
         cpu_s: processor seconds of it, all processes together.
     """
 
@@ -94,24 +95,63 @@ class TrainedArm:
 
     @cached_property
     def curve(self) -> Curve:
-        """Read from ``metrics.jsonl``."""
+        """Held-out losses from ``metrics.jsonl``."""
         return read_curve(self.folder)
 
 
-class StoppedError(Exception):
-    """Training was asked to stop; the same command goes on with it."""
+class TimedPriorTask(PriorTask):
+    """A prior's task whose validation adds the seconds trained so far.
+
+    The clock runs from a batch to the next validation. Checkpoints are written in between: for
+    arms like these two per run, a fraction of a second each.
+
+    Args:
+        prior, data, training: as for ``PriorTask``.
+        wall_s: seconds that an earlier, interrupted run has trained.
+        cpu_s: processor seconds of that run.
+    """
+
+    def __init__(
+        self,
+        prior: Prior,
+        data: PriorData,
+        training: TrainingConfig,
+        wall_s: float = 0.0,
+        cpu_s: float = 0.0,
+    ) -> None:
+        super().__init__(prior, data, training)
+        self.wall_s = wall_s
+        self.cpu_s = cpu_s
+        self._since: tuple[float, float] | None = None
+
+    def collate(self, items: list[Any]) -> Any:
+        """Stack items; the clock starts here, because a step begins with its batch."""
+        if self._since is None:
+            self._since = (time.perf_counter(), time.process_time())
+        return super().collate(items)
+
+    def validate(self, model: nn.Module, folder: Path) -> dict[str, float]:
+        """Stop the clock, validate, and add what it shows."""
+        if self._since is not None:
+            self.wall_s += time.perf_counter() - self._since[0]
+            # every process is taken to work as hard as this one
+            processes = PartialState().num_processes
+            self.cpu_s += (time.process_time() - self._since[1]) * processes
+            self._since = None
+        figures = super().validate(model, folder)
+        return figures | {"wall_s": self.wall_s, "cpu_s": self.cpu_s}
 
 
 def train_arm(arm: Arm, folder: Path, optimization: Optimization) -> TrainedArm:
-    """Train an arm with the trainer of every prior, or find that it has been trained.
+    """Train an arm with the trainer of every prior, unless it has been trained.
 
     Args:
-        arm: what to train; what it starts from is trained first.
+        arm: to train; what it starts from is trained first.
         folder: of all arms.
-        optimization: what they share.
+        optimization: settings that they share.
 
     Raises:
-        StoppedError: Ctrl-C or SIGTERM; what has been trained is kept.
+        KeyboardInterrupt: Ctrl-C or SIGTERM; what has been trained is kept.
     """
     run = folder / arm.key(optimization)
     if not is_trained(run):
@@ -122,25 +162,25 @@ def train_arm(arm: Arm, folder: Path, optimization: Optimization) -> TrainedArm:
 
 
 def lineage(arm: Arm) -> Iterator[Arm]:
-    """An arm after those that it starts from."""
+    """Yield the arms that an arm starts from, the first one first, then the arm."""
     if arm.start is not None:
         yield from lineage(arm.start)
     yield arm
 
 
 def is_trained(run: Path) -> bool:
-    """Whether an arm's folder holds a finished arm."""
+    """Say whether an arm's folder holds a finished arm."""
     return (run / RESULT_NAME).is_file()
 
 
 def lock(run: Path) -> FileLock:
-    """What a run holds while it trains an arm, so that others of the same study take other arms."""
+    """Lock that a run holds while it trains an arm, so that other runs take other arms."""
     run.parent.mkdir(parents=True, exist_ok=True)
     return FileLock(run.with_suffix(".lock"))
 
 
 def is_held(run: Path) -> bool:
-    """Whether another run is training an arm."""
+    """Say whether another run is training an arm."""
     try:
         with lock(run).acquire(blocking=False):
             return False
@@ -158,31 +198,28 @@ def train_here(arm: Arm, run: Path, folder: Path, optimization: Optimization) ->
         prior = Prior.from_pretrained(started.folder / "model").train()
     config = training_config(arm.budget, arm.seed, optimization, run)
     data = prior_data(arm.tokens, arm.budget, optimization)
-    wall_s, cpu_s = seconds_so_far(run)
-    processes = PartialState().num_processes
-    recipe = ClockedRecipe(PriorRecipe(prior, data, config), wall_s, cpu_s, processes)
-    train(recipe, config, resume=True)
+    train(TimedPriorTask(prior, data, config, *seconds_so_far(run)), config, resume=True)
     finish(arm, run, config.steps)
 
 
 def reached_step(run: Path) -> int:
-    """The update of the newest checkpoint, 0 where there is none."""
+    """Read the step of the newest checkpoint, 0 where there is none."""
     found = checkpoints(run)
     return int(json.loads((found[-1] / "step.json").read_text())["step"]) if found else 0
 
 
 def seconds_so_far(run: Path) -> tuple[float, float]:
-    """What the clock showed at the newest checkpoint: seconds and processor seconds."""
+    """Read the clock at the newest checkpoint: seconds and processor seconds."""
     curve, reached = read_curve(run), reached_step(run)
     known = [place for place, step in enumerate(curve.step) if step <= reached]
     return (curve.wall_s[known[-1]], curve.cpu_s[known[-1]]) if known else (0.0, 0.0)
 
 
 def finish(arm: Arm, run: Path, steps: int) -> None:
-    """Mark a whole run as such and drop its checkpoints."""
+    """Mark a finished run as such and drop its checkpoints."""
     last = reached_step(run)
     if last < steps:
-        raise StoppedError(f"{arm.name} stopped at step {last} of {steps}")
+        raise KeyboardInterrupt(f"{arm.name} stopped at step {last} of {steps}")
     state = PartialState()
     state.wait_for_everyone()
     if state.is_main_process:
@@ -196,7 +233,7 @@ def finish(arm: Arm, run: Path, steps: int) -> None:
 def training_config(
     budget: Budget, seed: int, optimization: Optimization, run: Path
 ) -> TrainingConfig:
-    """The trainer's settings.
+    """Fill in the trainer's settings.
 
     Raises:
         ValueError: the processes cannot share the batch evenly.
@@ -226,7 +263,7 @@ def training_config(
 
 
 def prior_data(tokens: Sequence[str], budget: Budget, optimization: Optimization) -> PriorData:
-    """The trainer's data; whatever a position stands for, a crop is counted in positions."""
+    """Fill in the trainer's data; a crop is counted in positions, whether frames or notes."""
     return PriorData(
         tokens=[*tokens],
         text_encoder=optimization.text_encoder,
@@ -238,7 +275,7 @@ def prior_data(tokens: Sequence[str], budget: Budget, optimization: Optimization
 
 
 def read_curve(run: Path) -> Curve:
-    """The validations in a run's log; those that a resumed run repeated count once."""
+    """Read the validations of a run; one that a resumed run repeated counts once."""
     path = run / "metrics.jsonl"
     lines = [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
     found = {line["step"]: line for line in lines if "validation/loss" in line}

@@ -7,17 +7,17 @@ import torch
 from torch import nn
 
 from codec.process_settings import hidden_progress_bars
-from prior.text_condition import TextCondition
+from prior.condition import Condition
 
 MAX_TOKENS = 64
-"""Of a prompt that a user writes."""
+"""Longest prompt that a user may write, in tokens."""
 PRETRAINED = Path(__file__).parents[1] / "pretrained" / "partita-tiny"
 
 
 @torch.no_grad()
 def encode_text(
     tokenizer: Any, text_encoder: nn.Module, prompts: list[str], max_tokens: int = MAX_TOKENS
-) -> TextCondition:
+) -> Condition:
     """Encode prompts; an empty one becomes a row without tokens, which is unconditional.
 
     Args:
@@ -40,7 +40,7 @@ def encode_text(
     ).last_hidden_state
     present = torch.tensor([bool(prompt.strip()) for prompt in prompts])
     mask = tokens["attention_mask"].bool() & present[:, None]
-    return TextCondition(states.float(), mask.to(device))
+    return Condition(states.float(), mask.to(device))
 
 
 def load_text_encoder(folder: str | Path) -> tuple[Any, nn.Module]:
@@ -53,7 +53,6 @@ def load_text_encoder(folder: str | Path) -> tuple[Any, nn.Module]:
         FileNotFoundError: the folder lacks one of them.
         ValueError: the weights do not fit the encoder's config.
     """
-    import codec  # noqa: F401, I001  (guards torchaudio before transformers is imported)
     from safetensors import SafetensorError
     from transformers import AutoModel, AutoTokenizer
 

@@ -11,8 +11,8 @@ from safetensors.torch import save_file
 from tiny_prior import ALL_BACKBONES, some_codes, some_text, tiny_prior
 from torch import Tensor
 
-from prior import Prior, Sampling, TextCondition
-from prior.generate import generate
+from prior import Condition, Prior, Sampling
+from prior.frame_generator import FrameGenerator
 from prior.plan import PLAN_WIDTH
 
 FOLDER = Path(__file__).parent / "prior"
@@ -24,12 +24,14 @@ SETTINGS = {
 }
 
 
-def outputs(prior: Prior, text: TextCondition, negative: TextCondition) -> dict[str, Tensor]:
+def outputs(prior: Prior, text: Condition, negative: Condition) -> dict[str, Tensor]:
     """Codes (B, K, T) that a prior writes under every setting, by the setting's name."""
     written = {}
     for name, sampling in SETTINGS.items():
         away = negative if name == "guided" else None
-        frames = generate(prior, text, away, NUM_FRAMES, sampling, [3, 4], some_codes(prior, 2, 3))
+        frames = FrameGenerator(
+            prior, text, away, NUM_FRAMES, sampling, [3, 4], some_codes(prior, 2, 3)
+        )
         written[name] = torch.stack([frame.codes for frame in frames], dim=-1)
     return written
 
@@ -38,8 +40,8 @@ def main() -> None:
     """Write weights, conditions and codes."""
     draws = torch.Generator().manual_seed(5)
     values = {
-        "text": some_text(2).states,
-        "negative": some_text(2, 3, seed=7).states,
+        "text": some_text(2).text_states,
+        "negative": some_text(2, 3, seed=7).text_states,
         "plan": torch.randn(2, 30, PLAN_WIDTH, generator=draws),
     }
     for backbone in ALL_BACKBONES:
@@ -52,11 +54,11 @@ def main() -> None:
     )
 
 
-def conditions(values: dict[str, Tensor]) -> tuple[TextCondition, TextCondition]:
+def conditions(values: dict[str, Tensor]) -> tuple[Condition, Condition]:
     """The text with its plan, and the text to move away from."""
     masks = [torch.ones(values[name].shape[:2], dtype=torch.bool) for name in ("text", "negative")]
-    text = TextCondition(values["text"], masks[0], values["plan"])
-    return text, TextCondition(values["negative"], masks[1])
+    text = Condition(values["text"], masks[0], values["plan"])
+    return text, Condition(values["negative"], masks[1])
 
 
 if __name__ == "__main__":
