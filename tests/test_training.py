@@ -24,18 +24,19 @@ from decoder import DiffusionDecoder
 from pipelines.train_codec import CodecLosses, train_codec
 from pipelines.train_decoder import train_decoder
 from pipelines.train_prior import train_prior
-from pipelines.training.batches import EpochOrder, SpectrogramData
 from pipelines.training.checkpoints import checkpoints, load_weights, save_checkpoint
-from pipelines.training.configuration import parse
-from pipelines.training.decoder_batches import DecoderData
+from pipelines.training.codec_data import SpectrogramData
+from pipelines.training.configuration import build, build_parser, parse
+from pipelines.training.decoder_data import DecoderData
 from pipelines.training.loop import (
+    EpochOrder,
     StepSampler,
     TrainingConfig,
     learning_rate,
     start_accelerator,
 )
 from pipelines.training.precision import choose_precision
-from pipelines.training.prior_batches import PriorData
+from pipelines.training.prior_data import PriorData
 from prior import Prior
 
 Train = Callable[..., Path]
@@ -49,7 +50,7 @@ def parts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 
 def settings(folder: Path, **changes: Any) -> TrainingConfig:
-    """Four updates of two items in float32, with a checkpoint after every second."""
+    """Four steps of two items in float32, with a checkpoint after every second."""
     config = TrainingConfig(
         output_dir=str(folder),
         steps=4,
@@ -85,12 +86,10 @@ def run_codec(
     return train_codec(codec, losses, data, training, resume)
 
 
-def run_prior(
-    parts: dict[str, str], training: TrainingConfig, resume: bool = False, backbone: Any = "lstm"
-) -> Path:
+def tiny_prior() -> Prior:
     torch.manual_seed(0)
-    prior = Prior(
-        backbone=backbone,
+    return Prior(
+        backbone="lstm",
         num_codebooks=2,
         codebook_size=CODEBOOK_SIZE,
         width=32,
@@ -101,10 +100,13 @@ def run_prior(
         depth_layers=1,
         depth_heads=2,
     )
+
+
+def run_prior(parts: dict[str, str], training: TrainingConfig, resume: bool = False) -> Path:
     data = PriorData(
         [parts["tokens"]], parts["pipeline"], parts["codec"], crop_s=1.0, validation_clips=2
     )
-    return train_prior(prior, data, training, resume)
+    return train_prior(tiny_prior(), data, training, resume)
 
 
 def run_decoder(parts: dict[str, str], training: TrainingConfig, resume: bool = False) -> Path:
@@ -133,16 +135,56 @@ def losses(folder: Path) -> list[float]:
     return [line["loss"] for line in lines if "loss" in line]
 
 
+def assert_same_weights(folder: Path, other: Path) -> None:
+    expected = load_file(other / WEIGHTS_NAME)
+    for name, tensor in load_file(folder / WEIGHTS_NAME).items():
+        assert torch.equal(tensor, expected[name]), name
+
+
+def stop_after_two(parts: dict[str, str], training: TrainingConfig, run: Train) -> None:
+    """Train as far as the second step, as if the run was killed before the fourth."""
+    run(parts, training)
+    shutil.rmtree(Path(training.output_dir) / "checkpoint-00000004")
+
+
 @TRAINERS
 def test_resumed_run_equals_uninterrupted_one(
     parts: dict[str, str], tmp_path: Path, run: Train
 ) -> None:
     whole = run(parts, settings(tmp_path / "whole"))
-    run(parts, settings(tmp_path / "halves"))
-    shutil.rmtree(tmp_path / "halves" / "checkpoint-00000004")  # as if killed after the second
-    halves = run(parts, settings(tmp_path / "halves"), resume=True)
-    for name, tensor in load_file(whole / WEIGHTS_NAME).items():
-        assert torch.equal(tensor, load_file(halves / WEIGHTS_NAME)[name]), name
+    halves = settings(tmp_path / "halves")
+    stop_after_two(parts, halves, run)
+    assert_same_weights(run(parts, halves, resume=True), whole)
+
+
+def test_resumed_run_keeps_the_decay_of_its_start(parts: dict[str, str], tmp_path: Path) -> None:
+    first = str(run_prior(parts, settings(tmp_path / "first", steps=1)))
+    whole = run_prior(parts, settings(tmp_path / "whole", start_from=first))
+    halves = settings(tmp_path / "halves", start_from=first)
+    stop_after_two(parts, halves, run_prior)
+    assert_same_weights(run_prior(parts, halves, resume=True), whole)
+
+
+def test_a_checkpoint_with_an_average_of_parameters_alone_is_resumed(
+    parts: dict[str, str], tmp_path: Path
+) -> None:
+    training = settings(tmp_path / "run")
+    stop_after_two(parts, training, run_prior)
+    path = tmp_path / "run" / "checkpoint-00000002" / "custom_checkpoint_0.pkl"
+    average = torch.load(path, weights_only=False)
+    parameters = [average[f"module.{name}"] for name, _ in tiny_prior().named_parameters()]
+    earlier = {"shadow_params": parameters, "optimization_step": 2, "min_decay": 0.0}
+    torch.save(earlier, path)
+    whole = run_prior(parts, settings(tmp_path / "whole"))
+    assert_same_weights(run_prior(parts, training, resume=True), whole)
+
+
+def test_data_loading_processes_change_nothing(parts: dict[str, str], tmp_path: Path) -> None:
+    alone, helped = (
+        run_prior(parts, settings(tmp_path / f"{n}", num_workers=n, validate_every=8))
+        for n in (0, 1)
+    )
+    assert losses(helped.parent) == pytest.approx(losses(alone.parent), rel=1e-5)
 
 
 @TRAINERS
@@ -212,8 +254,77 @@ def test_full_disk_keeps_the_previous_checkpoint(
 
 
 def test_loss_that_is_not_finite_stops_the_run(parts: dict[str, str], tmp_path: Path) -> None:
-    with pytest.raises(FloatingPointError, match="the loss became"):
+    with pytest.raises(FloatingPointError, match=r"the (loss|gradients) became"):
         run_codec(parts, settings(tmp_path, learning_rate=1e30, max_grad_norm=1e30))
+
+
+BOOKS = "quantizer.vq.layers.0._codebook.embed"
+
+
+def test_codebooks_are_averaged_with_the_encoder(parts: dict[str, str], tmp_path: Path) -> None:
+    training = settings(tmp_path, ema_decay=0.25, checkpoint_every=1, keep_checkpoints=4)
+    exported = load_file(
+        run_codec(parts, training, losses=CodecLosses(quantize_from=0)) / WEIGHTS_NAME
+    )
+    trained = [load_file(path / "model.safetensors") for path in checkpoints(tmp_path)]
+    for name in (BOOKS, "to_latent.weight"):
+        expected = trained[0][f"codec.{name}"]
+        for weights, decay in zip(trained[1:], (2 / 11, 3 / 12, 0.25), strict=True):
+            expected = decay * expected + (1 - decay) * weights[f"codec.{name}"]
+        assert torch.allclose(exported[name], expected, atol=1e-6), name
+        assert not torch.allclose(exported[name], trained[-1][f"codec.{name}"], atol=1e-4), name
+
+
+def test_codebooks_join_the_average_when_they_are_set(
+    parts: dict[str, str], tmp_path: Path
+) -> None:
+    exported = load_file(run_codec(parts, settings(tmp_path, steps=2)) / WEIGHTS_NAME)
+    (checkpoint,) = checkpoints(tmp_path)
+    trained = load_file(checkpoint / "model.safetensors")[f"codec.{BOOKS}"]
+    assert (
+        exported[BOOKS] - trained
+    ).norm() < 0.02 * trained.norm()  # not 2/11, the share of zeros
+
+
+class OverflowingScaler(torch.amp.GradScaler):
+    """A gradient scaler whose first backward passes overflow, as half precision's may."""
+
+    def __init__(self, overflows: int) -> None:
+        super().__init__("cpu", init_scale=1.0)
+        self.overflows = overflows
+
+    def scale(self, outputs: Any) -> Any:
+        self.overflows -= 1
+        return super().scale(outputs) * (float("inf") if self.overflows >= 0 else 1.0)
+
+
+def overflow(monkeypatch: pytest.MonkeyPatch, times: int) -> None:
+    """Let the next run's first backward passes overflow."""
+
+    def start(config: TrainingConfig) -> Any:
+        accelerator = start_accelerator(config)
+        accelerator.scaler = OverflowingScaler(times)
+        return accelerator
+
+    monkeypatch.setattr("pipelines.training.loop.start_accelerator", start)
+
+
+def test_a_step_that_overflows_is_repeated(
+    parts: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    training = settings(tmp_path / "plain", max_grad_norm=1e9)
+    plain = run_decoder(parts, training)
+    overflow(monkeypatch, times=2)
+    training = replace(training, output_dir=str(tmp_path / "overflowed"))
+    assert_same_weights(run_decoder(parts, training), plain)
+
+
+def test_gradients_that_are_never_finite_stop_the_run(
+    parts: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    overflow(monkeypatch, times=10**9)
+    with pytest.raises(FloatingPointError, match="gradients became infinite or NaN at step 0"):
+        run_decoder(parts, settings(tmp_path))
 
 
 def test_learning_rate_warms_up_and_decays_to_a_tenth() -> None:
@@ -271,8 +382,25 @@ def test_bad_configuration_is_a_value_error(argv: list[str], message: str) -> No
         *("--data.tokens", "[b]", "--data.codec", "c", *argv),
     ]
     shapes = {"model": DiffusionDecoder, "data": DecoderData, "training": TrainingConfig}
-    with pytest.raises((ValueError, TypeError), match=message):
-        parse("test", shapes, given)
+    parser = build_parser("test", shapes)
+    with pytest.raises(ValueError, match=message):
+        build(parser, parse(parser, given))
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ("losses: {quantise_from: 3}", r"quantise_from is now losses\.quantize_from"),
+        ("data: {plan_dropout: 0.2}", r"now data\.whole_plan_dropout .* data\.players_dropout"),
+    ],
+)
+def test_a_field_of_an_old_config_is_answered_by_its_new_name(
+    config: str, message: str, tmp_path: Path
+) -> None:
+    (tmp_path / "old.yaml").write_text(config)
+    parser = build_parser("test", {"losses": CodecLosses, "data": PriorData})
+    with pytest.raises(ValueError, match=message):
+        parse(parser, ["--config", str(tmp_path / "old.yaml")])
 
 
 def script(parts: dict[str, str], folder: Path, *more: str, processes: int = 1) -> list[str]:
