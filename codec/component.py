@@ -2,14 +2,14 @@
 
 import inspect
 import json
+import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args, get_type_hints
+from typing import TYPE_CHECKING, Any, ClassVar, get_args, get_type_hints
 
 import torch
-from safetensors import SafetensorError, safe_open
-
 from diffusers.configuration_utils import ConfigMixin
 from diffusers.models.modeling_utils import ModelMixin
+from safetensors import SafetensorError, safe_open
 
 WEIGHTS_NAME = "diffusion_pytorch_model.safetensors"
 
@@ -21,6 +21,14 @@ class Component(ModelMixin, ConfigMixin):
     pickle in place of safetensors are all errors that name the culprit. Weights saved in half
     precision load as float32 unless ``torch_dtype`` says otherwise.
     """
+
+    former_keys: ClassVar[tuple[str, ...]] = ()
+    """Keys of ``config.json`` that earlier versions wrote; kept in ``config`` behind a "_"."""
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        # diffusers finds out how to load a class by the bases that its module names
+        vars(sys.modules[cls.__module__])["ModelMixin"] = ModelMixin
 
     if TYPE_CHECKING:
 
@@ -43,6 +51,13 @@ class Component(ModelMixin, ConfigMixin):
         if kwargs.get("torch_dtype") is None:
             kwargs["torch_dtype"] = torch.float32
         return super().from_pretrained(str(path), **kwargs)
+
+    @classmethod
+    def extract_init_dict(cls, config: dict[str, Any], **kwargs: Any) -> tuple[Any, ...]:
+        """Split a config into arguments, others and hidden ones, the former keys among the last."""
+        former = {f"_{name}": config[name] for name in cls.former_keys if name in config}
+        current = {name: value for name, value in config.items() if name not in cls.former_keys}
+        return super().extract_init_dict(current | former, **kwargs)
 
     def to_json_string(self) -> str:
         """The config as ``config.json`` holds it, without the folder that it was loaded from."""
@@ -83,7 +98,8 @@ def read_config(cls: type[Component], path: Path) -> dict[str, Any]:
         raise ValueError(f"{path} is not JSON: {error}") from error
     if not isinstance(config, dict):
         raise ValueError(f"{path} is not a JSON object, got {config!r}")
-    values = {key: value for key, value in config.items() if not key.startswith("_")}
+    former = cls.former_keys
+    values = {key: value for key, value in config.items() if key[:1] != "_" and key not in former}
     check_config(cls, values, path)
     return values
 

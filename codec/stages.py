@@ -1,4 +1,4 @@
-"""Stages of a stream: fed with pieces, asked for pieces, with a state that can be saved.
+"""Stages of a stream: pieces are pushed in and pulled out; the state can be saved.
 
 A stage does nothing until it is asked, so a chain of them computes each piece of its output as
 late as it may and as early as it can, and holds all that it remembers between two calls.
@@ -16,16 +16,16 @@ class Stage(Protocol):
 
     @property
     def ended(self) -> bool:
-        """Whether the last piece has been fed."""
+        """Whether the last piece has been pushed."""
 
-    def feed(self, piece: Tensor) -> None:
+    def push(self, piece: Tensor) -> None:
         """Hand over the next piece, cut anywhere."""
 
     def end(self) -> None:
-        """Say that the last piece has been fed."""
+        """Say that the last piece has been pushed."""
 
-    def take(self) -> Tensor | None:
-        """The next piece of the output; None where more must be fed first, or nothing is left."""
+    def pull(self) -> Tensor | None:
+        """Return the next piece; None where more must be pushed first, or nothing is left."""
 
     def state_dict(self) -> dict[str, Tensor]:
         """All that is remembered; an equal stage that loads it continues exactly."""
@@ -34,8 +34,8 @@ class Stage(Protocol):
         """Continue from what :meth:`state_dict` returned."""
 
 
-class Feed:
-    """What most stages are fed into: a buffer along the last dimension, and its end."""
+class PieceBuffer:
+    """What most stages keep of their input: a buffer along the last dimension, and its end."""
 
     def __init__(self) -> None:
         self.buffer: Tensor | None = None
@@ -69,15 +69,15 @@ class Feed:
         self.ended = bool(state["ended"])
 
 
-def take(stages: Sequence[Stage]) -> Tensor | None:
-    """The next piece at a chain's end; None where its first stage must be fed, or has ended."""
+def pull(stages: Sequence[Stage]) -> Tensor | None:
+    """The next piece at a chain's end; None where its first stage wants more, or has ended."""
     *before, last = stages
-    while (piece := last.take()) is None:
+    while (piece := last.pull()) is None:
         if not before or last.ended:
             return None
-        fed = take(before)
-        if fed is not None:
-            last.feed(fed)
+        pushed = pull(before)
+        if pushed is not None:
+            last.push(pushed)
         elif before[-1].ended:
             last.end()
         else:
@@ -88,10 +88,15 @@ def take(stages: Sequence[Stage]) -> Tensor | None:
 def run(stages: Sequence[Stage], pieces: Iterable[Tensor]) -> Iterator[Tensor]:
     """Lead a stream through a chain; each piece of the output comes as soon as it can."""
     for piece in pieces:
-        stages[0].feed(piece)
-        yield from iter(lambda: take(stages), None)
+        stages[0].push(piece)
+        yield from _pull_all(stages)
     stages[0].end()
-    yield from iter(lambda: take(stages), None)
+    yield from _pull_all(stages)
+
+
+def _pull_all(stages: Sequence[Stage]) -> Iterator[Tensor]:
+    while (piece := pull(stages)) is not None:
+        yield piece
 
 
 def grown(first: int, last: int, index: int, growth: float = 1.3) -> int:

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from codec.phase import carry_phases, scatter_floor
 from codec.seeds import generator
 from codec.spectrogram import LogMel
-from codec.stages import Feed, grown, run
+from codec.stages import PieceBuffer, grown, run
 
 
 @dataclass
@@ -103,7 +103,7 @@ class GriffinLim(nn.Module):
         return run([self.stage(seed)], chunks)
 
     def stage(self, seed: int | list[int] = 0) -> "VocoderStage":
-        """The same as a stage of a chain."""
+        """Return the vocoder as a stage of a chain."""
         return VocoderStage(self, seed)
 
     def synthesize_block(
@@ -198,7 +198,7 @@ def turned(cycles: Tensor) -> Tensor:
 
 
 def normalized(spectrum: Tensor) -> Tensor:
-    """The same phases at modulus one; four times as fast as torch.sgn."""
+    """Scale complex numbers to modulus one, four times as fast as ``torch.sgn``."""
     parts = torch.view_as_real(spectrum)
     squares = parts * parts
     return spectrum * (squares[..., 0] + squares[..., 1]).add_(1e-16).rsqrt_()
@@ -215,25 +215,25 @@ class VocoderStage:
     def __init__(self, vocoder: GriffinLim, seed: int | list[int]) -> None:
         self.vocoder = vocoder
         self.seed = seed
-        self.input = Feed()
+        self.input = PieceBuffer()
         self.context: Context | None = None
         self.index = 0  # of the block
 
     @property
     def ended(self) -> bool:
-        """Whether the last piece has been fed."""
+        """Whether the last piece has been pushed."""
         return self.input.ended
 
-    def feed(self, piece: Tensor) -> None:
+    def push(self, piece: Tensor) -> None:
         """Hand over the next (B, C, M, f) frames."""
         self.input.append(piece)
 
     def end(self) -> None:
-        """Say that the last frame has been fed."""
+        """Say that the last frame has been pushed."""
         self.input.ended = True
 
     @torch.no_grad()
-    def take(self) -> Tensor | None:
+    def pull(self) -> Tensor | None:
         """The (B, C, s) samples of the next block."""
         vocoder = self.vocoder
         size = grown(vocoder.first_block_frames, vocoder.block_frames, self.index)

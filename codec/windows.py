@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Iterator
 import torch
 from torch import Tensor
 
-from codec.stages import Feed, grown, run
+from codec.stages import PieceBuffer, grown, run
 
 
 class Windows:
@@ -41,24 +41,24 @@ class Windows:
         self.units_in = units_in
         self.units_out = units_out
         self.first = size if first is None else first
-        self.input = Feed()
+        self.input = PieceBuffer()
         self.left = 0  # positions of context before the window
         self.index = 0  # of the window
 
     @property
     def ended(self) -> bool:
-        """Whether the last piece has been fed."""
+        """Whether the last piece has been pushed."""
         return self.input.ended
 
-    def feed(self, piece: Tensor) -> None:
+    def push(self, piece: Tensor) -> None:
         """Hand over the next (..., s) of the input, of any length."""
         self.input.append(piece)
 
     def end(self) -> None:
-        """Say that the last piece has been fed."""
+        """Say that the last piece has been pushed."""
         self.input.ended = True
 
-    def take(self) -> Tensor | None:
+    def pull(self) -> Tensor | None:
         """The output of the next window."""
         size = grown(self.first, self.size, self.index, growth=1.5)
         stop = self.left + size

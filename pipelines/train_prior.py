@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from codec.audio_file import write_audio
 from codec.process_settings import kept_process_settings
 from codec.seeds import generator
-from pipelines.data.notes.midi_file import midi_bytes
-from pipelines.data.notes.note_codec import NoteCodec
+from pipelines.data.midi_file import midi_bytes
+from pipelines.data.notes.note_tokenizer import NoteTokenizer
 from pipelines.data.shards import evenly_spaced
 from pipelines.data.tokens import load_codec
 from pipelines.errors import one_line_errors
@@ -26,7 +26,7 @@ from pipelines.training.configuration import configure
 from pipelines.training.loop import TrainingConfig, train
 from pipelines.training.prior_data import PriorData, TokenClip, TokenClips, make_batch
 from prior.condition import Condition
-from prior.generate import generate
+from prior.frame_generator import FrameGenerator
 from prior.loss import PriorBatch, prior_loss
 from prior.model import Prior
 from prior.sampling import Sampling
@@ -86,10 +86,10 @@ class PriorTask:
 
     def _write_sample(self, model: Prior, text: Condition, folder: Path) -> None:
         assert self.codec is not None
-        frames = generate(model, text, None, SAMPLE_FRAMES, Sampling(), seeds=[0])
+        frames = FrameGenerator(model, text, None, SAMPLE_FRAMES, Sampling(), seeds=[0])
         codes = torch.stack([frame.codes for frame in frames], dim=-1).cpu()
         sample: Any = self.codec.decode(codes)[0]
-        if isinstance(self.codec, NoteCodec):
+        if isinstance(self.codec, NoteTokenizer):
             (folder / "sample.mid").write_bytes(midi_bytes(sample))
         else:
             write_audio(folder / "sample.wav", sample, self.codec.sample_rate)

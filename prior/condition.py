@@ -93,8 +93,12 @@ class Condition:
         return Condition(self.text_states.to(device), self.text_mask.to(device), plan)
 
     def padded(self, length: int) -> "Condition":
-        """Append masked tokens up to ``length``."""
+        """Append masked tokens up to ``length``; ValueError where there are more already."""
         missing = length - self.text_mask.shape[1]
+        if missing < 0:
+            raise ValueError(
+                f"length must be at least the text's {self.text_mask.shape[1]} tokens, got {length}"
+            )
         return Condition(
             F.pad(self.text_states, (0, 0, 0, missing)),
             F.pad(self.text_mask, (0, missing), value=False),

@@ -7,7 +7,6 @@ from torch import Tensor, nn
 
 from prior.attention import KeysValues, SelfAttention
 from prior.feed_forward import SwiGLU
-from prior.linear import Linear
 from prior.normalization import RMSNorm
 
 
@@ -28,13 +27,15 @@ class DepthHead(nn.Module):
         codebook_size: int,
     ) -> None:
         super().__init__()
-        self.frame = Linear(frame_width, width)
+        self.frame = nn.Linear(frame_width, width, bias=False)
         self.embeddings = nn.ModuleList(
             nn.Embedding(codebook_size, width) for _ in range(num_codebooks - 1)
         )
         self.blocks = nn.ModuleList(DepthBlock(width, num_heads) for _ in range(num_layers))
         self.norm = RMSNorm(width)
-        self.heads = nn.ModuleList(Linear(width, codebook_size) for _ in range(num_codebooks - 1))
+        self.heads = nn.ModuleList(
+            nn.Linear(width, codebook_size, bias=False) for _ in range(num_codebooks - 1)
+        )
 
     def forward(self, frames: Tensor, codes: Tensor) -> Tensor:
         """Logits of books 1 to K - 1 with the true earlier books given.

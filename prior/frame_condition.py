@@ -4,7 +4,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from prior.linear import Linear
 from prior.plan import PLAN_WIDTH
 
 BLOCK_FRAMES = 256
@@ -67,9 +66,9 @@ class TextSummary(nn.Module):
         self, text_width: int, width: int, num_queries: int = 8, value_width: int = 64
     ) -> None:
         super().__init__()
-        self.score = Linear(text_width, num_queries)
-        self.value = Linear(text_width, value_width)
-        self.project = Linear(num_queries * value_width, width)
+        self.score = nn.Linear(text_width, num_queries, bias=False)
+        self.value = nn.Linear(text_width, value_width, bias=False)
+        self.project = nn.Linear(num_queries * value_width, width, bias=False)
 
     def forward(self, states: Tensor, mask: Tensor) -> Tensor:
         """Summarize normalized token states.
@@ -99,7 +98,7 @@ class PlanReader(nn.Module):
     def __init__(self, width: int) -> None:
         super().__init__()
         self.hidden = nn.Linear(PLAN_WIDTH, width)
-        self.project = Linear(width, width)
+        self.project = nn.Linear(width, width, bias=False)
 
     def forward(self, features: Tensor) -> Tensor:
         """(B, T, P) from ``plan.plan_features`` -> (B, T, D)."""

@@ -68,7 +68,7 @@ class LSTMBackbone(nn.Module):
 
 
 class PlainLSTMBackbone(LSTMBackbone):
-    """The same without the attention: all that is known of the past is the cell."""
+    """An LSTM backbone without attention: all that it knows of the past is in its cells."""
 
     has_attention = False
 
@@ -85,16 +85,19 @@ class LSTMBlock(nn.Module):
 
     def forward(self, x: Tensor, text: Text, state: LayerState | None) -> Tensor:
         """A whole sequence, (B, T, D) -> (B, T, D); ``state`` is filled if given."""
+        memory = self.text_attention.read(text)
         y, (output, cell) = self.lstm(self.norm(x))
         if state is not None:
             state.hidden = output[0], cell[0]
+            state.text = memory.contiguous()
         x = x + y
-        return x + self.text_attention(self.text_norm(x), text, state.text if state else None)
+        return x + self.text_attention(self.text_norm(x), memory)
 
     def step(self, x: Tensor, state: LayerState) -> Tensor:
         """One frame, (B, D) -> (B, D); the bare cell, as calling the layer costs five times it."""
         weights = self.lstm.all_weights[0]
         assert state.hidden is not None
+        assert state.text is not None
         output, cell = torch.lstm_cell(self.norm(x), state.hidden, *weights)
         state.hidden = output, cell
         x = x + output

@@ -1,24 +1,22 @@
 """The prior: text and the frames so far to the next frame of codes."""
 
 import math
-import os
-import shutil
 from collections.abc import Callable
 from typing import Literal, NamedTuple
 
 import torch
+from diffusers.configuration_utils import register_to_config
 from torch import Tensor, nn
 
-from codec.component import Component, ModelMixin  # noqa: F401  (diffusers looks it up here)
-from diffusers.configuration_utils import register_to_config
+from codec.component import Component
 from prior.attention import KeyValueCache, Place, Text, rotation_table
+from prior.compiled import compile_step
 from prior.condition import Condition
 from prior.depth import DepthHead
 from prior.frame_condition import FrameCondition, PlanReader, TextSummary
-from prior.linear import Linear, lay_out_by_row
 from prior.lstm import LSTMBackbone, PlainLSTMBackbone
 from prior.normalization import RMSNorm
-from prior.state import LayerState, PriorState, Slots
+from prior.state import LayerState, PriorState
 from prior.transformer import TransformerBackbone
 
 BACKBONES: dict[str, type[TransformerBackbone] | type[LSTMBackbone]] = {
@@ -26,10 +24,6 @@ BACKBONES: dict[str, type[TransformerBackbone] | type[LSTMBackbone]] = {
     "lstm": LSTMBackbone,
     "lstm-plain": PlainLSTMBackbone,
 }
-
-
-TEXT_SLOTS = 80
-"""Text tokens that a compiled step reads, or a multiple of them; the empty ones are masked."""
 
 
 class PriorOutput(NamedTuple):
@@ -72,13 +66,12 @@ class Prior(Component):
             are notes.
         reads_plan: whether it reads beat, key, chords and players frame by frame
             (``plan.plan_features``).
-        fine_temperature: factor on the sampling temperature of the third and later books, which are
-            hard to foresee and say little (what it changes: docs/experiments.md).
 
     Raises:
         ValueError: a value that does not fit, named with its rule.
     """
 
+    former_keys = ("fine_temperature",)  # which the pipeline reads (see Pipeline)
     _no_split_modules = ["TransformerBlock", "LSTMBlock", "DepthHead"]  # noqa: RUF012  (diffusers')
 
     @register_to_config
@@ -97,7 +90,6 @@ class Prior(Component):
         sliding_window: int | None = None,
         frame_rate: float | None = 25.0,
         reads_plan: bool = False,
-        fine_temperature: float = 1.0,
     ) -> None:
         super().__init__()
         check_config(dict(self.config))
@@ -112,7 +104,7 @@ class Prior(Component):
         self.network: TransformerBackbone | LSTMBackbone = BACKBONES[backbone](
             width, num_layers, num_heads, text_width, sliding_window
         )
-        self.first_head = Linear(width, codebook_size + 1)
+        self.first_head = nn.Linear(width, codebook_size + 1, bias=False)
         self.depth = (
             DepthHead(width, depth_width, depth_layers, depth_heads, num_codebooks, codebook_size)
             if num_codebooks > 1
@@ -123,7 +115,7 @@ class Prior(Component):
             "book_offsets", torch.arange(num_codebooks) * codebook_size, persistent=False
         )
         initialize(self, num_layers)
-        self.is_compiled = False
+        self.is_compiled = False  # see compile_step
 
     def forward(
         self, codes: Tensor, condition: Condition, depth_frames: Tensor | None = None
@@ -140,7 +132,7 @@ class Prior(Component):
         """
         frames = self._embed(codes)[:, :-1]  # (B, T - 1, D)
         x = torch.cat((self._starts(codes), frames), dim=1)  # (B, T, D)
-        text, frame_condition = self._read(condition)
+        text, frame_condition = self.read_condition(condition)
         hidden = self.network(x + frame_condition.frames(0, x.shape[1]), text)
         return PriorOutput(
             self.first_head(hidden), self._predict_depth(hidden, codes, depth_frames)
@@ -165,23 +157,15 @@ class Prior(Component):
             condition: of B rows; its plan begins with the prompt's frames.
             max_frames: frames that will be read and generated, the prompt included.
         """
-        slots: Slots = "filled"
-        capacity = self.network.window or max_frames
-        if self.is_compiled:  # the same shapes whatever the prompt and the duration
-            slots = "growing" if self.device.type == "cpu" else "all"
-            length = condition.text_mask.shape[1]
-            condition = condition.padded(length + -length % TEXT_SLOTS)
-        else:
-            capacity = min(capacity, max_frames)
+        capacity = min(self.network.window or max_frames, max_frames)
         table = rotation_table(max_frames, self.network.head_width, condition.text_mask.device)
-        text, frame_condition = self._read(condition)
+        text, frame_condition = self.read_condition(condition)
         return PriorState(
             text=text,
             frame_condition=frame_condition,
             rotation=table,
             layers=[LayerState(KeyValueCache(capacity)) for _ in range(self.network.num_states)],
             max_frames=max_frames,
-            slots=slots,
         )
 
     def prefill(self, codes: Tensor, state: PriorState) -> Tensor:
@@ -204,9 +188,6 @@ class Prior(Component):
         x = torch.cat((self._starts(codes), self._embed(codes)), dim=1)  # (B, P + 1, D)
         hidden = self.network(x + state.frame_condition.frames(0, P + 1), state.text, state)
         state.position = P + 1
-        if state.slots == "all":
-            for tensor in state.tensors():
-                torch._dynamo.mark_static_address(tensor, guard=False)
         return hidden[:, -1]
 
     def decode_one_frame(self, codes: Tensor, state: PriorState) -> Tensor:
@@ -244,32 +225,8 @@ class Prior(Component):
         return self.network.step(x, place, state)
 
     def compile_step(self) -> None:
-        """Compile what a frame takes, the drawing of its codes included, for every writer from now.
-
-        A frame of one row is bound by dispatching small operators: on a GPU they are replayed as
-        one CUDA graph; on a CPU they are fused, called from C++, and read a weight once for all
-        rows. Compiling happens as the first frames are written and takes a minute; torch keeps the
-        result on disk, so the next process needs ten seconds. It happens again for another number
-        of rows, other settings of the sampling and, without a sliding window, another length; after
-        eight of these, what is new runs as it is. Equal seeds give equal codes, but not always the
-        plain step's: rounding differs.
-
-        Raises:
-            ValueError: the backbone holds an LSTM, which torch.compile does not trace.
-            FileNotFoundError: on a CPU, no C++ compiler is installed.
-        """
-        if self.config.backbone != "transformer":
-            raise ValueError(
-                f"compile_step needs backbone='transformer', got {self.config.backbone!r}"
-            )
-        compilers = (os.environ.get("CXX", "c++"), "c++", "g++", "clang++")
-        if self.device.type == "cpu" and not any(map(shutil.which, compilers)):
-            raise FileNotFoundError(
-                "compile_step needs a C++ compiler on a CPU: apt-get install g++"
-            )
-        if self.device.type == "cpu":
-            lay_out_by_row(self)
-        self.is_compiled = True
+        """Compile a generation's single steps from now on, see ``prior.compiled.compile_step``."""
+        compile_step(self)
 
     def sample_frame(self, hidden: Tensor, choose: Callable[[Tensor, int], Tensor]) -> Tensor:
         """Write one frame, book by book.
@@ -294,7 +251,7 @@ class Prior(Component):
         """(B, K, T) codes -> (B, T, D)."""
         return self.embedding(codes + self.book_offsets[:, None]).sum(dim=1)
 
-    def _read(self, condition: Condition) -> tuple[Text, FrameCondition]:
+    def read_condition(self, condition: Condition) -> tuple[Text, FrameCondition]:
         """Derive what cross-attention reads and what is added to every frame.
 
         The null token comes before the text, seen only by rows whose text is empty.

@@ -1,12 +1,13 @@
 """Write plans from text with a small prior, one item at a time."""
 
 import math
+import warnings
 from dataclasses import replace
 
 import torch
 
 from prior.condition import Condition
-from prior.generate import Writer
+from prior.frame_generator import FrameGenerator
 from prior.model import Prior
 from prior.plan import Plan
 from prior.plan_codes import (
@@ -41,7 +42,8 @@ def write_plan(
         text: one row.
         duration_s: the chords go on at least until then (s).
         seed: equal texts and seeds give equal plans; a longer duration only adds chords.
-        tempo_bpm: beats a minute that are fixed; None lets the planner choose.
+        tempo_bpm: beats a minute that are fixed; None lets the planner choose. One that has no code
+            is kept, with a warning, and the chords are chosen as for the nearest that has one.
 
     Raises:
         ValueError: the prior does not write plans.
@@ -49,13 +51,20 @@ def write_plan(
     check_planner(planner)
     head = torch.zeros(1, NUM_BOOKS, 0, dtype=torch.long)
     if tempo_bpm is not None:
-        head = torch.tensor(encode_tempo(min(max(tempo_bpm, SLOWEST), FASTEST)))[None, :, None]
+        coded_bpm = min(max(tempo_bpm, SLOWEST), FASTEST)
+        if coded_bpm != tempo_bpm:
+            warnings.warn(
+                f"a planner knows tempi in [{SLOWEST:g}, {FASTEST:g}] bpm, got {tempo_bpm:g}: "
+                f"chords are chosen as for {coded_bpm:g}",
+                stacklevel=2,
+            )
+        head = torch.tensor(encode_tempo(coded_bpm))[None, :, None]
     num_frames = HEAD_FRAMES + MAX_CHORDS - head.shape[-1]
-    writer = Writer(planner, text, None, num_frames, SAMPLING, [seed], head)
+    generator = FrameGenerator(planner, text, None, num_frames, SAMPLING, [seed], head)
     frames = list(head[0].unbind(-1))
     beats = wanted = 0.0
     while len(frames) < HEAD_FRAMES or beats < wanted:
-        frame = writer.write()
+        frame = next(generator, None)
         if frame is None:
             break
         frames.append(frame.codes[0].cpu())

@@ -71,13 +71,16 @@ class TransformerBlock(nn.Module):
         state: LayerState | None,
     ) -> Tensor:
         """A whole sequence, (B, T, D) -> (B, T, D); ``state`` is filled if given."""
-        history, text_cache = (state.history, state.text) if state else (None, None)
+        history, memory = state.history if state else None, self.text_attention.read(text)
+        if state:
+            state.text = memory.contiguous()
         x = x + self.attention(self.attention_norm(x), rotation, mask, history)
-        x = x + self.text_attention(self.text_norm(x), text, text_cache)
+        x = x + self.text_attention(self.text_norm(x), memory)
         return x + self.feed_forward(self.feed_forward_norm(x))
 
     def step(self, x: Tensor, place: Place, state: LayerState) -> Tensor:
         """One frame, (B, D) -> (B, D)."""
+        assert state.text is not None
         x = x + self.attention.step(self.attention_norm(x), place, state.history)
         x = x + self.text_attention.step(self.text_norm(x), state.text)
         return x + self.feed_forward(self.feed_forward_norm(x))

@@ -101,12 +101,6 @@ def copy_sources(target: Path) -> Path:
     return target
 
 
-def test_the_floors_hold():
-    pytest.importorskip("importlinter")
-    program = "from importlinter.cli import lint_imports; import sys; sys.exit(lint_imports())"
-    run_python("-c", program)
-
-
 @pytest.mark.parametrize("name", CONFIGS)
 def test_a_config_parses_and_builds(name):
     parts = PARTS[Path(name).parts[1]] | {"training": TrainingConfig}

@@ -15,9 +15,9 @@ from pipelines.data.plans import plan_of_labels
 from pipelines.data.scores.chords import best_triad, find_chords, plan_labels, transposed, triad
 from pipelines.data.scores.compose import compose
 from pipelines.data.scores.instruments import INSTRUMENTS
-from pipelines.data.scores.prepare_plans import build_plan_cache, planner_captions
-from pipelines.data.scores.render import clip_labels
-from pipelines.data.scores.score import METERS, Note, Part, Score, pitch_class_weights
+from pipelines.data.scores.plan_cache import build_plan_cache, planner_captions
+from pipelines.data.scores.score import Note, Part, Score, pitch_class_weights
+from pipelines.data.scores.score_sound import clip_labels
 from pipelines.data.tokens import open_tokens, read_codes, read_token_info
 from pipelines.train_prior import train_prior
 from pipelines.training.loop import TrainingConfig
@@ -27,6 +27,7 @@ from prior.plan import HARMONY_WIDTH, PLAN_WIDTH, plan_features
 from prior.plan import INSTRUMENTS as PLANNED_INSTRUMENTS
 from prior.plan_codes import HEAD_FRAMES, decode_plan
 from prior.planner import MAX_CHORDS
+from prior.theory import METERS
 
 
 def test_a_composed_piece_tells_the_chords_that_are_played() -> None:

@@ -58,14 +58,15 @@ def test_wav_to_a_pipe(capfdbinary, pipeline_folder, expected):
     assert np.array_equal(samples, sixteen_bits(expected))
     assert b"44100 Hz, 2 channels" in err
     assert b"first sound after" in err
+    assert b"plan: " in err
 
 
 def test_a_compiler_has_finished_before_anything_is_heard(
     capfdbinary, pipeline_folder, expected, monkeypatch
 ):
     monkeypatch.setattr(Prior, "compile_step", lambda _: None)
-    told = [*COMMAND, "--stdout", "wav", "--compile", "--pipeline", str(pipeline_folder)]
-    assert main(told) == 0
+    options = [*COMMAND, "--stdout", "wav", "--compile", "--pipeline", str(pipeline_folder)]
+    assert main(options) == 0
     out, err = capfdbinary.readouterr()
     samples, _ = soundfile.read(io.BytesIO(out), dtype="int16", always_2d=True)
     assert np.array_equal(samples, sixteen_bits(expected))

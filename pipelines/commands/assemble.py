@@ -17,6 +17,7 @@ def assemble(
     guidance: float = 3.0,
     temperature: float = 1.0,
     top_k: int = 250,
+    fine_temperature: float | None = None,
 ) -> Path:
     """Load the parts, check that they fit, and save them as a pipeline.
 
@@ -31,6 +32,7 @@ def assemble(
         guidance: default stored with the weights, as are temperature and top_k.
         temperature: see ``Pipeline``.
         top_k: see ``Pipeline``.
+        fine_temperature: see ``Pipeline``.
 
     Returns:
         ``output``.
@@ -42,11 +44,11 @@ def assemble(
     import torch
 
     from codec.spectral_codec import SpectralCodec
+    from codec.whole_file import new_folder
     from decoder.diffusion_decoder import DiffusionDecoder
     from decoder.sampler import euler_scheduler
     from pipelines.inference.text import load_text_encoder
     from pipelines.pipeline import Pipeline
-    from pipelines.training.checkpoints import new_folder
     from prior.model import Prior
 
     tokenizer, encoder = load_text_encoder(text_encoder)
@@ -61,6 +63,7 @@ def assemble(
         guidance=guidance,
         temperature=temperature,
         top_k=top_k,
+        fine_temperature=fine_temperature,
     )
     if half_precision:
         pipeline.to(dtype=torch.float16)
@@ -85,6 +88,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--guidance", type=float, default=3.0, help="default to store (3)")
     parser.add_argument("--temperature", type=float, default=1.0, help="default to store (1)")
     parser.add_argument("--top-k", type=int, default=250, help="default to store (250)")
+    parser.add_argument(
+        "--fine-temperature", type=float, help="of the third and later codebooks, to store (1)"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -100,6 +106,7 @@ def run(args: argparse.Namespace) -> int:
         args.guidance,
         args.temperature,
         args.top_k,
+        args.fine_temperature,
     )
     print(f"{folder}: written")
     return 0

@@ -62,7 +62,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def generate(args: argparse.Namespace, output: Path | None) -> int:
-    """The same once the arguments are checked, on the threads that are set."""
+    """Generate on the threads that are set, once the arguments are checked."""
     pipeline = load_pipeline(args.pipeline, args.quiet, args.quantize, args.compile)
     start = time.perf_counter()
     choices = {
@@ -81,17 +81,18 @@ def generate(args: argparse.Namespace, output: Path | None) -> int:
     if args.tokens:
         write_tokens(args.tokens, pipeline, song)
     duration_s = song.audio.shape[-1] / song.sample_rate
+    said = sys.stderr if args.stdout else sys.stdout
     if output is not None:
         song.save(output)
-        said = sys.stderr if args.stdout else sys.stdout
         print(f"{output}: {duration_s:.2f} s, seed {song.seeds[0]}", file=said)
     if output is not None and args.plot:
         from pipelines.inference.plot import plot_audio
 
         plot_audio(song.audio[0].cpu(), song.sample_rate, output.with_suffix(".png"), args.prompt)
-    if not is_live(args):
+    if not (is_live(args) and args.quiet):
         for plan in filter(None, song.plans):
-            print(f"plan: {plan}")
+            print(f"plan: {plan}", file=said)
+    if not is_live(args):
         print(f"made in {seconds:.2f} s: {duration_s / seconds:.2f} times as fast as it plays")
     return 0
 

@@ -63,7 +63,6 @@ def read_config(path: str) -> tuple[str, dict[str, Any]]:
     import torch
     from jsonargparse import ArgumentError
 
-    import codec  # noqa: F401  (its torchaudio guard)
     from pipelines.training.configuration import build_parser
 
     part = which_part(Path(path))
@@ -175,7 +174,6 @@ def describe_pipeline(folder: Path) -> list[str]:
         FileNotFoundError: the folder is not a saved pipeline or lacks a file.
         ValueError: a config or the names and shapes of the weights do not fit.
     """
-    import codec  # noqa: F401  (its torchaudio guard)
     from pipelines.inference.components import check_saved
 
     check_saved(folder)

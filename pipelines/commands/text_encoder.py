@@ -3,8 +3,8 @@
 ``python -m pipelines.commands.text_encoder SOURCE --captions data/scores --output my-pipeline``
 writes ``tokenizer`` and ``text_encoder`` folders. Half of MiniLM's weights are embeddings of 30,522
 word pieces, and some are dropped: scripts that it was not trained on, rarer endings and numbers.
-Whole words stay, because spelled in smaller pieces they lose their meaning (docs/experiments.md), and so
-does every piece that the captions of the named datasets use: their token states stay the same.
+Whole words stay, because spelled in smaller pieces they lose their meaning (docs/experiments.md),
+and so does every piece that the captions of the named datasets use: their states stay the same.
 """
 
 import argparse
@@ -59,7 +59,6 @@ def trim(source: Path, texts: Iterable[str], size: int, output: Path) -> None:
         size: of the new vocabulary.
         output: folder in which ``tokenizer`` and ``text_encoder`` are made.
     """
-    import codec  # noqa: F401  (guards torchaudio before transformers is imported)
     from transformers import AutoModel, AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(source, local_files_only=True)

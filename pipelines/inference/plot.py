@@ -1,16 +1,15 @@
-"""A picture of what was heard: waveform and log-mel spectrogram in one PNG."""
+"""Plot a piece: waveform and log-mel spectrogram in one PNG."""
 
 import io
 import math
-import os
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import torch
 from torch import Tensor
 
 from codec.spectrogram import LogMel
+from codec.whole_file import write_whole
 from pipelines.errors import import_package
 
 MAX_COLUMNS = 2000
@@ -116,23 +115,13 @@ def draw_thumbnail(audio: Tensor, sample_rate: int, path: str | Path, columns: i
         format="png",
         origin="lower",
     )
-    return write_whole(Path(path), picture.getvalue())
+    write_whole(path, picture.getvalue())
+    return Path(path)
 
 
 def save_picture(figure: Any, path: Path) -> Path:
     """Write a PNG that appears under its name only when it is whole."""
     picture = io.BytesIO()
     figure.savefig(picture, format="png", dpi=100)
-    return write_whole(path, picture.getvalue())
-
-
-def write_whole(path: Path, data: bytes) -> Path:
-    """Write a file under a temporary name, then rename it."""
-    part = path.with_name(f".{path.name}.{uuid4().hex[:8]}.part")
-    try:
-        part.write_bytes(data)
-        os.replace(part, path)
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise
+    write_whole(path, picture.getvalue())
     return path

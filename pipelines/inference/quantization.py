@@ -5,7 +5,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from prior.linear import sum_products, sums_are_faster
+from prior.compiled import has_few_rows, sum_products
 
 Precision = Literal["int8"]
 KERNEL_WIDTH = 16
@@ -36,7 +36,8 @@ class Int8Linear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., D) -> (..., D'), in the dtype of ``x``."""
-        if sums_are_faster(x):
+        # compiled, the product is a sum over float32 activations, as other layers' (prior.compiled)
+        if torch.compiler.is_compiling() and x.is_cpu and has_few_rows(x):
             return sum_products(x, self.weight) * self.scale.to(x.dtype)
         rows = x.to(self.scale.dtype)
         if x.dim() != 2:

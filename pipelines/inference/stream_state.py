@@ -1,18 +1,20 @@
 """Where a stream stands, in one safetensors file, so that it can go on later."""
 
 import json
-import os
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-FORMAT_VERSION = 1
+from codec.whole_file import write_whole
+from prior.plan import ChordChange, Plan
+from prior.sampling import Sampling
+
+FORMAT_VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -25,10 +27,8 @@ class Piece:
         seed: of the prior.
         decoder_seed: of decoder and vocoder.
         negative_prompt: what to move away from.
-        guidance: of the prior.
-        temperature: of the prior.
-        top_k: of the prior.
-        top_p: of the prior.
+        sampling: of the prior.
+        plan: as given; None lets the planner write one for every prompt.
         num_inference_steps: of the diffusion decoder; None for the codec's own decode.
     """
 
@@ -37,10 +37,8 @@ class Piece:
     seed: int
     decoder_seed: int
     negative_prompt: str | None
-    guidance: float
-    temperature: float
-    top_k: int | None
-    top_p: float | None
+    sampling: Sampling
+    plan: Plan | None
     num_inference_steps: int | None
 
 
@@ -49,13 +47,15 @@ class StreamState:
     """A stream between two of its pieces of audio.
 
     Attributes:
-        piece: what is being written.
+        piece: what is being generated.
+        plan: what the prior reads now.
         prompts: (frame, text) from which frame on each prompt was read, the first one included.
         fingerprint: of the pipeline; another one cannot continue.
         tensors: of the prior and of every stage behind it, on the CPU.
     """
 
     piece: Piece
+    plan: Plan | None
     prompts: list[tuple[int, str]]
     fingerprint: str
     tensors: dict[str, Tensor]
@@ -65,19 +65,13 @@ class StreamState:
         facts = {
             "format_version": FORMAT_VERSION,
             "piece": asdict(self.piece),
+            "plan": None if self.plan is None else asdict(self.plan),
             "prompts": self.prompts,
             "fingerprint": self.fingerprint,
         }
         metadata = {name: json.dumps(value) for name, value in facts.items()}
         tensors = {name: tensor.contiguous() for name, tensor in self.tensors.items()}
-        path = Path(path)
-        part = path.with_name(f".{path.name}.{uuid4().hex[:8]}.part")
-        try:
-            part.write_bytes(save(tensors, metadata))
-            os.replace(part, path)
-        except BaseException:
-            part.unlink(missing_ok=True)
-            raise
+        write_whole(path, save(tensors, metadata))
 
     @classmethod
     def load(cls, path: str | Path) -> "StreamState":
@@ -100,7 +94,10 @@ class StreamState:
 
 
 def _read_facts(path: Path, metadata: dict[str, str]) -> dict[str, Any]:
-    names = ("format_version", "piece", "prompts", "fingerprint")
+    names = ("format_version", "piece", "plan", "prompts", "fingerprint")
+    if metadata.get("format_version", str(FORMAT_VERSION)) != str(FORMAT_VERSION):
+        version = metadata["format_version"]
+        raise ValueError(f"{path}: format_version must be {FORMAT_VERSION}, got {version}")
     missing = [name for name in names if name not in metadata]
     if missing:
         raise ValueError(f"{path} is not a stream's state: the metadata lack {missing[0]!r}")
@@ -108,14 +105,30 @@ def _read_facts(path: Path, metadata: dict[str, str]) -> dict[str, Any]:
         facts = {name: json.loads(metadata[name]) for name in names}
     except json.JSONDecodeError as error:
         raise ValueError(f"{path}: the metadata are damaged: {error}") from error
-    version, piece = facts.pop("format_version"), facts["piece"]
-    if version != FORMAT_VERSION:
-        raise ValueError(f"{path}: format_version must be {FORMAT_VERSION}, got {version}")
+    piece = facts["piece"]
     known = {field.name for field in fields(Piece)}
     if not isinstance(piece, dict) or piece.keys() != known:
         raise ValueError(f"{path}: the piece must have exactly {sorted(known)}")
+    try:
+        piece |= {"sampling": Sampling(**piece["sampling"]), "plan": _read_plan(piece["plan"])}
+        plan = _read_plan(facts["plan"])
+    except TypeError as error:
+        raise ValueError(f"{path}: the metadata are damaged: {error}") from error
     prompts = [(int(frame), str(text)) for frame, text in facts["prompts"]]
-    return facts | {"piece": Piece(**piece), "prompts": prompts}
+    return {
+        "piece": Piece(**piece),
+        "plan": plan,
+        "prompts": prompts,
+        "fingerprint": facts["fingerprint"],
+    }
+
+
+def _read_plan(values: dict[str, Any] | None) -> Plan | None:
+    if values is None:
+        return None
+    chords = tuple(ChordChange(**chord) for chord in values["chords"])
+    instruments = tuple(values["instruments"])
+    return Plan(**(values | {"chords": chords, "instruments": instruments}))
 
 
 def nested(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -1,46 +1,47 @@
-"""A piece that sounds while it is written: it can be steered, canceled, saved and continued."""
+"""A piece that sounds while it is generated: it can be steered, canceled, saved and continued."""
 
 import hashlib
 import json
-import secrets
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from codec.stages import Feed, take
-from pipelines.inference.arguments import check_prompt
+from codec.stages import PieceBuffer, pull
+from pipelines.inference.conditioning import Conditioner, PriorInput, check_prompt
 from pipelines.inference.stream_state import Piece, StreamState, below, nested
-from prior.condition import Condition
-from prior.generate import Writer
-from prior.sampling import Sampling
+from prior.frame_generator import FrameGenerator
+from prior.plan import Plan
 
 if TYPE_CHECKING:
     from codec.stages import Stage
-    from pipelines.pipeline import Pipeline
 
 
 @dataclass
-class Work:
-    """What an unfinished stream holds; a stream that has ended lets go of it.
+class StreamParts:
+    """What an unfinished stream computes with; a stream that has ended lets go of it.
 
     Attributes:
-        pipeline: that writes and decodes.
-        writer: the prior at work.
+        conditioner: for prompts that it is steered to.
+        generator: of the prior's frames.
         stages: from codes to pieces of audio.
+        device: of the stages.
+        modules: all that the samples depend on, by name; they identify the pipeline.
     """
 
-    pipeline: "Pipeline"
-    writer: Writer
+    conditioner: Conditioner
+    generator: FrameGenerator
     stages: "list[Stage]"
+    device: torch.device
+    modules: Mapping[str, nn.Module | None]
 
-    def parts(self) -> "dict[str, Writer | Stage]":
+    def with_state(self) -> "dict[str, FrameGenerator | Stage]":
         """All that has a state, by name."""
         stages = {f"stage{index}": stage for index, stage in enumerate(self.stages)}
-        return {"writer": self.writer, **stages}
+        return {"writer": self.generator, **stages}
 
 
 class Stream:
@@ -48,58 +49,46 @@ class Stream:
 
     The pieces' concatenation equals the same call of the pipeline bit for bit. Nothing is computed
     between two pieces: whoever plays them should keep a few in store. ``steer``, ``cancel`` and
-    ``state`` may be called between pieces, or from another thread.
+    ``state`` may be called between pieces, or from another thread. ``Pipeline.stream`` makes one.
 
     Args:
-        pipeline: that writes and decodes.
-        piece: what to write.
+        piece: what to generate.
+        plan: that is followed first.
+        parts: to compute with, ready for the first frame.
+        sample_rate: Hz.
         chunk_s: length of every piece but the last (s); None yields them as they come, short ones
             first.
 
     Attributes:
-        piece: the same, with the negative prompt that is read now.
+        piece: as given, with the negative prompt and the plan that were steered to.
+        plan: what the prior reads now of tempo, key, chords and instruments.
         sample_rate: Hz.
         num_samples: of the whole piece.
         prompts: (frame, text) from which frame on each prompt is read.
 
     Raises:
-        ValueError: an argument is out of its range, named with its rule.
+        ValueError: ``chunk_s`` is out of its range.
     """
 
-    def __init__(self, pipeline: "Pipeline", piece: Piece, chunk_s: float | None = None) -> None:
-        codec = pipeline.codec
+    def __init__(
+        self,
+        piece: Piece,
+        plan: Plan | None,
+        parts: StreamParts,
+        sample_rate: int,
+        chunk_s: float | None = None,
+    ) -> None:
         self.piece = piece
-        self.sample_rate = codec.sample_rate
-        self.num_samples = round(piece.duration_s * codec.sample_rate)
+        self.plan = plan
+        self.sample_rate = sample_rate
+        self.num_samples = round(piece.duration_s * sample_rate)
         self.prompts = [(0, piece.prompt)]
+        self._no_codes = torch.zeros(1, parts.generator.prior.num_codebooks, 0, dtype=torch.int64)
         self._frames: list[Tensor] = []  # (1, K) each
         self._lock = threading.RLock()
         self._canceled = False
-        writer = make_writer(pipeline, piece)
-        stages: list[Stage] = [
-            *pipeline.decode_stages([piece.decoder_seed], piece.num_inference_steps),
-            Cut(self.num_samples, chunk_samples(chunk_s, codec.sample_rate)),
-        ]
-        self._work: Work | None = Work(pipeline, writer, stages)
-
-    @classmethod
-    def resume(
-        cls, pipeline: "Pipeline", state: StreamState, chunk_s: float | None = None
-    ) -> "Stream":
-        """Continue a saved stream exactly as if it had never stopped.
-
-        Raises:
-            ValueError: the state is another pipeline's.
-        """
-        if state.fingerprint != fingerprint(pipeline):
-            raise ValueError("the state was saved by another pipeline, which alone can continue it")
-        stream = cls(pipeline, state.piece, chunk_s)
-        device = pipeline.codec.device
-        for name, part in stream._open().parts().items():
-            part.load_state_dict(below(name, state.tensors, device))
-        stream.prompts = list(state.prompts)
-        stream._frames = list(state.tensors["codes"].to(device).unbind(-1))
-        return stream
+        parts.stages.append(Cut(self.num_samples, chunk_samples(chunk_s, sample_rate)))
+        self._parts: StreamParts | None = parts
 
     def __iter__(self) -> Iterator[Tensor]:
         return self
@@ -107,11 +96,11 @@ class Stream:
     def __next__(self) -> Tensor:
         while True:
             with self._lock:
-                if self._work is None:
+                if self._parts is None:
                     raise StopIteration
-                piece = self._advance(self._work)
-                if piece is None and self._work.stages[0].ended:
-                    self._work = None
+                piece = self._advance(self._parts)
+                if piece is None and self._parts.stages[0].ended:
+                    self._parts = None
             if self._canceled:  # by another thread, while this one computed
                 raise StopIteration
             if piece is not None:
@@ -119,37 +108,44 @@ class Stream:
 
     @property
     def codes(self) -> Tensor:
-        """(1, K, T) int64, what the prior has written so far."""
-        if not self._frames:
-            return torch.zeros(1, 0, 0, dtype=torch.int64)
-        return torch.stack(self._frames, dim=-1)
+        """(1, K, T) int64, what the prior has generated so far."""
+        return torch.stack(self._frames, dim=-1) if self._frames else self._no_codes
 
-    def steer(self, prompt: str, negative_prompt: str | None = None) -> None:
+    def steer(
+        self, prompt: str, negative_prompt: str | None = None, plan: Plan | None = None
+    ) -> None:
         """Let the prior follow another prompt from the next frame on.
 
         Args:
             prompt: the new text.
             negative_prompt: what to move away from; None keeps what it was.
+            plan: the new plan; None keeps the given one, or lets the planner write another.
 
         Raises:
-            ValueError: the prompt is empty or too long, or the last frame has been written.
+            ValueError: the prompt is empty or too long, the prior reads no plan, or the last frame
+                has been generated.
         """
         check_prompt(prompt)
         with self._lock:
-            work = self._open()
-            if work.stages[0].ended:
+            parts = self._open()
+            if parts.stages[0].ended:
                 raise ValueError("the last frame has been written: there is nothing to steer")
-            if negative_prompt:
-                self.piece = replace(self.piece, negative_prompt=negative_prompt)
-            piece = replace(self.piece, prompt=prompt)
-            work.writer.steer(*told(work.pipeline, piece, work.writer.num_frames))
+            piece = replace(
+                self.piece,
+                negative_prompt=negative_prompt or self.piece.negative_prompt,
+                plan=plan or self.piece.plan,
+            )
+            num_frames = parts.generator.num_frames
+            found = prior_input(parts.conditioner, replace(piece, prompt=prompt), num_frames)
+            parts.generator.steer(found.condition, found.negative)
+            self.piece, self.plan = piece, found.plans[0]
             self.prompts.append((len(self._frames), prompt))
 
     def cancel(self) -> None:
         """End the stream and let go of all that it holds; no further piece is delivered."""
         self._canceled = True
         with self._lock:  # another thread may be within a step
-            self._work = None
+            self._parts = None
 
     def state(self) -> StreamState:
         """Where the stream stands, to be continued with ``pipeline.stream(state=...)``.
@@ -158,31 +154,51 @@ class Stream:
             ValueError: the stream has ended.
         """
         with self._lock:
-            work = self._open()
+            parts = self._open()
             tensors = {"codes": self.codes.cpu()}
-            for name, part in work.parts().items():
+            for name, part in parts.with_state().items():
                 tensors |= nested(name, part.state_dict())
-            identity = fingerprint(work.pipeline)
-            return StreamState(self.piece, list(self.prompts), identity, tensors)
+            identity = fingerprint(parts.modules)
+            return StreamState(self.piece, self.plan, list(self.prompts), identity, tensors)
+
+    def load_state(self, state: StreamState) -> None:
+        """Continue a saved stream of the same piece and pipeline as if it had never stopped."""
+        parts = self._open()
+        for name, part in parts.with_state().items():
+            part.load_state_dict(below(name, state.tensors, parts.device))
+        self.prompts = list(state.prompts)
+        self._frames = list(state.tensors["codes"].to(parts.device).unbind(-1))
 
     @torch.no_grad()
-    def _advance(self, work: Work) -> Tensor | None:
+    def _advance(self, parts: StreamParts) -> Tensor | None:
         """One step: a piece of audio if one is ready, otherwise the next frame."""
-        piece = take(work.stages)
-        if piece is not None or work.stages[0].ended:
+        piece = pull(parts.stages)
+        if piece is not None or parts.stages[0].ended:
             return piece
-        frame = work.writer.write()
+        frame = next(parts.generator, None)
         if frame is None:
-            work.stages[0].end()
-            return take(work.stages)
+            parts.stages[0].end()
+            return pull(parts.stages)
         self._frames.append(frame.codes)
-        work.stages[0].feed(frame.codes[..., None].to(work.pipeline.codec.device))
+        parts.stages[0].push(frame.codes[..., None].to(parts.device))
         return None
 
-    def _open(self) -> Work:
-        if self._work is None:
+    def _open(self) -> StreamParts:
+        if self._parts is None:
             raise ValueError("the stream has ended")
-        return self._work
+        return self._parts
+
+
+def prior_input(conditioner: Conditioner, piece: Piece, num_frames: int) -> PriorInput:
+    """What the prior reads of a piece."""
+    return conditioner(
+        [piece.prompt],
+        [piece.negative_prompt],
+        [piece.plan],
+        [piece.seed],
+        piece.duration_s,
+        num_frames,
+    )
 
 
 class Cut:
@@ -196,22 +212,22 @@ class Cut:
     def __init__(self, num_samples: int, size: int | None) -> None:
         self.remaining = num_samples
         self.size = size
-        self.input = Feed()
+        self.input = PieceBuffer()
 
     @property
     def ended(self) -> bool:
-        """Whether the last piece has been fed."""
+        """Whether the last piece has been pushed."""
         return self.input.ended
 
-    def feed(self, piece: Tensor) -> None:
+    def push(self, piece: Tensor) -> None:
         """Hand over the next (B, C, s) samples."""
         self.input.append(piece)
 
     def end(self) -> None:
-        """Say that the last sample has been fed."""
+        """Say that the last sample has been pushed."""
         self.input.ended = True
 
-    def take(self) -> Tensor | None:
+    def pull(self) -> Tensor | None:
         """The next (B, C, s) samples."""
         ready = min(len(self.input), self.remaining)
         complete = self.ended or ready == self.remaining
@@ -241,73 +257,15 @@ def chunk_samples(chunk_s: float | None, sample_rate: int) -> int | None:
     return round(chunk_s * sample_rate)
 
 
-def describe_piece(
-    pipeline: "Pipeline",
-    prompt: str | None,
-    duration_s: float | None,
-    seed: int | None,
-    decoder_seed: int | None,
-    num_inference_steps: int | None,
-    preview: bool,
-    **choices: Any,
-) -> Piece:
-    """Fill in the pipeline's defaults.
-
-    Args:
-        choices: ``negative_prompt``, ``guidance``, ``temperature``, ``top_k`` and ``top_p``, None
-            where the pipeline's default is wanted.
-
-    Raises:
-        ValueError: an argument is out of its range, named with its rule.
-    """
-    prompt = check_prompt(prompt)
-    duration_s = 10.0 if duration_s is None else duration_s
-    pipeline.num_frames(duration_s)
-    defaults = {
-        name: pipeline.config[name]
-        for name in ("guidance", "temperature", "top_k")
-        if choices[name] is None
-    }
-    seed = secrets.randbelow(2**31) if seed is None else seed
-    return Piece(
-        prompt=prompt,
-        duration_s=duration_s,
-        seed=seed,
-        decoder_seed=seed if decoder_seed is None else decoder_seed,
-        num_inference_steps=pipeline.check_steps(num_inference_steps, preview),
-        **(choices | defaults),
-    )
-
-
-def make_writer(pipeline: "Pipeline", piece: Piece) -> Writer:
-    """The prior about to write a piece's first frame."""
-    num_frames = pipeline.num_frames(piece.duration_s)
-    return Writer(
-        pipeline.prior,
-        *told(pipeline, piece, num_frames),
-        num_frames,
-        Sampling(piece.temperature, piece.top_k, piece.top_p, piece.guidance),
-        [piece.seed],
-    )
-
-
-def told(pipeline: "Pipeline", piece: Piece, num_frames: int) -> tuple[Condition, Condition | None]:
-    """What the prior reads of a piece, and what guidance moves away from."""
-    text = pipeline.encode_prompts([piece.prompt])
-    plans = pipeline.plan_items([piece.prompt], text, piece.duration_s, [piece.seed])
-    return pipeline.told(text, plans, num_frames, [piece.negative_prompt])
-
-
-def fingerprint(pipeline: "Pipeline") -> str:
-    """BLAKE2b of every part that a stream's samples depend on: settings and weights."""
+def fingerprint(parts: Mapping[str, nn.Module | None]) -> str:
+    """BLAKE2b of what a stream's samples depend on: settings and weights of named parts."""
     digest = hashlib.blake2b(digest_size=16)
-    for name in ("text_encoder", "codec", "prior", "decoder", "planner"):
-        part = getattr(pipeline, name)
+    for name, part in parts.items():
         digest.update(f"{name} {type(part).__name__}".encode())
         if part is None:
             continue
         if name != "text_encoder":  # transformers' config tells where and when it was saved
-            config = {key: value for key, value in part.config.items() if key[0] != "_"}
+            config = {key: value for key, value in part.config.items() if key[0] != "_"}  # type: ignore[union-attr,operator]
             digest.update(json.dumps(config, sort_keys=True, default=str).encode())
         for key, tensor in sorted(part.state_dict().items()):
             digest.update(key.encode())

@@ -1,11 +1,9 @@
 """A piece as tokens: codes and how they came about, in one safetensors file."""
 
 import json
-import os
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -14,6 +12,7 @@ from torch import Tensor
 
 from codec.protocols import Codec
 from codec.validation import check_codes
+from codec.whole_file import write_whole
 from pipelines.data.tokens import hash_codec
 
 FORMAT_VERSION = 1
@@ -71,15 +70,7 @@ def describe_codes(codes: Tensor, codec: Codec, num_samples: int, **facts: Any) 
 
 def save_tokens(path: str | Path, tokens: TokenFile) -> None:
     """Write a file that appears under its name only when it is whole."""
-    data = token_bytes(tokens)
-    path = Path(path)
-    part = path.with_name(f".{path.name}.{uuid4().hex[:8]}.part")
-    try:
-        part.write_bytes(data)
-        os.replace(part, path)
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise
+    write_whole(path, token_bytes(tokens))
 
 
 def token_bytes(tokens: TokenFile) -> bytes:

@@ -31,13 +31,10 @@ class Provenance:
     pipeline_hash: str
     prompt: str
     negative_prompt: str | None
-    seed: int
+    seed: int | None
     decoder_seed: int
     settings: dict[str, Any] = field(default_factory=dict)
     license: str = ""
-
-
-FIELDS = {item.name for item in fields(Provenance)}
 
 
 def provenance_tags(provenance: Provenance, format: str) -> dict[str, str]:
@@ -77,9 +74,8 @@ def read_provenance(path: str | os.PathLike[str]) -> Provenance | None:
         values = json.loads(comment)
     except ValueError:
         return None
-    if not isinstance(values, dict) or values.keys() != FIELDS:
-        return None
-    return Provenance(**values)
+    names = {item.name for item in fields(Provenance)}
+    return Provenance(**values) if isinstance(values, dict) and values.keys() == names else None
 
 
 def printable(text: str) -> str:

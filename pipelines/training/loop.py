@@ -25,9 +25,9 @@ from tqdm.auto import tqdm
 from codec.component import Component
 from codec.process_settings import STOP_SIGNALS, kept_process_settings, matmul_precision
 from codec.seeds import derive_seed, generator
+from codec.whole_file import new_folder
 from pipelines.training.checkpoints import (
     load_weights,
-    new_folder,
     newest_checkpoint,
     save_checkpoint,
 )
@@ -36,7 +36,7 @@ from pipelines.training.run_log import RunLog
 from pipelines.training.weight_average import WeightAverage
 
 SMALLEST_SCALE = 2.0**-20
-"""Of float16's losses; gradients that overflow below it are not finite at all."""
+"""Smallest scale of float16 losses; gradients that overflow below it are not finite."""
 
 
 @dataclass(frozen=True)

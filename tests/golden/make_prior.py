@@ -12,7 +12,7 @@ from tiny_prior import ALL_BACKBONES, some_codes, some_text, tiny_prior
 from torch import Tensor
 
 from prior import Condition, Prior, Sampling
-from prior.generate import generate
+from prior.frame_generator import FrameGenerator
 from prior.plan import PLAN_WIDTH
 
 FOLDER = Path(__file__).parent / "prior"
@@ -29,7 +29,9 @@ def outputs(prior: Prior, text: Condition, negative: Condition) -> dict[str, Ten
     written = {}
     for name, sampling in SETTINGS.items():
         away = negative if name == "guided" else None
-        frames = generate(prior, text, away, NUM_FRAMES, sampling, [3, 4], some_codes(prior, 2, 3))
+        frames = FrameGenerator(
+            prior, text, away, NUM_FRAMES, sampling, [3, 4], some_codes(prior, 2, 3)
+        )
         written[name] = torch.stack([frame.codes for frame in frames], dim=-1)
     return written
 
