@@ -3,7 +3,7 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from codec import torchaudio_guard
+from codec.torchaudio_guard import guard_torchaudio
 
 if TYPE_CHECKING:
     from codec.encodec_codec import EncodecCodec as EncodecCodec
@@ -17,7 +17,9 @@ _HOMES = {
     "LogMel": "codec.spectrogram",
     "SpectralCodec": "codec.spectral_codec",
 }
-__all__ = [*_HOMES, "torchaudio_guard"]
+__all__ = [*_HOMES]
+
+guard_torchaudio()
 
 
 def __getattr__(name: str) -> Any:

@@ -2,14 +2,14 @@
 
 import inspect
 import json
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, get_args, get_type_hints
 
 import torch
-from safetensors import SafetensorError, safe_open
-
 from diffusers.configuration_utils import ConfigMixin
 from diffusers.models.modeling_utils import ModelMixin
+from safetensors import SafetensorError, safe_open
 
 WEIGHTS_NAME = "diffusion_pytorch_model.safetensors"
 
@@ -24,6 +24,11 @@ class Component(ModelMixin, ConfigMixin):
 
     former_keys: ClassVar[tuple[str, ...]] = ()
     """Keys of ``config.json`` that earlier versions wrote; kept in ``config`` behind a "_"."""
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        # diffusers finds out how to load a class by the bases that its module names
+        vars(sys.modules[cls.__module__])["ModelMixin"] = ModelMixin
 
     if TYPE_CHECKING:
 

@@ -9,19 +9,19 @@ from typing import Any
 from urllib.error import URLError
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
-from torch import Tensor, nn
-
-from codec.component import Component, ModelMixin  # noqa: F401  (diffusers looks it up here)
-from codec.seeds import derive_seed, generator
-from codec.validation import check_audio, check_codes
-from codec.windows import windowed
 from diffusers.configuration_utils import register_to_config
 from encodec.modules import SEANetDecoder, SEANetEncoder
 from encodec.modules.lstm import SLSTM
 from encodec.quantization import ResidualVectorQuantizer
 from encodec.utils import _linear_overlap_add
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from codec.component import Component
+from codec.seeds import derive_seed, generator
+from codec.validation import check_audio, check_codes
+from codec.windows import windowed
 
 CODEBOOK_SIZE = 1024
 HOP_LENGTH = 320

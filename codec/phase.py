@@ -8,11 +8,11 @@ from torch import Tensor
 HANN_SPREAD = 0.25645
 """Time over frequency spread of the Gaussian nearest to a Hann window, by its squared length."""
 FLOOR = 1e-3
-"""Of a frame's largest magnitude: below it is only the spectrogram's own floor."""
+"""Share of a frame's largest magnitude below which only the spectrogram's floor is left."""
 _STRIDE = 389
 """Coprime to the number of bins, so that neighboring frames read different draws."""
 DEEPEST = 1e-4
-"""Of a frame's largest magnitude: below it logarithms are noise."""
+"""Share of a frame's largest magnitude below which logarithms are noise."""
 
 
 def carry_phases(

@@ -5,17 +5,17 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import torch
+from diffusers.configuration_utils import register_to_config
 from einops import rearrange
 from torch import Tensor, nn
 
-from codec.component import Component, ModelMixin  # noqa: F401  (diffusers looks it up here)
+from codec.component import Component
 from codec.quantizer import ResidualQuantizer
 from codec.spectrogram import LogMel
 from codec.stages import Stage, run
 from codec.validation import check_audio, check_codes
 from codec.vocoder import GriffinLim
 from codec.windows import Windows, windowed
-from diffusers.configuration_utils import register_to_config
 
 FIRST_WINDOW = 11
 """Token frames of the first window when decoding, so that a stream sounds at once: as few as fill
@@ -253,7 +253,7 @@ class SpectralCodec(Component):
         return run(self.decode_stages(seed, window), blocks)
 
     def decode_stages(self, seed: int | list[int] = 0, window: int = 1024) -> list[Stage]:
-        """The same as a chain; its windows grow to ``window`` token frames from a short one."""
+        """Return the decoder as a chain of stages; windows grow to ``window`` token frames."""
         coarse = Windows(
             self.decode_spectrogram,
             size=window,

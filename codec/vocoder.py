@@ -103,7 +103,7 @@ class GriffinLim(nn.Module):
         return run([self.stage(seed)], chunks)
 
     def stage(self, seed: int | list[int] = 0) -> "VocoderStage":
-        """The same as a stage of a chain."""
+        """Return the vocoder as a stage of a chain."""
         return VocoderStage(self, seed)
 
     def synthesize_block(
@@ -198,7 +198,7 @@ def turned(cycles: Tensor) -> Tensor:
 
 
 def normalized(spectrum: Tensor) -> Tensor:
-    """The same phases at modulus one; four times as fast as torch.sgn."""
+    """Scale complex numbers to modulus one, four times as fast as ``torch.sgn``."""
     parts = torch.view_as_real(spectrum)
     squares = parts * parts
     return spectrum * (squares[..., 0] + squares[..., 1]).add_(1e-16).rsqrt_()

@@ -5,12 +5,12 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
+from diffusers.configuration_utils import register_to_config
 from einops import rearrange, repeat
 from torch import Tensor, nn
 
-from codec.component import Component, ModelMixin  # noqa: F401  (diffusers looks it up here)
+from codec.component import Component
 from decoder.flow import NOISE_ANGLE
-from diffusers.configuration_utils import register_to_config
 
 
 class DiffusionDecoder(Component):

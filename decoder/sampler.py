@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import torch
+from diffusers import FlowMatchEulerDiscreteScheduler
 from torch import Tensor
 
 from codec.seeds import generator
@@ -12,9 +13,13 @@ from codec.spectral_codec import FIRST_WINDOW, SpectralCodec
 from codec.stages import PieceBuffer, grown, run
 from decoder.diffusion_decoder import DiffusionDecoder
 from decoder.flow import NOISE_ANGLE
-from diffusers import FlowMatchEulerDiscreteScheduler
 
 MAX_STEPS = 16
+STEP_OPTIONS = (
+    *("shift", "shift_terminal", "use_dynamic_shifting", "invert_sigmas", "stochastic_sampling"),
+    *("use_karras_sigmas", "use_exponential_sigmas", "use_beta_sigmas"),
+)
+"""Options of diffusers' scheduler that move its steps."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +60,11 @@ class FlowSampler:
     Args:
         codec: whose tokens are decoded.
         decoder: the trained Diffusion Transformer.
-        scheduler: diffusers' Euler solver; a fresh copy is made per call.
+        scheduler: diffusers' Euler solver as a saved pipeline names it; it must be the plain one,
+            whose equal steps :meth:`solve` takes.
+
+    Raises:
+        ValueError: the scheduler would take other steps.
     """
 
     def __init__(
@@ -64,9 +73,9 @@ class FlowSampler:
         decoder: DiffusionDecoder,
         scheduler: FlowMatchEulerDiscreteScheduler,
     ) -> None:
+        check_scheduler(scheduler)
         self.codec = codec
         self.decoder = decoder
-        self.scheduler = scheduler
 
     def decode_spectrogram(
         self, codes: Tensor, seeds: list[int], num_steps: int | None = None
@@ -92,7 +101,7 @@ class FlowSampler:
         return run([self.stage(seeds, num_steps)], blocks)
 
     def stage(self, seeds: list[int], num_steps: int | None = None) -> "FlowStage":
-        """The same as a stage of a chain."""
+        """Make the stage of a stream that decodes codes to fine spectrogram."""
         steps = self.decoder.config.default_steps if num_steps is None else num_steps
         if not 1 <= steps <= MAX_STEPS:
             raise ValueError(f"num_steps must lie in [1, {MAX_STEPS}], got {steps}")
@@ -100,16 +109,14 @@ class FlowSampler:
 
     def solve(self, window: Window, num_steps: int) -> Tensor:
         """Integrate the flow over one window: (B, C, M, F) normalized fine spectrogram."""
-        scheduler = FlowMatchEulerDiscreteScheduler.from_config(self.scheduler.config)
-        angles = [NOISE_ANGLE * (1 - step / num_steps) for step in range(num_steps)]
-        scheduler.set_timesteps(sigmas=angles, device=window.coarse.device)
+        steps = [NOISE_ANGLE * (1 - step / num_steps) for step in range(num_steps + 1)]
+        angles = torch.tensor(steps, device=window.coarse.device)
         B = window.coarse.shape[0]
-        books = torch.full((B,), window.num_books, device=window.coarse.device)
+        books = torch.full((B,), window.num_books, device=angles.device)
         x = self.decoder.config.noise_temperature * window.noise
-        for timestep, angle in zip(scheduler.timesteps, angles, strict=True):
-            at = torch.full((B,), angle, device=x.device)
-            velocity = self.decoder(x, at, window.coarse, window.latents, books)
-            x = scheduler.step(velocity, timestep, x, return_dict=False)[0]
+        for angle, turn in zip(angles, angles.diff(), strict=False):  # Euler's method
+            velocity = self.decoder(x, angle.expand(B), window.coarse, window.latents, books)
+            x = (x.float() + turn * velocity).to(velocity.dtype)
         return window.coarse + self.decoder.config.detail_std * x
 
     def window(self, codes: Tensor, left: int, start: int, frames: int, seeds: list[int]) -> Window:
@@ -145,8 +152,28 @@ class FlowSampler:
 
 
 def euler_scheduler() -> FlowMatchEulerDiscreteScheduler:
-    """The solver that the decoder is trained and shipped with: diffusers' Euler, no time shift."""
+    """Make the scheduler that a pipeline is saved with: diffusers' Euler solver, no time shift."""
     return FlowMatchEulerDiscreteScheduler()
+
+
+def check_scheduler(scheduler: object) -> None:
+    """Raise ValueError unless a scheduler stands for Euler's method with equal steps.
+
+    Any other would place its steps where the decoder, which reads the angle of every step, was
+    not meant to be asked.
+    """
+    if not isinstance(scheduler, FlowMatchEulerDiscreteScheduler):
+        raise ValueError(
+            "the scheduler must be a FlowMatchEulerDiscreteScheduler, "
+            f"got {type(scheduler).__name__}"
+        )
+    plain, found = euler_scheduler().config, {**scheduler.config, "shift": scheduler.shift}
+    for name in STEP_OPTIONS:
+        if found.get(name, plain[name]) != plain[name]:
+            raise ValueError(
+                f"the scheduler's {name} must be {plain[name]}, got {found[name]}: "
+                "the decoder is solved in equal steps"
+            )
 
 
 class FlowStage:

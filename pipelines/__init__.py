@@ -3,6 +3,8 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from codec.torchaudio_guard import guard_torchaudio
+
 if TYPE_CHECKING:
     from pipelines.music_output import MusicOutput as MusicOutput
     from pipelines.pipeline import Pipeline as Pipeline
@@ -17,7 +19,9 @@ _HOMES = {
     "RenderOptions": "pipelines.rendering.engine",
     "render": "pipelines.rendering.engine",
 }
-__all__ = list(_HOMES)
+__all__ = [*_HOMES]
+
+guard_torchaudio()
 
 
 def __getattr__(name: str) -> Any:

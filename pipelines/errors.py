@@ -44,6 +44,15 @@ def find_package_folder(module: str, purpose: str, install: str = EVALUATE_EXTRA
     return Path(next(iter(spec.submodule_search_locations)))
 
 
+USER_ERRORS = (ValueError, OSError, FloatingPointError, MissingPackageError)
+"""What a user's mistake, data or machine can cause; anything else is a fault of the program."""
+
+
+def print_error(program: str, error: BaseException) -> None:
+    """Print an error as one line on standard error."""
+    print(f"{program}: error: " + " ".join(str(error).split()), file=sys.stderr)
+
+
 @contextmanager
 def one_line_errors(program: str) -> Iterator[None]:
     """End the process with one line on standard error where a user's mistake or Ctrl-C ends it.
@@ -53,8 +62,8 @@ def one_line_errors(program: str) -> Iterator[None]:
     """
     try:
         yield
-    except (ValueError, OSError, FloatingPointError, MissingPackageError) as error:
-        print(f"{program}: error: " + " ".join(str(error).split()), file=sys.stderr)
+    except USER_ERRORS as error:
+        print_error(program, error)
         raise SystemExit(2) from error
     except KeyboardInterrupt as stopped:
         print(f"{program}: stopped", file=sys.stderr)

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from diffusers import FlowMatchEulerDiscreteScheduler
+from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from torch import Tensor, nn
 
 from codec.encodec_codec import EncodecCodec
@@ -17,8 +19,6 @@ from codec.validation import check_codes
 from codec.windows import Windows
 from decoder.diffusion_decoder import DiffusionDecoder
 from decoder.sampler import FlowSampler
-from diffusers import FlowMatchEulerDiscreteScheduler
-from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from pipelines.inference.components import OPTIONAL, check_fit, check_saved
 from pipelines.inference.conditioning import Conditioner, check_prompt, check_prompts
 from pipelines.inference.quantization import (

@@ -3,7 +3,7 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-import codec  # noqa: F401  (its torchaudio guard runs before diffusers is imported)
+from codec.torchaudio_guard import guard_torchaudio
 
 if TYPE_CHECKING:
     from prior.condition import Condition as Condition
@@ -28,6 +28,8 @@ _HOMES = {
     "prior_loss": "prior.loss",
 }
 __all__ = [*_HOMES]
+
+guard_torchaudio()
 
 
 def __getattr__(name: str) -> Any:

@@ -1,6 +1,7 @@
 """The prior's training loss: nats per code, codebook by codebook."""
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -9,8 +10,7 @@ from torch.nn import functional as F
 from prior.condition import Condition
 
 
-@dataclass(frozen=True)
-class PriorBatch:
+class PriorBatch(NamedTuple):
     """A batch of token clips with what conditions them.
 
     Attributes:
@@ -56,7 +56,7 @@ def prior_loss(model: nn.Module, batch: PriorBatch) -> PriorLoss:
         model: a ``Prior``, wrapped for distributed training or not; only its forward is called.
         batch: the clips.
     """
-    codes, mask = F.pad(batch.codes, (0, 1)), F.pad(batch.frame_mask, (0, 1))  # one for the end
+    codes, mask = F.pad(batch.codes, (0, 1)), F.pad(batch.frame_mask, (0, 1))  # a frame for the end
     depth_frames = batch.depth_frames
     output = model(codes, batch.condition, depth_frames)
     targets, first_mask = first_book_targets(codes, mask, batch.ends, output.first_logits.shape[-1])

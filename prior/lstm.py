@@ -68,7 +68,7 @@ class LSTMBackbone(nn.Module):
 
 
 class PlainLSTMBackbone(LSTMBackbone):
-    """An ``LSTMBackbone`` without attention: all that is known of the past is the cell."""
+    """An LSTM backbone without attention: all that it knows of the past is in its cells."""
 
     has_attention = False
 

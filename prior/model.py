@@ -5,10 +5,10 @@ from collections.abc import Callable
 from typing import Literal, NamedTuple
 
 import torch
+from diffusers.configuration_utils import register_to_config
 from torch import Tensor, nn
 
-from codec.component import Component, ModelMixin  # noqa: F401  (diffusers looks it up here)
-from diffusers.configuration_utils import register_to_config
+from codec.component import Component
 from prior.attention import KeyValueCache, Place, Text, rotation_table
 from prior.compiled import compile_step
 from prior.condition import Condition

@@ -10,7 +10,8 @@ import math
 import torch
 from torch import Tensor
 
-from prior.plan import INSTRUMENTS, MODES, QUALITIES, ChordChange, Plan
+from prior.plan import INSTRUMENTS, QUALITIES, ChordChange, Plan
+from prior.theory import MODES
 
 NUM_BOOKS = 2
 CODEBOOK_SIZE = 128

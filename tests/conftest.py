@@ -14,6 +14,10 @@ from typing import Any
 
 import pytest
 
+from codec.torchaudio_guard import guard_torchaudio
+
+guard_torchaudio()  # before a test imports torchaudio, encodec or transformers
+
 
 @pytest.fixture(autouse=True)
 def fresh_accelerator() -> Iterator[None]:
@@ -38,6 +42,7 @@ def process_settings() -> dict[str, Any]:
 
     PyTorch's generator is missing because tests seed it; test_training.py holds it.
     """
+    import symusic  # noqa: F401  (its first import sets environment variables)
     import torch
 
     return {

@@ -114,6 +114,7 @@ def test_encode_resamples_and_says_so(
     assert load_tokens(tokens).codes.shape == (4, 25)
 
 
+@pytest.mark.usefixtures("measuring_packages")
 def test_reconstruct(sound: Path, pipeline_folder: Path, capsys: pytest.CaptureFixture[str]):
     folder = sound.parent / "new" / "folder"
     options = ["--output-dir", str(folder), "--pipeline", str(pipeline_folder), "--quiet"]
@@ -138,6 +139,17 @@ def test_prepare_of_a_folder_alone_is_prepare_audio(
     capsys.readouterr()
     assert main(["prepare", "report", str(output)]) == 0
     assert capsys.readouterr().out == (output / "report.md").read_text()
+
+
+@pytest.mark.parametrize("word", ["music", "scores", "notes", "plans", "tokens"])
+def test_a_folder_does_not_hide_the_command_of_its_name(
+    word: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(tmp_path)
+    Path(word).mkdir()
+    with pytest.raises(SystemExit):
+        main(["prepare", word, "--help"])
+    assert f"usage: partita prepare {word} " in capsys.readouterr().out
 
 
 def test_generate_computes_on_one_thread_unless_asked(

@@ -8,7 +8,7 @@ import pytest
 
 from pipelines.commands.estimate import HARDWARE, count_parameters, estimate
 from pipelines.commands.info import describe_config, read_config
-from pipelines.data.notes.note_codec import NoteCodec
+from pipelines.data.notes.note_tokenizer import NoteTokenizer
 
 ROOT = Path(__file__).parents[1]
 PARTS = ("codec", "prior", "decoder")
@@ -75,8 +75,8 @@ def test_the_rungs_of_the_ladder_are_equally_large_and_trained_alike():
     counts = [count_parameters("prior", rung["model"]) for rung in rungs]
     assert max(counts) < 1.025 * min(counts)
     for rung in rungs:
-        assert rung["model"]["codebook_size"] == NoteCodec.codebook_size
-        assert rung["model"]["num_codebooks"] <= NoteCodec.num_codebooks
+        assert rung["model"]["codebook_size"] == NoteTokenizer.codebook_size
+        assert rung["model"]["num_codebooks"] <= NoteTokenizer.num_codebooks
         (tokens,) = rung["data"]["tokens"]
         assert rung["data"]["codec"] == f"{tokens}/codec"
         assert rung["training"] | {"output_dir": ""} == rungs[0]["training"] | {"output_dir": ""}

@@ -5,11 +5,10 @@ from pathlib import Path
 import pytest
 import torch
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
-import codec  # noqa: F401
 from pipelines.commands.text_encoder import RESERVED, keep_pieces, main, trim
 from pipelines.inference.text import encode_text, load_text_encoder
-from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
 LETTERS = [chr(code) for code in range(ord("a"), ord("z") + 1)]
 WORDS = ["the", "and", "piano", "##s", "slow", "drum", "##ming", "waltz"]

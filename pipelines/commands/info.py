@@ -63,7 +63,6 @@ def read_config(path: str) -> tuple[str, dict[str, Any]]:
     import torch
     from jsonargparse import ArgumentError
 
-    import codec  # noqa: F401  (its torchaudio guard)
     from pipelines.training.configuration import build_parser
 
     part = which_part(Path(path))
@@ -101,10 +100,10 @@ def trainer_parts(part: str) -> dict[str, Any]:
     from codec.spectral_codec import SpectralCodec
     from decoder.diffusion_decoder import DiffusionDecoder
     from pipelines.train_codec import CodecLosses
-    from pipelines.training.batches import SpectrogramData
-    from pipelines.training.decoder_batches import DecoderData
+    from pipelines.training.codec_data import SpectrogramData
+    from pipelines.training.decoder_data import DecoderData
     from pipelines.training.loop import TrainingConfig
-    from pipelines.training.prior_batches import PriorData
+    from pipelines.training.prior_data import PriorData
     from prior.model import Prior
 
     parts: dict[str, dict[str, Any]] = {
@@ -175,7 +174,6 @@ def describe_pipeline(folder: Path) -> list[str]:
         FileNotFoundError: the folder is not a saved pipeline or lacks a file.
         ValueError: a config or the names and shapes of the weights do not fit.
     """
-    import codec  # noqa: F401  (its torchaudio guard)
     from pipelines.inference.components import check_saved
 
     check_saved(folder)

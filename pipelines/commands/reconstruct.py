@@ -93,7 +93,7 @@ def write_clips(
 
 def measure(clips: "dict[str, Tensor]", sample_rate: int) -> dict[str, Any]:
     """Mean metrics of both decodes over at most twelve evenly spaced pieces of ten seconds."""
-    from pipelines.evaluation.comparison import compare
+    from pipelines.evaluation.pair_metrics import compare
 
     total = clips["original"].shape[-1]
     size = min(total, round(MEASURED_S * sample_rate))

@@ -59,7 +59,6 @@ def trim(source: Path, texts: Iterable[str], size: int, output: Path) -> None:
         size: of the new vocabulary.
         output: folder in which ``tokenizer`` and ``text_encoder`` are made.
     """
-    import codec  # noqa: F401  (guards torchaudio before transformers is imported)
     from transformers import AutoModel, AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(source, local_files_only=True)

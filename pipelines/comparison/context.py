@@ -16,7 +16,7 @@ from pipelines.comparison.spread import number, show, spread_series, verdict
 from pipelines.comparison.study import Study, digest
 from pipelines.data.markdown import table
 from pipelines.data.tokens import read_token_infos
-from pipelines.training.prior_batches import TOKEN_RATE
+from pipelines.training.prior_data import TOKEN_RATE
 from prior.model import Prior
 
 NOTHING = "passages that match nothing earlier"

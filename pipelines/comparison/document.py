@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from accelerate import PartialState
 
-from pipelines.benchmarks.bench import processor_name
+from pipelines.benchmarks.machine import processor_name
 from pipelines.comparison.comparison_settings import ComparisonSettings
 from pipelines.data.markdown import bullets, write_page
 

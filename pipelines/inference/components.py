@@ -6,7 +6,7 @@ from typing import Any
 
 from codec.spectral_codec import SpectralCodec
 from decoder.diffusion_decoder import DiffusionDecoder
-from decoder.sampler import check_conditions
+from decoder.sampler import check_conditions, check_scheduler
 from prior.model import Prior
 from prior.planner import check_planner
 
@@ -42,6 +42,7 @@ def check_fit(
         raise ValueError(f"a DiffusionDecoder needs a SpectralCodec, got {type(codec).__name__}")
     if scheduler is None:
         raise ValueError("a DiffusionDecoder needs a scheduler, got None")
+    check_scheduler(scheduler)
     check_conditions(codec, decoder)
 
 

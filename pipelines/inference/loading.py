@@ -42,7 +42,6 @@ def load_pipeline(
     start = time.perf_counter()
     import torch
 
-    import codec  # noqa: F401  (its torchaudio guard)
     from codec.process_settings import hidden_progress_bars
     from pipelines.pipeline import Pipeline
 

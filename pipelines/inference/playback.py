@@ -16,7 +16,7 @@ from torch import Tensor
 from codec.audio_file import STREAMED_LENGTH
 
 STORED_PIECES = 64
-"""Pieces that wait for the player at most: about 25 s, so that a slow moment makes no gap."""
+"""Pieces that wait for the player at most: about 25 s, so that a slow moment leaves no gap."""
 
 PLAYERS = {
     "paplay": "paplay --raw --format=s16le --rate={rate} --channels={channels}",
@@ -24,7 +24,7 @@ PLAYERS = {
     "play": "play -q -t raw -e signed -b 16 -r {rate} -c {channels} -",
     "ffplay": "ffplay -loglevel error -nodisp -autoexit -infbuf -i pipe:0",
 }
-"""Commands that read 16-bit samples from standard input; ffplay gets a WAV."""
+"""Commands that play 16-bit samples from standard input; ffplay gets a WAV."""
 
 
 class Sink(Protocol):
@@ -72,7 +72,7 @@ class PipeWriter:
 class Player:
     """A program that plays what is written to it, fed from a thread so that nothing waits for it.
 
-    Use it in a ``with`` statement, which waits for the last sample to be played; an exception
+    Use it in a ``with`` statement, which waits until the last sample is played; an exception
     inside it, such as Ctrl-C, stops the player at once.
 
     Args:

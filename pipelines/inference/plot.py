@@ -1,4 +1,4 @@
-"""A picture of audio: waveform and log-mel spectrogram in one PNG."""
+"""Plot a piece: waveform and log-mel spectrogram in one PNG."""
 
 import io
 import math

@@ -10,7 +10,7 @@ from codec.process_settings import hidden_progress_bars
 from prior.condition import Condition
 
 MAX_TOKENS = 64
-"""Tokens of a user's prompt, at most."""
+"""Longest prompt that a user may write, in tokens."""
 PRETRAINED = Path(__file__).parents[1] / "pretrained" / "partita-tiny"
 
 
@@ -53,7 +53,6 @@ def load_text_encoder(folder: str | Path) -> tuple[Any, nn.Module]:
         FileNotFoundError: the folder lacks one of them.
         ValueError: the weights do not fit the encoder's config.
     """
-    import codec  # noqa: F401, I001  (guards torchaudio before transformers is imported)
     from safetensors import SafetensorError
     from transformers import AutoModel, AutoTokenizer
 

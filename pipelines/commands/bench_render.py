@@ -1,0 +1,43 @@
+"""``partita bench render``: speed and memory of rendering, by batch size and processes."""
+
+import argparse
+import json
+from dataclasses import asdict
+
+from pipelines.benchmarks.machine import processor_name
+from pipelines.benchmarks.render_speed import make_rows, measure_rendering
+from pipelines.inference.loading import add_pipeline_arguments
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command line of ``partita bench render``."""
+    parser.add_argument("--items", type=int, default=1000, help="per line (default: 1000)")
+    parser.add_argument("--duration", type=float, default=10.0, help="of an item, s (default: 10)")
+    parser.add_argument("--batch-sizes", type=int, nargs="+", default=[1, 4, 16, 32])
+    parser.add_argument("--workers", type=int, nargs="+", default=[0], help="(default: 0)")
+    parser.add_argument("--threads", type=int, help="of PyTorch, all processes")
+    parser.add_argument("--format", default="wav", help="of the files (default: wav)")
+    parser.add_argument("--json", action="store_true", help="print JSON in place of the table")
+    add_pipeline_arguments(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Measure and print; every line runs in processes of its own."""
+    if args.items < 1:
+        raise ValueError(f"--items must be at least 1, got {args.items}")
+    machine = processor_name()
+    if not args.json:
+        print(f"{machine}; {args.items} items of {args.duration:g} s")
+        print(f"{'batch':>5}{'workers':>9}{'seconds':>10}{'audio-s/s':>11}{'peak memory':>13}")
+    items = make_rows(args.items, args.duration, args.format)
+    found = []
+    for workers in args.workers:
+        for batch_size in args.batch_sizes:
+            speed = measure_rendering(items, args.pipeline, batch_size, workers, args.threads)
+            found.append(speed)
+            if not args.json:
+                print(speed, flush=True)
+    if args.json:
+        facts = {"processor": machine, "items": args.items, "duration_s": args.duration}
+        print(json.dumps({**facts, "rows": [asdict(speed) for speed in found]}, indent=2))
+    return 0
