@@ -1,7 +1,7 @@
 """Stages of a stream: pieces are pushed in and pulled out; the state can be saved.
 
-A stage does nothing until it is asked, so a chain of them computes each piece of its output as
-late as it may and as early as it can, and holds all that it remembers between two calls.
+A stage computes nothing before a piece is pulled, so a chain yields each piece as soon as its input
+is there. Everything that it remembers between two calls is in its state.
 """
 
 from collections.abc import Iterable, Iterator, Sequence

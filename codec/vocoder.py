@@ -1,7 +1,8 @@
 """Griffin-Lim on a stream: log-mel spectrogram to waveform, nothing trained.
 
-Phases are carried from frame to frame (codec/phase.py), and one projection repairs them. That
-measured better than eight from random phases and costs a fifth (docs/experiments.md).
+Phases are carried from frame to frame (codec/phase.py) and refined by one Griffin-Lim iteration.
+That measured better than eight iterations from random phases, at a fifth of the cost
+(docs/experiments.md).
 
 All channels share one phase per bin, found for the sum of their magnitudes. That keeps what
 intensity panning does, lets the sum to mono neither comb nor lose level, costs one channel's

@@ -1,4 +1,4 @@
-"""Run a function of limited reach over a stream, window by window, as if over the whole."""
+"""Apply a function with bounded context to a stream, window by window, as if to the whole."""
 
 from collections.abc import Callable, Iterable, Iterator
 

@@ -159,8 +159,7 @@ def euler_scheduler() -> FlowMatchEulerDiscreteScheduler:
 def check_scheduler(scheduler: object) -> None:
     """Raise ValueError unless a scheduler stands for Euler's method with equal steps.
 
-    Any other would place its steps where the decoder, which reads the angle of every step, was
-    not meant to be asked.
+    Another scheduler's steps would lie at angles that the decoder was not trained for.
     """
     if not isinstance(scheduler, FlowMatchEulerDiscreteScheduler):
         raise ValueError(

@@ -23,9 +23,9 @@ from prior.plan_codes import (
 from prior.sampling import Sampling
 
 SAMPLING = Sampling(temperature=0.5, top_k=20, top_p=0.9, guidance=1.0)
-"""What a prompt names is nearly certain and stays so; the rest is drawn from what is likely."""
+"""Keep what a prompt names, which is nearly certain, and draw the rest from what is likely."""
 MAX_CHORDS = 62
-"""As many as a planner learns from; in a longer piece they return."""
+"""Most chords in a planner's training plans; in a longer piece the list repeats."""
 
 
 def write_plan(
