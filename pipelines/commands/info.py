@@ -61,15 +61,14 @@ def read_config(path: str) -> tuple[str, dict[str, Any]]:
         "codec", "prior" or "decoder", and the sections as dicts.
     """
     import torch
-    from jsonargparse import ArgumentError
 
-    from pipelines.training.configuration import build_parser
+    from pipelines.training.configuration import build_parser, parse
 
     part = which_part(Path(path))
     parts = trainer_parts(part)
     try:
-        settings = build_parser(f"train {part}", parts).parse_args(["--config", path])
-    except ArgumentError as error:
+        settings = parse(build_parser(f"train {part}", parts), ["--config", path])
+    except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
     sections = {name: settings[name].as_dict() for name in parts}
     with torch.device("meta"):  # the constructor checks how the values fit together

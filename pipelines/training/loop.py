@@ -54,7 +54,7 @@ class TrainingConfig:
         max_grad_norm: gradients are scaled down to this norm.
         ema_decay: of the averaged weights, which are what is validated and exported. From scratch
             it grows to this value; a run that goes on from a whole model has it from the start, so
-            that N updates leave a share of ``ema_decay ** N`` to that model (weights between two
+            that N steps leave a share of ``ema_decay ** N`` to that model (weights between two
             models: WiSE-FT, arXiv 2109.01903).
         mixed_precision: "no", "bf16", "fp16", or "auto": bf16 where the processor computes in it
             (on a CPU without such instructions it is far slower than float32).
