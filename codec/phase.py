@@ -22,9 +22,10 @@ def carry_phases(
 
     The phase of every spectral peak advances by the peak's frequency, which a parabola through its
     log magnitudes estimates, from the phase of the frame before at its bin; the bins nearest to the
-    peak follow it (single pass spectrogram inversion, Beauregard, Harish and Wyse 2015). Across them the phase
-    follows the group delay that the change of the log magnitudes in time implies (Prusa, Balazs
-    and Sondergaard 2017, eq. 8), which puts an attack where it belongs inside its window.
+    peak follow it (single pass spectrogram inversion, Beauregard, Harish and Wyse 2015). Across
+    these bins the phase follows the group delay that the change of the log magnitudes in time
+    implies (Prusa, Balazs and Sondergaard 2017, eq. 8), which puts an attack where it belongs
+    inside its window.
 
     Args:
         magnitude: (B, F, N) of the frames, N = n_fft / 2 + 1.

@@ -10,7 +10,7 @@ class Codec(Protocol):
     """Audio to tokens and back.
 
     ``encode`` turns (B, C, S) float32 audio in [-1, 1] into (B, K, T) int64 codes in
-    [0, codebook_size); ``decode`` turns the first 1 to K books of such codes back into audio.
+    [0, codebook_size); ``decode`` turns the first 1 to K codebooks of such codes back into audio.
     """
 
     @property

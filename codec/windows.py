@@ -21,8 +21,8 @@ class Windows:
         halo: positions of context on either side of a window.
         units_in: input elements per position (1764 samples per token frame, for example).
         units_out: output elements per position.
-        first: positions in the first window, from which windows grow by half to ``size``; None
-            for ``size``. Context costs most in short windows, and a window takes little time.
+        first: positions in the first window, from which windows grow by half to ``size``; None for
+            ``size``. A short first window lets a stream begin sooner; context costs most in it.
     """
 
     def __init__(

@@ -91,7 +91,7 @@ class FlowSampler:
         The pieces' concatenation does not depend on how the codes were cut.
 
         Args:
-            blocks: codes of the first 1 <= k <= K books.
+            blocks: codes of the first 1 <= k <= K codebooks.
             seeds: one per row, of the decoder's noise.
             num_steps: solver steps, 1 to 16; the decoder's default if None.
 
@@ -112,10 +112,10 @@ class FlowSampler:
         steps = [NOISE_ANGLE * (1 - step / num_steps) for step in range(num_steps + 1)]
         angles = torch.tensor(steps, device=window.coarse.device)
         B = window.coarse.shape[0]
-        books = torch.full((B,), window.num_books, device=angles.device)
+        num_books = torch.full((B,), window.num_books, device=angles.device)
         x = self.decoder.config.noise_temperature * window.noise
         for angle, turn in zip(angles, angles.diff(), strict=False):  # Euler's method
-            velocity = self.decoder(x, angle.expand(B), window.coarse, window.latents, books)
+            velocity = self.decoder(x, angle.expand(B), window.coarse, window.latents, num_books)
             x = (x.float() + turn * velocity).to(velocity.dtype)
         return window.coarse + self.decoder.config.detail_std * x
 
