@@ -1,4 +1,4 @@
-"""What the other packages may ask of a codec and of a vocoder, and nothing more."""
+"""The contracts of a codec and of a vocoder: all that other packages may ask of one."""
 
 from typing import Protocol, runtime_checkable
 

@@ -38,6 +38,7 @@ class ResidualQuantizer(nn.Module):
         )
         for layer in self.vq.layers:  # the library decides when it is built, which is too early
             layer._codebook.all_reduce_fn = sum_over_processes
+            layer._codebook.register_forward_hook(share_codebook)
 
     @property
     def is_initialized(self) -> bool:
@@ -120,3 +121,10 @@ def sum_over_processes(statistics: Tensor) -> None:
     """Add up, in place, what each process counted of its share of the batch."""
     if dist.is_initialized():
         dist.all_reduce(statistics)
+
+
+def share_codebook(codebook: nn.Module, *_: object) -> None:
+    """Give every process the first one's codebook: each replaces unused entries by its own data."""
+    if codebook.training and dist.is_initialized():
+        for statistics in codebook.buffers():
+            dist.broadcast(statistics, src=0)

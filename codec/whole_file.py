@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -43,3 +44,29 @@ def write_whole(path: str | Path, content: str | bytes) -> None:
 def write_json(path: str | Path, content: Any) -> None:
     """Write indented JSON under ``path``, whole or not at all."""
     write_whole(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+
+
+@contextmanager
+def new_folder(target: Path) -> Iterator[Path]:
+    """Yield a folder to fill; it takes its final name when the body succeeds."""
+    partial = target.with_name(f".partial-{target.name}")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    try:
+        yield partial
+        replace_folder(partial, target)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+
+
+def replace_folder(partial: Path, target: Path) -> None:
+    """Rename ``partial`` to ``target``, putting aside what stood there until that is done."""
+    if target.exists():
+        aside = target.with_name(f".old-{target.name}")
+        shutil.rmtree(aside, ignore_errors=True)
+        os.replace(target, aside)
+        os.replace(partial, target)
+        shutil.rmtree(aside)
+    else:
+        os.replace(partial, target)

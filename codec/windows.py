@@ -1,4 +1,4 @@
-"""Run a function of limited reach over a stream, window by window, as if over the whole."""
+"""Apply a function with bounded context to a stream, window by window, as if to the whole."""
 
 from collections.abc import Callable, Iterable, Iterator
 
@@ -45,19 +45,6 @@ class Windows:
         self.left = 0  # positions of context before the window
         self.index = 0  # of the window
 
-    @property
-    def ended(self) -> bool:
-        """Whether the last piece has been pushed."""
-        return self.input.ended
-
-    def push(self, piece: Tensor) -> None:
-        """Hand over the next (..., s) of the input, of any length."""
-        self.input.append(piece)
-
-    def end(self) -> None:
-        """Say that the last piece has been pushed."""
-        self.input.ended = True
-
     def pull(self) -> Tensor | None:
         """The output of the next window."""
         size = grown(self.first, self.size, self.index, growth=1.5)
@@ -69,7 +56,7 @@ class Windows:
             self.input.drop((stop - keep) * self.units_in)
             self.left, self.index = keep, self.index + 1
             return output
-        if not self.ended or len(self.input) <= self.left * self.units_in:
+        if not self.input.ended or len(self.input) <= self.left * self.units_in:
             return None
         output = self.apply(self.input.first(len(self.input)))[..., self.left * self.units_out :]
         self.input.drop(len(self.input))

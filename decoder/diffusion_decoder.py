@@ -20,8 +20,8 @@ class DiffusionDecoder(Component):
     (PixArt, Chen et al. 2023). A patch holds all channels of ``patch_frames`` frames and
     ``patch_bands`` bands; attention runs over all patches of a window, its rotary positions count
     token frames. What flows is the detail: fine minus coarse spectrogram, of unit variance. A patch
-    should hold fewer numbers than the Transformer is wide: the velocity holds the noise, which no
-    narrower layer can carry (docs/experiments.md).
+    should hold fewer numbers than the Transformer is wide, because the predicted velocity contains
+    the noise itself, which a narrower layer cannot pass on.
 
     Args:
         channels: audio channels, C.

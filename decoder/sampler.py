@@ -159,8 +159,7 @@ def euler_scheduler() -> FlowMatchEulerDiscreteScheduler:
 def check_scheduler(scheduler: object) -> None:
     """Raise ValueError unless a scheduler stands for Euler's method with equal steps.
 
-    Any other would place its steps where the decoder, which reads the angle of every step, was
-    not meant to be asked.
+    Another scheduler's steps would lie at angles that the decoder was not trained for.
     """
     if not isinstance(scheduler, FlowMatchEulerDiscreteScheduler):
         raise ValueError(
@@ -195,20 +194,6 @@ class FlowStage:
         self.index = 0
         self.fade = CrossFade()
 
-    @property
-    def ended(self) -> bool:
-        """Whether the last piece has been pushed."""
-        return self.input.ended
-
-    def push(self, piece: Tensor) -> None:
-        """Hand over the next (B, k, t) codes."""
-        check_rows(piece, self.seeds)
-        self.input.append(piece)
-
-    def end(self) -> None:
-        """Say that the last frame has been pushed."""
-        self.input.ended = True
-
     @torch.no_grad()
     def pull(self) -> Tensor | None:
         """The (B, C, M, f) frames that the next window makes final."""
@@ -216,11 +201,12 @@ class FlowStage:
         span = window_span(self.index, self.start, config.window_frames, config.overlap_frames)
         ahead = min(reach, span.overlap)
         waiting = len(self.input) - self.left
-        if waiting <= 0 or (waiting < span.frames + max(ahead, 1) and not self.ended):
+        if waiting <= 0 or (waiting < span.frames + max(ahead, 1) and not self.input.ended):
             return None
         is_last = waiting <= span.frames
         frames = waiting if is_last else span.frames
         codes = self.input.first(self.left + span.frames + ahead)
+        check_rows(codes, self.seeds)
         window = self.sampler.window(codes, self.left, self.start, frames, self.seeds)
         fine = self.sampler.codec.denormalize(self.sampler.solve(window, self.num_steps))
         if is_last:

@@ -10,7 +10,6 @@ import os
 import sys
 import warnings
 from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -49,23 +48,6 @@ TRAINERS = {
     "train decoder": "tokens to a fine spectrogram",
 }
 """Every trainer is a module of ``pipelines/`` that is called like it."""
-
-ELSEWHERE = {
-    "notes": "pipelines.data.notes.write_notes",
-    "prepare audio": "pipelines.data.recordings.recordings",
-    "prepare music": "pipelines.data.recordings.music",
-    "prepare scores": "pipelines.data.scores.prepare_scores",
-    "prepare notes": "pipelines.data.notes.prepare_notes",
-    "prepare plans": "pipelines.data.scores.prepare_plans",
-    "prepare tokens": "pipelines.data.prepare_tokens",
-    "prepare report": "pipelines.commands.report",
-    "evaluate codec": "pipelines.evaluation.codec_report",
-    "evaluate decoder": "pipelines.evaluation.decoder_report",
-    "evaluate prior": "pipelines.evaluation.prior_report",
-    "evaluate pipeline": "pipelines.evaluation.pipeline_report",
-    "evaluate fit-detectors": "pipelines.evaluation.fit_detectors",
-}
-"""Commands that have not moved yet."""
 
 GROUPS = ("prepare", "evaluate", "train")
 
@@ -153,8 +135,6 @@ def find_module(name: str) -> Any:
     """Import the module of a command or a trainer."""
     stem = name.replace(" ", "_").replace("-", "_")
     module = f"pipelines.{stem}" if name in TRAINERS else f"pipelines.commands.{stem}"
-    if find_spec(module) is None:
-        module = ELSEWHERE[name]
     return import_module(module)
 
 

@@ -1,10 +1,10 @@
 """Train the codec: ``accelerate launch pipelines/train_codec.py --config configs/codec/tiny.yaml``.
 
-A batch goes from ``batches.SpectrogramCrops`` through ``CodecTraining.forward`` (codec, then
-losses) to ``training.train``.
+A batch passes data/prepared.py (stored spectrograms), training/codec_data.py (crops),
+training/loop.py (order, devices, optimizer), this file (``CodecTraining.forward``),
+codec/spectral_codec.py, codec/quantizer.py and codec/losses.py.
 """
 
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,8 +25,14 @@ from codec.losses import (
 from codec.seeds import derive_seed
 from codec.spectral_codec import CodecOutput, SpectralCodec
 from pipelines.data.prepared import FRAME_RATE
-from pipelines.training.batches import SpectrogramCrops, SpectrogramData, open_all, validation_crops
-from pipelines.training.configuration import run_script
+from pipelines.errors import one_line_errors
+from pipelines.training.codec_data import (
+    SpectrogramCrops,
+    SpectrogramData,
+    open_all,
+    validation_crops,
+)
+from pipelines.training.configuration import configure
 from pipelines.training.loop import TrainingConfig, train
 
 INITIALIZATION_BATCHES = 16
@@ -41,9 +47,9 @@ class CodecLosses:
         energy: of the power in tiles beside the regression's 1.
         commitment: of the quantizer's commitment term.
         adversarial: of the patch discriminator; 0 trains none.
-        adversarial_from: update at which the codec begins to listen to the discriminator, which
+        adversarial_from: step at which the codec begins to listen to the discriminator, which
             learns from the start.
-        quantize_from: update at which the codebooks are set by k-means and join.
+        quantize_from: step at which the codebooks are set by k-means and join.
         decoder_alone: train nothing but the decoder of the codec that ``training.start_from``
             names, on 1 to K of its books: tokens, and what was trained on them, stay valid.
     """
@@ -55,17 +61,6 @@ class CodecLosses:
     adversarial_from: int = 2000
     quantize_from: int = 500
     decoder_alone: bool = False
-
-
-@dataclass
-class SpectrogramBatch:
-    """(B, C, M, F) natural-log mel magnitudes."""
-
-    spectrogram: Tensor
-
-    def to(self, device: torch.device) -> "SpectrogramBatch":
-        """Move to a device."""
-        return SpectrogramBatch(self.spectrogram.to(device))
 
 
 class CodecTraining(nn.Module):
@@ -128,8 +123,8 @@ class CodecTraining(nn.Module):
         return terms["discriminator"] + self.losses.adversarial * terms["generator"]
 
 
-class CodecRecipe:
-    """The codec's part of the training loop (see ``training.Recipe``)."""
+class CodecTask:
+    """The codec's part of the training loop (see ``loop.TrainingTask``)."""
 
     def __init__(
         self,
@@ -149,40 +144,33 @@ class CodecRecipe:
         self.audio_s_per_item = data.crop_frames / FRAME_RATE
         self.held_out = validation_crops(data, seconds=5.0)
 
-    def collate(self, items: list[Tensor]) -> SpectrogramBatch:
-        """Stack crops."""
-        return SpectrogramBatch(torch.stack(items))
+    def collate(self, items: list[Tensor]) -> Tensor:
+        """Stack crops to (B, C, M, F)."""
+        return torch.stack(items)
 
-    def before_step(self, model: nn.Module, batch: SpectrogramBatch, step: int) -> None:
+    def before_step(self, average: CodecTraining, batch: Tensor, step: int) -> None:
         """Set the codebooks by k-means over many batches when quantization begins."""
-        assert isinstance(model, CodecTraining)
-        quantizer = model.codec.quantizer
-        if step < model.losses.quantize_from or quantizer.is_initialized:
+        codec = self.model.codec
+        if step < self.model.losses.quantize_from or codec.quantizer.is_initialized:
             return
-        size = batch.spectrogram.shape[0]
         first = derive_seed(self.seed, "initialize") % 2**40
+        latents = []
         with torch.no_grad():
-            latents = [
-                model.codec.latents(self._crops(first + index * size, size, batch)).flatten(0, 1)
-                for index in range(INITIALIZATION_BATCHES)
-            ]
-        quantizer.initialize(torch.cat(latents))
+            for start in range(first, first + INITIALIZATION_BATCHES * len(batch), len(batch)):
+                crops = [self.dataset[item] for item in range(start, start + len(batch))]
+                latents.append(codec.latents(torch.stack(crops).to(batch.device)).flatten(0, 1))
+        codec.quantizer.initialize(torch.cat(latents))
+        # the average must not begin with codebooks of zeros
+        average.codec.quantizer.load_state_dict(codec.quantizer.state_dict())
 
-    def _crops(self, first: int, count: int, like: SpectrogramBatch) -> Tensor:
-        crops = [self.dataset[first + index] for index in range(count)]
-        return torch.stack(crops).to(like.spectrogram.device)
-
-    def loss(
-        self, model: nn.Module, batch: SpectrogramBatch, step: int
-    ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Forward through the wrapped model."""
+    def loss(self, model: nn.Module, batch: Tensor, step: int) -> tuple[Tensor, dict[str, Tensor]]:
+        """Compute the wrapped model's loss terms."""
         seed = derive_seed(self.seed, "books", step) % 2**31
-        terms = model(batch.spectrogram, step, seed)
+        terms = model(batch, step, seed)
         return terms.pop("loss"), terms
 
-    def validate(self, model: nn.Module, step: int, folder: Path) -> dict[str, float]:
-        """Held-out error in nats, unquantized and by number of books; writes one decoded clip."""
-        assert isinstance(model, CodecTraining)
+    def validate(self, model: CodecTraining, folder: Path) -> dict[str, float]:
+        """Measure the error in nats, unquantized and by number of codebooks; write one clip."""
         codec = model.codec
         device = next(codec.parameters()).device
         target = self.held_out.to(device)
@@ -198,9 +186,8 @@ class CodecRecipe:
             write_audio(folder / "original.wav", audio[0].cpu(), codec.sample_rate)
         return figures
 
-    def component(self, model: nn.Module) -> SpectralCodec:
-        """The codec without its losses and discriminator."""
-        assert isinstance(model, CodecTraining)
+    def component(self, model: CodecTraining) -> SpectralCodec:
+        """Return the codec without its losses and discriminator."""
         return model.codec
 
 
@@ -216,7 +203,7 @@ def train_codec(
     resume: bool = False,
 ) -> Path:
     """Train a codec from a prepared dataset and return the folder of the exported one."""
-    return train(CodecRecipe(model, losses, data, training), training, resume)
+    return train(CodecTask(model, losses, data, training), training, resume)
 
 
 PARTS: dict[str, Any] = {
@@ -225,13 +212,19 @@ PARTS: dict[str, Any] = {
     "data": SpectrogramData,
     "training": TrainingConfig,
 }
-"""The sections of its configuration."""
+"""The sections of the configuration."""
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Read the configuration, then train."""
-    return run_script("train_codec.py", train_codec, PARTS, argv)
+    """Read the configuration, then train.
+
+    Raises:
+        ValueError: a mistake in the configuration or the data.
+    """
+    train_codec(**configure("train_codec.py", PARTS, argv))
+    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    with one_line_errors("train_codec.py"):
+        main()

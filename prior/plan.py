@@ -11,13 +11,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from prior.theory import MODES, PITCH_NAMES, TRIADS
+
 SLOWEST_BPM, FASTEST_BPM = 20, 400
-MODES = ("major", "minor")
 QUALITIES = ("major", "minor", "diminished")
-PITCH_NAMES = ("C", "Db", "D", "Eb", "E", "F", "F#", "G", "Ab", "A", "Bb", "B")
 SUFFIXES = {"major": "", "minor": "m", "diminished": "dim"}
 SHOWN_CHORDS = 8
-TRIADS = {"major": (0, 4, 7), "minor": (0, 3, 7), "diminished": (0, 3, 6)}
 INSTRUMENTS = (
     *("piano", "electric piano", "harpsichord", "music box", "glockenspiel", "vibraphone"),
     *("marimba", "organ", "accordion", "harmonica", "acoustic guitar", "electric guitar"),
@@ -39,7 +38,7 @@ class ChordChange:
     """From this beat on, counted from the start of the piece, a triad sounds.
 
     Attributes:
-        beat: may lie before the first beat that a plan covers.
+        beat: may be earlier than ``first_beat``: a chord that already sounds there.
         root: pitch class, 0 (C) to 11.
         quality: one of ``QUALITIES``; sevenths and suspensions are left out.
     """

@@ -42,6 +42,7 @@ def process_settings() -> dict[str, Any]:
 
     PyTorch's generator is missing because tests seed it; test_training.py holds it.
     """
+    import symusic  # noqa: F401  (its first import sets environment variables)
     import torch
 
     return {

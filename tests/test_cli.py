@@ -114,6 +114,7 @@ def test_encode_resamples_and_says_so(
     assert load_tokens(tokens).codes.shape == (4, 25)
 
 
+@pytest.mark.usefixtures("measuring_packages")
 def test_reconstruct(sound: Path, pipeline_folder: Path, capsys: pytest.CaptureFixture[str]):
     folder = sound.parent / "new" / "folder"
     options = ["--output-dir", str(folder), "--pipeline", str(pipeline_folder), "--quiet"]

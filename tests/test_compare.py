@@ -18,7 +18,7 @@ from tiny_pipeline import TEXT_WIDTH
 from pipelines.comparison import run_comparison
 from pipelines.comparison.arm import (
     Arm,
-    TimedRecipe,
+    TimedPriorTask,
     TrainedArm,
     finish,
     is_trained,
@@ -227,7 +227,7 @@ def test_a_stopped_arm_goes_on_where_it_was(settings: ComparisonSettings, tmp_pa
 def stop_after(run: Path, arm: Arm, settings: ComparisonSettings, steps: int) -> None:
     """Train as far as ``steps`` of the arm's, as Ctrl-C would leave it."""
 
-    class Stopping(TimedRecipe):
+    class Stopping(TimedPriorTask):
         def before_step(self, model: Any, batch: Any, step: int) -> None:
             if step == steps - 1:
                 os.kill(os.getpid(), signal.SIGTERM)

@@ -32,8 +32,7 @@ from pipelines.comparison.spread import fit_exponent, number, paired_interval, v
 from pipelines.data.tokens import open_tokens, read_codes
 from pipelines.evaluation.held_out import labeled_plan
 from pipelines.evaluation.systems import TokenCodec
-from prior import Prior
-from prior.condition import Condition
+from prior import Condition, Prior
 from prior.loss import PriorBatch, prior_loss
 
 SMALL = {"num_layers": 2, "num_heads": 2, "depth_width": 16, "depth_layers": 1, "depth_heads": 2}
@@ -217,19 +216,17 @@ def test_held_out_bits_are_those_of_the_training_loss(backbone: str, labels: dic
     text = json.dumps(labels)
     pieces = [TrackPiece("", row.numpy().astype(np.int16), labels=text) for row in codes]
     plan = labeled_plan(prior, text, 7)
+    empty = Condition.empty(2, prior.config.text_width)
     batch = PriorBatch(
         codes[..., :7],
         torch.ones(2, 7, dtype=torch.bool),
         torch.zeros(2, dtype=torch.bool),
-        replace(
-            Condition.empty(2, prior.config.text_width),
-            plan=plan if plan is None else plan.expand(2, -1, -1),
-        ),
+        replace(empty, plan=plan if plan is None else plan.expand(2, -1, -1)),
     )
     with torch.no_grad():
         expected = prior_loss(prior, batch).nats_per_book / math.log(2)
-        bare = replace(batch, condition=Condition.empty(2, prior.config.text_width))
-        unplanned = prior_loss(prior, bare).nats_per_book / math.log(2)
+        batch = batch._replace(condition=empty)
+        unplanned = prior_loss(prior, batch).nats_per_book / math.log(2)
     bits = held_out_bits(prior, pieces, 7)
     assert np.allclose(bits, expected, atol=1e-5)
     assert np.allclose(bits, unplanned, atol=1e-3) != bool(labels)
@@ -304,7 +301,7 @@ def test_the_state_counts_what_the_frames_fill():
     prior, text = tiny_prior("lstm"), some_text(1)
     sizes = []
     for length in (4, 8):
-        state = prior.init_state(text.states, text.mask, 50)
+        state = prior.init_state(text, 50)
         prior.prefill(some_codes(prior, 1, length), state)
         sizes.append(state_bytes(state))
     width, layers = prior.config.width, prior.config.num_layers

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from pipelines.commands.info import describe_config, read_config
-from pipelines.data.notes.note_codec import NoteCodec
+from pipelines.data.notes.note_tokenizer import NoteTokenizer
 from pipelines.training.cost import HARDWARE, build_on_meta, estimate
 
 ROOT = Path(__file__).parents[1]
@@ -72,8 +72,8 @@ def test_the_models_of_the_ladder_are_equally_large_and_trained_alike():
     counts = [count_parameters("prior", name) for name in LADDER]
     assert max(counts) < 1.025 * min(counts)
     for one in trained:
-        assert one["model"]["codebook_size"] == NoteCodec.codebook_size
-        assert one["model"]["num_codebooks"] <= NoteCodec.num_codebooks
+        assert one["model"]["codebook_size"] == NoteTokenizer.codebook_size
+        assert one["model"]["num_codebooks"] <= NoteTokenizer.num_codebooks
         (tokens,) = one["data"]["tokens"]
         assert one["data"]["codec"] == f"{tokens}/codec"
         assert one["training"] | {"output_dir": ""} == trained[0]["training"] | {"output_dir": ""}

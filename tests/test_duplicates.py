@@ -14,7 +14,7 @@ from pipelines.data.recordings.duplicates import (
     find_matches,
     fingerprint,
 )
-from pipelines.data.recordings.recordings import prepare
+from pipelines.data.recordings.preparation import prepare
 
 
 def test_duplicates_are_dropped_and_the_longest_stays(tmp_path):

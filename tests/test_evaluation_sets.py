@@ -8,7 +8,7 @@ import torch
 
 from codec.seeds import generator
 from pipelines.errors import MissingPackageError, import_package
-from pipelines.evaluation import codebooks, embeddings, frechet, music
+from pipelines.evaluation import codebooks, embeddings, frechet, second_opinion
 from pipelines.evaluation.reasons import UnmeasurableError
 
 RATE = 44_100
@@ -146,38 +146,17 @@ def test_codebook_use_closed_forms() -> None:
 @pytest.mark.parametrize("tempo_bpm", [67.0, 97.0, 123.0, 171.0])
 def test_tempo_of_a_click_track(tempo_bpm: float) -> None:
     pytest.importorskip("librosa")
-    found = music.estimate_tempo(clicks(tempo_bpm), RATE)
-    assert music.score_tempo(found, tempo_bpm, tolerance=0.01).octave
-
-
-def test_tempo_score() -> None:
-    assert music.score_tempo(103.9, 100) == (True, True)
-    assert music.score_tempo(104.1, 100) == (False, False)
-    assert music.score_tempo(51, 100) == (False, True)
-    assert music.score_tempo(199, 100) == (False, True)
+    found = second_opinion.estimate_tempo(clicks(tempo_bpm), RATE)
+    assert any(abs(found / (tempo_bpm * factor) - 1) < 0.01 for factor in (0.5, 1, 2))
 
 
 def test_key_of_a_cadence() -> None:
     pytest.importorskip("librosa")
     degrees = [[60, 64, 67], [65, 69, 72], [67, 71, 74], [60, 64, 67]]
-    for shift in (0, 5):
+    for shift, key in ((0, "C major"), (5, "F major")):
         moved = [[pitch + shift for pitch in chord] for chord in degrees]
-        assert music.estimate_key(chords(moved), RATE) == music.Key(shift, minor=False)
+        assert str(second_opinion.estimate_key(chords(moved), RATE)) == key
     minor = [[57, 60, 64], [62, 65, 69], [64, 68, 71], [57, 60, 64]]
-    assert str(music.estimate_key(chords(minor), RATE)) == "A minor"
+    assert str(second_opinion.estimate_key(chords(minor), RATE)) == "A minor"
     with pytest.raises(UnmeasurableError, match="shorter than 3 s"):
-        music.estimate_key(chords(minor[:1]), RATE)
-
-
-def test_key_scores_and_names() -> None:
-    assert music.parse_key("D minor") == music.Key(2, True)
-    assert music.parse_key("Bb maj") == music.parse_key("A# major")
-    assert music.parse_key("d minor").relative == music.parse_key("F major")
-    asked = music.parse_key("C major")
-    assert music.score_key(asked, asked) == (True, True, True)
-    assert music.score_key(music.parse_key("A minor"), asked) == (False, True, False)
-    assert music.score_key(music.parse_key("G major"), asked) == (False, False, True)
-    for profile, minor in ((music.MAJOR_PROFILE, False), (music.MINOR_PROFILE, True)):
-        assert music.key_of_chroma(np.roll(profile, 7)) == music.Key(7, minor)
-    with pytest.raises(ValueError, match="a key must be"):
-        music.parse_key("H major")
+        second_opinion.estimate_key(chords(minor[:1]), RATE)

@@ -7,9 +7,9 @@ import pytest
 from tiny_recordings import melody, save
 
 from pipelines.data.prepared import open_prepared
-from pipelines.data.recordings import music as packaged
+from pipelines.data.recordings import debian_music as packaged
 from pipelines.data.recordings.cutting import title_of
-from pipelines.data.recordings.music import MusicConfig, find_license, read_copyright
+from pipelines.data.recordings.debian_music import MusicConfig, find_license, read_copyright
 
 
 @pytest.mark.parametrize(
@@ -59,8 +59,8 @@ def packages(tmp_path, monkeypatch):
     (documents / "ufoai-music").mkdir(parents=True)
     (documents / "ufoai-music/copyright").write_text(COPYRIGHT)
     names = ("ufoai-music", "wizznic-data")
-    chosen = tuple(package for package in packaged.PACKAGES if package.name in names)
-    monkeypatch.setattr(packaged, "PACKAGES", chosen)
+    chosen = tuple(package for package in packaged.read_packages() if package.name in names)
+    monkeypatch.setattr(packaged, "read_packages", lambda: chosen)
     return MusicConfig(str(tmp_path / "out"), root=root, documents=documents)
 
 
@@ -105,3 +105,11 @@ def test_the_last_fitting_paragraph_of_a_copyright_file_counts(tmp_path):
     assert find_license(rules, "base/music/Other.ogg") == "GPL-2+"
     with pytest.raises(ValueError, match="names no license for x"):
         find_license([], "x")
+
+
+def test_every_listed_package_says_what_holds_for_its_files():
+    packages = packaged.read_packages()
+    assert len({package.name for package in packages}) == len(packages) >= 6
+    rules = [rule for package in packages for rule in package.rules]
+    assert all(rule.pattern and rule.attribution and rule.words for rule in rules)
+    assert {package.split for package in packages} == {"train", "validation"}

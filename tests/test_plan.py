@@ -14,7 +14,6 @@ from prior.condition import Condition
 from prior.frame_generator import FrameGenerator
 from prior.plan import (
     INSTRUMENTS,
-    MODES,
     PLAN_WIDTH,
     QUALITIES,
     ChordChange,
@@ -32,6 +31,7 @@ from prior.plan_codes import (
 )
 from prior.planner import repeated, write_plan
 from prior.sampling import Sampling
+from prior.theory import MODES
 from tests.tiny_prior import ALL_BACKBONES, BACKBONES, some_codes, some_text, tiny_prior
 
 PLAN = Plan(

@@ -8,24 +8,26 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import Tensor
 
 from pipelines.cli import main
 from pipelines.data.plans import plan_of_labels
 from pipelines.data.scores.chords import best_triad, find_chords, plan_labels, transposed, triad
 from pipelines.data.scores.compose import compose
 from pipelines.data.scores.instruments import INSTRUMENTS
-from pipelines.data.scores.prepare_plans import build_plan_cache, planner_captions
-from pipelines.data.scores.render import clip_labels
-from pipelines.data.scores.score import METERS, Note, Part, Score, pitch_class_weights
+from pipelines.data.scores.plan_cache import build_plan_cache, planner_captions
+from pipelines.data.scores.score import Note, Part, Score, pitch_class_weights
+from pipelines.data.scores.score_sound import clip_labels
 from pipelines.data.tokens import open_tokens, read_codes, read_token_info
 from pipelines.train_prior import train_prior
 from pipelines.training.loop import TrainingConfig
-from pipelines.training.prior_batches import PriorData, TokenClips
+from pipelines.training.prior_data import PriorData, TokenClip, TokenClips
 from prior import ChordChange, Plan, Prior
 from prior.plan import HARMONY_WIDTH, PLAN_WIDTH, plan_features
 from prior.plan import INSTRUMENTS as PLANNED_INSTRUMENTS
 from prior.plan_codes import HEAD_FRAMES, decode_plan
 from prior.planner import MAX_CHORDS
+from prior.theory import METERS
 
 
 def test_a_composed_piece_tells_the_chords_that_are_played() -> None:
@@ -183,35 +185,44 @@ def test_a_planner_learns_from_the_cache(cache: Path, tmp_path: Path) -> None:
     assert Prior.from_pretrained(folder).config.frame_rate is None
 
 
-def test_clips_carry_their_plans_and_may_lose_them(cache: Path) -> None:
-    data = PriorData([str(cache)], crop_frames=16, text_dropout=0.3, plan_dropout=0.4)
+def training_clips(
+    cache: Path, count: int, **shares: float
+) -> tuple[list[TokenClip], list[Tensor]]:
+    """Items of a plan-reading prior's data, and their plans."""
+    data = PriorData([str(cache)], crop_frames=16, text_dropout=0.3, **shares)
     clips = TokenClips(data, 2, True, "train", seed=0)
-    items = [clips[n] for n in range(300)]
-    assert all(item.plan is not None and item.plan.shape == (1, 16, PLAN_WIDTH) for item in items)
-    told = [bool(item.plan.any()) for item in items if item.plan is not None]
-    captioned = [bool(item.captions[0]) for item in items]
-    assert not any(plan and not text for plan, text in zip(told, captioned, strict=True))
+    items = [clips[n] for n in range(count)]
+    return items, [item.plan for item in items if item.plan is not None]
+
+
+def test_clips_carry_their_plans_and_may_lose_them(cache: Path) -> None:
+    items, plans = training_clips(cache, 300, whole_plan_dropout=0.4, players_dropout=0.2)
+    assert [plan.shape for plan in plans] == [(16, PLAN_WIDTH)] * 300
+    planned = [bool(plan.any()) for plan in plans]
+    captioned = [bool(item.caption) for item in items]
+    assert not any(plan and not text for plan, text in zip(planned, captioned, strict=True))
     assert 0.25 < 1 - sum(captioned) / 300 < 0.35
-    assert 0.3 < 1 - sum(told) / sum(captioned) < 0.5
-    led = [bool(item.plan[..., HARMONY_WIDTH:].any()) for item in items if item.plan is not None]
-    assert 0.3 < 1 - sum(led) / sum(told) < 0.5
+    assert 0.3 < 1 - sum(planned) / sum(captioned) < 0.5
+    led = [bool(plan[:, HARMONY_WIDTH:].any()) for plan in plans]
+    assert 0.1 < 1 - sum(led) / sum(planned) < 0.3
+    data = PriorData([str(cache)], crop_frames=16, text_dropout=0.3)
     plain = TokenClips(data, 2, False, "train", seed=0)[0]
     assert plain.plan is None
     assert torch.equal(plain.codes, items[0].codes)
 
 
 def test_captions_may_leave_everything_to_the_plan(cache: Path) -> None:
-    data = PriorData(
-        [str(cache)], crop_frames=16, text_dropout=0.3, plan_dropout=0.2, caption_dropout=0.5
-    )
-    clips = TokenClips(data, 2, True, "train", seed=0)
-    items = [clips[n] for n in range(400)]
-    whole = [item for item in items if item.plan is not None and item.plan[..., -2:].any()]
-    assert 0.4 < sum(item.captions == [""] for item in whole) / len(whole) < 0.6
-    others = [item for item in items if item.plan is not None and not item.plan[..., -2:].any()]
-    silent = [item for item in others if item.captions == [""]]
+    shares = {"whole_plan_dropout": 0.2, "players_dropout": 0.2, "caption_dropout": 0.5}
+    items, plans = training_clips(cache, 400, **shares)
+    whole = [item for item, plan in zip(items, plans, strict=True) if plan[:, -2:].any()]
+    assert 0.4 < sum(item.caption == "" for item in whole) / len(whole) < 0.6
+    silent = [
+        plan
+        for item, plan in zip(items, plans, strict=True)
+        if not plan[:, -2:].any() and item.caption == ""
+    ]
     assert 0.25 < len(silent) / len(items) < 0.35  # the text dropout alone
-    assert not any(item.plan.any() for item in silent if item.plan is not None)
+    assert not any(plan.any() for plan in silent)
 
 
 def test_a_planner_reads_moods_and_speeds_that_nothing_else_tells() -> None:

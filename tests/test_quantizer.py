@@ -224,3 +224,18 @@ def test_two_processes_equal_one_with_twice_the_batch(tmp_path):
         after = torch.load(tmp_path / f"after{rank}.pt", weights_only=True)
         for name, value in whole.state_dict().items():
             assert torch.allclose(after[name].float(), value.float(), atol=1e-4), (rank, name)
+
+
+def test_two_processes_replace_dead_entries_alike(tmp_path):
+    """Though each samples from its own half of the batch."""
+    whole = quantizer(books=2)
+    for layer in whole.vq.layers:
+        layer._codebook.cluster_size[0, :3] = 0.0
+    torch.save(whole.state_dict(), tmp_path / "before.pt")
+    processes.start_processes(quantize_half, (str(tmp_path),), nprocs=2, start_method="fork")
+    first, second = (
+        torch.load(tmp_path / f"after{rank}.pt", weights_only=True) for rank in range(2)
+    )
+    assert any(not torch.equal(first[name], value) for name, value in whole.state_dict().items())
+    for name, value in first.items():
+        assert torch.equal(value, second[name]), name

@@ -10,7 +10,6 @@ from pipelines.data.scores.drums import PATTERNS, play_drums
 from pipelines.data.scores.instruments import BASSES, INSTRUMENTS, name_of_program
 from pipelines.data.scores.melody import compose_melody
 from pipelines.data.scores.score import (
-    METERS,
     Note,
     Part,
     Score,
@@ -20,6 +19,7 @@ from pipelines.data.scores.score import (
 )
 from pipelines.data.scores.styles import DYNAMICS, STYLES, moods
 from pipelines.data.scores.theory import Key, chord_of, estimate_key
+from prior.theory import METERS
 
 LEADS = [name for name in INSTRUMENTS if name not in BASSES]
 

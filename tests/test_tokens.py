@@ -11,8 +11,8 @@ import torch
 
 from codec import EncodecCodec, SpectralCodec
 from codec.audio_file import read_audio
-from pipelines.data import prepare_tokens
-from pipelines.data.prepare_tokens import build_token_cache, main
+from pipelines.cli import main
+from pipelines.data import token_cache
 from pipelines.data.prepared import (
     Clip,
     PreparedWriter,
@@ -21,6 +21,7 @@ from pipelines.data.prepared import (
     open_prepared,
     read_levels,
 )
+from pipelines.data.token_cache import build_token_cache
 from pipelines.data.tokens import (
     hash_codec,
     load_codec,
@@ -145,7 +146,7 @@ def test_without_audio_a_codec_of_waveforms_is_refused(encodec, tmp_path):
 @pytest.mark.parametrize("after", [0, 1, 2, 3, 4])
 def test_stopped_then_resumed_equals_undisturbed(prepared, spectral, tmp_path, monkeypatch, after):
     calls = 0
-    real = prepare_tokens.to_int16
+    real = token_cache.to_int16
 
     def stop_later(*args):
         nonlocal calls
@@ -155,7 +156,7 @@ def test_stopped_then_resumed_equals_undisturbed(prepared, spectral, tmp_path, m
         return real(*args)
 
     settings: dict[str, Any] = {"batch_clips": 2, "shard_clips": 3, "quiet": True}
-    monkeypatch.setattr(prepare_tokens, "to_int16", stop_later)
+    monkeypatch.setattr(token_cache, "to_int16", stop_later)
     with pytest.raises(InterruptedError):
         build_token_cache(prepared, spectral, tmp_path / "stopped", **settings)
     monkeypatch.undo()
@@ -192,7 +193,7 @@ def test_a_codec_is_known_by_what_makes_its_codes(spectral):
 
 
 def test_an_unfinished_cache_goes_on_only_with_the_same_settings(prepared, spectral, tmp_path):
-    prepare_tokens.start_or_resume(tmp_path, prepare_tokens.describe(prepared, spectral), 2, 3)
+    token_cache.start_or_resume(tmp_path, token_cache.describe(prepared, spectral), 2, 3)
     with pytest.raises(ValueError, match="made with another batch_clips: 2, now 16"):
         build_token_cache(prepared, spectral, tmp_path, shard_clips=3, quiet=True)
 
@@ -230,7 +231,7 @@ def test_settings_out_of_range_are_refused(prepared, spectral, tmp_path):
 def test_the_command_line_encodes_with_a_saved_codec(prepared, spectral, tmp_path, capsys):
     spectral.save_pretrained(tmp_path / "codec")
     arguments = [str(prepared), "--codec", str(tmp_path / "codec"), "--out", str(tmp_path / "out")]
-    assert main([*arguments, "--quiet"]) == 0
+    assert main(["prepare", "tokens", *arguments, "--quiet"]) == 0
     assert "train 7 clips, validation 2 clips, 3 books of 16" in capsys.readouterr().out
     assert torch.equal(
         read_codes(open_tokens(tmp_path / "out"), 0),
@@ -238,11 +239,14 @@ def test_the_command_line_encodes_with_a_saved_codec(prepared, spectral, tmp_pat
             dequantize_spectrogram(read_levels(open_prepared(prepared), 0))[None]
         )[0],
     )
-    assert main([str(prepared), "--codec", str(tmp_path), "--out", str(tmp_path / "x")]) == 2
+    arguments[2:] = [str(tmp_path), "--out", str(tmp_path / "x")]
+    assert main(["prepare", "tokens", *arguments]) == 2
     assert "is not a saved codec" in capsys.readouterr().err
 
 
 def test_only_our_codecs_are_loaded(tmp_path):
     (tmp_path / "config.json").write_text('{"_class_name": "TransformerPrior"}')
-    with pytest.raises(ValueError, match="must be one of SpectralCodec, EncodecCodec, NoteCodec"):
+    with pytest.raises(
+        ValueError, match="must be one of SpectralCodec, EncodecCodec, NoteTokenizer"
+    ):
         load_codec(tmp_path)

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from pipelines.data.recordings.config import PrepareConfig
+from pipelines.data.recordings.prepare_config import PrepareConfig
 
 RATE = 44_100
 

@@ -44,11 +44,11 @@ def assemble(
     import torch
 
     from codec.spectral_codec import SpectralCodec
+    from codec.whole_file import new_folder
     from decoder.diffusion_decoder import DiffusionDecoder
     from decoder.sampler import euler_scheduler
     from pipelines.inference.text import load_text_encoder
     from pipelines.pipeline import Pipeline
-    from pipelines.training.checkpoints import new_folder
     from prior.model import Prior
 
     tokenizer, encoder = load_text_encoder(text_encoder)

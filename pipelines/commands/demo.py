@@ -1,7 +1,7 @@
-"""``make demo``: an hour of real music to trained parts, a saved pipeline, a song and numbers.
+"""``make demo``: turn an hour of real music into trained parts, a saved pipeline and a song.
 
-Reads from top to bottom as the whole way: prepare, train the codec, cache its tokens, train the
-decoder and the prior, save, load, render, measure. What an earlier run has finished is not done
+The steps are those of every training: prepare, train the codec, cache its tokens, train the
+decoder and the prior, assemble, render, measure. What an earlier run has finished is not done
 again, and a run that was stopped continues where it was.
 """
 
@@ -22,30 +22,33 @@ from codec.process_settings import kept_process_settings
 from codec.spectral_codec import SpectralCodec
 from decoder.diffusion_decoder import DiffusionDecoder
 from pipelines.commands.assemble import assemble
-from pipelines.commands.demo_report import RunFigures, SongFigures, measure_clip, write_report
-from pipelines.data.prepare_tokens import build_token_cache
-from pipelines.data.recordings.music import GAMES, MusicConfig, prepare_music
+from pipelines.data.markdown import table, write_page
+from pipelines.data.recordings.debian_music import GAMES, MusicConfig, prepare_music
+from pipelines.data.token_cache import build_token_cache
+from pipelines.errors import one_line_errors
 from pipelines.evaluation.clips import choose_clips
+from pipelines.evaluation.pair_metrics import compare
 from pipelines.pipeline import Pipeline
 from pipelines.train_codec import CodecLosses, train_codec
 from pipelines.train_decoder import train_decoder
 from pipelines.train_prior import train_prior
-from pipelines.training.batches import SpectrogramData
 from pipelines.training.checkpoints import newest_checkpoint
-from pipelines.training.decoder_batches import DecoderData
+from pipelines.training.codec_data import SpectrogramData
+from pipelines.training.decoder_data import DecoderData
 from pipelines.training.loop import TrainingConfig
 from pipelines.training.preloading import preload_allocator
-from pipelines.training.prior_batches import PriorData
+from pipelines.training.prior_data import PriorData
 from prior.model import Prior
 
 PACKAGE = "singularity-music"  # CC-BY-SA-3.0; 52 MB, 16 tracks, 64 minutes
 PROMPT = "slow ambient electronic music, dark"
+METRICS = ("mel_distance", "stft_distance", "movement_ratio", "visqol", "zimtohrli")
 BOOKS = 2  # that the prior writes, and that the decoder mostly sees
 
 
 @dataclass(frozen=True)
 class DemoSteps:
-    """Optimizer updates of each part."""
+    """Optimizer steps of each part."""
 
     codec: int = 800
     decoder: int = 600
@@ -53,7 +56,7 @@ class DemoSteps:
 
 
 def run_demo(folder: Path, prepared: Path, steps: DemoSteps, song_s: float = 20.0) -> Path:
-    """Everything after the recordings are prepared.
+    """Do all that follows the preparation of the recordings.
 
     Args:
         folder: of all results.
@@ -81,15 +84,12 @@ def run_demo(folder: Path, prepared: Path, steps: DemoSteps, song_s: float = 20.
     pipeline = Pipeline.from_pretrained(folder / "pipeline")
     song = render(pipeline, folder / "song.wav", song_s)
     clips = reconstruct(pipeline, prepared, folder)
-    runs = {
-        name: RunFigures.read(folder / name, getattr(steps, name))
-        for name in ("codec", "decoder", "prior")
-    }
-    return write_report(folder / "report.md", prepared, pipeline, runs, song, clips)
+    write_page(folder / "report.md", ["# Demo", song, clips])
+    return folder / "report.md"
 
 
 def make_training(folder: Path, steps: int, batch_size: int, rate: float) -> TrainingConfig:
-    """What the three runs share: one validation at the end, a checkpoint now and then."""
+    """Configure a run with one validation, at its end, and a checkpoint every 100 steps."""
     return TrainingConfig(
         output_dir=str(folder),
         steps=steps,
@@ -104,7 +104,7 @@ def make_training(folder: Path, steps: int, batch_size: int, rate: float) -> Tra
 
 
 def demo_codec(prepared: Path, training: TrainingConfig) -> Path:
-    """Spectrograms to tokens and back, quantized from a fifth of the way on."""
+    """Train a codec that quantizes from a fifth of the way on."""
     data = SpectrogramData([str(prepared)], validation_clips=8)
     losses = CodecLosses(quantize_from=training.steps // 5)
     torch.manual_seed(training.seed)
@@ -113,21 +113,21 @@ def demo_codec(prepared: Path, training: TrainingConfig) -> Path:
 
 
 def demo_decoder(data: DecoderData, training: TrainingConfig) -> Path:
-    """Tokens to the fine spectrogram."""
+    """Train a decoder: tokens to the fine spectrogram."""
     torch.manual_seed(training.seed)
     model = DiffusionDecoder(width=256, num_layers=4, num_heads=4)
     return finish(training, lambda resume: train_decoder(model, data, training, resume))
 
 
 def demo_prior(data: PriorData, training: TrainingConfig) -> Path:
-    """Captions to tokens."""
+    """Train a prior: captions to tokens."""
     torch.manual_seed(training.seed)
     model = Prior(num_codebooks=BOOKS, width=256, num_layers=4, num_heads=4)
     return finish(training, lambda resume: train_prior(model, data, training, resume))
 
 
 def finish(training: TrainingConfig, train: Any) -> Path:
-    """Train to the last step, from the newest checkpoint if there is one; the model's folder."""
+    """Train to the last step, from the newest checkpoint if any, and return the model's folder."""
     folder = Path(training.output_dir)
     if not is_finished(training):
         print(f"training the {folder.name}: {training.steps} steps", flush=True)
@@ -145,35 +145,36 @@ def is_finished(training: TrainingConfig) -> bool:
     return newest is not None and newest.name.endswith(name) and (folder / "model").is_dir()
 
 
-def render(pipeline: Pipeline, path: Path, duration_s: float) -> SongFigures:
-    """A prompt to a file."""
+def render(pipeline: Pipeline, path: Path, duration_s: float) -> str:
+    """Render the prompt to a file, and say how long it took."""
     started = time.perf_counter()
     output = pipeline(PROMPT, duration_s=duration_s, seed=0)
     seconds = time.perf_counter() - started
     output.save(path)
-    return SongFigures(
-        PROMPT, output.seeds[0], output.audio.shape[-1] / output.sample_rate, seconds
-    )
+    made_s = output.audio.shape[-1] / output.sample_rate
+    return f'"{PROMPT}": {made_s:.1f} s of music in {seconds:.1f} s'
 
 
-def reconstruct(pipeline: Pipeline, prepared: Path, folder: Path) -> dict[str, dict[str, Any]]:
-    """Held-out music through the tokens and back: three files, and figures of the last two."""
+def reconstruct(pipeline: Pipeline, prepared: Path, folder: Path) -> str:
+    """Write held-out music and what its tokens decode to, and return a table of the metrics."""
     clip = choose_clips([prepared], 1, duration_s=20.0).clips[0].read()
-    original = clip.audio[None]
-    codes = pipeline.encode(original)
+    codes = pipeline.encode(clip.audio[None])
     versions: dict[str, Tensor] = {
-        f"codec, {codes.shape[1]} books": pipeline.decode(codes, preview=True),
-        f"codec, {BOOKS} books": pipeline.decode(codes[:, :BOOKS], preview=True),
-        f"decoder, {BOOKS} books": pipeline.decode(codes[:, :BOOKS]),
+        f"codec, {codes.shape[1]} codebooks": pipeline.decode(codes, preview=True),
+        f"codec, {BOOKS} codebooks": pipeline.decode(codes[:, :BOOKS], preview=True),
+        f"decoder, {BOOKS} codebooks": pipeline.decode(codes[:, :BOOKS]),
     }
     write_audio(folder / "original.wav", clip.audio, clip.sample_rate)
-    figures = {}
-    for name, audio in versions.items():
-        audio = audio[0, :, : original.shape[-1]]
-        path = folder / f"{name.replace(', ', '-').replace(' ', '-')}.wav"
-        write_audio(path, audio, clip.sample_rate)
-        figures[name] = measure_clip(clip.audio, audio, clip.sample_rate)
-    return figures
+    rows = []
+    for name, decoded in versions.items():
+        audio = decoded[0, :, : clip.audio.shape[-1]]
+        write_audio(
+            folder / f"{name.replace(', ', '-').replace(' ', '-')}.wav", audio, clip.sample_rate
+        )
+        measured = compare(clip.audio, audio, clip.sample_rate)
+        figures = (measured[metric] for metric in METRICS)
+        rows.append([name, *(f"{x:.3f}" if isinstance(x, float) else "-" for x in figures)])
+    return table(["held-out music", *METRICS], rows)
 
 
 def install_music(package: str) -> None:
@@ -201,18 +202,12 @@ def main() -> int:
     """Install, prepare, run, and say where the results are."""
     folder = Path("demo")
     started = time.perf_counter()
-    try:
+    with one_line_errors("demo"):
         install_music(PACKAGE)
         print(f"preparing {PACKAGE}: about a minute", flush=True)
         options = {"validation_fraction": 0.1, "workers": min(2, os.cpu_count() or 1)}
         prepare_music(MusicConfig(str(folder / "prepared"), (PACKAGE,)), **options)
         report = run_demo(folder, folder / "prepared", DemoSteps())
-    except (ValueError, OSError, FloatingPointError) as error:
-        print(f"error: {error}".replace("\n", " "), file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("stopped: `make demo` continues", file=sys.stderr)
-        return 130
     print(report.read_text())
     print(f"{time.perf_counter() - started:.0f} s in all; everything is in {folder}/")
     return 0

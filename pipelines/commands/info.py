@@ -61,15 +61,14 @@ def read_config(path: str) -> tuple[str, dict[str, Any]]:
         "codec", "prior" or "decoder", and the sections as dicts.
     """
     import torch
-    from jsonargparse import ArgumentError
 
-    from pipelines.training.configuration import build_parser
+    from pipelines.training.configuration import build_parser, parse
 
     part = which_part(Path(path))
     parts = trainer_parts(part)
     try:
-        settings = build_parser(f"train {part}", parts).parse_args(["--config", path])
-    except ArgumentError as error:
+        settings = parse(build_parser(f"train {part}", parts), ["--config", path])
+    except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
     sections = {name: settings[name].as_dict() for name in parts}
     with torch.device("meta"):  # the constructor checks how the values fit together
@@ -100,10 +99,10 @@ def trainer_parts(part: str) -> dict[str, Any]:
     from codec.spectral_codec import SpectralCodec
     from decoder.diffusion_decoder import DiffusionDecoder
     from pipelines.train_codec import CodecLosses
-    from pipelines.training.batches import SpectrogramData
-    from pipelines.training.decoder_batches import DecoderData
+    from pipelines.training.codec_data import SpectrogramData
+    from pipelines.training.decoder_data import DecoderData
     from pipelines.training.loop import TrainingConfig
-    from pipelines.training.prior_batches import PriorData
+    from pipelines.training.prior_data import PriorData
     from prior.model import Prior
 
     parts: dict[str, dict[str, Any]] = {

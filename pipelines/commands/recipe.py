@@ -1,9 +1,8 @@
-"""``make tiny``: everything that makes the model that ships, from packages to figures.
+"""``make tiny``: run the commands that make the model that ships, from packages to figures.
 
-A list of commands, run one after the other. Each continues where it was stopped and does nothing
-when it has finished, so the recipe may be stopped and started at will. What it took stands in
-``record.json`` beside the results: seconds of every stage, summed over all starts, the seed, the
-versions and the machine.
+Each command continues where it was stopped and does nothing when it has finished, so the recipe
+may be stopped and started at will. ``record.json`` beside the results holds the seconds of every
+step, summed over all starts, the seed, the versions and the machine.
 """
 
 import argparse
@@ -18,11 +17,14 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from codec.whole_file import write_json
+from pipelines.errors import one_line_errors
+
 PACKAGES = ("torch", "torchaudio", "diffusers", "accelerate", "vector-quantize-pytorch")
 
 
 @dataclass(frozen=True)
-class Stage:
+class RecipeStep:
     """One command of the recipe.
 
     Attributes:
@@ -37,8 +39,8 @@ class Stage:
     result: Path | None = None
 
 
-def tiny_recipe(folder: Path, hours: float, seed: int, workers: int) -> list[Stage]:
-    """The stages of partita-tiny.
+def tiny_recipe(folder: Path, hours: float, seed: int, workers: int) -> list[RecipeStep]:
+    """List the steps that make partita-tiny.
 
     Args:
         folder: of datasets, runs and results.
@@ -63,51 +65,51 @@ def tiny_recipe(folder: Path, hours: float, seed: int, workers: int) -> list[Sta
     parts = [word for part in assembled for word in (f"--{part}", str(runs[part] / "model"))]
     rendering = ["--hours", f"{hours:g}", "--seed", str(seed), "--workers", str(workers)]
     return [
-        Stage("music", ["prepare", "music", "--output", str(music)], music / "report.md"),
-        Stage("scores", ["prepare", "scores", "--out", str(scores), *rendering]),
-        Stage("codec", train("codec", "--data.prepared", both, run="codec-regression")),
-        Stage("codec, energy", train("codec", "--data.prepared", both, *ENERGY,
+        RecipeStep("music", ["prepare", "music", "--output", str(music)], music / "dataset.json"),
+        RecipeStep("scores", ["prepare", "scores", "--out", str(scores), *rendering]),
+        RecipeStep("codec", train("codec", "--data.prepared", both, run="codec-regression")),
+        RecipeStep("codec, energy", train("codec", "--data.prepared", both, *ENERGY,
                                      "--training.start_from",
                                      str(runs["codec-regression"] / "model"))),
         *(
-            Stage(cache.name, ["prepare", "tokens", str(data), "--codec", str(codec), "--output",
-                               str(cache)])
+            RecipeStep(cache.name, ["prepare", "tokens", str(data), "--codec", str(codec),
+                                    "--output", str(cache)])
             for data, cache in zip([music, scores], tokens, strict=True)
         ),
-        Stage("decoder", train("decoder", "--data.prepared", both, *on_tokens)),
-        Stage(plans.name, ["prepare", "plans", "--output", str(plans), "--seed", str(seed),
+        RecipeStep("decoder", train("decoder", "--data.prepared", both, *on_tokens)),
+        RecipeStep(plans.name, ["prepare", "plans", "--output", str(plans), "--seed", str(seed),
                            "--workers", str(workers)], plans),
-        Stage("planner", train("prior", "--data.tokens", as_list([plans]), config="planner",
+        RecipeStep("planner", train("prior", "--data.tokens", as_list([plans]), config="planner",
                                run="planner")),
-        Stage("prior", train("prior", *on_tokens)),
-        Stage("prior, long clips", train("prior", *on_tokens, *LONG_CLIPS)),
-        Stage("pipeline", ["assemble", *parts, "--half", *DEFAULTS, "--output",
+        RecipeStep("prior", train("prior", *on_tokens)),
+        RecipeStep("prior, long clips", train("prior", *on_tokens, *LONG_CLIPS)),
+        RecipeStep("pipeline", ["assemble", *parts, "--half", *DEFAULTS, "--output",
                            str(pipeline)]),
-        Stage("prompts", ["evaluate", "pipeline", "--pipeline", str(pipeline), "--output",
+        RecipeStep("prompts", ["evaluate", "pipeline", "--pipeline", str(pipeline), "--output",
                           str(folder / "prompts")]),
     ]  # fmt: skip
 
 
 DEFAULTS = ["--guidance", "4", "--temperature", "0.9", "--top-k", "30"]
 DEFAULTS += ["--fine-temperature", "0.55"]
-"""What the pipeline stores for those who name nothing; chosen on prompts (docs/experiments.md)."""
+"""Default sampling settings of the saved pipeline, chosen on prompts (docs/experiments.md)."""
 ENERGY = [
     *("--losses.decoder_alone", "true", "--losses.energy", "1.5"),
     *("--training.steps", "900", "--training.learning_rate", "0.0002"),
     *("--training.warmup_steps", "50", "--training.ema_decay", "0.999"),
 ]
-"""The codec's decoder alone, for the power that a regression takes from partials."""
+"""Train the codec's decoder alone, to restore the power that an L1 loss takes from partials."""
 LONG_CLIPS = ["--data.crop_s", "20", "--training.batch_size", "4", "--training.steps", "26000"]
-"""The prior's last quarter: as much sound in each update, in clips four times as long."""
+"""The prior's last quarter: as much sound in each step, in clips four times as long."""
 
 
 def as_list(folders: list[Path]) -> str:
-    """Folders as YAML on a command line."""
+    """Write folders as YAML on a command line."""
     return json.dumps([str(folder) for folder in folders])
 
 
-def run_recipe(stages: list[Stage], record_path: Path, seed: int) -> int:
-    """Run what is not finished; the exit code of the first stage that fails, or 0."""
+def run_recipe(stages: list[RecipeStep], record_path: Path, seed: int) -> int:
+    """Run what is not finished, and return the exit code of the first step that fails, or 0."""
     record = read_record(record_path, seed)
     for number, stage in enumerate(stages, start=1):
         if stage.result is not None and stage.result.exists():
@@ -118,7 +120,8 @@ def run_recipe(stages: list[Stage], record_path: Path, seed: int) -> int:
         code = subprocess.run([sys.executable, "-m", "pipelines", *stage.command]).returncode
         seconds = record["seconds"]
         seconds[stage.name] = round(seconds.get(stage.name, 0) + time.monotonic() - started, 3)
-        write_record(record_path, record)
+        record_path.parent.mkdir(parents=True, exist_ok=True)
+        write_json(record_path, record)
         if code:
             print(f"partita: error: stage {stage.name!r} ended with code {code}", file=sys.stderr)
             return code
@@ -128,7 +131,7 @@ def run_recipe(stages: list[Stage], record_path: Path, seed: int) -> int:
 
 
 def read_record(path: Path, seed: int) -> dict[str, Any]:
-    """What earlier starts left, or a new record of seed, versions and machine."""
+    """Read what earlier starts left, or begin a record of seed, versions and machine."""
     if path.is_file():
         record: dict[str, Any] = json.loads(path.read_text())
         if record["seed"] != seed:
@@ -141,14 +144,6 @@ def read_record(path: Path, seed: int) -> dict[str, Any]:
         "cores": os.cpu_count(),
         "seconds": {},
     }
-
-
-def write_record(path: Path, record: dict[str, Any]) -> None:
-    """Replace the record, whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(record, indent=2) + "\n")
-    os.replace(partial, path)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -165,11 +160,8 @@ def main(argv: list[str] | None = None) -> int:
         for stage in stages:
             print("partita " + " ".join(f"'{w}'" if "[" in w else w for w in stage.command))
         return 0
-    try:
+    with one_line_errors("recipe"):
         return run_recipe(stages, args.folder / "record.json", args.seed)
-    except (ValueError, OSError) as error:
-        print(f"partita: error: {error}", file=sys.stderr)
-        return 2
 
 
 if __name__ == "__main__":

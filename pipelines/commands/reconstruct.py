@@ -93,7 +93,7 @@ def write_clips(
 
 def measure(clips: "dict[str, Tensor]", sample_rate: int) -> dict[str, Any]:
     """Mean metrics of both decodes over at most twelve evenly spaced pieces of ten seconds."""
-    from pipelines.evaluation.comparison import compare
+    from pipelines.evaluation.pair_metrics import compare
 
     total = clips["original"].shape[-1]
     size = min(total, round(MEASURED_S * sample_rate))
@@ -120,7 +120,7 @@ def mean(values: list[float | str]) -> float | str:
 
 
 def bitrate_kbps(codec: Any, books: int) -> float:
-    """What ``books`` of the codec's books take."""
+    """What ``books`` of the codec's codebooks take."""
     return books * codec.frame_rate * math.log2(codec.codebook_size) / 1000
 
 

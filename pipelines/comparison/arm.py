@@ -14,15 +14,14 @@ from typing import Any
 import torch
 from accelerate import PartialState
 from filelock import FileLock, Timeout
-from torch import nn
 
 from codec.whole_file import write_json
 from pipelines.comparison.comparison_settings import Budget, Optimization
 from pipelines.data.tokens import read_token_info
-from pipelines.train_prior import PriorRecipe
+from pipelines.train_prior import PriorTask
 from pipelines.training.checkpoints import checkpoints
 from pipelines.training.loop import TrainingConfig, train
-from pipelines.training.prior_batches import TOKEN_RATE, PriorData
+from pipelines.training.prior_data import TOKEN_RATE, PriorData
 from prior.model import Prior
 
 RESULT_NAME = "arm.json"
@@ -99,14 +98,14 @@ class TrainedArm:
         return read_curve(self.folder)
 
 
-class TimedRecipe(PriorRecipe):
-    """A prior's recipe whose validation adds the seconds trained so far.
+class TimedPriorTask(PriorTask):
+    """A prior's task whose validation adds the seconds trained so far.
 
     The clock runs from a batch to the next validation. Checkpoints are written in between: for
     arms like these two per run, a fraction of a second each.
 
     Args:
-        prior, data, training: as for ``PriorRecipe``.
+        prior, data, training: as for ``PriorTask``.
         wall_s: seconds that an earlier, interrupted run has trained.
         cpu_s: processor seconds of that run.
     """
@@ -130,7 +129,7 @@ class TimedRecipe(PriorRecipe):
             self._since = (time.perf_counter(), time.process_time())
         return super().collate(items)
 
-    def validate(self, model: nn.Module, step: int, folder: Path) -> dict[str, float]:
+    def validate(self, model: Prior, folder: Path) -> dict[str, float]:
         """Stop the clock, validate, and add what it shows."""
         if self._since is not None:
             self.wall_s += time.perf_counter() - self._since[0]
@@ -138,7 +137,7 @@ class TimedRecipe(PriorRecipe):
             processes = PartialState().num_processes
             self.cpu_s += (time.process_time() - self._since[1]) * processes
             self._since = None
-        figures = super().validate(model, step, folder)
+        figures = super().validate(model, folder)
         return figures | {"wall_s": self.wall_s, "cpu_s": self.cpu_s}
 
 
@@ -198,7 +197,7 @@ def train_here(arm: Arm, run: Path, folder: Path, optimization: Optimization) ->
         prior = Prior.from_pretrained(started.folder / "model").train()
     config = training_config(arm.budget, arm.seed, optimization, run)
     data = prior_data(arm.tokens, arm.budget, optimization)
-    train(TimedRecipe(prior, data, config, *seconds_so_far(run)), config, resume=True)
+    train(TimedPriorTask(prior, data, config, *seconds_so_far(run)), config, resume=True)
     finish(arm, run, config.steps)
 
 

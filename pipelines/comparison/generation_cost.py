@@ -12,7 +12,7 @@ from pipelines.comparison.comparison_row import ComparisonRow, Plot, Series
 from pipelines.comparison.spread import number, show
 from pipelines.comparison.study import Study
 from pipelines.data.markdown import table
-from pipelines.training.prior_batches import TOKEN_RATE
+from pipelines.training.prior_data import TOKEN_RATE
 from prior.condition import Condition
 from prior.model import Prior
 from prior.state import PriorState
@@ -61,10 +61,10 @@ def time_frames(prior: Prior, position: int, study: Study) -> tuple[list[float],
     settings = study.settings.generation
     shape = (1, prior.num_codebooks, position)
     codes = torch.randint(prior.codebook_size, shape, generator=generator(0, "grown", position))
-    nothing = Condition.empty(1, prior.config.text_width, prior.device)
+    condition = Condition.empty(1, prior.config.text_width, prior.device)
     speeds, size = [], 0
     for _ in range(settings.repeats):
-        state = prior.init_state(nothing, position + settings.frames + 1)
+        state = prior.init_state(condition, position + settings.frames + 1)
         hidden = prior.prefill(codes.to(prior.device), state)
         size = state_bytes(state)
         start = time.perf_counter()

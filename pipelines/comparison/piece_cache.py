@@ -13,9 +13,9 @@ import torch
 from filelock import FileLock
 
 from codec.seeds import generator
-from codec.whole_file import write_json
-from pipelines.data.prepare_tokens import SHARD_CLIPS, token_row
+from codec.whole_file import new_folder, write_json
 from pipelines.data.shards import ShardWriter
+from pipelines.data.token_cache import SHARD_CLIPS, token_row
 from pipelines.data.tokens import (
     INFO_NAME,
     SCHEMA,
@@ -25,7 +25,6 @@ from pipelines.data.tokens import (
     read_codes,
     read_token_info,
 )
-from pipelines.training.checkpoints import new_folder
 
 CLIP_NUMBER = re.compile(r"^(?P<track>.+)[-#](?P<number>\d+)$")
 """How preparation names clips: the track, and the clip's number in it."""

@@ -13,7 +13,7 @@ from pipelines.comparison.piece_cache import TrackPiece, cache_info, write_cache
 from pipelines.comparison.spread import number, show, spread_series, verdict
 from pipelines.comparison.study import Study, digest
 from pipelines.data.markdown import table
-from pipelines.training.prior_batches import TOKEN_RATE
+from pipelines.training.prior_data import TOKEN_RATE
 from prior.model import Prior
 
 HELD_OUT = 16

@@ -89,7 +89,7 @@ def from_tokens(tokens: TokenCodec, num_codebooks: int) -> Reconstruct:
 
 def read_scores(clips: Sequence[PreparedClip]) -> "dict[str, ScoreTick]":
     """Compose the scores of rendered clips again: clip name -> its notes."""
-    from pipelines.data.notes.pieces import NotePiece, find_scores
+    from pipelines.data.notes.note_pieces import NotePiece, find_scores
 
     if not clips:
         return {}
@@ -102,11 +102,11 @@ def from_notes(
     scores: "dict[str, ScoreTick]", soundfont: str | None, monophonic: bool = False
 ) -> Reconstruct:
     """Reconstruct a clip from its notes, played as loud and as long as the original."""
-    from pipelines.data.notes.note_codec import NoteCodec
-    from pipelines.data.notes.sound import play
-    from pipelines.data.scores.render import SOUNDFONT, RenderError
+    from pipelines.data.notes.note_sound import play
+    from pipelines.data.notes.note_tokenizer import NoteTokenizer
+    from pipelines.data.scores.score_sound import SOUNDFONT, RenderError
 
-    codec = NoteCodec(monophonic=monophonic)
+    codec = NoteTokenizer(monophonic=monophonic)
 
     def reconstruct(clip: PreparedClip, sound: AudioClip) -> Tensor:
         (score,) = codec.decode(codec.encode(scores[clip.name]))

@@ -1,14 +1,13 @@
-"""The plans of labeled clips."""
+"""Build plans from the labels of clips."""
 
 from typing import Any
 
-from pipelines.data.scores.score import METERS
-from pipelines.data.scores.theory import PITCH_CLASSES
 from prior.plan import ChordChange, Plan
+from prior.theory import METERS, PITCH_CLASSES
 
 
 def plan_of_labels(labels: dict[str, Any]) -> Plan | None:
-    """The plan of a clip of ``partita prepare scores``; None where its beat is not known."""
+    """Build the plan of a clip of ``partita prepare scores``; None where its beat is not known."""
     place = labels.get("plan")
     if place is None:
         return None

@@ -147,3 +147,9 @@ def count_rows(path: Path) -> int:
 def list_shards(folder: Path) -> list[Path]:
     """The whole shards of a folder, in order."""
     return sorted(folder.glob("shard-*.arrow"))
+
+
+def evenly_spaced(rows: "Dataset", most: int) -> list[int]:
+    """Choose up to ``most`` row numbers, spread over a split."""
+    count = min(most, len(rows))
+    return [index * len(rows) // count for index in range(count)]

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 TOKENS_VERSION = 1
 INFO_NAME = "tokens.json"
 MAX_CODEBOOK_SIZE = 2**15
+OLD_NAMES = {"NoteTokenizer": "NoteCodec"}
+"""Classes that had another name when they were first saved; hashes are still made of that one."""
 KEPT_COLUMNS = ("id", "captions", "labels", "source", "is_end")
 SCHEMA = pa.schema(
     [
@@ -87,7 +89,8 @@ def hash_codec(codec: Codec) -> str:
     digest = hashlib.blake2b(digest_size=16)
     config = {key: value for key, value in getattr(codec, "config", {}).items() if key[0] != "_"}
     rates = [codec.sample_rate, codec.channels, codec.num_codebooks, codec.codebook_size]
-    digest.update(json.dumps([type(codec).__name__, rates, config], default=str).encode())
+    name = type(codec).__name__
+    digest.update(json.dumps([OLD_NAMES.get(name, name), rates, config], default=str).encode())
     if isinstance(codec, nn.Module):
         sound_parts = getattr(codec, "SOUND_PARTS", ())
         for name, tensor in sorted(codec.state_dict().items()):
@@ -192,12 +195,15 @@ def load_codec(folder: str | Path) -> Codec:
         ValueError: the folder holds no codec of ours.
     """
     import codec
+    from pipelines.data.notes.note_tokenizer import NoteTokenizer
 
     path = Path(folder) / "config.json"
     if not path.is_file():
         raise ValueError(f"{folder} is not a saved codec: config.json is missing")
     name = json.loads(path.read_text()).get("_class_name")
-    known = ("SpectralCodec", "EncodecCodec", "NoteCodec")
+    if name in ("NoteTokenizer", OLD_NAMES["NoteTokenizer"]):
+        return NoteTokenizer.from_pretrained(folder).eval()
+    known = ("SpectralCodec", "EncodecCodec", "NoteTokenizer")
     if name not in known:
         raise ValueError(f"{path}: a codec must be one of {', '.join(known)}, got {name!r}")
     return getattr(codec, name).from_pretrained(folder).eval()

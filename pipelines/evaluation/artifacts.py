@@ -1,13 +1,14 @@
-"""Faults that need no opinion: clicks, seams, clipping, direct current, silence, noise in rests."""
+"""Audible faults of a clip: clicks, seams, clipping, DC offset, silence, noise in rests."""
 
 from collections.abc import Sequence
+from itertools import groupby
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pipelines.evaluation.pair import check_clip, check_pair
+from pipelines.evaluation.clip_checks import check_clip, check_pair
 from pipelines.evaluation.reasons import UnmeasurableError
 from pipelines.evaluation.spectral import log_mel_analysis
 
@@ -16,7 +17,7 @@ DIFFERENCE_ORDER = 4
 
 
 class SeamExcess(NamedTuple):
-    """How much places stick out from their surroundings: 0 dB and 1 for seams nobody finds."""
+    """How far seams differ from their surroundings: 0 dB and 1 for inaudible seams."""
 
     difference_db: float
     movement_ratio: float
@@ -31,7 +32,7 @@ class RestNoise(NamedTuple):
 
 
 def find_clicks(audio: Tensor, sample_rate: int, threshold: float = 12.0) -> list[float]:
-    """Times of isolated impulses and jumps, in seconds.
+    """Find the times of isolated impulses and jumps, in seconds.
 
     The fourth difference of the signal whitens music and turns a click into a burst of a few
     samples. A click is a sample whose fourth difference exceeds ``threshold`` times the root mean
@@ -65,8 +66,13 @@ def find_clicks(audio: Tensor, sample_rate: int, threshold: float = 12.0) -> lis
     return ((found[first] + reach + DIFFERENCE_ORDER // 2) / sample_rate).tolist()
 
 
+def clicks_per_minute(audio: Tensor, sample_rate: int) -> float:
+    """Count the clicks of :func:`find_clicks` per minute."""
+    return len(find_clicks(audio, sample_rate)) * 60 * sample_rate / audio.shape[-1]
+
+
 def seam_excess(audio: Tensor, sample_rate: int, times_s: Sequence[float]) -> SeamExcess:
-    """What tells places where windows were joined from the rest of the clip.
+    """Measure how far places where windows were joined differ from the rest of the clip.
 
     Args:
         audio: (C, S) float32 in [-1, 1] at ``sample_rate`` Hz.
@@ -99,7 +105,7 @@ def seam_excess(audio: Tensor, sample_rate: int, times_s: Sequence[float]) -> Se
 
 
 def clipped_fraction(audio: Tensor, level: float = 0.999, run_length: int = 3) -> float:
-    """Fraction of samples in runs of at least ``run_length`` at or beyond ``level``."""
+    """Compute the fraction of samples in runs of at least ``run_length`` at ``level`` or above."""
     check_clip(audio)
     at_level = (audio.abs() >= level).float().unsqueeze(0)  # (1, C, S)
     if audio.shape[-1] < run_length:
@@ -110,22 +116,19 @@ def clipped_fraction(audio: Tensor, level: float = 0.999, run_length: int = 3) -
 
 
 def dc_offset(audio: Tensor) -> float:
-    """Largest absolute mean of a channel, in [0, 1]."""
+    """Compute the largest absolute mean of a channel, in [0, 1]."""
     return float(audio.double().mean(-1).abs().amax())
 
 
 def silent_fraction(audio: Tensor, sample_rate: int, threshold_dbfs: float = -60.0) -> float:
-    """Fraction of 50 ms frames under ``threshold_dbfs`` in all channels; 1 for a silent clip."""
+    """Compute the fraction of 50 ms frames under ``threshold_dbfs`` in all channels."""
     return float((frame_levels_dbfs(audio, sample_rate) < threshold_dbfs).double().mean())
 
 
 def longest_silence_s(audio: Tensor, sample_rate: int, threshold_dbfs: float = -60.0) -> float:
-    """Length in seconds of the longest run of 50 ms frames under ``threshold_dbfs``."""
-    longest = current = 0
-    for silent in (frame_levels_dbfs(audio, sample_rate) < threshold_dbfs).tolist():
-        current = current + 1 if silent else 0
-        longest = max(longest, current)
-    return longest * FRAME_S
+    """Find the longest run of 50 ms frames under ``threshold_dbfs``, in seconds."""
+    silent = (frame_levels_dbfs(audio, sample_rate) < threshold_dbfs).tolist()
+    return max(sum(run) for _, run in groupby(silent)) * FRAME_S
 
 
 def rest_noise(
@@ -135,9 +138,10 @@ def rest_noise(
     threshold_dbfs: float = -60.0,
     minimum_s: float = 0.2,
 ) -> RestNoise:
-    """What the estimate makes of the original's rests (50 ms frames under ``threshold_dbfs``).
+    """Measure the level of the estimate in the original's rests.
 
-    The first and last frame of each rest are left out, so that a ringing note is not counted.
+    A rest is a run of 50 ms frames under ``threshold_dbfs``; its first and last frame are left out,
+    so that a ringing note is not counted.
 
     Raises:
         UnmeasurableError: the original rests for less than ``minimum_s`` in all.
@@ -149,12 +153,12 @@ def rest_noise(
     rest_s = float(inner.sum()) * FRAME_S
     if rest_s < minimum_s:
         raise UnmeasurableError(f"the original rests for {rest_s:.2f} s only")
-    heard = frame_levels_dbfs(estimate, sample_rate)
-    return RestNoise(_mean_level(heard[inner]), _mean_level(original[inner]), rest_s)
+    levels = frame_levels_dbfs(estimate, sample_rate)
+    return RestNoise(_mean_level(levels[inner]), _mean_level(original[inner]), rest_s)
 
 
 def frame_levels_dbfs(audio: Tensor, sample_rate: int) -> Tensor:
-    """(C, S) -> (ceil(S / 50 ms),) root mean square of the loudest channel, dBFS, at least -120."""
+    """Measure (C, S) audio in 50 ms frames: (frames,) RMS of the loudest channel in dBFS."""
     width = round(FRAME_S * sample_rate)
     missing = -audio.shape[-1] % width
     frames = F.pad(audio.double(), (0, missing)).unflatten(-1, (-1, width))

@@ -1,4 +1,4 @@
-"""Clips through opus, mp3 and vorbis by way of ffmpeg: the reference curve of every rate plot."""
+"""Opus, MP3 and Vorbis through ffmpeg: the reference curves of every rate plot."""
 
 import shutil
 import subprocess
@@ -31,21 +31,19 @@ class ClassicalCodec:
 
 
 def opus(bitrate_kbps: int) -> ClassicalCodec:
-    """Opus by libopus at a nominal bit rate."""
-    return ClassicalCodec(
-        f"opus {bitrate_kbps}k", ("-c:a", "libopus", "-b:a", f"{bitrate_kbps}k"), ".ogg"
-    )
+    """Choose Opus by libopus at a nominal bit rate."""
+    rate = f"{bitrate_kbps}k"
+    return ClassicalCodec(f"opus {rate}", ("-c:a", "libopus", "-b:a", rate), ".ogg")
 
 
 def mp3(bitrate_kbps: int) -> ClassicalCodec:
-    """MP3 by LAME at a constant bit rate."""
-    return ClassicalCodec(
-        f"mp3 {bitrate_kbps}k", ("-c:a", "libmp3lame", "-b:a", f"{bitrate_kbps}k"), ".mp3"
-    )
+    """Choose MP3 by LAME at a constant bit rate."""
+    rate = f"{bitrate_kbps}k"
+    return ClassicalCodec(f"mp3 {rate}", ("-c:a", "libmp3lame", "-b:a", rate), ".mp3")
 
 
 def vorbis(quality: int) -> ClassicalCodec:
-    """Vorbis by libvorbis at a quality from -1 (about 45 kbps) to 10."""
+    """Choose Vorbis by libvorbis at a quality from -1 (about 45 kbps) to 10."""
     return ClassicalCodec(f"vorbis q{quality}", ("-c:a", "libvorbis", "-q:a", f"{quality}"), ".ogg")
 
 

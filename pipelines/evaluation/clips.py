@@ -1,4 +1,4 @@
-"""Which clips an evaluation listens to: the same ones every time, from files or prepared data."""
+"""Choice of the clips of an evaluation, from files or prepared data, without chance."""
 
 import warnings
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ SUFFIXES = (".wav", ".flac", ".ogg", ".opus", ".mp3")
 
 
 class EvaluationClip(Protocol):
-    """A stretch of music that can be read when its turn comes."""
+    """A clip that is read only when it is measured."""
 
     @property
     def name(self) -> str:

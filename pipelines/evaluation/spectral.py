@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from codec.spectrogram import LogMel
-from pipelines.evaluation.pair import check_pair
+from pipelines.evaluation.clip_checks import check_pair
 from pipelines.evaluation.reasons import UnmeasurableError
 
 DAC_WINDOWS = (2048, 512)  # samples
@@ -84,9 +84,9 @@ def si_sdr(reference: Tensor, estimate: Tensor) -> float:
     """
     check_pair(reference, estimate)
     target = (reference - reference.mean()).double().flatten()
-    heard = (estimate - estimate.mean()).double().flatten()
-    projection = (heard @ target) / (target @ target) * target
-    error = (heard - projection).square().sum()
+    received = (estimate - estimate.mean()).double().flatten()
+    projection = (received @ target) / (target @ target) * target
+    error = (received - projection).square().sum()
     if error <= 1e-20 * projection.square().sum():
         return float("inf")
     return float(10 * torch.log10(projection.square().sum() / error))
@@ -154,12 +154,12 @@ def stereo_error(reference: Tensor, estimate: Tensor, sample_rate: int) -> Stere
     """
     check_pair(reference, estimate)
     _check_stereo(reference)
-    original, heard = (_stereo_cues(clip, sample_rate) for clip in (reference, estimate))
+    original, decoded = (_stereo_cues(clip, sample_rate) for clip in (reference, estimate))
     power = original[2]
     loud = power >= power.max() * 10**-5
     return StereoError(
-        float((original[0] - heard[0]).abs()[loud].mean()),
-        float((original[1] - heard[1]).abs()[loud].mean()),
+        float((original[0] - decoded[0]).abs()[loud].mean()),
+        float((original[1] - decoded[1]).abs()[loud].mean()),
     )
 
 
@@ -176,9 +176,9 @@ def mono_sum(reference: Tensor, estimate: Tensor, sample_rate: int) -> MonoSum:
     check_pair(reference, estimate)
     _check_stereo(reference)
     original, original_stereo = _mono_and_stereo_power(reference, sample_rate)
-    heard, heard_stereo = _mono_and_stereo_power(estimate, sample_rate)
-    change = _decibels(heard / heard_stereo) - _decibels(original / original_stereo)
-    whole = _decibels(heard.sum() / heard_stereo.sum())
+    decoded, decoded_stereo = _mono_and_stereo_power(estimate, sample_rate)
+    change = _decibels(decoded / decoded_stereo) - _decibels(original / original_stereo)
+    whole = _decibels(decoded.sum() / decoded_stereo.sum())
     whole = whole - _decibels(original.sum() / original_stereo.sum())
     loud = original_stereo >= original_stereo.max() * 10**-5
     return MonoSum(float(whole), float(change[loud].min()))

@@ -157,7 +157,7 @@ def render_items(
             if todo:
                 queue = RenderQueue(todo, pipeline.num_frames, options.batch_size)
                 with start_workers(pipeline, origin, options) as pool:
-                    begun = time.monotonic()
+                    progress.started = begun = time.monotonic()  # without loading the workers
                     for result in run_queue(queue, pool):
                         entry = store(folder, result, origin, options.batch_size, summary)
                         wanted_s = result.item.settings.duration_s

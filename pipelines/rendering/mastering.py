@@ -6,13 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from pipelines.evaluation.loudness import (
-    BLOCK_S,
-    block_loudness,
-    check_channels,
-    gated_loudness,
-    weighted_power,
-)
+from pipelines.evaluation.loudness import block_loudness, gated_loudness
 from pipelines.evaluation.reasons import UnmeasurableError
 
 LOUDNESS_RANGE = (-60, 0)  # LUFS that may be asked for
@@ -82,7 +76,7 @@ def master(
     notes = []
     asked, blocks = 0.0, None
     try:
-        blocks = loudness_of_blocks(audio, sample_rate)
+        blocks = block_loudness(audio, sample_rate)
         if loudness_lufs is not None:
             asked = gain_to_loudness(blocks, loudness_lufs)
     except UnmeasurableError as error:
@@ -112,15 +106,6 @@ def check_range(name: str, value: float | None, limits: tuple[float, float]) -> 
     low, high = limits
     if value is not None and not low <= value <= high:
         raise ValueError(f"{name} must lie in [{low}, {high}], got {value}")
-
-
-def loudness_of_blocks(audio: Tensor, sample_rate: int) -> Tensor:
-    """As ``block_loudness``; a piece shorter than a block is one block of its own length."""
-    if 0 < audio.shape[-1] < round(BLOCK_S * sample_rate):
-        check_channels(audio)
-        power = weighted_power(audio, sample_rate).mean()
-        return -0.691 + 10 * power.log10()[None]
-    return block_loudness(audio, sample_rate)
 
 
 def gain_to_loudness(blocks: Tensor, loudness_lufs: float) -> float:

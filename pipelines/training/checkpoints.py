@@ -1,12 +1,11 @@
 """Checkpoints and exported folders: written under another name, renamed when they are whole."""
 
 import json
-import os
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from codec.whole_file import replace_folder
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -37,20 +36,6 @@ def save_checkpoint(accelerator: "Accelerator", folder: Path, step: int, keep: i
             f"checkpoint {target} could not be written ({error}); the previous one is kept"
         ) from error
     accelerator.wait_for_everyone()
-
-
-@contextmanager
-def new_folder(target: Path) -> Iterator[Path]:
-    """A folder to fill that takes its final name only when it is whole."""
-    partial = target.with_name(f".partial-{target.name}")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    try:
-        yield partial
-        replace_folder(partial, target)
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
 
 
 def load_weights(model: "nn.Module", folder: str | Path) -> list[str]:
@@ -85,18 +70,6 @@ def load_weights(model: "nn.Module", folder: str | Path) -> list[str]:
             )
     model.load_state_dict(found, strict=False)
     return sorted(own.keys() - found.keys())
-
-
-def replace_folder(partial: Path, target: Path) -> None:
-    """Rename ``partial`` to ``target``, putting aside what stood there until that is done."""
-    if target.exists():
-        aside = target.with_name(f".old-{target.name}")
-        shutil.rmtree(aside, ignore_errors=True)
-        os.replace(target, aside)
-        os.replace(partial, target)
-        shutil.rmtree(aside)
-    else:
-        os.replace(partial, target)
 
 
 def checkpoints(folder: Path) -> list[Path]:

@@ -1,7 +1,6 @@
 """YAML and command line to configured objects (jsonargparse), and one-line errors."""
 
-import sys
-from collections.abc import Callable
+import re
 from typing import Any
 
 import torch
@@ -9,9 +8,16 @@ from jsonargparse import ArgumentError, ArgumentParser, Namespace
 
 from codec.process_settings import kept_process_settings
 
+RENAMED = {
+    "quantise_from": "losses.quantize_from",
+    "plan_dropout": "data.whole_plan_dropout (no plan) and data.players_dropout (a plan that does "
+    "not say who plays)",
+}
+"""What fields of older configs are called now."""
+
 
 def build_parser(program: str, parts: dict[str, Any]) -> ArgumentParser:
-    """A parser with ``--config FILE.yaml`` and ``--PART.FIELD`` for every field of every part.
+    """Make a parser with ``--config FILE.yaml`` and ``--PART.FIELD`` for every field of every part.
 
     Args:
         program: name shown in ``--help``.
@@ -25,31 +31,42 @@ def build_parser(program: str, parts: dict[str, Any]) -> ArgumentParser:
     return parser
 
 
-def parse(program: str, parts: dict[str, Any], argv: list[str] | None = None) -> Namespace:
-    """Parse and build: the result holds one instance per part and ``resume``.
+def parse(parser: ArgumentParser, argv: list[str] | None = None) -> Namespace:
+    """Parse a command line with ``build_parser``'s parser; nothing is built.
+
+    Raises:
+        ValueError: an unknown key or a wrong type.
+    """
+    try:
+        return parser.parse_args(argv)
+    except ArgumentError as error:
+        message = str(error)
+        for old, new in RENAMED.items():
+            if re.search(rf"\b{old}\b", message):
+                message += f"; {old} is now {new}"
+        raise ValueError(message) from error
+
+
+@kept_process_settings()
+def build(parser: ArgumentParser, settings: Namespace) -> dict[str, Any]:
+    """Build every part; equal settings give equal initial weights.
+
+    Raises:
+        ValueError: a value that a part refuses.
+    """
+    torch.manual_seed(settings.training.seed)
+    # the name changed in jsonargparse 4.49
+    instantiate = getattr(parser, "instantiate", None) or parser.instantiate_classes
+    built = instantiate(settings).as_dict()
+    del built["config"]
+    return built
+
+
+def configure(program: str, parts: dict[str, Any], argv: list[str] | None = None) -> dict[str, Any]:
+    """Parse a command line and build the arguments of a trainer: every part, and ``resume``.
 
     Raises:
         ValueError: an unknown key, a wrong type, or a value that a part refuses.
     """
     parser = build_parser(program, parts)
-    try:
-        settings = parser.parse_args(argv)
-    except ArgumentError as error:
-        raise ValueError(str(error)) from error
-    torch.manual_seed(settings.training.seed)  # initial weights are the seed's too
-    built = {name: part(**settings[name].as_dict()) for name, part in parts.items()}
-    return Namespace(**built, resume=settings.resume)
-
-
-@kept_process_settings()
-def run_script(
-    program: str, function: Callable[..., Any], parts: dict[str, Any], argv: list[str] | None
-) -> int:
-    """Parse, call ``function(**parts, resume=...)``; a user's mistake is one line and exit 2."""
-    try:
-        settings = parse(program, parts, argv)
-        function(**{name: settings[name] for name in parts}, resume=settings.resume)
-    except (ValueError, OSError, FloatingPointError) as error:
-        print(f"{program}: error: {error}".replace("\n", " "), file=sys.stderr)
-        return 2
-    return 0
+    return build(parser, parse(parser, argv))

@@ -1,4 +1,4 @@
-"""The training loop that the three trainers share: accelerate, EMA, exact resume, atomic files.
+"""The training loop that the three trainers share: accelerate, averaging, exact resume.
 
 Nothing random is carried between steps: batch number ``n`` is a function of ``(seed, n)`` and the
 global generators are seeded anew at every step, so a run resumed at step s continues as the
@@ -9,7 +9,6 @@ import json
 import math
 import os
 import signal
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -18,22 +17,26 @@ from typing import Any, Protocol
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import ProjectConfiguration
-from diffusers.training_utils import EMAModel
+from accelerate.utils import ProjectConfiguration, send_to_device
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, Sampler
 from tqdm.auto import tqdm
 
 from codec.component import Component
-from codec.process_settings import kept_process_settings, matmul_precision
-from codec.seeds import derive_seed
+from codec.process_settings import STOP_SIGNALS, kept_process_settings, matmul_precision
+from codec.seeds import derive_seed, generator
+from codec.whole_file import new_folder
 from pipelines.training.checkpoints import (
     load_weights,
-    new_folder,
     newest_checkpoint,
     save_checkpoint,
 )
 from pipelines.training.precision import choose_precision
+from pipelines.training.run_log import RunLog
+from pipelines.training.weight_average import WeightAverage
+
+SMALLEST_SCALE = 2.0**-20
+"""Smallest scale of float16 losses; gradients that overflow below it are not finite."""
 
 
 @dataclass(frozen=True)
@@ -42,25 +45,25 @@ class TrainingConfig:
 
     Args:
         output_dir: where checkpoints, logs, samples and the exported model go.
-        steps: optimizer updates in all.
+        steps: optimizer steps in all.
         batch_size: items per process and forward pass.
-        gradient_accumulation_steps: forward passes per update.
+        gradient_accumulation_steps: forward passes per step.
         learning_rate: peak, reached after ``warmup_steps``, then decaying by a cosine to a tenth.
-        warmup_steps: updates of linear warm-up.
+        warmup_steps: steps of linear warm-up.
         weight_decay: of AdamW, on matrices only.
         max_grad_norm: gradients are scaled down to this norm.
         ema_decay: of the averaged weights, which are what is validated and exported. From scratch
             it grows to this value; a run that goes on from a whole model has it from the start, so
-            that N updates leave a share of ``ema_decay ** N`` to that model (weights between two
+            that N steps leave a share of ``ema_decay ** N`` to that model (weights between two
             models: WiSE-FT, arXiv 2109.01903).
         mixed_precision: "no", "bf16", "fp16", or "auto": bf16 where the processor computes in it
             (on a CPU without such instructions it is far slower than float32).
         start_from: folder of a trained model of the same sizes to go on from; a new optimizer and
             schedule. Tensors that it lacks start fresh.
-        checkpoint_every: updates between checkpoints.
+        checkpoint_every: steps between checkpoints.
         keep_checkpoints: how many of the newest to keep.
-        validate_every: updates between validations (and samples).
-        log_every: updates between lines of ``metrics.jsonl``.
+        validate_every: steps between validations (and samples).
+        log_every: steps between lines of ``metrics.jsonl``.
         log_with: "tensorboard" or "trackio" beside ``metrics.jsonl``, if installed.
         num_workers: data-loading processes.
         seed: of everything random.
@@ -86,32 +89,24 @@ class TrainingConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in (
-            "steps",
-            "batch_size",
-            "gradient_accumulation_steps",
-            "checkpoint_every",
-            "keep_checkpoints",
-            "validate_every",
-            "log_every",
-        ):
+        counts = ("steps", "batch_size", "gradient_accumulation_steps", "checkpoint_every")
+        for name in (*counts, "keep_checkpoints", "validate_every", "log_every"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
         if not self.learning_rate > 0:
             raise ValueError(f"learning_rate must be positive, got {self.learning_rate}")
         if not 0 <= self.ema_decay < 1:
             raise ValueError(f"ema_decay must lie in [0, 1), got {self.ema_decay}")
-        if self.mixed_precision not in ("auto", "no", "bf16", "fp16"):
-            raise ValueError(
-                'mixed_precision must be "auto", "no", "bf16" or "fp16", '
-                f"got {self.mixed_precision!r}"
-            )
-        if self.log_with not in (None, "tensorboard", "trackio"):
-            raise ValueError(f'log_with must be "tensorboard" or "trackio", got {self.log_with!r}')
+        for name, known in (
+            ("mixed_precision", ("auto", "no", "bf16", "fp16")),
+            ("log_with", (None, "tensorboard", "trackio")),
+        ):
+            if getattr(self, name) not in known:
+                raise ValueError(f"{name} must be one of {known}, got {getattr(self, name)!r}")
 
 
-class Recipe(Protocol):
-    """What a trainer adds to the loop: its data, its loss, how it is judged and exported."""
+class TrainingTask(Protocol):
+    """What a trainer adds to the loop: its model and data, its loss, how it is judged."""
 
     @property
     def model(self) -> nn.Module:
@@ -126,32 +121,33 @@ class Recipe(Protocol):
         """Seconds of sound in an item, 0 where they are not known."""
 
     def collate(self, items: list[Any]) -> Any:
-        """Items of ``dataset`` -> one batch, a dataclass of tensors with ``to(device)``."""
+        """Stack items of ``dataset`` to a batch: a tensor or a named tuple."""
 
-    def before_step(self, model: nn.Module, batch: Any, step: int) -> None:
-        """Called on the unwrapped model before each update (codebook initialization)."""
+    def before_step(self, average: Any, batch: Any, step: int) -> None:
+        """Change the model and its average before a step, or move what is frozen to a device."""
 
     def loss(self, model: nn.Module, batch: Any, step: int) -> tuple[Tensor, dict[str, Tensor]]:
-        """The scalar loss of the (wrapped) model and what to log beside it."""
+        """Compute the scalar loss of the (wrapped) model, and what to log beside it."""
 
-    def validate(self, model: nn.Module, step: int, folder: Path) -> dict[str, float]:
-        """Held-out figures of the averaged weights; writes samples into ``folder``."""
+    def validate(self, model: Any, folder: Path) -> dict[str, float]:
+        """Measure the averaged model on held-out data; write samples into ``folder``."""
 
-    def component(self, model: nn.Module) -> Component:
-        """What of the (unwrapped) model a pipeline loads and another training starts from."""
+    def component(self, model: Any) -> Component:
+        """Return what of the model a pipeline loads and another training starts from."""
 
 
 @kept_process_settings()
-def train(recipe: Recipe, config: TrainingConfig, resume: bool = False) -> Path:
+def train(task: TrainingTask, config: TrainingConfig, resume: bool = False) -> Path:
     """Train, and return the folder of the exported model.
 
     Args:
-        recipe: the model with its data and loss.
+        task: the model with its data and loss.
         config: see :class:`TrainingConfig`.
         resume: continue from the newest whole checkpoint in ``output_dir``.
 
     Raises:
         ValueError: ``output_dir`` already holds a run and ``resume`` is not set.
+        FloatingPointError: the loss or its gradients are not finite.
     """
     folder = Path(config.output_dir)
     accelerator = start_accelerator(config)
@@ -162,38 +158,40 @@ def train(recipe: Recipe, config: TrainingConfig, resume: bool = False) -> Path:
     torch.manual_seed(config.seed)
     least_decay = 0.0
     if config.start_from and not checkpoint:
-        fresh = load_weights(recipe.component(recipe.model), config.start_from)
+        fresh = load_weights(task.component(task.model), config.start_from)
         accelerator.print(f"started from {config.start_from}; new: {', '.join(fresh) or 'nothing'}")
         least_decay = 0.0 if fresh else config.ema_decay
-    ema = EMAModel(
-        recipe.model.parameters(), decay=config.ema_decay, min_decay=least_decay, foreach=True
-    )
-    ema.to(accelerator.device)
-    model, optimizer = accelerator.prepare(recipe.model, make_optimizer(recipe.model, config))
-    accelerator.register_for_checkpointing(ema)
+    # before `prepare`, which puts an autocasting forward over the model's own
+    average = WeightAverage(task.model, config.ema_decay, least_decay).to(accelerator.device)
+    model, optimizer = accelerator.prepare(task.model, make_optimizer(task.model, config))
+    accelerator.register_for_checkpointing(average)
     step = 0
     if checkpoint:
         accelerator.load_state(str(checkpoint))
         step = int(json.loads((checkpoint / "step.json").read_text())["step"])
         accelerator.print(f"resumed from {checkpoint} at step {step}")
 
-    batches = iter(make_loader(recipe, config, accelerator, step))
+    loader = iter(make_loader(task, config, accelerator, step))
+    is_cpu, is_main = accelerator.device.type == "cpu", accelerator.is_main_process
+    # validation, samples and export have the precision of inference
+    precision = "medium" if is_cpu else torch.get_float32_matmul_precision()
     progress = tqdm(
-        total=config.steps,
-        initial=step,
-        unit="step",
-        disable=not accelerator.is_main_process,
-        dynamic_ncols=True,
+        total=config.steps, initial=step, unit="step", disable=not is_main, dynamic_ncols=True
     )
-    log = RunLog(accelerator, folder, recipe.audio_s_per_item * items_per_step(config, accelerator))
-    update_precision = torch.get_float32_matmul_precision()
-    if accelerator.device.type == "cpu":
-        update_precision = "medium"  # validation, samples and export have inference's precision
+    items_per_step = (
+        config.batch_size * config.gradient_accumulation_steps * accelerator.num_processes
+    )
+    log = RunLog(accelerator, folder, task.audio_s_per_item * items_per_step)
     with stop_on_signal(accelerator):
         while step < config.steps:
-            with matmul_precision(update_precision):
-                metrics = one_update(recipe, config, accelerator, model, optimizer, batches, step)
-            ema.step(model.parameters())
+            batches = [
+                send_to_device(next(loader), accelerator.device)
+                for _ in range(config.gradient_accumulation_steps)
+            ]
+            with matmul_precision(precision):
+                task.before_step(average.module, batches[0], step)
+                metrics = take_step(task, config, accelerator, model, optimizer, batches, step)
+            average.update_parameters(task.model)
             step += 1
             progress.update()
             stopping = accelerator.check_trigger()
@@ -201,10 +199,16 @@ def train(recipe: Recipe, config: TrainingConfig, resume: bool = False) -> Path:
                 log.training(step, metrics, optimizer.param_groups[0]["lr"], progress)
             if step % config.checkpoint_every == 0 or stopping or step == config.steps:
                 save_checkpoint(accelerator, folder, step, config.keep_checkpoints)
-                export(recipe, accelerator, model, ema, folder)
+                if is_main:
+                    with new_folder(folder / "model") as partial:
+                        task.component(average.module).save_pretrained(partial)
             if step % config.validate_every == 0 or step == config.steps:
-                with averaged(ema, model):
-                    log.validation(step, validate(recipe, accelerator, model, step, folder))
+                if is_main:
+                    samples = folder / "samples" / f"step-{step:08d}"
+                    samples.mkdir(parents=True, exist_ok=True)
+                    with torch.no_grad():
+                        log.validation(step, task.validate(average.module, samples))
+                accelerator.wait_for_everyone()
             if stopping:
                 accelerator.print(f"stopped at step {step}; continue with --resume")
                 break
@@ -213,43 +217,49 @@ def train(recipe: Recipe, config: TrainingConfig, resume: bool = False) -> Path:
     return folder / "model"
 
 
-def one_update(
-    recipe: Recipe,
+def take_step(
+    task: TrainingTask,
     config: TrainingConfig,
     accelerator: Accelerator,
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
-    batches: Iterator[Any],
+    batches: list[Any],
     step: int,
 ) -> dict[str, Tensor]:
-    """Forward and backward over the accumulated batches, then one optimizer step."""
-    torch.manual_seed(derive_seed(config.seed, "step", step, accelerator.process_index))
+    """Take one optimizer step on the mean gradient of the accumulated batches.
+
+    Where float16 overflows, the optimizer leaves the weights alone and its scaler shrinks; the
+    step is then repeated, so that batch number n belongs to step n.
+    """
     for group in optimizer.param_groups:
         group["lr"] = learning_rate(step, config)
-    totals: dict[str, Tensor] = {}
     model.train()
-    for index in range(config.gradient_accumulation_steps):
-        batch = next(batches).to(accelerator.device)
-        if index == 0:
-            recipe.before_step(accelerator.unwrap_model(model), batch, step)
-        with accelerator.accumulate(model):
-            loss, metrics = recipe.loss(model, batch, step)
-            if not torch.isfinite(loss):
-                raise FloatingPointError(f"the loss became {loss.item()} at step {step}")
-            accelerator.backward(loss)
-            if accelerator.sync_gradients:
-                norm = accelerator.clip_grad_norm_(model.parameters(), config.max_grad_norm)
-                totals["gradient_norm"] = torch.as_tensor(norm)
-            optimizer.step()
-            optimizer.zero_grad()
-        for name, value in {"loss": loss, **metrics}.items():
-            share = value.detach() / config.gradient_accumulation_steps
-            totals[name] = totals.get(name, torch.zeros_like(share)) + share
-    return totals
+    while True:
+        torch.manual_seed(derive_seed(config.seed, "step", step, accelerator.process_index))
+        totals: dict[str, Tensor] = {}
+        for batch in batches:
+            with accelerator.accumulate(model):
+                loss, metrics = task.loss(model, batch, step)
+                if not torch.isfinite(loss):
+                    raise FloatingPointError(f"the loss became {loss.item()} at step {step}")
+                accelerator.backward(loss)
+                if accelerator.sync_gradients:
+                    norm = accelerator.clip_grad_norm_(model.parameters(), config.max_grad_norm)
+                    totals["gradient_norm"] = torch.as_tensor(norm)
+                optimizer.step()
+                optimizer.zero_grad()
+            for name, value in {"loss": loss, **metrics}.items():
+                share = value.detach() / len(batches)
+                totals[name] = totals.get(name, torch.zeros_like(share)) + share
+        # accelerate does not see that a fused optimizer skipped its step
+        if torch.isfinite(totals["gradient_norm"]):
+            return totals
+        if accelerator.scaler is None or accelerator.scaler.get_scale() < SMALLEST_SCALE:
+            raise FloatingPointError(f"the gradients became infinite or NaN at step {step}")
 
 
 def start_accelerator(config: TrainingConfig) -> Accelerator:
-    """Processes, devices and precision are accelerate's business.
+    """Let accelerate choose processes, device and precision.
 
     Raises:
         RuntimeError: the launcher started several processes and they do not see one another.
@@ -292,9 +302,9 @@ def learning_rate(step: int, config: TrainingConfig) -> float:
 
 
 class StepSampler(Sampler[int]):
-    """The numbers of the items that one process sees, from one update on, without end.
+    """The numbers of the items that one process sees, from one step on, without end.
 
-    Item n of update s is the same whatever the number of processes: process r of W takes the
+    Item n of step s is the same whatever the number of processes: process r of W takes the
     r-th run of ``batch_size`` out of every W.
     """
 
@@ -313,128 +323,50 @@ class StepSampler(Sampler[int]):
             forward += 1
 
 
+class EpochOrder:
+    """Row of item ``n``: every epoch is its own seeded permutation of all rows."""
+
+    def __init__(self, num_rows: int, seed: int) -> None:
+        self.num_rows = num_rows
+        self.seed = seed
+        self._epoch = -1
+        self._order = torch.empty(0, dtype=torch.int64)
+
+    def __call__(self, item: int) -> int:
+        """Find the row that item ``item`` of the stream comes from."""
+        epoch, position = divmod(item, self.num_rows)
+        if epoch != self._epoch:
+            draws = generator(self.seed, "epoch", epoch)
+            self._order = torch.randperm(self.num_rows, generator=draws)
+            self._epoch = epoch
+        return int(self._order[position])
+
+
 def make_loader(
-    recipe: Recipe, config: TrainingConfig, accelerator: Accelerator, first_step: int
+    task: TrainingTask, config: TrainingConfig, accelerator: Accelerator, first_step: int
 ) -> DataLoader:
-    """Batches for this process, from ``first_step`` on."""
+    """Load this process's batches, from ``first_step`` on."""
     sampler = StepSampler(config, accelerator.process_index, accelerator.num_processes, first_step)
     return DataLoader(
-        recipe.dataset,
+        task.dataset,
         batch_size=config.batch_size,
         sampler=sampler,
-        collate_fn=recipe.collate,
+        collate_fn=task.collate,
         num_workers=config.num_workers,
         generator=torch.Generator().manual_seed(config.seed),
     )
 
 
-def items_per_step(config: TrainingConfig, accelerator: Accelerator) -> int:
-    """Items of all processes in one update."""
-    return config.batch_size * config.gradient_accumulation_steps * accelerator.num_processes
-
-
-@contextmanager
-def averaged(ema: EMAModel, model: nn.Module) -> Iterator[None]:
-    """Swap the averaged weights in, and back."""
-    parameters = list(model.parameters())
-    ema.store(parameters)
-    ema.copy_to(parameters)
-    try:
-        yield
-    finally:
-        ema.restore(parameters)
-
-
-def validate(
-    recipe: Recipe, accelerator: Accelerator, model: nn.Module, step: int, folder: Path
-) -> dict[str, float]:
-    """Run the recipe's validation on the main process; the others wait."""
-    figures: dict[str, float] = {}
-    if accelerator.is_main_process:
-        samples = folder / "samples" / f"step-{step:08d}"
-        samples.mkdir(parents=True, exist_ok=True)
-        inner = accelerator.unwrap_model(model).eval()
-        with torch.no_grad(), without_autocast(inner):
-            figures = recipe.validate(inner, step, samples)
-    accelerator.wait_for_everyone()
-    return figures
-
-
-@contextmanager
-def without_autocast(model: nn.Module) -> Iterator[None]:
-    """Call the class's own forward in place of the autocasting one that accelerate put over it."""
-    autocasting = model.__dict__.pop("forward", None)
-    try:
-        yield
-    finally:
-        if autocasting is not None:
-            model.forward = autocasting
-
-
-def export(
-    recipe: Recipe, accelerator: Accelerator, model: nn.Module, ema: EMAModel, folder: Path
-) -> None:
-    """Write the averaged model to ``folder/model``, whole or not at all."""
-    if accelerator.is_main_process:
-        with averaged(ema, model), new_folder(folder / "model") as partial:
-            recipe.component(accelerator.unwrap_model(model)).save_pretrained(partial)
-    accelerator.wait_for_everyone()
-
-
 @contextmanager
 def stop_on_signal(accelerator: Accelerator) -> Iterator[None]:
-    """Ctrl-C or SIGTERM ends the run after the current update, on all processes at the same one."""
+    """Ctrl-C or SIGTERM ends the run after the current step, on all processes at the same one."""
 
     def request(*_: Any) -> None:
         accelerator.set_trigger()
 
-    previous = {
-        number: signal.signal(number, request) for number in (signal.SIGINT, signal.SIGTERM)
-    }
+    before = {number: signal.signal(number, request) for number in STOP_SIGNALS}
     try:
         yield
     finally:
-        for number, handler in previous.items():
+        for number, handler in before.items():
             signal.signal(number, handler)
-
-
-class RunLog:
-    """``metrics.jsonl``, the tracker if one is set, and the progress bar's text."""
-
-    def __init__(self, accelerator: Accelerator, folder: Path, audio_s_per_step: float) -> None:
-        self.accelerator = accelerator
-        self.path = folder / "metrics.jsonl"
-        self.audio_s_per_step = audio_s_per_step
-        self.last: tuple[int, float] | None = None
-
-    def training(self, step: int, metrics: dict[str, Tensor], rate: float, progress: tqdm) -> None:
-        """Log a training step."""
-        now = time.perf_counter()
-        means = self.accelerator.reduce(metrics, "mean")  # over processes
-        values = {name: float(value) for name, value in means.items()} | {"learning_rate": rate}
-        if self.last:
-            steps_per_s = (step - self.last[0]) / (now - self.last[1])
-            values["steps_per_s"] = steps_per_s
-            if self.audio_s_per_step:
-                values["audio_s_per_s"] = steps_per_s * self.audio_s_per_step
-        self.last = (step, now)
-        shown = {"loss": f"{values['loss']:.4f}"}
-        if "audio_s_per_s" in values:
-            shown["audio-s/s"] = f"{values['audio_s_per_s']:.0f}"
-        progress.set_postfix(shown)
-        self._write(step, values)
-
-    def validation(self, step: int, figures: dict[str, float]) -> None:
-        """Log held-out figures."""
-        self.last = None
-        if figures:
-            text = ", ".join(f"{name} {value:.4f}" for name, value in figures.items())
-            tqdm.write(f"step {step}: {text}")
-            self._write(step, {f"validation/{name}": value for name, value in figures.items()})
-
-    def _write(self, step: int, values: dict[str, float]) -> None:
-        if self.accelerator.is_main_process:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            with self.path.open("a") as file:
-                file.write(json.dumps({"step": step, "time": time.time(), **values}) + "\n")
-        self.accelerator.log(values, step=step)

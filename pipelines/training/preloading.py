@@ -1,17 +1,11 @@
-"""What must be settled before torch is imported: how threads wait, who allocates, who tidies up.
-
-glibc's allocator gives the large blocks of every training step back in between; with tcmalloc
-training measured 1.3 to 2 times faster on two cores. Everything works without.
-"""
+"""What must be settled before torch is imported: how threads wait, who allocates, who tidies up."""
 
 import atexit
 import ctypes.util
 import gc
 import os
 import sys
-from collections.abc import Mapping, MutableMapping
-
-LIBRARY = "tcmalloc_minimal"
+from collections.abc import MutableMapping
 
 
 def let_threads_sleep(environment: MutableMapping[str, str]) -> None:
@@ -33,16 +27,14 @@ def collect_rarely() -> None:
     atexit.register(gc.freeze)
 
 
-def preloading_environment(environment: Mapping[str, str]) -> dict[str, str] | None:
-    """The environment with tcmalloc preloaded, or None where it is missing or one is preloaded."""
-    if environment.get("LD_PRELOAD") or not sys.platform.startswith("linux"):
-        return None
-    library = ctypes.util.find_library(LIBRARY)
-    return {**environment, "LD_PRELOAD": library} if library else None
-
-
 def preload_allocator() -> None:
-    """Start this process again, once, with tcmalloc in front; return where that is not possible."""
-    environment = preloading_environment(os.environ)
-    if environment is not None:
-        os.execve(sys.executable, sys.orig_argv, environment)
+    """Start this process again, once, with tcmalloc in front; return where that is not possible.
+
+    glibc's allocator gives the large blocks of every training step back in between: with tcmalloc
+    training measured 1.3 to 2 times faster on two cores.
+    """
+    if os.environ.get("LD_PRELOAD") or not sys.platform.startswith("linux"):
+        return
+    library = ctypes.util.find_library("tcmalloc_minimal")
+    if library:
+        os.execve(sys.executable, sys.orig_argv, os.environ | {"LD_PRELOAD": library})

@@ -6,7 +6,6 @@ import hashlib
 import io
 import json
 import math
-import os
 import re
 import warnings
 import zipfile
@@ -25,7 +24,7 @@ from torch import Tensor
 
 from codec.audio_file import read_blocks, write_audio
 from codec.spectrogram import LogMel
-from codec.whole_file import sync_and_rename, write_json
+from codec.whole_file import whole_file, write_json
 from pipelines.data.prepared import (
     SAMPLE_RATE,
     SCHEMA,
@@ -35,6 +34,7 @@ from pipelines.data.prepared import (
     quantize_spectrogram,
 )
 from pipelines.data.recordings.duplicates import NUM_BANDS, band_levels, fingerprint
+from pipelines.data.recordings.prepare_config import PrepareConfig
 from pipelines.data.recordings.tracks import Track
 
 CHANNELS = 2
@@ -46,31 +46,6 @@ UNREADABLE = (
 )
 """What reading a bad file raises; other ``OSError``s (a full disk) are no fault of the file."""
 NUMBERED_NAME = re.compile(r"^(track|music|song|untitled|theme)?[ _-]*\d+$", re.IGNORECASE)
-
-
-@dataclass(frozen=True)
-class CutSettings:
-    """How tracks become clips.
-
-    Args:
-        clip_s: length of a clip (s), a multiple of 0.04 (one token frame).
-        min_clip_s: shortest last piece of a track that is kept (s).
-        min_track_s: shorter tracks are skipped (s).
-        silence_db: clips whose RMS is lower are dropped (dB of full scale).
-        audio: "keep" stores FLAC beside the spectrogram, "none" does not.
-        source: of tracks whose metadata name none; "" leaves the one they were found with.
-        license: of tracks whose metadata name none.
-        attribution: of tracks whose metadata name none.
-    """
-
-    clip_s: float = 20.0
-    min_clip_s: float = 5.0
-    min_track_s: float = 5.0
-    silence_db: float = -60.0
-    audio: str = "keep"
-    source: str = ""
-    license: str = ""
-    attribution: str = ""
 
 
 @dataclass
@@ -113,7 +88,7 @@ class TrackRecord:
         return np.frombuffer(base64.b64decode(self.words), dtype="<u4")
 
 
-def cut_track(track: Track, settings: CutSettings, staged: Path) -> TrackRecord:
+def cut_track(track: Track, config: PrepareConfig, staged: Path) -> TrackRecord:
     """Cut a track into clips in ``staged``.arrow, and write its record to ``staged``.json last.
 
     A track that cannot be read is no error: its record says why. Nothing is done again when the
@@ -122,27 +97,27 @@ def cut_track(track: Track, settings: CutSettings, staged: Path) -> TrackRecord:
     record_path = staged.with_suffix(".json")
     if record_path.is_file():
         return TrackRecord(**json.loads(record_path.read_text()))
-    record = TrackRecord(track.name, settings.source or track.source, split=track.split)
+    record = TrackRecord(track.name, config.source or track.source, split=track.split)
     try:
         opened = track.open()
         record.content = hash_content(opened)
         tags = read_tags(opened, record)
-        if record.duration_s < settings.min_track_s:
+        if record.duration_s < config.min_track_s:
             record.reason = "too short"
-            record.detail = f"{record.duration_s:.2f} s of at least {settings.min_track_s:g} s"
+            record.detail = f"{record.duration_s:.2f} s of at least {config.min_track_s:g} s"
         else:
-            facts = Facts.of(track, tags, settings)
+            facts = Facts.of(track, tags, config)
             record.source, record.license = facts.source, facts.license
             record.attribution = facts.attribution
-            blocks = read_mix([opened, *track.stems], settings.clip_s)
-            stage_clips(blocks, facts, settings, record, staged.with_suffix(".arrow"))
+            blocks = read_mix([opened, *track.stems], config.clip_s)
+            stage_clips(blocks, facts, config, record, staged.with_suffix(".arrow"))
     except FileNotFoundError as error:
         record.reason, record.detail = "missing", str(error)
     except UNREADABLE as error:
         record.reason, record.detail = "unreadable", str(error) or type(error).__name__
     if not record.reason and record.num_clips == 0:
         record.reason = "silent"
-        record.detail = f"no clip reaches {settings.silence_db:g} dB"
+        record.detail = f"no clip reaches {config.silence_db:g} dB"
     write_json(record_path, asdict(record))
     return record
 
@@ -159,17 +134,17 @@ class Facts:
     attribution: str
 
     @classmethod
-    def of(cls, track: Track, tags: dict[str, str], settings: CutSettings) -> "Facts":
-        """Metadata given with the track come first, then the settings, then the file's tags."""
+    def of(cls, track: Track, tags: dict[str, str], config: PrepareConfig) -> "Facts":
+        """Metadata given with the track come first, then the options, then the file's tags."""
         given = track.metadata
         artist = given.get("artist") or tags.get("artist", "")
         return cls(
             track.name,
             given.get("captions") or compose_captions(track, tags),
             json.dumps(track.labels, sort_keys=True, ensure_ascii=False),
-            given.get("source") or settings.source or track.source,
-            given.get("license") or settings.license or tags.get("license", ""),
-            given.get("attribution") or settings.attribution or artist,
+            given.get("source") or config.source or track.source,
+            given.get("license") or config.license or tags.get("license", ""),
+            given.get("attribution") or config.attribution or artist,
         )
 
 
@@ -219,35 +194,37 @@ def read_tags(opened: Path | io.BytesIO, record: TrackRecord) -> dict[str, str]:
 def stage_clips(
     blocks: Iterator[Tensor],
     facts: Facts,
-    settings: CutSettings,
+    config: PrepareConfig,
     record: TrackRecord,
     path: Path,
 ) -> None:
     """Write the clips of a track to ``path``, one in memory at a time."""
-    partial = path.with_suffix(f".{os.getpid()}.partial")
     bands = []
-    with pa.OSFile(str(partial), "wb") as sink, pa.ipc.new_stream(sink, SCHEMA) as stream:
+    with (
+        whole_file(path) as partial,
+        pa.OSFile(str(partial), "wb") as sink,
+        pa.ipc.new_stream(sink, SCHEMA) as stream,
+    ):
         for index, cut in enumerate(cut_windows(blocks)):
             levels = quantize_spectrogram(log_mel().of_padded(cut.window[None])[0])
             bands.append(band_levels(levels))
             loudness_db = rms_db(cut.audio)
-            if cut.duration_s < settings.min_clip_s and index > 0:
+            if cut.duration_s < config.min_clip_s and index > 0:
                 continue
-            if loudness_db < settings.silence_db:
+            if loudness_db < config.silence_db:
                 record.silent_clips += 1
                 continue
-            clip = make_clip(cut, pad_frames(levels), facts, settings, index)
+            clip = make_clip(cut, pad_frames(levels), facts, config, index)
             stream.write_batch(pa.RecordBatch.from_pylist([clip.to_row()], schema=SCHEMA))
             record.num_clips += 1
             record.scaled_clips += cut.is_scaled
             record.loudness_db.append(round(loudness_db, 1))
     words = fingerprint(np.concatenate(bands) if bands else np.zeros((0, NUM_BANDS)))
     record.words = base64.b64encode(words.astype("<u4").tobytes()).decode()
-    sync_and_rename(partial, path)
 
 
 @dataclass(frozen=True)
-class Cut:
+class TrackSlice:
     """A piece of a track with the samples around it.
 
     Attributes:
@@ -270,8 +247,8 @@ class Cut:
         return self.audio.shape[-1] / SAMPLE_RATE
 
 
-def cut_windows(blocks: Iterator[Tensor]) -> Iterator[Cut]:
-    """Give every block its neighbors' samples, so that a seam between clips cannot be seen."""
+def cut_windows(blocks: Iterator[Tensor]) -> Iterator[TrackSlice]:
+    """Add context samples, so that clips' spectrograms equal the whole track's."""
     analysis = log_mel()
     left = torch.zeros(CHANNELS, analysis.padding)
     start = 0
@@ -285,17 +262,21 @@ def cut_windows(blocks: Iterator[Tensor]) -> Iterator[Cut]:
         peak = float(block.abs().max())
         window = window * min(1.0, CEILING / max(peak, CEILING))
         audio = window[:, analysis.padding : analysis.padding + num_samples]
-        yield Cut(window, audio, start / SAMPLE_RATE, following is None, peak > 1.0)
+        yield TrackSlice(window, audio, start / SAMPLE_RATE, following is None, peak > 1.0)
         left = torch.cat([left, block], dim=-1)[:, -analysis.padding :]
         start += num_samples
 
 
 def read_stereo(opened: Path | io.BytesIO, block_s: float) -> Iterator[Tensor]:
-    """Blocks of a file as (2, S) float32 at 44.1 kHz."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the report says which rates were converted
-        for clip in read_blocks(opened, block_s, sample_rate=SAMPLE_RATE, channels=CHANNELS):
-            yield clip.audio
+    """Read blocks of a file as (2, S) float32 at 44.1 kHz."""
+    blocks = read_blocks(opened, block_s, sample_rate=SAMPLE_RATE, channels=CHANNELS)
+    while True:
+        with warnings.catch_warnings():  # not around the yield: the caller's filters stay its own
+            warnings.simplefilter("ignore")  # the report says which rates were converted
+            clip = next(blocks, None)
+        if clip is None:
+            return
+        yield clip.audio
 
 
 def read_mix(parts: Sequence[Path | io.BytesIO], block_s: float) -> Iterator[Tensor]:
@@ -316,7 +297,7 @@ def with_next(blocks: Iterator[Tensor]) -> Iterator[tuple[Tensor, Tensor | None]
 
 
 def make_clip(
-    cut: Cut, levels: np.ndarray, facts: Facts, settings: CutSettings, index: int
+    cut: TrackSlice, levels: np.ndarray, facts: Facts, config: PrepareConfig, index: int
 ) -> Clip:
     """A row from a piece and its track's facts."""
     return Clip(
@@ -331,7 +312,7 @@ def make_clip(
         license=facts.license,
         attribution=facts.attribution,
         is_end=cut.is_end,
-        audio=encode_flac(cut.audio) if settings.audio == "keep" else b"",
+        audio=encode_flac(cut.audio) if config.audio == "keep" else b"",
     )
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from pipelines.data.prepared import SPLITS, PreparedWriter, check_split, iterate_clips
 from pipelines.data.recordings.cutting import TrackRecord
-from pipelines.data.recordings.selection import Selection
+from pipelines.data.recordings.track_selection import Selection
 
 
 def join_clips(

@@ -5,8 +5,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from pipelines.data.scores.harmony import Slot
-from pipelines.data.scores.score import Meter, Note
+from pipelines.data.scores.score import Note
 from pipelines.data.scores.theory import Chord, Key, scale_over
+from prior.theory import Meter
 
 Hit = tuple[float, float, tuple[int, ...], float]
 """Offset in the slot and duration in beats, pitches, and accent from 0 to 1."""

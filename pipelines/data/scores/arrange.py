@@ -5,6 +5,9 @@ import subprocess
 import tempfile
 from pathlib import Path
 
+from symusic.core import ScoreTick
+
+from pipelines.data.midi_file import read_midi
 from pipelines.data.scores.accompaniment import bass_note, voice
 from pipelines.data.scores.chords import chords_of_slots
 from pipelines.data.scores.compose import density_word, finish, register_span, swing
@@ -12,11 +15,12 @@ from pipelines.data.scores.drums import CRASH, KICK
 from pipelines.data.scores.harmony import Slot, progression, slots
 from pipelines.data.scores.instruments import BASSES, INSTRUMENTS, balance, name_of_program
 from pipelines.data.scores.melody import compose_melody
-from pipelines.data.scores.midi import DRUM_CHANNEL, MidiFile, read_midi
-from pipelines.data.scores.render import RenderError
-from pipelines.data.scores.score import METERS, Note, Part, Score, is_key_clear
+from pipelines.data.scores.score import Note, Part, Score, is_key_clear
+from pipelines.data.scores.score_midi import read_tracks
+from pipelines.data.scores.score_sound import RenderError
 from pipelines.data.scores.styles import DYNAMICS, STYLES, Style, moods
 from pipelines.data.scores.theory import Chord, Key, key_of
+from prior.theory import METERS, PITCH_NAMES
 
 # MMA groove, our style (for leads, harmony and captions), slowest and fastest tempo.
 GROOVES = (
@@ -55,7 +59,6 @@ _SUFFIXES = {
     (0, 4, 7, 10, 14): "9", (0, 3, 7, 10, 14): "m9", (0, 4, 7, 14): "add9",
     (0, 3, 7, 14): "m(add9)", (0, 4, 7, 11, 14): "M9",
 }  # fmt: skip
-_ROOTS = ("C", "Db", "D", "Eb", "E", "F", "F#", "G", "Ab", "A", "Bb", "B")
 _TIMEOUT_S = 60
 _ATTEMPTS = 4
 
@@ -120,10 +123,10 @@ def mma_source(groove: str, tempo_bpm: int, harmony: list[Slot], seed: int) -> s
 
 def chord_name(chord: Chord) -> str:
     """A chord as MMA writes it."""
-    return _ROOTS[chord.root] + _SUFFIXES[chord.intervals]
+    return PITCH_NAMES[chord.root] + _SUFFIXES[chord.intervals]
 
 
-def _run_mma(source: str) -> MidiFile:
+def _run_mma(source: str) -> ScoreTick:
     with tempfile.TemporaryDirectory(prefix="partita-mma-") as folder:
         sheet, target = Path(folder, "piece.mma"), Path(folder, "piece.mid")
         sheet.write_text(source)
@@ -138,12 +141,11 @@ def _run_mma(source: str) -> MidiFile:
         return read_midi(target.read_bytes())
 
 
-def _backing(midi: MidiFile, harmony: list[Slot], touch: float) -> list[Part]:
+def _backing(midi: ScoreTick, harmony: list[Slot], touch: float) -> list[Part]:
     """MMA's parts, velocities times ``touch``, quieter than a tune, with the last chord added."""
     final = harmony[-1]
     parts = []
-    for (channel, program), notes in sorted(midi.notes.items()):
-        drums = channel == DRUM_CHANNEL
+    for program, drums, notes in read_tracks(midi):
         name = "drums" if drums else name_of_program(program)
         kept = [
             Note(

@@ -221,29 +221,29 @@ def _fill_one(
     rng: random.Random, templates: tuple[str, ...], labels: dict[str, Any], held_out: bool
 ) -> str:
     words = draw_words(rng, labels, held_out)
-    usable = [t for t in templates if _required(t) <= words.keys()]
+    usable = [t for t in templates if required(t) <= words.keys()]
     template = rng.choice(usable)
     for fact in ("{drums}", "{speed}") if templates is MEDIUM else ():
         if fact not in template and rng.random() < 0.3:
             template += f", {fact}"
-    known = _drop_unknown(template, words)
-    text = re.sub(r"\[([^\]]*)\]", lambda m: m[1] if rng.random() < 0.5 else "", known)
-    text = re.sub(r"<([^>]*)>", r"\1", text)
-    return polish(text.format(**words), capital=template in LONG or rng.random() < 0.3)
+    text, _ = fill(rng, template, words)
+    return polish(text, capital=template in LONG or rng.random() < 0.3)
 
 
-def _required(template: str) -> set[str]:
-    """Slots outside brackets, which have to be known."""
+def required(template: str) -> set[str]:
+    """Return the slots outside brackets, which have to be known."""
     return set(re.findall(r"\{(\w+)\}", re.sub(r"<[^>]*>|\[[^\]]*\]", "", template)))
 
 
-def _drop_unknown(template: str, words: dict[str, str]) -> str:
-    """Remove the bracketed stretches whose facts are not known."""
+def fill(rng: random.Random, template: str, words: dict[str, str]) -> tuple[str, set[str]]:
+    """Put words into a template, bracket by bracket; return the text and the slots it used."""
 
     def keep(match: re.Match[str]) -> str:
-        return match[0] if set(re.findall(r"\{(\w+)\}", match[0])) <= words.keys() else ""
+        known = set(re.findall(r"\{(\w+)\}", match[2])) <= words.keys()
+        return match[2] if known and (match[1] == "<" or rng.random() < 0.5) else ""
 
-    return re.sub(r"<[^>]*>|\[[^\]]*\]", keep, template)
+    chosen = re.sub(r"([<\[])([^>\]]*)[>\]]", keep, template)
+    return chosen.format(**words), set(re.findall(r"\{(\w+)\}", chosen))
 
 
 def draw_words(rng: random.Random, labels: dict[str, Any], held_out: bool) -> dict[str, str]:

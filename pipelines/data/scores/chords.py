@@ -5,7 +5,8 @@ from collections.abc import Iterable
 
 from pipelines.data.scores.harmony import Slot
 from pipelines.data.scores.score import Score, pitch_class_weights
-from prior.plan import QUALITIES, TRIADS, ChordChange
+from prior.plan import QUALITIES, ChordChange
+from prior.theory import TRIADS
 
 
 def chords_of_slots(harmony: Iterable[Slot]) -> list[ChordChange]:

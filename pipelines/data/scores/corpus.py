@@ -8,14 +8,18 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from symusic.core import ScoreTick
+
+from pipelines.data.midi_file import read_midi
 from pipelines.data.scores.chords import find_chords
 from pipelines.data.scores.compose import density_word, finish
 from pipelines.data.scores.harmony import HELD_OUT_SHARE
 from pipelines.data.scores.instruments import INSTRUMENTS, name_of_program
-from pipelines.data.scores.midi import DRUM_CHANNEL, MidiFile, read_midi
-from pipelines.data.scores.score import METERS, Meter, Note, Part, Score, pitch_class_weights
+from pipelines.data.scores.score import Note, Part, Score, pitch_class_weights
+from pipelines.data.scores.score_midi import read_tracks
 from pipelines.data.scores.styles import DYNAMICS, moods
 from pipelines.data.scores.theory import Key, estimate_key, key_of
+from prior.theory import METERS, Meter
 
 OPENTTD_FOLDER = Path("/usr/share/games/openttd/baseset/openmsx")
 OPENTTD_CREDIT = "OpenMSX by the OpenMSX authors (openttd-openmsx)"
@@ -187,20 +191,24 @@ def openttd(rng: random.Random, held_out: bool = False) -> Score:
 
 
 @functools.lru_cache(maxsize=64)
-def _read_cached(path: Path) -> MidiFile | None:
+def _read_cached(path: Path) -> ScoreTick | None:
     try:
-        return read_midi(path.read_bytes())
+        return read_midi(path)
     except ValueError:
         return None
 
 
-def _segment(rng: random.Random, midi: MidiFile | None) -> Score | None:
-    if midi is None or not midi.notes or midi.signature not in ((4, 4), (3, 4)):
+def _segment(rng: random.Random, midi: ScoreTick | None) -> Score | None:
+    if midi is None or not midi.note_num():
         return None
-    beats = midi.signature[0]
-    last = max(note.start for notes in midi.notes.values() for note in notes)
+    signatures = [(s.numerator, s.denominator) for s in midi.time_signatures] or [(4, 4)]
+    if signatures[0] not in ((4, 4), (3, 4)):
+        return None
+    beats = signatures[0][0]
+    ticks = midi.ticks_per_quarter
+    last = max(note.start for track in midi.tracks for note in track.notes) / ticks
     start = rng.randrange(0, max(1, int(last / beats) - 8)) * beats
-    tempo_bpm = [(0.0, 120.0), *midi.tempos]
+    tempo_bpm = [(0.0, 120.0), *((t.time / ticks, t.qpm) for t in midi.tempos)]
     tempo_now = next(bpm for at, bpm in reversed(tempo_bpm) if at <= start)
     length = rng.choice((20, 40)) * tempo_now / 60
     if any(start < at < start + length and bpm != tempo_now for at, bpm in tempo_bpm):
@@ -216,11 +224,10 @@ def _segment(rng: random.Random, midi: MidiFile | None) -> Score | None:
     return _label_segment(tempo_now, METERS[f"{beats}/4"], parts)
 
 
-def _segment_parts(midi: MidiFile, start: float, stop: float, shift: int) -> list[Part]:
+def _segment_parts(midi: ScoreTick, start: float, stop: float, shift: int) -> list[Part]:
     """Parts of the segment, the most prominent pitched one first."""
     parts = []
-    for (channel, program), notes in midi.notes.items():
-        drums = channel == DRUM_CHANNEL
+    for program, drums, notes in read_tracks(midi):
         name = "drums" if drums else name_of_program(program)
         inside = [
             Note(

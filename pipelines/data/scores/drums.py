@@ -2,7 +2,8 @@
 
 import random
 
-from pipelines.data.scores.score import Meter, Note
+from pipelines.data.scores.score import Note
+from prior.theory import Meter
 
 KICK, SNARE, RIM, CLAP, CLOSED, OPEN, RIDE, CRASH = 36, 38, 37, 39, 42, 46, 51, 49
 LOW_TOM, MID_TOM, HIGH_TOM, TAMBOURINE, COWBELL, SHAKER, CLAVE = 45, 47, 50, 54, 56, 70, 75

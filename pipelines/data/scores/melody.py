@@ -4,8 +4,9 @@ import random
 from dataclasses import dataclass
 
 from pipelines.data.scores.harmony import Slot
-from pipelines.data.scores.score import Meter, Note
+from pipelines.data.scores.score import Note
 from pipelines.data.scores.theory import LETTER_STEPS, Chord, Key, scale_over
+from prior.theory import Meter
 
 DENSITIES = ("sparse", "medium", "busy")
 _T = 1 / 3

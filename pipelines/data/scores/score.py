@@ -5,29 +5,7 @@ from typing import Any
 
 from pipelines.data.scores.theory import Key, estimate_key
 from prior.plan import ChordChange
-
-
-@dataclass(frozen=True)
-class Meter:
-    """A time signature and the beat in it that ``tempo_bpm`` counts.
-
-    Attributes:
-        name: "4/4", "3/4" or "6/8".
-        beats: beats in a bar; two dotted quarters in 6/8.
-        division: equal parts that a beat falls into, 2 or 3.
-    """
-
-    name: str
-    beats: int
-    division: int
-
-
-METERS = {
-    "4/4": Meter("4/4", 4, 2),
-    "3/4": Meter("3/4", 3, 2),
-    "2/4": Meter("2/4", 2, 2),
-    "6/8": Meter("6/8", 2, 3),
-}
+from prior.theory import Meter
 
 
 @dataclass(frozen=True)

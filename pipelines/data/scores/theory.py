@@ -1,18 +1,11 @@
-"""Keys, scales and chords, and the key that a bag of notes is in."""
+"""Read keys and chords by name, and estimate the key of a set of notes."""
 
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-PITCH_CLASSES = {
-    "C": 0, "C#": 1, "Db": 1, "D": 2, "D#": 3, "Eb": 3, "E": 4, "F": 5, "F#": 6, "Gb": 6,
-    "G": 7, "G#": 8, "Ab": 8, "A": 9, "A#": 10, "Bb": 10, "B": 11,
-}  # fmt: skip
-TONICS = {
-    "major": ("C", "Db", "D", "Eb", "E", "F", "F#", "G", "Ab", "A", "Bb", "B"),
-    "minor": ("C", "C#", "D", "Eb", "E", "F", "F#", "G", "G#", "A", "Bb", "B"),
-}
-SCALES = {"major": (0, 2, 4, 5, 7, 9, 11), "minor": (0, 2, 3, 5, 7, 8, 10)}
+from prior.theory import KEY_PROFILES, PITCH_CLASSES, SCALES, TONICS
+
 _NUMERALS = {"I": 0, "II": 1, "III": 2, "IV": 3, "V": 4, "VI": 5, "VII": 6}
 _SUFFIXES = {
     "o": (0, 3, 6), "o7": (0, 3, 6, 9), "h7": (0, 3, 6, 10), "+": (0, 4, 8),
@@ -20,11 +13,6 @@ _SUFFIXES = {
 }  # fmt: skip
 _ADDED = {"": (), "7": (10,), "6": (9,), "9": (10, 14), "add9": (14,), "maj9": (11, 14)}
 LETTER_STEPS = {0: 0, 3: 2, 4: 2, 5: 3, 6: 4, 7: 4, 8: 4, 9: 5, 10: 6, 11: 6, 14: 1}
-# Krumhansl & Kessler (1982), probe-tone ratings, as used by Krumhansl's key finder.
-_PROFILES = {
-    "major": (6.35, 2.23, 3.48, 2.33, 4.38, 4.09, 2.52, 5.19, 2.39, 3.66, 2.29, 2.88),
-    "minor": (6.33, 2.68, 3.52, 5.38, 2.60, 3.53, 2.54, 4.75, 3.98, 2.69, 3.34, 3.17),
-}
 
 
 @dataclass(frozen=True)
@@ -39,6 +27,9 @@ class Key:
             raise ValueError(f"tonic must be one of {sorted(PITCH_CLASSES)}, got {self.tonic!r}")
         if self.mode not in SCALES:
             raise ValueError(f"mode must be major or minor, got {self.mode!r}")
+
+    def __str__(self) -> str:
+        return f"{self.tonic} {self.mode}"
 
     @property
     def root(self) -> int:
@@ -125,7 +116,7 @@ def estimate_key(weights: Sequence[float]) -> tuple[Key, float]:
         The key whose Krumhansl-Kessler profile correlates best, and the margin in correlation.
     """
     scored = []
-    for mode, profile in _PROFILES.items():
+    for mode, profile in KEY_PROFILES.items():
         for root in range(12):
             rotated = [profile[(pitch - root) % 12] for pitch in range(12)]
             scored.append((_correlation(weights, rotated), root, mode))

@@ -1,0 +1,69 @@
+"""A function called on many jobs, in this process or in several, with the same results."""
+
+import multiprocessing
+import os
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Generator, Iterable
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from typing import TypeVar
+
+import torch
+
+from codec.process_settings import cpu_threads
+
+J = TypeVar("J")
+R = TypeVar("R")
+QUEUED_PER_WORKER = 3
+
+
+def map_in_order(function: Callable[[J], R], jobs: Iterable[J], workers: int) -> Generator[R]:
+    """Call a function on every job and give the results in the order of the jobs.
+
+    Every call computes on one thread, here as in a worker: how numbers are rounded does not depend
+    on ``workers``. A few jobs are taken ahead, so there may be infinitely many. Close the generator
+    where it is left early, and this process has its threads back at once.
+
+    Args:
+        function: a function of a module, because workers import it.
+        jobs: its arguments.
+        workers: processes; 1 stays in this one.
+
+    Raises:
+        ChildProcessError: a worker died.
+    """
+    if workers == 1:
+        with cpu_threads(1):
+            yield from map(function, jobs)
+        return
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(workers, mp_context=context, initializer=begin_worker) as pool:
+        queue: deque[Future[R]] = deque()
+        try:
+            for job in jobs:
+                queue.append(pool.submit(function, job))
+                if len(queue) >= QUEUED_PER_WORKER * workers:
+                    yield queue.popleft().result()
+            while queue:
+                yield queue.popleft().result()
+        except BrokenProcessPool as error:
+            raise ChildProcessError(
+                "a worker process died (out of memory?): run the same command again to go on"
+            ) from error
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def begin_worker() -> None:
+    """Use one thread, and end when the parent was killed instead of waiting for it for ever."""
+    torch.set_num_threads(1)
+    threading.Thread(target=end_with_parent, args=(os.getppid(),), daemon=True).start()
+
+
+def end_with_parent(parent: int) -> None:
+    """Leave at once when this process has been handed to another parent."""
+    while os.getppid() == parent:
+        time.sleep(0.5)
+    os._exit(1)
