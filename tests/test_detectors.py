@@ -11,8 +11,8 @@ from torch import Tensor
 from codec.seeds import generator
 from pipelines.cli import main
 from pipelines.data.scores.instruments import INSTRUMENTS
+from pipelines.data.scores.keys import Key
 from pipelines.data.scores.score import all_labels
-from pipelines.data.scores.theory import Key
 from pipelines.errors import MissingPackageError
 from pipelines.evaluation.detectors import (
     CLASSES,

@@ -12,7 +12,7 @@ import torch
 
 from codec.seeds import generator
 from pipelines.cli import main
-from pipelines.data.scores.theory import Key
+from pipelines.data.scores.keys import Key
 from pipelines.evaluation.copying import copied_shares, evenly_cut, histogram_overlap
 from pipelines.evaluation.detectors import CLASSES, LEADS, Detected, load_detectors
 from pipelines.evaluation.drift import measure_windows, summarize_windows

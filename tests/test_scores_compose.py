@@ -8,6 +8,7 @@ import pytest
 from pipelines.data.scores.compose import ENSEMBLES, compose, swing, without_overlap
 from pipelines.data.scores.drums import PATTERNS, play_drums
 from pipelines.data.scores.instruments import BASSES, INSTRUMENTS, name_of_program
+from pipelines.data.scores.keys import Key, chord_of, estimate_key
 from pipelines.data.scores.melody import compose_melody
 from pipelines.data.scores.score import (
     Note,
@@ -18,7 +19,6 @@ from pipelines.data.scores.score import (
     pitch_class_weights,
 )
 from pipelines.data.scores.styles import DYNAMICS, STYLES, moods
-from pipelines.data.scores.theory import Key, chord_of, estimate_key
 from prior.theory import METERS
 
 LEADS = [name for name in INSTRUMENTS if name not in BASSES]

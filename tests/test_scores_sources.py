@@ -10,9 +10,9 @@ from pipelines.data.scores import corpus
 from pipelines.data.scores.arrange import GROOVES, arrange, chord_name, mma_source
 from pipelines.data.scores.corpus import bach, chorale_names, for_validation, openttd, read_chorale
 from pipelines.data.scores.harmony import BANKS, slots
+from pipelines.data.scores.keys import Key, chord_of, estimate_key
 from pipelines.data.scores.score import all_labels, pitch_class_weights
 from pipelines.data.scores.styles import STYLES
-from pipelines.data.scores.theory import Key, chord_of, estimate_key
 
 pytest.importorskip("music21")
 

@@ -5,7 +5,7 @@ import random
 import pytest
 
 from pipelines.data.scores.harmony import BANKS, is_held_out, progression, slots
-from pipelines.data.scores.theory import Key, chord_of, estimate_key, key_of, scale_over
+from pipelines.data.scores.keys import Key, chord_of, estimate_key, key_of, scale_over
 from prior.theory import SCALES, TONICS
 
 KEYS = [Key(tonic, mode) for mode, tonics in TONICS.items() for tonic in tonics]

@@ -20,7 +20,7 @@ from codec.resampling import resample
 from codec.spectrogram import LogMel
 from pipelines.data.prepared import SAMPLE_RATE
 from pipelines.data.scores.instruments import BASSES, INSTRUMENTS
-from pipelines.data.scores.theory import key_of
+from pipelines.data.scores.keys import key_of
 from pipelines.evaluation.clip_checks import check_clip, check_duration
 from pipelines.evaluation.second_opinion import MIN_MUSIC_S
 

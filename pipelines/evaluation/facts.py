@@ -1,6 +1,6 @@
 """Facts that a prompt asks for, and whether a clip has them."""
 
-from pipelines.data.scores.theory import Key
+from pipelines.data.scores.keys import Key
 from pipelines.evaluation.detectors import FAMILIES, FAMILY_OF, LEADS, Detected
 from pipelines.evaluation.prompts import Prompt
 from pipelines.evaluation.second_opinion import SecondOpinion

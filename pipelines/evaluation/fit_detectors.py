@@ -24,8 +24,8 @@ from pipelines.data.prepared import (
     open_prepared,
     read_levels,
 )
+from pipelines.data.scores.keys import PITCH_CLASSES, key_of
 from pipelines.data.scores.score import all_labels
-from pipelines.data.scores.theory import PITCH_CLASSES, key_of
 from pipelines.evaluation.detectors import (
     ANALYSIS_RATE,
     CLASSES,

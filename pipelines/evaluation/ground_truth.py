@@ -10,6 +10,7 @@ from torch import Tensor
 from codec.seeds import derive_seed
 from pipelines.data.scores.chords import transposed
 from pipelines.data.scores.compose import compose
+from pipelines.data.scores.keys import PITCH_CLASSES, Key
 from pipelines.data.scores.score import Part, Score
 from pipelines.data.scores.score_sound import (
     SAMPLE_RATE,
@@ -19,7 +20,6 @@ from pipelines.data.scores.score_sound import (
     render,
 )
 from pipelines.data.scores.styles import STYLES, Style, moods
-from pipelines.data.scores.theory import PITCH_CLASSES, Key
 from pipelines.errors import MissingPackageError
 from pipelines.evaluation.reasons import UnmeasurableError
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipelines.data.scores.instruments import INSTRUMENTS
-from pipelines.data.scores.theory import SCALES, Key
+from pipelines.data.scores.keys import SCALES, Key
 from pipelines.evaluation.ground_truth import Wanted
 
 PROMPTS_PATH = Path(__file__).with_name("prompts.jsonl")

@@ -5,8 +5,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from pipelines.data.scores.harmony import Slot
+from pipelines.data.scores.keys import Chord, Key, scale_over
 from pipelines.data.scores.score import Note
-from pipelines.data.scores.theory import Chord, Key, scale_over
 from prior.theory import Meter
 
 Hit = tuple[float, float, tuple[int, ...], float]

@@ -14,12 +14,12 @@ from pipelines.data.scores.compose import density_word, finish, register_span, s
 from pipelines.data.scores.drums import CRASH, KICK
 from pipelines.data.scores.harmony import Slot, progression, slots
 from pipelines.data.scores.instruments import BASSES, INSTRUMENTS, balance, name_of_program
+from pipelines.data.scores.keys import Chord, Key, key_of
 from pipelines.data.scores.melody import compose_melody
 from pipelines.data.scores.score import Note, Part, Score, is_key_clear
 from pipelines.data.scores.score_midi import read_tracks
 from pipelines.data.scores.score_sound import RenderError
 from pipelines.data.scores.styles import DYNAMICS, STYLES, Style, moods
-from pipelines.data.scores.theory import Chord, Key, key_of
 from prior.theory import METERS, PITCH_NAMES
 
 # MMA groove, our style (for leads, harmony and captions), slowest and fastest tempo.

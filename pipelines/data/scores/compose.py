@@ -15,10 +15,10 @@ from pipelines.data.scores.chords import chords_of_slots
 from pipelines.data.scores.drums import choose_pattern, play_drums
 from pipelines.data.scores.harmony import Slot, progression, slots
 from pipelines.data.scores.instruments import BASSES, INSTRUMENTS, Instrument, balance
+from pipelines.data.scores.keys import Key, key_of
 from pipelines.data.scores.melody import compose_melody
 from pipelines.data.scores.score import Note, Part, Score, is_key_clear
 from pipelines.data.scores.styles import DYNAMICS, STYLES, Style, moods
-from pipelines.data.scores.theory import Key, key_of
 from prior.theory import METERS, Meter
 
 ENSEMBLES = {"solo": 0.27, "duo": 0.23, "band": 0.5}

@@ -15,10 +15,10 @@ from pipelines.data.scores.chords import find_chords
 from pipelines.data.scores.compose import density_word, finish
 from pipelines.data.scores.harmony import HELD_OUT_SHARE
 from pipelines.data.scores.instruments import INSTRUMENTS, name_of_program
+from pipelines.data.scores.keys import Key, estimate_key, key_of
 from pipelines.data.scores.score import Note, Part, Score, pitch_class_weights
 from pipelines.data.scores.score_midi import read_tracks
 from pipelines.data.scores.styles import DYNAMICS, moods
-from pipelines.data.scores.theory import Key, estimate_key, key_of
 from prior.theory import METERS, Meter
 
 OPENTTD_FOLDER = Path("/usr/share/games/openttd/baseset/openmsx")

@@ -4,7 +4,7 @@ import hashlib
 import random
 from dataclasses import dataclass
 
-from pipelines.data.scores.theory import Chord, Key, chord_of
+from pipelines.data.scores.keys import Chord, Key, chord_of
 
 HELD_OUT_SHARE = 8
 """One progression in this many is kept for the validation split."""

@@ -4,8 +4,8 @@ import random
 from dataclasses import dataclass
 
 from pipelines.data.scores.harmony import Slot
+from pipelines.data.scores.keys import LETTER_STEPS, Chord, Key, scale_over
 from pipelines.data.scores.score import Note
-from pipelines.data.scores.theory import LETTER_STEPS, Chord, Key, scale_over
 from prior.theory import Meter
 
 DENSITIES = ("sparse", "medium", "busy")

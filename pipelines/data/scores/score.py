@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-from pipelines.data.scores.theory import Key, estimate_key
+from pipelines.data.scores.keys import Key, estimate_key
 from prior.plan import ChordChange
 from prior.theory import Meter
 

@@ -17,9 +17,9 @@ from pipelines.data.prepared import Clip, pad_frames, quantize_spectrogram
 from pipelines.data.recordings.cutting import encode_flac
 from pipelines.data.scores.captions import captions
 from pipelines.data.scores.chords import plan_labels
+from pipelines.data.scores.keys import estimate_key
 from pipelines.data.scores.score import Score, all_labels, pitch_class_weights
 from pipelines.data.scores.score_midi import write_midi
-from pipelines.data.scores.theory import estimate_key
 
 SAMPLE_RATE = 44_100
 SOUNDFONT = Path("/usr/share/sounds/sf2/FluidR3_GM.sf2")
