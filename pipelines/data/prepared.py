@@ -1,4 +1,4 @@
-"""A prepared dataset on disk: clips as quantized log-mel spectrograms in Arrow shards.
+"""Write and read prepared datasets: clips as quantized log-mel spectrograms in Arrow shards.
 
 A folder holds ``dataset.json`` (written last: a folder without it is unfinished) and, for each
 split, ``shard-00000.arrow``, ``shard-00001.arrow``... (see ``shards``).
@@ -116,7 +116,7 @@ def pad_frames(levels: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Clip:
-    """One row of a prepared dataset.
+    """Hold one row of a prepared dataset.
 
     Args:
         id: unique in the dataset.
@@ -161,11 +161,11 @@ class Clip:
 
     @property
     def num_frames(self) -> int:
-        """Spectrogram frames, F."""
+        """Return the number of spectrogram frames, F."""
         return int(self.spectrogram.shape[-1])
 
     def to_row(self) -> dict[str, Any]:
-        """The clip as a row of ``SCHEMA``."""
+        """Build a row of ``SCHEMA``."""
         row: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(self)}
         row["num_frames"] = self.num_frames
         row["spectrogram"] = np.ascontiguousarray(self.spectrogram).tobytes()
@@ -173,14 +173,14 @@ class Clip:
 
     @classmethod
     def from_row(cls, row: dict[str, Any]) -> "Clip":
-        """The inverse of ``to_row``."""
+        """Invert ``to_row``."""
         values = {f.name: row[f.name] for f in fields(cls)}
         values["spectrogram"] = shape_levels(row["spectrogram"], row["num_frames"])
         return cls(**values)
 
 
 class PreparedWriter(ShardWriter):
-    """Clips into the shards of one split.
+    """Write clips into the shards of one split.
 
     Args:
         folder: the dataset's folder.
@@ -226,7 +226,7 @@ def open_prepared(folder: str | Path, split: str = "train") -> "Dataset":
 
 
 def read_levels(dataset: "Dataset", index: int) -> np.ndarray:
-    """The (C, M, F) uint8 levels of one clip as a view of the memory-mapped file.
+    """View the (C, M, F) uint8 levels of one clip in the memory-mapped file.
 
     Only the pages that are read are loaded, so a short crop of a long clip is cheap.
     """
@@ -235,7 +235,7 @@ def read_levels(dataset: "Dataset", index: int) -> np.ndarray:
 
 
 def iterate_clips(shards: list[Path]) -> Iterator[Clip]:
-    """Every clip of some shards in order, one record batch in memory at a time."""
+    """Yield the clips of shards in order, one record batch in memory at a time."""
     for path in shards:
         with pa.memory_map(str(path)) as source:
             for batch in pa.ipc.open_stream(source):
@@ -269,8 +269,8 @@ def finish_dataset(folder: str | Path, settings: dict[str, Any]) -> dict[str, An
     """Count what the shards hold and write ``dataset.json``, which makes the dataset usable.
 
     Args:
-        folder: whose shards are all written.
-        settings: how it was made; kept word for word.
+        folder: the dataset, with all its shards.
+        settings: how the dataset was made, stored unchanged.
 
     Returns:
         The content of ``dataset.json``.
@@ -307,7 +307,7 @@ def finish_dataset(folder: str | Path, settings: dict[str, Any]) -> dict[str, An
 
 @dataclass
 class SplitSummary:
-    """Size of one split."""
+    """Hold the size of one split."""
 
     clips: int = 0
     hours: float = 0.0

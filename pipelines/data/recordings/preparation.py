@@ -1,9 +1,9 @@
-"""Audio files to a prepared dataset: cut, described, without silence and without duplicates.
+"""Turn audio files into a prepared dataset without silence and duplicates.
 
-The work goes in two stages. Every track is cut by itself, in any order and by any number of
-processes, into a staged file that stays when the run is killed. Then duplicates are found, splits
-are drawn and the staged clips are joined into shards in the order of the tracks. So a run that was
-stopped anywhere and started again gives the same bytes as one that was not.
+First every track is cut into a staged file, in any order and by any number of processes; a killed
+run keeps those. Then duplicates are dropped, splits are drawn and the staged clips are joined into
+shards in the order of the tracks. So a run that was killed and resumed gives the bytes of a whole
+one.
 """
 
 import hashlib
@@ -34,7 +34,7 @@ NOT_PART_OF_THE_RESULT = ("output", "workers", "quiet")
 
 @dataclass(frozen=True)
 class PrepareReport:
-    """What ``prepare`` did.
+    """Report the result of ``prepare``.
 
     Attributes:
         folder: the prepared dataset.
@@ -50,7 +50,7 @@ class PrepareReport:
 
     @property
     def hours(self) -> float:
-        """Audio in all splits (hours)."""
+        """Return the hours of audio in all splits."""
         return sum(split["hours"] for split in self.info["splits"].values())
 
 
@@ -71,7 +71,7 @@ def prepare(config: PrepareConfig) -> PrepareReport:
 
 
 def prepare_tracks(tracks: list[Track], config: PrepareConfig) -> PrepareReport:
-    """Prepare tracks that are already listed; ``config.input`` only names them."""
+    """Prepare listed tracks; ``config.input`` only names them in messages."""
     started = time.monotonic()
     folder = Path(config.output)
     settings = result_settings(tracks, config)
@@ -118,7 +118,7 @@ def cut_one(job: tuple[Track, PrepareConfig, Path]) -> TrackRecord:
 
 
 def result_settings(tracks: list[Track], config: PrepareConfig) -> dict[str, Any]:
-    """Return all that the result depends on, the files' sizes and times included."""
+    """Collect all that the result depends on, including sizes and times of the files."""
     settings = {
         key: value for key, value in asdict(config).items() if key not in NOT_PART_OF_THE_RESULT
     }

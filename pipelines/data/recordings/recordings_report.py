@@ -25,8 +25,8 @@ def write_report(
 
     Args:
         folder: the dataset.
-        records: of every track that was listed.
-        selection: which of them stayed.
+        records: one for every listed track.
+        selection: the tracks that were kept.
         info: the content of ``dataset.json``.
 
     Returns:
@@ -42,7 +42,7 @@ def write_report(
 def build_report(
     folder: Path, records: list[TrackRecord], selection: Selection, info: dict[str, Any]
 ) -> dict[str, Any]:
-    """Collect what the report says, as plain data."""
+    """Collect the content of the report as plain data."""
     kept = [records[index] for index in selection.kept]
     report: dict[str, Any] = {
         "tracks_listed": len(records),
@@ -132,7 +132,7 @@ def label_histograms(folder: Path) -> dict[str, dict[str, int]]:
 
 
 def list_warnings(report: dict[str, Any]) -> list[str]:
-    """List what a person should know before training on the dataset."""
+    """List what to know before training on the dataset."""
     warnings = []
     for split in SPLITS:
         if split not in report["splits"]:
