@@ -4,7 +4,6 @@ A folder holds ``dataset.json`` (written last: a folder without it is unfinished
 split, ``shard-00000.arrow``, ``shard-00001.arrow``... (see ``shards``).
 """
 
-import json
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, fields
@@ -17,7 +16,14 @@ import torch
 from torch import Tensor
 
 from codec.whole_file import write_json
-from pipelines.data.shards import ShardWriter, as_arrow, list_shards, open_shards, read_columns
+from pipelines.data.shards import (
+    ShardWriter,
+    as_arrow,
+    list_shards,
+    open_shards,
+    read_description,
+    read_split,
+)
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -249,20 +255,7 @@ def read_info(folder: str | Path) -> dict[str, Any]:
     Raises:
         ValueError: it is missing, unreadable or of another format version.
     """
-    path = Path(folder) / INFO_NAME
-    if not path.is_file():
-        raise ValueError(
-            f"{folder} is not a finished prepared dataset: {INFO_NAME} is missing "
-            "(run the same `partita prepare` again to finish it)"
-        )
-    try:
-        info = json.loads(path.read_text())
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path} is not JSON: {error}") from error
-    if not isinstance(info, dict) or info.get("format_version") != FORMAT_VERSION:
-        found = info.get("format_version") if isinstance(info, dict) else None
-        raise ValueError(f"{path}: format_version must be {FORMAT_VERSION}, got {found}")
-    return info
+    return read_description(folder, INFO_NAME, FORMAT_VERSION, "prepared dataset", "prepare")
 
 
 def finish_dataset(folder: str | Path, settings: dict[str, Any]) -> dict[str, Any]:
@@ -286,11 +279,8 @@ def finish_dataset(folder: str | Path, settings: dict[str, Any]) -> dict[str, An
     }
     sources: Counter[tuple[str, str, str, str]] = Counter()
     for split in SPLITS:
-        shards = list_shards(Path(folder) / split)
-        if not shards:
-            continue
-        summary = summarize_split(shards, split, sources)
-        info["splits"][split] = asdict(summary)
+        if list_shards(Path(folder) / split):
+            info["splits"][split] = asdict(summarize_split(Path(folder) / split, sources))
     info["sources"] = [
         {
             "source": source,
@@ -314,18 +304,17 @@ class SplitSummary:
     tracks: int = 0
 
 
-def summarize_split(shards: list[Path], split: str, sources: Counter[Any]) -> SplitSummary:
+def summarize_split(folder: Path, sources: Counter[Any]) -> SplitSummary:
     """Count a split's clips, hours and tracks, and add its seconds to ``sources``."""
     tracks = set()
     clips, seconds = 0, 0.0
     columns = ["source", "license", "attribution", "track", "duration_s"]
-    for path in shards:
-        for row in read_columns(path, columns):
-            clips += 1
-            seconds += row["duration_s"]
-            tracks.add(row["track"])
-            key = (row["source"], row["license"], row["attribution"], split)
-            sources[key] += row["duration_s"]
+    for row in read_split(folder, columns):
+        clips += 1
+        seconds += row["duration_s"]
+        tracks.add(row["track"])
+        key = (row["source"], row["license"], row["attribution"], folder.name)
+        sources[key] += row["duration_s"]
     return SplitSummary(clips, round(seconds / 3600, 4), len(tracks))
 
 

@@ -4,6 +4,7 @@ Every shard of a folder but the last has the same number of rows. A shard is ren
 temporary name when it is whole, so a stopped writer resumes after the last whole shard.
 """
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -147,6 +148,30 @@ def count_rows(path: Path) -> int:
             return sum(batch.num_rows for batch in pa.ipc.open_stream(source))
     except (pa.ArrowInvalid, OSError) as error:
         raise ValueError(f"{path} is not a whole Arrow shard: {error}") from error
+
+
+def read_description(
+    folder: str | Path, name: str, version: int, what: str, command: str
+) -> dict[str, Any]:
+    """Read the JSON file that is written last into a folder of shards.
+
+    Raises:
+        ValueError: the file is missing, unreadable or of another format version.
+    """
+    path = Path(folder) / name
+    if not path.is_file():
+        raise ValueError(
+            f"{folder} is not a finished {what}: {name} is missing "
+            f"(run the same `partita {command}` again to finish it)"
+        )
+    try:
+        values = json.loads(path.read_text())
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path} is not JSON: {error}") from error
+    found = values.get("format_version") if isinstance(values, dict) else None
+    if found != version:
+        raise ValueError(f"{path}: format_version must be {version}, got {found}")
+    return values
 
 
 def list_shards(folder: Path) -> list[Path]:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from codec.protocols import Codec
 from pipelines.data.prepared import check_split
-from pipelines.data.shards import as_arrow, list_shards, open_shards
+from pipelines.data.shards import as_arrow, list_shards, open_shards, read_description
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -172,20 +172,8 @@ def read_token_info(folder: str | Path) -> TokenInfo:
     Raises:
         ValueError: it is missing, unreadable or of another format version.
     """
-    path = Path(folder) / INFO_NAME
-    if not path.is_file():
-        raise ValueError(
-            f"{folder} is not a finished token cache: {INFO_NAME} is missing "
-            "(run the same `partita prepare tokens` again to finish it)"
-        )
-    try:
-        values = json.loads(path.read_text())
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path} is not JSON: {error}") from error
-    found = values.get("format_version") if isinstance(values, dict) else None
-    if found != TOKENS_VERSION:
-        raise ValueError(f"{path}: format_version must be {TOKENS_VERSION}, got {found}")
-    return TokenInfo(**values)
+    arguments = INFO_NAME, TOKENS_VERSION, "token cache", "prepare tokens"
+    return TokenInfo(**read_description(folder, *arguments))
 
 
 def load_codec(folder: str | Path) -> Codec:

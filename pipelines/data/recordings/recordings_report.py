@@ -11,7 +11,7 @@ from pipelines.data.markdown import bullets, table, write_page
 from pipelines.data.prepared import SPLITS
 from pipelines.data.recordings.cutting import TrackRecord
 from pipelines.data.recordings.track_selection import Selection
-from pipelines.data.shards import list_shards, read_columns
+from pipelines.data.shards import read_split
 
 LOUDNESS_BIN_DB = 3
 MAX_LABEL_VALUES = 30
@@ -122,12 +122,10 @@ def loudness_histogram(records: list[TrackRecord]) -> dict[str, int]:
 def label_histograms(folder: Path) -> dict[str, dict[str, int]]:
     """Count clips by the value of each label, the most frequent first."""
     counts: dict[str, Counter[str]] = defaultdict(Counter)
-    for split in SPLITS:
-        for path in list_shards(folder / split):
-            for row in read_columns(path, ["labels"]):
-                for key, value in json.loads(row["labels"]).items():
-                    for item in value if isinstance(value, list) else [value]:
-                        counts[key][str(item)[:MAX_LABEL_LENGTH]] += 1
+    for row in (row for split in SPLITS for row in read_split(folder / split, ["labels"])):
+        for key, value in json.loads(row["labels"]).items():
+            for item in value if isinstance(value, list) else [value]:
+                counts[key][str(item)[:MAX_LABEL_LENGTH]] += 1
     return {key: dict(counts[key].most_common(MAX_LABEL_VALUES)) for key in sorted(counts)}
 
 
