@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from codec.whole_file import sync_and_rename
+from codec.whole_file import sync_and_rename, write_json
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -172,6 +172,33 @@ def read_description(
     if found != version:
         raise ValueError(f"{path}: format_version must be {version}, got {found}")
     return values
+
+
+def begin_or_resume(folder: Path, path: Path, settings: dict[str, Any], what: str) -> None:
+    """Store the settings of a folder of shards in ``path``, or check them where that exists.
+
+    Raises:
+        ValueError: the folder was begun with other settings, or holds shards of unknown ones.
+    """
+    if path.is_file():
+        refuse_other(folder, json.loads(path.read_text()), settings, what)
+    elif any(folder.glob("*/shard-*.arrow")):
+        raise ValueError(f"{folder} already holds shards of another origin: choose another folder")
+    else:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_json(path, settings)
+
+
+def refuse_other(folder: Path, found: dict[str, Any], wanted: dict[str, Any], what: str) -> None:
+    """Raise ValueError unless the settings are equal, naming the first that differs."""
+    for key, value in wanted.items():
+        if found.get(key) != value:
+            changed = f"{key}={found.get(key)!r} (now {value!r})"
+            if key in ("tracks", "tracks_digest"):  # of ``prepare audio``
+                changed = "other or changed audio files"
+            raise ValueError(
+                f"{folder} holds {what} made with {changed}: choose another folder or delete it"
+            )
 
 
 def list_shards(folder: Path) -> list[Path]:

@@ -23,7 +23,7 @@ from pipelines.data.prepared import (
     read_info,
     read_levels,
 )
-from pipelines.data.shards import ShardWriter, list_shards
+from pipelines.data.shards import ShardWriter, begin_or_resume, refuse_other
 from pipelines.data.tokens import (
     INFO_NAME,
     KEPT_COLUMNS,
@@ -78,7 +78,7 @@ def build_token_cache(
     folder = Path(out_folder)
     info = describe(prepared_folder, codec)
     if (folder / INFO_NAME).is_file():
-        refuse_other(folder, asdict(read_token_info(folder)), asdict(info))
+        refuse_other(folder, asdict(read_token_info(folder)), asdict(info), "tokens")
         return info
     start_or_resume(folder, info, batch_clips, shard_clips)
     for split in info.clips:
@@ -99,24 +99,7 @@ def describe(prepared_folder: str | Path, codec: Codec) -> TokenInfo:
 def start_or_resume(folder: Path, info: TokenInfo, batch_clips: int, shard_clips: int) -> None:
     """Store the settings of an unfinished cache, or raise where it was begun with others."""
     settings = asdict(info) | {"batch_clips": batch_clips, "shard_clips": shard_clips}
-    path = folder / UNFINISHED_NAME
-    if path.is_file():
-        refuse_other(folder, json.loads(path.read_text()), settings)
-        return
-    if any(list_shards(folder / split) for split in SPLITS):
-        raise ValueError(f"{folder} already holds shards of another origin: choose another folder")
-    folder.mkdir(parents=True, exist_ok=True)
-    write_json(path, settings)
-
-
-def refuse_other(folder: Path, found: dict[str, Any], wanted: dict[str, Any]) -> None:
-    """Raise unless the settings are equal, naming the first that is not."""
-    for key, value in wanted.items():
-        if found.get(key) != value:
-            raise ValueError(
-                f"{folder} holds tokens made with another {key}: {found.get(key)!r}, now "
-                f"{value!r}; choose another folder or delete it"
-            )
+    begin_or_resume(folder, folder / UNFINISHED_NAME, settings, "tokens")
 
 
 def encode_split(

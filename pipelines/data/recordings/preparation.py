@@ -17,15 +17,14 @@ from typing import Any
 
 from tqdm import tqdm
 
-from codec.whole_file import write_json
-from pipelines.data.prepared import INFO_NAME, SPLITS, finish_dataset, read_info
+from pipelines.data.prepared import INFO_NAME, finish_dataset, read_info
 from pipelines.data.recordings.cutting import TrackRecord, cut_track
 from pipelines.data.recordings.joining import join_clips
 from pipelines.data.recordings.prepare_config import PrepareConfig
 from pipelines.data.recordings.recordings_report import write_report
 from pipelines.data.recordings.track_selection import draw_splits, select, write_fingerprints
 from pipelines.data.recordings.tracks import Track, find_tracks
-from pipelines.data.shards import list_shards
+from pipelines.data.shards import begin_or_resume, refuse_other
 from pipelines.data.worker_processes import map_in_order
 
 WORK_NAME = ".work"
@@ -78,7 +77,8 @@ def prepare_tracks(tracks: list[Track], config: PrepareConfig) -> PrepareReport:
     finished = read_finished(folder, settings)
     if finished is not None:
         return finished
-    work = open_work(folder, settings)
+    work = folder / WORK_NAME
+    begin_or_resume(folder, work / "settings.json", settings, "an unfinished preparation")
     records = cut_tracks(tracks, config, work)
     selection = select(records, config)
     if not selection.kept:
@@ -138,41 +138,7 @@ def read_finished(folder: Path, settings: dict[str, Any]) -> PrepareReport | Non
     if not (folder / INFO_NAME).is_file():
         return None
     info = read_info(folder)
-    refuse_other_settings(folder, info["settings"], settings, "a prepared dataset")
+    refuse_other(folder, info["settings"], settings, "a prepared dataset")
     if not (folder / "report.json").is_file() or (folder / WORK_NAME).is_dir():
         return None
     return PrepareReport(folder, info, json.loads((folder / "report.json").read_text()), 0.0)
-
-
-def open_work(folder: Path, settings: dict[str, Any]) -> Path:
-    """Make or find the folder of staged tracks."""
-    work = folder / WORK_NAME
-    remembered = work / "settings.json"
-    if remembered.is_file():
-        found = json.loads(remembered.read_text())
-        refuse_other_settings(folder, found, settings, "an unfinished preparation")
-    else:
-        if any(list_shards(folder / split) for split in SPLITS):
-            raise ValueError(
-                f"{folder} already holds shards of another origin: "
-                "choose another --output or delete it"
-            )
-        work.mkdir(parents=True, exist_ok=True)
-        write_json(remembered, settings)
-    return work
-
-
-def refuse_other_settings(
-    folder: Path, found: dict[str, Any], wanted: dict[str, Any], what: str
-) -> None:
-    """Raise unless the settings are equal, naming the first that is not."""
-    for key in wanted:
-        if found.get(key) != wanted[key]:
-            changed = (
-                "other or changed audio files"
-                if key in ("tracks", "tracks_digest")
-                else f"{key}={found.get(key)!r} (now {wanted[key]!r})"
-            )
-            raise ValueError(
-                f"{folder} holds {what} made with {changed}: choose another --output or delete it"
-            )

@@ -22,7 +22,7 @@ from pipelines.data.scores.score_sound import (
     render,
 )
 from pipelines.data.scores.score_sources import DEFAULT_SOURCES
-from pipelines.data.shards import read_split
+from pipelines.data.shards import begin_or_resume, read_split
 from pipelines.data.worker_processes import map_in_order
 
 SETTINGS_NAME = "scores.json"
@@ -101,18 +101,7 @@ def open_folder(wanted: ScoreDataset) -> dict[str, Any]:
         "soundfont": wanted.soundfont.name,
         "shard_clips": wanted.shard_clips,
     }
-    path = wanted.output / SETTINGS_NAME
-    if not path.is_file():
-        wanted.output.mkdir(parents=True, exist_ok=True)
-        write_json(path, settings)
-        return settings
-    earlier = json.loads(path.read_text())
-    for name, value in settings.items():
-        if earlier.get(name) != value:
-            raise ValueError(
-                f"{wanted.output} was begun with {name}={earlier.get(name)!r}, got {value!r}: "
-                "choose another folder or the same settings"
-            )
+    begin_or_resume(wanted.output, wanted.output / SETTINGS_NAME, settings, "a dataset")
     return settings
 
 
