@@ -121,7 +121,7 @@ def check_config(cls: type[Component], values: dict[str, Any], path: Path) -> No
 
 
 def fits(value: Any, annotation: Any) -> bool:
-    """Whether a JSON value is one of the plain types of an annotation; others always fit."""
+    """Tell whether a JSON value is one of the plain types of an annotation; others always fit."""
     options = get_args(annotation) or (annotation,)
     if not all(option in (int, float, str, bool, type(None)) for option in options):
         return True

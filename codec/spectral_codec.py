@@ -253,7 +253,7 @@ class SpectralCodec(Component):
         return run(self.decode_stages(seed, window), blocks)
 
     def decode_stages(self, seed: int | list[int] = 0, window: int = 1024) -> list[Stage]:
-        """The same as a chain; its windows grow to ``window`` token frames from a short one."""
+        """Return the decoder as a chain of stages; windows grow to ``window`` token frames."""
         coarse = Windows(
             self.decode_spectrogram,
             size=window,

@@ -1,7 +1,7 @@
 """Stages of a stream: pieces are pushed in and pulled out; the state can be saved.
 
-A stage does nothing until it is asked, so a chain of them computes each piece of its output as
-late as it may and as early as it can, and holds all that it remembers between two calls.
+A stage computes nothing before a piece is pulled, so a chain yields each piece as soon as its input
+is there. Everything that it remembers between two calls is in its state.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -14,18 +14,11 @@ from torch import Tensor
 class Stage(Protocol):
     """Consecutive pieces of one stream in, consecutive pieces of another out."""
 
-    @property
-    def ended(self) -> bool:
-        """Whether the last piece has been pushed."""
-
-    def push(self, piece: Tensor) -> None:
-        """Hand over the next piece, cut anywhere."""
-
-    def end(self) -> None:
-        """Say that the last piece has been pushed."""
+    input: "PieceBuffer"
+    """Where pieces are pushed, cut anywhere."""
 
     def pull(self) -> Tensor | None:
-        """Return the next piece; None where more must be pushed first, or nothing is left."""
+        """The next piece of the output; None where more must be pushed, or nothing is left."""
 
     def state_dict(self) -> dict[str, Tensor]:
         """All that is remembered; an equal stage that loads it continues exactly."""
@@ -35,7 +28,7 @@ class Stage(Protocol):
 
 
 class PieceBuffer:
-    """What most stages keep of their input: a buffer along the last dimension, and its end."""
+    """A stage's input: the elements that it still needs, along the last dimension, and the end."""
 
     def __init__(self) -> None:
         self.buffer: Tensor | None = None
@@ -44,9 +37,13 @@ class PieceBuffer:
     def __len__(self) -> int:
         return 0 if self.buffer is None else self.buffer.shape[-1]
 
-    def append(self, piece: Tensor) -> None:
-        """Keep a piece."""
+    def push(self, piece: Tensor) -> None:
+        """Append the next piece."""
         self.buffer = piece if self.buffer is None else torch.cat([self.buffer, piece], dim=-1)
+
+    def end(self) -> None:
+        """Say that the last piece has been pushed."""
+        self.ended = True
 
     def first(self, count: int) -> Tensor:
         """The first ``count`` elements, or all if there are fewer."""
@@ -73,13 +70,13 @@ def pull(stages: Sequence[Stage]) -> Tensor | None:
     """The next piece at a chain's end; None where its first stage wants more, or has ended."""
     *before, last = stages
     while (piece := last.pull()) is None:
-        if not before or last.ended:
+        if not before or last.input.ended:
             return None
         pushed = pull(before)
         if pushed is not None:
-            last.push(pushed)
-        elif before[-1].ended:
-            last.end()
+            last.input.push(pushed)
+        elif before[-1].input.ended:
+            last.input.end()
         else:
             return None
     return piece
@@ -88,9 +85,9 @@ def pull(stages: Sequence[Stage]) -> Tensor | None:
 def run(stages: Sequence[Stage], pieces: Iterable[Tensor]) -> Iterator[Tensor]:
     """Lead a stream through a chain; each piece of the output comes as soon as it can."""
     for piece in pieces:
-        stages[0].push(piece)
+        stages[0].input.push(piece)
         yield from _pull_all(stages)
-    stages[0].end()
+    stages[0].input.end()
     yield from _pull_all(stages)
 
 

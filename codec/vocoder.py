@@ -1,7 +1,8 @@
 """Griffin-Lim on a stream: log-mel spectrogram to waveform, nothing trained.
 
-Phases are carried from frame to frame (codec/phase.py), and one projection repairs them. That
-measured better than eight from random phases and costs a fifth (docs/experiments.md).
+Phases are carried from frame to frame (codec/phase.py) and refined by one Griffin-Lim iteration.
+That measured better than eight iterations from random phases, at a fifth of the cost
+(docs/experiments.md).
 
 All channels share one phase per bin, found for the sum of their magnitudes. That keeps what
 intensity panning does, lets the sum to mono neither comb nor lose level, costs one channel's
@@ -103,7 +104,7 @@ class GriffinLim(nn.Module):
         return run([self.stage(seed)], chunks)
 
     def stage(self, seed: int | list[int] = 0) -> "VocoderStage":
-        """The same as a stage of a chain."""
+        """Return the vocoder as a stage of a chain."""
         return VocoderStage(self, seed)
 
     def synthesize_block(
@@ -198,7 +199,7 @@ def turned(cycles: Tensor) -> Tensor:
 
 
 def normalized(spectrum: Tensor) -> Tensor:
-    """The same phases at modulus one; four times as fast as torch.sgn."""
+    """Scale complex numbers to modulus one, four times as fast as ``torch.sgn``."""
     parts = torch.view_as_real(spectrum)
     squares = parts * parts
     return spectrum * (squares[..., 0] + squares[..., 1]).add_(1e-16).rsqrt_()
@@ -219,19 +220,6 @@ class VocoderStage:
         self.context: Context | None = None
         self.index = 0  # of the block
 
-    @property
-    def ended(self) -> bool:
-        """Whether the last piece has been pushed."""
-        return self.input.ended
-
-    def push(self, piece: Tensor) -> None:
-        """Hand over the next (B, C, M, f) frames."""
-        self.input.append(piece)
-
-    def end(self) -> None:
-        """Say that the last frame has been pushed."""
-        self.input.ended = True
-
     @torch.no_grad()
     def pull(self) -> Tensor | None:
         """The (B, C, s) samples of the next block."""
@@ -239,9 +227,9 @@ class VocoderStage:
         size = grown(vocoder.first_block_frames, vocoder.block_frames, self.index)
         ahead = size + vocoder.lookahead_frames
         ready = len(self.input) > ahead
-        if not ready and not (self.ended and len(self.input)):
+        if not ready and not (self.input.ended and len(self.input)):
             return None
-        last = self.ended and len(self.input) <= size
+        last = self.input.ended and len(self.input) <= size
         audio, self.context = vocoder.synthesize_block(
             self.input.first(ahead), size, self.context, self.seed, last
         )

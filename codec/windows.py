@@ -1,4 +1,4 @@
-"""Run a function of limited reach over a stream, window by window, as if over the whole."""
+"""Apply a function with bounded context to a stream, window by window, as if to the whole."""
 
 from collections.abc import Callable, Iterable, Iterator
 
@@ -21,8 +21,8 @@ class Windows:
         halo: positions of context on either side of a window.
         units_in: input elements per position (1764 samples per token frame, for example).
         units_out: output elements per position.
-        first: positions in the first window, from which windows grow by half to ``size``; None
-            for ``size``. Context costs most in short windows, and a window takes little time.
+        first: positions in the first window, from which windows grow by half to ``size``; None for
+            ``size``. A short first window lets a stream begin sooner; context costs most in it.
     """
 
     def __init__(
@@ -45,19 +45,6 @@ class Windows:
         self.left = 0  # positions of context before the window
         self.index = 0  # of the window
 
-    @property
-    def ended(self) -> bool:
-        """Whether the last piece has been pushed."""
-        return self.input.ended
-
-    def push(self, piece: Tensor) -> None:
-        """Hand over the next (..., s) of the input, of any length."""
-        self.input.append(piece)
-
-    def end(self) -> None:
-        """Say that the last piece has been pushed."""
-        self.input.ended = True
-
     def pull(self) -> Tensor | None:
         """The output of the next window."""
         size = grown(self.first, self.size, self.index, growth=1.5)
@@ -69,7 +56,7 @@ class Windows:
             self.input.drop((stop - keep) * self.units_in)
             self.left, self.index = keep, self.index + 1
             return output
-        if not self.ended or len(self.input) <= self.left * self.units_in:
+        if not self.input.ended or len(self.input) <= self.left * self.units_in:
             return None
         output = self.apply(self.input.first(len(self.input)))[..., self.left * self.units_out :]
         self.input.drop(len(self.input))

@@ -20,8 +20,8 @@ class DiffusionDecoder(Component):
     (PixArt, Chen et al. 2023). A patch holds all channels of ``patch_frames`` frames and
     ``patch_bands`` bands; attention runs over all patches of a window, its rotary positions count
     token frames. What flows is the detail: fine minus coarse spectrogram, of unit variance. A patch
-    should hold fewer numbers than the Transformer is wide: the velocity holds the noise, which no
-    narrower layer can carry (docs/experiments.md).
+    should hold fewer numbers than the Transformer is wide, because the predicted velocity contains
+    the noise itself, which a narrower layer cannot pass on.
 
     Args:
         channels: audio channels, C.
@@ -29,7 +29,7 @@ class DiffusionDecoder(Component):
         patch_frames: spectrogram frames per patch, those of one token frame.
         patch_bands: bands per patch; must divide num_mels.
         latent_dim: numbers in the codec's quantized vector per token frame.
-        num_codebooks: the codec's K; any number of books from 1 to K may be decoded.
+        num_codebooks: the codec's K; any number of codebooks from 1 to K may be decoded.
         width: of the Transformer, D.
         num_layers: blocks.
         num_heads: attention heads, H; must divide width.
@@ -122,7 +122,7 @@ class DiffusionDecoder(Component):
             angle: (B,) in [0, pi / 2], from the detail to noise.
             coarse: (B, C, M, F) the codec's normalized decode of the same tokens.
             latents: (B, T, latent_dim) the tokens' vectors, T = F / patch_frames.
-            num_books: (B,) int64, how many books the tokens hold, 1 to K.
+            num_books: (B,) int64, how many codebooks the tokens hold, 1 to K.
 
         Returns:
             (B, C, M, F), the path's derivative by its angle.

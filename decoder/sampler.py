@@ -91,7 +91,7 @@ class FlowSampler:
         The pieces' concatenation does not depend on how the codes were cut.
 
         Args:
-            blocks: codes of the first 1 <= k <= K books.
+            blocks: codes of the first 1 <= k <= K codebooks.
             seeds: one per row, of the decoder's noise.
             num_steps: solver steps, 1 to 16; the decoder's default if None.
 
@@ -112,10 +112,10 @@ class FlowSampler:
         steps = [NOISE_ANGLE * (1 - step / num_steps) for step in range(num_steps + 1)]
         angles = torch.tensor(steps, device=window.coarse.device)
         B = window.coarse.shape[0]
-        books = torch.full((B,), window.num_books, device=angles.device)
+        num_books = torch.full((B,), window.num_books, device=angles.device)
         x = self.decoder.config.noise_temperature * window.noise
         for angle, turn in zip(angles, angles.diff(), strict=False):  # Euler's method
-            velocity = self.decoder(x, angle.expand(B), window.coarse, window.latents, books)
+            velocity = self.decoder(x, angle.expand(B), window.coarse, window.latents, num_books)
             x = (x.float() + turn * velocity).to(velocity.dtype)
         return window.coarse + self.decoder.config.detail_std * x
 
@@ -159,8 +159,7 @@ def euler_scheduler() -> FlowMatchEulerDiscreteScheduler:
 def check_scheduler(scheduler: object) -> None:
     """Raise ValueError unless a scheduler stands for Euler's method with equal steps.
 
-    Any other would place its steps where the decoder, which reads the angle of every step, was
-    not meant to be asked.
+    Another scheduler's steps would lie at angles that the decoder was not trained for.
     """
     if not isinstance(scheduler, FlowMatchEulerDiscreteScheduler):
         raise ValueError(
@@ -195,20 +194,6 @@ class FlowStage:
         self.index = 0
         self.fade = CrossFade()
 
-    @property
-    def ended(self) -> bool:
-        """Whether the last piece has been pushed."""
-        return self.input.ended
-
-    def push(self, piece: Tensor) -> None:
-        """Hand over the next (B, k, t) codes."""
-        check_rows(piece, self.seeds)
-        self.input.append(piece)
-
-    def end(self) -> None:
-        """Say that the last frame has been pushed."""
-        self.input.ended = True
-
     @torch.no_grad()
     def pull(self) -> Tensor | None:
         """The (B, C, M, f) frames that the next window makes final."""
@@ -216,11 +201,12 @@ class FlowStage:
         span = window_span(self.index, self.start, config.window_frames, config.overlap_frames)
         ahead = min(reach, span.overlap)
         waiting = len(self.input) - self.left
-        if waiting <= 0 or (waiting < span.frames + max(ahead, 1) and not self.ended):
+        if waiting <= 0 or (waiting < span.frames + max(ahead, 1) and not self.input.ended):
             return None
         is_last = waiting <= span.frames
         frames = waiting if is_last else span.frames
         codes = self.input.first(self.left + span.frames + ahead)
+        check_rows(codes, self.seeds)
         window = self.sampler.window(codes, self.left, self.start, frames, self.seeds)
         fine = self.sampler.codec.denormalize(self.sampler.solve(window, self.num_steps))
         if is_last:

@@ -47,8 +47,8 @@ class Pipeline(DiffusionPipeline):
     Args:
         tokenizer: of the text encoder (transformers).
         text_encoder: frozen (transformers).
-        codec: its first books are what the prior writes.
-        prior: writes codes from token states.
+        codec: its first codebooks are what the prior generates.
+        prior: generates codes from token states.
         decoder: paints the fine spectrogram; None leaves the codec's own decode.
         scheduler: diffusers' flow-matching Euler solver; needed with a decoder.
         planner: a prior that writes plans (tempo, key, chords, instruments); None leaves the prior
@@ -192,7 +192,7 @@ class Pipeline(DiffusionPipeline):
             plan: tempo, key, chords and instruments, for all items or one each; None lets the
                 planner write them from the prompt and the seed.
             callback_on_step_end: called as ``(pipeline, frame, time_s, {"codes": (B, K)})`` after
-                every frame that the prior writes; ``pipeline.interrupt()`` ends the writing there.
+                every frame of the prior; ``pipeline.interrupt()`` ends the generation there.
 
         Raises:
             ValueError: an argument is out of its range, named with its rule.
@@ -238,7 +238,7 @@ class Pipeline(DiffusionPipeline):
 
     @torch.no_grad()
     def encode(self, audio: Tensor) -> Tensor:
-        """(B, C, S) audio at the codec's rate -> (B, K, T) codes of all its books."""
+        """(B, C, S) audio at the codec's rate -> (B, K, T) codes of all its codebooks."""
         return self.codec.encode(audio.to(self.device))
 
     @torch.no_grad()
@@ -253,7 +253,7 @@ class Pipeline(DiffusionPipeline):
         """Codes to audio, without the prior.
 
         Args:
-            codes: (B, k, T) int64 of the codec's first 1 <= k <= K books.
+            codes: (B, k, T) int64 of the codec's first 1 <= k <= K codebooks.
             seed: of decoder and vocoder, spread over the batch as in ``__call__``.
             num_inference_steps: of the diffusion decoder, 1 to 16.
             preview: take the codec's own decode.
@@ -378,7 +378,7 @@ class Pipeline(DiffusionPipeline):
         return {name: getattr(self, name) for name in names}
 
     def interrupt(self) -> None:
-        """Stop writing after the current frame; what is written so far is decoded."""
+        """Stop generating after the current frame; what there is so far is decoded."""
         self._interrupt = True
 
     def _collect(self, frames: FrameGenerator, callback: Callable[..., Any] | None) -> Tensor:

@@ -32,7 +32,7 @@ from pipelines.training.codec_data import (
     open_all,
     validation_crops,
 )
-from pipelines.training.configuration import build, build_parser, parse
+from pipelines.training.configuration import configure
 from pipelines.training.loop import TrainingConfig, train
 
 INITIALIZATION_BATCHES = 16
@@ -148,9 +148,8 @@ class CodecTask:
         """Stack crops to (B, C, M, F)."""
         return torch.stack(items)
 
-    def before_step(self, average: nn.Module, batch: Tensor, step: int) -> None:
+    def before_step(self, average: CodecTraining, batch: Tensor, step: int) -> None:
         """Set the codebooks by k-means over many batches when quantization begins."""
-        assert isinstance(average, CodecTraining)
         codec = self.model.codec
         if step < self.model.losses.quantize_from or codec.quantizer.is_initialized:
             return
@@ -170,9 +169,8 @@ class CodecTask:
         terms = model(batch, step, seed)
         return terms.pop("loss"), terms
 
-    def validate(self, model: nn.Module, folder: Path) -> dict[str, float]:
+    def validate(self, model: CodecTraining, folder: Path) -> dict[str, float]:
         """Measure the error in nats, unquantized and by number of codebooks; write one clip."""
-        assert isinstance(model, CodecTraining)
         codec = model.codec
         device = next(codec.parameters()).device
         target = self.held_out.to(device)
@@ -188,9 +186,8 @@ class CodecTask:
             write_audio(folder / "original.wav", audio[0].cpu(), codec.sample_rate)
         return figures
 
-    def component(self, model: nn.Module) -> SpectralCodec:
+    def component(self, model: CodecTraining) -> SpectralCodec:
         """Return the codec without its losses and discriminator."""
-        assert isinstance(model, CodecTraining)
         return model.codec
 
 
@@ -224,8 +221,7 @@ def main(argv: list[str] | None = None) -> int:
     Raises:
         ValueError: a mistake in the configuration or the data.
     """
-    parser = build_parser("train_codec.py", PARTS)
-    train_codec(**build(parser, parse(parser, argv)))
+    train_codec(**configure("train_codec.py", PARTS, argv))
     return 0
 
 

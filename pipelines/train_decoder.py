@@ -22,7 +22,7 @@ from decoder.flow import flow_loss, uniform_angle
 from decoder.sampler import FlowSampler, check_conditions, euler_scheduler
 from pipelines.data.shards import evenly_spaced
 from pipelines.errors import one_line_errors
-from pipelines.training.configuration import build, build_parser, parse
+from pipelines.training.configuration import configure
 from pipelines.training.decoder_data import DecoderBatch, DecoderCrops, DecoderData
 from pipelines.training.loop import TrainingConfig, train
 
@@ -51,7 +51,7 @@ class DecoderTask:
         """Stack items."""
         return default_collate(items)
 
-    def before_step(self, average: nn.Module, batch: DecoderBatch, step: int) -> None:
+    def before_step(self, average: DiffusionDecoder, batch: DecoderBatch, step: int) -> None:
         """Move the frozen codec to the device that the model lives on."""
         self.codec.to(batch.codes.device)
 
@@ -73,9 +73,8 @@ class DecoderTask:
 
         return flow_loss(predict, batch.noise, detail, uniform_angle(batch.time)), {}
 
-    def validate(self, model: nn.Module, folder: Path) -> dict[str, float]:
+    def validate(self, model: DiffusionDecoder, folder: Path) -> dict[str, float]:
         """Measure the loss, and error and movement of both decodes of ``focus_books`` codebooks."""
-        assert isinstance(model, DiffusionDecoder)
         device = next(model.parameters()).device
         self.codec.to(device)
         batch = send_to_device(self.held_out, device)
@@ -91,9 +90,8 @@ class DecoderTask:
             write_audio(folder / f"{name}.wav", audio[0].cpu(), self.codec.sample_rate)
         return figures
 
-    def component(self, model: nn.Module) -> DiffusionDecoder:
+    def component(self, model: DiffusionDecoder) -> DiffusionDecoder:
         """Return the decoder: all that is trained."""
-        assert isinstance(model, DiffusionDecoder)
         return model
 
 
@@ -123,8 +121,7 @@ def main(argv: list[str] | None = None) -> int:
     Raises:
         ValueError: a mistake in the configuration or the data.
     """
-    parser = build_parser("train_decoder.py", PARTS)
-    train_decoder(**build(parser, parse(parser, argv)))
+    train_decoder(**configure("train_decoder.py", PARTS, argv))
     return 0
 
 

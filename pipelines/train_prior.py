@@ -22,7 +22,7 @@ from pipelines.data.shards import evenly_spaced
 from pipelines.data.tokens import load_codec
 from pipelines.errors import one_line_errors
 from pipelines.inference.text import load_text_encoder
-from pipelines.training.configuration import build, build_parser, parse
+from pipelines.training.configuration import configure
 from pipelines.training.loop import TrainingConfig, train
 from pipelines.training.prior_data import PriorData, TokenClip, TokenClips, make_batch
 from prior.condition import Condition
@@ -57,7 +57,7 @@ class PriorTask:
         """Encode captions, where data are loaded, and stack."""
         return make_batch(items, self.tokenizer, self.text_encoder)
 
-    def before_step(self, average: nn.Module, batch: PriorBatch, step: int) -> None:
+    def before_step(self, average: Prior, batch: PriorBatch, step: int) -> None:
         """Change nothing."""
 
     def loss(
@@ -67,9 +67,8 @@ class PriorTask:
         result = prior_loss(model, batch)
         return result.loss, {f"nats_book_{k}": nats for k, nats in enumerate(result.nats_per_book)}
 
-    def validate(self, model: nn.Module, folder: Path) -> dict[str, float]:
+    def validate(self, model: Prior, folder: Path) -> dict[str, float]:
         """Measure held-out nats per codebook and what text and plan are worth; write a sample."""
-        assert isinstance(model, Prior)
         batch: PriorBatch = send_to_device(self.held_out, next(model.parameters()).device)
         condition = batch.condition
         # every clip with another clip's caption: the difference is what the text is worth
@@ -96,9 +95,8 @@ class PriorTask:
             write_audio(folder / "sample.wav", sample, self.codec.sample_rate)
         (folder / "sample.txt").write_text(self.sample_caption + "\n")
 
-    def component(self, model: nn.Module) -> Prior:
+    def component(self, model: Prior) -> Prior:
         """Return the prior: all that is trained."""
-        assert isinstance(model, Prior)
         return model
 
 
@@ -120,8 +118,7 @@ def main(argv: list[str] | None = None) -> int:
     Raises:
         ValueError: a mistake in the configuration or the data.
     """
-    parser = build_parser("train_prior.py", PARTS)
-    train_prior(**build(parser, parse(parser, argv)))
+    train_prior(**configure("train_prior.py", PARTS, argv))
     return 0
 
 

@@ -187,7 +187,8 @@ class SelfAttention(nn.Module):
         return self.out(y.reshape(B, D))
 
     def _project(self, x: Tensor, rotation: Rotation | None) -> tuple[Tensor, Tensor, Tensor]:
-        qkv = self.qkv(x).unflatten(-1, (3, self.num_heads, -1))  # (B, T, 3, H, D / H)
+        B, T, _ = x.shape
+        qkv = self.qkv(x).view(B, T, 3, self.num_heads, -1)  # (B, T, 3, H, D / H)
         query_key = qkv[:, :, :2].to(self.query_key_norm.weight.dtype)  # float32 under autocast
         query_key = self.query_key_norm(query_key).permute(2, 0, 3, 1, 4)  # (2, B, H, T, D / H)
         if rotation is not None:

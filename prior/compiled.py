@@ -9,19 +9,17 @@ import os
 import shutil
 from collections.abc import Callable
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
+from codec.component import Component
 from prior.attention import Place
 from prior.condition import Condition
 from prior.state import PriorState
-
-if TYPE_CHECKING:
-    from prior.model import Prior
 
 TEXT_SLOTS = 80
 """Text tokens that a compiled step reads, or a multiple of them; the empty ones are masked."""
@@ -32,7 +30,7 @@ FEW_ROWS = 8
 # -- the step -------------------------------------------------------------------------------
 
 
-def compile_step(prior: "Prior") -> None:
+def compile_step(prior: Component) -> None:
     """Compile one decoding step, sampling included, for every generation from now on.
 
     A frame of one row is bound by dispatching small operators: on a GPU they are replayed as one

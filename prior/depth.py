@@ -38,11 +38,11 @@ class DepthHead(nn.Module):
         )
 
     def forward(self, frames: Tensor, codes: Tensor) -> Tensor:
-        """Logits of books 1 to K - 1 with the true earlier books given.
+        """Logits of codebooks 1 to K - 1 with the true earlier codebooks given.
 
         Args:
             frames: (B, D) hidden states of the backbone.
-            codes: (B, K) int64; the last book is not looked at.
+            codes: (B, K) int64; the last codebook is not looked at.
 
         Returns:
             (B, K - 1, V).
@@ -54,12 +54,12 @@ class DepthHead(nn.Module):
     def sample(
         self, frames: Tensor, first: Tensor, choose: Callable[[Tensor, int], Tensor]
     ) -> list[Tensor]:
-        """Choose books 1 to K - 1 one after the other, the weights read once for each.
+        """Choose codebooks 1 to K - 1 one after the other, the weights read once for each.
 
         Args:
             frames: (B, D) hidden states of the backbone.
-            first: (B,) int64 codes of book 0.
-            choose: ``(logits (B, V), book) -> (B,)`` codes.
+            first: (B,) int64 codes of codebook 0.
+            choose: ``(logits (B, V), codebook) -> (B,)`` codes.
 
         Returns:
             K codes of shape (B,), the first one included.

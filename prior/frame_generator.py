@@ -33,7 +33,7 @@ class Draw(NamedTuple):
 
     Attributes:
         uniform: (B, K * V + 1) float32 in [0, 1), see ``sampling.draw_uniform``.
-        books: the settings of each of the K codebooks.
+        codebooks: the settings of each of the K codebooks.
         ended: (B,) bool, rows that ended earlier.
         may_end: whether a row may end before this frame.
     """
@@ -55,7 +55,7 @@ class FrameGenerator:
         prior: the model, on any device.
         condition: B rows; its plan counts from the first frame of the piece, a prompt included.
         negative: B texts to move away from; None for the unconditional prior. Read only when
-            ``sampling.guidance`` is not 1; beside it stands the contrary of the plan.
+            ``sampling.guidance`` is not 1; its rows read the plan's ``contrary_features``.
         num_frames: the most new frames to generate.
         sampling: temperature, top-k, top-p, guidance.
         seeds: one per row.

@@ -68,7 +68,7 @@ class LSTMBackbone(nn.Module):
 
 
 class PlainLSTMBackbone(LSTMBackbone):
-    """The same without the attention: all that is known of the past is the cell."""
+    """An LSTM backbone without attention: all that it knows of the past is in its cells."""
 
     has_attention = False
 

@@ -30,8 +30,8 @@ class PriorOutput(NamedTuple):
     """What ``Prior.forward`` predicts.
 
     Attributes:
-        first_logits: (B, T, V + 1): book 0 of every frame; index V is the end of the piece.
-        depth_logits: (B, K - 1, N, V): books 1 to K - 1 of the chosen frames.
+        first_logits: (B, T, V + 1): codebook 0 of every frame; index V is the end of the piece.
+        depth_logits: (B, K - 1, N, V): codebooks 1 to K - 1 of the chosen frames.
     """
 
     first_logits: Tensor
@@ -42,8 +42,8 @@ class Prior(Component):
     """An autoregressive model of codec frames under text, over one of two backbones.
 
     At frame t the backbone reads the sum of the K codebook embeddings of frame t - 1 (a learned
-    start at t = 0) and gives one hidden state; book 0 is predicted straight from it, the later
-    books by a small Transformer over the books of that frame (Moshi, arXiv 2410.00037; CSM).
+    start at t = 0) and gives one hidden state; codebook 0 is predicted straight from it, the later
+    ones by a small Transformer over the codebooks of that frame (Moshi, arXiv 2410.00037; CSM).
     Text, embeddings, heads and depth are the same for both backbones, so that comparing two priors
     compares the backbones.
 
@@ -52,7 +52,7 @@ class Prior(Component):
     Args:
         backbone: "transformer", "lstm" (which attends to all its earlier outputs) or "lstm-plain"
             (which does not).
-        num_codebooks: K, the codebooks it writes.
+        num_codebooks: K, the codebooks it predicts.
         codebook_size: V.
         width: D, of the backbone.
         num_layers: of the backbone.
@@ -125,7 +125,7 @@ class Prior(Component):
         Args:
             codes: (B, K, T) int64 in [0, V).
             condition: of B rows.
-            depth_frames: (B, N) int64, the frames whose later books are predicted; None for all.
+            depth_frames: (B, N) int64, frames whose later codebooks are predicted; None for all.
 
         Returns:
             ``PriorOutput``, N = T when ``depth_frames`` is None.
@@ -176,7 +176,7 @@ class Prior(Component):
             state: from ``init_state``.
 
         Returns:
-            (B, D), the hidden state from which ``sample_frame`` writes frame P.
+            (B, D), the hidden state from which ``sample_frame`` draws frame P.
 
         Raises:
             ValueError: the state has been used, or is too short for the prompt and one frame.
@@ -198,7 +198,7 @@ class Prior(Component):
             state: filled by ``prefill``; changed in place.
 
         Returns:
-            (B, D), the hidden state from which ``sample_frame`` writes the next frame.
+            (B, D), the hidden state from which ``sample_frame`` draws the next frame.
 
         Raises:
             ValueError: the state is full.
@@ -220,7 +220,7 @@ class Prior(Component):
         return added, place
 
     def step(self, codes: Tensor, added: Tensor, place: Place, state: PriorState) -> Tensor:
-        """(B, K) codes and what ``advance`` gave -> (B, D), the tensors of ``state`` written."""
+        """(B, K) codes and what ``advance`` gave -> (B, D), ``state`` changed in place."""
         x = self.embedding(codes + self.book_offsets).sum(dim=1) + added
         return self.network.step(x, place, state)
 
@@ -229,12 +229,12 @@ class Prior(Component):
         compile_step(self)
 
     def sample_frame(self, hidden: Tensor, choose: Callable[[Tensor, int], Tensor]) -> Tensor:
-        """Write one frame, book by book.
+        """Write one frame, codebook by codebook.
 
         Args:
             hidden: (B, D) from ``prefill`` or ``decode_one_frame``.
-            choose: ``(logits, book) -> (B,)`` int64 codes in [0, V); logits are (B, V + 1) for
-                book 0, whose last column is the end of the piece, and (B, V) for the others.
+            choose: ``(logits, codebook) -> (B,)`` int64 codes in [0, V); logits are (B, V + 1) for
+                codebook 0, whose last column is the end of the piece, and (B, V) for the others.
 
         Returns:
             (B, K) int64.
@@ -290,7 +290,7 @@ def initialize(prior: Prior, num_layers: int) -> None:
     """Normal weights of deviation .02, smaller where they are added to the residual (GPT-2).
 
     The frames' vectors are larger and the text's summary starts at zero: at equal sizes the
-    summary drowns the frames for the first thousand updates (docs/experiments.md); so does the
+    summary drowns the frames for the first thousand steps (docs/experiments.md); so does the
     plan. An LSTM keeps
     PyTorch's weights, with forget gates that start open (Jozefowicz et al. 2015).
     """

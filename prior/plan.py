@@ -38,7 +38,7 @@ class ChordChange:
     """From this beat on, counted from the start of the piece, a triad sounds.
 
     Attributes:
-        beat: may lie before the first beat that a plan covers.
+        beat: may be earlier than ``first_beat``: a chord that already sounds there.
         root: pitch class, 0 (C) to 11.
         quality: one of ``QUALITIES``; sevenths and suspensions are left out.
     """

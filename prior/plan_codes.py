@@ -1,7 +1,7 @@
 """Plans as codes, so that a prior can write them: tempo, key, instruments, then chord by chord.
 
-A planner is a ``Prior`` of ``NUM_BOOKS`` books of ``CODEBOOK_SIZE`` codes under text: "score first,
-then sound", with the same network, loss and sampling as for sound.
+A planner is a ``Prior`` of ``NUM_BOOKS`` codebooks of ``CODEBOOK_SIZE`` codes under text: "score
+first, then sound", with the same network, loss and sampling as for sound.
 """
 
 import itertools
@@ -35,7 +35,7 @@ def encode_plan(plan: Plan, num_beats: float) -> Tensor:
     """Turn a plan into codes.
 
     ===== ================= ==========================
-    frame book 0            book 1
+    frame codebook 0            codebook 1
     ===== ================= ==========================
     0     range of tempi    tempo within the range
     1     meter and key     0
@@ -127,5 +127,5 @@ def decode_tempo(tempo_range: int, place: int) -> float:
 
 
 def chord_beats(code: int) -> float:
-    """How many beats a chord's code in book 1 stands for."""
+    """How many beats a chord's code in codebook 1 stands for."""
     return (code + 1) / STEPS_PER_BEAT

@@ -23,9 +23,9 @@ from prior.plan_codes import (
 from prior.sampling import Sampling
 
 SAMPLING = Sampling(temperature=0.5, top_k=20, top_p=0.9, guidance=1.0)
-"""What a prompt names is nearly certain and stays so; the rest is drawn from what is likely."""
+"""Keep what a prompt names, which is nearly certain, and draw the rest from what is likely."""
 MAX_CHORDS = 62
-"""As many as a planner learns from; in a longer piece they return."""
+"""Most chords in a planner's training plans; in a longer piece the list repeats."""
 
 
 def write_plan(
@@ -89,7 +89,7 @@ def repeated(plan: Plan, length: float, num_beats: float) -> Plan:
 
 
 def check_planner(planner: Prior) -> None:
-    """Raise a ``ValueError`` unless a prior writes the books of ``plan_codes``."""
+    """Raise a ``ValueError`` unless a prior writes the codebooks of ``plan_codes``."""
     found = planner.config["num_codebooks"], planner.config["codebook_size"]
     if found != (NUM_BOOKS, CODEBOOK_SIZE):
         raise ValueError(

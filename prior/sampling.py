@@ -105,7 +105,7 @@ def choose_code(logits: Tensor, uniform: Tensor, sampling: Sampling) -> Tensor:
 
 
 def draw_uniform(seeds: list[int], frame: int, num_codebooks: int, codebook_size: int) -> Tensor:
-    """The noise of one frame: V + 1 numbers for book 0, V for each later one.
+    """The noise of one frame: V + 1 numbers for codebook 0, V for each later one.
 
     Every row's come from its own generator, keyed by ``(seed, "prior", frame)``: they depend
     neither on the rows beside it, nor on the settings, nor on where generation started.
@@ -125,7 +125,7 @@ def draw_uniform(seeds: list[int], frame: int, num_codebooks: int, codebook_size
 
 
 def uniform_of_book(uniform: Tensor, book: int, codebook_size: int) -> Tensor:
-    """The part of ``draw_uniform`` that belongs to a book: (B, V + 1) for book 0, else (B, V)."""
+    """The noise of one codebook: (B, V + 1) for codebook 0, (B, V) for the others."""
     if book == 0:
         return uniform[:, : codebook_size + 1]
     start = 1 + book * codebook_size

@@ -33,7 +33,7 @@ class PriorState:
         frame_condition: the text in one vector, and the plan.
         rotation: rotary tables for every position below ``max_frames``.
         layers: one per layer of the backbone.
-        max_frames: how many frames may be read and written, the prompt included.
+        max_frames: how many frames may be read and generated, the prompt included.
         position: how many positions the backbone has seen; 0 before the prefill.
     """
 

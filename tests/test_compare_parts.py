@@ -216,19 +216,17 @@ def test_held_out_bits_are_those_of_the_training_loss(backbone: str, labels: dic
     text = json.dumps(labels)
     pieces = [TrackPiece("", row.numpy().astype(np.int16), labels=text) for row in codes]
     plan = labeled_plan(prior, text, 7)
+    empty = Condition.empty(2, prior.config.text_width)
     batch = PriorBatch(
         codes[..., :7],
         torch.ones(2, 7, dtype=torch.bool),
         torch.zeros(2, dtype=torch.bool),
-        replace(
-            Condition.empty(2, prior.config.text_width),
-            plan=plan if plan is None else plan.expand(2, -1, -1),
-        ),
+        replace(empty, plan=plan if plan is None else plan.expand(2, -1, -1)),
     )
     with torch.no_grad():
         expected = prior_loss(prior, batch).nats_per_book / math.log(2)
-        bare = batch._replace(condition=Condition.empty(2, prior.config.text_width))
-        unplanned = prior_loss(prior, bare).nats_per_book / math.log(2)
+        batch = batch._replace(condition=empty)
+        unplanned = prior_loss(prior, batch).nats_per_book / math.log(2)
     bits = held_out_bits(prior, pieces, 7)
     assert np.allclose(bits, expected, atol=1e-5)
     assert np.allclose(bits, unplanned, atol=1e-3) != bool(labels)

@@ -353,7 +353,7 @@ def test_what_is_changed_is_said(codec):
 
 def test_bad_codes_are_refused(codec):
     good = torch.zeros(1, 6, 2, dtype=torch.int64)
-    with pytest.raises(ValueError, match="1 to 6 books"):
+    with pytest.raises(ValueError, match="1 to 6 codebooks"):
         codec.decode(torch.cat([good, good], dim=1))
     with pytest.raises(ValueError, match=r"\[0, 256\)"):
         codec.decode(good + 256)

@@ -16,7 +16,7 @@ from decoder.diffusion_decoder import DiffusionDecoder
 from pipelines import cli
 from pipelines.train_codec import CodecLosses
 from pipelines.training.codec_data import SpectrogramData
-from pipelines.training.configuration import build, build_parser, parse
+from pipelines.training.configuration import configure
 from pipelines.training.decoder_data import DecoderData
 from pipelines.training.loop import TrainingConfig
 from pipelines.training.prior_data import PriorData
@@ -104,9 +104,8 @@ def copy_sources(target: Path) -> Path:
 @pytest.mark.parametrize("name", CONFIGS)
 def test_a_config_parses_and_builds(name):
     parts = PARTS[Path(name).parts[1]] | {"training": TrainingConfig}
-    parser = build_parser("test", parts)
     with torch.device("meta"):
-        built = build(parser, parse(parser, ["--config", str(ROOT / name)]))
+        built = configure("test", parts, ["--config", str(ROOT / name)])
     assert sum(weight.numel() for weight in built["model"].parameters()) > 0
 
 

@@ -144,7 +144,7 @@ def test_bad_arguments_are_named(pipeline: Pipeline, changes: dict[str, Any], me
     ("codes", "message"),
     [
         (torch.zeros(2, 5, dtype=torch.int64), r"codes must be \(B, K, T\)"),
-        (torch.zeros(1, 9, 5, dtype=torch.int64), "codes must hold 1 to 4 books"),
+        (torch.zeros(1, 9, 5, dtype=torch.int64), "codes must hold 1 to 4 codebooks"),
         (torch.zeros(1, 2, 5), "codes must be int64"),
         (torch.full((1, 2, 5), 16), r"codes must lie in \[0, 16\)"),
         (torch.zeros(1, 2, 0, dtype=torch.int64), "codes are empty"),

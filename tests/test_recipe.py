@@ -2,12 +2,11 @@
 
 import argparse
 import json
-from importlib import import_module
 from pathlib import Path
 
 import pytest
 
-from pipelines.cli import COMMANDS, TRAINERS
+from pipelines.cli import COMMANDS, TRAINERS, find_module
 from pipelines.commands.recipe import RecipeStep, read_record, run_recipe, tiny_recipe
 from pipelines.commands.recipe import main as recipe
 from pipelines.training.configuration import build_parser
@@ -18,14 +17,14 @@ from pipelines.training.loop import TrainingConfig
 def test_every_command_exists_and_takes_these_options(stage):
     name = " ".join(stage.command[:2])
     if name in TRAINERS:
-        module = import_module(TRAINERS[name][0])
+        module = find_module(name)
         settings = build_parser(name, module.PARTS).parse_args(stage.command[2:])
         assert settings.resume
         TrainingConfig(**settings.training.as_dict())
         return
     words = 2 if name in COMMANDS else 1
     parser = argparse.ArgumentParser(exit_on_error=False)
-    import_module(COMMANDS[" ".join(stage.command[:words])][0]).add_arguments(parser)
+    find_module(" ".join(stage.command[:words])).add_arguments(parser)
     parser.parse_args(stage.command[words:])
 
 

@@ -149,6 +149,9 @@ def test_equal_pipelines_have_equal_hashes(pipeline: Pipeline, pipeline_folder: 
     with torch.no_grad():
         next(other.decoder.parameters()).view(-1)[0] += 1e-3
     assert hash_pipeline(other) != hash_pipeline(pipeline)
+    other = tiny_pipeline()
+    other.register_to_config(fine_temperature=0.5)
+    assert hash_pipeline(other) != hash_pipeline(pipeline)
 
 
 # -- always the same ------------------------------------------------------------------------

@@ -301,9 +301,9 @@ def test_a_short_window_waits_for_as_many_frames_as_it_shares():
     stage, codes = flow.stage([0], 1), random_codes(1, 40)
     first = next(window_grid(40, 10))
     needed = first.frames + first.overlap
-    stage.push(codes[..., : needed - 1])
+    stage.input.push(codes[..., : needed - 1])
     assert stage.pull() is None
-    stage.push(codes[..., needed - 1 : needed])
+    stage.input.push(codes[..., needed - 1 : needed])
     fine = stage.pull()
     expected = codec.decode_spectrogram(codes[..., :needed])[..., : fine.shape[-1]]
     assert torch.allclose(fine, expected, atol=1e-3)
@@ -365,8 +365,8 @@ def test_a_saved_stage_continues_exactly(read):
     first, second = flow.stage([3], 1), flow.stage([3], 1)
     pieces = []
     for index in range(read):
-        first.push(codes[..., index : index + 1])
-        pieces += iter(first.take, None)
+        first.input.push(codes[..., index : index + 1])
+        pieces += iter(first.pull, None)
     second.load_state_dict(first.state_dict())
     pieces += run([second], [codes[..., read:]])
     assert torch.equal(torch.cat(pieces, dim=-1), whole)

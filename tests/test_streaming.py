@@ -162,7 +162,7 @@ def test_steering_refuses(pipeline):
 def test_nothing_is_left_to_steer_once_the_prior_is_done(pipeline):
     stream = start(pipeline, duration_s=1.0, chunk_s=0.2)
     assert stream._parts is not None
-    while not stream._parts.stages[0].ended:  # the last window is decoded after that
+    while not stream._parts.stages[0].input.ended:  # the last window is decoded after that
         next(stream)
     assert stream.codes.shape[-1] == 25
     with pytest.raises(ValueError, match="nothing to steer"):

@@ -54,7 +54,7 @@ def test_a_saved_chain_continues_exactly(read):
 
     whole = torch.cat(list(run(chain(), [signal])), dim=-1)
     before, after = chain(), chain()
-    before[0].push(signal[..., :read])
+    before[0].input.push(signal[..., :read])
     pieces = [piece for piece in [pull(before)] if piece is not None]
     for stage, saved in zip(after, before, strict=True):
         stage.load_state_dict(saved.state_dict())

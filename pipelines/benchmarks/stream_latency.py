@@ -39,7 +39,7 @@ class Arrival:
 
 @dataclass(frozen=True)
 class Replay:
-    """What a listener would have heard.
+    """A stream replayed against a clock: when it sounded and where it stalled.
 
     Attributes:
         first_sound_s: from the call to the first sample.

@@ -27,7 +27,7 @@ from pipelines.data.recordings.debian_music import GAMES, MusicConfig, prepare_m
 from pipelines.data.token_cache import build_token_cache
 from pipelines.errors import one_line_errors
 from pipelines.evaluation.clips import choose_clips
-from pipelines.evaluation.comparison import compare
+from pipelines.evaluation.pair_metrics import compare
 from pipelines.pipeline import Pipeline
 from pipelines.train_codec import CodecLosses, train_codec
 from pipelines.train_decoder import train_decoder

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from pipelines.inference.loading import SHIPPED
 
 if TYPE_CHECKING:
-    from pipelines.commands.estimate import Estimate
+    from pipelines.training.cost import Estimate
 
 LONGEST_HOURS = 24 * 30
 """Hardware on which a training would take longer is not named."""
@@ -48,7 +48,7 @@ def describe_config(path: str, processes: int = 1) -> list[str]:
         FileNotFoundError: there is no such file.
         ValueError: the config has an unknown key, a wrong type or a value that does not fit.
     """
-    from pipelines.commands.estimate import estimate
+    from pipelines.training.cost import estimate
 
     part, settings = read_config(path)
     return render_estimate(estimate(part, settings, processes), settings["training"])
@@ -61,15 +61,14 @@ def read_config(path: str) -> tuple[str, dict[str, Any]]:
         "codec", "prior" or "decoder", and the sections as dicts.
     """
     import torch
-    from jsonargparse import ArgumentError
 
-    from pipelines.training.configuration import build_parser
+    from pipelines.training.configuration import build_parser, parse
 
     part = which_part(Path(path))
     parts = trainer_parts(part)
     try:
-        settings = build_parser(f"train {part}", parts).parse_args(["--config", path])
-    except ArgumentError as error:
+        settings = parse(build_parser(f"train {part}", parts), ["--config", path])
+    except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
     sections = {name: settings[name].as_dict() for name in parts}
     with torch.device("meta"):  # the constructor checks how the values fit together
@@ -80,7 +79,7 @@ def read_config(path: str) -> tuple[str, dict[str, Any]]:
 
 
 def which_part(path: Path) -> str:
-    """Told by what the data section names: a decoder's spectrograms and tokens, or one of them."""
+    """Tell the part from what the data section names: spectrograms, tokens, or (decoder) both."""
     import yaml
 
     try:
@@ -116,9 +115,9 @@ def trainer_parts(part: str) -> dict[str, Any]:
 
 def render_estimate(cost: "Estimate", training: dict[str, Any]) -> list[str]:
     """An estimate in lines."""
-    from pipelines.commands.estimate import HARDWARE
+    from pipelines.training.cost import HARDWARE
 
-    books = f" and {cost.codebook_numbers:,} in codebooks" if cost.codebook_numbers else ""
+    codebooks = f" and {cost.codebook_numbers:,} in codebooks" if cost.codebook_numbers else ""
     per_step = training["batch_size"] * training["gradient_accumulation_steps"] * cost.processes
     codes = f" of {cost.codes // cost.frames} codes" if cost.part == "prior" else ""
     hours = cost.hours_of_audio
@@ -130,11 +129,11 @@ def render_estimate(cost: "Estimate", training: dict[str, Any]) -> list[str]:
         if cost.fits(hardware) and cost.hours(hardware) < LONGEST_HOURS
     ]
     return [
-        f"{cost.part}: {cost.parameters:,} parameters{books}",
+        f"{cost.part}: {cost.parameters:,} parameters{codebooks}",
         f"training: {training['steps']:,} steps of {per_step} items, "
         f"{large(cost.frames)} token frames{codes}{sound}",
         f"memory: about {size(cost.training_memory)} to train (bf16, each process), "
-        f"{size(cost.inference_memory)} to run (float32), beside PyTorch's own",
+        f"{size(cost.weight_bytes)} of weights to run (float32), beside PyTorch's own",
         f"cost: {cost.training_flops:.1e} operations, about "
         + (", ".join(times) or "too much for any hardware known here"),
     ]
@@ -235,18 +234,18 @@ def count_text_encoder(folder: Path) -> int:
 def describe_rates(codec: Any, prior: Any) -> list[str]:
     """Rates and bitrates, in lines."""
     bits = codec.frame_rate * math.log2(codec.codebook_size) / 1000
-    books, written = codec.num_codebooks, prior.num_codebooks
+    count, written = codec.num_codebooks, prior.num_codebooks
     return [
         f"audio: {codec.sample_rate} Hz, {codec.channels} channels",
-        f"tokens: {codec.frame_rate:g} frames a second, {books} books of {codec.codebook_size}",
-        f"bitrate: {bits * books:.2f} kbps with all {books} books, "
-        f"{bits * written:.2f} kbps with the {written} that the prior writes",
+        f"tokens: {codec.frame_rate:g} frames a second, {count} codebooks of {codec.codebook_size}",
+        f"bitrate: {bits * count:.2f} kbps with all {count} codebooks, "
+        f"{bits * written:.2f} kbps with the {written} that the prior generates",
         f"prior: {prior.config.backbone}",
     ]
 
 
 def describe_defaults(index: dict[str, Any], decoder: Any) -> list[str]:
-    """What a call uses unless told otherwise, in lines."""
+    """Describe what a call uses by default, in lines."""
     names = ("guidance", "temperature", "top_k", "max_duration_s")
     defaults = [f"{name} {index[name]:g}" for name in names if name in index]
     steps = [f"steps {decoder.config.default_steps}"] if decoder is not None else []

@@ -92,13 +92,13 @@ def tiny_recipe(folder: Path, hours: float, seed: int, workers: int) -> list[Rec
 
 DEFAULTS = ["--guidance", "4", "--temperature", "0.9", "--top-k", "30"]
 DEFAULTS += ["--fine-temperature", "0.55"]
-"""What the pipeline stores for those who name nothing; chosen on prompts (docs/experiments.md)."""
+"""Default sampling settings of the saved pipeline, chosen on prompts (docs/experiments.md)."""
 ENERGY = [
     *("--losses.decoder_alone", "true", "--losses.energy", "1.5"),
     *("--training.steps", "900", "--training.learning_rate", "0.0002"),
     *("--training.warmup_steps", "50", "--training.ema_decay", "0.999"),
 ]
-"""The codec's decoder alone, for the power that a regression takes from partials."""
+"""Train the codec's decoder alone, to restore the power that an L1 loss takes from partials."""
 LONG_CLIPS = ["--data.crop_s", "20", "--training.batch_size", "4", "--training.steps", "26000"]
 """The prior's last quarter: as much sound in each step, in clips four times as long."""
 

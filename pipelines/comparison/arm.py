@@ -14,7 +14,6 @@ from typing import Any
 import torch
 from accelerate import PartialState
 from filelock import FileLock, Timeout
-from torch import nn
 
 from codec.whole_file import write_json
 from pipelines.comparison.comparison_settings import Budget, Optimization
@@ -130,7 +129,7 @@ class TimedPriorTask(PriorTask):
             self._since = (time.perf_counter(), time.process_time())
         return super().collate(items)
 
-    def validate(self, model: nn.Module, folder: Path) -> dict[str, float]:
+    def validate(self, model: Prior, folder: Path) -> dict[str, float]:
         """Stop the clock, validate, and add what it shows."""
         if self._since is not None:
             self.wall_s += time.perf_counter() - self._since[0]

@@ -127,7 +127,7 @@ def choose_passages(study: Study, pieces: Sequence[TrackPiece]) -> dict[str, Pla
 def saving(
     study: Study, prior: Prior, piece: TrackPiece, whole: np.ndarray, place: Passage
 ) -> float:
-    """Bits per second that a passage costs less after the whole past than after the near one."""
+    """Return the bits per second that the whole past saves on a passage over the near past."""
     settings = study.settings.context
     start, stop = place.start, place.start + settings.window_frames
     first = max(0, start - settings.near_frames)

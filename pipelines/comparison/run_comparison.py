@@ -74,7 +74,7 @@ def compare(settings: ComparisonSettings) -> Path | None:
 
 
 def measure_all(study: Study, arms: list[Arm]) -> Path | None:
-    """Measure in the run of the study that first has no arm to train; it waits for the others.
+    """Measure in the first run of the study that has nothing left to train; it waits for the rest.
 
     Timings are made while no other run works.
     """

@@ -2,7 +2,6 @@
 
 from dataclasses import replace
 
-from pipelines.commands.estimate import forward_flops
 from pipelines.comparison.arm import Arm
 from pipelines.comparison.comparison_row import ComparisonRow, Plot
 from pipelines.comparison.comparison_settings import Budget
@@ -13,6 +12,7 @@ from pipelines.comparison.spread import show, show_exponent, spread_series, verd
 from pipelines.comparison.study import Study, digest
 from pipelines.data.markdown import table
 from pipelines.data.tokens import read_token_infos
+from pipelines.training.cost import forward_flops
 
 Cell = tuple[str, int, float]
 """Backbone, parameters, share of the data."""

@@ -1,4 +1,4 @@
-"""The same tokens through the codec's own decode and through other decoders."""
+"""Compare decoders on equal tokens: the codec's own decode and the flow decoder."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any

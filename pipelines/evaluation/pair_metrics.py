@@ -1,4 +1,4 @@
-"""All metrics that compare a clip with its original, each a number or the reason for none."""
+"""Compare a clip with its original by all metrics; a string says why a metric has no value."""
 
 import math
 from collections.abc import Callable, Sequence

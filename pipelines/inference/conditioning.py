@@ -1,4 +1,4 @@
-"""From prompts to what the prior reads: texts, plans, drums and guidance are decided here alone."""
+"""Build the prior's input: encode prompts, complete plans, choose what guidance moves away from."""
 
 import re
 import warnings
@@ -115,7 +115,7 @@ class Conditioner:
 
 
 def plan_prompt(plan: Plan | None, negative_prompt: str | None = None) -> str:
-    """Say a plan's lead, key and drums, as "violin, D minor, no drums"; nothing of the unknown.
+    """Say a plan's lead, key and drums in words, as "violin, D minor, no drums".
 
     A prior follows a short text more closely than numbers or a long text (docs/experiments.md).
     Empty beside a negative prompt, which the plan does not know of.
@@ -131,10 +131,10 @@ def plan_prompt(plan: Plan | None, negative_prompt: str | None = None) -> str:
 
 
 def plan_negative_prompt(plan: Plan | None, negative_prompt: str | None = None) -> str:
-    """Choose what guidance moves away from: the negative prompt, else "no drums" of a plan with.
+    """Return the negative prompt; without one, "no drums" where the plan has drums.
 
-    So nearly all drums that are planned sound. Not the other way round: away from drums is away
-    from a beat too, and the tempo is lost (docs/experiments.md).
+    Guidance then brings nearly all planned drums into the sound. The opposite ("with drums" where
+    none are planned) moves away from the beat as well and loses the tempo (docs/experiments.md).
 
     Returns:
         A text; empty for the unconditional prior.

@@ -1,4 +1,4 @@
-"""``--play`` and ``--stdout``: a piece that is heard or read while it is made."""
+"""``--play`` and ``--stdout``: play or send a piece while it is generated."""
 
 import argparse
 import sys
@@ -30,7 +30,7 @@ def add_live_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def is_live(args: argparse.Namespace) -> bool:
-    """Whether the piece is heard or read while it is made."""
+    """Return whether the piece is played or sent while it is generated."""
     return bool(args.play or args.stdout)
 
 
@@ -47,10 +47,10 @@ def check_live(args: argparse.Namespace) -> None:
 def stream_song(
     pipeline: "Pipeline", args: argparse.Namespace, choices: dict[str, Any]
 ) -> "MusicOutput | None":
-    """Write a piece and hand it out as it comes.
+    """Generate a piece and hand it out as it comes.
 
     Args:
-        pipeline: that writes it.
+        pipeline: that generates it.
         args: the command line.
         choices: arguments of ``Pipeline.stream`` besides prompt, duration and seed.
 
@@ -92,7 +92,7 @@ def stream_song(
 
 
 def compile_before(pipeline: "Pipeline", args: argparse.Namespace, choices: dict[str, Any]) -> None:
-    """Let the compiler do its work before anything is heard."""
+    """Generate a stream's first piece, so that the compiler works before anything is played."""
     start = time.perf_counter()
     next(iter(pipeline.stream(args.prompt, args.duration, args.seed, **choices)))
     if not args.quiet:
@@ -105,7 +105,7 @@ def hand_out(stream: "Stream", channels: int, args: argparse.Namespace, start: f
 
     from pipelines.inference.playback import PipeWriter, Player, open_stdout
 
-    heard: list[Tensor] = []
+    received: list[Tensor] = []
     clipped = 0
     with ExitStack() as stack:
         sinks: list[Sink] = []
@@ -119,11 +119,11 @@ def hand_out(stream: "Stream", channels: int, args: argparse.Namespace, start: f
         for piece in stream:
             for sink in sinks:
                 sink.write(piece)
-            if not heard and not args.quiet:
+            if not received and not args.quiet:
                 print(f"first sound after {time.perf_counter() - start:.2f} s", file=sys.stderr)
-            heard.append(piece)
+            received.append(piece)
             clipped += int(((piece < -1) | (piece >= 1)).sum())
     if clipped and args.stdout != "f32":
         said = "a stream cannot be scaled afterwards, a file is"
         print(f"partita: note: {clipped} samples were clipped: {said}", file=sys.stderr)
-    return torch.cat(heard, dim=-1)
+    return torch.cat(received, dim=-1)

@@ -24,7 +24,7 @@ def add_pipeline_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def add_speed_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare ``--quantize`` and ``--compile``, for the commands in which the prior writes."""
+    """Declare ``--quantize`` and ``--compile``, for the commands that generate."""
     parser.add_argument(
         "--quantize", choices=["int8"], help="keep the prior's weights in eight bits: faster"
     )

@@ -16,7 +16,7 @@ from torch import Tensor
 from codec.audio_file import STREAMED_LENGTH
 
 STORED_PIECES = 64
-"""Pieces that wait for the player at most: about 25 s, so that a slow moment is not heard."""
+"""Pieces that wait for the player at most: about 25 s, so that a slow moment leaves no gap."""
 
 PLAYERS = {
     "paplay": "paplay --raw --format=s16le --rate={rate} --channels={channels}",
@@ -24,7 +24,7 @@ PLAYERS = {
     "play": "play -q -t raw -e signed -b 16 -r {rate} -c {channels} -",
     "ffplay": "ffplay -loglevel error -nodisp -autoexit -infbuf -i pipe:0",
 }
-"""How each player is told to read 16-bit samples from its standard input; ffplay gets a WAV."""
+"""Commands that play 16-bit samples from standard input; ffplay gets a WAV."""
 
 
 class Sink(Protocol):
@@ -72,8 +72,8 @@ class PipeWriter:
 class Player:
     """A program that plays what is written to it, fed from a thread so that nothing waits for it.
 
-    Use it in a ``with`` statement, which waits for the last sample to be heard; an exception inside
-    it, such as Ctrl-C, stops the player at once.
+    Use it in a ``with`` statement, which waits until the last sample is played; an exception
+    inside it, such as Ctrl-C, stops the player at once.
 
     Args:
         sample_rate: Hz.
@@ -131,7 +131,7 @@ class Player:
 
     def _finish(self) -> None:
         """Wait until all is played."""
-        while self.thread.is_alive():  # in short waits, so that Ctrl-C is heard
+        while self.thread.is_alive():  # in short waits, so that Ctrl-C gets through
             try:
                 self.waiting.put(None, timeout=0.2)
                 break

@@ -1,4 +1,4 @@
-"""A picture of what was heard: waveform and log-mel spectrogram in one PNG."""
+"""Plot a piece: waveform and log-mel spectrogram in one PNG."""
 
 import io
 import math

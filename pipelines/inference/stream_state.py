@@ -1,16 +1,16 @@
 """Where a stream stands, in one safetensors file, so that it can go on later."""
 
 import json
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
 from codec.whole_file import write_whole
+from pipelines.inference.safetensors_file import check_version, read_facts, read_safetensors
 from prior.plan import ChordChange, Plan
 from prior.sampling import Sampling
 
@@ -81,46 +81,21 @@ class StreamState:
             FileNotFoundError: there is none.
             ValueError: it is truncated, of another version, or no stream's state.
         """
-        path = Path(path)
-        if not path.is_file():
-            raise FileNotFoundError(f"{path} does not exist")
+        metadata, tensors = read_safetensors(path)
+        check_version(path, metadata, FORMAT_VERSION)
+        facts = read_facts(path, metadata, ("piece", "plan", "prompts", "fingerprint"))
         try:
-            with safe_open(path, framework="pt") as file:
-                metadata = file.metadata() or {}
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        except SafetensorError as error:
-            raise ValueError(f"{path} is not a whole safetensors file: {error}") from error
-        return cls(**_read_facts(path, metadata), tensors=tensors)
-
-
-def _read_facts(path: Path, metadata: dict[str, str]) -> dict[str, Any]:
-    names = ("format_version", "piece", "plan", "prompts", "fingerprint")
-    if metadata.get("format_version", str(FORMAT_VERSION)) != str(FORMAT_VERSION):
-        version = metadata["format_version"]
-        raise ValueError(f"{path}: format_version must be {FORMAT_VERSION}, got {version}")
-    missing = [name for name in names if name not in metadata]
-    if missing:
-        raise ValueError(f"{path} is not a stream's state: the metadata lack {missing[0]!r}")
-    try:
-        facts = {name: json.loads(metadata[name]) for name in names}
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path}: the metadata are damaged: {error}") from error
-    piece = facts["piece"]
-    known = {field.name for field in fields(Piece)}
-    if not isinstance(piece, dict) or piece.keys() != known:
-        raise ValueError(f"{path}: the piece must have exactly {sorted(known)}")
-    try:
-        piece |= {"sampling": Sampling(**piece["sampling"]), "plan": _read_plan(piece["plan"])}
-        plan = _read_plan(facts["plan"])
-    except TypeError as error:
-        raise ValueError(f"{path}: the metadata are damaged: {error}") from error
-    prompts = [(int(frame), str(text)) for frame, text in facts["prompts"]]
-    return {
-        "piece": Piece(**piece),
-        "plan": plan,
-        "prompts": prompts,
-        "fingerprint": facts["fingerprint"],
-    }
+            piece = facts["piece"]
+            sampling, given = Sampling(**piece["sampling"]), _read_plan(piece["plan"])
+            return cls(
+                Piece(**(piece | {"sampling": sampling, "plan": given})),
+                _read_plan(facts["plan"]),
+                [(int(frame), str(text)) for frame, text in facts["prompts"]],
+                facts["fingerprint"],
+                tensors,
+            )
+        except (TypeError, KeyError) as error:
+            raise ValueError(f"{path}: the metadata are damaged: {error}") from error
 
 
 def _read_plan(values: dict[str, Any] | None) -> Plan | None:

@@ -99,7 +99,7 @@ class Stream:
                 if self._parts is None:
                     raise StopIteration
                 piece = self._advance(self._parts)
-                if piece is None and self._parts.stages[0].ended:
+                if piece is None and self._parts.stages[0].input.ended:
                     self._parts = None
             if self._canceled:  # by another thread, while this one computed
                 raise StopIteration
@@ -128,7 +128,7 @@ class Stream:
         check_prompt(prompt)
         with self._lock:
             parts = self._open()
-            if parts.stages[0].ended:
+            if parts.stages[0].input.ended:
                 raise ValueError("the last frame has been written: there is nothing to steer")
             piece = replace(
                 self.piece,
@@ -173,14 +173,14 @@ class Stream:
     def _advance(self, parts: StreamParts) -> Tensor | None:
         """One step: a piece of audio if one is ready, otherwise the next frame."""
         piece = pull(parts.stages)
-        if piece is not None or parts.stages[0].ended:
+        if piece is not None or parts.stages[0].input.ended:
             return piece
         frame = next(parts.generator, None)
         if frame is None:
-            parts.stages[0].end()
+            parts.stages[0].input.end()
             return pull(parts.stages)
         self._frames.append(frame.codes)
-        parts.stages[0].push(frame.codes[..., None].to(parts.device))
+        parts.stages[0].input.push(frame.codes[..., None].to(parts.device))
         return None
 
     def _open(self) -> StreamParts:
@@ -214,23 +214,10 @@ class Cut:
         self.size = size
         self.input = PieceBuffer()
 
-    @property
-    def ended(self) -> bool:
-        """Whether the last piece has been pushed."""
-        return self.input.ended
-
-    def push(self, piece: Tensor) -> None:
-        """Hand over the next (B, C, s) samples."""
-        self.input.append(piece)
-
-    def end(self) -> None:
-        """Say that the last sample has been pushed."""
-        self.input.ended = True
-
     def pull(self) -> Tensor | None:
         """The next (B, C, s) samples."""
         ready = min(len(self.input), self.remaining)
-        complete = self.ended or ready == self.remaining
+        complete = self.input.ended or ready == self.remaining
         if ready == 0 or (self.size is not None and ready < self.size and not complete):
             return None
         piece = self.input.first(ready if self.size is None else min(ready, self.size))

@@ -10,7 +10,7 @@ from codec.process_settings import hidden_progress_bars
 from prior.condition import Condition
 
 MAX_TOKENS = 64
-"""Of a prompt that a user writes."""
+"""Longest prompt that a user may write, in tokens."""
 PRETRAINED = Path(__file__).parents[1] / "pretrained" / "partita-tiny"
 
 

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
@@ -14,6 +13,7 @@ from codec.protocols import Codec
 from codec.validation import check_codes
 from codec.whole_file import write_whole
 from pipelines.data.tokens import hash_codec
+from pipelines.inference.safetensors_file import check_version, read_facts, read_safetensors
 
 FORMAT_VERSION = 1
 LARGEST_INT16 = 2**15
@@ -24,7 +24,7 @@ class TokenFile:
     """One piece.
 
     Attributes:
-        codes: (K, T) int64 in [0, V), of the codec's first K books.
+        codes: (K, T) int64 in [0, V), of the codec's first K codebooks.
         codec_hash: of the codec that wrote them or that they were written for.
         frame_rate: token frames per second (Hz).
         sample_rate: of the audio (Hz).
@@ -103,35 +103,20 @@ def load_tokens(path: str | Path) -> TokenFile:
         ValueError: it is truncated, a pickle (never loaded), holds other tensors, or is of
             another version.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} does not exist")
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata, names = file.metadata() or {}, list(file.keys())
-            if names != ["codes"]:
-                raise ValueError(f"{path}: a token file holds the tensor 'codes', got {names}")
-            codes = file.get_tensor("codes")
-    except SafetensorError as error:
-        raise ValueError(f"{path} is not a whole safetensors file: {error}") from error
+    metadata, tensors = read_safetensors(path)
+    if [*tensors] != ["codes"]:
+        raise ValueError(f"{path}: a token file holds the tensor 'codes', got {[*tensors]}")
+    codes = tensors["codes"]
     if codes.ndim != 2 or codes.dtype not in (torch.int16, torch.int32):
         raise ValueError(
             f"{path}: codes must be (K, T) int16 or int32, got {tuple(codes.shape)} {codes.dtype}"
         )
-    version = metadata.get("format_version")
-    if version != str(FORMAT_VERSION):
-        raise ValueError(f"{path}: format_version must be {FORMAT_VERSION}, got {version}")
+    check_version(path, metadata, FORMAT_VERSION)
     return TokenFile(codes.long(), **_read_facts(path, metadata))
 
 
-def _read_facts(path: Path, metadata: dict[str, str]) -> dict[str, Any]:
-    missing = [name for name in FACTS if name not in metadata]
-    if missing:
-        raise ValueError(f"{path}: the metadata lack {missing[0]!r}")
-    try:
-        facts = {name: json.loads(metadata[name]) for name in FACTS}
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path}: the metadata are damaged: {error}") from error
+def _read_facts(path: str | Path, metadata: dict[str, str]) -> dict[str, Any]:
+    facts = read_facts(path, metadata, FACTS)
     for name in ("sample_rate", "num_samples"):
         if not isinstance(facts[name], int) or facts[name] < 1:
             raise ValueError(f"{path}: {name} must be a positive integer, got {facts[name]!r}")

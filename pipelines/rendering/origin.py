@@ -71,7 +71,13 @@ def hash_pipeline(pipeline: "Pipeline") -> str:
                 digest.update(f"{key} {tuple(tensor.shape)} {tensor.dtype}".encode())
                 flat = tensor.detach().cpu().contiguous().view(-1)
                 digest.update(flat.view(torch.uint8).numpy() if flat.numel() else b"")
-            digest.update(json.dumps(_config_of(part), sort_keys=True, default=str).encode())
+            config = _config_of(part)
+            # part of both configs until the pipeline took it over; jobs of then can go on
+            if name == "prior":
+                config["fine_temperature"] = pipeline.config.fine_temperature
+            elif name == "planner":
+                config["fine_temperature"] = part.config.get("_fine_temperature", 1.0)
+            digest.update(json.dumps(config, sort_keys=True, default=str).encode())
     return digest.hexdigest()
 
 

@@ -218,7 +218,7 @@ class RowChecker:
             top_p=None,
             **self.decoding(row),
         )
-        # the same seed for the same id, everywhere; 31 bits, as those that are drawn
+        # the same seed for the same id, everywhere; 31 bits, like the random seeds of generate
         seed = row.get("seed", derive_seed(0, "render", row["id"]) >> 32)
         decoder_seed = row.get("decoder_seed", seed)
         negative = chosen.get("negative_prompt")

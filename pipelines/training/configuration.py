@@ -51,9 +51,6 @@ def parse(parser: ArgumentParser, argv: list[str] | None = None) -> Namespace:
 def build(parser: ArgumentParser, settings: Namespace) -> dict[str, Any]:
     """Build every part; equal settings give equal initial weights.
 
-    Returns:
-        The arguments of a trainer's function: an instance of each part, and ``resume``.
-
     Raises:
         ValueError: a value that a part refuses.
     """
@@ -63,3 +60,13 @@ def build(parser: ArgumentParser, settings: Namespace) -> dict[str, Any]:
     built = instantiate(settings).as_dict()
     del built["config"]
     return built
+
+
+def configure(program: str, parts: dict[str, Any], argv: list[str] | None = None) -> dict[str, Any]:
+    """Parse a command line and build the arguments of a trainer: every part, and ``resume``.
+
+    Raises:
+        ValueError: an unknown key, a wrong type, or a value that a part refuses.
+    """
+    parser = build_parser(program, parts)
+    return build(parser, parse(parser, argv))

@@ -92,9 +92,8 @@ class DecoderCrops(Dataset):
 
     def __getitem__(self, item: int) -> DecoderBatch:
         row = self.order(item)
-        levels = read_levels(self.rows, row)
         frames = self.data.crop_tokens * FRAMES_PER_TOKEN
-        start = crop_start(levels.shape[-1], frames, self.seed, item)
+        start = crop_start(read_levels(self.rows, row).shape[-1], frames, self.seed, item)
         return self.item(row, start, generator(self.seed, "flow", item))
 
     def item(self, row: int, start: int, draws: torch.Generator) -> DecoderBatch:

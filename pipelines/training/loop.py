@@ -23,7 +23,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from tqdm.auto import tqdm
 
 from codec.component import Component
-from codec.process_settings import kept_process_settings, matmul_precision
+from codec.process_settings import STOP_SIGNALS, kept_process_settings, matmul_precision
 from codec.seeds import derive_seed, generator
 from codec.whole_file import new_folder
 from pipelines.training.checkpoints import (
@@ -36,7 +36,7 @@ from pipelines.training.run_log import RunLog
 from pipelines.training.weight_average import WeightAverage
 
 SMALLEST_SCALE = 2.0**-20
-"""Of float16's losses; gradients that overflow below it are not finite at all."""
+"""Smallest scale of float16 losses; gradients that overflow below it are not finite."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class TrainingConfig:
         max_grad_norm: gradients are scaled down to this norm.
         ema_decay: of the averaged weights, which are what is validated and exported. From scratch
             it grows to this value; a run that goes on from a whole model has it from the start, so
-            that N updates leave a share of ``ema_decay ** N`` to that model (weights between two
+            that N steps leave a share of ``ema_decay ** N`` to that model (weights between two
             models: WiSE-FT, arXiv 2109.01903).
         mixed_precision: "no", "bf16", "fp16", or "auto": bf16 where the processor computes in it
             (on a CPU without such instructions it is far slower than float32).
@@ -89,28 +89,20 @@ class TrainingConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in (
-            "steps",
-            "batch_size",
-            "gradient_accumulation_steps",
-            "checkpoint_every",
-            "keep_checkpoints",
-            "validate_every",
-            "log_every",
-        ):
+        counts = ("steps", "batch_size", "gradient_accumulation_steps", "checkpoint_every")
+        for name in (*counts, "keep_checkpoints", "validate_every", "log_every"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
         if not self.learning_rate > 0:
             raise ValueError(f"learning_rate must be positive, got {self.learning_rate}")
         if not 0 <= self.ema_decay < 1:
             raise ValueError(f"ema_decay must lie in [0, 1), got {self.ema_decay}")
-        if self.mixed_precision not in ("auto", "no", "bf16", "fp16"):
-            raise ValueError(
-                'mixed_precision must be "auto", "no", "bf16" or "fp16", '
-                f"got {self.mixed_precision!r}"
-            )
-        if self.log_with not in (None, "tensorboard", "trackio"):
-            raise ValueError(f'log_with must be "tensorboard" or "trackio", got {self.log_with!r}')
+        for name, known in (
+            ("mixed_precision", ("auto", "no", "bf16", "fp16")),
+            ("log_with", (None, "tensorboard", "trackio")),
+        ):
+            if getattr(self, name) not in known:
+                raise ValueError(f"{name} must be one of {known}, got {getattr(self, name)!r}")
 
 
 class TrainingTask(Protocol):
@@ -131,16 +123,16 @@ class TrainingTask(Protocol):
     def collate(self, items: list[Any]) -> Any:
         """Stack items of ``dataset`` to a batch: a tensor or a named tuple."""
 
-    def before_step(self, average: nn.Module, batch: Any, step: int) -> None:
+    def before_step(self, average: Any, batch: Any, step: int) -> None:
         """Change the model and its average before a step, or move what is frozen to a device."""
 
     def loss(self, model: nn.Module, batch: Any, step: int) -> tuple[Tensor, dict[str, Tensor]]:
         """Compute the scalar loss of the (wrapped) model, and what to log beside it."""
 
-    def validate(self, model: nn.Module, folder: Path) -> dict[str, float]:
+    def validate(self, model: Any, folder: Path) -> dict[str, float]:
         """Measure the averaged model on held-out data; write samples into ``folder``."""
 
-    def component(self, model: nn.Module) -> Component:
+    def component(self, model: Any) -> Component:
         """Return what of the model a pipeline loads and another training starts from."""
 
 
@@ -212,7 +204,10 @@ def train(task: TrainingTask, config: TrainingConfig, resume: bool = False) -> P
                         task.component(average.module).save_pretrained(partial)
             if step % config.validate_every == 0 or step == config.steps:
                 if is_main:
-                    log.validation(step, validate(task, average.module, step, folder))
+                    samples = folder / "samples" / f"step-{step:08d}"
+                    samples.mkdir(parents=True, exist_ok=True)
+                    with torch.no_grad():
+                        log.validation(step, task.validate(average.module, samples))
                 accelerator.wait_for_everyone()
             if stopping:
                 accelerator.print(f"stopped at step {step}; continue with --resume")
@@ -233,56 +228,34 @@ def take_step(
 ) -> dict[str, Tensor]:
     """Take one optimizer step on the mean gradient of the accumulated batches.
 
-    Where float16 overflows, the step is repeated with the smaller scale that accelerate chose: a
-    step is never skipped, so batch number n belongs to step n.
+    Where float16 overflows, the optimizer leaves the weights alone and its scaler shrinks; the
+    step is then repeated, so that batch number n belongs to step n.
     """
     for group in optimizer.param_groups:
         group["lr"] = learning_rate(step, config)
-    metrics = run_batches(task, config, accelerator, model, optimizer, batches, step)
-    # accelerate does not see that a fused optimizer skipped its step
-    while not torch.isfinite(metrics["gradient_norm"]):
+    model.train()
+    while True:
+        torch.manual_seed(derive_seed(config.seed, "step", step, accelerator.process_index))
+        totals: dict[str, Tensor] = {}
+        for batch in batches:
+            with accelerator.accumulate(model):
+                loss, metrics = task.loss(model, batch, step)
+                if not torch.isfinite(loss):
+                    raise FloatingPointError(f"the loss became {loss.item()} at step {step}")
+                accelerator.backward(loss)
+                if accelerator.sync_gradients:
+                    norm = accelerator.clip_grad_norm_(model.parameters(), config.max_grad_norm)
+                    totals["gradient_norm"] = torch.as_tensor(norm)
+                optimizer.step()
+                optimizer.zero_grad()
+            for name, value in {"loss": loss, **metrics}.items():
+                share = value.detach() / len(batches)
+                totals[name] = totals.get(name, torch.zeros_like(share)) + share
+        # accelerate does not see that a fused optimizer skipped its step
+        if torch.isfinite(totals["gradient_norm"]):
+            return totals
         if accelerator.scaler is None or accelerator.scaler.get_scale() < SMALLEST_SCALE:
             raise FloatingPointError(f"the gradients became infinite or NaN at step {step}")
-        metrics = run_batches(task, config, accelerator, model, optimizer, batches, step)
-    return metrics
-
-
-def run_batches(
-    task: TrainingTask,
-    config: TrainingConfig,
-    accelerator: Accelerator,
-    model: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    batches: list[Any],
-    step: int,
-) -> dict[str, Tensor]:
-    """Run forward and backward over the accumulated batches; return what to log."""
-    torch.manual_seed(derive_seed(config.seed, "step", step, accelerator.process_index))
-    totals: dict[str, Tensor] = {}
-    model.train()
-    for batch in batches:
-        with accelerator.accumulate(model):
-            loss, metrics = task.loss(model, batch, step)
-            if not torch.isfinite(loss):
-                raise FloatingPointError(f"the loss became {loss.item()} at step {step}")
-            accelerator.backward(loss)
-            if accelerator.sync_gradients:
-                norm = accelerator.clip_grad_norm_(model.parameters(), config.max_grad_norm)
-                totals["gradient_norm"] = torch.as_tensor(norm)
-            optimizer.step()
-            optimizer.zero_grad()
-        for name, value in {"loss": loss, **metrics}.items():
-            share = value.detach() / len(batches)
-            totals[name] = totals.get(name, torch.zeros_like(share)) + share
-    return totals
-
-
-@torch.no_grad()
-def validate(task: TrainingTask, model: nn.Module, step: int, folder: Path) -> dict[str, float]:
-    """Measure the averaged model and write its samples to ``samples/step-...``."""
-    samples = folder / "samples" / f"step-{step:08d}"
-    samples.mkdir(parents=True, exist_ok=True)
-    return task.validate(model, samples)
 
 
 def start_accelerator(config: TrainingConfig) -> Accelerator:
@@ -391,11 +364,9 @@ def stop_on_signal(accelerator: Accelerator) -> Iterator[None]:
     def request(*_: Any) -> None:
         accelerator.set_trigger()
 
-    previous = {
-        number: signal.signal(number, request) for number in (signal.SIGINT, signal.SIGTERM)
-    }
+    before = {number: signal.signal(number, request) for number in STOP_SIGNALS}
     try:
         yield
     finally:
-        for number, handler in previous.items():
+        for number, handler in before.items():
             signal.signal(number, handler)

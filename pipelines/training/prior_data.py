@@ -35,7 +35,7 @@ class PriorData:
         whole_plan_dropout: share of the other items trained without their plan.
         players_dropout: share of the items with a plan whose plan does not say who plays.
         caption_dropout: share of the items with a whole plan that are trained without their
-            caption; where captions name what plays, nobody needs to read it in the plan.
+            caption, so that the prior learns to read instruments in the plan too.
         depth_share: share of frames that train the later codebooks.
         validation_clips: held-out clips for the validation loss.
     """

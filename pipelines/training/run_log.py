@@ -29,9 +29,9 @@ class RunLog:
             if self.audio_s_per_step:
                 values["audio_s_per_s"] = steps_per_s * self.audio_s_per_step
         self.last = (step, now)
-        shown = {"loss": f"{values['loss']:.4f}"}
-        if "audio_s_per_s" in values:
-            shown["audio-s/s"] = f"{values['audio_s_per_s']:.0f}"
+        shown = {
+            name: f"{values[name]:.4g}" for name in ("loss", "audio_s_per_s") if name in values
+        }
         progress.set_postfix(shown)
         self._write(step, values)
 

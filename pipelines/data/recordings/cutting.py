@@ -248,7 +248,7 @@ class TrackSlice:
 
 
 def cut_windows(blocks: Iterator[Tensor]) -> Iterator[TrackSlice]:
-    """Give every block its neighbors' samples, so that a seam between clips cannot be seen."""
+    """Add context samples, so that clips' spectrograms equal the whole track's."""
     analysis = log_mel()
     left = torch.zeros(CHANNELS, analysis.padding)
     start = 0
