@@ -1,4 +1,4 @@
-"""Near-duplicates: what the fingerprint finds, and which tracks go."""
+"""Test which copies the fingerprint finds, and which tracks are dropped."""
 
 import numpy as np
 import pytest
@@ -34,6 +34,7 @@ def test_duplicates_are_dropped_and_the_longest_stays(tmp_path):
 
 
 def words(audio: np.ndarray) -> np.ndarray:
+    """Fingerprint (S, C) samples."""
     levels = quantize_spectrogram(LogMel()(torch.from_numpy(audio.T.copy())[None])[0])
     return fingerprint(band_levels(levels))
 
@@ -67,7 +68,7 @@ def test_silence_matches_nothing():
     assert len(words(np.zeros((RATE // 10, 2), dtype=np.float32))) == 0
 
 
-def test_of_a_chain_of_duplicates_only_those_beside_a_kept_track_go():
+def test_a_chain_of_duplicates_loses_only_those_that_match_a_kept_track():
     matches = [Match(0, 1, 60.0, 1.0), Match(1, 2, 60.0, 0.9)]
     assert choose_duplicates(matches, [60.0, 60.0, 60.0]) == {1: 0}
     assert choose_duplicates(matches, [60.0, 90.0, 60.0]) == {0: 1, 2: 1}

@@ -1,4 +1,4 @@
-"""Plans of labeled music: chords of scores, the cache that a planner learns from, clips."""
+"""Test plans of labeled music: chords of scores, the plan cache, plans of clips."""
 
 import json
 import random
@@ -27,10 +27,10 @@ from prior.plan import HARMONY_WIDTH, PLAN_WIDTH, plan_features
 from prior.plan import INSTRUMENTS as PLANNED_INSTRUMENTS
 from prior.plan_codes import HEAD_FRAMES, decode_plan
 from prior.planner import MAX_CHORDS
-from prior.theory import METERS
+from prior.theory import METERS, TRIADS
 
 
-def test_a_composed_piece_tells_the_chords_that_are_played() -> None:
+def test_a_composed_piece_is_labeled_with_the_chords_that_are_played() -> None:
     for seed in range(20):
         score = compose(random.Random(seed))
         assert score.chords[0].beat == 0
@@ -39,14 +39,9 @@ def test_a_composed_piece_tells_the_chords_that_are_played() -> None:
         for chord, end in zip(score.chords, ends, strict=True):
             beat_s = 60 / score.tempo_bpm
             weights = pitch_class_weights(score, chord.beat * beat_s, end * beat_s)
-            tones = [weights[pitch] for pitch in range(12) if pitch in pitches(chord)]
+            tones = [weights[(chord.root + step) % 12] for step in TRIADS[chord.quality]]
             shares.append(sum(tones) / sum(weights))
         assert sum(shares) / len(shares) > 0.6  # the rest is melody, sevenths, passing notes
-
-
-def pitches(chord: ChordChange) -> set[int]:
-    steps = {"major": (0, 4, 7), "minor": (0, 3, 7), "diminished": (0, 3, 6)}[chord.quality]
-    return {(chord.root + step) % 12 for step in steps}
 
 
 def chorale(*beats: tuple[int, ...]) -> Score:
@@ -54,44 +49,24 @@ def chorale(*beats: tuple[int, ...]) -> Score:
     return Score(60.0, METERS["4/4"], None, [Part("organ", 19, notes)])
 
 
-def test_chords_are_found_beat_by_beat_and_joined() -> None:
+def test_chords_are_found_beat_by_beat_and_joined_across_silence() -> None:
     score = chorale((48, 60, 64, 67), (48, 55, 64, 72), (55, 59, 62, 67), (57, 60, 64, 69))
     assert find_chords(score) == [
         ChordChange(0.0, 0, "major"),
         ChordChange(2.0, 7, "major"),
         ChordChange(3.0, 9, "minor"),
     ]
-
-
-def test_a_silent_beat_keeps_the_chord() -> None:
     assert find_chords(chorale((62, 65, 69), (), (62, 65, 68))) == [
         ChordChange(0.0, 2, "minor"),
         ChordChange(2.0, 2, "diminished"),
     ]
 
 
-@pytest.mark.parametrize(
-    ("intervals", "quality"),
-    [
-        ((0, 4, 7, 11), "major"),
-        ((0, 3, 7, 10), "minor"),
-        ((0, 3, 6, 9), "diminished"),
-        ((0, 5, 7), "major"),
-        ((0, 4, 8), "major"),
-    ],
-)
-def test_the_triad_of_a_chord(intervals: tuple[int, ...], quality: str) -> None:
-    assert triad(intervals) == quality
-
-
-def test_best_triad_hears_the_bass_note_as_root_of_an_even_chord() -> None:
-    weights = [0.0] * 12
-    for pitch in (9, 0, 4):
-        weights[pitch] = 1.0
-    assert best_triad(weights) == (9, "minor")
-
-
-def test_transposed_chords() -> None:
+def test_a_chord_is_named_by_the_nearest_triad_and_transposed() -> None:
+    qualities = {(0, 4, 7, 11): "major", (0, 5, 7): "major", (0, 4, 8): "major",
+                 (0, 3, 7, 10): "minor", (0, 3, 6, 9): "diminished"}  # fmt: skip
+    assert {intervals: triad(intervals) for intervals in qualities} == qualities
+    assert best_triad([float(pitch in (9, 0, 4)) for pitch in range(12)]) == (9, "minor")
     assert transposed([ChordChange(1.0, 10, "minor")], 5) == [ChordChange(1.0, 3, "minor")]
 
 
@@ -166,17 +141,9 @@ def test_a_planner_learns_from_the_cache(cache: Path, tmp_path: Path) -> None:
                     depth_width=16, depth_layers=1, depth_heads=2, frame_rate=None)  # fmt: skip
     data = PriorData([str(cache)], crop_frames=16, validation_clips=2, depth_share=1.0)
     training = TrainingConfig(
-        str(tmp_path),
-        steps=30,
-        batch_size=4,
-        learning_rate=1e-2,
-        warmup_steps=2,
-        ema_decay=0.5,
-        mixed_precision="no",
-        checkpoint_every=30,
-        validate_every=30,
-        log_every=1,
-    )
+        str(tmp_path), steps=30, batch_size=4, learning_rate=1e-2, warmup_steps=2, ema_decay=0.5,
+        mixed_precision="no", checkpoint_every=30, validate_every=30, log_every=1,
+    )  # fmt: skip
     folder = train_prior(planner, data, training)
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").open()]
     losses = [line["loss"] for line in lines if "loss" in line]
@@ -216,16 +183,13 @@ def test_captions_may_leave_everything_to_the_plan(cache: Path) -> None:
     items, plans = training_clips(cache, 400, **shares)
     whole = [item for item, plan in zip(items, plans, strict=True) if plan[:, -2:].any()]
     assert 0.4 < sum(item.caption == "" for item in whole) / len(whole) < 0.6
-    silent = [
-        plan
-        for item, plan in zip(items, plans, strict=True)
-        if not plan[:, -2:].any() and item.caption == ""
-    ]
+    pairs = zip(items, plans, strict=True)
+    silent = [plan for item, plan in pairs if not plan[:, -2:].any() and item.caption == ""]
     assert 0.25 < len(silent) / len(items) < 0.35  # the text dropout alone
     assert not any(plan.any() for plan in silent)
 
 
-def test_a_planner_reads_moods_and_speeds_that_nothing_else_tells() -> None:
+def test_most_captions_of_a_planner_name_no_key_and_many_no_tempo() -> None:
     labels = clip_labels(compose(random.Random(5)), 0.0, 8.0)
     texts = [planner_captions(labels, seed) for seed in range(40)]
     assert {len(each) for each in texts} == {15}

@@ -1,4 +1,4 @@
-"""The prepared format: levels, clips, shards."""
+"""Test the prepared format: levels, clips, shards."""
 
 import json
 
@@ -174,12 +174,11 @@ def test_opening_says_what_is_wrong(tmp_path):
     finish_dataset(tmp_path, {})
     with pytest.raises(ValueError, match="no clip in its split 'validation'"):
         open_prepared(tmp_path, "validation")
-    (tmp_path / "dataset.json").write_text(json.dumps({"format_version": 99}))
-    with pytest.raises(ValueError, match="format_version must be 1, got 99"):
-        open_prepared(tmp_path)
-    (tmp_path / "dataset.json").write_text("{")
-    with pytest.raises(ValueError, match="is not JSON"):
-        open_prepared(tmp_path)
+    wrong = {json.dumps({"format_version": 99}): "version must be 1, got 99", "{": "is not JSON"}
+    for text, message in wrong.items():
+        (tmp_path / "dataset.json").write_text(text)
+        with pytest.raises(ValueError, match=message):
+            open_prepared(tmp_path)
 
 
 def test_a_truncated_shard_is_named(tmp_path):

@@ -1,4 +1,4 @@
-"""MIDI files read back as the scores that they were written from."""
+"""Test that MIDI files read back as the scores that they were written from."""
 
 import itertools
 import random

@@ -1,4 +1,4 @@
-"""``prepare scores`` on the command line: what it needs, what it skips, how it goes on.
+"""Test ``partita prepare scores``: what it needs, what it skips, how it resumes.
 
 The fast tests put a program named ``fluidsynth`` on the path that plays the same few seconds for
 every piece; the slow ones use the real one.
@@ -37,14 +37,14 @@ SECONDS = 5.3
 
 
 def tones(seconds: float) -> np.ndarray:
-    """(2, S) two tones that differ between the channels."""
+    """Return (2, S) samples, another tone in each channel."""
     t = np.arange(int(seconds * SAMPLE_RATE)) / SAMPLE_RATE
     return 0.1 * np.stack([np.sin(2765 * t), np.sin(4147 * t)]).astype(np.float32)
 
 
 @pytest.fixture
 def player(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A ``fluidsynth`` that copies a file to the place after ``-F``; returns its script."""
+    """Install a ``fluidsynth`` that copies a file to the path after ``-F``; return its script."""
     programs = tmp_path / "bin"
     programs.mkdir()
     soundfile.write(programs / "sound.wav", tones(SECONDS).T, SAMPLE_RATE, subtype="FLOAT")
@@ -86,9 +86,8 @@ def test_clips_carry_labels_captions_and_both_splits(player: Path, tmp_path: Pat
     assert info["splits"]["train"]["clips"] == 6
     assert [clip.track[-1] for clip in clips["validation"]] == ["2", "5"]
     for clip in clips["train"]:
-        labels = json.loads(clip.labels)
         known = {"tempo_bpm", "key", "mode", "meter", "instruments", "lead", "drums"}
-        assert known <= labels.keys()
+        assert known <= json.loads(clip.labels).keys()
         assert len(clip.captions) == 6
         assert clip.is_end
         assert clip.duration_s == pytest.approx(SECONDS, abs=0.01)
@@ -99,7 +98,7 @@ def test_clips_carry_labels_captions_and_both_splits(player: Path, tmp_path: Pat
     assert sum(report["labels"]["mode"].values()) == 8
 
 
-def test_a_stopped_run_goes_on_to_the_same_dataset(player: Path, tmp_path: Path) -> None:
+def test_a_stopped_run_resumes_to_an_equal_dataset(player: Path, tmp_path: Path) -> None:
     prepare_scores(wanted(player, tmp_path / "whole", 14))
     prepare_scores(wanted(player, tmp_path / "cut", 14))
     for split in ("train", "train", "validation"):
@@ -107,18 +106,16 @@ def test_a_stopped_run_goes_on_to_the_same_dataset(player: Path, tmp_path: Path)
     (tmp_path / "cut" / "dataset.json").unlink()
     prepare_scores(wanted(player, tmp_path / "cut", 14))
     whole, cut = rows(tmp_path / "whole"), rows(tmp_path / "cut")
-    assert same(whole["train"], cut["train"])
-    assert same(whole["validation"], cut["validation"])
+    assert all(same(whole[split], cut[split]) for split in whole)
 
 
-def test_a_finished_dataset_grows(player: Path, tmp_path: Path) -> None:
+def test_a_finished_dataset_grows_and_audio_is_kept_when_wanted(
+    player: Path, tmp_path: Path
+) -> None:
     prepare_scores(wanted(player, tmp_path / "whole", 8))
     prepare_scores(wanted(player, tmp_path / "grown", 4))
     prepare_scores(wanted(player, tmp_path / "grown", 8))
     assert same(rows(tmp_path / "whole")["train"], rows(tmp_path / "grown")["train"])
-
-
-def test_audio_is_kept_when_asked(player: Path, tmp_path: Path) -> None:
     prepare_scores(wanted(player, tmp_path / "out", 1, "keep"))
     (clip,) = rows(tmp_path / "out")["train"]
     assert clip.audio[:4] == b"fLaC"
@@ -173,23 +170,18 @@ def test_missing_programs_are_named_with_their_package(
     assert error.count("\n") == 1
 
 
-def test_other_settings_are_refused(
+def test_other_settings_and_numbers_out_of_range_are_refused(
     player: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     bank = player.parent / "bank.sf2"
     assert run(bank, tmp_path / "out") == 0
     assert run(bank, tmp_path / "out", "--seed", 1) == 2
-    assert "was begun with seed=0, got 1" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize(
-    "bad", [("--hours", 0), ("--hours", "nan"), ("--workers", 0), ("--shard-clips", 0)]
-)
-def test_numbers_out_of_range_are_refused(
-    player: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], bad: tuple[str, object]
-) -> None:
-    assert run(player.parent / "bank.sf2", tmp_path / "out", *bad) == 2
-    assert f"got {bad[1]}" in capsys.readouterr().err
+    assert "holds a dataset made with seed=0 (now 1)" in capsys.readouterr().err
+    for option, value in (("hours", 0), ("hours", "nan"), ("workers", 0), ("shard-clips", 0)):
+        assert run(bank, tmp_path / "new", f"--{option}", value) == 2
+        error = capsys.readouterr().err
+        assert f"{option} must be" in error
+        assert f"got {value}" in error
 
 
 def test_silence_and_damaged_samples_are_render_errors(player: Path) -> None:
@@ -200,15 +192,12 @@ def test_silence_and_damaged_samples_are_render_errors(player: Path) -> None:
             render(score)
 
 
-def test_loudness_and_peak() -> None:
+def test_loudness_and_peak_are_set_and_the_silent_end_is_cut_and_faded() -> None:
     quiet = normalize(0.01 * tones(3), -20.0)
     assert 10 * np.log10(np.square(quiet).mean()) == pytest.approx(-20, abs=0.1)
     click = tones(3) * 0.001
     click[:, 5000] = 0.5
     assert np.abs(normalize(click, -6.0)).max() <= 0.95 + 1e-6
-
-
-def test_silent_end_is_cut_and_faded() -> None:
     audio = np.concatenate([tones(2), np.zeros((2, 3 * SAMPLE_RATE), np.float32)], axis=1)
     cut = trim_end(audio)
     assert 2.0 < cut.shape[1] / SAMPLE_RATE < 2.2
@@ -255,7 +244,7 @@ def test_two_workers_write_what_one_writes(tmp_path: Path) -> None:
     assert same(rows(tmp_path / "1")["train"], rows(tmp_path / "2")["train"])
 
 
-def test_any_instrument_leads_some_pieces_with_drums_and_without():
+def test_any_instrument_leads_and_a_coin_gives_drums_in_some_pieces() -> None:
     jobs = [ScoreJob(0, index, ("generated",)) for index in range(1000)]
     free = [(job, free_lead(job)) for job in jobs]
     leads = [lead for _, lead in free if lead]
@@ -265,10 +254,6 @@ def test_any_instrument_leads_some_pieces_with_drums_and_without():
     labels = [clip_labels(score, 0.0, score.duration_s) for score in map(compose_piece, rare)]
     assert {label["lead"] for label in labels} == {"pizzicato strings", "harpsichord", "oboe"}
     assert {label["drums"] for label in labels} == {False, True}
-
-
-def test_a_coin_gives_drums_to_half_of_the_pieces_of_any_style():
-    jobs = [ScoreJob(0, index, ("generated",)) for index in range(1000)]
     coins = [free_drums(job) for job in jobs]
     assert 430 < sum(coin is None for coin in coins) < 570
     for drums in (True, False):

@@ -1,1 +1,1 @@
-"""What models learn from: datasets, token caches, and how each is prepared."""
+"""Prepare and read the datasets and token caches on which models are trained."""

@@ -1,4 +1,4 @@
-"""Markdown tables, lists and pages."""
+"""Build Markdown tables, lists and pages."""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""MIDI files to symusic scores and back, with one-line errors."""
+"""Read and write MIDI files as symusic scores, with one-line errors."""
 
 import math
 import warnings
@@ -10,14 +10,14 @@ import symusic
 from symusic.core import ScoreTick
 
 NUM_PITCHED_CHANNELS = 15
-"""Of a MIDI file's sixteen channels, the tenth is for drums."""
+"""Channels for pitched tracks: the tenth of a MIDI file's sixteen is for drums."""
 
 
 def read_midi(source: str | Path | bytes | ScoreTick) -> ScoreTick:
     """Read a Standard MIDI File of type 0 or 1.
 
     A note-off without a note-on and a note-on that never ends are left out; notes that overlap on
-    one pitch end in the order in which they began; a note of no length gets the shortest one.
+    one pitch end in the order in which they began; a note of length 0 gets one tick.
 
     Args:
         source: a path, a file's bytes, or a score, which is only checked.
@@ -26,9 +26,9 @@ def read_midi(source: str | Path | bytes | ScoreTick) -> ScoreTick:
         The score in ticks, with one track per track, channel and program.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: not a MIDI file, cut off, of type 2 (several songs in one file), one that
-            counts time in frames, or one with a tempo of nought.
+        FileNotFoundError: the file does not exist.
+        ValueError: the file is no MIDI file, truncated, of type 2 (several songs in one file) or
+            timed in frames, or a tempo is not positive.
     """
     name = "MIDI"
     if isinstance(source, str | Path):
@@ -65,7 +65,7 @@ def midi_bytes(score: ScoreTick, tail_s: float = 0.0) -> bytes:
     """Write a type-1 MIDI file, with a channel for each track of :func:`hold_apart`.
 
     Args:
-        score: in ticks.
+        score: a score in ticks.
         tail_s: seconds of silence after the last note, for reverberation to die away.
     """
     out: Any = hold_apart(score)
@@ -84,9 +84,9 @@ def midi_bytes(score: ScoreTick, tail_s: float = 0.0) -> bytes:
 
 
 def hold_apart(score: ScoreTick) -> ScoreTick:
-    """Give a note that lies inside another of its pitch and track a track of its own.
+    """Move notes that lie inside another of their pitch and track to tracks of their own.
 
-    On one channel, notes of one pitch end in the order in which they began.
+    On one channel they could not be written: notes of one pitch end in the order they began.
     """
     out: Any = symusic.Score(score.ticks_per_quarter)
     out.tempos.extend(score.tempos)
@@ -102,7 +102,7 @@ def hold_apart(score: ScoreTick) -> ScoreTick:
 def _without_nesting(notes: Any) -> list[list[Any]]:
     """Split notes into the fewest voices in which notes of one pitch end as they began."""
     voices: list[list[Any]] = []
-    ends: list[dict[int, int]] = []  # of each voice: pitch -> the last end so far
+    ends: list[dict[int, int]] = []  # for each voice: pitch -> the last end so far
     for note in sorted(notes, key=lambda n: (n.start, n.end, n.pitch, n.velocity)):
         free = (i for i, last in enumerate(ends) if last.get(note.pitch, 0) <= note.end)
         voice = next(free, len(voices))

@@ -7,7 +7,7 @@ from prior.theory import METERS, PITCH_CLASSES
 
 
 def plan_of_labels(labels: dict[str, Any]) -> Plan | None:
-    """Build the plan of a clip of ``partita prepare scores``; None where its beat is not known."""
+    """Build the plan of a clip of ``partita prepare scores``; None where its labels lack one."""
     place = labels.get("plan")
     if place is None:
         return None

@@ -1,10 +1,9 @@
-"""A prepared dataset on disk: clips as quantized log-mel spectrograms in Arrow shards.
+"""Write and read prepared datasets: clips as quantized log-mel spectrograms in Arrow shards.
 
 A folder holds ``dataset.json`` (written last: a folder without it is unfinished) and, for each
 split, ``shard-00000.arrow``, ``shard-00001.arrow``... (see ``shards``).
 """
 
-import json
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, fields
@@ -17,7 +16,14 @@ import torch
 from torch import Tensor
 
 from codec.whole_file import write_json
-from pipelines.data.shards import ShardWriter, as_arrow, list_shards, open_shards, read_columns
+from pipelines.data.shards import (
+    ShardWriter,
+    as_arrow,
+    list_shards,
+    open_shards,
+    read_description,
+    read_split,
+)
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -116,7 +122,7 @@ def pad_frames(levels: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Clip:
-    """One row of a prepared dataset.
+    """Hold one row of a prepared dataset.
 
     Args:
         id: unique in the dataset.
@@ -161,11 +167,11 @@ class Clip:
 
     @property
     def num_frames(self) -> int:
-        """Spectrogram frames, F."""
+        """Return the number of spectrogram frames, F."""
         return int(self.spectrogram.shape[-1])
 
     def to_row(self) -> dict[str, Any]:
-        """The clip as a row of ``SCHEMA``."""
+        """Build a row of ``SCHEMA``."""
         row: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(self)}
         row["num_frames"] = self.num_frames
         row["spectrogram"] = np.ascontiguousarray(self.spectrogram).tobytes()
@@ -173,14 +179,14 @@ class Clip:
 
     @classmethod
     def from_row(cls, row: dict[str, Any]) -> "Clip":
-        """The inverse of ``to_row``."""
+        """Invert ``to_row``."""
         values = {f.name: row[f.name] for f in fields(cls)}
         values["spectrogram"] = shape_levels(row["spectrogram"], row["num_frames"])
         return cls(**values)
 
 
 class PreparedWriter(ShardWriter):
-    """Clips into the shards of one split.
+    """Write clips into the shards of one split.
 
     Args:
         folder: the dataset's folder.
@@ -226,7 +232,7 @@ def open_prepared(folder: str | Path, split: str = "train") -> "Dataset":
 
 
 def read_levels(dataset: "Dataset", index: int) -> np.ndarray:
-    """The (C, M, F) uint8 levels of one clip as a view of the memory-mapped file.
+    """View the (C, M, F) uint8 levels of one clip in the memory-mapped file.
 
     Only the pages that are read are loaded, so a short crop of a long clip is cheap.
     """
@@ -235,7 +241,7 @@ def read_levels(dataset: "Dataset", index: int) -> np.ndarray:
 
 
 def iterate_clips(shards: list[Path]) -> Iterator[Clip]:
-    """Every clip of some shards in order, one record batch in memory at a time."""
+    """Yield the clips of shards in order, one record batch in memory at a time."""
     for path in shards:
         with pa.memory_map(str(path)) as source:
             for batch in pa.ipc.open_stream(source):
@@ -249,28 +255,15 @@ def read_info(folder: str | Path) -> dict[str, Any]:
     Raises:
         ValueError: it is missing, unreadable or of another format version.
     """
-    path = Path(folder) / INFO_NAME
-    if not path.is_file():
-        raise ValueError(
-            f"{folder} is not a finished prepared dataset: {INFO_NAME} is missing "
-            "(run the same `partita prepare` again to finish it)"
-        )
-    try:
-        info = json.loads(path.read_text())
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path} is not JSON: {error}") from error
-    if not isinstance(info, dict) or info.get("format_version") != FORMAT_VERSION:
-        found = info.get("format_version") if isinstance(info, dict) else None
-        raise ValueError(f"{path}: format_version must be {FORMAT_VERSION}, got {found}")
-    return info
+    return read_description(folder, INFO_NAME, FORMAT_VERSION, "prepared dataset", "prepare")
 
 
 def finish_dataset(folder: str | Path, settings: dict[str, Any]) -> dict[str, Any]:
     """Count what the shards hold and write ``dataset.json``, which makes the dataset usable.
 
     Args:
-        folder: whose shards are all written.
-        settings: how it was made; kept word for word.
+        folder: the dataset, with all its shards.
+        settings: how the dataset was made, stored unchanged.
 
     Returns:
         The content of ``dataset.json``.
@@ -286,11 +279,8 @@ def finish_dataset(folder: str | Path, settings: dict[str, Any]) -> dict[str, An
     }
     sources: Counter[tuple[str, str, str, str]] = Counter()
     for split in SPLITS:
-        shards = list_shards(Path(folder) / split)
-        if not shards:
-            continue
-        summary = summarize_split(shards, split, sources)
-        info["splits"][split] = asdict(summary)
+        if list_shards(Path(folder) / split):
+            info["splits"][split] = asdict(summarize_split(Path(folder) / split, sources))
     info["sources"] = [
         {
             "source": source,
@@ -307,25 +297,24 @@ def finish_dataset(folder: str | Path, settings: dict[str, Any]) -> dict[str, An
 
 @dataclass
 class SplitSummary:
-    """Size of one split."""
+    """Hold the size of one split."""
 
     clips: int = 0
     hours: float = 0.0
     tracks: int = 0
 
 
-def summarize_split(shards: list[Path], split: str, sources: Counter[Any]) -> SplitSummary:
+def summarize_split(folder: Path, sources: Counter[Any]) -> SplitSummary:
     """Count a split's clips, hours and tracks, and add its seconds to ``sources``."""
     tracks = set()
     clips, seconds = 0, 0.0
     columns = ["source", "license", "attribution", "track", "duration_s"]
-    for path in shards:
-        for row in read_columns(path, columns):
-            clips += 1
-            seconds += row["duration_s"]
-            tracks.add(row["track"])
-            key = (row["source"], row["license"], row["attribution"], split)
-            sources[key] += row["duration_s"]
+    for row in read_split(folder, columns):
+        clips += 1
+        seconds += row["duration_s"]
+        tracks.add(row["track"])
+        key = (row["source"], row["license"], row["attribution"], folder.name)
+        sources[key] += row["duration_s"]
     return SplitSummary(clips, round(seconds / 3600, 4), len(tracks))
 
 

@@ -1,4 +1,4 @@
-"""Rows from JSONL and CSV files, standard input or a list, with the line number of each."""
+"""Read rows with their line numbers from JSONL and CSV files, standard input or a list."""
 
 import csv
 import io
@@ -15,12 +15,12 @@ BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 @dataclass(frozen=True)
 class RowFault:
-    """What is wrong with one row.
+    """Report an error in one row.
 
     Attributes:
-        line: where the row starts in its file, or its place in a list, from 1.
-        message: the field, the rule and the value.
-        id: of the row, "" where it has none.
+        line: line where the row starts, or its position in a list, from 1.
+        message: names field, rule and value.
+        id: the row's id, "" where it has none.
     """
 
     line: int
@@ -33,12 +33,12 @@ class RowFault:
 
 @dataclass
 class RowFile:
-    """All rows of a source, and the lines that are no rows.
+    """Hold the rows of a source and its faulty lines.
 
     Attributes:
-        name: of the source, for messages.
-        folder: to which paths in its rows are relative.
-        rows: field name to value, by line number.
+        name: name of the source in messages.
+        folder: base of relative paths in the rows.
+        rows: line number -> field name -> value.
         faults: lines that could not be read.
     """
 
@@ -55,14 +55,14 @@ def read_rows(
     """Read rows in UTF-8, with or without a byte order mark.
 
     Args:
-        source: a ``.jsonl``, ``.ndjson`` or ``.csv`` file, "-" for either of them on standard
-            input, or dicts.
-        types: what a CSV cell of a column is read as, such as ``{"seed": int}``; a cell that cannot
-            be read so stays a text, and an empty one is left out.
+        source: a ``.jsonl``, ``.ndjson`` or ``.csv`` file, "-" for either format on standard input,
+            or dicts.
+        types: types of CSV columns, such as ``{"seed": int}``; a cell that its type cannot read
+            stays text, and an empty cell is left out.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: the name has another ending, or there is not a single row.
+        FileNotFoundError: the file does not exist.
+        ValueError: the name has another suffix, or there is no row.
     """
     if not isinstance(source, str | Path):
         file = RowFile("rows", Path())
@@ -84,7 +84,7 @@ def read_rows(
 
 
 def _read_source(source: str | Path) -> tuple[RowFile, bytes, str]:
-    """The file to fill, its content and its format."""
+    """Read a source; return the file to fill, the bytes and the format."""
     if str(source) == "-":
         data = sys.stdin.buffer.read()
         is_jsonl = data.removeprefix(BYTE_ORDER_MARK).lstrip().startswith(b"{")

@@ -1,16 +1,17 @@
-"""Arrow shards on disk: written whole or not at all, read without a copy.
+"""Write Arrow shards whole or not at all, and read them without a copy.
 
-Every shard of a folder but the last has the same number of rows, and a shard is written under a
-temporary name and renamed when it is whole, so whatever carries the final name is complete and a
-stopped writer goes on where it stood.
+Every shard of a folder but the last has the same number of rows. A shard is renamed from a
+temporary name when it is whole, so a stopped writer resumes after the last whole shard.
 """
 
+import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from codec.whole_file import sync_and_rename
+from codec.whole_file import sync_and_rename, write_json
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -20,17 +21,16 @@ BATCH_CLIPS = 8
 
 
 class ShardWriter:
-    """Rows into numbered Arrow shards, each visible only when it is whole.
+    """Write rows into numbered Arrow shards, each visible only when it is whole.
 
     Args:
-        folder: where ``shard-00000.arrow``... go; made when missing.
-        schema: of every row.
+        folder: folder of ``shard-00000.arrow``..., made when missing.
+        schema: schema of the rows.
         shard_rows: rows per shard; only the last shard of a closed writer may have fewer.
 
     Attributes:
-        complete_rows: rows in whole shards so far. On opening a folder again the caller leaves
-            out that many rows from the front and adds the rest: a short last shard, which only a
-            finished writer leaves, counts as whole.
+        complete_rows: rows in whole shards so far. A caller that resumes leaves out that many rows
+            from the front. A short last shard, which only a finished writer leaves, is whole.
     """
 
     def __init__(self, folder: str | Path, schema: pa.Schema, shard_rows: int) -> None:
@@ -61,7 +61,7 @@ class ShardWriter:
             self._finish_shard()
 
     def close(self) -> None:
-        """Write what is left as a last, shorter shard."""
+        """Write the remaining rows as a last, shorter shard."""
         if self._rows:
             self._flush()
             self._finish_shard()
@@ -118,21 +118,27 @@ def open_shards(shards: list[Path]) -> "Dataset":
 
 
 def as_arrow(dataset: "Dataset") -> "Dataset":
-    """The same rows as Arrow tables, whose values are not copied.
+    """Format a dataset to give Arrow tables, whose values are not copied.
 
-    Formatting costs as much as many reads: whoever reads row after row formats once.
+    Formatting costs as much as many reads, so format once before reading row after row.
     """
     return dataset if dataset.format["type"] == "arrow" else dataset.with_format("arrow")
 
 
 def read_columns(path: Path, columns: list[str]) -> list[dict[str, Any]]:
-    """Some columns of one shard as rows; the others are not read."""
+    """Read some columns of one shard as rows."""
     with pa.memory_map(str(path)) as source:
         return pa.ipc.open_stream(source).read_all().select(columns).to_pylist()
 
 
+def read_split(folder: Path, columns: list[str]) -> Iterator[dict[str, Any]]:
+    """Read some columns of all whole shards of a folder as rows, one shard in memory at a time."""
+    for path in list_shards(folder):
+        yield from read_columns(path, columns)
+
+
 def count_rows(path: Path) -> int:
-    """Rows of one shard.
+    """Count the rows of one shard.
 
     Raises:
         ValueError: the file is not a whole Arrow stream.
@@ -144,8 +150,59 @@ def count_rows(path: Path) -> int:
         raise ValueError(f"{path} is not a whole Arrow shard: {error}") from error
 
 
+def read_description(
+    folder: str | Path, name: str, version: int, what: str, command: str
+) -> dict[str, Any]:
+    """Read the JSON file that is written last into a folder of shards.
+
+    Raises:
+        ValueError: the file is missing, unreadable or of another format version.
+    """
+    path = Path(folder) / name
+    if not path.is_file():
+        raise ValueError(
+            f"{folder} is not a finished {what}: {name} is missing "
+            f"(run the same `partita {command}` again to finish it)"
+        )
+    try:
+        values = json.loads(path.read_text())
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path} is not JSON: {error}") from error
+    found = values.get("format_version") if isinstance(values, dict) else None
+    if found != version:
+        raise ValueError(f"{path}: format_version must be {version}, got {found}")
+    return values
+
+
+def begin_or_resume(folder: Path, path: Path, settings: dict[str, Any], what: str) -> None:
+    """Store the settings of a folder of shards in ``path``, or check them where that exists.
+
+    Raises:
+        ValueError: the folder was begun with other settings, or holds shards of unknown ones.
+    """
+    if path.is_file():
+        refuse_other(folder, json.loads(path.read_text()), settings, what)
+    elif any(folder.glob("*/shard-*.arrow")):
+        raise ValueError(f"{folder} already holds shards of another origin: choose another folder")
+    else:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_json(path, settings)
+
+
+def refuse_other(folder: Path, found: dict[str, Any], wanted: dict[str, Any], what: str) -> None:
+    """Raise ValueError unless the settings are equal, naming the first that differs."""
+    for key, value in wanted.items():
+        if found.get(key) != value:
+            changed = f"{key}={found.get(key)!r} (now {value!r})"
+            if key in ("tracks", "tracks_digest"):  # of ``prepare audio``
+                changed = "other or changed audio files"
+            raise ValueError(
+                f"{folder} holds {what} made with {changed}: choose another folder or delete it"
+            )
+
+
 def list_shards(folder: Path) -> list[Path]:
-    """The whole shards of a folder, in order."""
+    """List the whole shards of a folder in order."""
     return sorted(folder.glob("shard-*.arrow"))
 
 

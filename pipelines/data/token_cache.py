@@ -1,4 +1,4 @@
-"""Make a token cache: the codes of every clip of a prepared dataset."""
+"""Build a token cache: the codes of every clip of a prepared dataset."""
 
 import json
 import warnings
@@ -23,7 +23,7 @@ from pipelines.data.prepared import (
     read_info,
     read_levels,
 )
-from pipelines.data.shards import ShardWriter, list_shards
+from pipelines.data.shards import ShardWriter, begin_or_resume, refuse_other
 from pipelines.data.tokens import (
     INFO_NAME,
     KEPT_COLUMNS,
@@ -52,20 +52,20 @@ def build_token_cache(
 ) -> TokenInfo:
     """Encode every clip of a prepared dataset.
 
-    A codec with ``encode_spectrogram((B, C, M, F)) -> (B, K, F / 4)`` is fed the cached
-    spectrograms; for any other the stored FLAC is decoded at the codec's rate and channels. A
-    killed run goes on from its last whole shard, and gives the same bytes.
+    A codec with ``encode_spectrogram((B, C, M, F)) -> (B, K, F / 4)`` gets the stored spectrograms,
+    any other the stored FLAC at its own rate and channels. A killed run resumes after its last
+    whole shard and gives equal bytes.
 
     Args:
         prepared_folder: a finished prepared dataset.
         codec: any ``Codec``, on the device it is to run on.
-        out_folder: of the cache.
+        out_folder: folder of the cache.
         batch_clips: equally long clips encoded at once.
         shard_clips: clips per Arrow shard.
         quiet: no progress bar.
 
     Returns:
-        What ``tokens.json`` says.
+        The content of ``tokens.json``.
 
     Raises:
         ValueError: the folder holds tokens of another codec or dataset, the codec needs audio and
@@ -78,7 +78,7 @@ def build_token_cache(
     folder = Path(out_folder)
     info = describe(prepared_folder, codec)
     if (folder / INFO_NAME).is_file():
-        refuse_other(folder, asdict(read_token_info(folder)), asdict(info))
+        refuse_other(folder, asdict(read_token_info(folder)), asdict(info), "tokens")
         return info
     start_or_resume(folder, info, batch_clips, shard_clips)
     for split in info.clips:
@@ -89,40 +89,17 @@ def build_token_cache(
 
 
 def describe(prepared_folder: str | Path, codec: Codec) -> TokenInfo:
-    """The ``tokens.json`` that this codec and dataset will give."""
+    """Describe the cache of a codec and a dataset as ``tokens.json`` will."""
     prepared = read_info(prepared_folder)
-    return TokenInfo.of(
-        codec,
-        hash_text(json.dumps(prepared, sort_keys=True)),
-        {
-            split: prepared["splits"][split]["clips"]
-            for split in SPLITS
-            if split in prepared["splits"]
-        },
-    )
+    splits = prepared["splits"]
+    clips = {split: splits[split]["clips"] for split in SPLITS if split in splits}
+    return TokenInfo.of(codec, hash_text(json.dumps(prepared, sort_keys=True)), clips)
 
 
 def start_or_resume(folder: Path, info: TokenInfo, batch_clips: int, shard_clips: int) -> None:
-    """Remember what an unfinished cache is made with, and refuse to go on with anything else."""
+    """Store the settings of an unfinished cache, or raise where it was begun with others."""
     settings = asdict(info) | {"batch_clips": batch_clips, "shard_clips": shard_clips}
-    path = folder / UNFINISHED_NAME
-    if path.is_file():
-        refuse_other(folder, json.loads(path.read_text()), settings)
-        return
-    if any(list_shards(folder / split) for split in SPLITS):
-        raise ValueError(f"{folder} already holds shards of another origin: choose another folder")
-    folder.mkdir(parents=True, exist_ok=True)
-    write_json(path, settings)
-
-
-def refuse_other(folder: Path, found: dict[str, Any], wanted: dict[str, Any]) -> None:
-    """Raise unless the settings are equal, naming the first that is not."""
-    for key, value in wanted.items():
-        if found.get(key) != value:
-            raise ValueError(
-                f"{folder} holds tokens made with another {key}: {found.get(key)!r}, now "
-                f"{value!r}; choose another folder or delete it"
-            )
+    begin_or_resume(folder, folder / UNFINISHED_NAME, settings, "tokens")
 
 
 def encode_split(
@@ -156,7 +133,7 @@ def encode_split(
 
 
 def choose_encoder(clips: "Dataset", codec: Codec, prepared_folder: str | Path) -> Any:
-    """A function from row numbers of equally long clips to (B, K, T) codes."""
+    """Return a function from row numbers of equally long clips to (B, K, T) codes."""
     if not hasattr(codec, "encode_spectrogram"):
         if not clips[0]["audio"]:
             raise ValueError(
@@ -176,10 +153,10 @@ def choose_encoder(clips: "Dataset", codec: Codec, prepared_folder: str | Path) 
 
 
 def read_clips(clips: "Dataset", rows: list[int], codec: Codec) -> Tensor:
-    """(B, C, S) audio of equally long clips at the codec's rate and channels."""
+    """Read equally long clips as (B, C, S) audio at the codec's rate and channels."""
     audio = []
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # converting to the codec's rate is what is asked for
+        warnings.simplefilter("ignore")  # of resampling, which is wanted
         for row in clips.select_columns(["audio"]).select(rows):
             clip = read_audio(row["audio"], sample_rate=codec.sample_rate, channels=codec.channels)
             audio.append(clip.audio)
@@ -187,13 +164,13 @@ def read_clips(clips: "Dataset", rows: list[int], codec: Codec) -> Tensor:
 
 
 def device_of(codec: Codec) -> torch.device:
-    """Where a codec's weights are; the CPU for one without."""
+    """Return the device of a codec's weights, the CPU for a codec without."""
     weights = codec.parameters() if isinstance(codec, nn.Module) else iter(())
     return next((weight.device for weight in weights), torch.device("cpu"))
 
 
 def equal_batches(facts: "Dataset", rows: list[int], batch_clips: int) -> Iterator[list[int]]:
-    """Batches of rows whose clips are equally long, so that none is padded."""
+    """Batch rows whose clips are equally long, so that none is padded."""
     columns = facts.select(rows)
     groups: dict[tuple[int, int], list[int]] = defaultdict(list)
     for row, num_frames, duration_s in zip(
@@ -206,7 +183,7 @@ def equal_batches(facts: "Dataset", rows: list[int], batch_clips: int) -> Iterat
 
 
 def to_int16(codes: Tensor, codec: Codec) -> np.ndarray:
-    """(B, K, T) codes as int16, checked against the codec's own numbers."""
+    """Convert (B, K, T) codes to int16, and check them against the codec's sizes."""
     assert codes.dim() == 3
     assert codes.shape[1] == codec.num_codebooks
     assert int(codes.min()) >= 0
@@ -215,6 +192,6 @@ def to_int16(codes: Tensor, codec: Codec) -> np.ndarray:
 
 
 def token_row(facts: dict[str, Any], codes: np.ndarray) -> dict[str, Any]:
-    """A row of ``SCHEMA`` from a clip's facts and its (K, T) codes."""
+    """Build a row of ``SCHEMA`` from a clip's facts and its (K, T) codes."""
     row = {key: facts[key] for key in KEPT_COLUMNS}
     return row | {"num_frames": codes.shape[1], "codes": np.ascontiguousarray(codes).tobytes()}

@@ -1,7 +1,7 @@
-"""The token cache: the codes of every clip of a prepared dataset, made once with one codec.
+"""Read token caches: the codes of every clip of a prepared dataset, made with one codec.
 
-A folder like that of the prepared dataset: ``{split}/shard-00000.arrow``..., one row per clip in
-the same order, and ``tokens.json``, written last, which says which codec made them.
+A cache holds ``{split}/shard-00000.arrow``..., one row per clip in the order of the dataset, and
+``tokens.json``, written last, which identifies the codec.
 """
 
 import hashlib
@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from codec.protocols import Codec
 from pipelines.data.prepared import check_split
-from pipelines.data.shards import as_arrow, list_shards, open_shards
+from pipelines.data.shards import as_arrow, list_shards, open_shards, read_description
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -27,7 +27,7 @@ TOKENS_VERSION = 1
 INFO_NAME = "tokens.json"
 MAX_CODEBOOK_SIZE = 2**15
 OLD_NAMES = {"NoteTokenizer": "NoteCodec"}
-"""Classes that had another name when they were first saved; hashes are still made of that one."""
+"""Earlier names of renamed classes, which hashes keep using."""
 KEPT_COLUMNS = ("id", "captions", "labels", "source", "is_end")
 SCHEMA = pa.schema(
     [
@@ -44,12 +44,12 @@ SCHEMA = pa.schema(
 
 @dataclass(frozen=True)
 class TokenInfo:
-    """What ``tokens.json`` says.
+    """Hold the content of ``tokens.json``.
 
     Attributes:
-        format_version: of this layout.
+        format_version: ``TOKENS_VERSION``.
         codec_class: name of the codec's class.
-        codec_hash: of what makes the codec's codes.
+        codec_hash: from ``hash_codec``.
         num_codebooks: K.
         codebook_size: V.
         frame_rate: token frames per second (Hz); None where frames are notes.
@@ -68,7 +68,7 @@ class TokenInfo:
 
     @classmethod
     def of(cls, codec: Codec, prepared: str, clips: dict[str, int]) -> "TokenInfo":
-        """What a cache made with a codec says of it."""
+        """Describe a cache that a codec makes."""
         return cls(
             TOKENS_VERSION,
             type(codec).__name__,
@@ -82,9 +82,9 @@ class TokenInfo:
 
 
 def hash_codec(codec: Codec) -> str:
-    """BLAKE2b of a codec's class, configuration and weights, less those of its ``SOUND_PARTS``.
+    """Hash a codec's class, configuration and weights, except those of its ``SOUND_PARTS``.
 
-    Codecs with the same hash make the same codes of the same audio, though one may sound better.
+    Codecs with equal hashes (BLAKE2b) encode audio to equal codes, though they may decode better.
     """
     digest = hashlib.blake2b(digest_size=16)
     config = {key: value for key, value in getattr(codec, "config", {}).items() if key[0] != "_"}
@@ -102,7 +102,7 @@ def hash_codec(codec: Codec) -> str:
 
 
 def hash_text(text: str) -> str:
-    """BLAKE2b of a text."""
+    """Hash a text (BLAKE2b)."""
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
 
@@ -128,7 +128,7 @@ def open_tokens(folder: str | Path, split: str = "train") -> "Dataset":
 
 
 def open_all_tokens(folders: list[str], split: str) -> "Dataset":
-    """One split of several token caches as one; those that lack the split are left out.
+    """Open one split of several token caches as one; caches without the split are left out.
 
     Raises:
         ValueError: none of them has it, or they were made with different codecs.
@@ -143,14 +143,14 @@ def open_all_tokens(folders: list[str], split: str) -> "Dataset":
 
 
 def read_codes(dataset: "Dataset", index: int) -> Tensor:
-    """The (K, T) int64 codes of one clip; a prior that writes few books takes ``codes[:k]``."""
+    """Read the (K, T) int64 codes of one clip; ``codes[:k]`` are those of the first codebooks."""
     row = as_arrow(dataset)[index]
     codes = np.frombuffer(row["codes"][0].as_buffer(), dtype="<i2")
     return torch.from_numpy(codes.reshape(-1, row["num_frames"][0].as_py()).astype(np.int64))
 
 
 def read_token_infos(folders: Sequence[str]) -> list[TokenInfo]:
-    """The ``tokens.json`` of caches that are to be used as one.
+    """Read ``tokens.json`` of caches that are to be used as one.
 
     Raises:
         ValueError: there is none, or they were made with different codecs.
@@ -172,20 +172,8 @@ def read_token_info(folder: str | Path) -> TokenInfo:
     Raises:
         ValueError: it is missing, unreadable or of another format version.
     """
-    path = Path(folder) / INFO_NAME
-    if not path.is_file():
-        raise ValueError(
-            f"{folder} is not a finished token cache: {INFO_NAME} is missing "
-            "(run the same `partita prepare tokens` again to finish it)"
-        )
-    try:
-        values = json.loads(path.read_text())
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path} is not JSON: {error}") from error
-    found = values.get("format_version") if isinstance(values, dict) else None
-    if found != TOKENS_VERSION:
-        raise ValueError(f"{path}: format_version must be {TOKENS_VERSION}, got {found}")
-    return TokenInfo(**values)
+    arguments = INFO_NAME, TOKENS_VERSION, "token cache", "prepare tokens"
+    return TokenInfo(**read_description(folder, *arguments))
 
 
 def load_codec(folder: str | Path) -> Codec:

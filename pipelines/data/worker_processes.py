@@ -1,4 +1,4 @@
-"""A function called on many jobs, in this process or in several, with the same results."""
+"""Map a function over jobs, in this process or in several, with equal results."""
 
 import multiprocessing
 import os
@@ -20,16 +20,16 @@ QUEUED_PER_WORKER = 3
 
 
 def map_in_order(function: Callable[[J], R], jobs: Iterable[J], workers: int) -> Generator[R]:
-    """Call a function on every job and give the results in the order of the jobs.
+    """Call a function on every job and yield the results in the order of the jobs.
 
-    Every call computes on one thread, here as in a worker: how numbers are rounded does not depend
-    on ``workers``. A few jobs are taken ahead, so there may be infinitely many. Close the generator
-    where it is left early, and this process has its threads back at once.
+    Every call computes on one thread, so that rounding does not depend on ``workers``. Jobs are
+    read a few ahead, so there may be infinitely many. Close the generator when leaving it early,
+    to restore the threads of this process.
 
     Args:
         function: a function of a module, because workers import it.
-        jobs: its arguments.
-        workers: processes; 1 stays in this one.
+        jobs: arguments of the calls.
+        workers: number of processes; 1 stays in this one.
 
     Raises:
         ChildProcessError: a worker died.
@@ -57,13 +57,13 @@ def map_in_order(function: Callable[[J], R], jobs: Iterable[J], workers: int) ->
 
 
 def begin_worker() -> None:
-    """Use one thread, and end when the parent was killed instead of waiting for it for ever."""
+    """Use one thread, and end when the parent is killed: a worker would wait for jobs forever."""
     torch.set_num_threads(1)
     threading.Thread(target=end_with_parent, args=(os.getppid(),), daemon=True).start()
 
 
 def end_with_parent(parent: int) -> None:
-    """Leave at once when this process has been handed to another parent."""
+    """Exit as soon as this process has another parent, as after its own parent was killed."""
     while os.getppid() == parent:
         time.sleep(0.5)
     os._exit(1)

@@ -26,7 +26,7 @@ from pipelines.data.scores.score import Score
 from pipelines.data.scores.score_jobs import ScoreJob, compose_piece, piece_index
 from pipelines.data.scores.score_midi import write_midi
 from pipelines.data.scores.score_sound import clip_labels
-from pipelines.data.shards import list_shards, read_columns
+from pipelines.data.shards import read_split
 
 MIDI_SUFFIXES = (".mid", ".midi", ".kar")
 
@@ -86,7 +86,7 @@ def find_scores(folder: Path) -> dict[str, Iterator[NotePiece | str]]:
 def score_clips(folder: Path, split: str, settings: dict[str, Any]) -> Iterator[NotePiece]:
     """Compose the notes of every clip of one split."""
     columns = ["id", "track", "start_s", "duration_s", "captions", "labels", "source", "is_end"]
-    rows = (row for path in list_shards(folder / split) for row in read_columns(path, columns))
+    rows = read_split(folder / split, columns)
     sources = tuple(sorted(settings["sources"]))
     for _, clips in itertools.groupby(rows, key=lambda row: row["track"]):
         first = next(clips)

@@ -1,8 +1,8 @@
 """Prepare the music of Debian packages, each file under its own license.
 
-``debian_music.yaml`` lists the packages. Where a package's copyright file lists the music one by
-one, the license is read there. What ships is trained on free recordings only (public domain, MIT,
-CC-BY, CC-BY-SA): files under the GPL are left out unless ``include_gpl`` asks for them.
+``debian_music.yaml`` lists the packages. Where it names no license, a file's license is read in the
+package's copyright file. The released models are trained on free recordings only (public domain,
+MIT, CC-BY, CC-BY-SA), so files under the GPL are left out unless ``include_gpl`` is set.
 """
 
 import functools
@@ -31,10 +31,7 @@ MIN_TRACK_S = 25.0
 
 @dataclass(frozen=True)
 class Rule:
-    """What holds for the files of a package whose path below its folder fits a pattern.
-
-    The fields are explained in ``debian_music.yaml``.
-    """
+    """Hold license and words of a package's files that match a pattern (``debian_music.yaml``)."""
 
     pattern: str
     attribution: str
@@ -46,7 +43,7 @@ class Rule:
 
 @dataclass(frozen=True)
 class Package:
-    """A Debian package of music; the fields are explained in ``debian_music.yaml``."""
+    """Describe a Debian package of music; ``debian_music.yaml`` explains the fields."""
 
     name: str
     path: str
@@ -58,7 +55,7 @@ class Package:
 
 @functools.cache
 def read_packages() -> tuple[Package, ...]:
-    """Read ``debian_music.yaml``; what stands beside a package's rules holds for each of them."""
+    """Read ``debian_music.yaml``; fields of a package apply to all its rules."""
     packages = []
     for row in yaml.safe_load(PACKAGES_FILE.read_text(encoding="utf-8")):
         shared = {name: row.pop(name) for name in RULE_FIELDS if name in row}
@@ -69,11 +66,11 @@ def read_packages() -> tuple[Package, ...]:
 
 @dataclass(frozen=True)
 class MusicConfig:
-    """What ``prepare music`` takes.
+    """Hold the options of ``partita prepare music``.
 
     Args:
         output: folder of the prepared dataset.
-        packages: names of ``debian_music.yaml``; by default all, which must be installed.
+        packages: names in ``debian_music.yaml``; by default all, which must be installed.
         include_gpl: train on files under the GPL too.
         root: where the packages are installed.
         documents: where their copyright files are.
@@ -103,16 +100,15 @@ def prepare_music(config: MusicConfig, **options: Any) -> PrepareReport:
     tracks, left_out = list_music(packages, config)
     if left_out:
         print(f"{left_out} files under the GPL left out of training (--include-gpl takes them)")
-    has_validation = any(track.split == "validation" for track in tracks)
-    if not has_validation:
+    if not any(track.split == "validation" for track in tracks):  # draw the splits instead
         tracks = [replace(track, split="") for track in tracks]
     names = " ".join(package.name for package in packages)
-    values = {"min_track_s": MIN_TRACK_S, **options}
-    return prepare_tracks(tracks, PrepareConfig(names, config.output, **values))
+    options = {"min_track_s": MIN_TRACK_S, **options}
+    return prepare_tracks(tracks, PrepareConfig(names, config.output, **options))
 
 
 def choose_packages(config: MusicConfig) -> list[Package]:
-    """Find the installed packages of those named; where none is named, all must be installed."""
+    """Find the wanted packages that are installed; where none is named, all must be."""
     known = {package.name: package for package in read_packages()}
     unknown = [name for name in config.packages if name not in known]
     if unknown:
@@ -216,7 +212,7 @@ def read_copyright(path: Path) -> list[tuple[str, str]]:
 
 
 def find_license(rules: list[tuple[str, str]], name: str) -> str:
-    """Return the license of the last pattern that fits, as copyright files are to be read."""
+    """Return the license of the last matching pattern, which takes precedence in Debian."""
     fitting = [license_name for pattern, license_name in rules if fnmatch(name, pattern)]
     if not fitting:
         raise ValueError(f"the copyright file names no license for {name}")

@@ -1,9 +1,9 @@
-"""Recordings that are the same, or nearly, found by an acoustic fingerprint.
+"""Find equal and nearly equal recordings by an acoustic fingerprint.
 
 The fingerprint is that of Haitsma and Kalker, "A Highly Robust Audio Fingerprinting System"
-(ISMIR 2002), taken from the log-mel spectrogram: 25 words of 31 bits a second, each bit the sign of
-a difference along bands and time. It survives lossy coding, a change of level and a cut, and it
-does not find another performance, a change of tempo or of pitch.
+(ISMIR 2002), computed on the log-mel spectrogram: 25 words of 31 bits a second, each bit the sign
+of a difference along bands and time. It is robust to lossy coding, level and cuts; it does not
+match other performances, tempi or pitches.
 """
 
 from collections import defaultdict
@@ -20,27 +20,27 @@ STEP_WORDS = 5
 """Distance in time of the levels that are compared, 0.2 s."""
 NUM_BANDS = 32
 LEVELS_ABOVE_FLOOR = 16
-"""A word from a frame quieter than this (about 1 nat above the floor) says nothing."""
+"""Words of frames quieter than this (about 1 nat above the floor) are ignored."""
 MAX_BIT_ERRORS = 0.3
 """Fraction of bits that may differ in matching sound; unrelated sound differs in about half."""
 WINDOW_WORDS = 125
 """Words around each over which bit errors are averaged: five seconds."""
 MIN_HITS = 3
-"""Equal words at one lag before a pair is looked at."""
+"""Equal words at one lag that make a pair of tracks a candidate."""
 HITS_PER_TRACK = 4
 MAX_TRACKS_PER_WORD = 64
 MAX_LAGS = 8
 
 
 def band_levels(levels: np.ndarray) -> np.ndarray:
-    """(C, M, F) uint8 levels -> (F, 32) mean level of the channels in each band."""
+    """Average (C, M, F) uint8 levels over channels and 32 bands to (F, 32) float32."""
     C, M, F = levels.shape
     bands = levels.reshape(C, NUM_BANDS, M // NUM_BANDS, F)
     return bands.mean(axis=(0, 2), dtype=np.float32).T
 
 
 def fingerprint(bands: np.ndarray) -> np.ndarray:
-    """Sign bits of the changes from band to band and in time.
+    """Compute the sign bits of differences along bands and time.
 
     Args:
         bands: (F, 32) band levels of a whole track at 100 frames a second.
@@ -63,13 +63,13 @@ def fingerprint(bands: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Match:
-    """Two tracks that share sound.
+    """Hold two tracks that share sound.
 
     Args:
         first: index of one track.
         second: index of the other, larger than ``first``.
-        shared_s: seconds in which both run alike at the best lag, to within about two.
-        shared_fraction: the same as a fraction of the shorter track.
+        shared_s: shared sound at the best lag, accurate to about two seconds (s).
+        shared_fraction: shared sound as a fraction of the shorter track.
     """
 
     first: int
@@ -79,10 +79,10 @@ class Match:
 
 
 def find_matches(fingerprints: list[np.ndarray], min_shared_s: float = 5.0) -> list[Match]:
-    """Every pair of tracks that share at least ``min_shared_s`` seconds of sound.
+    """Find the pairs of tracks that share at least ``min_shared_s`` seconds of sound.
 
     Args:
-        fingerprints: of the tracks, from ``fingerprint``.
+        fingerprints: fingerprint of each track.
         min_shared_s: shortest shared stretch that counts (s).
 
     Returns:
@@ -91,6 +91,7 @@ def find_matches(fingerprints: list[np.ndarray], min_shared_s: float = 5.0) -> l
     matches = []
     for (first, second), lags in sorted(candidate_lags(fingerprints).items()):
         a, b = fingerprints[first], fingerprints[second]
+        # a lag may be off by one word: hits at neighboring lags are counted as one
         shared = max([shared_words(a, b, lag + nudge) for lag in lags for nudge in (-1, 0, 1)])
         if shared >= min_shared_s * WORDS_PER_S:
             shorter = int(min(np.count_nonzero(a), np.count_nonzero(b)))
@@ -100,7 +101,7 @@ def find_matches(fingerprints: list[np.ndarray], min_shared_s: float = 5.0) -> l
 
 
 def candidate_lags(fingerprints: list[np.ndarray]) -> dict[tuple[int, int], list[int]]:
-    """The likeliest lags (words) of each pair that has equal words, by an inverted index."""
+    """Find the likeliest lags (words) of pairs with equal words, by an inverted index."""
     places: dict[int, list[tuple[int, int]]] = defaultdict(list)
     for track, words in enumerate(fingerprints):
         for word, positions in first_places(words):
@@ -108,7 +109,7 @@ def candidate_lags(fingerprints: list[np.ndarray]) -> dict[tuple[int, int], list
     hits: dict[tuple[int, int], dict[int, int]] = defaultdict(lambda: defaultdict(int))
     for found in places.values():
         if not 1 < len({track for track, _ in found}) <= MAX_TRACKS_PER_WORD:
-            continue
+            continue  # a word of many tracks identifies none and would cost much time
         for i, (first, at) in enumerate(found):
             for second, to in found[i + 1 :]:
                 if first != second:
@@ -117,7 +118,7 @@ def candidate_lags(fingerprints: list[np.ndarray]) -> dict[tuple[int, int], list
 
 
 def first_places(words: np.ndarray) -> Iterator[tuple[int, list[int]]]:
-    """Each word of a track with the first few positions where it stands."""
+    """Yield each word of a track with its first few positions."""
     order = np.argsort(words, kind="stable")
     values, starts = np.unique(words[order], return_index=True)
     for value, start, stop in zip(values, starts, [*starts[1:], len(words)], strict=True):
@@ -126,14 +127,14 @@ def first_places(words: np.ndarray) -> Iterator[tuple[int, list[int]]]:
 
 
 def best_lags(lags: dict[int, int]) -> list[int]:
-    """Lags with enough hits, counting neighbors as one, best first."""
+    """List lags with enough hits, counting neighbors as one, best first."""
     counts = {lag: count + lags.get(lag + 1, 0) for lag, count in lags.items()}
     good = [lag for lag, count in counts.items() if count >= MIN_HITS]
     return sorted(good, key=lambda lag: (-counts[lag], lag))[:MAX_LAGS]
 
 
 def shared_words(a: np.ndarray, b: np.ndarray, lag: int) -> int:
-    """Words of ``a`` around which ``b``, shifted by ``lag``, runs alike for a window."""
+    """Count the words of ``a`` in whose window ``b``, shifted by ``lag``, has few bit errors."""
     start, stop = max(0, -lag), min(len(a), len(b) - lag)
     if stop - start < WINDOW_WORDS:
         return 0
@@ -146,7 +147,7 @@ def shared_words(a: np.ndarray, b: np.ndarray, lag: int) -> int:
 
 
 def windowed(values: np.ndarray) -> np.ndarray:
-    """Sums over the ``WINDOW_WORDS`` around each value, fewer at the ends."""
+    """Sum the ``WINDOW_WORDS`` around each value, fewer at the ends."""
     sums = np.concatenate([[0], np.cumsum(values, dtype=np.int64)])
     center = np.arange(len(values))
     first = np.maximum(center - WINDOW_WORDS // 2, 0)
@@ -157,15 +158,15 @@ def windowed(values: np.ndarray) -> np.ndarray:
 def choose_duplicates(
     matches: list[Match], durations_s: list[float], min_fraction: float = 0.5
 ) -> dict[int, int]:
-    """Which tracks to drop, and for which other each.
+    """Choose the tracks to drop, and the kept track that each duplicates.
 
-    The longest track of a group stays (a loop goes, the piece it is cut from stays); of equally
-    long ones the first.
+    The longest track of a group stays, so that a loop does not replace its piece; among equally
+    long ones the first stays.
 
     Args:
         matches: from ``find_matches``.
-        durations_s: of every track (s).
-        min_fraction: of the shorter track that must be shared.
+        durations_s: duration of every track (s).
+        min_fraction: fraction of the shorter track that must be shared.
 
     Returns:
         Dropped index -> kept index.

@@ -1,4 +1,4 @@
-"""Staged clips of many tracks joined into the shards of a dataset."""
+"""Join the staged clips of many tracks into the shards of a dataset."""
 
 from pathlib import Path
 
@@ -14,7 +14,7 @@ def join_clips(
     shard_clips: int,
     work: Path,
 ) -> None:
-    """Write the staged clips of each split in order, and remove what is safely in a shard."""
+    """Write the staged clips of each split in order, and delete those that whole shards hold."""
     for index in selection.kept:
         check_split(records[index].split)
     for split in SPLITS:

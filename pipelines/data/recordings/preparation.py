@@ -1,9 +1,9 @@
-"""Audio files to a prepared dataset: cut, described, without silence and without duplicates.
+"""Turn audio files into a prepared dataset without silence and duplicates.
 
-The work goes in two stages. Every track is cut by itself, in any order and by any number of
-processes, into a staged file that stays when the run is killed. Then duplicates are found, splits
-are drawn and the staged clips are joined into shards in the order of the tracks. So a run that was
-stopped anywhere and started again gives the same bytes as one that was not.
+First every track is cut into a staged file, in any order and by any number of processes; a killed
+run keeps those. Then duplicates are dropped, splits are drawn and the staged clips are joined into
+shards in the order of the tracks. So a run that was killed and resumed gives the bytes of a whole
+one.
 """
 
 import hashlib
@@ -17,15 +17,14 @@ from typing import Any
 
 from tqdm import tqdm
 
-from codec.whole_file import write_json
-from pipelines.data.prepared import INFO_NAME, SPLITS, finish_dataset, read_info
+from pipelines.data.prepared import INFO_NAME, finish_dataset, read_info
 from pipelines.data.recordings.cutting import TrackRecord, cut_track
 from pipelines.data.recordings.joining import join_clips
 from pipelines.data.recordings.prepare_config import PrepareConfig
 from pipelines.data.recordings.recordings_report import write_report
 from pipelines.data.recordings.track_selection import draw_splits, select, write_fingerprints
 from pipelines.data.recordings.tracks import Track, find_tracks
-from pipelines.data.shards import list_shards
+from pipelines.data.shards import begin_or_resume, refuse_other
 from pipelines.data.worker_processes import map_in_order
 
 WORK_NAME = ".work"
@@ -34,7 +33,7 @@ NOT_PART_OF_THE_RESULT = ("output", "workers", "quiet")
 
 @dataclass(frozen=True)
 class PrepareReport:
-    """What ``prepare`` did.
+    """Report the result of ``prepare``.
 
     Attributes:
         folder: the prepared dataset.
@@ -50,7 +49,7 @@ class PrepareReport:
 
     @property
     def hours(self) -> float:
-        """Audio in all splits (hours)."""
+        """Return the hours of audio in all splits."""
         return sum(split["hours"] for split in self.info["splits"].values())
 
 
@@ -71,14 +70,15 @@ def prepare(config: PrepareConfig) -> PrepareReport:
 
 
 def prepare_tracks(tracks: list[Track], config: PrepareConfig) -> PrepareReport:
-    """Prepare tracks that are already listed; ``config.input`` only names them."""
+    """Prepare listed tracks; ``config.input`` only names them in messages."""
     started = time.monotonic()
     folder = Path(config.output)
     settings = result_settings(tracks, config)
     finished = read_finished(folder, settings)
     if finished is not None:
         return finished
-    work = open_work(folder, settings)
+    work = folder / WORK_NAME
+    begin_or_resume(folder, work / "settings.json", settings, "an unfinished preparation")
     records = cut_tracks(tracks, config, work)
     selection = select(records, config)
     if not selection.kept:
@@ -118,7 +118,7 @@ def cut_one(job: tuple[Track, PrepareConfig, Path]) -> TrackRecord:
 
 
 def result_settings(tracks: list[Track], config: PrepareConfig) -> dict[str, Any]:
-    """Return all that the result depends on, the files' sizes and times included."""
+    """Collect all that the result depends on, including sizes and times of the files."""
     settings = {
         key: value for key, value in asdict(config).items() if key not in NOT_PART_OF_THE_RESULT
     }
@@ -138,41 +138,7 @@ def read_finished(folder: Path, settings: dict[str, Any]) -> PrepareReport | Non
     if not (folder / INFO_NAME).is_file():
         return None
     info = read_info(folder)
-    refuse_other_settings(folder, info["settings"], settings, "a prepared dataset")
+    refuse_other(folder, info["settings"], settings, "a prepared dataset")
     if not (folder / "report.json").is_file() or (folder / WORK_NAME).is_dir():
         return None
     return PrepareReport(folder, info, json.loads((folder / "report.json").read_text()), 0.0)
-
-
-def open_work(folder: Path, settings: dict[str, Any]) -> Path:
-    """Make or find the folder of staged tracks."""
-    work = folder / WORK_NAME
-    remembered = work / "settings.json"
-    if remembered.is_file():
-        found = json.loads(remembered.read_text())
-        refuse_other_settings(folder, found, settings, "an unfinished preparation")
-    else:
-        if any(list_shards(folder / split) for split in SPLITS):
-            raise ValueError(
-                f"{folder} already holds shards of another origin: "
-                "choose another --output or delete it"
-            )
-        work.mkdir(parents=True, exist_ok=True)
-        write_json(remembered, settings)
-    return work
-
-
-def refuse_other_settings(
-    folder: Path, found: dict[str, Any], wanted: dict[str, Any], what: str
-) -> None:
-    """Raise unless the settings are equal, naming the first that is not."""
-    for key in wanted:
-        if found.get(key) != wanted[key]:
-            changed = (
-                "other or changed audio files"
-                if key in ("tracks", "tracks_digest")
-                else f"{key}={found.get(key)!r} (now {wanted[key]!r})"
-            )
-            raise ValueError(
-                f"{folder} holds {what} made with {changed}: choose another --output or delete it"
-            )

@@ -1,4 +1,4 @@
-"""The settings of ``partita prepare audio`` and ``partita prepare music``."""
+"""Hold the settings of ``partita prepare audio`` and ``partita prepare music``."""
 
 import math
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class PrepareConfig:
-    """Where recordings are read, how they are cut, and where the dataset is written.
+    """Set where recordings are read, how they are cut, and where the dataset is written.
 
     Args:
         input: folder, archive (.zip, .pk3), ``metadata.jsonl`` or text file of paths.
@@ -16,10 +16,10 @@ class PrepareConfig:
         min_track_s: shorter tracks are skipped (s).
         silence_db: clips below this RMS are dropped (dB of full scale).
         audio: "keep" stores FLAC beside each spectrogram, "none" does not.
-        source: what the tracks' source is called; by default the first folder below the input.
-        license: of tracks whose metadata name none.
-        attribution: of tracks whose metadata name none.
-        validation_fraction: of the tracks, drawn by a hash of their names.
+        source: source of all tracks; by default the first folder below the input.
+        license: license of tracks whose metadata name none.
+        attribution: attribution of tracks whose metadata name none.
+        validation_fraction: fraction of the tracks, drawn by a hash of their names.
         validation_source: sources that go to validation whole; then nothing is drawn.
         duplicate_fraction: a track that shares this much of the shorter one's sound with a longer
             track is dropped.

@@ -11,7 +11,7 @@ from pipelines.data.markdown import bullets, table, write_page
 from pipelines.data.prepared import SPLITS
 from pipelines.data.recordings.cutting import TrackRecord
 from pipelines.data.recordings.track_selection import Selection
-from pipelines.data.shards import list_shards, read_columns
+from pipelines.data.shards import read_split
 
 LOUDNESS_BIN_DB = 3
 MAX_LABEL_VALUES = 30
@@ -25,8 +25,8 @@ def write_report(
 
     Args:
         folder: the dataset.
-        records: of every track that was listed.
-        selection: which of them stayed.
+        records: one for every listed track.
+        selection: the tracks that were kept.
         info: the content of ``dataset.json``.
 
     Returns:
@@ -42,7 +42,7 @@ def write_report(
 def build_report(
     folder: Path, records: list[TrackRecord], selection: Selection, info: dict[str, Any]
 ) -> dict[str, Any]:
-    """Collect what the report says, as plain data."""
+    """Collect the content of the report as plain data."""
     kept = [records[index] for index in selection.kept]
     report: dict[str, Any] = {
         "tracks_listed": len(records),
@@ -122,17 +122,15 @@ def loudness_histogram(records: list[TrackRecord]) -> dict[str, int]:
 def label_histograms(folder: Path) -> dict[str, dict[str, int]]:
     """Count clips by the value of each label, the most frequent first."""
     counts: dict[str, Counter[str]] = defaultdict(Counter)
-    for split in SPLITS:
-        for path in list_shards(folder / split):
-            for row in read_columns(path, ["labels"]):
-                for key, value in json.loads(row["labels"]).items():
-                    for item in value if isinstance(value, list) else [value]:
-                        counts[key][str(item)[:MAX_LABEL_LENGTH]] += 1
+    for row in (row for split in SPLITS for row in read_split(folder / split, ["labels"])):
+        for key, value in json.loads(row["labels"]).items():
+            for item in value if isinstance(value, list) else [value]:
+                counts[key][str(item)[:MAX_LABEL_LENGTH]] += 1
     return {key: dict(counts[key].most_common(MAX_LABEL_VALUES)) for key in sorted(counts)}
 
 
 def list_warnings(report: dict[str, Any]) -> list[str]:
-    """List what a person should know before training on the dataset."""
+    """List what to know before training on the dataset."""
     warnings = []
     for split in SPLITS:
         if split not in report["splits"]:

@@ -1,4 +1,4 @@
-"""Which cut tracks stay, and in which split each goes."""
+"""Select the tracks to keep, and draw their splits."""
 
 import hashlib
 import math
@@ -17,7 +17,7 @@ FINGERPRINTS_NAME = "fingerprints.npz"
 
 @dataclass
 class Selection:
-    """Which tracks stay.
+    """Hold the tracks to keep.
 
     Attributes:
         kept: indices into the records, in order.
@@ -31,7 +31,7 @@ class Selection:
 
 
 def select(records: list[TrackRecord], config: PrepareConfig) -> Selection:
-    """Leave out what gave no clip, then equal files, then equal recordings."""
+    """Drop tracks without a clip, then equal files, then equal recordings."""
     usable = [index for index, record in enumerate(records) if not record.reason]
     first: dict[str, int] = {}
     duplicates: dict[int, int] = {}
@@ -67,12 +67,12 @@ def draw_splits(records: list[TrackRecord], config: PrepareConfig) -> None:
 
 
 def name_hash(name: str) -> str:
-    """Hash a track's name, by which splits are drawn whatever other tracks there are."""
+    """Hash a track's name, so that its split hardly depends on the other tracks."""
     return hashlib.blake2b(name.encode(), digest_size=8).hexdigest()
 
 
 def write_fingerprints(folder: Path, records: list[TrackRecord]) -> None:
-    """Store the fingerprints, by which two datasets can be compared."""
+    """Store the fingerprints, with which datasets can be compared."""
     lengths = [len(record.fingerprint) for record in records]
     with whole_file(folder / FINGERPRINTS_NAME) as partial:
         np.savez_compressed(

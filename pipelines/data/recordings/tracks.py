@@ -1,9 +1,8 @@
-"""Which audio files there are to prepare, and what is known about each before it is opened."""
+"""List the audio files to prepare, with what is known about each before it is opened."""
 
 import json
 import zipfile
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from io import BytesIO
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -17,17 +16,17 @@ TEXT_KEYS = ("title", "genre", "artist", "license", "attribution", "source")
 
 @dataclass(frozen=True)
 class Track:
-    """One audio file, alone or inside an archive.
+    """Identify one audio file, alone or inside an archive.
 
     Args:
         name: unique in the dataset; a POSIX path relative to the input.
         path: the file, or the archive that holds it.
-        member: its name inside the archive, "" for a plain file.
-        source: package, folder or collection; the unit by which data are split.
-        split: "train" or "validation" when that is given, "" when it is to be drawn.
-        metadata: what is known: ``captions`` and ``TEXT_KEYS``, all optional.
-        labels: every other known fact (``bpm``, ``key``...).
-        stems: further files, as long as ``path``, that are added to it to make the music.
+        member: name inside the archive, "" for a plain file.
+        source: package, folder or collection; ``validation_source`` names sources.
+        split: "train" or "validation" where it is given, "" where it is to be drawn.
+        metadata: ``captions`` and ``TEXT_KEYS``, all optional.
+        labels: all other known facts (``bpm``, ``key``...).
+        stems: further files of equal length that are mixed with ``path``.
     """
 
     name: str
@@ -40,14 +39,14 @@ class Track:
     stems: tuple[Path, ...] = ()
 
     def open(self) -> Path | BytesIO:
-        """The path of the file, or its bytes when it lies in an archive."""
+        """Return the path of the file, or its bytes where it is in an archive."""
         if not self.member:
             return self.path
         with zipfile.ZipFile(self.path) as archive:
             return BytesIO(archive.read(self.member))
 
     def stamp(self) -> list[Any]:
-        """What changes when a file does: name, and size and time of change of each."""
+        """Identify the version of a track's files: names, sizes and times of change."""
         stamp: list[Any] = [self.name, self.member]
         for path in (self.path, *self.stems):
             found = path.stat() if path.is_file() else None
@@ -58,9 +57,9 @@ class Track:
 def find_tracks(source: str | Path) -> list[Track]:
     """List the audio files of a folder, an archive, a ``metadata.jsonl`` or a text file of paths.
 
-    Folders are searched recursively, archives inside them too, and any ``metadata.jsonl`` tells
-    about the files beside and below it. A missing file that a list or a ``metadata.jsonl`` names
-    is kept, so that the report shows it.
+    Folders are searched recursively, with the archives in them. A ``metadata.jsonl`` describes the
+    files beside and below it. A missing file that a list or a ``metadata.jsonl`` names is kept, so
+    that the report shows it.
 
     Args:
         source: the folder or file.
@@ -82,11 +81,12 @@ def find_tracks(source: str | Path) -> list[Track]:
         tracks = list_described(path)
     else:
         tracks = read_list(path)
-    return sorted(unique(tracks), key=lambda track: track.name)
+    unique = {track.name: track for track in tracks}  # a list may name a file twice
+    return sorted(unique.values(), key=lambda track: track.name)
 
 
 def find_in_folder(folder: Path) -> list[Track]:
-    """Audio files and archives below a folder, joined with what each ``metadata.jsonl`` says."""
+    """List the audio files below a folder and in its archives, with their metadata."""
     described: dict[str, dict[str, Any]] = {}
     tracks: list[Track] = []
     for path in sorted(folder.rglob("*")):
@@ -107,7 +107,7 @@ def find_in_folder(folder: Path) -> list[Track]:
 
 
 def find_in_archive(path: Path, source: str, prefix: str = "") -> list[Track]:
-    """Audio members of a zip archive; an unreadable archive is one unreadable track."""
+    """List the audio members of a zip archive; an unreadable archive is one unreadable track."""
     try:
         with zipfile.ZipFile(path) as archive:
             members = [member for member in archive.namelist() if is_audio(member)]
@@ -117,7 +117,7 @@ def find_in_archive(path: Path, source: str, prefix: str = "") -> list[Track]:
 
 
 def list_described(path: Path) -> list[Track]:
-    """The files that one ``metadata.jsonl`` names, and no others."""
+    """List the files that one ``metadata.jsonl`` names."""
     folder = path.parent
     return [
         describe(Track(name, folder / name, source=source_of(name, folder)), row)
@@ -126,7 +126,7 @@ def list_described(path: Path) -> list[Track]:
 
 
 def read_list(path: Path) -> list[Track]:
-    """A text file of paths, one a line, relative to its own folder; ``#`` starts a comment."""
+    """Read a text file of paths, one a line, relative to its folder; ``#`` starts a comment."""
     try:
         lines = path.read_text().splitlines()
     except UnicodeDecodeError as error:
@@ -137,16 +137,14 @@ def read_list(path: Path) -> list[Track]:
     tracks = []
     for line in lines:
         entry = line.strip()
-        if not entry or entry.startswith("#"):
-            continue
-        tracks.append(
-            Track(entry, path.parent / entry, source=Path(entry).parent.name or path.stem)
-        )
+        if entry and not entry.startswith("#"):
+            source = Path(entry).parent.name or path.stem
+            tracks.append(Track(entry, path.parent / entry, source=source))
     return tracks
 
 
 def read_metadata(path: Path) -> dict[str, dict[str, Any]]:
-    """Rows of an AudioFolder ``metadata.jsonl`` by ``file_name``.
+    """Read the rows of an AudioFolder ``metadata.jsonl`` by ``file_name``.
 
     Raises:
         ValueError: a line is not a JSON object or has no ``file_name``.
@@ -166,49 +164,33 @@ def read_metadata(path: Path) -> dict[str, dict[str, Any]]:
 
 
 def describe(track: Track, row: dict[str, Any]) -> Track:
-    """Add a metadata row to a track: known words by name, ``labels`` and the rest as labels."""
+    """Add a metadata row to a track; keys that are not text keys become labels."""
     row = dict(row)
     captions = [text for key in CAPTION_KEYS for text in as_texts(row.pop(key, None))]
     metadata: dict[str, Any] = {key: str(row.pop(key)) for key in TEXT_KEYS if row.get(key)}
     labels = row.pop("labels", None)
-    labels = dict(labels) if isinstance(labels, dict) else as_labels(labels)
+    if not isinstance(labels, dict):
+        labels = {} if labels is None else {"labels": labels}
     split = str(row.pop("split", "") or "")
-    labels |= {key: value for key, value in row.items() if value is not None}
+    labels = labels | {key: value for key, value in row.items() if value is not None}
     if captions:
         metadata["captions"] = captions
-    return Track(
-        track.name,
-        track.path,
-        track.member,
-        metadata.get("source", track.source),
-        split,
-        metadata,
-        labels,
-    )
+    source = metadata.get("source", track.source)
+    return replace(track, source=source, split=split, metadata=metadata, labels=labels)
 
 
 def as_texts(value: Any) -> list[str]:
-    """A caption or a list of captions as a list without empty ones."""
+    """Return a caption or a list of captions as a list without empty ones."""
     values = value if isinstance(value, list) else [value]
     return [str(text).strip() for text in values if text is not None and str(text).strip()]
 
 
-def as_labels(value: Any) -> dict[str, Any]:
-    """Labels that are not an object are kept under the one key ``labels``."""
-    return {} if value is None else {"labels": value}
-
-
-def unique(tracks: Iterable[Track]) -> list[Track]:
-    """Drop a track that is listed twice."""
-    return list({track.name: track for track in tracks}.values())
-
-
 def is_audio(name: str) -> bool:
-    """Whether a file's name ends like one that libsndfile reads."""
+    """Return whether a file's suffix is one that libsndfile reads."""
     return name.lower().endswith(AUDIO_SUFFIXES) and not name.rsplit("/", 1)[-1].startswith(".")
 
 
 def source_of(name: str, folder: Path) -> str:
-    """The first folder below the input, or the input's own name."""
+    """Return the first folder below the input, or the input's own name."""
     parts = PurePosixPath(name).parts
     return parts[0] if len(parts) > 1 else folder.resolve().name

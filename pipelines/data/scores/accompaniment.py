@@ -1,4 +1,4 @@
-"""Accompaniment patterns: what chord instruments and basses play under a tune."""
+"""Generate accompaniments: the notes that chord instruments and basses play under a tune."""
 
 import random
 from collections.abc import Callable
@@ -10,18 +10,18 @@ from pipelines.data.scores.score import Note
 from prior.theory import Meter
 
 Hit = tuple[float, float, tuple[int, ...], float]
-"""Offset in the slot and duration in beats, pitches, and accent from 0 to 1."""
+"""A stroke: offset in its slot and duration (beats), pitches, accent from 0 to 1."""
 
 
 @dataclass(frozen=True)
 class Texture:
-    """What a pattern needs to know besides the chord.
+    """Hold the settings that all patterns of one piece share.
 
     Attributes:
-        unit: note length of running figures, in beats.
-        strum: seconds between strings, in beats.
-        figure: indices into the voicing, drawn once per piece, for ostinatos.
-        pulse: beats between block chords.
+        unit: note length of running figures (beats).
+        strum: delay from string to string (beats).
+        pulse: distance of block chords (beats).
+        figure: indices into the voicing, repeated by an ostinato.
     """
 
     meter: Meter
@@ -32,7 +32,7 @@ class Texture:
 
 
 def draw_texture(rng: random.Random, meter: Meter, tempo_bpm: float) -> Texture:
-    """Choose note lengths that stay playable: three to eight notes a second."""
+    """Draw note lengths that stay playable at a tempo: two to eight notes a second."""
     beat_s = 60 / tempo_bpm
     units = (1.0, 1 / 3) if meter.division == 3 else (1.0, 0.5, 0.25)
     playable = [unit for unit in units if 0.12 <= unit * beat_s <= 0.45] or [units[1]]
@@ -47,43 +47,41 @@ def draw_texture(rng: random.Random, meter: Meter, tempo_bpm: float) -> Texture:
 
 
 def voice(chord: Chord, center: int) -> list[int]:
-    """Close voicing around a pitch: every chord tone in the octave there, lowest first."""
+    """Voice a chord closely: every chord tone in the octave around a pitch, lowest first."""
+    # a chord of five tones leaves its root to the bass
     tones = chord.pitch_classes if len(chord.intervals) <= 4 else chord.pitch_classes[1:]
     return sorted(center - 6 + (tone - center + 6) % 12 for tone in tones)
 
 
 def bass_note(chord: Chord, low: int) -> int:
-    """The root in the octave above ``low``."""
+    """Return a chord's root in the octave above ``low``."""
     return low + (chord.root - low) % 12
 
 
 def _run(slot: Slot, unit: float, pitches: list[int]) -> list[Hit]:
-    count = round(slot.length / unit)
+    """Repeat pitches in notes of one length, accented on the beats."""
+    starts = [i * unit for i in range(round(slot.length / unit))]
+    accents = [1.0 if abs(start - round(start)) < 1e-6 else 0.75 for start in starts]
     return [
-        (
-            i * unit,
-            unit,
-            (pitches[i % len(pitches)],),
-            1.0 if abs(i * unit - round(i * unit)) < 1e-6 else 0.75,
-        )
-        for i in range(count)
+        (start, unit, (pitches[i % len(pitches)],), accent)
+        for i, (start, accent) in enumerate(zip(starts, accents, strict=True))
     ]
 
 
 def pad(slot: Slot, tones: list[int], texture: Texture) -> list[Hit]:
-    """The chord held."""
+    """Hold the chord."""
     return [(0.0, slot.length, tuple(tones), 0.85)]
 
 
 def block(slot: Slot, tones: list[int], texture: Texture) -> list[Hit]:
-    """The chord struck on the beats."""
+    """Strike the chord on the beats."""
     count = max(1, round(slot.length / texture.pulse))
     pulse = slot.length / count
     return [(i * pulse, pulse * 0.95, tuple(tones), 0.9 if i else 1.0) for i in range(count)]
 
 
 def pulse(slot: Slot, tones: list[int], texture: Texture) -> list[Hit]:
-    """The chord repeated in short notes."""
+    """Repeat the chord in short notes."""
     return [
         (start, length * 0.8, tuple(tones), accent)
         for start, length, _, accent in _run(slot, max(texture.unit, 0.33), [0])
@@ -91,46 +89,45 @@ def pulse(slot: Slot, tones: list[int], texture: Texture) -> list[Hit]:
 
 
 def offbeat(slot: Slot, tones: list[int], texture: Texture) -> list[Hit]:
-    """Short chords between the beats."""
+    """Play short chords between the beats."""
     late = 2 / 3 if texture.meter.division == 3 else 0.5
     return [(beat + late, 0.4, tuple(tones), 0.8) for beat in range(round(slot.length))]
 
 
 def afterbeat(slot: Slot, tones: list[int], texture: Texture) -> list[Hit]:
-    """Chords on every beat but the first of three, or on two and four: the "pah" of a waltz."""
+    """Play the "pah" of a waltz: after the first of three beats, else on two and four."""
     if texture.meter.division == 3:
         thirds = [b + t / 3 for b in range(round(slot.length)) for t in (1, 2)]
         return [(start, 0.3, tuple(tones), 0.7) for start in thirds]
-    step = 1 if texture.meter.beats == 3 else 2
-    beats = [b for b in range(round(slot.length)) if (b if step == 1 else b % 2)]
+    beats = [b for b in range(round(slot.length)) if (b if texture.meter.beats == 3 else b % 2)]
     return [(float(beat), 0.7, tuple(tones), 0.75) for beat in beats]
 
 
 def arpeggio(slot: Slot, tones: list[int], texture: Texture) -> list[Hit]:
-    """Upwards through the chord and the octave."""
+    """Play the chord tones and the octave upward, over and over."""
     return _ring(_run(slot, texture.unit, [*tones, tones[0] + 12]), slot)
 
 
 def updown(slot: Slot, tones: list[int], texture: Texture) -> list[Hit]:
-    """Up and down again."""
+    """Play the chord tones and the octave upward and downward."""
     ladder = [*tones, tones[0] + 12]
     return _ring(_run(slot, texture.unit, ladder + ladder[-2:0:-1]), slot)
 
 
 def alberti(slot: Slot, tones: list[int], texture: Texture) -> list[Hit]:
-    """Low, high, middle, high; in compound time low, middle, high."""
+    """Play an Alberti bass: low, high, middle, high; low, middle, high in compound time."""
     order = [0, 1, 2] if texture.meter.division == 3 else [0, 2, 1, 2]
     return _run(slot, texture.unit, [tones[i] for i in order])
 
 
 def ostinato(slot: Slot, tones: list[int], texture: Texture) -> list[Hit]:
-    """One figure all through the piece."""
+    """Repeat the figure of the piece on the tones of the chord."""
     ladder = [*tones, *(tone + 12 for tone in tones)]
     return _run(slot, texture.unit, [ladder[i] for i in texture.figure])
 
 
 def strum(slot: Slot, tones: list[int], texture: Texture) -> list[Hit]:
-    """Down and up strokes, string after string."""
+    """Strum down and up, string after string; up strokes are weak and take the top strings."""
     wide = [tones[0], *tones[1:], tones[0] + 12]
     if texture.meter.division == 3:
         strokes = [(0, 1.0), (2 / 3, 0.6), (1, 0.9), (5 / 3, 0.6)]
@@ -143,39 +140,39 @@ def strum(slot: Slot, tones: list[int], texture: Texture) -> list[Hit]:
     for i, (start, accent) in enumerate(strokes):
         stop = strokes[i + 1][0] if i + 1 < len(strokes) else slot.length
         strings = wide if accent > 0.7 else wide[::-1][:3]
-        for k, tone in enumerate(strings):
-            hits.append((start + k * texture.strum, stop - start, (tone,), accent))
+        hits += [
+            (start + k * texture.strum, stop - start, (tone,), accent)
+            for k, tone in enumerate(strings)
+        ]
     return hits
 
 
 def bossa(slot: Slot, tones: list[int], texture: Texture) -> list[Hit]:
-    """The syncopated bossa nova guitar."""
+    """Play the syncopated chords of a bossa nova guitar."""
     starts = [s for s in (0.0, 1.0, 1.5, 2.5, 3.5) if s < slot.length]
-    return [(start, 0.45, tuple(tones), 0.9 if start == 0 else 0.75) for start in starts]
+    return [(start, 0.45, tuple(tones), 0.75 if start else 0.9) for start in starts]
 
 
 def charleston(slot: Slot, tones: list[int], texture: Texture) -> list[Hit]:
-    """Jazz comping: on one and before three."""
-    starts = [(0.0, 1.2), (1.5, 0.6)] if slot.length > 1.5 else [(0.0, 0.8)]
-    return [(start, length, tuple(tones), 0.85) for start, length in starts]
+    """Play the Charleston rhythm of jazz: a chord on one, and one before three."""
+    strokes = [(0.0, 1.2), (1.5, 0.6)] if slot.length > 1.5 else [(0.0, 0.8)]
+    return [(start, length, tuple(tones), 0.85) for start, length in strokes]
 
 
 def stabs(slot: Slot, tones: list[int], texture: Texture) -> list[Hit]:
-    """Short funk chords between the sixteenths."""
+    """Play the short, syncopated chords of funk."""
     starts = [s for s in (0.0, 0.75, 1.5, 2.75, 3.5) if s < slot.length]
-    return [(start, 0.22, tuple(tones), 0.95 if start == 0 else 0.8) for start in starts]
+    return [(start, 0.22, tuple(tones), 0.8 if start else 0.95) for start in starts]
 
 
 def tenths(slot: Slot, tones: list[int], texture: Texture) -> list[Hit]:
-    """Root, fifth, tenth, in wide left-hand figures."""
-    root = tones[0]
-    return _ring(
-        _run(slot, max(texture.unit, 1 / 3), [root, tones[-1], root + 12, tones[1] + 12]), slot
-    )
+    """Play root, fifth, octave and tenth: a wide figure of the left hand."""
+    figure = [tones[0], tones[-1], tones[0] + 12, tones[1] + 12]
+    return _ring(_run(slot, max(texture.unit, 1 / 3), figure), slot)
 
 
 def _ring(hits: list[Hit], slot: Slot) -> list[Hit]:
-    """Let broken chords ring on, as a pedal does, for up to a beat but not into the next chord."""
+    """Lengthen notes to a beat, as a pedal does, but not into the next chord."""
     return [(s, max(d, min(1.0, slot.length - s)), p, a) for s, d, p, a in hits]
 
 
@@ -188,7 +185,7 @@ CHORD_PATTERNS: dict[str, Pattern] = {
     )
 }  # fmt: skip
 _BASS_RHYTHMS: dict[str, tuple[tuple[float, float, int], ...]] = {
-    # offset, duration, interval above the root; cut at the slot's end
+    # offset and duration in beats, interval above the root
     "hold": ((0, 4, 0),),
     "root": ((0, 2, 0), (2, 2, 0)),
     "fifth": ((0, 1, 0), (2, 1, 7)),
@@ -197,22 +194,16 @@ _BASS_RHYTHMS: dict[str, tuple[tuple[float, float, int], ...]] = {
     "octaves": tuple((b / 2, 0.45, 12 * (b % 2)) for b in range(8)),
     "late": tuple((b + 0.5, 0.4, 0) for b in range(4)),
     "bossa": ((0, 1.4, 0), (1.5, 0.5, 7), (2, 1.4, 7), (3.5, 0.5, 0)),
-    "funk": (
-        (0, 0.6, 0),
-        (0.75, 0.2, 0),
-        (1.5, 0.4, 12),
-        (2.5, 0.4, 7),
-        (3, 0.4, 0),
-        (3.5, 0.4, 10),
-    ),
+    "funk": ((0, 0.6, 0), (0.75, 0.2, 0), (1.5, 0.4, 12), (2.5, 0.4, 7), (3, 0.4, 0),
+             (3.5, 0.4, 10)),
     "one": ((0, 0.9, 0),),
     "boogie": tuple((b / 2, 0.45, (0, 0, 4, 4, 7, 7, 9, 9)[b]) for b in range(8)),
-}
-BASS_PATTERNS = (*_BASS_RHYTHMS, "walking", "compound")
+}  # fmt: skip
+_COMPOUND = ((0.0, 0.6), (2 / 3, 0.3))  # first and last third of a beat
 
 
 def play_chords(harmony: list[Slot], pattern: str, center: int, texture: Texture) -> list[Note]:
-    """A chord instrument's part; the last chord is struck once and held."""
+    """Generate a chord instrument's part; the last chord is struck once and held."""
     notes = []
     for slot in harmony:
         tones = voice(slot.chord, center)
@@ -228,7 +219,7 @@ def play_chords(harmony: list[Slot], pattern: str, center: int, texture: Texture
 def play_bass(
     rng: random.Random, harmony: list[Slot], pattern: str, low: int, key: Key, texture: Texture
 ) -> list[Note]:
-    """A bass part: the root on every chord change, whatever the pattern."""
+    """Generate a bass part; every pattern plays the root where the chord changes."""
     notes = []
     for index, slot in enumerate(harmony):
         root = bass_note(slot.chord, low)
@@ -238,9 +229,14 @@ def play_bass(
         elif pattern == "walking":
             line = _walk(rng, slot, root, bass_note(following.chord, low), key)
         elif pattern == "compound":
-            line = [(b + s, d, root) for b in range(round(slot.length)) for s, d in _LILT]
+            line = [(b + s, d, root) for b in range(round(slot.length)) for s, d in _COMPOUND]
         else:
-            line = _cut(_BASS_RHYTHMS[pattern], slot, root)
+            tones = {i % 12 for i in slot.chord.intervals} | {0}
+            line = [  # the root stands in for an interval that the chord does not hold
+                (s, min(d, slot.length - s), root + (i if i % 12 in tones else 0))
+                for s, d, i in _BASS_RHYTHMS[pattern]
+                if s < slot.length
+            ]
         notes += [
             Note(slot.start + start, duration, pitch, 100 if start == int(start) else 86)
             for start, duration, pitch in line
@@ -248,32 +244,16 @@ def play_bass(
     return notes
 
 
-_LILT = ((0.0, 0.6), (2 / 3, 0.3))
-
-
-def _cut(
-    rhythm: tuple[tuple[float, float, int], ...], slot: Slot, root: int
-) -> list[tuple[float, float, int]]:
-    """The rhythm inside the slot; intervals that the chord does not hold fall back on the root."""
-    line = []
-    for start, duration, interval in rhythm:
-        if start < slot.length:
-            fits = interval % 12 in {i % 12 for i in slot.chord.intervals} | {0}
-            line.append(
-                (start, min(duration, slot.length - start), root + (interval if fits else 0))
-            )
-    return line
-
-
 def _walk(
     rng: random.Random, slot: Slot, root: int, goal: int, key: Key
 ) -> list[tuple[float, float, int]]:
-    """Quarter notes from the root through chord tones to a step beside the next root."""
+    """Walk in quarter notes from the root through chord tones to a neighbor of the next root."""
     beats = round(slot.length)
     scale = scale_over(slot.chord, key)
     tones = [root + interval for interval in slot.chord.intervals if 0 < interval < 12]
     middle = [rng.choice(tones) for _ in range(max(0, beats - 2))]
-    below = next(goal - step for step in (1, 2) if step == 2 or (goal - step) % 12 in scale)
-    above = next(goal + step for step in (1, 2) if step == 2 or (goal + step) % 12 in scale)
+    # a half step leads to the next root where the scale has one, else a whole step
+    below = goal - (1 if (goal - 1) % 12 in scale else 2)
+    above = goal + (1 if (goal + 1) % 12 in scale else 2)
     line = [root, *sorted(middle, reverse=goal < root), rng.choice((below, above))][:beats]
     return [(float(beat), 0.9, pitch) for beat, pitch in enumerate(line)]

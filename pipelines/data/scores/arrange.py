@@ -1,8 +1,9 @@
-"""Arrangements by MMA (Musical MIDI Accompaniment) over generated chords, with a tune on top."""
+"""Arrange generated chords with MMA (Musical MIDI Accompaniment), and add a tune on top."""
 
 import random
 import subprocess
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 from symusic.core import ScoreTick
@@ -10,7 +11,7 @@ from symusic.core import ScoreTick
 from pipelines.data.midi_file import read_midi
 from pipelines.data.scores.accompaniment import bass_note, voice
 from pipelines.data.scores.chords import chords_of_slots
-from pipelines.data.scores.compose import density_word, finish, register_span, swing
+from pipelines.data.scores.compose import density_word, finish, register_span, scaled, swing
 from pipelines.data.scores.drums import CRASH, KICK
 from pipelines.data.scores.harmony import Slot, progression, slots
 from pipelines.data.scores.instruments import BASSES, INSTRUMENTS, balance, name_of_program
@@ -20,9 +21,9 @@ from pipelines.data.scores.score import Note, Part, Score, is_key_clear
 from pipelines.data.scores.score_midi import read_tracks
 from pipelines.data.scores.score_sound import RenderError
 from pipelines.data.scores.styles import DYNAMICS, STYLES, Style, moods
-from prior.theory import METERS, PITCH_NAMES
+from prior.theory import METERS, PITCH_NAMES, Meter
 
-# MMA groove, our style (for leads, harmony and captions), slowest and fastest tempo.
+# MMA groove, style label, slowest and fastest tempo (beats a minute).
 GROOVES = (
     ("BossaNova", "bossa nova", 104, 156), ("BossaNova1Sus", "bossa nova", 104, 150),
     ("Rhumba", "latin", 96, 140), ("Samba", "latin", 90, 120), ("Mambo", "latin", 100, 170),
@@ -47,7 +48,7 @@ GROOVES = (
     ("Lullaby", "lullaby", 54, 90), ("Trance", "techno", 124, 150), ("BVFunk", "funk", 90, 124),
     ("R&B", "soul", 70, 116), ("Desert", "world", 80, 130), ("Strut", "jazz", 100, 150),
 )  # fmt: skip
-# Styles that only MMA plays borrow tune, harmony and loudness from one of ours.
+# Style whose tune, harmony and loudness stand in where only MMA plays a style.
 _BORROWED = {
     "tango": "latin", "ragtime": "jazz", "polka": "waltz", "country": "folk", "ska": "rock",
     "soul": "ballad", "world": "folk",
@@ -69,11 +70,11 @@ def arrange(rng: random.Random, held_out: bool = False, groove: str | None = Non
     Args:
         rng: source of all draws, MMA's too.
         held_out: use the chord progressions kept for validation.
-        groove: fix the groove.
+        groove: fix the groove instead of drawing it.
 
     Raises:
         RenderError: MMA failed.
-        ValueError: an unknown groove.
+        ValueError: the groove is unknown.
     """
     rows = [row for row in GROOVES if groove in (None, row[0])]
     if not rows:
@@ -94,10 +95,11 @@ def _arrange_once(rng: random.Random, held_out: bool, row: tuple[str, str, int, 
     phrase_s = 4 * meter.beats * 60 / tempo_bpm
     phrases = max(1, round((rng.choice((20.0, 40.0, 60.0)) - 2) / phrase_s))
     harmony = slots(progression(rng, style.bank, key, phrases, held_out), key, float(meter.beats))
+    # MMA does not play the last chord, which _backing holds for a bar instead
     midi = _run_mma(mma_source(name, tempo_bpm, harmony[:-1], rng.randrange(1 << 30)))
     dynamics = rng.choice(style.dynamics)
     backing = _backing(midi, harmony, DYNAMICS[dynamics] / 92)
-    lead, register = _tune(rng, style, harmony, key, meter.name, backing)
+    lead, register = _tune(rng, style, harmony, key, meter, backing)
     parts = [finish(rng, lead, tempo_bpm, dynamics), *backing]
     if style.swing:
         swing(parts[0])
@@ -110,19 +112,18 @@ def _arrange_once(rng: random.Random, held_out: bool, row: tuple[str, str, int, 
         "ensemble": "duo" if len({part.instrument for part in parts}) == 2 else "band",
         "source": "mma",
     }
-    chords = chords_of_slots(harmony)
-    return Score(float(tempo_bpm), meter, key, parts, labels, chords=chords)
+    return Score(float(tempo_bpm), meter, key, parts, labels, chords=chords_of_slots(harmony))
 
 
 def mma_source(groove: str, tempo_bpm: int, harmony: list[Slot], seed: int) -> str:
-    """The chord sheet in MMA's language, one bar a line."""
+    """Build the chord sheet in MMA's language, one bar a line."""
     lines = [f"RndSeed {seed}", f"Tempo {tempo_bpm}", f"Groove {groove}"]
     lines += [f"{i + 1} {chord_name(slot.chord)}" for i, slot in enumerate(harmony)]
     return "\n".join(lines) + "\n"
 
 
 def chord_name(chord: Chord) -> str:
-    """A chord as MMA writes it."""
+    """Name a chord in MMA's notation."""
     return PITCH_NAMES[chord.root] + _SUFFIXES[chord.intervals]
 
 
@@ -142,25 +143,23 @@ def _run_mma(source: str) -> ScoreTick:
 
 
 def _backing(midi: ScoreTick, harmony: list[Slot], touch: float) -> list[Part]:
-    """MMA's parts, velocities times ``touch``, quieter than a tune, with the last chord added."""
+    """Turn MMA's tracks into parts quieter than a tune, and add the last chord."""
     final = harmony[-1]
+    end = final.start
     parts = []
     for program, drums, notes in read_tracks(midi):
         name = "drums" if drums else name_of_program(program)
         kept = [
-            Note(
-                max(0.0, n.start),
-                min(n.duration, final.start - n.start),
-                n.pitch,
-                max(1, min(127, round(n.velocity * touch))),
+            scaled(
+                replace(n, start=max(0.0, n.start), duration=min(n.duration, end - n.start)), touch
             )
             for n in notes
-            if n.start < final.start - 0.02
+            if n.start < end - 0.02
         ]
         if kept and name is not None:
             parts.append(Part(name, program, kept, volume=106 if drums else 88, reverb=40))
     pitched = [part for part in parts if not part.is_drums and part.instrument not in BASSES]
-    if not pitched:
+    if not pitched:  # the groove has only bass and drums: a piano holds the last chord
         parts.append(Part("piano", 0, [], volume=72))
         pitched = parts[-1:]
     sides = [40, 88, 52, 76, 30, 98]
@@ -186,7 +185,7 @@ def _tune(
     style: Style,
     harmony: list[Slot],
     key: Key,
-    meter_name: str,
+    meter: Meter,
     backing: list[Part],
 ) -> tuple[Part, str]:
     playing = {part.instrument for part in backing}
@@ -195,7 +194,6 @@ def _tune(
     register = rng.choice(("low", "middle", "middle", "high"))
     density = rng.choice(style.densities)
     span = register_span(instrument, register)
-    notes = compose_melody(rng, harmony, key, METERS[meter_name], span, density)
+    notes = compose_melody(rng, harmony, key, meter, span, density)
     pan = 64 + rng.randrange(-12, 13)
-    part = Part(instrument.name, rng.choice(instrument.programs), notes, pan, 118, 50)
-    return part, register
+    return Part(instrument.name, rng.choice(instrument.programs), notes, pan, 118, 50), register

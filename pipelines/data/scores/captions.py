@@ -1,7 +1,7 @@
-"""Many ways to say the same facts about a piece.
+"""Generate captions: many phrasings of the labels of a clip.
 
-A template holds ``{slots}``. A stretch in ``<...>`` is said whenever its facts are known, one in
-``[...]`` about every second time. Templates and words kept for evaluation are never trained on.
+A template holds ``{slots}``. A stretch in ``<...>`` is used whenever its labels are known, one in
+``[...]`` about every second time. Held-out templates and words are for evaluation only.
 """
 
 import random
@@ -83,12 +83,12 @@ HELD_OUT_TEMPLATES = (
 
 
 class Words(NamedTuple):
-    """Ways of saying one thing.
+    """Group the synonyms of one label.
 
     Attributes:
-        common: half of what training reads.
-        kept: for evaluation, never trained on.
-        rarer: the other half, so that a text encoder's sense of a word is learnt and not the word.
+        common: half of the draws for training.
+        kept: held out for evaluation.
+        rarer: the other half; so many words that the meaning of their text embeddings is learned.
     """
 
     common: tuple[str, ...]
@@ -96,14 +96,14 @@ class Words(NamedTuple):
     rarer: tuple[str, ...] = ()
 
     def draw(self, rng: random.Random, held_out: bool) -> str:
-        """One of them."""
+        """Draw a word for training or, held out, for evaluation."""
         if held_out:
             return rng.choice(self.kept)
         return rng.choice(self.rarer if self.rarer and rng.random() < 0.5 else self.common)
 
 
 def read_moods() -> dict[str, Words]:
-    """``moods.yaml``: the words for every mood that a piece is labelled with."""
+    """Read the words for every mood label from ``moods.yaml``."""
     moods = yaml.safe_load(MOODS_FILE.read_text(encoding="utf-8"))
     return {
         mood: Words(*(tuple(words.get(kind, ())) for kind in Words._fields))
@@ -113,7 +113,7 @@ def read_moods() -> dict[str, Words]:
 
 MOODS = read_moods()
 # fmt: off
-SPEEDS = (  # slower than so many beats a minute
+SPEEDS = (  # tempo below which the words fit (beats a minute)
     (66, Words(("very slow", "slow", "largo", "adagio"), ("drawn-out",), (
         "sluggish", "extremely slow", "crawling", "lento", "dragging", "snail-paced"))),
     (84, Words(("slow", "adagio", "unhurried", "slow"), ("leisurely",), (
@@ -167,10 +167,7 @@ _DRUMS = {
     True: ("with drums", "with drums", "with percussion", "drums"),
     False: ("no drums", "without drums"),
 }
-_DYNAMICS = {
-    "soft": ("soft", "quiet", "gentle"),
-    "loud": ("loud", "forte", "strong"),
-}  # fmt: skip
+_DYNAMICS = {"soft": ("soft", "quiet", "gentle"), "loud": ("loud", "forte", "strong")}
 _DENSITIES = {
     "sparse": ("sparse", "simple"), "medium": ("flowing", "steady"), "busy": ("busy", "dense")
 }  # fmt: skip
@@ -190,14 +187,14 @@ def captions(
 ) -> list[str]:
     """Describe a clip in ``n`` ways, from three words to two sentences.
 
-    Of every six captions three are of medium length and two long; those name the instrument, the
-    tempo in numbers and, when it is known, the key. The sixth is short and names one or two facts.
+    By default five of six captions name the instrument, the tempo in numbers and, when it is known,
+    the key; the sixth is short and names one or two facts.
 
     Args:
-        labels: as made by ``score.all_labels``.
+        labels: from ``score.all_labels``.
         seed: equal seeds give equal captions.
-        n: how many, at least 1.
-        groups: templates of the first caption, the second and so on, over and over.
+        n: number of captions, at least 1.
+        groups: templates to draw from for the first caption, the second and so on, cyclically.
 
     Raises:
         ValueError: n is below 1.
@@ -210,7 +207,7 @@ def captions(
 
 
 def held_out_captions(labels: dict[str, Any], seed: int, n: int = 6) -> list[str]:
-    """Like ``captions``, in templates and words that ``captions`` never uses."""
+    """Describe a clip in templates and words that ``captions`` never uses."""
     if n < 1:
         raise ValueError(f"n must be at least 1, got {n}")
     rng = random.Random(derive_seed(seed, "held-out captions"))
@@ -231,7 +228,7 @@ def _fill_one(
 
 
 def required(template: str) -> set[str]:
-    """Return the slots outside brackets, which have to be known."""
+    """List the slots outside brackets: a template is usable only where they are known."""
     return set(re.findall(r"\{(\w+)\}", re.sub(r"<[^>]*>|\[[^\]]*\]", "", template)))
 
 
@@ -247,15 +244,18 @@ def fill(rng: random.Random, template: str, words: dict[str, str]) -> tuple[str,
 
 
 def draw_words(rng: random.Random, labels: dict[str, Any], held_out: bool) -> dict[str, str]:
-    """One word or phrase per slot, for the facts that the labels hold."""
+    """Draw a word or phrase for every slot that the labels can fill."""
     words = {
         "drums": rng.choice(_DRUMS[bool(labels["drums"])]),
         "meter": rng.choice(_METERS[labels["meter"]]),
         "tempo": rng.choice(_TEMPOS).format(round(labels["tempo_bpm"])),
-        "speed": _speed_words(labels["tempo_bpm"]).draw(rng, held_out),
+        "speed": next(w for limit, w in SPEEDS if labels["tempo_bpm"] < limit).draw(rng, held_out),
     }
     if labels.get("key"):
-        words["key"] = _key_name(rng, labels["key"], labels["mode"])
+        tonic = labels["key"]
+        if len(tonic) == 2 and rng.random() < 0.35:
+            tonic = tonic[0] + _SPELLED[tonic[1]]
+        words["key"] = f"{tonic} {labels['mode']}"
         words["mode"] = labels["mode"]
     if labels.get("mood"):
         words["mood"] = MOODS[rng.choice(labels["mood"])].draw(rng, held_out)
@@ -269,16 +269,6 @@ def draw_words(rng: random.Random, labels: dict[str, Any], held_out: bool) -> di
     return words | _instrument_words(rng, labels)
 
 
-def _speed_words(tempo_bpm: float) -> Words:
-    return next(words for limit, words in SPEEDS if tempo_bpm < limit)
-
-
-def _key_name(rng: random.Random, tonic: str, mode: str) -> str:
-    if len(tonic) == 2 and rng.random() < 0.35:
-        tonic = tonic[0] + _SPELLED[tonic[1]]
-    return f"{tonic} {mode}"
-
-
 def _instrument_words(rng: random.Random, labels: dict[str, Any]) -> dict[str, str]:
     names = [_instrument(rng, name) for name in labels["instruments"]]
     if not names:
@@ -286,9 +276,8 @@ def _instrument_words(rng: random.Random, labels: dict[str, Any]) -> dict[str, s
     lead, others = names[0], names[1:3]
     alone = not others and not labels["drums"]
     words = {"lead": f"solo {lead}" if alone and rng.random() < 0.5 else lead}
-    words["band"] = " and ".join(
-        filter(None, (", ".join([lead, *others][:-1]), [lead, *others][-1]))
-    )
+    *rest, last = [lead, *others]
+    words["band"] = f"{', '.join(rest)} and {last}" if rest else last
     if alone:
         words["band"] = rng.choice((f"solo {lead}", f"{lead} alone", lead))
     if others:
@@ -297,11 +286,12 @@ def _instrument_words(rng: random.Random, labels: dict[str, Any]) -> dict[str, s
 
 
 def _instrument(rng: random.Random, name: str) -> str:
+    """Return an instrument's name or, now and then, a synonym."""
     return rng.choice(_INSTRUMENTS[name]) if name in _INSTRUMENTS and rng.random() < 0.25 else name
 
 
 def polish(text: str, capital: bool) -> str:
-    """Mend spaces, commas and articles; start with a capital letter where asked."""
+    """Fix spaces, commas and articles; with ``capital``, start sentences with capital letters."""
     text = re.sub(r"\s+", " ", text).strip()
     text = re.sub(r"\s+([,.;:])", r"\1", text)
     text = re.sub(r"([,;:])(?:\s*[,;:])+", r"\1", text)

@@ -1,4 +1,4 @@
-"""The chords of a score, as a plan tells them: a root and a triad from some beat on."""
+"""Reduce the harmony of a score to the chord changes of a plan: beat, root, triad."""
 
 import math
 from collections.abc import Iterable
@@ -10,21 +10,21 @@ from prior.theory import TRIADS
 
 
 def chords_of_slots(harmony: Iterable[Slot]) -> list[ChordChange]:
-    """The chords that a piece was composed on."""
+    """List the chord changes of a composed harmony."""
     return joined(
         ChordChange(slot.start, slot.chord.root, triad(slot.chord.intervals)) for slot in harmony
     )
 
 
 def triad(intervals: tuple[int, ...]) -> str:
-    """The triad that is nearest to a chord; a third that is missing counts as major."""
+    """Name the triad nearest to a chord; without a third it counts as major."""
     if 3 not in intervals:
         return "major"
     return "minor" if 7 in intervals else "diminished"
 
 
 def find_chords(score: Score) -> list[ChordChange]:
-    """The triad that fits the notes of every beat best: where chords change with the beat."""
+    """Find the best-fitting triad of every beat; a silent beat keeps the chord before."""
     beat_s = 60 / score.tempo_bpm
     found = []
     for beat in range(math.ceil(score.num_beats)):
@@ -35,18 +35,19 @@ def find_chords(score: Score) -> list[ChordChange]:
 
 
 def best_triad(weights: list[float]) -> tuple[int, str]:
-    """Root and quality of the triad that holds most of 12 pitch-class weights."""
+    """Return root and quality of the triad that covers most of 12 pitch-class weights."""
 
-    def held(choice: tuple[int, str]) -> float:
+    def score_of(choice: tuple[int, str]) -> float:
         root, quality = choice
         tones = [weights[(root + step) % 12] for step in TRIADS[quality]]
+        # relative triads share tones: a tie goes to the stronger root, then to the plainer quality
         return sum(tones) + 0.1 * tones[0] - 1e-6 * QUALITIES.index(quality)
 
-    return max(((root, quality) for root in range(12) for quality in QUALITIES), key=held)
+    return max(((root, quality) for root in range(12) for quality in QUALITIES), key=score_of)
 
 
 def joined(chords: Iterable[ChordChange]) -> list[ChordChange]:
-    """Without those that repeat the chord before."""
+    """Drop changes that repeat the chord before."""
     kept: list[ChordChange] = []
     for chord in chords:
         if not kept or (chord.root, chord.quality) != (kept[-1].root, kept[-1].quality):
@@ -55,25 +56,23 @@ def joined(chords: Iterable[ChordChange]) -> list[ChordChange]:
 
 
 def transposed(chords: Iterable[ChordChange], steps: int) -> list[ChordChange]:
-    """The same chords some semitones higher."""
+    """Transpose chords up by some semitones."""
     return [ChordChange(c.beat, (c.root + steps) % 12, c.quality) for c in chords]
 
 
 def plan_labels(score: Score, start_s: float, end_s: float) -> dict:
-    """What a stretch of a piece needs beside its labels to be planned: place and chords.
+    """Label a stretch of a piece with its place and chords, from which a plan can be built.
 
     Returns:
-        ``first_beat``, beats that have passed at ``start_s``, and ``chords``, rows of beat (from
-        the start of the piece), root and quality, from the one that sounds at ``start_s`` on.
+        ``first_beat``: beats from the start of the piece to ``start_s``. ``chords``: rows of beat
+        (from the start of the piece), root and quality, starting with the one at ``start_s``.
     """
     first, last = (time_s * score.tempo_bpm / 60 for time_s in (start_s, end_s))
     earlier = [index for index, chord in enumerate(score.chords) if chord.beat <= first]
-    heard = score.chords[earlier[-1] if earlier else 0 :]
+    rest = score.chords[earlier[-1] if earlier else 0 :]
     return {
         "first_beat": round(first, 6),
         "chords": [
-            [round(chord.beat, 4), chord.root, chord.quality]
-            for chord in heard
-            if chord.beat < last
+            [round(chord.beat, 4), chord.root, chord.quality] for chord in rest if chord.beat < last
         ],
     }

@@ -1,16 +1,11 @@
-"""Compose a solo, a duo or a band piece: everything about it is drawn from one generator."""
+"""Compose a solo, a duo or a band piece; all its features come from one random generator."""
 
 import math
 import random
 from collections.abc import Iterable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
-from pipelines.data.scores.accompaniment import (
-    Texture,
-    draw_texture,
-    play_bass,
-    play_chords,
-)
+from pipelines.data.scores.accompaniment import draw_texture, play_bass, play_chords
 from pipelines.data.scores.chords import chords_of_slots
 from pipelines.data.scores.drums import choose_pattern, play_drums
 from pipelines.data.scores.harmony import Slot, progression, slots
@@ -25,8 +20,9 @@ ENSEMBLES = {"solo": 0.27, "duo": 0.23, "band": 0.5}
 REGISTERS = ("low", "middle", "high")
 _UNACCOMPANIED = 0.2
 _OFF_BEAT = ("offbeat", "stabs", "charleston", "bossa")
-"""Patterns that need a bass or drums under them for the beat to be heard."""
+"""Patterns that need a bass or drums under them: alone they would hide the beat."""
 _TWO_BEAT_BASSES = ("root", "fifth", "bossa", "funk")
+"""Bass patterns with a stroke on the third beat, where a bar of three has only one left."""
 _TAIL_S = 2.0
 _ATTEMPTS = 12
 
@@ -44,18 +40,21 @@ def compose(
     Args:
         rng: source of all draws.
         held_out: use the chord progressions kept for validation.
-        style_name, ensemble, lead: fix what is drawn otherwise.
-        drums: whether a band has them, where its style knows any; drawn by the style if None.
+        style_name, ensemble, lead: fix these features instead of drawing them.
+        drums: give a band drums or none, where its style has a pattern; None draws by the style.
 
     Raises:
-        ValueError: an unknown style, ensemble or lead.
+        ValueError: the style, ensemble or lead is unknown.
     """
     if ensemble not in (None, *ENSEMBLES):
         raise ValueError(f"ensemble must be one of {list(ENSEMBLES)}, got {ensemble!r}")
     if lead is not None and lead not in INSTRUMENTS:
         raise ValueError(f"lead must be one of {list(INSTRUMENTS)}, got {lead!r}")
-    for _ in range(_ATTEMPTS):
-        style = _choose_style(rng, style_name)
+    if style_name is not None and style_name not in STYLES:
+        raise ValueError(f"style must be one of {list(STYLES)}, got {style_name!r}")
+    weights = [style.weight for style in STYLES.values()]
+    for _ in range(_ATTEMPTS):  # the last attempt stays, though its key may be doubtful
+        style = STYLES[style_name or rng.choices(list(STYLES), weights)[0]]
         score = _compose_once(rng, held_out, style, ensemble, lead, drums)
         if is_key_clear(score):
             break
@@ -82,19 +81,11 @@ def _compose_once(
     return _Piece(rng, style, meter, tempo_bpm, key, harmony).compose(ensemble, lead, drums)
 
 
-def _choose_style(rng: random.Random, name: str | None) -> Style:
-    if name is None:
-        return rng.choices(list(STYLES.values()), [style.weight for style in STYLES.values()])[0]
-    if name not in STYLES:
-        raise ValueError(f"style must be one of {list(STYLES)}, got {name!r}")
-    return STYLES[name]
-
-
 def _draw_tempo(rng: random.Random, style: Style, meter: Meter) -> int:
-    """Uniform; a dotted quarter in 6/8 holds three notes, so it stays slower."""
+    """Draw a tempo of the style, beats a minute."""
     low, high = style.tempo
-    if meter.division == 3:
-        low, high = low, max(60, min(high, 112))
+    if meter.division == 3:  # a beat of 6/8 holds three notes, so it has to be slower
+        high = max(60, min(high, 112))
         low = min(low, high - 8)
     return rng.randint(low, high)
 
@@ -102,45 +93,40 @@ def _draw_tempo(rng: random.Random, style: Style, meter: Meter) -> int:
 def _plan(
     rng: random.Random, style: Style, meter: Meter, tempo_bpm: int, key: Key, held_out: bool
 ) -> list[Slot]:
-    """Chords for a piece that fits 20, 40 or 60 seconds with its last chord ringing out."""
+    """Draw the chords of a piece that fits 20, 40 or 60 seconds with its last chord ringing out."""
     bar_s = meter.beats * 60 / tempo_bpm
+    # chords should last about two seconds: half a bar when bars are slow, two when they are fast
     halve = meter.name == "4/4" and bar_s > 2.4 and rng.random() < 0.5
     double = bar_s < 1.5 and style.bank == "modal"
     slot_beats = meter.beats * (0.5 if halve else 2.0 if double else 1.0)
     goal_s = rng.choices((20.0, 40.0, 60.0), (0.4, 0.4, 0.2))[0] - _TAIL_S
     phrase_s = 4 * slot_beats * 60 / tempo_bpm
     phrases = max(1, math.ceil(goal_s / phrase_s - 0.7))
-    if double:  # no rhythm tables for such long chords: every chord is played twice
-        chords = [n for n in progression(rng, style.bank, key, phrases, held_out) for _ in (0, 1)]
-        return slots(chords, key, float(meter.beats))
-    return slots(progression(rng, style.bank, key, phrases, held_out), key, slot_beats)
+    chords = progression(rng, style.bank, key, phrases, held_out)
+    if double:  # melodies have no rhythms for such long chords: every chord is played twice
+        return slots([chord for chord in chords for _ in (0, 1)], key, float(meter.beats))
+    return slots(chords, key, slot_beats)
 
 
+@dataclass
 class _Piece:
-    """The choices made so far for one piece, and the parts written on them."""
+    """Generate the parts of a piece from the features drawn for it."""
 
-    def __init__(
-        self,
-        rng: random.Random,
-        style: Style,
-        meter: Meter,
-        tempo_bpm: int,
-        key: Key,
-        harmony: list[Slot],
-    ) -> None:
-        self.rng = rng
-        self.style = style
-        self.meter = meter
-        self.tempo_bpm = tempo_bpm
-        self.key = key
-        self.harmony = harmony
-        self.texture: Texture = draw_texture(rng, meter, tempo_bpm)
-        self.dynamics = rng.choice(style.dynamics)
-        self.register = rng.choices(REGISTERS, (0.25, 0.5, 0.25))[0]
+    rng: random.Random
+    style: Style
+    meter: Meter
+    tempo_bpm: int
+    key: Key
+    harmony: list[Slot]
+
+    def __post_init__(self) -> None:
+        self.texture = draw_texture(self.rng, self.meter, self.tempo_bpm)
+        self.dynamics = self.rng.choice(self.style.dynamics)
+        self.register = self.rng.choices(REGISTERS, (0.25, 0.5, 0.25))[0]
         self.wanted_density = self._density()
 
     def _density(self) -> str:
-        """Drawn from the style, but no faster than fingers and no slower than attention."""
+        """Draw a density of the style that is playable when fast and holds together when slow."""
         choices = list(self.style.densities)
         if self.tempo_bpm > 140:
             choices = [d for d in choices if d != "busy"] or choices
@@ -149,8 +135,8 @@ class _Piece:
         return self.rng.choice(choices)
 
     def compose(self, ensemble: str, lead: str | None, drums: bool | None) -> Score:
-        alone = ensemble == "solo"
-        parts = self._solo(lead) if alone else self._ensemble(ensemble, lead, drums)
+        solo = ensemble == "solo"
+        parts = self._solo(lead) if solo else self._ensemble(ensemble, lead, drums)
         parts = [finish(self.rng, part, self.tempo_bpm, self.dynamics) for part in parts]
         if self.style.swing:
             parts = [swing(part) for part in parts]
@@ -186,19 +172,18 @@ class _Piece:
         return [part]
 
     def _left_hand(self, instrument: Instrument) -> list[Note]:
-        """Accompaniment under the tune on the same instrument, an octave or more below it."""
+        """Accompany the tune on its own instrument, about an octave below it."""
         low, _ = register_span(instrument, self.register)
         center = max(instrument.low - 9, min(low - 7, 55)) if instrument.low < 66 else low - 6
         pattern = self.rng.choice(self.style.patterns)
         if self.rng.random() < 0.3 and not instrument.sustained:
             pattern = self.rng.choice(("arpeggio", "alberti", "tenths", "block"))
         notes = play_chords(self.harmony, pattern, center, self.texture)
-        if pattern in ("afterbeat", "offbeat", "stabs", "charleston", "bossa") or (
+        if pattern in ("afterbeat", *_OFF_BEAT) or (
             pattern in ("block", "pad", "pulse") and self.rng.random() < 0.6
         ):
-            notes += play_bass(
-                self.rng, self.harmony, self._solo_bass(), center - 17, self.key, self.texture
-            )
+            bass, low = self._solo_bass(), center - 17
+            notes += play_bass(self.rng, self.harmony, bass, low, self.key, self.texture)
         return [scaled(note, 0.74) for note in notes]
 
     def _solo_bass(self) -> str:
@@ -210,9 +195,8 @@ class _Piece:
     def _ensemble(self, ensemble: str, lead: str | None, drums: bool | None) -> list[Part]:
         name = lead or self.rng.choice(self.style.leads)
         instrument = INSTRUMENTS[name]
-        parts = [
-            Part(name, self.rng.choice(instrument.programs), self._melody(instrument), 64, 118)
-        ]
+        program = self.rng.choice(instrument.programs)
+        parts = [Part(name, program, self._melody(instrument), 64, 118)]
         others = [n for n in self.style.chords if n != name] or list(self.style.chords)
         pattern = self.rng.choice(self.style.patterns)
         if ensemble == "duo" and pattern in _OFF_BEAT:
@@ -223,12 +207,10 @@ class _Piece:
                 parts.append(self._bass(self.rng.choice(self.style.basses)))
             if self.style.pad and self.rng.random() < 0.5:
                 parts.append(self._chords(self.rng.choice(self.style.pad), "pad", 58))
-            if self.style.drums and self._has_drums(drums):
-                parts.append(self._drums())
+            share = self.style.drum_share
+            if self.style.drums and (self.rng.random() < share if drums is None else drums):
+                parts.append(self._drums(self.style.drums))
         return self._place([part for part in parts if part.notes])
-
-    def _has_drums(self, drums: bool | None) -> bool:
-        return self.rng.random() < self.style.drum_share if drums is None else drums
 
     def _chords(self, name: str, pattern: str, volume: int = 76) -> Part:
         instrument = INSTRUMENTS[name]
@@ -245,22 +227,22 @@ class _Piece:
         notes = play_bass(self.rng, self.harmony, pattern, 31, self.key, self.texture)
         return Part(name, self.rng.choice(INSTRUMENTS[name].programs), notes, volume=88)
 
-    def _drums(self) -> Part:
-        assert self.style.drums is not None
-        pattern = choose_pattern(self.style.drums, self.meter)
+    def _drums(self, name: str) -> Part:
+        pattern = choose_pattern(name, self.meter)
         length = self.harmony[-1].start + self.harmony[-1].length
         phrase = 4 * self.harmony[0].length
         notes = play_drums(self.rng, pattern, self.meter, length, phrase)
         return Part("drums", self.style.kit, notes, volume=106)
 
     def _place(self, parts: list[Part]) -> list[Part]:
-        """Tune, bass and drums near the middle, the others to the sides; one room for all."""
-        room = self.rng.randrange(25, 75)
+        """Pan tune, bass and drums near the middle and the others to the sides; set effects."""
+        reverb = self.rng.randrange(25, 75)
         side = self.rng.choice((-1, 1))
         for index, part in enumerate(parts):
-            part.reverb = max(10, room - 25 * (part.is_drums or part.instrument in BASSES))
+            is_low = part.is_drums or part.instrument in BASSES
+            part.reverb = max(10, reverb - 25 * is_low)  # reverberation would muddy the beat
             part.chorus = self.rng.choice((0, 0, 20)) if not part.is_drums else 0
-            if part.is_drums or part.instrument in BASSES:
+            if is_low:
                 part.pan = 64
             elif index == 0:
                 part.pan = 64 + self.rng.randrange(-14, 15)
@@ -271,31 +253,29 @@ class _Piece:
 
 
 def register_span(instrument: Instrument, register: str) -> tuple[int, int]:
-    """A melodic range of about an octave and a third, low, in the middle or high."""
+    """Return the lowest and highest pitch of a register: at most an octave and a third wide."""
     width = min(16, instrument.high - instrument.low)
-    room = instrument.high - instrument.low - width
-    low = instrument.low + round(room * {"low": 0.0, "middle": 0.5, "high": 1.0}[register])
+    spare = instrument.high - instrument.low - width
+    low = instrument.low + round(spare * {"low": 0.0, "middle": 0.5, "high": 1.0}[register])
     return low, low + width
 
 
 def density_word(notes: Iterable[Note], tempo_bpm: float) -> str:
-    """How many different onsets a second a part has, as a word."""
+    """Name the density of a part by its distinct onsets a second."""
     notes = list(notes)
     onsets = {round(note.start, 2) for note in notes}
     seconds = max(note.start + note.duration for note in notes) * 60 / tempo_bpm
-    rate = len(onsets) / seconds
+    rate = len(onsets) / seconds  # Hz
     return "sparse" if rate < 1.6 else "medium" if rate < 3.6 else "busy"
 
 
 def scaled(note: Note, factor: float) -> Note:
-    """The same note, softer or louder."""
-    return Note(
-        note.start, note.duration, note.pitch, max(1, min(127, round(note.velocity * factor)))
-    )
+    """Multiply a note's velocity, within MIDI's 1 to 127."""
+    return replace(note, velocity=max(1, min(127, round(note.velocity * factor))))
 
 
 def finish(rng: random.Random, part: Part, tempo_bpm: float, dynamics: str) -> Part:
-    """Play a part like a person: loudness of the piece, small errors in time and touch, breath.
+    """Humanize a part: set its loudness, vary timing and velocity, and separate its notes.
 
     Timing errors have a standard deviation of 6 ms (3 ms for drums), so the tempo stays exact.
     """
@@ -315,7 +295,7 @@ def finish(rng: random.Random, part: Part, tempo_bpm: float, dynamics: str) -> P
 
 
 def without_overlap(notes: list[Note]) -> list[Note]:
-    """Cut a note short where the same pitch is struck again, as one string can sound only once."""
+    """Cut a note short where its pitch is struck again, as a string can sound only once."""
     following: dict[int, float] = {}
     kept = []
     for note in sorted(notes, key=lambda n: (-n.start, n.pitch, n.duration)):

@@ -1,9 +1,11 @@
-"""Other people's scores, played anew: Bach's chorales and segments of openttd-openmsx."""
+"""Rearrange existing scores: Bach's chorales and segments of openttd-openmsx."""
 
 import functools
 import hashlib
+import itertools
 import random
 import warnings
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -25,7 +27,7 @@ OPENTTD_FOLDER = Path("/usr/share/games/openttd/baseset/openmsx")
 OPENTTD_CREDIT = "OpenMSX by the OpenMSX authors (openttd-openmsx)"
 BACH_CREDIT = "J. S. Bach, chorales (music21 corpus)"
 _SURE = 0.06
-"""Margin in correlation by which a found key has to beat the next to be believed."""
+"""Margin in correlation by which an estimated key must beat the next to become a label."""
 _ATTEMPTS = 40
 _ALONE = ("organ", "piano", "harpsichord", "choir", "strings", "accordion", "acoustic guitar",
           "marimba", "brass", "electric piano", "vibraphone", "synth pad")  # fmt: skip
@@ -54,12 +56,12 @@ def check_openttd() -> None:
 
 
 def for_validation(name: str) -> bool:
-    """Whether a corpus piece is kept for the validation split."""
+    """Return whether a corpus piece belongs to the validation split."""
     return hashlib.blake2b(name.encode(), digest_size=4).digest()[0] % HELD_OUT_SHARE == 0
 
 
 def bach(rng: random.Random, held_out: bool = False) -> Score:
-    """A chorale in a new key, at a new tempo, on other instruments.
+    """Arrange a chorale in a new key, at a new tempo, for other instruments.
 
     Raises:
         ValueError: no readable chorale was found.
@@ -75,7 +77,7 @@ def bach(rng: random.Random, held_out: bool = False) -> Score:
 
 @functools.lru_cache(maxsize=1)
 def chorale_names() -> list[str]:
-    """Names of the Bach pieces of the corpus, in order."""
+    """List the names of the Bach pieces of the corpus, in order."""
     from music21 import corpus
 
     return sorted(f"bach/{Path(path).stem}" for path in corpus.getComposer("bach"))
@@ -86,9 +88,10 @@ Voices = list[list[Note]]
 
 @functools.lru_cache(maxsize=512)
 def read_chorale(name: str) -> tuple[Voices, Meter, Key | None] | None:
-    """Four voices in beats from zero, meter, and the key when it is certain.
+    """Read four voices in beats from zero, the meter, and the key where it is certain.
 
-    None when the file is damaged, does not have four voices, or changes or lacks a common meter.
+    Returns:
+        None where the file is damaged, has not four voices, or is not in 4/4 or 3/4 throughout.
     """
     from music21 import corpus
 
@@ -109,12 +112,12 @@ def read_chorale(name: str) -> tuple[Voices, Meter, Key | None] | None:
         return None
     score = Score(60.0, METERS[signature], None, [Part("organ", 19, v) for v in voices])
     key, margin = estimate_key(pitch_class_weights(score))
-    final = voices[-1][-1].pitch % 12
+    final = voices[-1][-1].pitch % 12  # a chorale ends on its tonic
     return voices, METERS[signature], key if final == key.root and margin > 0.01 else None
 
 
 def _voice_notes(part: Any) -> list[Note]:
-    """A part's notes with ties joined; repeats are not played."""
+    """List a part's notes with ties joined and repeats not played."""
     return [
         Note(float(item.offset), float(item.quarterLength), int(item.pitch.midi), 92)
         for item in part.stripTies().flatten().notes
@@ -125,7 +128,7 @@ def _voice_notes(part: Any) -> list[Note]:
 def _orchestrate(rng: random.Random, voices: Voices, meter: Meter, key: Key | None) -> Score:
     tempo_bpm = rng.randrange(54, 132)
     shift = rng.randrange(-5, 7)
-    voices = [[Note(n.start, n.duration, n.pitch + shift, 92) for n in voice] for voice in voices]
+    voices = [[replace(n, pitch=n.pitch + shift) for n in voice] for voice in voices]
     dynamics = rng.choice(list(DYNAMICS))
     draw = rng.random()
     if draw < 0.45:
@@ -133,17 +136,17 @@ def _orchestrate(rng: random.Random, voices: Voices, meter: Meter, key: Key | No
         ensemble = "solo"
     elif draw < 0.75:
         lead = rng.choice(_ACCOMPANIED)
-        under = [scaled for voice in voices[1:] for scaled in _softer(voice)]
+        under = [replace(note, velocity=64) for voice in voices[1:] for note in voice]
         parts = [_part(rng, lead, voices[0])]
         parts.append(_part(rng, rng.choice([n for n in _ALONE[:7] if n != lead]), under))
         ensemble = "duo"
     else:
         parts = [_part(rng, n, v) for n, v in zip(rng.choice(_QUARTETS), voices, strict=True)]
         ensemble = "band"
-    room = rng.randrange(35, 80)
+    reverb = rng.randrange(35, 80)
     for index, part in enumerate(parts):
         part.pan = 64 if len(parts) == 1 else (54, 80, 40, 70)[index]
-        part.reverb = room
+        part.reverb = reverb
     parts = [finish(rng, part, tempo_bpm, dynamics) for part in parts]
     labels = {
         "style": "chorale",
@@ -160,24 +163,20 @@ def _orchestrate(rng: random.Random, voices: Voices, meter: Meter, key: Key | No
     return score
 
 
-def _softer(voice: list[Note]) -> list[Note]:
-    return [Note(n.start, n.duration, n.pitch, 64) for n in voice]
-
-
 def _part(rng: random.Random, name: str, notes: list[Note]) -> Part:
-    """Notes for an instrument, moved by octaves into the range where it sounds."""
+    """Give notes to an instrument, shifted by octaves toward the middle of its range."""
     instrument = INSTRUMENTS[name]
     if not instrument.polyphonic:
         mean = sum(note.pitch for note in notes) / len(notes)
         octaves = round(((instrument.low + instrument.high) / 2 - mean) / 12)
-        notes = [Note(n.start, n.duration, n.pitch + 12 * octaves, n.velocity) for n in notes]
+        notes = [replace(n, pitch=n.pitch + 12 * octaves) for n in notes]
     return Part(name, rng.choice(instrument.programs), notes, volume=105)
 
 
 def openttd(rng: random.Random, held_out: bool = False) -> Score:
-    """A segment of a piece of openttd-openmsx, transposed, at a tempo near its own.
+    """Cut a segment of a piece of openttd-openmsx, transposed, at a tempo near its own.
 
-    The key is labeled only where the notes leave no doubt.
+    The key is labeled only where its estimate is sure.
 
     Raises:
         ValueError: no usable segment was found.
@@ -192,6 +191,7 @@ def openttd(rng: random.Random, held_out: bool = False) -> Score:
 
 @functools.lru_cache(maxsize=64)
 def _read_cached(path: Path) -> ScoreTick | None:
+    """Read a MIDI file, None where it is damaged."""
     try:
         return read_midi(path)
     except ValueError:
@@ -212,7 +212,7 @@ def _segment(rng: random.Random, midi: ScoreTick | None) -> Score | None:
     tempo_now = next(bpm for at, bpm in reversed(tempo_bpm) if at <= start)
     length = rng.choice((20, 40)) * tempo_now / 60
     if any(start < at < start + length and bpm != tempo_now for at, bpm in tempo_bpm):
-        return None
+        return None  # the tempo label holds for the whole segment
     if not 50 <= tempo_now <= 200:
         return None
     tempo_now = round(tempo_now * rng.uniform(0.85, 1.15))
@@ -220,21 +220,21 @@ def _segment(rng: random.Random, midi: ScoreTick | None) -> Score | None:
     parts = _segment_parts(midi, start, start + length, shift)
     pitched = [part for part in parts if not part.is_drums]
     if not pitched or max(n.start for p in pitched for n in p.notes) < 0.7 * length:
-        return None
+        return None  # mostly silence
     return _label_segment(tempo_now, METERS[f"{beats}/4"], parts)
 
 
 def _segment_parts(midi: ScoreTick, start: float, stop: float, shift: int) -> list[Part]:
-    """Parts of the segment, the most prominent pitched one first."""
+    """List the parts of a segment, the most prominent pitched one first."""
     parts = []
     for program, drums, notes in read_tracks(midi):
         name = "drums" if drums else name_of_program(program)
         inside = [
-            Note(
-                n.start - start,
-                min(n.duration, stop - n.start),
-                n.pitch + shift * (not drums),
-                n.velocity,
+            replace(
+                n,
+                start=n.start - start,
+                duration=min(n.duration, stop - n.start),
+                pitch=n.pitch + shift * (not drums),
             )
             for n in notes
             if start <= n.start < stop and 12 <= n.pitch + shift <= 115
@@ -242,15 +242,14 @@ def _segment_parts(midi: ScoreTick, start: float, stop: float, shift: int) -> li
         if inside and name is not None:
             parts.append(Part(name, program, sorted(inside, key=lambda n: n.start), volume=96))
     parts.sort(key=_prominence, reverse=True)
-    for index, part in enumerate(parts[:15]):
-        part.pan = (
-            64 if part.is_drums or "bass" in part.instrument else (64, 40, 88, 52, 76)[index % 5]
-        )
-    return parts[:15]
+    parts = parts[:15]
+    for part, pan in zip(parts, itertools.cycle((64, 40, 88, 52, 76)), strict=False):
+        part.pan = 64 if part.is_drums or "bass" in part.instrument else pan
+    return parts
 
 
 def _prominence(part: Part) -> float:
-    """How much a part stands out: loudness times time, high parts before low ones."""
+    """Measure how much a part stands out: loudness times duration times height."""
     if part.is_drums or part.instrument.endswith("bass"):
         return 0.0
     total = sum(note.duration * note.velocity for note in part.notes)

@@ -1,4 +1,4 @@
-"""Drum patterns by style and meter, with fills at the ends of phrases."""
+"""Generate drum parts from patterns by style and meter, with fills at the ends of phrases."""
 
 import random
 
@@ -53,14 +53,14 @@ _FALLBACK = {"3/4": "waltz", "6/8": "folk", "4/4": "rock"}
 
 
 def choose_pattern(style_pattern: str, meter: Meter) -> str:
-    """The style's pattern if it exists in this meter, else the plainest one there."""
+    """Return a style's pattern, or the plainest one where the meter lacks it."""
     return style_pattern if style_pattern in PATTERNS[meter.name] else _FALLBACK[meter.name]
 
 
 def play_drums(
     rng: random.Random, pattern: str, meter: Meter, num_beats: float, phrase_beats: float
 ) -> list[Note]:
-    """A drum part for a piece of ``num_beats``; its last bar is a single closing stroke."""
+    """Generate a drum part of ``num_beats``; its last bar is a single closing stroke."""
     steps = len(next(iter(PATTERNS[meter.name][pattern].values())))
     step = meter.beats / steps
     notes: list[Note] = []
@@ -90,7 +90,7 @@ def _bar(pattern: str, meter: Meter, start: float, step: float, stop: int) -> li
 
 
 def _fill(rng: random.Random, start: float, length: float, step: float) -> list[Note]:
-    """Toms from high to low, a stroke every two steps, the beats always struck."""
+    """Fill a stretch with a stroke every two steps, on toms from high to low or on the snare."""
     count = round(length / (2 * step))
     drums = rng.choice(
         ((HIGH_TOM, MID_TOM, LOW_TOM), (SNARE, SNARE, SNARE), (SNARE, MID_TOM, LOW_TOM))

@@ -1,4 +1,4 @@
-"""Chord progressions: phrases of four chords that open on the tonic and close with a cadence."""
+"""Draw chord progressions of four-chord phrases, from the tonic to a closing cadence."""
 
 import hashlib
 import random
@@ -13,7 +13,7 @@ _ATTEMPTS = 100
 
 @dataclass(frozen=True)
 class Bank:
-    """Four-chord phrases of one idiom and mode, by what they do."""
+    """Hold the four-chord phrases of one idiom and mode by their function."""
 
     opening: tuple[str, ...]
     middle: tuple[str, ...]
@@ -22,7 +22,7 @@ class Bank:
 
 @dataclass(frozen=True)
 class Slot:
-    """A stretch of one chord: start and length in beats, and which phrase it belongs to."""
+    """Place one chord: start and length (beats), phrase, and position in the phrase."""
 
     start: float
     length: float
@@ -110,7 +110,11 @@ BANKS = {
 
 
 def is_held_out(key: Key, numerals: list[str]) -> bool:
-    """Whether a progression (its actual chords, key included) belongs to the validation split."""
+    """Return whether a progression in its key belongs to the validation split.
+
+    The split follows from a hash of the chords, so that no progression is in both splits, however
+    many pieces are composed.
+    """
     text = f"{key.root} {key.mode} {' '.join(numerals)}".encode()
     return hashlib.blake2b(text, digest_size=4).digest()[0] % HELD_OUT_SHARE == 0
 
@@ -118,9 +122,9 @@ def is_held_out(key: Key, numerals: list[str]) -> bool:
 def progression(
     rng: random.Random, bank: str, key: Key, num_phrases: int, held_out: bool
 ) -> list[str]:
-    """Numerals of ``4 * num_phrases`` chords, from the held-out progressions or from the others.
+    """Draw ``4 * num_phrases`` numerals of the training split or, held out, of validation.
 
-    A single phrase has few variants in some keys; where none is held out, two phrases are drawn.
+    A single phrase has few variants in some keys; where none fits the split, two are drawn.
     """
     for _ in range(_ATTEMPTS):
         numerals = _draw(rng, BANKS[bank, key.mode], num_phrases)
@@ -144,14 +148,14 @@ def _draw(rng: random.Random, bank: Bank, num_phrases: int) -> list[str]:
 
 
 def _vary(rng: random.Random, numeral: str) -> str:
+    """Replace V by V7, or IV by ii, now and then."""
     if numeral == "V" and rng.random() < 0.25:
         return "V7"
     return "ii" if numeral == "IV" and rng.random() < 0.08 else numeral
 
 
 def slots(numerals: list[str], key: Key, length: float, chords_per_phrase: int = 4) -> list[Slot]:
-    """Lay chords of equal length one after the other."""
-    count = len(numerals)
+    """Lay chords of equal length (beats) one after the other."""
     return [
         Slot(
             start=index * length,
@@ -159,7 +163,7 @@ def slots(numerals: list[str], key: Key, length: float, chords_per_phrase: int =
             chord=chord_of(numeral, key),
             phrase=index // chords_per_phrase,
             position=index % chords_per_phrase,
-            is_last=index == count - 1,
+            is_last=index == len(numerals) - 1,
         )
         for index, numeral in enumerate(numerals)
     ]

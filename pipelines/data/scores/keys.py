@@ -7,17 +7,19 @@ from dataclasses import dataclass
 from prior.theory import KEY_PROFILES, PITCH_CLASSES, SCALES, TONICS
 
 _NUMERALS = {"I": 0, "II": 1, "III": 2, "IV": 3, "V": 4, "VI": 5, "VII": 6}
+# Intervals of the suffixes that set the whole chord, and those added to a triad by the others.
 _SUFFIXES = {
     "o": (0, 3, 6), "o7": (0, 3, 6, 9), "h7": (0, 3, 6, 10), "+": (0, 4, 8),
     "sus4": (0, 5, 7), "7sus4": (0, 5, 7, 10), "5": (0, 7), "maj7": (0, 4, 7, 11),
 }  # fmt: skip
 _ADDED = {"": (), "7": (10,), "6": (9,), "9": (10, 14), "add9": (14,), "maj9": (11, 14)}
+# Scale steps from the root to the chord tone at an interval in semitones.
 LETTER_STEPS = {0: 0, 3: 2, 4: 2, 5: 3, 6: 4, 7: 4, 8: 4, 9: 5, 10: 6, 11: 6, 14: 1}
 
 
 @dataclass(frozen=True)
 class Key:
-    """A tonic and a mode; ``Key("D", "minor")``."""
+    """Pair a tonic with a mode: ``Key("D", "minor")``."""
 
     tonic: str
     mode: str
@@ -33,18 +35,18 @@ class Key:
 
     @property
     def root(self) -> int:
-        """Pitch class of the tonic, 0 to 11."""
+        """Return the pitch class of the tonic, 0 to 11."""
         return PITCH_CLASSES[self.tonic]
 
     @property
     def scale(self) -> tuple[int, ...]:
-        """The seven pitch classes, from the tonic up (natural minor)."""
+        """Return the seven pitch classes from the tonic up (natural minor)."""
         return tuple((self.root + step) % 12 for step in SCALES[self.mode])
 
 
 @dataclass(frozen=True)
 class Chord:
-    """A chord in a key: its numeral, the scale degree it stands on, its root and its intervals."""
+    """Hold a chord of a key: numeral, scale degree (0 to 6), root pitch class, intervals."""
 
     numeral: str
     degree: int
@@ -53,12 +55,12 @@ class Chord:
 
     @property
     def pitch_classes(self) -> tuple[int, ...]:
-        """Chord tones as pitch classes, root first."""
+        """Return the chord tones as pitch classes, root first."""
         return tuple((self.root + interval) % 12 for interval in self.intervals)
 
 
 def key_of(root: int, mode: str) -> Key:
-    """The key with this tonic pitch class, spelled as musicians spell it."""
+    """Return the key with this tonic pitch class, in its usual spelling."""
     return Key(TONICS[mode][root % 12], mode)
 
 
@@ -95,25 +97,27 @@ def _intervals(roman: str, suffix: str) -> tuple[int, ...]:
 
 
 def scale_over(chord: Chord, key: Key) -> tuple[int, ...]:
-    """The key's scale with the degrees that a chromatic chord bends replaced by its own tones.
+    """Replace the degrees of a key's scale that a chromatic chord alters by the chord's tones.
 
     Over ``V7`` in A minor the G becomes G sharp; over ``bVII`` in C the B becomes B flat.
     """
     scale = list(key.scale)
     for interval in chord.intervals:
+        # nine semitones are a sixth, but the seventh of a diminished seventh chord
         step = 6 if interval == 9 and 6 in chord.intervals else LETTER_STEPS[interval]
         scale[(chord.degree + step) % 7] = (chord.root + interval) % 12
     return tuple(scale)
 
 
 def estimate_key(weights: Sequence[float]) -> tuple[Key, float]:
-    """The best-fitting key of a pitch-class histogram, and by how much it beats the next.
+    """Estimate the key of a pitch-class histogram.
 
     Args:
         weights: 12 summed durations, one per pitch class from C.
 
     Returns:
-        The key whose Krumhansl-Kessler profile correlates best, and the margin in correlation.
+        The key whose Krumhansl-Kessler profile correlates best, and the margin in correlation to
+        the next.
     """
     scored = []
     for mode, profile in KEY_PROFILES.items():

@@ -1,4 +1,4 @@
-"""Tunes: a motif of rhythm and steps, repeated over changing chords in phrases that close."""
+"""Generate melodies: motifs of rhythm and steps, repeated over the chords of each phrase."""
 
 import random
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from prior.theory import Meter
 
 DENSITIES = ("sparse", "medium", "busy")
 _T = 1 / 3
-# Rhythms of one chord's length, by its beats, by division of the beat, by density.
+# Note lengths (beats) that fill a chord, by (its beats, division of the beat) and density.
 _RHYTHMS: dict[tuple[int, int], dict[str, tuple[tuple[float, ...], ...]]] = {
     (4, 2): {
         "sparse": ((2, 2), (3, 1), (2, 1, 1), (1, 1, 2), (1, 3)),
@@ -43,7 +43,7 @@ _LEAPS = (-4, -3, 3, 4)
 
 @dataclass(frozen=True)
 class Motif:
-    """Rhythm in beats and, for every note after the first, how many scale steps it moves."""
+    """Pair note lengths (beats) with the scale steps from each note to the next."""
 
     durations: tuple[float, ...]
     steps: tuple[int, ...]
@@ -57,37 +57,37 @@ def compose_melody(
     span: tuple[int, int],
     density: str,
 ) -> list[Note]:
-    """A tune over the chords.
+    """Generate a tune over chords.
 
-    Phrases with the same place in a group of four share their motifs (the answer repeats the
-    question); strong beats carry chord tones, the rest moves by step; phrases end on a long chord
-    tone and the piece on the tonic.
+    Phrases of one section share their motifs, as an answer repeats its question. Strong beats carry
+    chord tones, the others move by step; phrases end on a long chord tone, the piece on the tonic.
 
     Args:
         rng: source of all draws.
         harmony: the chords, in order.
         span: lowest and highest MIDI pitch.
-        density: how many notes, one of ``DENSITIES``.
+        density: one of ``DENSITIES``.
 
     Returns:
-        Notes in order, without overlap; velocity 100 on the beat, less elsewhere.
+        Notes in order, without overlap; velocity 100 on the beat, 90 elsewhere.
     """
-    writer = _Writer(key, span)
-    motifs: dict[tuple[int, int], Motif] = {}
+    line = _MelodicLine(key, span)
+    motifs: dict[tuple[int, str], Motif] = {}
     figure = rng.choice(("aabc", "abac", "abab", "abcd", "aaab"))
     for slot in harmony:
         cadence = slot.position == 3 or slot.is_last
-        letter = figure[slot.position]
+        # verse or bridge, four phrases each; an odd phrase may bring a motif of its own
         section = slot.phrase % 8 // 4 * 2 + (slot.phrase % 2 if rng.random() < 0.3 else 0)
-        if (section, ord(letter)) not in motifs:
-            motifs[section, ord(letter)] = draw_motif(rng, slot.length, meter, density)
-        motif = motifs[section, ord(letter)]
-        writer.add(slot, _cadence(rng, slot, meter, density) if cadence else motif, rng)
-    return writer.notes
+        place = section, figure[slot.position]
+        if place not in motifs:
+            motifs[place] = draw_motif(rng, slot.length, meter, density)
+        motif = motifs[place]
+        line.add(slot, _cadence(rng, slot, meter, density) if cadence else motif, rng)
+    return line.notes
 
 
 def draw_motif(rng: random.Random, length: float, meter: Meter, density: str) -> Motif:
-    """A rhythm that fills ``length`` beats and a contour that mostly steps."""
+    """Draw a rhythm that fills ``length`` beats and a contour that mostly steps."""
     durations = rng.choice(_RHYTHMS[int(length), meter.division][density])
     steps: list[int] = []
     for _ in durations[1:]:
@@ -99,7 +99,7 @@ def draw_motif(rng: random.Random, length: float, meter: Meter, density: str) ->
 
 
 def _cadence(rng: random.Random, slot: Slot, meter: Meter, density: str) -> Motif:
-    """A long note, with a short pick-up into the next phrase unless the piece ends here."""
+    """Draw a long note, and often a pick-up into the next phrase unless the piece ends."""
     if slot.is_last or density == "sparse" or rng.random() < 0.4:
         return Motif((slot.length,), ())
     if meter.division == 3:
@@ -108,8 +108,8 @@ def _cadence(rng: random.Random, slot: Slot, meter: Meter, density: str) -> Moti
     return Motif((slot.length - 2 * pickup, pickup, pickup), (rng.choice((-1, 1)), 1))
 
 
-class _Writer:
-    """Places motifs in pitch: keeps the last degree, the range and the notes so far."""
+class _MelodicLine:
+    """Turn motifs into notes, each from the scale degree where the motif before ended."""
 
     def __init__(self, key: Key, span: tuple[int, int]) -> None:
         self.key = key
@@ -120,7 +120,7 @@ class _Writer:
         self.notes: list[Note] = []
 
     def pitch(self, degree: int, scale: tuple[int, ...]) -> int:
-        """MIDI pitch of a scale degree, counted from the tonic below the range."""
+        """Return the MIDI pitch of a scale degree, counted from the tonic below the range."""
         octave, step = divmod(degree, 7)
         return self.base + 12 * octave + (scale[step] - self.key.root) % 12
 
@@ -141,7 +141,7 @@ class _Writer:
         self.degree = degree
 
     def _move(self, degree: int, step: int, allowed: set[int], scale: tuple[int, ...]) -> int:
-        """Step to an allowed degree, keeping the direction; turn back at the end of the range."""
+        """Step to an allowed degree in the direction of ``step``; turn back at the range's end."""
         if step == 0:
             return self._nearest(degree, allowed, scale)
         inside = self._inside(allowed, scale)
@@ -159,5 +159,5 @@ class _Writer:
 
 
 def chord_degrees(chord: Chord) -> set[int]:
-    """Scale degrees (0 is the tonic) that the chord's root, third, fifth and seventh stand on."""
+    """Return the scale degrees (0 is the tonic) of a chord's tones up to the seventh."""
     return {(chord.degree + LETTER_STEPS[i]) % 7 for i in chord.intervals if i <= 11}

@@ -1,8 +1,4 @@
-"""Store the plans of composed pieces as a token cache, for a planner to learn from.
-
-``partita train prior --config configs/prior/planner.yaml`` trains on the folder as on any other
-cache (``pipelines.data.tokens``).
-"""
+"""Store the plans of composed pieces as a token cache, on which a planner is trained."""
 
 import json
 import sys
@@ -40,18 +36,18 @@ def build_plan_cache(
     """Compose pieces, without playing them, and store their plans with captions.
 
     Args:
-        out_folder: of the cache; appears when it is whole.
-        pieces: how many, every 33rd for validation.
+        out_folder: folder of the cache; it appears when it is whole.
+        pieces: number of pieces; every 33rd is for validation.
         seed: equal seeds give equal caches.
-        sources: of ``partita prepare scores``.
+        sources: names in ``score_sources.SOURCES``.
         workers: processes that compose.
 
     Returns:
-        Pieces by split.
+        Number of pieces by split.
 
     Raises:
         ValueError: the folder exists, or a number is out of range.
-        FileNotFoundError: a source is not installed; names the package.
+        FileNotFoundError: a source is not installed; the message names its package.
     """
     for name, value in (("pieces", pieces), ("workers", workers)):
         if value < 1:
@@ -106,10 +102,10 @@ def plan_row(job: ScoreJob) -> dict[str, Any] | None:
 
 
 def planner_captions(labels: dict[str, Any], seed: int) -> list[str]:
-    """Write captions as a prior reads them, and more whose moods and speeds say something new.
+    """Generate captions as for a prior, and more in which only mood and speed imply the plan.
 
-    Where the key is named, nobody need know that "woeful" is minor; where the tempo is, that
-    "sluggish" is slow. So nine of fifteen name no key, and six of those are short.
+    A caption that names the key teaches no model that "woeful" is minor, nor one that names the
+    tempo that "sluggish" is slow. So nine of fifteen name no key, and six of those are short.
     """
     keyless = labels | {"key": None, "mode": None}
     return [
@@ -120,7 +116,7 @@ def planner_captions(labels: dict[str, Any], seed: int) -> list[str]:
 
 
 def encoded(score: Score, labels: dict[str, Any]) -> dict[str, Any]:
-    """Return the columns that hold a plan's codes."""
+    """Encode the plan of a piece, cut to ``MAX_CHORDS``, as columns of ``tokens.SCHEMA``."""
     plan = plan_of_labels(labels)
     assert plan is not None
     codes = encode_plan(plan, score.num_beats)

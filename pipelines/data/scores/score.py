@@ -1,4 +1,4 @@
-"""What a composer hands to the player: parts of notes in beats, and the facts about them."""
+"""Hold a composed piece: parts of notes in beats, and the facts about them."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,7 +10,7 @@ from prior.theory import Meter
 
 @dataclass(frozen=True)
 class Note:
-    """One note: start and duration in beats, MIDI pitch, velocity 1 to 127."""
+    """Hold one note: start and duration in beats, MIDI pitch, velocity 1 to 127."""
 
     start: float
     duration: float
@@ -20,7 +20,7 @@ class Note:
 
 @dataclass
 class Part:
-    """One instrument's notes and its place in the mix.
+    """Hold one instrument's notes and its place in the mix.
 
     Attributes:
         instrument: the name that labels and captions use; "drums" is General MIDI's drum channel.
@@ -38,22 +38,22 @@ class Part:
 
     @property
     def is_drums(self) -> bool:
-        """Whether the part belongs on the drum channel."""
+        """Return whether the part belongs on the drum channel."""
         return self.instrument == "drums"
 
 
 @dataclass
 class Score:
-    """A piece, lead part first, and everything that is known about it.
+    """Hold a piece, lead part first, with its labels.
 
     Attributes:
         tempo_bpm: beats a minute, constant.
         key: None where it is not certain.
-        labels: style, moods, dynamics, register, density and source; the rest is read off the
-            parts.
-        room: size of the room for reverberation, 0 to 1.
+        labels: style, mood, density, register, dynamics, ensemble and source; ``all_labels`` adds
+            those that follow from the parts.
+        room: size of the simulated space for reverberation, 0 to 1.
         complete: the music ends where the score ends.
-        chords: what sounds from which beat on; none where it is not known.
+        chords: chord changes in order; none where they are not known.
     """
 
     tempo_bpm: float
@@ -69,17 +69,17 @@ class Score:
 
     @property
     def num_beats(self) -> float:
-        """Beats from the start to the end of the last note."""
+        """Return the beats from the start to the end of the last note."""
         return max(note.start + note.duration for part in self.parts for note in part.notes)
 
     @property
     def duration_s(self) -> float:
-        """Seconds from the start to the end of the last note."""
+        """Return the seconds from the start to the end of the last note."""
         return self.num_beats * 60 / self.tempo_bpm
 
 
 def pitch_class_weights(score: Score, start_s: float = 0.0, end_s: float = 1e9) -> list[float]:
-    """Seconds for which each pitch class sounds in a stretch of the piece, drums aside."""
+    """Sum the seconds for which each pitch class sounds in a stretch, drums left out."""
     seconds = 60 / score.tempo_bpm
     weights = [0.0] * 12
     for part in score.parts:
@@ -91,18 +91,18 @@ def pitch_class_weights(score: Score, start_s: float = 0.0, end_s: float = 1e9) 
 
 
 def is_key_clear(score: Score, window_s: float = 20.0) -> bool:
-    """Whether the notes of every stretch of 20 s are heard in the piece's key."""
+    """Return whether the key estimated in every stretch of 20 s is the piece's key."""
     start_s = 0.0
     while start_s == 0.0 or score.duration_s - start_s > 4.0:
-        heard, _ = estimate_key(pitch_class_weights(score, start_s, start_s + window_s))
-        if heard != score.key:
+        found, _ = estimate_key(pitch_class_weights(score, start_s, start_s + window_s))
+        if found != score.key:
             return False
         start_s += window_s
     return True
 
 
 def all_labels(score: Score) -> dict[str, Any]:
-    """The labels of a piece as they are stored with every clip that is cut from it."""
+    """Build the labels of a piece that are stored with every clip cut from it."""
     pitched = [part.instrument for part in score.parts if not part.is_drums]
     return {
         "tempo_bpm": round(score.tempo_bpm, 3),

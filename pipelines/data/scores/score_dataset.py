@@ -13,12 +13,7 @@ from codec.seeds import derive_seed
 from codec.whole_file import write_json
 from pipelines.data.markdown import bullets, table, write_page
 from pipelines.data.prepared import SPLITS, Clip, PreparedWriter, finish_dataset
-from pipelines.data.scores.score_jobs import (
-    ScoreJob,
-    check_sources,
-    compose_piece,
-    piece_index,
-)
+from pipelines.data.scores.score_jobs import ScoreJob, check_sources, compose_piece, piece_index
 from pipelines.data.scores.score_sound import (
     SOUNDFONT,
     RenderError,
@@ -27,7 +22,7 @@ from pipelines.data.scores.score_sound import (
     render,
 )
 from pipelines.data.scores.score_sources import DEFAULT_SOURCES
-from pipelines.data.shards import list_shards, read_columns
+from pipelines.data.shards import begin_or_resume, read_split
 from pipelines.data.worker_processes import map_in_order
 
 SETTINGS_NAME = "scores.json"
@@ -37,14 +32,14 @@ MAX_FAILURE_RUN = 50
 
 @dataclass(frozen=True)
 class ScoreDataset:
-    """What ``partita prepare scores`` is asked for.
+    """Hold the options of ``partita prepare scores``.
 
     Args:
         output: folder of the prepared dataset.
-        hours: of music to render, in all.
+        hours: hours of music to render in all.
         seed: equal seeds give equal datasets.
-        workers: processes that render; the result does not depend on it.
-        sources: where scores come from, see ``score_sources.SOURCES``.
+        workers: processes that render; the result does not depend on their number.
+        sources: names in ``score_sources.SOURCES``.
         audio: "keep" stores FLAC beside each spectrogram, "none" does not.
         soundfont: an SF2 file with a General MIDI bank.
         shard_clips: clips per Arrow shard.
@@ -65,21 +60,21 @@ class ScoreDataset:
     def __post_init__(self) -> None:
         if not self.hours > 0:
             raise ValueError(f"hours must be positive, got {self.hours}")
-        if self.workers < 1:
-            raise ValueError(f"workers must be at least 1, got {self.workers}")
-        if self.shard_clips < 1:
-            raise ValueError(f"shard-clips must be at least 1, got {self.shard_clips}")
+        for name in ("workers", "shard_clips"):
+            if getattr(self, name) < 1:
+                option = name.replace("_", "-")
+                raise ValueError(f"{option} must be at least 1, got {getattr(self, name)}")
 
 
 def prepare_scores(wanted: ScoreDataset) -> dict[str, Any]:
-    """Render until the dataset holds the hours asked for, going on where an earlier run stopped.
+    """Render until the dataset holds the wanted hours, resuming an earlier run.
 
     Returns:
         The content of ``dataset.json``.
 
     Raises:
         ValueError: the folder was begun with other settings.
-        FileNotFoundError: a program or the soundfont is missing; names its Debian package.
+        FileNotFoundError: a program or the soundfont is missing; the message names its package.
         OSError: 50 pieces in a row could not be rendered, or a worker died.
     """
     check_programs(["fluidsynth"], wanted.soundfont)
@@ -106,18 +101,7 @@ def open_folder(wanted: ScoreDataset) -> dict[str, Any]:
         "soundfont": wanted.soundfont.name,
         "shard_clips": wanted.shard_clips,
     }
-    path = wanted.output / SETTINGS_NAME
-    if not path.is_file():
-        wanted.output.mkdir(parents=True, exist_ok=True)
-        write_json(path, settings)
-        return settings
-    earlier = json.loads(path.read_text())
-    for name, value in settings.items():
-        if earlier.get(name) != value:
-            raise ValueError(
-                f"{wanted.output} was begun with {name}={earlier.get(name)!r}, got {value!r}: "
-                "choose another folder or the same settings"
-            )
+    begin_or_resume(wanted.output, wanted.output / SETTINGS_NAME, settings, "a dataset")
     return settings
 
 
@@ -154,7 +138,7 @@ def fill(wanted: ScoreDataset, writers: dict[str, PreparedWriter]) -> None:
 
 
 def render_piece(job: tuple[ScoreJob, Path, bool]) -> tuple[ScoreJob, list[Clip], str]:
-    """Compose, play and cut one piece; a failure is a reason instead of clips."""
+    """Compose, play and cut one piece; return its clips, or the reason why there are none."""
     piece, soundfont, keep_audio = job
     try:
         score = compose_piece(piece)
@@ -167,37 +151,34 @@ def render_piece(job: tuple[ScoreJob, Path, bool]) -> tuple[ScoreJob, list[Clip]
 
 
 def read_skipped(folder: Path) -> dict[str, str]:
-    """Read which pieces were left out, with the reasons."""
+    """Read the skipped pieces and the reasons."""
     path = folder / SKIPPED_NAME
     return json.loads(path.read_text()) if path.is_file() else {}
 
 
 def skip_piece(folder: Path, job: ScoreJob, reason: str) -> None:
-    """Print and store that a piece was left out."""
+    """Print and store that a piece was skipped."""
     print(f"skipped {job.track}: {reason}", file=sys.stderr)
     write_json(folder / SKIPPED_NAME, read_skipped(folder) | {job.track: reason})
 
 
 def stored_clips(folder: Path, split: str) -> dict[str, float]:
-    """Read ids and seconds of the clips in whole shards."""
+    """Map the ids of the clips in whole shards to their duration (s)."""
     return {
-        row["id"]: row["duration_s"]
-        for path in list_shards(folder / split)
-        for row in read_columns(path, ["id", "duration_s"])
+        row["id"]: row["duration_s"] for row in read_split(folder / split, ["id", "duration_s"])
     }
 
 
 def label_histograms(folder: Path) -> dict[str, dict[str, int]]:
-    """Count the clips that carry each label; tempi in bins of ten."""
+    """Count the clips by the value of each label, tempi in bins of ten."""
     counts: dict[str, Counter[str]] = {}
-    for path in [path for split in SPLITS for path in list_shards(folder / split)]:
-        for row in read_columns(path, ["labels"]):
-            labels = json.loads(row["labels"])
-            del labels["plan"]  # a place and a list of chords are no labels to count
-            labels["tempo_bpm"] = f"{labels['tempo_bpm'] // 10 * 10:.0f}-"
-            for name, value in labels.items():
-                for item in value if isinstance(value, list) else [value]:
-                    counts.setdefault(name, Counter())[str(item)] += 1
+    for row in (row for split in SPLITS for row in read_split(folder / split, ["labels"])):
+        labels = json.loads(row["labels"])
+        del labels["plan"]  # hardly two clips share a list of chords
+        labels["tempo_bpm"] = f"{labels['tempo_bpm'] // 10 * 10:.0f}-"
+        for name, value in labels.items():
+            for item in value if isinstance(value, list) else [value]:
+                counts.setdefault(name, Counter())[str(item)] += 1
     return {name: dict(sorted(counter.items())) for name, counter in counts.items()}
 
 

@@ -1,4 +1,4 @@
-"""Compose the piece that belongs to a seed and a number; its source and style are drawn first."""
+"""Compose the piece of a seed and an index, after drawing its source."""
 
 import random
 from collections.abc import Callable, Sequence
@@ -17,16 +17,16 @@ from pipelines.data.scores.score_sources import SOURCES
 VALIDATION_EVERY = 33
 """One piece in this many is for validation."""
 FREE_LEADS = 0.25
-"""Share of the composed pieces whose tune any instrument may play, whatever their style: no style's
-own leads are pizzicato strings or, with drums, an oboe, and prompts ask for them all the same."""
+"""Share of the composed pieces whose lead is any instrument: in no style do pizzicato strings lead,
+nor an oboe over drums, but prompts ask for them."""
 FREE_DRUMS = 0.5
-"""Share of the composed pieces whose band has drums or none by a coin, if its style knows any: all
-bands of techno have drums, and prompts ask for none all the same."""
+"""Share of the composed pieces whose drums are drawn evenly, not by the style: all techno bands
+have drums, but prompts ask for none."""
 
 
 @dataclass(frozen=True)
 class ScoreJob:
-    """One piece to compose; all about it follows from the seed, the index and the sources."""
+    """Identify a piece to compose; it follows from the seed, the index and the sources."""
 
     seed: int
     index: int
@@ -34,22 +34,22 @@ class ScoreJob:
 
     @property
     def track(self) -> str:
-        """Id of the piece."""
+        """Return the id of the piece."""
         return f"scores-{self.seed}-{self.index:07d}"
 
     @property
     def split(self) -> str:
-        """ "validation" for every 33rd piece."""
+        """Return "validation" for every 33rd piece, else "train"."""
         return "validation" if self.index % VALIDATION_EVERY == VALIDATION_EVERY - 1 else "train"
 
 
 def piece_index(clip_id: str) -> int:
-    """``scores-0-0000012-1`` -> 12."""
+    """Read the index of a piece from the id of its clip: ``scores-0-0000012-1`` -> 12."""
     return int(clip_id.split("-")[2])
 
 
 def check_sources(sources: Sequence[str]) -> None:
-    """Raise FileNotFoundError for a program or corpus that is not installed."""
+    """Raise FileNotFoundError where a program or corpus of a source is not installed."""
     if "mma" in sources:
         check_programs(["mma"])
     if "bach" in sources:

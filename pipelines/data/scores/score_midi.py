@@ -1,4 +1,4 @@
-"""Scores to MIDI files, and the tracks of MIDI files as notes in quarter notes."""
+"""Write scores as MIDI files, and read the tracks of MIDI files."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -17,7 +17,7 @@ def write_midi(score: Score, tail_s: float = 2.0) -> bytes:
     """Write a type-1 MIDI file with one track per part.
 
     Args:
-        score: at most 15 pitched parts.
+        score: a piece of at most 15 pitched parts.
         tail_s: seconds of silence after the last note, for reverberation to die away.
 
     Raises:
@@ -49,7 +49,7 @@ def _track(part: Part, ticks: float) -> Any:
 
 
 def read_tracks(midi: ScoreTick) -> Iterator[tuple[int, bool, list[Note]]]:
-    """Give program, whether it is the drums', and notes in quarter notes of every track."""
+    """Yield program, whether it plays drums, and notes (in quarter notes) of every track."""
     ticks = midi.ticks_per_quarter
     for track in midi.tracks:
         notes = [

@@ -28,27 +28,25 @@ CLIP_S = 20.0
 MIN_CLIP_S = 5.0
 TAIL_S = 2.4
 TARGET_DB = {"soft": -27.0, "moderate": -22.0, "loud": -17.5}
-"""RMS of the sounding part, in dB of full scale."""
+"""RMS of a piece without its silence (dB of full scale)."""
 PEAK = 0.95
 _GAIN = 0.4
 _TIMEOUT_S = 120
-_PACKAGES = {"fluidsynth": "fluidsynth", "mma": "mma"}
 
 
 class RenderError(RuntimeError):
-    """A piece that could not be played; the message says why."""
+    """Report a piece that could not be composed or played."""
 
 
 def check_programs(programs: list[str], soundfont: Path | None = None) -> None:
-    """Make sure that programs, and a soundfont where one is given, are installed.
+    """Check that programs, and a soundfont where one is given, are installed.
 
     Raises:
-        FileNotFoundError: one is missing; names the Debian package that has it.
+        FileNotFoundError: one is missing; the message names its Debian package.
     """
     for program in programs:
         if shutil.which(program) is None:
-            package = _PACKAGES[program]
-            raise FileNotFoundError(f"{program} is not installed: apt-get install {package}")
+            raise FileNotFoundError(f"{program} is not installed: apt-get install {program}")
     if soundfont is not None and not soundfont.is_file():
         raise FileNotFoundError(
             f"soundfont {soundfont} does not exist: apt-get install fluid-soundfont-gm"
@@ -59,7 +57,7 @@ def render(score: Score, soundfont: Path = SOUNDFONT) -> np.ndarray:
     """Play a score.
 
     Args:
-        score: what to play; its ``room`` sets the reverberation.
+        score: the piece; its ``room`` sets the reverberation.
         soundfont: an SF2 file with a General MIDI bank.
 
     Returns:
@@ -84,16 +82,10 @@ def run_fluidsynth(midi: bytes, room: float, soundfont: Path) -> np.ndarray:
         source, target = Path(folder, "piece.mid"), Path(folder, "piece.wav")
         source.write_bytes(midi)
         command = ["fluidsynth", "-ni", "-q", "-T", "wav", "-O", "float", "-r", str(SAMPLE_RATE)]
-        command += [
-            "-g",
-            str(_GAIN),
-            "-o",
-            "synth.chorus.level=0.25",
-            "-o",
-            f"synth.reverb.room-size={room:.3f}",
-        ]
-        command += ["-o", "synth.reverb.width=0.8", "-o", "synth.reverb.damp=0.3"]
-        command += ["-o", "synth.reverb.level=0.7", "-F", str(target), str(soundfont), str(source)]
+        command += ["-g", str(_GAIN), "-o", "synth.chorus.level=0.25"]
+        command += ["-o", f"synth.reverb.room-size={room:.3f}", "-o", "synth.reverb.width=0.8"]
+        command += ["-o", "synth.reverb.damp=0.3", "-o", "synth.reverb.level=0.7"]
+        command += ["-F", str(target), str(soundfont), str(source)]
         try:
             done = subprocess.run(command, capture_output=True, timeout=_TIMEOUT_S, check=False)
         except subprocess.TimeoutExpired as error:
@@ -117,8 +109,8 @@ def normalize(audio: np.ndarray, target_db: float) -> np.ndarray:
 
 def trim_end(audio: np.ndarray, floor_db: float = -66.0) -> np.ndarray:
     """Cut the silent end and fade the last 60 ms, so that the piece ends without a click."""
-    heard = np.flatnonzero(np.abs(audio).max(0) > 10 ** (floor_db / 20))
-    audio = audio[:, : min(audio.shape[1], int(heard[-1]) + SAMPLE_RATE // 10)].copy()
+    audible = np.flatnonzero(np.abs(audio).max(0) > 10 ** (floor_db / 20))
+    audio = audio[:, : min(audio.shape[1], int(audible[-1]) + SAMPLE_RATE // 10)].copy()
     fade = min(SAMPLE_RATE * 6 // 100, audio.shape[1])
     audio[:, -fade:] *= np.linspace(1.0, 0.0, fade, dtype=np.float32)
     return audio
@@ -133,7 +125,7 @@ def cut_clips(
         score: the piece, for its labels.
         audio: (2, S) float32 at 44,100 Hz.
         track: the piece's id; clips are numbered after it.
-        seed: of the captions.
+        seed: source of the captions' seeds.
         keep_audio: store FLAC bytes beside the spectrogram.
     """
     levels = quantize_spectrogram(LogMel()(torch.from_numpy(audio)[None])[0])
@@ -165,10 +157,13 @@ def cut_clips(
 
 
 def clip_labels(score: Score, start_s: float, end_s: float) -> dict:
-    """Label a stretch of a piece; a key that was found, not chosen, must be found in it, too."""
+    """Label a stretch of a piece.
+
+    The key of a corpus piece is an estimate: it is kept only where the stretch alone confirms it.
+    """
     labels = all_labels(score) | {"plan": plan_labels(score, start_s, end_s)}
     if score.key and labels["source"] in ("bach", "openttd"):
-        heard, _ = estimate_key(pitch_class_weights(score, start_s, end_s))
-        if heard != score.key:
+        found, _ = estimate_key(pitch_class_weights(score, start_s, end_s))
+        if found != score.key:
             labels |= {"key": None, "mode": None}
     return labels

@@ -1,30 +1,30 @@
-"""What makes a style: its harmony, meters, tempi, instruments, patterns and drums."""
+"""Define the styles: harmony, meters, tempi, instruments, patterns and drums."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class Style:
-    """A style as tables to draw from.
+    """Hold the values from which the features of a piece in this style are drawn.
 
     Attributes:
-        bank: idiom of ``harmony.BANKS``.
-        meters: meter names, one drawn.
+        bank: idiom in ``harmony.BANKS``.
+        meters: meter names; a name that occurs twice is drawn twice as often, as in all fields.
         tempo: slowest and fastest, beats a minute.
         minor: probability of a minor key.
-        leads: instruments that may carry the tune.
-        solos: polyphonic instruments that may play the style alone.
-        chords: instruments that may accompany.
-        patterns: accompaniment patterns.
-        basses, bass_patterns: the same for the bass; no bass when empty.
-        drums: pattern of ``drums.PATTERNS``, or None.
+        leads: instruments for the tune.
+        solos: polyphonic instruments for a solo; a duo replaces it when empty.
+        chords: instruments for the accompaniment.
+        patterns: names in ``accompaniment.CHORD_PATTERNS``.
+        basses, bass_patterns: instruments and patterns of the bass; no bass when empty.
+        drums: name in ``drums.PATTERNS``, None for no drums.
         drum_share: probability of drums in a band.
         kit: General MIDI drum kit program.
-        pad: instruments that may sustain chords behind a band.
-        dynamics: drawn for each piece.
-        densities: of the tune.
-        swing: off-beats on the last third of the beat.
-        weight: how often the style is drawn.
+        pad: instruments for sustained chords behind a band.
+        dynamics: names in ``DYNAMICS``.
+        densities: names in ``melody.DENSITIES``.
+        swing: play off-beats on the last third of the beat.
+        weight: relative frequency of the style.
     """
 
     name: str
@@ -170,11 +170,11 @@ _TABLE = (
 )  # fmt: skip
 STYLES = {style.name: style for style in _TABLE}
 DYNAMICS = {"soft": 60, "moderate": 82, "loud": 106}
-"""MIDI velocity of a note with full accent."""
+"""Percentage by which the velocities of a piece are scaled."""
 
 
 def moods(style: str, mode: str | None, tempo_bpm: float, dynamics: str) -> list[str]:
-    """Mood words that fit what is heard: mode, speed and loudness first, then the style."""
+    """List the mood labels that fit mode, speed, dynamics and style."""
     speed = "slow" if tempo_bpm < 84 else "fast" if tempo_bpm > 132 else "medium"
     words = list(_MOODS[mode or "major", speed])
     if dynamics == "soft":
