@@ -11,7 +11,7 @@ from uuid import uuid4
 
 
 @contextmanager
-def whole_file(path: str | Path) -> Iterator[Path]:
+def whole_file(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Yield a temporary path beside ``path`` to write to; rename the file when the body succeeds.
 
     The bytes are on the disk before the file is renamed, so a killed process or a full disk leaves
@@ -35,13 +35,13 @@ def sync_and_rename(partial: Path, final: Path) -> None:
     partial.replace(final)
 
 
-def write_whole(path: str | Path, content: str | bytes) -> None:
+def write_whole(path: str | os.PathLike[str], content: str | bytes) -> None:
     """Write text or bytes under ``path``, whole or not at all."""
     with whole_file(path) as partial:
         partial.write_bytes(content.encode() if isinstance(content, str) else content)
 
 
-def write_json(path: str | Path, content: Any) -> None:
+def write_json(path: str | os.PathLike[str], content: Any) -> None:
     """Write indented JSON under ``path``, whole or not at all."""
     write_whole(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
 
