@@ -65,10 +65,10 @@ song: $(VENV)/.base ## write song.wav (PROMPT="...", DURATION=10, SEED=..., OUT=
 		$(if $(SEED),--seed $(SEED))
 
 tiny: $(VENV)/.all ## train the model that ships, packages to figures: days, may be stopped at will
-	@$(BIN)/python -m pipelines.recipe --workers $(WORKERS)
+	@$(BIN)/python -m pipelines.commands.recipe --workers $(WORKERS)
 
 demo: $(VENV)/.base ## train every part on an hour of real music for minutes, then render
-	@$(BIN)/python -m pipelines.demo
+	@$(BIN)/python -m pipelines.commands.demo
 
 test: $(VENV)/.dev ## the fast tests (WORKERS=2)
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal

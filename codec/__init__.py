@@ -3,11 +3,10 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from codec import torchaudio_guard
+from codec.torchaudio_guard import guard_torchaudio
 
 if TYPE_CHECKING:
     from codec.encodec_codec import EncodecCodec as EncodecCodec
-    from codec.note_codec import NoteCodec as NoteCodec
     from codec.spectral_codec import SpectralCodec as SpectralCodec
     from codec.spectrogram import LogMel as LogMel
     from codec.vocoder import GriffinLim as GriffinLim
@@ -16,10 +15,11 @@ _HOMES = {
     "EncodecCodec": "codec.encodec_codec",
     "GriffinLim": "codec.vocoder",
     "LogMel": "codec.spectrogram",
-    "NoteCodec": "codec.note_codec",
     "SpectralCodec": "codec.spectral_codec",
 }
-__all__ = [*_HOMES, "torchaudio_guard"]
+__all__ = [*_HOMES]
+
+guard_torchaudio()
 
 
 def __getattr__(name: str) -> Any:

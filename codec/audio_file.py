@@ -10,7 +10,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
-from uuid import uuid4
 
 import numpy as np
 import soundfile
@@ -22,6 +21,7 @@ from codec.ogg import with_serial
 from codec.resampling import resample, resample_part, resampled_length
 from codec.sample_reader import SampleReader
 from codec.validation import check_audio
+from codec.whole_file import write_whole
 
 Source = str | os.PathLike[str] | bytes | BinaryIO
 Target = str | os.PathLike[str] | BinaryIO
@@ -63,7 +63,7 @@ class AudioClip:
 
 @dataclass(frozen=True)
 class WriteReport:
-    """What became of the audio on its way into a file.
+    """Says what became of the audio on its way into a file.
 
     Attributes:
         peak: largest absolute sample before scaling.
@@ -114,9 +114,8 @@ def read_audio(
                 f"{total / rate:.3f} s, got start_s={start_s} and duration_s={duration_s}"
             )
         notes = _conversions(reader, rate, channels)
-        for note in notes:
-            warnings.warn(note, stacklevel=2)
-        audio = _read_part(reader, first, last, rate)
+        rates = reader.file.samplerate, rate
+        audio = resample_part(reader.read, reader.file.frames, first, last, rates)
     return AudioClip(_mix(audio, channels), rate, notes)
 
 
@@ -145,10 +144,10 @@ def read_blocks(
         if block < 1:
             raise ValueError(f"block_s must hold at least one sample at {rate} Hz, got {block_s}")
         notes = _conversions(reader, rate, channels)
-        for note in notes:
-            warnings.warn(note, stacklevel=2)
+        rates = reader.file.samplerate, rate
         for first in range(0, total, block):
-            audio = _read_part(reader, first, min(total, first + block), rate)
+            last = min(total, first + block)
+            audio = resample_part(reader.read, reader.file.frames, first, last, rates)
             if audio.shape[1] > 0:  # an MP3 may end a little before its header says
                 yield AudioClip(_mix(audio, channels), rate, notes)
 
@@ -200,10 +199,15 @@ def write_audio(
             f"peak {peak:.4f} does not fit into {subtype}: everything is scaled by {gain:.4f}"
         )
     data = _encode((audio.double() * gain).float(), sample_rate, container, subtype, tags or {})
-    notes += [f"{container} has no place for the tag {tag!r}" for tag in _lost_tags(data, tags)]
+    kept = read_tags(io.BytesIO(data)) if tags else {}
+    lost = [tag for tag in tags or {} if not kept.get(tag)]
+    notes += [f"{container} has no place for the tag {tag!r}" for tag in lost]
     for note in notes:
         warnings.warn(note, stacklevel=2)
-    _save(target, data)
+    if isinstance(target, str | os.PathLike):
+        write_whole(target, data)
+    else:
+        target.write(data)
     return WriteReport(peak, gain, sample_rate, tuple(notes))
 
 
@@ -262,7 +266,7 @@ def _check_whole(reader: SampleReader) -> None:
 
 
 def _rate_and_length(reader: SampleReader, sample_rate: int | None) -> tuple[int, int]:
-    """The rate to deliver (Hz) and the file's length at that rate (samples)."""
+    """Return the rate to deliver (Hz) and the file's length at that rate (samples)."""
     file = reader.file
     rate = file.samplerate if sample_rate is None else sample_rate
     if rate < 1:
@@ -271,7 +275,7 @@ def _rate_and_length(reader: SampleReader, sample_rate: int | None) -> tuple[int
 
 
 def _conversions(reader: SampleReader, sample_rate: int, channels: int | None) -> tuple[str, ...]:
-    """What reading at this rate and with these channels will do to the file's samples."""
+    """Say, in a warning too, what reading at this rate and with these channels will do."""
     notes, file = [], reader.file
     if sample_rate != file.samplerate:
         notes.append(f"resampled {file.samplerate} -> {sample_rate} Hz")
@@ -282,24 +286,20 @@ def _conversions(reader: SampleReader, sample_rate: int, channels: int | None) -
                 f"got {file.channels} channels and channels={channels}"
             )
         notes.append("mixed stereo to mono" if channels == 1 else "doubled mono to stereo")
+    for note in notes:
+        warnings.warn(note, stacklevel=3)
     return tuple(notes)
 
 
-def _read_part(reader: SampleReader, first: int, last: int, sample_rate: int) -> Tensor:
-    """Samples ``[first, last)`` at ``sample_rate``, (C, last - first) float32."""
-    file = reader.file
-    return resample_part(reader.read, file.frames, first, last, (file.samplerate, sample_rate))
-
-
 def _mix(audio: Tensor, channels: int | None) -> Tensor:
-    """(C, S) -> (channels, S) by averaging or repeating."""
+    """Average or repeat channels: (C, S) to (channels, S)."""
     if channels is None or channels == audio.shape[0]:
         return audio
     return audio.mean(0, keepdim=True) if channels == 1 else audio.repeat(2, 1)
 
 
 def _choose_format(target: Target, format: str | None, subtype: str | None) -> tuple[str, str]:
-    """libsndfile's names of the container and of the encoding."""
+    """Return libsndfile's names of the container and of the encoding."""
     name = _name(target)
     extension = (format or Path(name).suffix.removeprefix(".")).lower()
     if extension not in FORMATS:
@@ -312,20 +312,14 @@ def _choose_format(target: Target, format: str | None, subtype: str | None) -> t
 
 
 def _fitting_gain(audio: Tensor, subtype: str) -> float:
-    """The largest gain up to 1 at which no sample is clipped."""
+    """Return the largest gain up to 1 at which no sample is clipped."""
+    highest, lowest = 1.0, -1.0
     if subtype in ("VORBIS", "OPUS"):
         highest, lowest = LOSSY_CEILING, -LOSSY_CEILING
-    elif subtype == "FLOAT":
-        highest, lowest = 1.0, -1.0
-    else:
-        highest, lowest = 1 - 1 / _full_scale(subtype), -1.0
+    elif subtype.startswith("PCM"):
+        highest = 1 - 1 / _full_scale(subtype)
     high, low = float(audio.max()), float(audio.min())
-    gains = [1.0]
-    if high > highest:
-        gains.append(highest / high)
-    if low < lowest:
-        gains.append(lowest / low)
-    return min(gains)
+    return min(highest / max(high, highest), lowest / min(low, lowest))
 
 
 def _full_scale(subtype: str) -> int:
@@ -335,7 +329,7 @@ def _full_scale(subtype: str) -> int:
 def _encode(
     audio: Tensor, sample_rate: int, container: str, subtype: str, tags: Mapping[str, str]
 ) -> bytes:
-    """The bytes of the file; in memory, because libsndfile hides a full disk."""
+    """Make the bytes of the file; in memory, because libsndfile hides a full disk."""
     samples = _to_integers(audio, subtype) if subtype.startswith("PCM") else audio
     frames = np.ascontiguousarray(samples.T.numpy())  # (S, C)
     stream = io.BytesIO()
@@ -351,30 +345,8 @@ def _encode(
 
 
 def _to_integers(audio: Tensor, subtype: str) -> Tensor:
-    """Integers as libsndfile reads them back; its own conversion scales by one step less."""
+    """Convert to what libsndfile reads back; its own conversion scales by one step less."""
     scaled = (audio.double() * _full_scale(subtype)).round()
     if subtype == "PCM_16":
         return scaled.to(torch.int16)
     return scaled.to(torch.int32) << 8  # libsndfile drops the low byte
-
-
-def _lost_tags(data: bytes, tags: Mapping[str, str] | None) -> list[str]:
-    if not tags:
-        return []
-    kept = read_tags(io.BytesIO(data))
-    return [tag for tag in tags if not kept.get(tag)]
-
-
-def _save(target: Target, data: bytes) -> None:
-    """Write to a stream, or to a temporary name beside the path that is then renamed."""
-    if not isinstance(target, str | os.PathLike):
-        target.write(data)
-        return
-    path = Path(target)
-    part = path.with_name(f".{path.name}.{uuid4().hex[:8]}.part")
-    try:
-        part.write_bytes(data)
-        part.replace(path)
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise

@@ -1,4 +1,4 @@
-"""Title, artist, licence and so on, as audio files hold them."""
+"""Title, artist, license and so on, as audio files hold them."""
 
 import os
 import struct

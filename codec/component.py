@@ -2,14 +2,14 @@
 
 import inspect
 import json
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, get_args, get_type_hints
 
 import torch
-from safetensors import SafetensorError, safe_open
-
 from diffusers.configuration_utils import ConfigMixin
 from diffusers.models.modeling_utils import ModelMixin
+from safetensors import SafetensorError, safe_open
 
 WEIGHTS_NAME = "diffusion_pytorch_model.safetensors"
 
@@ -22,8 +22,15 @@ class Component(ModelMixin, ConfigMixin):
     precision load as float32 unless ``torch_dtype`` says otherwise.
     """
 
-    ADDED: ClassVar[dict[str, Any]] = {}
-    """Config keys younger than some saved folders, with the value that these stand for."""
+    former_keys: ClassVar[tuple[str, ...]] = ()
+    """Keys of ``config.json`` that earlier versions wrote; kept in ``config`` behind a "_"."""
+    added_keys: ClassVar[dict[str, Any]] = {}
+    """Keys that earlier versions did not write, with the values that these versions stand for."""
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        # diffusers finds out how to load a class by the bases that its module names
+        vars(sys.modules[cls.__module__])["ModelMixin"] = ModelMixin
 
     if TYPE_CHECKING:
 
@@ -46,6 +53,13 @@ class Component(ModelMixin, ConfigMixin):
         if kwargs.get("torch_dtype") is None:
             kwargs["torch_dtype"] = torch.float32
         return super().from_pretrained(str(path), **kwargs)
+
+    @classmethod
+    def extract_init_dict(cls, config: dict[str, Any], **kwargs: Any) -> tuple[Any, ...]:
+        """Split a config into arguments, others and hidden ones, the former keys among the last."""
+        former = {f"_{name}": config[name] for name in cls.former_keys if name in config}
+        current = {name: value for name, value in config.items() if name not in cls.former_keys}
+        return super().extract_init_dict(current | former, **kwargs)
 
     def to_json_string(self) -> str:
         """The config as ``config.json`` holds it, without the folder that it was loaded from."""
@@ -86,8 +100,9 @@ def read_config(cls: type[Component], path: Path) -> dict[str, Any]:
         raise ValueError(f"{path} is not JSON: {error}") from error
     if not isinstance(config, dict):
         raise ValueError(f"{path} is not a JSON object, got {config!r}")
-    given = {key: value for key, value in config.items() if not key.startswith("_")}
-    values = {**cls.ADDED, **given}
+    former = cls.former_keys
+    given = {key: value for key, value in config.items() if key[:1] != "_" and key not in former}
+    values = {**cls.added_keys, **given}
     check_config(cls, values, path)
     return values
 
@@ -109,7 +124,7 @@ def check_config(cls: type[Component], values: dict[str, Any], path: Path) -> No
 
 
 def fits(value: Any, annotation: Any) -> bool:
-    """Whether a JSON value is one of the plain types of an annotation; others always fit."""
+    """Tell whether a JSON value is one of the plain types of an annotation; others always fit."""
     options = get_args(annotation) or (annotation,)
     if not all(option in (int, float, str, bool, type(None)) for option in options):
         return True

@@ -9,19 +9,19 @@ from typing import Any
 from urllib.error import URLError
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
-from torch import Tensor, nn
-
-from codec.component import Component, ModelMixin  # noqa: F401  (diffusers looks it up here)
-from codec.seeds import derive_seed, generator
-from codec.validation import check_audio, check_codes
-from codec.windows import windowed
 from diffusers.configuration_utils import register_to_config
 from encodec.modules import SEANetDecoder, SEANetEncoder
 from encodec.modules.lstm import SLSTM
 from encodec.quantization import ResidualVectorQuantizer
 from encodec.utils import _linear_overlap_add
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from codec.component import Component
+from codec.seeds import derive_seed, generator
+from codec.validation import check_audio, check_codes
+from codec.windows import windowed
 
 CODEBOOK_SIZE = 1024
 HOP_LENGTH = 320
@@ -81,7 +81,7 @@ class EncodecCodec(Component):
 
     ``48khz`` is stereo and works on segments of 1 s that overlap by 1 %, each divided by its own
     level (the RMS of its mono mix): 150 frames per 0.99 s. The level travels in the codes, as
-    book 0, the same in all frames of a segment, in steps of 0.1 dB from -102.3 to 0 dB with
+    codebook 0, the same in all frames of a segment, in steps of 0.1 dB from -102.3 to 0 dB with
     entry 0 for silence: at most 0.05 dB is lost against the published model. Codes cut out of a
     longer sequence should start at a multiple of ``segment_frames``. A last segment that would
     hold nothing but the overlap is left out.
@@ -172,10 +172,10 @@ class EncodecCodec(Component):
         with torch.no_grad():
             spread = codec.encoder(torch.randn(shape, generator=draws)).std()
             for layer in codec.quantizer.vq.layers:
-                book = layer._codebook
-                book.embed.copy_(spread * torch.randn(book.embed.shape, generator=draws))
-                book.embed_avg.copy_(book.embed)
-                book.inited.fill_(1)
+                codebook = layer._codebook
+                codebook.embed.copy_(spread * torch.randn(codebook.embed.shape, generator=draws))
+                codebook.embed_avg.copy_(codebook.embed)
+                codebook.inited.fill_(1)
         return codec
 
     @property
@@ -207,7 +207,7 @@ class EncodecCodec(Component):
 
     @property
     def num_codebooks(self) -> int:
-        """Books per frame, K; the 48 kHz model's level is one of them."""
+        """Codebooks per frame, K; the 48 kHz model's level is one of them."""
         return self.num_books + (self.variant.segment is not None)
 
     @property
@@ -243,14 +243,14 @@ class EncodecCodec(Component):
         """Turn codes back into a waveform.
 
         Args:
-            codes: (B, k, T) int64 in [0, V), the first 1 <= k <= K books.
+            codes: (B, k, T) int64 in [0, V), the first 1 <= k <= K codebooks.
 
         Returns:
             (B, C, S) float32: S = T * hop_length, less the segments' overlaps at 48 kHz. At most
             a frame longer than what was encoded.
 
         Raises:
-            ValueError: codes have the wrong rank, dtype or range, or too many books.
+            ValueError: codes have the wrong rank, dtype or range, or too many codebooks.
         """
         check_codes(codes, num_codebooks=self.num_codebooks, codebook_size=self.codebook_size)
         if self.segment_frames is None or self.variant.stride is None:
@@ -264,35 +264,35 @@ class EncodecCodec(Component):
         parts = windowed(
             [audio], layers[:lstm], size=WINDOW_FRAMES, halo=HALO_FRAMES, units_in=HOP_LENGTH
         )
-        return self._quantise(layers[lstm:](torch.cat(list(parts), dim=-1)))
+        return self._quantize(layers[lstm:](torch.cat(list(parts), dim=-1)))
 
     def _decode_causal(self, codes: Tensor) -> Tensor:
         layers = self.decoder.model
         after = _lstm_position(layers) + 1
-        hidden = layers[:after](self._dequantise(codes))  # (B, D, T)
+        hidden = layers[:after](self._dequantize(codes))  # (B, D, T)
         parts = windowed(
             [hidden], layers[after:], size=WINDOW_FRAMES, halo=HALO_FRAMES, units_out=HOP_LENGTH
         )
         return torch.cat(list(parts), dim=-1)
 
     def _encode_segment(self, audio: Tensor) -> Tensor:
-        """(B, C, s) -> (B, K, ceil(s / hop_length)): the level, then the books."""
+        """(B, C, s) -> (B, K, ceil(s / hop_length)): the level, then the codebooks."""
         level = SILENCE + audio.mean(dim=1).square().mean(dim=-1).sqrt()  # (B,)
-        books = self._quantise(self.encoder(audio / level[:, None, None]))
-        row = level_to_code(level)[:, None, None].expand(-1, 1, books.shape[-1])
-        return torch.cat([row, books], dim=1)
+        residual_codes = self._quantize(self.encoder(audio / level[:, None, None]))
+        row = level_to_code(level)[:, None, None].expand(-1, 1, residual_codes.shape[-1])
+        return torch.cat([row, residual_codes], dim=1)
 
     def _decode_segment(self, codes: Tensor) -> Tensor:
         """(B, k, t) -> (B, C, t * hop_length); where levels disagree their median counts."""
         level = code_to_level(codes[:, 0].median(dim=-1).values)  # (B,)
-        return self.decoder(self._dequantise(codes[:, 1:])) * level[:, None, None]
+        return self.decoder(self._dequantize(codes[:, 1:])) * level[:, None, None]
 
-    def _quantise(self, latents: Tensor) -> Tensor:
+    def _quantize(self, latents: Tensor) -> Tensor:
         """(B, D, T) -> (B, K, T)."""
         return self.quantizer.vq.encode(latents, n_q=self.num_books).transpose(0, 1)
 
-    def _dequantise(self, codes: Tensor) -> Tensor:
-        """(B, k, T) -> (B, D, T); zeros for no books at all (a 48 kHz level alone)."""
+    def _dequantize(self, codes: Tensor) -> Tensor:
+        """(B, k, T) -> (B, D, T); zeros for no codebooks at all (a 48 kHz level alone)."""
         B, k, T = codes.shape
         if k == 0:
             return torch.zeros(B, self.encoder.dimension, T, device=codes.device)
@@ -304,7 +304,7 @@ class EncodecCodec(Component):
 
 
 def level_to_code(level: Tensor) -> Tensor:
-    """A segment's RMS level to its book entry: 0 for silence, 1023 for full scale."""
+    """A segment's RMS level to its codebook entry: 0 for silence, 1023 for full scale."""
     steps = torch.round(20 * level.log10() / LEVEL_STEP_DB).long()
     return (steps + CODEBOOK_SIZE - 1).clamp(0, CODEBOOK_SIZE - 1)
 

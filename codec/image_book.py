@@ -17,7 +17,7 @@ CHUNK = 4096
 class ImageBook(nn.Module):
     """Vector quantization of stereo images, nearest by what is heard.
 
-    Entry 0 is mono, exactly, so mono recordings stay mono. The others are the centres that weighted
+    Entry 0 is mono, exactly, so mono recordings stay mono. The others are the centers that weighted
     k-means finds; a band counts by its level.
 
     Args:
@@ -56,13 +56,13 @@ class ImageBook(nn.Module):
         return self.entries[codes].transpose(1, 2)
 
     @torch.no_grad()
-    def initialise(self, image: Tensor, levels: Tensor, seed: int = 0) -> None:
+    def initialize(self, image: Tensor, levels: Tensor, seed: int = 0) -> None:
         """Set the entries by weighted k-means (Lloyd 1982).
 
         Args:
             image: (B, 2 N, T) of many crops.
             levels: (B, M, T) of the same.
-            seed: of the first centres.
+            seed: of the first centers.
 
         Raises:
             ValueError: fewer frames than entries.
@@ -75,14 +75,14 @@ class ImageBook(nn.Module):
                 f"k-means needs at least codebook_size - 1 = {size} images, got {len(vectors)}"
             )
         draws = torch.Generator().manual_seed(seed)
-        centres = vectors[torch.randperm(len(vectors), generator=draws)[:size].to(vectors.device)]
+        centers = vectors[torch.randperm(len(vectors), generator=draws)[:size].to(vectors.device)]
         for _ in range(ITERATIONS):
-            codes = nearest(vectors, weights, centres)
-            total = torch.zeros_like(centres).index_add_(0, codes, weights)
-            sums = torch.zeros_like(centres).index_add_(0, codes, weights * vectors)
+            codes = nearest(vectors, weights, centers)
+            total = torch.zeros_like(centers).index_add_(0, codes, weights)
+            sums = torch.zeros_like(centers).index_add_(0, codes, weights * vectors)
             again = torch.randint(len(vectors), (size,), generator=draws).to(vectors.device)
-            centres = torch.where(total > 0, sums / total.clamp(min=1e-6), vectors[again])
-        self.entries[1:] = centres * self.scale
+            centers = torch.where(total > 0, sums / total.clamp(min=1e-6), vectors[again])
+        self.entries[1:] = centers * self.scale
         self.is_set.fill_(True)
 
     def _vectors(self, image: Tensor) -> Tensor:
@@ -104,8 +104,8 @@ def band_weights(levels: Tensor, num_bands: int) -> Tensor:
     return (1 - below).clamp(min=LEAST_WEIGHT).repeat(1, 1, 2)
 
 
-def nearest(vectors: Tensor, weights: Tensor, centres: Tensor) -> Tensor:
-    """(N, D) vectors, (N, D) weights, (V, D) centres -> (N,) of least weighted squared distance."""
-    squares = centres.square().T
+def nearest(vectors: Tensor, weights: Tensor, centers: Tensor) -> Tensor:
+    """(N, D) vectors, (N, D) weights, (V, D) centers -> (N,) of least weighted squared distance."""
+    squares = centers.square().T
     chunks = zip(vectors.split(CHUNK), weights.split(CHUNK), strict=True)
-    return torch.cat([(w @ squares - 2 * (w * v) @ centres.T).argmin(-1) for v, w in chunks])
+    return torch.cat([(w @ squares - 2 * (w * v) @ centers.T).argmin(-1) for v, w in chunks])

@@ -26,9 +26,9 @@ def movement_loss(reconstruction: Tensor, target: Tensor) -> Tensor:
 def energy_loss(reconstruction: Tensor, target: Tensor) -> Tensor:
     """Mean absolute error of the mean power in tiles of the spectrogram, in nats of magnitude.
 
-    Where a partial's place is uncertain the median of what it could be is the valley beside it, so
-    a regression alone takes its power away. A tile's power does not depend on the place: 4, 8 and
-    16 bands and as many frames, half overlapping.
+    Where the codec cannot tell which band a partial is in, an L1 loss predicts the low level
+    between the candidates and the partial's power is lost. The mean power of a tile does not depend
+    on the band. Tiles are 4, 8 and 16 bands and as many frames, half overlapping.
 
     Args:
         reconstruction: (B, C, M, F) log-mel, M and F at least 16.

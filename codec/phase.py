@@ -8,11 +8,11 @@ from torch import Tensor
 HANN_SPREAD = 0.25645
 """Time over frequency spread of the Gaussian nearest to a Hann window, by its squared length."""
 FLOOR = 1e-3
-"""Of a frame's largest magnitude: below it is only the spectrogram's own floor."""
+"""Share of a frame's largest magnitude below which only the spectrogram's floor is left."""
 _STRIDE = 389
-"""Coprime to the number of bins, so that neighbouring frames read different draws."""
+"""Coprime to the number of bins, so that neighboring frames read different draws."""
 DEEPEST = 1e-4
-"""Of a frame's largest magnitude: below it logarithms are noise."""
+"""Share of a frame's largest magnitude below which logarithms are noise."""
 
 
 def carry_phases(
@@ -20,11 +20,12 @@ def carry_phases(
 ) -> Tensor:
     """Continue the phases of one frame through the frames after it.
 
-    Every spectral peak turns on at its own frequency, by a parabola through its log magnitudes,
-    from the phase that the frame before has at its bin; the bins nearest to it are locked to it
-    (single pass spectrogram inversion, Beauregard, Harish and Wyse 2015). Across them the phase
-    follows the group delay that the change of the log magnitudes in time implies (Prusa, Balazs
-    and Sondergaard 2017, eq. 8), which puts an attack where it belongs inside its window.
+    The phase of every spectral peak advances by the peak's frequency, which a parabola through its
+    log magnitudes estimates, from the phase of the frame before at its bin; the bins nearest to the
+    peak follow it (single pass spectrogram inversion, Beauregard, Harish and Wyse 2015). Across
+    these bins the phase follows the group delay that the change of the log magnitudes in time
+    implies (Prusa, Balazs and Sondergaard 2017, eq. 8), which puts an attack where it belongs
+    inside its window.
 
     Args:
         magnitude: (B, F, N) of the frames, N = n_fft / 2 + 1.
@@ -58,8 +59,8 @@ def carry_phases(
 def scatter_floor(cycles: Tensor, magnitude: Tensor, draws: Tensor, first_frame: int) -> Tensor:
     """Give bins 60 dB below their frame's loudest a random phase.
 
-    Nothing sounds there but the floor of the spectrogram, and phases in step turn it into one tick
-    a frame; out of step it is the faint noise that it was.
+    Only the floor of the spectrogram is there. Coherent phases would turn it into clicks at the
+    frame rate; with random phases it stays faint noise.
 
     Args:
         cycles: (B, F, N) phases.
@@ -95,7 +96,7 @@ def _sums_along_chains(value: Tensor, parent: Tensor, root: Tensor, longest: int
 def _across(growth: Tensor, n_fft: int, hop_length: int) -> Tensor:
     """(B, F, N) change of the log magnitude over two frames -> phase along the bins, in cycles."""
     slope = growth * (-HANN_SPREAD * n_fft / (4 * math.pi * hop_length))
-    between = 0.5 * (slope[..., 1:] + slope[..., :-1]) + 0.5  # half a cycle: the window's centre
+    between = 0.5 * (slope[..., 1:] + slope[..., :-1]) + 0.5  # half a cycle: the window's center
     return torch.nn.functional.pad(between.cumsum(-1), (1, 0))
 
 

@@ -1,4 +1,4 @@
-"""What the rooms above may ask of a codec and of a vocoder, and nothing more."""
+"""The contracts of a codec and of a vocoder: all that other packages may ask of one."""
 
 from typing import Protocol, runtime_checkable
 
@@ -10,7 +10,7 @@ class Codec(Protocol):
     """Audio to tokens and back.
 
     ``encode`` turns (B, C, S) float32 audio in [-1, 1] into (B, K, T) int64 codes in
-    [0, codebook_size); ``decode`` turns the first 1 to K books of such codes back into audio.
+    [0, codebook_size); ``decode`` turns the first 1 to K codebooks of such codes back into audio.
     """
 
     @property

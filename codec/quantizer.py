@@ -1,4 +1,4 @@
-"""Residual vector quantisation: training by vector-quantize-pytorch, decoding in ten lines."""
+"""Residual vector quantization: training by vector-quantize-pytorch, decoding in ten lines."""
 
 import torch
 import torch.distributed as dist
@@ -40,14 +40,15 @@ class ResidualQuantizer(nn.Module):
         )
         for layer in self.vq.layers:  # the library decides when it is built, which is too early
             layer._codebook.all_reduce_fn = sum_over_processes
+            layer._codebook.register_forward_hook(share_codebook)
 
     @property
-    def is_initialised(self) -> bool:
+    def is_initialized(self) -> bool:
         """Whether the codebooks hold data rather than zeros."""
         return all(bool(layer._codebook.initted.item()) for layer in self.vq.layers)
 
     @torch.no_grad()
-    def initialise(self, latents: Tensor) -> None:
+    def initialize(self, latents: Tensor) -> None:
         """Set every book by k-means; equal vectors give equal books, in every process.
 
         Args:
@@ -69,14 +70,14 @@ class ResidualQuantizer(nn.Module):
         self.train(was_training)
 
     def forward(self, latents: Tensor, num_books: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Quantise for training, gradients passed straight through.
+        """Quantize for training, gradients passed straight through.
 
         Args:
             latents: (B, T, D) float32.
             num_books: (B,) int64 in [1, K], how many books code each row; all if None.
 
         Returns:
-            quantised (B, T, D) and the scalar commitment loss, the mean over the books.
+            quantized (B, T, D) and the scalar commitment loss, the mean over the books.
         """
         _, _, losses, entries = self.vq(latents, return_all_codes=True)  # entries (K, B, T, D)
         if num_books is not None:
@@ -122,3 +123,10 @@ def sum_over_processes(statistics: Tensor) -> None:
     """Add up, in place, what each process counted of its share of the batch."""
     if dist.is_initialized():
         dist.all_reduce(statistics)
+
+
+def share_codebook(codebook: nn.Module, *_: object) -> None:
+    """Give every process the first one's codebook: each replaces unused entries by its own data."""
+    if codebook.training and dist.is_initialized():
+        for statistics in codebook.buffers():
+            dist.broadcast(statistics, src=0)

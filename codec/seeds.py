@@ -20,5 +20,5 @@ def derive_seed(seed: int, *key: int | str) -> int:
 
 
 def generator(seed: int, *key: int | str) -> torch.Generator:
-    """A CPU generator keyed by ``(seed, *key)``; draws on the CPU are equal on every device."""
+    """Make a CPU generator keyed by ``(seed, *key)``; CPU draws are equal on every device."""
     return torch.Generator().manual_seed(derive_seed(seed, *key))

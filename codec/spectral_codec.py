@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
+from diffusers.configuration_utils import register_to_config
 from einops import rearrange
 from torch import Tensor, nn
 
-from codec.component import Component, ModelMixin  # noqa: F401  (diffusers looks it up here)
+from codec.component import Component
 from codec.image_book import ImageBook
 from codec.quantizer import ResidualQuantizer
 from codec.spectrogram import LogMel
@@ -18,7 +19,6 @@ from codec.stereo import ParametricStereo
 from codec.validation import check_audio, check_codes
 from codec.vocoder import GriffinLim
 from codec.windows import Windows, windowed
-from diffusers.configuration_utils import register_to_config
 
 FIRST_WINDOW = 11
 """Token frames of the first window when decoding, so that a stream sounds at once: as few as fill
@@ -32,14 +32,14 @@ class CodecOutput:
     """What training needs of one forward pass."""
 
     reconstruction: Tensor  # (B, C, M, F) natural-log mel magnitudes
-    commitment: Tensor  # scalar; zero while the quantiser is bypassed
+    commitment: Tensor  # scalar; zero while the quantizer is bypassed
 
 
 class SpectralCodec(Component):
     """A log-mel autoencoder with nested residual codebooks and a phase-finding vocoder.
 
     ``patch_frames`` spectrogram frames of all bands and channels make one patch; ConvNeXt blocks
-    (Liu et al. 2022) over patches encode it to ``latent_dim`` numbers, a residual quantiser turns
+    (Liu et al. 2022) over patches encode it to ``latent_dim`` numbers, a residual quantizer turns
     these into ``num_codebooks`` tokens, and mirrored blocks decode a coarse spectrogram.
 
     With ``stereo_bands`` N > 0 there is one spectrogram, of the total power, and below its M bands
@@ -56,10 +56,10 @@ class SpectralCodec(Component):
         num_mels: mel bands, M.
         patch_frames: spectrogram frames per token frame.
         width: of the blocks, D.
-        encoder_layers: ConvNeXt blocks before the quantiser.
+        encoder_layers: ConvNeXt blocks before the quantizer.
         decoder_layers: ConvNeXt blocks after it.
         kernel_size: of their depthwise convolutions, in token frames (odd).
-        latent_dim: numbers per token frame before quantisation.
+        latent_dim: numbers per token frame before quantization.
         num_codebooks: residual books, K.
         codebook_size: entries per book, V.
         spectrogram_mean: of the training data's log-mel values, subtracted.
@@ -68,7 +68,7 @@ class SpectralCodec(Component):
         stereo_bands: bands of the stereo image, N; 0 codes a spectrogram per channel.
     """
 
-    ADDED: ClassVar[dict[str, Any]] = {"stereo_bands": 0}
+    added_keys: ClassVar[dict[str, Any]] = {"stereo_bands": 0}
 
     SOUND_PARTS = ("from_latent", "decoder", "patch_out")
     """Children that make sound of codes; codes do not depend on them."""
@@ -177,18 +177,18 @@ class SpectralCodec(Component):
     # -- the network, on spectrograms -------------------------------------------------------
 
     def forward(
-        self, spectrogram: Tensor, num_books: Tensor | None = None, quantise: bool = True
+        self, spectrogram: Tensor, num_books: Tensor | None = None, quantize: bool = True
     ) -> CodecOutput:
         """Reconstruct spectrograms, for training.
 
         Args:
             spectrogram: (B, C, R, F) as of :meth:`analyze`, F a multiple of patch_frames.
             num_books: (B,) int64 in [1, K], how many books code each row; all if None.
-            quantise: False bypasses the quantiser (the first steps of training).
+            quantize: False bypasses the quantizer (the first steps of training).
         """
         latents = self.latents(spectrogram).float()  # (B, T, D)
         commitment = latents.new_zeros(())
-        if quantise:
+        if quantize:
             with torch.autocast(latents.device.type, enabled=False):
                 books = None if num_books is None else self.residual_books(num_books)
                 latents, commitment = self.quantizer(latents, books)
@@ -212,7 +212,7 @@ class SpectralCodec(Component):
 
     def latents(self, spectrogram: Tensor) -> Tensor:
         """(B, C, R, F) -> (B, T, latent_dim), T = F / patch_frames; the image has no part in it."""
-        levels = self.normalise(spectrogram[:, :, : self.config.num_mels])
+        levels = self.normalize(spectrogram[:, :, : self.config.num_mels])
         patches = rearrange(levels, "b c m (t p) -> b t (p c m)", p=self.config.patch_frames)
         return self.to_latent(self.encoder(self.patch_in(patches)))
 
@@ -225,14 +225,14 @@ class SpectralCodec(Component):
             p=self.config.patch_frames,
             c=self.spectrogram_channels,
         )
-        return self.denormalise(patches.float())
+        return self.denormalize(patches.float())
 
-    def normalise(self, spectrogram: Tensor) -> Tensor:
+    def normalize(self, spectrogram: Tensor) -> Tensor:
         """Log-mel to zero mean and unit variance over the training data."""
         return (spectrogram - self.config.spectrogram_mean) / self.config.spectrogram_std
 
-    def denormalise(self, spectrogram: Tensor) -> Tensor:
-        """Undo :meth:`normalise`."""
+    def denormalize(self, spectrogram: Tensor) -> Tensor:
+        """Undo :meth:`normalize`."""
         return spectrogram * self.config.spectrogram_std + self.config.spectrogram_mean
 
     @torch.no_grad()
@@ -340,7 +340,7 @@ class SpectralCodec(Component):
         return run(self.decode_stages(seed, window), blocks)
 
     def decode_stages(self, seed: int | list[int] = 0, window: int = 1024) -> list[Stage]:
-        """The same as a chain; its windows grow to ``window`` token frames from a short one."""
+        """Return the decoder as a chain of stages; windows grow to ``window`` token frames."""
         coarse = Windows(
             self.decode_spectrogram,
             size=window,

@@ -12,7 +12,7 @@ from torchaudio.functional import melscale_fbanks
 class LogMel(nn.Module):
     """Natural-log mel magnitudes; a full-scale sine reads about 0 in its band.
 
-    Frame ``f`` is centred on sample ``(f + 1/2) * hop_length``, so that S samples give exactly
+    Frame ``f`` is centered on sample ``(f + 1/2) * hop_length``, so that S samples give exactly
     ``ceil(S / hop_length)`` frames and frames can be cut and joined without edge cases. Bands are
     Slaney-spaced triangles of height one.
 
@@ -82,7 +82,7 @@ class LogMel(nn.Module):
         return F.pad(audio, (self.padding, right))
 
     def of_padded(self, audio: Tensor) -> Tensor:
-        """Analyse audio that already holds the samples around the first and last frame.
+        """Analyze audio that already holds the samples around the first and last frame.
 
         Args:
             audio: (B, C, (F - 1) * hop_length + n_fft) samples from ``-padding`` on.

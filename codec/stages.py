@@ -1,7 +1,7 @@
-"""Stages of a stream: fed with pieces, asked for pieces, with a state that can be saved.
+"""Stages of a stream: pieces are pushed in and pulled out; the state can be saved.
 
-A stage does nothing until it is asked, so a chain of them computes each piece of its output as
-late as it may and as early as it can, and holds all that it remembers between two calls.
+A stage computes nothing before a piece is pulled, so a chain yields each piece as soon as its input
+is there. Everything that it remembers between two calls is in its state.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -14,18 +14,11 @@ from torch import Tensor
 class Stage(Protocol):
     """Consecutive pieces of one stream in, consecutive pieces of another out."""
 
-    @property
-    def ended(self) -> bool:
-        """Whether the last piece has been fed."""
+    input: "PieceBuffer"
+    """Where pieces are pushed, cut anywhere."""
 
-    def feed(self, piece: Tensor) -> None:
-        """Hand over the next piece, cut anywhere."""
-
-    def end(self) -> None:
-        """Say that the last piece has been fed."""
-
-    def take(self) -> Tensor | None:
-        """The next piece of the output; None where more must be fed first, or nothing is left."""
+    def pull(self) -> Tensor | None:
+        """The next piece of the output; None where more must be pushed, or nothing is left."""
 
     def state_dict(self) -> dict[str, Tensor]:
         """All that is remembered; an equal stage that loads it continues exactly."""
@@ -34,8 +27,8 @@ class Stage(Protocol):
         """Continue from what :meth:`state_dict` returned."""
 
 
-class Feed:
-    """What most stages are fed into: a buffer along the last dimension, and its end."""
+class PieceBuffer:
+    """A stage's input: the elements that it still needs, along the last dimension, and the end."""
 
     def __init__(self) -> None:
         self.buffer: Tensor | None = None
@@ -44,9 +37,13 @@ class Feed:
     def __len__(self) -> int:
         return 0 if self.buffer is None else self.buffer.shape[-1]
 
-    def append(self, piece: Tensor) -> None:
-        """Keep a piece."""
+    def push(self, piece: Tensor) -> None:
+        """Append the next piece."""
         self.buffer = piece if self.buffer is None else torch.cat([self.buffer, piece], dim=-1)
+
+    def end(self) -> None:
+        """Say that the last piece has been pushed."""
+        self.ended = True
 
     def first(self, count: int) -> Tensor:
         """The first ``count`` elements, or all if there are fewer."""
@@ -69,17 +66,17 @@ class Feed:
         self.ended = bool(state["ended"])
 
 
-def take(stages: Sequence[Stage]) -> Tensor | None:
-    """The next piece at a chain's end; None where its first stage must be fed, or has ended."""
+def pull(stages: Sequence[Stage]) -> Tensor | None:
+    """The next piece at a chain's end; None where its first stage wants more, or has ended."""
     *before, last = stages
-    while (piece := last.take()) is None:
-        if not before or last.ended:
+    while (piece := last.pull()) is None:
+        if not before or last.input.ended:
             return None
-        fed = take(before)
-        if fed is not None:
-            last.feed(fed)
-        elif before[-1].ended:
-            last.end()
+        pushed = pull(before)
+        if pushed is not None:
+            last.input.push(pushed)
+        elif before[-1].input.ended:
+            last.input.end()
         else:
             return None
     return piece
@@ -88,10 +85,15 @@ def take(stages: Sequence[Stage]) -> Tensor | None:
 def run(stages: Sequence[Stage], pieces: Iterable[Tensor]) -> Iterator[Tensor]:
     """Lead a stream through a chain; each piece of the output comes as soon as it can."""
     for piece in pieces:
-        stages[0].feed(piece)
-        yield from iter(lambda: take(stages), None)
-    stages[0].end()
-    yield from iter(lambda: take(stages), None)
+        stages[0].input.push(piece)
+        yield from _pull_all(stages)
+    stages[0].input.end()
+    yield from _pull_all(stages)
+
+
+def _pull_all(stages: Sequence[Stage]) -> Iterator[Tensor]:
+    while (piece := pull(stages)) is not None:
+        yield piece
 
 
 def grown(first: int, last: int, index: int, growth: float = 1.3) -> int:

@@ -1,64 +1,59 @@
-"""Import torchaudio's Python part where its native library does not fit the installed torch.
+"""Let torchaudio import without its native library where that does not fit the installed torch.
 
 torchaudio's wheels link CUDA: beside a CPU torch, or a torch built for another CUDA version,
-``import torchaudio`` raises and takes encodec and much of diffusers down with it. Resampling, mel
-filters and Griffin-Lim are pure Python and need none of that library. This module is the first
-import of :mod:`codec`, so that whoever imports torchaudio later finds it whole.
+``import torchaudio`` raises and takes encodec and much of diffusers down with it. Mel filters and
+resampling are pure Python and need none of that library. Each of our packages installs the guard
+when it is imported; it acts when torchaudio is imported, whoever does that first.
 """
 
-import importlib
 import logging
 import sys
-from importlib.machinery import ModuleSpec
-from importlib.util import module_from_spec
+from collections.abc import Callable, Sequence
+from importlib.abc import MetaPathFinder
+from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
 from types import ModuleType
 from typing import Any
 
 logger = logging.getLogger(__name__)
 
 
-def ensure_torchaudio() -> bool:
-    """Import torchaudio, without its native library if that cannot be loaded.
+class TorchaudioGuard(MetaPathFinder):
+    """Finds ``torchaudio._extension``, the module that loads the library, for a tolerant loader."""
 
-    Does nothing where torchaudio imports whole. Otherwise ``lfilter`` and the biquads run in
-    (slow) Python, and ``forced_align`` and ``rnnt_loss`` are missing.
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        if fullname != "torchaudio._extension":
+            return None
+        spec = PathFinder.find_spec(fullname, path, target)
+        if spec is not None and isinstance(spec.loader, SourceFileLoader):
+            spec.loader = TolerantLoader(spec.loader.name, spec.loader.path)
+        return spec
 
-    Returns:
-        True where the native library is in use, False where it had to be left out.
 
-    Raises:
-        ImportError: torchaudio is not installed, or does not import without the library either.
+class TolerantLoader(SourceFileLoader):
+    """Runs ``torchaudio._extension``; if its library does not load, says that there is none.
+
+    Then ``lfilter`` and the biquads run in (slow) Python; ``forced_align`` and ``rnnt_loss`` raise.
     """
-    try:
-        importlib.import_module("torchaudio")
-    except ModuleNotFoundError:
-        raise
-    except (ImportError, OSError, RuntimeError) as error:
-        logger.debug("torchaudio's native library is left out: %s", error)
-        _forget_torchaudio()
-        sys.modules["torchaudio._extension"] = _extension_without_library()
-        importlib.import_module("torchaudio")
-    return bool(sys.modules["torchaudio._extension"]._IS_TORCHAUDIO_EXT_AVAILABLE)
+
+    def exec_module(self, module: ModuleType) -> None:
+        try:
+            super().exec_module(module)
+        except ModuleNotFoundError:
+            raise
+        except (ImportError, OSError, RuntimeError) as error:
+            logger.debug("torchaudio's native library is left out: %s", error)
+            module.__dict__.update(
+                _IS_TORCHAUDIO_EXT_AVAILABLE=False,
+                _IS_ALIGN_AVAILABLE=False,
+                fail_if_no_align=_refuse_calls,
+                _check_cuda_version=lambda: None,
+                _load_lib=lambda name: False,
+            )
 
 
-def _forget_torchaudio() -> None:
-    """Drop what a failed import left behind, so that the next import starts afresh."""
-    for name in [name for name in sys.modules if name.split(".")[0] == "torchaudio"]:
-        del sys.modules[name]
-
-
-def _extension_without_library() -> ModuleType:
-    """A ``torchaudio._extension`` that says, as the real one can, that no library was found."""
-    extension: Any = module_from_spec(ModuleSpec("torchaudio._extension", None, is_package=True))
-    extension._IS_TORCHAUDIO_EXT_AVAILABLE = False
-    extension._IS_ALIGN_AVAILABLE = False
-    extension.fail_if_no_align = _fail_if_no_align
-    extension._check_cuda_version = lambda: None
-    extension._load_lib = lambda name: False
-    return extension
-
-
-def _fail_if_no_align(function: Any) -> Any:
+def _refuse_calls(function: Callable[..., Any]) -> Callable[..., Any]:
     """Replace a function that needs the alignment library by one that raises when called."""
 
     def unavailable(*args: Any, **kwargs: Any) -> Any:
@@ -70,4 +65,7 @@ def _fail_if_no_align(function: Any) -> Any:
     return unavailable
 
 
-ensure_torchaudio()
+def guard_torchaudio() -> None:
+    """Install the guard, once for the process."""
+    if not any(isinstance(finder, TorchaudioGuard) for finder in sys.meta_path):
+        sys.meta_path.insert(0, TorchaudioGuard())

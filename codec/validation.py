@@ -1,4 +1,4 @@
-"""Checks at the door: what a caller may hand to a codec."""
+"""Checks of what callers hand to a codec."""
 
 import torch
 from torch import Tensor
@@ -25,7 +25,7 @@ def check_codes(codes: Tensor, num_codebooks: int, codebook_size: int) -> None:
     if codes.dtype != torch.int64:
         raise ValueError(f"codes must be int64, got {codes.dtype}")
     if not 1 <= codes.shape[1] <= num_codebooks:
-        raise ValueError(f"codes must hold 1 to {num_codebooks} books, got {codes.shape[1]}")
+        raise ValueError(f"codes must hold 1 to {num_codebooks} codebooks, got {codes.shape[1]}")
     if codes.shape[2] == 0:
         raise ValueError("codes are empty: they have 0 frames")
     low, high = int(codes.min()), int(codes.max())

@@ -1,7 +1,8 @@
 """Griffin-Lim on a stream: log-mel spectrogram to waveform, nothing trained.
 
-Phases are carried from frame to frame (codec/phase.py), and one projection repairs them. That
-measured better than eight from random phases and costs a fifth (docs/experiments.md).
+Phases are carried from frame to frame (codec/phase.py) and refined by one Griffin-Lim iteration.
+That measured better than eight iterations from random phases, at a fifth of the cost
+(docs/experiments.md).
 
 All channels share one phase per bin, found for the sum of their magnitudes. That keeps what
 intensity panning does, lets the sum to mono neither comb nor lose level, costs one channel's
@@ -22,7 +23,7 @@ from torch import Tensor, nn
 from codec.phase import carry_phases, scatter_floor
 from codec.seeds import generator
 from codec.spectrogram import LogMel
-from codec.stages import Feed, grown, run
+from codec.stages import PieceBuffer, grown, run
 from codec.stereo import ParametricStereo
 
 
@@ -113,10 +114,10 @@ class GriffinLim(nn.Module):
         return run([self.stage(seed)], chunks)
 
     def stage(self, seed: int | list[int] = 0) -> "VocoderStage":
-        """The same as a stage of a chain."""
+        """Return the vocoder as a stage of a chain."""
         return VocoderStage(self, seed)
 
-    def synthesise_block(
+    def synthesize_block(
         self,
         spectrogram: Tensor,
         num_frames: int,
@@ -223,7 +224,7 @@ class GriffinLim(nn.Module):
             samples[:, : tail.shape[-1]] += tail
             rebuilt = self.log_mel.stft(samples.mul_(scale))
             phase = rebuilt if previous is None else torch.sub(rebuilt, previous, alpha=step)
-            phase = normalised(phase)
+            phase = normalized(phase)
             previous = rebuilt
         return phase
 
@@ -234,8 +235,8 @@ def turned(cycles: Tensor) -> Tensor:
     return torch.complex(angle.cos(), angle.sin())
 
 
-def normalised(spectrum: Tensor) -> Tensor:
-    """The same phases at modulus one; four times as fast as torch.sgn."""
+def normalized(spectrum: Tensor) -> Tensor:
+    """Scale complex numbers to modulus one, four times as fast as ``torch.sgn``."""
     parts = torch.view_as_real(spectrum)
     squares = parts * parts
     return spectrum * (squares[..., 0] + squares[..., 1]).add_(1e-16).rsqrt_()
@@ -252,34 +253,21 @@ class VocoderStage:
     def __init__(self, vocoder: GriffinLim, seed: int | list[int]) -> None:
         self.vocoder = vocoder
         self.seed = seed
-        self.input = Feed()
+        self.input = PieceBuffer()
         self.context: Context | None = None
         self.index = 0  # of the block
 
-    @property
-    def ended(self) -> bool:
-        """Whether the last piece has been fed."""
-        return self.input.ended
-
-    def feed(self, piece: Tensor) -> None:
-        """Hand over the next (B, C, M, f) frames."""
-        self.input.append(piece)
-
-    def end(self) -> None:
-        """Say that the last frame has been fed."""
-        self.input.ended = True
-
     @torch.no_grad()
-    def take(self) -> Tensor | None:
+    def pull(self) -> Tensor | None:
         """The (B, C, s) samples of the next block."""
         vocoder = self.vocoder
         size = grown(vocoder.first_block_frames, vocoder.block_frames, self.index)
         ahead = size + vocoder.lookahead_frames
         ready = len(self.input) > ahead
-        if not ready and not (self.ended and len(self.input)):
+        if not ready and not (self.input.ended and len(self.input)):
             return None
-        last = self.ended and len(self.input) <= size
-        audio, self.context = vocoder.synthesise_block(
+        last = self.input.ended and len(self.input) <= size
+        audio, self.context = vocoder.synthesize_block(
             self.input.first(ahead), size, self.context, self.seed, last
         )
         self.input.drop(size)

@@ -1,11 +1,11 @@
-"""Run a function of limited reach over a stream, window by window, as if over the whole."""
+"""Apply a function with bounded context to a stream, window by window, as if to the whole."""
 
 from collections.abc import Callable, Iterable, Iterator
 
 import torch
 from torch import Tensor
 
-from codec.stages import Feed, grown, run
+from codec.stages import PieceBuffer, grown, run
 
 
 class Windows:
@@ -21,8 +21,8 @@ class Windows:
         halo: positions of context on either side of a window.
         units_in: input elements per position (1764 samples per token frame, for example).
         units_out: output elements per position.
-        first: positions in the first window, from which windows grow by half to ``size``; None
-            for ``size``. Context costs most in short windows, and a window takes little time.
+        first: positions in the first window, from which windows grow by half to ``size``; None for
+            ``size``. A short first window lets a stream begin sooner; context costs most in it.
     """
 
     def __init__(
@@ -41,24 +41,11 @@ class Windows:
         self.units_in = units_in
         self.units_out = units_out
         self.first = size if first is None else first
-        self.input = Feed()
+        self.input = PieceBuffer()
         self.left = 0  # positions of context before the window
         self.index = 0  # of the window
 
-    @property
-    def ended(self) -> bool:
-        """Whether the last piece has been fed."""
-        return self.input.ended
-
-    def feed(self, piece: Tensor) -> None:
-        """Hand over the next (..., s) of the input, of any length."""
-        self.input.append(piece)
-
-    def end(self) -> None:
-        """Say that the last piece has been fed."""
-        self.input.ended = True
-
-    def take(self) -> Tensor | None:
+    def pull(self) -> Tensor | None:
         """The output of the next window."""
         size = grown(self.first, self.size, self.index, growth=1.5)
         stop = self.left + size
@@ -69,7 +56,7 @@ class Windows:
             self.input.drop((stop - keep) * self.units_in)
             self.left, self.index = keep, self.index + 1
             return output
-        if not self.ended or len(self.input) <= self.left * self.units_in:
+        if not self.input.ended or len(self.input) <= self.left * self.units_in:
             return None
         output = self.apply(self.input.first(len(self.input)))[..., self.left * self.units_out :]
         self.input.drop(len(self.input))

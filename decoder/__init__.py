@@ -3,7 +3,7 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-import codec  # noqa: F401  (guards torchaudio before diffusers is imported)
+from codec.torchaudio_guard import guard_torchaudio
 
 if TYPE_CHECKING:
     from decoder.diffusion_decoder import DiffusionDecoder as DiffusionDecoder
@@ -13,7 +13,9 @@ _HOMES = {
     "DiffusionDecoder": "decoder.diffusion_decoder",
     "FlowSampler": "decoder.sampler",
 }
-__all__ = list(_HOMES)
+__all__ = [*_HOMES]
+
+guard_torchaudio()
 
 
 def __getattr__(name: str) -> Any:

@@ -5,12 +5,12 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
+from diffusers.configuration_utils import register_to_config
 from einops import rearrange, repeat
 from torch import Tensor, nn
 
-from codec.component import Component, ModelMixin  # noqa: F401  (diffusers looks it up here)
+from codec.component import Component
 from decoder.flow import NOISE_ANGLE
-from diffusers.configuration_utils import register_to_config
 
 
 class DiffusionDecoder(Component):
@@ -20,23 +20,23 @@ class DiffusionDecoder(Component):
     (PixArt, Chen et al. 2023). A patch holds all channels of ``patch_frames`` frames and
     ``patch_bands`` bands; attention runs over all patches of a window, its rotary positions count
     token frames. What flows is the detail: fine minus coarse spectrogram, of unit variance. A patch
-    should hold fewer numbers than the Transformer is wide: the velocity holds the noise, which no
-    narrower layer can carry (docs/experiments.md).
+    should hold fewer numbers than the Transformer is wide, because the predicted velocity contains
+    the noise itself, which a narrower layer cannot pass on.
 
     Args:
         channels: audio channels, C.
         num_mels: mel bands, M.
         patch_frames: spectrogram frames per patch, those of one token frame.
         patch_bands: bands per patch; must divide num_mels.
-        latent_dim: numbers in the codec's quantised vector per token frame.
-        num_codebooks: the codec's K; any number of books from 1 to K may be decoded.
+        latent_dim: numbers in the codec's quantized vector per token frame.
+        num_codebooks: the codec's K; any number of codebooks from 1 to K may be decoded.
         width: of the Transformer, D.
         num_layers: blocks.
         num_heads: attention heads, H; must divide width.
         detail_std: standard deviation of what the coarse spectrogram lacks, in units of the
-            normalised one.
+            normalized one.
         window_frames: token frames per window when decoding.
-        overlap_frames: token frames shared by neighbouring windows.
+        overlap_frames: token frames shared by neighboring windows.
         default_steps: solver steps unless the caller says otherwise.
         noise_temperature: standard deviation of the noise that the solver starts from. Below 1
             it paints less detail, which suits a decoder that cannot yet take all noise away.
@@ -120,9 +120,9 @@ class DiffusionDecoder(Component):
         Args:
             point: (B, C, M, F) on the path at this angle, see ``decoder.flow``.
             angle: (B,) in [0, pi / 2], from the detail to noise.
-            coarse: (B, C, M, F) the codec's normalised decode of the same tokens.
+            coarse: (B, C, M, F) the codec's normalized decode of the same tokens.
             latents: (B, T, latent_dim) the tokens' vectors, T = F / patch_frames.
-            num_books: (B,) int64, how many books the tokens hold, 1 to K.
+            num_books: (B,) int64, how many codebooks the tokens hold, 1 to K.
 
         Returns:
             (B, C, M, F), the path's derivative by its angle.
@@ -138,7 +138,7 @@ class DiffusionDecoder(Component):
         for block in self.blocks:
             x = block(x, shared, rotation)
         shift, scale = self.last_modulation(condition)[:, None].chunk(2, dim=-1)
-        x = self.patch_out(normalise(x) * (1 + scale) + shift)
+        x = self.patch_out(normalize(x) * (1 + scale) + shift)
         return self.unpatchify(rearrange(x, "b (t r) p -> b t r p", t=T))
 
     def patchify(self, spectrogram: Tensor) -> Tensor:
@@ -166,8 +166,8 @@ class Modulation:
     gate: Tensor
 
     def before(self, x: Tensor) -> Tensor:
-        """Normalise, scale and shift a branch's input."""
-        return normalise(x) * (1 + self.scale) + self.shift
+        """Normalize, scale and shift a branch's input."""
+        return normalize(x) * (1 + self.scale) + self.shift
 
 
 class Block(nn.Module):
@@ -195,7 +195,7 @@ class Block(nn.Module):
         return x + feed_forward.gate * self.transform(feed_forward.before(x))
 
     def attend(self, x: Tensor, rotation: Tensor) -> Tensor:
-        """Full self-attention with rotary positions and normalised queries and keys."""
+        """Full self-attention with rotary positions and normalized queries and keys."""
         query, key, value = rearrange(
             self.qkv(x), "b n (three h d) -> three b h n d", three=3, h=self.num_heads
         )
@@ -210,8 +210,8 @@ class Block(nn.Module):
         return self.down(F.silu(gate) * up)
 
 
-def normalise(x: Tensor) -> Tensor:
-    """Layer normalisation without parameters: the modulation brings them."""
+def normalize(x: Tensor) -> Tensor:
+    """Layer normalization without parameters: the modulation brings them."""
     return F.layer_norm(x, x.shape[-1:])
 
 

@@ -1,4 +1,4 @@
-"""Flow matching from noise to what the coarse spectrogram lacks, along a quarter circle.
+"""Flow matching from noise to the detail that the coarse spectrogram lacks, on a circular path.
 
 The detail, fine minus coarse in units of its standard deviation, and standard normal noise have
 the same variance, so a path that turns from one to the other keeps it: the trigonometric

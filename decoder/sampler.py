@@ -5,16 +5,21 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import torch
+from diffusers import FlowMatchEulerDiscreteScheduler
 from torch import Tensor
 
 from codec.seeds import generator
 from codec.spectral_codec import FIRST_WINDOW, SpectralCodec
-from codec.stages import Feed, grown, run
+from codec.stages import PieceBuffer, grown, run
 from decoder.diffusion_decoder import DiffusionDecoder
 from decoder.flow import NOISE_ANGLE
-from diffusers import FlowMatchEulerDiscreteScheduler
 
 MAX_STEPS = 16
+STEP_OPTIONS = (
+    *("shift", "shift_terminal", "use_dynamic_shifting", "invert_sigmas", "stochastic_sampling"),
+    *("use_karras_sigmas", "use_exponential_sigmas", "use_beta_sigmas"),
+)
+"""Options of diffusers' scheduler that move its steps."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +41,7 @@ class Span:
 class Window:
     """The conditions of one window; T token frames, F = T * patch_frames."""
 
-    coarse: Tensor  # (B, C, M, F) normalised
+    coarse: Tensor  # (B, C, M, F) normalized
     latents: Tensor  # (B, T, latent_dim)
     noise: Tensor  # (B, C, M, F) standard normal
     num_books: int
@@ -49,14 +54,18 @@ class FlowSampler:
     Windows lie on a fixed grid of token frames and grow from a short one to ``window_frames``. A
     window's coarse spectrogram sees as many frames after it as it shares with the next window, so
     that a short one need not wait for all that the codec's decoder can reach. The noise of a frame
-    is keyed by the frame, so neighbouring windows see the same noise and almost the same
+    is keyed by the frame, so neighboring windows see the same noise and almost the same
     conditions where they overlap and paint nearly the same there; the outer thirds of the overlap,
     where one of them lacks context, are dropped and the middle third is cross-faded.
 
     Args:
         codec: whose tokens are decoded.
         decoder: the trained Diffusion Transformer.
-        scheduler: diffusers' Euler solver; a fresh copy is made per call.
+        scheduler: diffusers' Euler solver as a saved pipeline names it; it must be the plain one,
+            whose equal steps :meth:`solve` takes.
+
+    Raises:
+        ValueError: the scheduler would take other steps.
     """
 
     def __init__(
@@ -65,9 +74,9 @@ class FlowSampler:
         decoder: DiffusionDecoder,
         scheduler: FlowMatchEulerDiscreteScheduler,
     ) -> None:
+        check_scheduler(scheduler)
         self.codec = codec
         self.decoder = decoder
-        self.scheduler = scheduler
 
     def decode_spectrogram(
         self, codes: Tensor, seeds: list[int], num_steps: int | None = None
@@ -83,7 +92,7 @@ class FlowSampler:
         The pieces' concatenation does not depend on how the codes were cut.
 
         Args:
-            blocks: codes of the first 1 <= k <= K books.
+            blocks: codes of the first 1 <= k <= K codebooks.
             seeds: one per row, of the decoder's noise.
             num_steps: solver steps, 1 to 16; the decoder's default if None.
 
@@ -93,24 +102,22 @@ class FlowSampler:
         return run([self.stage(seeds, num_steps)], blocks)
 
     def stage(self, seeds: list[int], num_steps: int | None = None) -> "FlowStage":
-        """The same as a stage of a chain."""
+        """Make the stage of a stream that decodes codes to fine spectrogram."""
         steps = self.decoder.config.default_steps if num_steps is None else num_steps
         if not 1 <= steps <= MAX_STEPS:
             raise ValueError(f"num_steps must lie in [1, {MAX_STEPS}], got {steps}")
         return FlowStage(self, seeds, steps)
 
     def solve(self, window: Window, num_steps: int) -> Tensor:
-        """Integrate the flow over one window: (B, C, M, F) normalised fine spectrogram."""
-        scheduler = FlowMatchEulerDiscreteScheduler.from_config(self.scheduler.config)
-        angles = [NOISE_ANGLE * (1 - step / num_steps) for step in range(num_steps)]
-        scheduler.set_timesteps(sigmas=angles, device=window.coarse.device)
+        """Integrate the flow over one window: (B, C, M, F) normalized fine spectrogram."""
+        steps = [NOISE_ANGLE * (1 - step / num_steps) for step in range(num_steps + 1)]
+        angles = torch.tensor(steps, device=window.coarse.device)
         B = window.coarse.shape[0]
-        books = torch.full((B,), window.num_books, device=window.coarse.device)
+        num_books = torch.full((B,), window.num_books, device=angles.device)
         x = self.decoder.config.noise_temperature * window.noise
-        for timestep, angle in zip(scheduler.timesteps, angles, strict=True):
-            at = torch.full((B,), angle, device=x.device)
-            velocity = self.decoder(x, at, window.coarse, window.latents, books)
-            x = scheduler.step(velocity, timestep, x, return_dict=False)[0]
+        for angle, turn in zip(angles, angles.diff(), strict=False):  # Euler's method
+            velocity = self.decoder(x, angle.expand(B), window.coarse, window.latents, num_books)
+            x = (x.float() + turn * velocity).to(velocity.dtype)
         return window.coarse + self.decoder.config.detail_std * x
 
     def window(self, codes: Tensor, left: int, start: int, frames: int, seeds: list[int]) -> Window:
@@ -125,7 +132,7 @@ class FlowSampler:
         """
         patch = self.codec.config.patch_frames
         latents = self.codec.decode_latents(codes)
-        coarse = self.codec.normalise(self.codec.reconstruct(latents))
+        coarse = self.codec.normalize(self.codec.reconstruct(latents))
         noise = torch.stack([self._noise(seed, start, frames) for seed in seeds])
         return Window(
             coarse[..., left * patch : (left + frames) * patch],
@@ -147,8 +154,27 @@ class FlowSampler:
 
 
 def euler_scheduler() -> FlowMatchEulerDiscreteScheduler:
-    """The solver that the decoder is trained and shipped with: diffusers' Euler, no time shift."""
+    """Make the scheduler that a pipeline is saved with: diffusers' Euler solver, no time shift."""
     return FlowMatchEulerDiscreteScheduler()
+
+
+def check_scheduler(scheduler: object) -> None:
+    """Raise ValueError unless a scheduler stands for Euler's method with equal steps.
+
+    Another scheduler's steps would lie at angles that the decoder was not trained for.
+    """
+    if not isinstance(scheduler, FlowMatchEulerDiscreteScheduler):
+        raise ValueError(
+            "the scheduler must be a FlowMatchEulerDiscreteScheduler, "
+            f"got {type(scheduler).__name__}"
+        )
+    plain, found = euler_scheduler().config, {**scheduler.config, "shift": scheduler.shift}
+    for name in STEP_OPTIONS:
+        if found.get(name, plain[name]) != plain[name]:
+            raise ValueError(
+                f"the scheduler's {name} must be {plain[name]}, got {found[name]}: "
+                "the decoder is solved in equal steps"
+            )
 
 
 class FlowStage:
@@ -164,40 +190,27 @@ class FlowStage:
         self.sampler = sampler
         self.seeds = seeds
         self.num_steps = num_steps
-        self.input = Feed()
+        self.input = PieceBuffer()
         self.left = 0  # frames of context that are kept before the window
         self.start = 0  # of the window
         self.index = 0
         self.fade = CrossFade()
 
-    @property
-    def ended(self) -> bool:
-        """Whether the last piece has been fed."""
-        return self.input.ended
-
-    def feed(self, piece: Tensor) -> None:
-        """Hand over the next (B, k, t) codes."""
-        check_rows(piece, self.seeds)
-        self.input.append(piece)
-
-    def end(self) -> None:
-        """Say that the last frame has been fed."""
-        self.input.ended = True
-
     @torch.no_grad()
-    def take(self) -> Tensor | None:
+    def pull(self) -> Tensor | None:
         """The (B, C, R, f) frames that the next window makes final."""
         config, reach = self.sampler.decoder.config, self.sampler.codec.decoder_reach
         span = window_span(self.index, self.start, config.window_frames, config.overlap_frames)
         ahead = min(reach, span.overlap)
         waiting = len(self.input) - self.left
-        if waiting <= 0 or (waiting < span.frames + max(ahead, 1) and not self.ended):
+        if waiting <= 0 or (waiting < span.frames + max(ahead, 1) and not self.input.ended):
             return None
         is_last = waiting <= span.frames
         frames = waiting if is_last else span.frames
         codes = self.input.first(self.left + span.frames + ahead)
+        check_rows(codes, self.seeds)
         window = self.sampler.window(codes, self.left, self.start, frames, self.seeds)
-        fine = self.sampler.codec.denormalise(self.sampler.solve(window, self.num_steps))
+        fine = self.sampler.codec.denormalize(self.sampler.solve(window, self.num_steps))
         fine = torch.cat([fine, window.image], dim=2)
         if is_last:
             self.input.drop(len(self.input))

@@ -3,16 +3,29 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from codec.torchaudio_guard import guard_torchaudio
+
 if TYPE_CHECKING:
     from pipelines.music_output import MusicOutput as MusicOutput
     from pipelines.pipeline import Pipeline as Pipeline
+    from pipelines.rendering.engine import RenderOptions as RenderOptions
+    from pipelines.rendering.engine import render as render
+    from pipelines.rendering.rows import Defaults as Defaults
 
-_HOMES = {"MusicOutput": "pipelines.music_output", "Pipeline": "pipelines.pipeline"}
-__all__ = list(_HOMES)
+_HOMES = {
+    "Defaults": "pipelines.rendering.rows",
+    "MusicOutput": "pipelines.music_output",
+    "Pipeline": "pipelines.pipeline",
+    "RenderOptions": "pipelines.rendering.engine",
+    "render": "pipelines.rendering.engine",
+}
+__all__ = [*_HOMES]
+
+guard_torchaudio()
 
 
 def __getattr__(name: str) -> Any:
-    """Import a public class when it is first asked for, so that ``partita --help`` is instant."""
+    """Import a public name when it is first asked for, so that ``partita --help`` is instant."""
     if name not in _HOMES:
         raise AttributeError(f"module 'pipelines' has no attribute {name!r}")
     return getattr(import_module(_HOMES[name]), name)

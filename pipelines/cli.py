@@ -1,7 +1,8 @@
-"""The ``partita`` command: a table of commands, each a module that is imported when it is called.
+"""The ``partita`` command: finds the module of a command by its name and runs it.
 
-A command's module has ``add_arguments(parser)`` and ``run(args) -> int`` and imports nothing heavy
-until ``run``; a trainer, which reads YAML too, is handed the rest of the command line as it is.
+``partita prepare audio`` is ``pipelines/commands/prepare_audio.py``. A command's module has
+``add_arguments(parser)`` and ``run(args) -> int`` and imports nothing heavy until ``run``. A
+trainer, which reads YAML too, has ``main(argv)`` and is handed the rest of the command line.
 """
 
 import argparse
@@ -10,60 +11,49 @@ import sys
 import warnings
 from importlib import import_module
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
-from pipelines.evaluation.reasons import MissingPackageError
+from pipelines.errors import USER_ERRORS, print_error
 
 COMMANDS = {
-    "generate": ("pipelines.commands.generate", "music from a prompt"),
-    "render": ("pipelines.commands.render", "many prompts to files, resumable, on any machines"),
-    "notes": ("pipelines.notes.write_notes", "notes from a prompt: MIDI, and its sound"),
-    "encode": ("pipelines.commands.encode", "an audio file to tokens"),
-    "decode": ("pipelines.commands.decode", "tokens to an audio file"),
-    "reconstruct": ("pipelines.commands.reconstruct", "an audio file to tokens and back, measured"),
-    "prepare audio": (
-        "pipelines.preparation.recordings",
-        "audio in a folder, archive or list to a dataset",
-    ),
-    "prepare music": ("pipelines.preparation.music", "the music of Debian packages to a dataset"),
-    "prepare scores": ("pipelines.scores.prepare_scores", "music composed and rendered here"),
-    "prepare notes": ("pipelines.notes.prepare_notes", "the notes of scores or of MIDI files"),
-    "prepare plans": ("pipelines.scores.prepare_plans", "plans of composed pieces, for a planner"),
-    "prepare tokens": (
-        "pipelines.prepare_tokens",
-        "the tokens of a dataset, for prior and decoder",
-    ),
-    "prepare report": ("pipelines.commands.report", "what a dataset holds and what was left out"),
-    "assemble": ("pipelines.assemble", "trained parts to a pipeline"),
-    "evaluate codec": ("pipelines.evaluation.codec_report", "a codec against classical codecs"),
-    "evaluate decoder": ("pipelines.evaluation.decoder_report", "a decoder against its codec"),
-    "evaluate prior": (
-        "pipelines.evaluation.prior_report",
-        "held-out bits, what text is worth",
-    ),
-    "evaluate pipeline": (
-        "pipelines.evaluation.pipeline_report",
-        "is what prompts ask for heard?",
-    ),
-    "evaluate fit-detectors": (
-        "pipelines.evaluation.fit_detectors",
-        "what hears it, from rendered scores",
-    ),
-    "bench": ("pipelines.bench", "speed and memory on this machine"),
-    "bench render": ("pipelines.commands.bench_render", "of rendering, by batch and processes"),
-    "bench stream": ("pipelines.bench_stream", "how soon and how steadily a stream sounds"),
-    "info": ("pipelines.info", "what a saved pipeline holds, or what a config costs"),
+    "generate": "music from a prompt",
+    "render": "many prompts to files, resumable, on any machines",
+    "notes": "notes from a prompt: MIDI, and its sound",
+    "encode": "an audio file to tokens",
+    "decode": "tokens to an audio file",
+    "reconstruct": "an audio file to tokens and back, measured",
+    "prepare audio": "audio in a folder, archive or list to a dataset",
+    "prepare music": "the music of Debian packages to a dataset",
+    "prepare scores": "music composed and rendered here",
+    "prepare notes": "the notes of scores or of MIDI files",
+    "prepare plans": "plans of composed pieces, for a planner",
+    "prepare tokens": "the tokens of a dataset, for prior and decoder",
+    "prepare report": "what a dataset holds and what was left out",
+    "assemble": "trained parts to a pipeline",
+    "evaluate codec": "a codec against classical codecs",
+    "evaluate decoder": "a decoder against its codec",
+    "evaluate prior": "held-out bits, what text is worth",
+    "evaluate pipeline": "how much of what prompts ask for is in the music",
+    "evaluate fit-detectors": "detectors of what prompts ask for, from rendered scores",
+    "bench": "speed and memory on this machine",
+    "bench render": "speed and memory of rendering, by batch and processes",
+    "bench stream": "how soon and how steadily a stream sounds",
+    "info": "what a saved pipeline holds, or what a config costs",
 }
+"""Every command is the module of ``pipelines/commands/`` that is called like it."""
+
 TRAINERS = {
-    "train codec": ("pipelines.train_codec", "audio to tokens and back"),
-    "train prior": ("pipelines.train_prior", "a prompt to tokens"),
-    "train decoder": ("pipelines.train_decoder", "tokens to a fine spectrogram"),
+    "train codec": "audio to tokens and back",
+    "train prior": "a prompt to tokens",
+    "train decoder": "tokens to a fine spectrogram",
 }
+"""Every trainer is a module of ``pipelines/`` that is called like it."""
+
 GROUPS = ("prepare", "evaluate", "train")
 
 
-class Parser(argparse.ArgumentParser):
-    """An ``ArgumentParser`` whose complaint is one line, as every other error of the command."""
+class OneLineParser(argparse.ArgumentParser):
+    """Raises a mistake as ValueError, so that it is shown as every other error is."""
 
     def error(self, message: str) -> NoReturn:
         raise ValueError(f"{message} (see {self.prog} --help)")
@@ -79,7 +69,11 @@ def main(argv: list[str] | None = None) -> int:
         The exit code: 0, 2 after a mistake, 130 after Ctrl-C.
     """
     if argv is None:
-        from pipelines.preloading import collect_rarely, let_threads_sleep, preload_allocator
+        from pipelines.training.preloading import (
+            collect_rarely,
+            let_threads_sleep,
+            preload_allocator,
+        )
 
         argv = sys.argv[1:]
         let_threads_sleep(os.environ)
@@ -93,8 +87,8 @@ def main(argv: list[str] | None = None) -> int:
         warnings.showwarning = show_warning
         try:
             return dispatch(argv)
-        except (ValueError, OSError, MissingPackageError) as error:
-            print("partita: error: " + " ".join(str(error).split()), file=sys.stderr)
+        except USER_ERRORS as error:
+            print_error("partita", error)
             return 2
         except KeyboardInterrupt:
             print("partita: stopped", file=sys.stderr)
@@ -118,18 +112,18 @@ def dispatch(argv: list[str]) -> int:
     if argv[0] in GROUPS and (len(argv) == 1 or argv[1] in ("-h", "--help")):
         print(overview(argv[0]), end="")
         return 0 if len(argv) > 1 else 2
-    if argv[0] == "prepare" and Path(argv[1]).exists():
+    if argv[0] == "prepare" and " ".join(argv[:2]) not in COMMANDS and Path(argv[1]).exists():
         argv = ["prepare", "audio", *argv[1:]]  # a folder alone is a folder of audio
     words = 2 if argv[0] in GROUPS or " ".join(argv[:2]) in COMMANDS else 1
     name, rest = " ".join(argv[:words]), argv[words:]
     if name in TRAINERS:
-        return import_module(TRAINERS[name][0]).main(rest)
+        return find_module(name).main(rest)
     if name not in COMMANDS:
         known = [word for word in (*COMMANDS, *TRAINERS) if word.split()[0] == argv[0]]
         choices = known or [*COMMANDS, *TRAINERS]
         raise ValueError(f"no command {name!r}: choose from {', '.join(choices)}")
-    module = import_module(COMMANDS[name][0])
-    parser = Parser(prog=f"partita {name}", description=COMMANDS[name][1])
+    module = find_module(name)
+    parser = OneLineParser(prog=f"partita {name}", description=COMMANDS[name])
     module.add_arguments(parser)
     args = parser.parse_args(rest)
     if getattr(args, "quiet", False):
@@ -137,18 +131,25 @@ def dispatch(argv: list[str]) -> int:
     return module.run(args)
 
 
+def find_module(name: str) -> Any:
+    """Import the module of a command or a trainer."""
+    stem = name.replace(" ", "_").replace("-", "_")
+    module = f"pipelines.{stem}" if name in TRAINERS else f"pipelines.commands.{stem}"
+    return import_module(module)
+
+
 def overview(group: str = "") -> str:
-    """The list of commands, or of those of a group."""
+    """List all commands, or those of a group, with what each is for."""
     names = {
         name: text
-        for name, (_, text) in (COMMANDS | TRAINERS).items()
+        for name, text in (COMMANDS | TRAINERS).items()
         if not group or name.split()[0] == group
     }
-    lines = [f"  {name:17} {text}" for name, text in names.items()]
+    lines = [f"  {name:23} {text}" for name, text in names.items()]
     usage = f"usage: partita {group or 'COMMAND'} ...\n\nText to music, and the training of it.\n"
     return f"{usage}\n" + "\n".join(lines) + "\n\nEvery command explains itself with --help.\n"
 
 
 def show_warning(message: Warning | str, *_: object, **__: object) -> None:
-    """A warning as one line on standard error."""
+    """Print a warning as one line on standard error."""
     print("partita: note: " + " ".join(str(message).split()), file=sys.stderr)

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from codec.audio_file import WriteReport, write_audio
 from prior.plan import Plan
+from prior.sampling import Sampling
 
 
 @dataclass
@@ -21,8 +22,8 @@ class MusicOutput:
         seeds: of the prior, one per item.
         decoder_seeds: of decoder and vocoder, one per item.
         settings: every other setting of the call.
-        plans: what the prior was told of beat, key, chords and players, one per item; None
-            without a planner.
+        plans: what the prior read of tempo, key, chords and instruments, one per item; None for an
+            item without.
     """
 
     audio: Tensor
@@ -48,3 +49,25 @@ class MusicOutput:
             write_audio(name, audio, self.sample_rate)
             for name, audio in zip(names, self.audio, strict=True)
         ]
+
+
+def describe_call(
+    prompts: list[str],
+    negative_prompt: str | None,
+    duration_s: float,
+    sampling: Sampling,
+    num_inference_steps: int | None,
+    preview: bool,
+) -> dict[str, Any]:
+    """Name the settings of a call as ``MusicOutput.settings`` and token files hold them."""
+    return {
+        "prompt": prompts,
+        "negative_prompt": negative_prompt,
+        "duration_s": duration_s,
+        "guidance": sampling.guidance,
+        "temperature": sampling.temperature,
+        "top_k": sampling.top_k,
+        "top_p": sampling.top_p,
+        "num_inference_steps": num_inference_steps,
+        "preview": preview,
+    }

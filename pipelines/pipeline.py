@@ -1,45 +1,44 @@
 """Pipeline: a prompt in, music out."""
 
+import secrets
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from diffusers import FlowMatchEulerDiscreteScheduler
+from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from torch import Tensor, nn
 
 from codec.encodec_codec import EncodecCodec
-from codec.seeds import derive_seed
 from codec.spectral_codec import SpectralCodec
 from codec.stages import run
 from codec.validation import check_codes
 from codec.windows import Windows
 from decoder.diffusion_decoder import DiffusionDecoder
 from decoder.sampler import FlowSampler
-from diffusers import FlowMatchEulerDiscreteScheduler
-from diffusers.pipelines.pipeline_utils import DiffusionPipeline
-from pipelines.arguments import check_prompts, spread_seeds
-from pipelines.brief import BRIEF_TOKENS, brief_of, words_to_move_away_from
-from pipelines.components import OPTIONAL, check_fit, check_saved
-from pipelines.music_output import MusicOutput
-from pipelines.quantization import Precision, check_precision, is_quantized, quantize_linear
-from pipelines.stated_tempo import stated_tempo
-from pipelines.text import MAX_TOKENS, encode_text, load_text_encoder
-from prior.generate import generate
-from prior.linear import lay_out_by_column
+from pipelines.inference.components import OPTIONAL, check_fit, check_saved
+from pipelines.inference.conditioning import Conditioner, check_prompt, check_prompts
+from pipelines.inference.quantization import (
+    Precision,
+    check_precision,
+    is_quantized,
+    quantize_linear,
+)
+from pipelines.inference.stream_state import Piece, StreamState
+from pipelines.inference.streaming import Stream, StreamParts, fingerprint, prior_input
+from pipelines.inference.text import load_text_encoder
+from pipelines.music_output import MusicOutput, describe_call
+from prior.compiled import lay_out_by_column
+from prior.frame_generator import FrameGenerator
 from prior.model import Prior
-from prior.plan import Plan, plan_features
-from prior.planner import write_plan
+from prior.plan import Plan
 from prior.sampling import Sampling
-from prior.text_condition import TextCondition
 
 if TYPE_CHECKING:
     from codec.stages import Stage
-    from pipelines.rendering.engine import RenderOptions, RenderSummary
-    from pipelines.rendering.rows import Defaults
-    from pipelines.stream_state import StreamState
-    from pipelines.streaming import Stream
 
 
 class Pipeline(DiffusionPipeline):
@@ -48,8 +47,8 @@ class Pipeline(DiffusionPipeline):
     Args:
         tokenizer: of the text encoder (transformers).
         text_encoder: frozen (transformers).
-        codec: its first books are what the prior writes.
-        prior: writes codes from token states.
+        codec: its first codebooks are what the prior generates.
+        prior: generates codes from token states.
         decoder: paints the fine spectrogram; None leaves the codec's own decode.
         scheduler: diffusers' flow-matching Euler solver; needed with a decoder.
         planner: a prior that writes plans (tempo, key, chords, instruments); None leaves the prior
@@ -58,6 +57,8 @@ class Pipeline(DiffusionPipeline):
         temperature: default sampling temperature.
         top_k: default number of candidates per code.
         max_duration_s: the longest piece that may be asked for (s).
+        fine_temperature: factor on the temperature of the third and later codebooks; None for what
+            the prior's config says, where earlier versions kept it, or else 1.
     """
 
     tokenizer: Any
@@ -85,6 +86,7 @@ class Pipeline(DiffusionPipeline):
         temperature: float = 1.0,
         top_k: int = 250,
         max_duration_s: float = 600.0,
+        fine_temperature: float | None = None,
     ) -> None:
         super().__init__()
         check_fit(codec, prior, decoder, scheduler, planner)
@@ -97,8 +99,14 @@ class Pipeline(DiffusionPipeline):
             scheduler=scheduler,
             planner=planner,
         )
+        if fine_temperature is None:
+            fine_temperature = prior.config.get("_fine_temperature", 1.0)
         self.register_to_config(
-            guidance=guidance, temperature=temperature, top_k=top_k, max_duration_s=max_duration_s
+            guidance=guidance,
+            temperature=temperature,
+            top_k=top_k,
+            max_duration_s=max_duration_s,
+            fine_temperature=fine_temperature,
         )
         self._interrupt = False
         for part in (text_encoder, codec, prior, decoder, planner):
@@ -184,7 +192,7 @@ class Pipeline(DiffusionPipeline):
             plan: tempo, key, chords and instruments, for all items or one each; None lets the
                 planner write them from the prompt and the seed.
             callback_on_step_end: called as ``(pipeline, frame, time_s, {"codes": (B, K)})`` after
-                every frame that the prior writes; ``pipeline.interrupt()`` ends the writing there.
+                every frame of the prior; ``pipeline.interrupt()`` ends the generation there.
 
         Raises:
             ValueError: an argument is out of its range, named with its rule.
@@ -197,118 +205,40 @@ class Pipeline(DiffusionPipeline):
             if decoder_seed is None
             else spread_seeds(decoder_seed, len(seeds), "decoder_seed")
         )
-        defaults = self.config
-        sampling = Sampling(
-            temperature=defaults.temperature if temperature is None else temperature,
-            top_k=defaults.top_k if top_k is None else top_k,
-            top_p=top_p,
-            guidance=defaults.guidance if guidance is None else guidance,
-        )
+        sampling = self.sampling(temperature, top_k, top_p, guidance)
         steps = self.check_steps(num_inference_steps, preview)
-        text = self.encode_prompts(prompts)
-        plans = self.plan_items(prompts, text, duration_s, seeds, plan)
-        told = self.told(text, plans, num_frames, [negative_prompt] * len(prompts))
-        frames = self.write_frames(*told, num_frames, seeds, sampling)
-        codes = self._collect(frames, num_frames, callback_on_step_end)
+        negatives = [negative_prompt] * len(prompts)
+        plans = plan if isinstance(plan, list) else [plan] * len(prompts)
+        given = self.conditioner(prompts, negatives, plans, seeds, duration_s, num_frames)
+        frames = FrameGenerator(
+            self.prior, given.condition, given.negative, num_frames, sampling, seeds
+        )
+        codes = self._collect(frames, callback_on_step_end)
         audio = self.decode(codes, decoder_seeds, num_inference_steps=steps, preview=preview)
-        settings = {
-            "prompt": prompts,
-            "negative_prompt": negative_prompt,
-            "duration_s": duration_s,
-            "guidance": sampling.guidance,
-            "temperature": sampling.temperature,
-            "top_k": sampling.top_k,
-            "top_p": sampling.top_p,
-            "num_inference_steps": steps,
-            "preview": preview,
-        }
-        audio = audio[..., : round(duration_s * self.codec.sample_rate)]
         return MusicOutput(
-            audio, self.codec.sample_rate, codes, seeds, decoder_seeds, settings, plans
+            audio[..., : round(duration_s * self.codec.sample_rate)],
+            self.codec.sample_rate,
+            codes,
+            seeds,
+            decoder_seeds,
+            describe_call(prompts, negative_prompt, duration_s, sampling, steps, preview),
+            given.plans,
         )
 
-    def write_frames(
-        self,
-        text: TextCondition,
-        negative: TextCondition | None,
-        num_frames: int,
-        seeds: list[int],
-        sampling: Sampling,
-    ) -> Iterator[Tensor]:
-        """The prior alone: yield (B, K) codes frame by frame; close the iterator to cancel."""
-        for frame in generate(self.prior, text, negative, num_frames, sampling, seeds):
-            yield frame.codes
-
-    def encode_prompts(self, prompts: list[str], max_tokens: int = MAX_TOKENS) -> TextCondition:
-        """Token states of prompts, (B, L, Dt), each encoded by itself, whatever the others are."""
-        encoded = {
-            prompt: encode_text(self.tokenizer, self.text_encoder, [prompt], max_tokens)
-            for prompt in dict.fromkeys(prompts)
-        }
-        return TextCondition.joined([encoded[prompt] for prompt in prompts])
-
-    def plan_items(
-        self,
-        prompts: list[str],
-        text: TextCondition,
-        duration_s: float,
-        seeds: list[int],
-        plan: Plan | list[Plan | None] | None = None,
-    ) -> list[Plan | None]:
-        """A plan per item: the given one, or what the planner writes for each prompt by itself.
-
-        A tempo that a prompt states in numbers is taken as it is. ``text`` holds the prompts as
-        ``encode_prompts`` returned them.
-
-        Raises:
-            ValueError: as many plans as items were not given, or the prior reads none.
-        """
-        given = plan if isinstance(plan, list) else [plan] * len(prompts)
-        if len(given) != len(prompts):
-            raise ValueError(f"plan must be one per item, got {len(given)} for {len(prompts)}")
-        if any(given) and not self.prior.config.reads_plan:
-            raise ValueError("plan was given, but this pipeline's prior reads none")
-        planner = self.planner
-        if planner is None:
-            return given
-        return [
-            chosen
-            or write_plan(
-                planner,
-                text.row(index),
-                duration_s,
-                derive_seed(seed, "plan", prompt),
-                stated_tempo(prompt),
-            )
-            for index, (chosen, prompt, seed) in enumerate(zip(given, prompts, seeds, strict=True))
-        ]
-
-    def told(
-        self,
-        text: TextCondition,
-        plans: list[Plan | None],
-        num_frames: int,
-        negative_prompts: Sequence[str | None],
-    ) -> tuple[TextCondition, TextCondition | None]:
-        """What the prior reads, and what guidance moves away from (None: the unconditional prior).
-
-        Prompts and their plans, frame by frame; some of a plan is said in words too, see
-        pipelines/brief.py. ``text`` holds the prompts as ``encode_prompts`` returned them.
-        """
-        away = list(map(words_to_move_away_from, plans, negative_prompts))
-        negative = self.encode_prompts(away) if any(away) else None
-        if not any(plans):
-            return text, negative
-        briefs = list(map(brief_of, plans, negative_prompts))
-        if any(briefs):
-            text = text.followed_by(self.encode_prompts(briefs, BRIEF_TOKENS))
-        rate = self.codec.frame_rate
-        rows = [plan_features(plan, num_frames, rate).to(text.states.device) for plan in plans]
-        return replace(text, plan=torch.stack(rows)), negative
+    @property
+    def conditioner(self) -> Conditioner:
+        """What turns prompts and plans into what the prior reads."""
+        return Conditioner(
+            self.tokenizer,
+            self.text_encoder,
+            self.planner,
+            bool(self.prior.config.reads_plan),
+            self.codec.frame_rate,
+        )
 
     @torch.no_grad()
     def encode(self, audio: Tensor) -> Tensor:
-        """(B, C, S) audio at the codec's rate -> (B, K, T) codes of all its books."""
+        """(B, C, S) audio at the codec's rate -> (B, K, T) codes of all its codebooks."""
         return self.codec.encode(audio.to(self.device))
 
     @torch.no_grad()
@@ -323,7 +253,7 @@ class Pipeline(DiffusionPipeline):
         """Codes to audio, without the prior.
 
         Args:
-            codes: (B, k, T) int64 of the codec's first 1 <= k <= K books.
+            codes: (B, k, T) int64 of the codec's first 1 <= k <= K codebooks.
             seed: of decoder and vocoder, spread over the batch as in ``__call__``.
             num_inference_steps: of the diffusion decoder, 1 to 16.
             preview: take the codec's own decode.
@@ -354,7 +284,7 @@ class Pipeline(DiffusionPipeline):
         return run(self.decode_stages(seeds, num_inference_steps), blocks)
 
     def decode_stages(self, seeds: list[int], num_inference_steps: int | None) -> "list[Stage]":
-        """The same as a chain of stages from codes to audio; another codec waits for the end."""
+        """Make a chain of stages from codes to audio; another codec than ours waits for the end."""
         if not isinstance(self.codec, SpectralCodec):
             return [Windows(self.codec.decode, size=sys.maxsize, halo=0)]
         if num_inference_steps is None:
@@ -363,21 +293,6 @@ class Pipeline(DiffusionPipeline):
         assert self.scheduler is not None
         sampler = FlowSampler(self.codec, self.decoder, self.scheduler)
         return [sampler.stage(seeds, num_inference_steps), self.codec.vocoder.stage(seeds)]
-
-    def render(
-        self,
-        rows: "str | Path | Iterable[dict[str, Any]]",
-        out_dir: str | Path,
-        defaults: "Defaults | None" = None,
-        options: "RenderOptions | None" = None,
-    ) -> "RenderSummary":
-        """Render many rows into a folder, and go on where an earlier run stopped.
-
-        See :func:`pipelines.rendering.engine.render` and docs/rendering.md.
-        """
-        from pipelines.rendering.engine import render
-
-        return render(self, rows, out_dir, defaults, options)
 
     def stream(
         self,
@@ -393,9 +308,10 @@ class Pipeline(DiffusionPipeline):
         num_inference_steps: int | None = None,
         decoder_seed: int | None = None,
         preview: bool = False,
+        plan: Plan | None = None,
         chunk_s: float | None = None,
-        state: "StreamState | None" = None,
-    ) -> "Stream":
+        state: StreamState | None = None,
+    ) -> Stream:
         """Render one item while it is listened to: iterate over the (C, s) pieces of its audio.
 
         The pieces joined equal ``self(prompt, ...).audio[0]`` bit for bit.
@@ -411,9 +327,7 @@ class Pipeline(DiffusionPipeline):
         Raises:
             ValueError: an argument is out of its range, named with its rule.
         """
-        from pipelines.streaming import Stream, describe_piece
-
-        choices: dict[str, Any] = {
+        choices = {
             "prompt": prompt,
             "duration_s": duration_s,
             "seed": seed,
@@ -425,33 +339,62 @@ class Pipeline(DiffusionPipeline):
             "num_inference_steps": num_inference_steps,
             "decoder_seed": decoder_seed,
             "preview": preview or None,
+            "plan": plan,
         }
-        if state is None:
-            return Stream(self, describe_piece(self, **choices), chunk_s)
         given = [name for name, value in choices.items() if value is not None]
-        if given:
-            raise ValueError(f"{given[0]} cannot be changed when a state is continued")
-        return Stream.resume(self, state, chunk_s)
+        if state is not None:
+            if given:
+                raise ValueError(f"{given[0]} cannot be changed when a state is continued")
+            if state.fingerprint != fingerprint(self._modules()):
+                raise ValueError("the state was saved by another pipeline: it alone can go on")
+            stream = self._open_stream(state.piece, state.plan, chunk_s)
+            stream.load_state(state)
+            return stream
+        seed = secrets.randbelow(2**31) if seed is None else seed
+        piece = Piece(
+            prompt=check_prompt(prompt),
+            duration_s=10.0 if duration_s is None else duration_s,
+            seed=seed,
+            decoder_seed=seed if decoder_seed is None else decoder_seed,
+            negative_prompt=negative_prompt,
+            sampling=self.sampling(temperature, top_k, top_p, guidance),
+            plan=plan,
+            num_inference_steps=self.check_steps(num_inference_steps, preview),
+        )
+        return self._open_stream(piece, plan, chunk_s)
+
+    def _open_stream(self, piece: Piece, plan: Plan | None, chunk_s: float | None) -> Stream:
+        num_frames = self.num_frames(piece.duration_s)
+        given = prior_input(self.conditioner, replace(piece, plan=plan), num_frames)
+        texts = given.condition, given.negative
+        frames = FrameGenerator(self.prior, *texts, num_frames, piece.sampling, [piece.seed])
+        stages = self.decode_stages([piece.decoder_seed], piece.num_inference_steps)
+        device, modules = self.codec.device, self._modules()
+        parts = StreamParts(self.conditioner, frames, stages, device, modules)
+        return Stream(piece, given.plans[0], parts, self.codec.sample_rate, chunk_s)
+
+    def _modules(self) -> dict[str, nn.Module | None]:
+        names = ("text_encoder", "codec", "prior", "decoder", "planner")
+        return {name: getattr(self, name) for name in names}
 
     def interrupt(self) -> None:
-        """Stop writing after the current frame; what is written so far is decoded."""
+        """Stop generating after the current frame; what there is so far is decoded."""
         self._interrupt = True
 
-    def _collect(
-        self, frames: Iterator[Tensor], total: int, callback: Callable[..., Any] | None
-    ) -> Tensor:
+    def _collect(self, frames: FrameGenerator, callback: Callable[..., Any] | None) -> Tensor:
         """Run the prior to its end: (B, K, T) codes."""
         self._interrupt = False
-        written: list[Tensor] = []
-        with self.progress_bar(total=total) as progress:
-            for index, codes in enumerate(frames):
-                written.append(codes)
+        codes: list[Tensor] = []
+        with self.progress_bar(total=frames.num_frames) as progress:
+            for index, frame in enumerate(frames):
+                codes.append(frame.codes)
                 progress.update()
                 if callback is not None:
-                    callback(self, index, (index + 1) / self.codec.frame_rate, {"codes": codes})
+                    time_s = (index + 1) / self.codec.frame_rate
+                    callback(self, index, time_s, {"codes": frame.codes})
                 if self._interrupt:
                     break
-        return torch.stack(written, dim=-1)
+        return torch.stack(codes, dim=-1)
 
     def num_frames(self, duration_s: float) -> int:
         """Token frames that hold a duration; ValueError where it is out of range."""
@@ -460,6 +403,23 @@ class Pipeline(DiffusionPipeline):
             raise ValueError(f"duration_s must lie in (0, {longest:g}], got {duration_s}")
         return max(1, -(-round(duration_s * self.codec.sample_rate) // self.codec.hop_length))
 
+    def sampling(
+        self,
+        temperature: float | None = None,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        guidance: float | None = None,
+    ) -> Sampling:
+        """Fill in the pipeline's defaults; ValueError where a value is out of its range."""
+        defaults = self.config
+        return Sampling(
+            temperature=defaults.temperature if temperature is None else temperature,
+            top_k=defaults.top_k if top_k is None else top_k,
+            top_p=top_p,
+            guidance=defaults.guidance if guidance is None else guidance,
+            fine_temperature=defaults.fine_temperature,
+        )
+
     def check_steps(self, steps: int | None, preview: bool) -> int | None:
         """Solver steps, or None where the codec's own decode is wanted or all there is."""
         if steps is not None and not 1 <= steps <= 16:
@@ -467,3 +427,14 @@ class Pipeline(DiffusionPipeline):
         if preview or self.decoder is None:
             return None
         return steps or self.decoder.config.default_steps
+
+
+def spread_seeds(seed: int | list[int] | None, count: int, name: str) -> list[int]:
+    """Give every item a seed: as listed, counted up from one, or drawn."""
+    if seed is None:
+        seed = secrets.randbelow(2**31)
+    if isinstance(seed, int):
+        return [seed + index for index in range(count)]
+    if len(seed) != count:
+        raise ValueError(f"{name} must be one per item, got {len(seed)} for {count} items")
+    return list(seed)

@@ -1,10 +1,10 @@
 """Train the codec: ``accelerate launch pipelines/train_codec.py --config configs/codec/tiny.yaml``.
 
-A batch goes from ``batches.SpectrogramCrops`` through ``CodecTraining.forward`` (codec, then
-losses) to ``training.train``.
+A batch passes data/prepared.py (stored spectrograms), training/codec_data.py (crops),
+training/loop.py (order, devices, optimizer), this file (``CodecTraining.forward``),
+codec/spectral_codec.py, codec/quantizer.py and codec/losses.py.
 """
 
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,13 +24,19 @@ from codec.losses import (
 )
 from codec.seeds import derive_seed
 from codec.spectral_codec import CodecOutput, SpectralCodec
-from pipelines.augmentation import Augmentation
-from pipelines.batches import SpectrogramCrops, SpectrogramData, open_all, validation_crops
-from pipelines.configuration import run_script
-from pipelines.prepared import FRAME_RATE
-from pipelines.training import TrainingConfig, train
+from pipelines.data.prepared import FRAME_RATE
+from pipelines.errors import one_line_errors
+from pipelines.training.augmentation import Augmentation
+from pipelines.training.codec_data import (
+    SpectrogramCrops,
+    SpectrogramData,
+    open_all,
+    validation_crops,
+)
+from pipelines.training.configuration import configure
+from pipelines.training.loop import TrainingConfig, train
 
-INITIALISATION_BATCHES = 16
+INITIALIZATION_BATCHES = 16
 
 
 @dataclass(frozen=True)
@@ -40,12 +46,12 @@ class CodecLosses:
     Args:
         movement: of the frame-to-frame term beside the regression's 1.
         energy: of the power in tiles beside the regression's 1.
-        commitment: of the quantiser's commitment term.
+        commitment: of the quantizer's commitment term.
         adversarial: of the patch discriminator; 0 trains none.
-        adversarial_from: update at which the codec begins to listen to the discriminator, which
+        adversarial_from: step at which the codec begins to listen to the discriminator, which
             learns from the start.
-        quantise_from: update at which the codebooks are set by k-means and join.
-        focus_books: number of books that training favours, 0 for none.
+        quantize_from: step at which the codebooks are set by k-means and join.
+        focus_books: number of books that training favors, 0 for none.
         focus_share: of the rows, those coded by ``focus_books``; half of the others are coded by
             all books and half by any number of them.
         decoder_alone: train nothing but the decoder of the codec that ``training.start_from``
@@ -57,21 +63,10 @@ class CodecLosses:
     commitment: float = 0.25
     adversarial: float = 0.0
     adversarial_from: int = 2000
-    quantise_from: int = 500
+    quantize_from: int = 500
     focus_books: int = 0
     focus_share: float = 0.0
     decoder_alone: bool = False
-
-
-@dataclass
-class SpectrogramBatch:
-    """(B, C, R, F), as the codec analyzes audio."""
-
-    spectrogram: Tensor
-
-    def to(self, device: torch.device) -> "SpectrogramBatch":
-        """Move to a device."""
-        return SpectrogramBatch(self.spectrogram.to(device))
 
 
 class CodecTraining(nn.Module):
@@ -98,7 +93,7 @@ class CodecTraining(nn.Module):
         if losses.decoder_alone:
             output = self._decoded_codes(spectrogram, books)
         else:
-            output = self.codec(spectrogram, books, quantise=step >= losses.quantise_from)
+            output = self.codec(spectrogram, books, quantize=step >= losses.quantize_from)
         levels, target = output.reconstruction, spectrogram[:, :, :M]
         terms = {
             "regression": spectrogram_loss(levels, target),
@@ -138,7 +133,7 @@ class CodecTraining(nn.Module):
     ) -> Tensor:
         """The discriminator's loss, and once it has joined the codec's weighted one beside it."""
         assert self.discriminator is not None
-        fake, real = self.codec.normalise(reconstruction), self.codec.normalise(target)
+        fake, real = self.codec.normalize(reconstruction), self.codec.normalize(target)
         terms["discriminator"] = discriminator_hinge(
             self.discriminator(real), self.discriminator(fake.detach())
         )
@@ -149,8 +144,8 @@ class CodecTraining(nn.Module):
         return terms["discriminator"] + self.losses.adversarial * terms["generator"]
 
 
-class CodecRecipe:
-    """The codec's part of the training loop (see ``training.Recipe``)."""
+class CodecTask:
+    """The codec's part of the training loop (see ``loop.TrainingTask``)."""
 
     def __init__(
         self,
@@ -175,54 +170,47 @@ class CodecRecipe:
         self.audio_s_per_item = data.crop_frames / FRAME_RATE
         self.held_out = validation_crops(data, 5.0, stereo_bands)
 
-    def collate(self, items: list[Tensor]) -> SpectrogramBatch:
-        """Stack crops."""
-        return SpectrogramBatch(torch.stack(items))
+    def collate(self, items: list[Tensor]) -> Tensor:
+        """Stack crops to (B, C, M, F)."""
+        return torch.stack(items)
 
-    def before_step(self, model: nn.Module, batch: SpectrogramBatch, step: int) -> None:
-        """Set the codebooks by k-means over many batches when quantisation begins."""
-        assert isinstance(model, CodecTraining)
-        codec = model.codec
-        image_book = codec.image_book
-        if step < model.losses.quantise_from:
+    def before_step(self, average: CodecTraining, batch: Tensor, step: int) -> None:
+        """Set the codebooks by k-means over many batches when quantization begins."""
+        codec = self.model.codec
+        images = codec.image_book
+        if step < self.model.losses.quantize_from:
             return
-        if codec.quantizer.is_initialised and (image_book is None or image_book.is_set):
+        if codec.quantizer.is_initialized and (images is None or images.is_set):
             return
-        size = batch.spectrogram.shape[0]
-        first = derive_seed(self.seed, "initialise") % 2**40
-        crops = [
-            self._crops(first + index * size, size, batch)
-            for index in range(INITIALISATION_BATCHES)
-        ]
-        if not codec.quantizer.is_initialised:
+        first = derive_seed(self.seed, "initialize") % 2**40
+        items = range(first, first + INITIALIZATION_BATCHES * len(batch))
+        crops = torch.stack([self.dataset[item] for item in items]).to(batch.device)
+        if not codec.quantizer.is_initialized:
             with torch.no_grad():
-                latents = [codec.latents(crop).flatten(0, 1) for crop in crops]
-            codec.quantizer.initialise(torch.cat(latents))
-        if image_book is not None and not image_book.is_set:
-            set_image_book(codec, torch.cat(crops))
+                latents = [codec.latents(part).flatten(0, 1) for part in crops.split(len(batch))]
+            codec.quantizer.initialize(torch.cat(latents))
+        if images is not None and not images.is_set:
+            set_image_book(codec, crops)
+        # the average must not begin with codebooks of zeros
+        average.codec.quantizer.load_state_dict(codec.quantizer.state_dict())
+        if images is not None and average.codec.image_book is not None:
+            average.codec.image_book.load_state_dict(images.state_dict())
 
-    def _crops(self, first: int, count: int, like: SpectrogramBatch) -> Tensor:
-        crops = [self.dataset[first + index] for index in range(count)]
-        return torch.stack(crops).to(like.spectrogram.device)
-
-    def loss(
-        self, model: nn.Module, batch: SpectrogramBatch, step: int
-    ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Forward through the wrapped model."""
+    def loss(self, model: nn.Module, batch: Tensor, step: int) -> tuple[Tensor, dict[str, Tensor]]:
+        """Compute the wrapped model's loss terms."""
         seed = derive_seed(self.seed, "books", step) % 2**31
-        terms = model(batch.spectrogram, step, seed)
+        terms = model(batch, step, seed)
         return terms.pop("loss"), terms
 
-    def validate(self, model: nn.Module, step: int, folder: Path) -> dict[str, float]:
-        """Held-out error in nats, unquantised and by number of books; writes one decoded clip."""
-        assert isinstance(model, CodecTraining)
+    def validate(self, model: CodecTraining, folder: Path) -> dict[str, float]:
+        """Measure the error in nats, unquantized and by number of codebooks; write one clip."""
         codec = model.codec
         device = next(codec.parameters()).device
         target = self.held_out.to(device)
         decoded = codec.reconstruct(codec.latents(target).float())
         levels = target[:, :, : codec.config.num_mels]
         figures = _errors("continuous", decoded, levels, codec)
-        if codec.quantizer.is_initialised:
+        if codec.quantizer.is_initialized:
             codes = codec.encode_spectrogram(target)
             books = {1, min(2, codec.num_codebooks), min(4, codec.num_codebooks)}
             for count in sorted({*books, codec.num_codebooks}):
@@ -234,9 +222,8 @@ class CodecRecipe:
             write_audio(folder / "original.wav", audio[0].cpu(), codec.sample_rate)
         return figures
 
-    def component(self, model: nn.Module) -> SpectralCodec:
-        """The codec without its losses and discriminator."""
-        assert isinstance(model, CodecTraining)
+    def component(self, model: CodecTraining) -> SpectralCodec:
+        """Return the codec without its losses and discriminator."""
         return model.codec
 
 
@@ -245,7 +232,7 @@ def set_image_book(codec: SpectralCodec, crops: Tensor) -> None:
     assert codec.image_book is not None
     M, P = codec.config.num_mels, codec.config.patch_frames
     levels = torch.nn.functional.avg_pool1d(crops[:, 0, :M], P)
-    codec.image_book.initialise(crops[:, 0, M:, ::P], levels)
+    codec.image_book.initialize(crops[:, 0, M:, ::P], levels)
 
 
 def _errors(name: str, decoded: Tensor, target: Tensor, codec: SpectralCodec) -> dict[str, float]:
@@ -270,7 +257,7 @@ def train_codec(
     augmentation: Augmentation | None = None,
 ) -> Path:
     """Train a codec from a prepared dataset and return the folder of the exported one."""
-    return train(CodecRecipe(model, losses, data, training, augmentation), training, resume)
+    return train(CodecTask(model, losses, data, training, augmentation), training, resume)
 
 
 PARTS: dict[str, Any] = {
@@ -280,13 +267,19 @@ PARTS: dict[str, Any] = {
     "training": TrainingConfig,
     "augmentation": Augmentation,
 }
-"""The sections of its configuration."""
+"""The sections of the configuration."""
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Read the configuration, then train."""
-    return run_script("train_codec.py", train_codec, PARTS, argv)
+    """Read the configuration, then train.
+
+    Raises:
+        ValueError: a mistake in the configuration or the data.
+    """
+    train_codec(**configure("train_codec.py", PARTS, argv))
+    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    with one_line_errors("train_codec.py"):
+        main()

@@ -1,15 +1,18 @@
 """Train the decoder: ``accelerate launch pipelines/train_decoder.py --config ...``.
 
-A batch goes from ``decoder_batches.DecoderCrops`` through ``DecoderRecipe.loss`` (the frozen codec
-makes the conditions, ``decoder.flow.flow_loss`` compares) to ``training.train``.
+A batch passes data/prepared.py and data/tokens.py (stored spectrograms and codes),
+training/decoder_data.py (crops), training/loop.py (order, devices, optimizer), this file
+(``DecoderTask.loss``), codec/spectral_codec.py (frozen), decoder/diffusion_decoder.py and
+decoder/flow.py.
 """
 
-import sys
 from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate.utils import send_to_device
 from torch import Tensor, nn
+from torch.utils.data import default_collate
 
 from codec.audio_file import write_audio
 from codec.seeds import generator
@@ -17,14 +20,15 @@ from codec.spectral_codec import SpectralCodec
 from decoder.diffusion_decoder import DiffusionDecoder
 from decoder.flow import flow_loss, uniform_angle
 from decoder.sampler import FlowSampler, check_conditions, euler_scheduler
-from pipelines.batches import evenly_spaced
-from pipelines.configuration import run_script
-from pipelines.decoder_batches import DecoderBatch, DecoderCrops, DecoderData
-from pipelines.training import TrainingConfig, train
+from pipelines.data.shards import evenly_spaced
+from pipelines.errors import one_line_errors
+from pipelines.training.configuration import configure
+from pipelines.training.decoder_data import DecoderBatch, DecoderCrops, DecoderData
+from pipelines.training.loop import TrainingConfig, train
 
 
-class DecoderRecipe:
-    """The decoder's part of the training loop (see ``training.Recipe``)."""
+class DecoderTask:
+    """The decoder's part of the training loop (see ``loop.TrainingTask``)."""
 
     def __init__(
         self, decoder: DiffusionDecoder, data: DecoderData, training: TrainingConfig
@@ -36,7 +40,7 @@ class DecoderRecipe:
         self.dataset = DecoderCrops(data, "train", training.seed, bands)
         self.audio_s_per_item = data.crop_tokens / self.codec.frame_rate
         held_out = DecoderCrops(data, "validation", training.seed, bands)
-        self.held_out = DecoderBatch.stack(
+        self.held_out = self.collate(
             [
                 held_out.item(row, 0, generator(training.seed, "validation", row))
                 for row in evenly_spaced(held_out.rows, data.validation_clips)
@@ -46,38 +50,37 @@ class DecoderRecipe:
 
     def collate(self, items: list[DecoderBatch]) -> DecoderBatch:
         """Stack items."""
-        return DecoderBatch.stack(items)
+        return default_collate(items)
 
-    def before_step(self, model: nn.Module, batch: DecoderBatch, step: int) -> None:
+    def before_step(self, average: DiffusionDecoder, batch: DecoderBatch, step: int) -> None:
         """Move the frozen codec to the device that the model lives on."""
         self.codec.to(batch.codes.device)
 
     def loss(
         self, model: nn.Module, batch: DecoderBatch, step: int
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Flow-matching loss of the (wrapped) decoder, in units of the detail's deviation."""
-        return self.flow_loss(model, batch, self.model.config.detail_std), {}
+        """Compute the flow-matching loss, in units of the detail's deviation.
 
-    def flow_loss(self, model: nn.Module, batch: DecoderBatch, detail_std: float) -> Tensor:
-        """The loss of one batch with the batch's own noise and angles."""
+        The frozen codec makes the coarse spectrogram that the decoder starts from.
+        """
+        detail_std = self.model.config.detail_std
         with torch.no_grad():
             latents = self.codec.decode_latents(batch.codes, batch.num_books)
-            coarse = self.codec.normalise(self.codec.reconstruct(latents))
+            coarse = self.codec.normalize(self.codec.reconstruct(latents))
         levels = batch.spectrogram[:, :, : self.codec.config.num_mels]
-        detail = (self.codec.normalise(levels) - coarse) / detail_std
+        detail = (self.codec.normalize(levels) - coarse) / detail_std
 
         def predict(point: Tensor, angle: Tensor) -> Tensor:
             return model(point, angle, coarse, latents, batch.num_books)
 
-        return flow_loss(predict, batch.noise, detail, uniform_angle(batch.time))
+        return flow_loss(predict, batch.noise, detail, uniform_angle(batch.time)), {}
 
-    def validate(self, model: nn.Module, step: int, folder: Path) -> dict[str, float]:
-        """Held-out loss, and for ``focus_books`` books error and movement of both decodes."""
-        assert isinstance(model, DiffusionDecoder)
+    def validate(self, model: DiffusionDecoder, folder: Path) -> dict[str, float]:
+        """Measure the loss, and error and movement of both decodes of ``focus_books`` codebooks."""
         device = next(model.parameters()).device
         self.codec.to(device)
-        batch = self.held_out.to(device)
-        figures = {"loss": float(self.flow_loss(model, batch, model.config.detail_std))}
+        batch = send_to_device(self.held_out, device)
+        figures = {"loss": float(self.loss(model, batch, 0)[0])}
         codes = batch.codes[:, : self.focus_books]
         sampler = FlowSampler(self.codec, model, euler_scheduler())
         fine = sampler.decode_spectrogram(codes, list(range(len(codes))))
@@ -92,9 +95,8 @@ class DecoderRecipe:
             write_audio(folder / f"{name}.wav", audio[0].cpu(), self.codec.sample_rate)
         return figures
 
-    def component(self, model: nn.Module) -> DiffusionDecoder:
-        """The decoder: all that is trained."""
-        assert isinstance(model, DiffusionDecoder)
+    def component(self, model: DiffusionDecoder) -> DiffusionDecoder:
+        """Return the decoder: all that is trained."""
         return model
 
 
@@ -106,8 +108,8 @@ def _movement(spectrogram: Tensor) -> float:
 def train_decoder(
     model: DiffusionDecoder, data: DecoderData, training: TrainingConfig, resume: bool = False
 ) -> Path:
-    """Train a decoder from cached spectrograms and tokens; returns the exported one's folder."""
-    return train(DecoderRecipe(model, data, training), training, resume)
+    """Train a decoder from cached spectrograms and tokens; return the exported one's folder."""
+    return train(DecoderTask(model, data, training), training, resume)
 
 
 PARTS: dict[str, Any] = {
@@ -115,13 +117,19 @@ PARTS: dict[str, Any] = {
     "data": DecoderData,
     "training": TrainingConfig,
 }
-"""The sections of its configuration."""
+"""The sections of the configuration."""
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Read the configuration, then train."""
-    return run_script("train_decoder.py", train_decoder, PARTS, argv)
+    """Read the configuration, then train.
+
+    Raises:
+        ValueError: a mistake in the configuration or the data.
+    """
+    train_decoder(**configure("train_decoder.py", PARTS, argv))
+    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    with one_line_errors("train_decoder.py"):
+        main()

@@ -1,140 +1,127 @@
 """Train the prior: ``accelerate launch pipelines/train_prior.py --config configs/prior/tiny.yaml``.
 
-A batch goes from ``prior_batches.TokenClips`` through ``PriorRecipe.loss`` (captions to token
-states, then ``prior.loss.prior_loss``) to ``training.train``.
+A batch passes data/tokens.py (stored codes), training/prior_data.py (clips and what conditions
+them), inference/text.py (captions to token states), training/loop.py (order, devices, optimizer),
+this file (``PriorTask.loss``), prior/loss.py and prior/model.py.
 """
 
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate.utils import send_to_device
 from torch import Tensor, nn
 
 from codec.audio_file import write_audio
-from codec.midi_file import midi_bytes
-from codec.note_codec import NoteCodec
+from codec.process_settings import kept_process_settings
 from codec.seeds import generator
-from pipelines.batches import evenly_spaced
-from pipelines.configuration import run_script
-from pipelines.prior_batches import PriorData, TokenBatch, TokenClips
-from pipelines.text import encode_text, load_text_encoder
-from pipelines.tokens import load_codec
-from pipelines.training import TrainingConfig, train
-from prior.generate import generate
-from prior.loss import PriorBatch, PriorLoss, prior_loss
+from pipelines.data.midi_file import midi_bytes
+from pipelines.data.notes.note_tokenizer import NoteTokenizer
+from pipelines.data.shards import evenly_spaced
+from pipelines.data.tokens import load_codec
+from pipelines.errors import one_line_errors
+from pipelines.inference.text import load_text_encoder
+from pipelines.training.configuration import configure
+from pipelines.training.loop import TrainingConfig, train
+from pipelines.training.prior_data import PriorData, TokenClip, TokenClips, make_batch
+from prior.condition import Condition
+from prior.frame_generator import FrameGenerator
+from prior.loss import PriorBatch, prior_loss
 from prior.model import Prior
 from prior.sampling import Sampling
 
 SAMPLE_FRAMES = 250
 
 
-class PriorRecipe:
-    """The prior's part of the training loop (see ``training.Recipe``)."""
+class PriorTask:
+    """The prior's part of the training loop (see ``loop.TrainingTask``)."""
 
     def __init__(self, prior: Prior, data: PriorData, training: TrainingConfig) -> None:
         self.model = prior
         self.tokenizer, self.text_encoder = load_text_encoder(data.text_encoder)
         self.codec = load_codec(data.codec) if data.codec else None
-        books = prior.config.num_codebooks
-        plans = prior.config.reads_plan
-        self.dataset = TokenClips(data, books, plans, "train", training.seed)
-        frame_rate = prior.config.frame_rate
-        self.audio_s_per_item = data.crop_tokens / frame_rate if frame_rate else 0.0
-        held_out = TokenClips(data, books, plans, "validation", training.seed)
-        self.held_out = [
-            held_out.clip(row, generator(training.seed, "validation", row))
+        config = prior.config
+        reads = config.num_codebooks, config.reads_plan
+        self.dataset = TokenClips(data, *reads, "train", training.seed)
+        self.audio_s_per_item = data.crop_tokens / config.frame_rate if config.frame_rate else 0.0
+        held_out = TokenClips(data, *reads, "validation", training.seed)
+        clips = [
+            held_out.clip(row, generator(training.seed, "validation", row), dropout=False)
             for row in evenly_spaced(held_out.rows, data.validation_clips)
         ]
+        self.held_out = make_batch(clips, self.tokenizer, self.text_encoder)
+        self.sample_caption = clips[0].caption
 
-    def collate(self, items: list[TokenBatch]) -> TokenBatch:
-        """Stack items."""
-        return TokenBatch.stack(items)
+    def collate(self, items: list[TokenClip]) -> PriorBatch:
+        """Encode captions, where data are loaded, and stack."""
+        return make_batch(items, self.tokenizer, self.text_encoder)
 
-    def before_step(self, model: nn.Module, batch: TokenBatch, step: int) -> None:
-        """Move the frozen text encoder to the device that the model lives on."""
-        self.text_encoder.to(batch.codes.device)
+    def before_step(self, average: Prior, batch: PriorBatch, step: int) -> None:
+        """Change nothing."""
 
     def loss(
-        self, model: nn.Module, batch: TokenBatch, step: int
+        self, model: nn.Module, batch: PriorBatch, step: int
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Nats per code of the (wrapped) prior."""
-        result = self.nats(model, batch)
-        return result.loss, _by_book(result)
+        """Compute the nats per code of the (wrapped) prior, and those of each codebook."""
+        result = prior_loss(model, batch)
+        return result.loss, {f"nats_book_{k}": nats for k, nats in enumerate(result.nats_per_book)}
 
-    def nats(self, model: nn.Module, batch: TokenBatch) -> PriorLoss:
-        """Encode the captions, then the prior's loss."""
-        text = encode_text(self.tokenizer, self.text_encoder, batch.captions)
-        return prior_loss(
-            model,
-            PriorBatch(
-                codes=batch.codes,
-                frame_mask=batch.frame_mask,
-                ends=batch.ends,
-                text_states=text.states,
-                text_mask=text.mask,
-                depth_frames=batch.depth_frames,
-                plan=batch.plan,
-            ),
-        )
-
-    def validate(self, model: nn.Module, step: int, folder: Path) -> dict[str, float]:
-        """Held-out nats per book, what text buys, and one sample."""
-        assert isinstance(model, Prior)
-        device = next(model.parameters()).device
-        self.text_encoder.to(device)
-        batch = TokenBatch.stack(self.held_out).to(device)
-        result = self.nats(model, batch)
-        # every clip with another clip's caption: the difference is what the text tells
-        others = batch.captions[1:] + batch.captions[:1]
-        shuffled = self.nats(model, replace(batch, captions=others))
-        figures = {"loss": float(result.loss)}
-        figures |= {name: float(value) for name, value in _by_book(result).items()}
-        figures["loss_wrong_text"] = float(shuffled.loss)
-        if batch.plan is not None:
-            figures["loss_no_plan"] = float(self.nats(model, replace(batch, plan=None)).loss)
+    def validate(self, model: Prior, folder: Path) -> dict[str, float]:
+        """Measure held-out nats per codebook and what text and plan are worth; write a sample."""
+        batch: PriorBatch = send_to_device(self.held_out, next(model.parameters()).device)
+        condition = batch.condition
+        # every clip with another clip's caption: the difference is what the text is worth
+        others = condition.text_states.roll(-1, 0), condition.text_mask.roll(-1, 0)
+        changed = {"loss_wrong_text": Condition(*others, condition.plan)}
+        if condition.plan is not None:
+            changed["loss_no_plan"] = replace(condition, plan=None)
+        loss, figures = self.loss(model, batch, 0)
+        figures = {"loss": loss, **figures}
+        for name, other in changed.items():
+            figures[name] = prior_loss(model, batch._replace(condition=other)).loss
         if self.codec is not None:
-            self._write_sample(model, batch.captions[0], folder)
-        return figures
+            self._write_sample(model, condition.row(0), folder)
+        return {name: float(value) for name, value in figures.items()}
 
-    def _write_sample(self, model: Prior, caption: str, folder: Path) -> None:
+    def _write_sample(self, model: Prior, text: Condition, folder: Path) -> None:
         assert self.codec is not None
-        text = encode_text(self.tokenizer, self.text_encoder, [caption])
-        frames = generate(model, text, None, SAMPLE_FRAMES, Sampling(), seeds=[0])
+        frames = FrameGenerator(model, text, None, SAMPLE_FRAMES, Sampling(), seeds=[0])
         codes = torch.stack([frame.codes for frame in frames], dim=-1).cpu()
         sample: Any = self.codec.decode(codes)[0]
-        if isinstance(self.codec, NoteCodec):
+        if isinstance(self.codec, NoteTokenizer):
             (folder / "sample.mid").write_bytes(midi_bytes(sample))
         else:
             write_audio(folder / "sample.wav", sample, self.codec.sample_rate)
-        (folder / "sample.txt").write_text(caption + "\n")
+        (folder / "sample.txt").write_text(self.sample_caption + "\n")
 
-    def component(self, model: nn.Module) -> Prior:
-        """The prior: all that is trained."""
-        assert isinstance(model, Prior)
+    def component(self, model: Prior) -> Prior:
+        """Return the prior: all that is trained."""
         return model
 
 
-def _by_book(result: PriorLoss) -> dict[str, Tensor]:
-    return {f"nats_book_{index}": nats for index, nats in enumerate(result.nats_per_book)}
-
-
+@kept_process_settings()  # what loads the text encoder adds warning filters
 def train_prior(
     model: Prior, data: PriorData, training: TrainingConfig, resume: bool = False
 ) -> Path:
     """Train a prior from cached tokens and return the folder of the exported one."""
-    return train(PriorRecipe(model, data, training), training, resume)
+    return train(PriorTask(model, data, training), training, resume)
 
 
 PARTS: dict[str, Any] = {"model": Prior, "data": PriorData, "training": TrainingConfig}
-"""The sections of its configuration."""
+"""The sections of the configuration."""
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Read the configuration, then train."""
-    return run_script("train_prior.py", train_prior, PARTS, argv)
+    """Read the configuration, then train.
+
+    Raises:
+        ValueError: a mistake in the configuration or the data.
+    """
+    train_prior(**configure("train_prior.py", PARTS, argv))
+    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    with one_line_errors("train_prior.py"):
+        main()

@@ -3,29 +3,33 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-import codec  # noqa: F401  (its torchaudio guard runs before diffusers is imported)
+from codec.torchaudio_guard import guard_torchaudio
 
 if TYPE_CHECKING:
-    from prior.generate import Frame as Frame
+    from prior.condition import Condition as Condition
+    from prior.frame_generator import Frame as Frame
+    from prior.frame_generator import FrameGenerator as FrameGenerator
     from prior.loss import PriorBatch as PriorBatch
     from prior.loss import prior_loss as prior_loss
     from prior.model import Prior as Prior
     from prior.plan import ChordChange as ChordChange
     from prior.plan import Plan as Plan
     from prior.sampling import Sampling as Sampling
-    from prior.text_condition import TextCondition as TextCondition
 
 _HOMES = {
     "ChordChange": "prior.plan",
-    "Frame": "prior.generate",
+    "Frame": "prior.frame_generator",
+    "FrameGenerator": "prior.frame_generator",
     "Plan": "prior.plan",
     "Prior": "prior.model",
     "PriorBatch": "prior.loss",
     "Sampling": "prior.sampling",
-    "TextCondition": "prior.text_condition",
+    "Condition": "prior.condition",
     "prior_loss": "prior.loss",
 }
 __all__ = [*_HOMES]
+
+guard_torchaudio()
 
 
 def __getattr__(name: str) -> Any:

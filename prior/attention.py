@@ -1,14 +1,12 @@
 """Self-attention with rotary positions and a cache, and cross-attention to the text."""
 
-import math
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from prior.linear import Linear, stored
-from prior.normalisation import RMSNorm
+from prior.normalization import RMSNorm
 
 
 class Rotation(NamedTuple):
@@ -64,53 +62,44 @@ def window_mask(num_positions: int, window: int | None, device: torch.device) ->
     return ones.tril().triu(1 - window)
 
 
-def attend(
-    query: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None = None, causal: bool = False
-) -> Tensor:
-    """Scaled dot-product attention of a few queries; compiled for a CPU, it is written out as sums.
+class KeysValues(NamedTuple):
+    """Keys and values of the positions so far, (B, H, T, D / H) each."""
 
-    A compiler then makes loops of a whole frame with no call to a library between them, which is
-    what a call for one query mostly costs (docs/performance.md).
+    keys: Tensor
+    values: Tensor
 
-    Args:
-        query: (B, H, T, D / H).
-        keys, values: (B, H, S, D / H).
-        mask: bool, broadcast to (B, H, T, S), false where nothing is read.
-        causal: query t reads the first t + 1 keys; T = S.
 
-    Returns:
-        (B, H, T, D / H).
-    """
-    if not torch.compiler.is_compiling() or not query.is_cpu:
-        return F.scaled_dot_product_attention(query, keys, values, mask, is_causal=causal)
-    query = stored(query * query.shape[-1] ** -0.5)
-    scores = (query[..., None, :] * keys[..., None, :, :]).sum(dim=-1)
-    if causal:
-        mask = torch.ones_like(scores, dtype=torch.bool).tril()
-    if mask is not None:
-        scores = scores.masked_fill(~mask, -math.inf)
-    weights = stored(scores.softmax(dim=-1))
-    return (weights[..., None] * values[..., None, :, :]).sum(dim=-2)
+class TextMemory(NamedTuple):
+    """A layer's keys and values of the text, (B, H, L, D / H) each, and its (B, 1, 1, L) mask."""
+
+    keys: Tensor
+    values: Tensor
+    mask: Tensor
+
+    def contiguous(self) -> "TextMemory":
+        """Copy keys and values into the order in which every frame reads them."""
+        return TextMemory(self.keys.contiguous(), self.values.contiguous(), self.mask)
 
 
 class Place(NamedTuple):
-    """Where a step reads and writes: computed once per frame, the same for every layer.
+    """Where a step reads and writes: computed once per frame, shared by all layers.
 
     Attributes:
         rotation: the rows of this position, (1, D / H) each.
         slot: (1,) int64, where the ring of keys and values is written.
         filled: slots from the first on that hold something, this position's included.
-        mask: (1, S) bool, false at slots not to be read; None for the filled ones.
+        mask: (1, S) bool, false at those of the first S slots that are not read; None where the
+            filled ones are read (``prior.compiled`` gives one).
     """
 
     rotation: Rotation
     slot: Tensor
     filled: int
-    mask: Tensor | None
+    mask: Tensor | None = None
 
     @property
     def seen(self) -> int:
-        """Slots that are read; with a mask its length alone tells, which a compiler may vary."""
+        """How many slots are read."""
         return self.filled if self.mask is None else self.mask.shape[-1]
 
 
@@ -128,56 +117,33 @@ class KeyValueCache:
     def fill(self, keys: Tensor, values: Tensor) -> None:
         """Store positions 0 to T - 1, (B, H, T, D / H) each; only the last ``capacity`` stay."""
         B, H, T, head_width = keys.shape
-        # a slot too many: where all were seen, a compiler would make that a case of its own
-        self.keys = keys.new_zeros(B, H, self.capacity + 1, head_width)
+        self.keys = keys.new_zeros(B, H, self.capacity, head_width)
         self.values = torch.zeros_like(self.keys)
         first = max(0, T - self.capacity)
         slots = torch.arange(first, T, device=keys.device) % self.capacity
         self.keys[:, :, slots] = keys[:, :, first:]
         self.values[:, :, slots] = values[:, :, first:]
 
-    def append(self, key: Tensor, value: Tensor, place: Place) -> tuple[Tensor, Tensor]:
-        """Store one position, (B, H, D / H) each.
-
-        Returns:
-            Views of what is seen, keys and values of (B, H, seen, D / H).
-        """
+    def append(self, key: Tensor, value: Tensor, place: Place) -> KeysValues:
+        """Store one position, (B, H, D / H) each, and return views of what is seen."""
         self.keys.index_copy_(2, place.slot, key[:, :, None])
         self.values.index_copy_(2, place.slot, value[:, :, None])
-        return self.keys.narrow(2, 0, place.seen), self.values.narrow(2, 0, place.seen)
-
-
-class KeysValues(NamedTuple):
-    """Keys and values of the positions so far, (B, H, T, D / H) each."""
-
-    keys: Tensor
-    values: Tensor
-
-
-class TextCache:
-    """A layer's keys and values of the text, (B, H, L, D / H) each, computed once by ``fill``."""
-
-    def __init__(self) -> None:
-        self.keys = self.values = self.mask = torch.empty(0)
-
-    def fill(self, keys: Tensor, values: Tensor, mask: Tensor) -> None:
-        """Keep contiguous copies, which every later frame reads, and the (B, 1, 1, L) mask."""
-        self.keys, self.values, self.mask = keys.contiguous(), values.contiguous(), mask
+        return KeysValues(self.keys.narrow(2, 0, place.seen), self.values.narrow(2, 0, place.seen))
 
 
 class SelfAttention(nn.Module):
     """Causal multi-head attention with one projection for query, key and value.
 
-    Queries and keys are RMS-normalised before the dot product (arXiv 2010.04245), which keeps
+    Queries and keys are RMS-normalized before the dot product (arXiv 2010.04245), which keeps
     bfloat16 training stable; they share one gain because only its product matters.
     """
 
     def __init__(self, width: int, num_heads: int) -> None:
         super().__init__()
         self.num_heads = num_heads
-        self.qkv = Linear(width, 3 * width)
+        self.qkv = nn.Linear(width, 3 * width, bias=False)
         self.query_key_norm = RMSNorm(width // num_heads)
-        self.out = Linear(width, width)
+        self.out = nn.Linear(width, width, bias=False)
 
     def forward(
         self,
@@ -207,7 +173,7 @@ class SelfAttention(nn.Module):
         if earlier is not None:
             key = torch.cat((earlier.keys, key), dim=2)
             value = torch.cat((earlier.values, value), dim=2)
-        y = attend(query, key, value, causal=earlier is None)
+        y = F.scaled_dot_product_attention(query, key, value, is_causal=earlier is None)
         return self.out(y.transpose(1, 2).flatten(2)), KeysValues(key, value)
 
     def step(self, x: Tensor, place: Place, cache: KeyValueCache) -> Tensor:
@@ -217,11 +183,12 @@ class SelfAttention(nn.Module):
         query_key = self.query_key_norm(qkv[:, :2])
         query, key = rotate(query_key, place.rotation).to(qkv.dtype).unbind(1)
         keys, values = cache.append(key, qkv[:, 2], place)
-        y = attend(query[:, :, None], keys, values, place.mask)
+        y = F.scaled_dot_product_attention(query[:, :, None], keys, values, place.mask)
         return self.out(y.reshape(B, D))
 
     def _project(self, x: Tensor, rotation: Rotation | None) -> tuple[Tensor, Tensor, Tensor]:
-        qkv = self.qkv(x).unflatten(-1, (3, self.num_heads, -1))  # (B, T, 3, H, D / H)
+        B, T, _ = x.shape
+        qkv = self.qkv(x).view(B, T, 3, self.num_heads, -1)  # (B, T, 3, H, D / H)
         query_key = qkv[:, :, :2].to(self.query_key_norm.weight.dtype)  # float32 under autocast
         query_key = self.query_key_norm(query_key).permute(2, 0, 3, 1, 4)  # (2, B, H, T, D / H)
         if rotation is not None:
@@ -236,23 +203,25 @@ class CrossAttention(nn.Module):
     def __init__(self, width: int, num_heads: int, text_width: int) -> None:
         super().__init__()
         self.num_heads = num_heads
-        self.query = Linear(width, width)
-        self.key_value = Linear(text_width, 2 * width)
-        self.out = Linear(width, width)
+        self.query = nn.Linear(width, width, bias=False)
+        self.key_value = nn.Linear(text_width, 2 * width, bias=False)
+        self.out = nn.Linear(width, width, bias=False)
 
-    def forward(self, x: Tensor, text: Text, cache: TextCache | None = None) -> Tensor:
-        """(B, T, D) frames and the text -> (B, T, D); ``cache`` is filled if given."""
+    def read(self, text: Text) -> TextMemory:
+        """Project the text, once for all frames."""
         key_value = self.key_value(text.states).unflatten(-1, (2, self.num_heads, -1))
         keys, values = key_value.permute(2, 0, 3, 1, 4)  # (B, H, L, D / H) each
-        if cache is not None:
-            cache.fill(keys, values, text.mask)
+        return TextMemory(keys, values, text.mask)
+
+    def forward(self, x: Tensor, text: TextMemory) -> Tensor:
+        """(B, T, D) frames -> (B, T, D)."""
         query = self.query(x).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
-        y = F.scaled_dot_product_attention(query, keys, values, text.mask)  # (B, H, T, D / H)
+        y = F.scaled_dot_product_attention(query, *text)  # (B, H, T, D / H)
         return self.out(y.transpose(1, 2).flatten(2))
 
-    def step(self, x: Tensor, cache: TextCache) -> Tensor:
-        """(B, D) -> (B, D) with the text's keys and values from ``cache``."""
+    def step(self, x: Tensor, text: TextMemory) -> Tensor:
+        """One frame, (B, D) -> (B, D)."""
         B, D = x.shape
         query = self.query(x).view(B, self.num_heads, 1, -1)
-        y = attend(query, cache.keys, cache.values, cache.mask)
+        y = F.scaled_dot_product_attention(query, *text)
         return self.out(y.reshape(B, D))

@@ -7,8 +7,7 @@ from torch import Tensor, nn
 
 from prior.attention import KeysValues, SelfAttention
 from prior.feed_forward import SwiGLU
-from prior.linear import Linear
-from prior.normalisation import RMSNorm
+from prior.normalization import RMSNorm
 
 
 class DepthHead(nn.Module):
@@ -28,20 +27,22 @@ class DepthHead(nn.Module):
         codebook_size: int,
     ) -> None:
         super().__init__()
-        self.frame = Linear(frame_width, width)
+        self.frame = nn.Linear(frame_width, width, bias=False)
         self.embeddings = nn.ModuleList(
             nn.Embedding(codebook_size, width) for _ in range(num_codebooks - 1)
         )
         self.blocks = nn.ModuleList(DepthBlock(width, num_heads) for _ in range(num_layers))
         self.norm = RMSNorm(width)
-        self.heads = nn.ModuleList(Linear(width, codebook_size) for _ in range(num_codebooks - 1))
+        self.heads = nn.ModuleList(
+            nn.Linear(width, codebook_size, bias=False) for _ in range(num_codebooks - 1)
+        )
 
     def forward(self, frames: Tensor, codes: Tensor) -> Tensor:
-        """Logits of books 1 to K - 1 with the true earlier books given.
+        """Logits of codebooks 1 to K - 1 with the true earlier codebooks given.
 
         Args:
             frames: (B, D) hidden states of the backbone.
-            codes: (B, K) int64; the last book is not looked at.
+            codes: (B, K) int64; the last codebook is not looked at.
 
         Returns:
             (B, K - 1, V).
@@ -53,12 +54,12 @@ class DepthHead(nn.Module):
     def sample(
         self, frames: Tensor, first: Tensor, choose: Callable[[Tensor, int], Tensor]
     ) -> list[Tensor]:
-        """Choose books 1 to K - 1 one after the other, the weights read once for each.
+        """Choose codebooks 1 to K - 1 one after the other, the weights read once for each.
 
         Args:
             frames: (B, D) hidden states of the backbone.
-            first: (B,) int64 codes of book 0.
-            choose: ``(logits (B, V), book) -> (B,)`` codes.
+            first: (B,) int64 codes of codebook 0.
+            choose: ``(logits (B, V), codebook) -> (B,)`` codes.
 
         Returns:
             K codes of shape (B,), the first one included.
@@ -87,7 +88,7 @@ class DepthHead(nn.Module):
 
 
 class DepthBlock(nn.Module):
-    """Pre-normalised self-attention and feed-forward."""
+    """Pre-normalized self-attention and feed-forward."""
 
     def __init__(self, width: int, num_heads: int) -> None:
         super().__init__()

@@ -3,8 +3,6 @@
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from prior.linear import Linear
-
 
 class SwiGLU(nn.Module):
     """``down(silu(gate) * up)`` (arXiv 2002.05202), the inner width 8/3 of the outer one.
@@ -16,8 +14,8 @@ class SwiGLU(nn.Module):
     def __init__(self, width: int) -> None:
         super().__init__()
         inner = -(-width * 8 // 3 // 32) * 32
-        self.gate_up = Linear(width, 2 * inner)
-        self.down = Linear(inner, width)
+        self.gate_up = nn.Linear(width, 2 * inner, bias=False)
+        self.down = nn.Linear(inner, width, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, T, D) -> (B, T, D)."""

@@ -1,15 +1,17 @@
-"""The prior's training loss: nats per code, book by book."""
+"""The prior's training loss: nats per code, codebook by codebook."""
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from prior.condition import Condition
 
-@dataclass(frozen=True)
-class PriorBatch:
-    """A batch of token clips with their text.
+
+class PriorBatch(NamedTuple):
+    """A batch of token clips with what conditions them.
 
     Attributes:
         codes: (B, K, T) int64 in [0, V); padded frames hold any valid code.
@@ -17,19 +19,15 @@ class PriorBatch:
             row has at least one.
         ends: (B,) bool, true where the piece ends with the clip: the end is then a target right
             after the last frame.
-        text_states: (B, L, Dt) float.
-        text_mask: (B, L) bool; a row without any true token trains the unconditional prior.
-        depth_frames: (B, N) int64, the frames that train the later books; None for all.
-        plan: (B, T, P) float from ``plan.plan_features``, or None.
+        condition: text and plan; a row without text trains the unconditional prior.
+        depth_frames: (B, N) int64, the frames that train the later codebooks; None for all.
     """
 
     codes: Tensor
     frame_mask: Tensor
     ends: Tensor
-    text_states: Tensor
-    text_mask: Tensor
+    condition: Condition
     depth_frames: Tensor | None = None
-    plan: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -38,7 +36,7 @@ class PriorLoss:
 
     Attributes:
         loss: scalar float32, the mean of ``nats_per_book``, to be differentiated.
-        nats_per_book: (K,) float32, detached: the cross-entropy of each book.
+        nats_per_book: (K,) float32, detached: the cross-entropy of each codebook.
     """
 
     loss: Tensor
@@ -50,17 +48,17 @@ def prior_loss(model: nn.Module, batch: PriorBatch) -> PriorLoss:
 
     Every row weighs the same whatever its length, so that the mean over processes with equally
     many rows is the mean over all their rows: two processes train as one with twice the batch.
-    The first book's mean runs over a row's frames, and its end where it has one; a later book's
-    over those of ``depth_frames`` that are not padding (a row without any counts as zero;
-    :func:`draw_depth_frames` never draws one).
+    The first codebook's mean runs over a row's frames, and its end where it has one; a later
+    codebook's over those of ``depth_frames`` that are not padding (a row without any counts as
+    zero; :func:`draw_depth_frames` never draws one).
 
     Args:
         model: a ``Prior``, wrapped for distributed training or not; only its forward is called.
         batch: the clips.
     """
-    codes, mask = F.pad(batch.codes, (0, 1)), F.pad(batch.frame_mask, (0, 1))  # room for the end
+    codes, mask = F.pad(batch.codes, (0, 1)), F.pad(batch.frame_mask, (0, 1))  # a frame for the end
     depth_frames = batch.depth_frames
-    output = model(codes, batch.text_states, batch.text_mask, depth_frames, batch.plan)
+    output = model(codes, batch.condition, depth_frames)
     targets, first_mask = first_book_targets(codes, mask, batch.ends, output.first_logits.shape[-1])
     nats = [row_means(cross_entropy(output.first_logits, targets), first_mask)]
     for k, logits in enumerate(output.depth_logits.unbind(1), start=1):
@@ -75,7 +73,7 @@ def prior_loss(model: nn.Module, batch: PriorBatch) -> PriorLoss:
 def first_book_targets(
     codes: Tensor, frame_mask: Tensor, ends: Tensor, num_classes: int
 ) -> tuple[Tensor, Tensor]:
-    """Book 0 with the end (the last class) right after the last frame of the rows that end.
+    """Codebook 0 with the end (the last class) right after the last frame of the rows that end.
 
     Args:
         codes: (B, K, T) int64, T one more than the longest clip.
@@ -103,7 +101,7 @@ def row_means(values: Tensor, mask: Tensor) -> Tensor:
 
 
 def draw_depth_frames(frame_mask: Tensor, count: int, generator: torch.Generator) -> Tensor:
-    """Choose the frames that train the later books, which makes the depth head nearly free (CSM).
+    """Choose the frames that train the later codebooks: the depth head is nearly free then (CSM).
 
     Args:
         frame_mask: (B, T) bool on the CPU, at least one true in each row.

@@ -14,7 +14,7 @@ from prior.attention import (
     window_mask,
 )
 from prior.feed_forward import SwiGLU
-from prior.normalisation import RMSNorm
+from prior.normalization import RMSNorm
 from prior.state import LayerState, PriorState
 
 
@@ -46,7 +46,7 @@ class LSTMBackbone(nn.Module):
         self.norm = RMSNorm(width)
 
     def forward(self, x: Tensor, text: Text, state: PriorState | None = None) -> Tensor:
-        """A whole sequence, (B, T, D) -> (B, T, D) normalised; ``state`` is filled if given."""
+        """A whole sequence, (B, T, D) -> (B, T, D) normalized; ``state`` is filled if given."""
         T = x.shape[1]
         rotation = rotation_table(T, self.head_width, x.device)
         mask = window_mask(T, self.window, x.device)
@@ -59,7 +59,7 @@ class LSTMBackbone(nn.Module):
         return self.norm(x + self.feed_forward(self.feed_forward_norm(x)))
 
     def step(self, x: Tensor, place: Place, state: PriorState) -> Tensor:
-        """One frame, (B, D) -> (B, D) normalised, after those that ``state`` holds."""
+        """One frame, (B, D) -> (B, D) normalized, after those that ``state`` holds."""
         for block, layer in zip(self.blocks, state.layers, strict=False):
             x = block.step(x, layer)  # type: ignore[operator]
         if self.has_attention:
@@ -68,13 +68,13 @@ class LSTMBackbone(nn.Module):
 
 
 class PlainLSTMBackbone(LSTMBackbone):
-    """The same without the attention: all that is known of the past is the cell."""
+    """An LSTM backbone without attention: all that it knows of the past is in its cells."""
 
     has_attention = False
 
 
 class LSTMBlock(nn.Module):
-    """A pre-normalised LSTM layer and cross-attention to the text."""
+    """A pre-normalized LSTM layer and cross-attention to the text."""
 
     def __init__(self, width: int, num_heads: int, text_width: int) -> None:
         super().__init__()
@@ -85,16 +85,19 @@ class LSTMBlock(nn.Module):
 
     def forward(self, x: Tensor, text: Text, state: LayerState | None) -> Tensor:
         """A whole sequence, (B, T, D) -> (B, T, D); ``state`` is filled if given."""
+        memory = self.text_attention.read(text)
         y, (output, cell) = self.lstm(self.norm(x))
         if state is not None:
             state.hidden = output[0], cell[0]
+            state.text = memory.contiguous()
         x = x + y
-        return x + self.text_attention(self.text_norm(x), text, state.text if state else None)
+        return x + self.text_attention(self.text_norm(x), memory)
 
     def step(self, x: Tensor, state: LayerState) -> Tensor:
         """One frame, (B, D) -> (B, D); the bare cell, as calling the layer costs five times it."""
         weights = self.lstm.all_weights[0]
         assert state.hidden is not None
+        assert state.text is not None
         output, cell = torch.lstm_cell(self.norm(x), state.hidden, *weights)
         state.hidden = output, cell
         x = x + output

@@ -1,26 +1,22 @@
 """The prior: text and the frames so far to the next frame of codes."""
 
 import math
-import os
-import shutil
 from collections.abc import Callable
 from typing import Literal, NamedTuple
 
 import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
-
-from codec.component import Component, ModelMixin  # noqa: F401  (diffusers looks it up here)
 from diffusers.configuration_utils import register_to_config
+from torch import Tensor, nn
+
+from codec.component import Component
 from prior.attention import KeyValueCache, Place, Text, rotation_table
+from prior.compiled import compile_step
+from prior.condition import Condition
 from prior.depth import DepthHead
-from prior.linear import Linear, lay_out_by_row
+from prior.frame_condition import FrameCondition, PlanReader, TextSummary
 from prior.lstm import LSTMBackbone, PlainLSTMBackbone
-from prior.normalisation import RMSNorm
-from prior.plan_reader import PlanReader
-from prior.state import LayerState, PriorState, Slots
-from prior.text_summary import TextSummary
-from prior.told import Told
+from prior.normalization import RMSNorm
+from prior.state import LayerState, PriorState
 from prior.transformer import TransformerBackbone
 
 BACKBONES: dict[str, type[TransformerBackbone] | type[LSTMBackbone]] = {
@@ -30,16 +26,12 @@ BACKBONES: dict[str, type[TransformerBackbone] | type[LSTMBackbone]] = {
 }
 
 
-TEXT_SLOTS = 80
-"""Text tokens that a compiled step reads, or a multiple of them; the empty ones are masked."""
-
-
 class PriorOutput(NamedTuple):
     """What ``Prior.forward`` predicts.
 
     Attributes:
-        first_logits: (B, T, V + 1): book 0 of every frame; index V is the end of the piece.
-        depth_logits: (B, K - 1, N, V): books 1 to K - 1 of the chosen frames.
+        first_logits: (B, T, V + 1): codebook 0 of every frame; index V is the end of the piece.
+        depth_logits: (B, K - 1, N, V): codebooks 1 to K - 1 of the chosen frames.
     """
 
     first_logits: Tensor
@@ -50,8 +42,8 @@ class Prior(Component):
     """An autoregressive model of codec frames under text, over one of two backbones.
 
     At frame t the backbone reads the sum of the K codebook embeddings of frame t - 1 (a learned
-    start at t = 0) and gives one hidden state; book 0 is predicted straight from it, the later
-    books by a small Transformer over the books of that frame (Moshi, arXiv 2410.00037; CSM).
+    start at t = 0) and gives one hidden state; codebook 0 is predicted straight from it, the later
+    ones by a small Transformer over the codebooks of that frame (Moshi, arXiv 2410.00037; CSM).
     Text, embeddings, heads and depth are the same for both backbones, so that comparing two priors
     compares the backbones.
 
@@ -60,7 +52,7 @@ class Prior(Component):
     Args:
         backbone: "transformer", "lstm" (which attends to all its earlier outputs) or "lstm-plain"
             (which does not).
-        num_codebooks: K, the codebooks it writes.
+        num_codebooks: K, the codebooks it predicts.
         codebook_size: V.
         width: D, of the backbone.
         num_layers: of the backbone.
@@ -72,15 +64,14 @@ class Prior(Component):
         sliding_window: how many frames self-attention sees, itself included; None for all.
         frame_rate: frames per second (Hz), for those who count in seconds; None for frames that
             are notes.
-        reads_plan: whether it can be told beat, key, chords and players frame by frame
+        reads_plan: whether it reads beat, key, chords and players frame by frame
             (``plan.plan_features``).
-        fine_temperature: factor on the sampling temperature of the third and later books, which are
-            hard to foresee and say little (what it changes: docs/experiments.md).
 
     Raises:
         ValueError: a value that does not fit, named with its rule.
     """
 
+    former_keys = ("fine_temperature",)  # which the pipeline reads (see Pipeline)
     _no_split_modules = ["TransformerBlock", "LSTMBlock", "DepthHead"]  # noqa: RUF012  (diffusers')
 
     @register_to_config
@@ -99,7 +90,6 @@ class Prior(Component):
         sliding_window: int | None = None,
         frame_rate: float | None = 25.0,
         reads_plan: bool = False,
-        fine_temperature: float = 1.0,
     ) -> None:
         super().__init__()
         check_config(dict(self.config))
@@ -114,7 +104,7 @@ class Prior(Component):
         self.network: TransformerBackbone | LSTMBackbone = BACKBONES[backbone](
             width, num_layers, num_heads, text_width, sliding_window
         )
-        self.first_head = Linear(width, codebook_size + 1)
+        self.first_head = nn.Linear(width, codebook_size + 1, bias=False)
         self.depth = (
             DepthHead(width, depth_width, depth_layers, depth_heads, num_codebooks, codebook_size)
             if num_codebooks > 1
@@ -124,34 +114,26 @@ class Prior(Component):
         self.register_buffer(
             "book_offsets", torch.arange(num_codebooks) * codebook_size, persistent=False
         )
-        initialise(self, num_layers)
-        self.is_compiled = False
+        initialize(self, num_layers)
+        self.is_compiled = False  # see compile_step
 
     def forward(
-        self,
-        codes: Tensor,
-        text_states: Tensor,
-        text_mask: Tensor,
-        depth_frames: Tensor | None = None,
-        plan: Tensor | None = None,
+        self, codes: Tensor, condition: Condition, depth_frames: Tensor | None = None
     ) -> PriorOutput:
-        """Predict every frame from the frames before it and the text.
+        """Predict every frame from the frames before it, the text and the plan.
 
         Args:
             codes: (B, K, T) int64 in [0, V).
-            text_states: (B, L, Dt) float, the text encoder's token states.
-            text_mask: (B, L) bool, true at tokens that count. A row without any reads the learned
-                null token instead: that is how text is dropped for classifier-free guidance.
-            depth_frames: (B, N) int64, the frames whose later books are predicted; None for all.
-            plan: (B, T', P) float from ``plan.plan_features``; None where nothing is planned.
+            condition: of B rows.
+            depth_frames: (B, N) int64, frames whose later codebooks are predicted; None for all.
 
         Returns:
             ``PriorOutput``, N = T when ``depth_frames`` is None.
         """
         frames = self._embed(codes)[:, :-1]  # (B, T - 1, D)
         x = torch.cat((self._starts(codes), frames), dim=1)  # (B, T, D)
-        text, told = self._prepare_text(text_states, text_mask, plan)
-        hidden = self.network(x + told.frames(0, x.shape[1]), text)
+        text, frame_condition = self.read_condition(condition)
+        hidden = self.network(x + frame_condition.frames(0, x.shape[1]), text)
         return PriorOutput(
             self.first_head(hidden), self._predict_depth(hidden, codes, depth_frames)
         )
@@ -168,35 +150,22 @@ class Prior(Component):
         logits = self.depth(hidden.flatten(0, 1), codes.flatten(0, 1))  # (B * N, K - 1, V)
         return logits.view(B, N, K - 1, self.codebook_size).transpose(1, 2)
 
-    def init_state(
-        self, text_states: Tensor, text_mask: Tensor, max_frames: int, plan: Tensor | None = None
-    ) -> PriorState:
-        """An empty state for ``prefill``.
+    def init_state(self, condition: Condition, max_frames: int) -> PriorState:
+        """Make an empty state for ``prefill``.
 
         Args:
-            text_states: (B, L, Dt) float.
-            text_mask: (B, L) bool; a row without any true token is unconditional.
-            max_frames: frames that will be read and written, the prompt included.
-            plan: (B, T, P) float from ``plan.plan_features``, the prompt's frames first, or None.
+            condition: of B rows; its plan begins with the prompt's frames.
+            max_frames: frames that will be read and generated, the prompt included.
         """
-        slots: Slots = "filled"
-        capacity = self.network.window or max_frames
-        if self.is_compiled:  # the same shapes whatever the prompt and the duration
-            slots = "growing" if self.device.type == "cpu" else "all"
-            missing = -text_mask.shape[1] % TEXT_SLOTS
-            text_states = F.pad(text_states, (0, 0, 0, missing))
-            text_mask = F.pad(text_mask, (0, missing), value=False)
-        else:
-            capacity = min(capacity, max_frames)
-        table = rotation_table(max_frames, self.network.head_width, text_states.device)
-        text, told = self._prepare_text(text_states, text_mask, plan)
+        capacity = min(self.network.window or max_frames, max_frames)
+        table = rotation_table(max_frames, self.network.head_width, condition.text_mask.device)
+        text, frame_condition = self.read_condition(condition)
         return PriorState(
             text=text,
-            told=told,
+            frame_condition=frame_condition,
             rotation=table,
             layers=[LayerState(KeyValueCache(capacity)) for _ in range(self.network.num_states)],
             max_frames=max_frames,
-            slots=slots,
         )
 
     def prefill(self, codes: Tensor, state: PriorState) -> Tensor:
@@ -207,7 +176,7 @@ class Prior(Component):
             state: from ``init_state``.
 
         Returns:
-            (B, D), the hidden state from which ``sample_frame`` writes frame P.
+            (B, D), the hidden state from which ``sample_frame`` draws frame P.
 
         Raises:
             ValueError: the state has been used, or is too short for the prompt and one frame.
@@ -217,11 +186,8 @@ class Prior(Component):
             raise ValueError(f"prefill needs a fresh state, got one at frame {state.position}")
         _check_room(P, state)
         x = torch.cat((self._starts(codes), self._embed(codes)), dim=1)  # (B, P + 1, D)
-        hidden = self.network(x + state.told.frames(0, P + 1), state.text, state)
+        hidden = self.network(x + state.frame_condition.frames(0, P + 1), state.text, state)
         state.position = P + 1
-        if state.slots == "all":
-            for tensor in state.tensors():
-                torch._dynamo.mark_static_address(tensor, guard=False)
         return hidden[:, -1]
 
     def decode_one_frame(self, codes: Tensor, state: PriorState) -> Tensor:
@@ -232,68 +198,43 @@ class Prior(Component):
             state: filled by ``prefill``; changed in place.
 
         Returns:
-            (B, D), the hidden state from which ``sample_frame`` writes the next frame.
+            (B, D), the hidden state from which ``sample_frame`` draws the next frame.
 
         Raises:
             ValueError: the state is full.
         """
-        told, place = self.advance(state)
-        return self.step(codes, told, place, state)
+        return self.step(codes, *self.advance(state), state)
 
     def advance(self, state: PriorState) -> tuple[Tensor, Place]:
         """Move ``state`` on by a frame.
 
         Returns:
-            What that frame is told, (B, D), and its place, for :meth:`step`.
+            What is added to that frame, (B, D), and its place, for :meth:`step`.
 
         Raises:
             ValueError: the state is full.
         """
         _check_room(state.position, state)
-        told, place = state.told.frame(state.position), state.place()
+        added, place = state.frame_condition.frame(state.position), state.place()
         state.position += 1
-        return told, place
+        return added, place
 
-    def step(self, codes: Tensor, told: Tensor, place: Place, state: PriorState) -> Tensor:
-        """(B, K) codes and what ``advance`` gave -> (B, D), the tensors of ``state`` written."""
-        x = self.embedding(codes + self.book_offsets).sum(dim=1) + told
+    def step(self, codes: Tensor, added: Tensor, place: Place, state: PriorState) -> Tensor:
+        """(B, K) codes and what ``advance`` gave -> (B, D), ``state`` changed in place."""
+        x = self.embedding(codes + self.book_offsets).sum(dim=1) + added
         return self.network.step(x, place, state)
 
     def compile_step(self) -> None:
-        """Compile what a frame takes, the drawing of its codes included, for every writer from now.
-
-        A frame of one row is bound by dispatching small operators: on a GPU they are replayed as
-        one CUDA graph; on a CPU they are fused, called from C++, and read a weight once for all
-        rows. Compiling happens as the first frames are written and takes a minute; torch keeps the
-        result on disk, so the next process needs ten seconds. It happens again for another number
-        of rows, other settings of the sampling and, without a sliding window, another length; after
-        eight of these, what is new runs as it is. Equal seeds give equal codes, but not always the
-        plain step's: rounding differs.
-
-        Raises:
-            ValueError: the backbone holds an LSTM, which torch.compile does not trace.
-            FileNotFoundError: on a CPU, no C++ compiler is installed.
-        """
-        if self.config.backbone != "transformer":
-            raise ValueError(
-                f"compile_step needs backbone='transformer', got {self.config.backbone!r}"
-            )
-        compilers = (os.environ.get("CXX", "c++"), "c++", "g++", "clang++")
-        if self.device.type == "cpu" and not any(map(shutil.which, compilers)):
-            raise FileNotFoundError(
-                "compile_step needs a C++ compiler on a CPU: apt-get install g++"
-            )
-        if self.device.type == "cpu":
-            lay_out_by_row(self)
-        self.is_compiled = True
+        """Compile a generation's single steps from now on, see ``prior.compiled.compile_step``."""
+        compile_step(self)
 
     def sample_frame(self, hidden: Tensor, choose: Callable[[Tensor, int], Tensor]) -> Tensor:
-        """Write one frame, book by book.
+        """Write one frame, codebook by codebook.
 
         Args:
             hidden: (B, D) from ``prefill`` or ``decode_one_frame``.
-            choose: ``(logits, book) -> (B,)`` int64 codes in [0, V); logits are (B, V + 1) for
-                book 0, whose last column is the end of the piece, and (B, V) for the others.
+            choose: ``(logits, codebook) -> (B,)`` int64 codes in [0, V); logits are (B, V + 1) for
+                codebook 0, whose last column is the end of the piece, and (B, V) for the others.
 
         Returns:
             (B, K) int64.
@@ -310,14 +251,19 @@ class Prior(Component):
         """(B, K, T) codes -> (B, T, D)."""
         return self.embedding(codes + self.book_offsets[:, None]).sum(dim=1)
 
-    def _prepare_text(self, states: Tensor, mask: Tensor, plan: Tensor | None) -> tuple[Text, Told]:
-        """Put the null token before the text, seen only by rows whose text is empty."""
+    def read_condition(self, condition: Condition) -> tuple[Text, FrameCondition]:
+        """Derive what cross-attention reads and what is added to every frame.
+
+        The null token comes before the text, seen only by rows whose text is empty.
+        """
+        states, mask = condition.text_states, condition.text_mask
         null = self.null_text.expand(states.shape[0], 1, -1)
         states = torch.cat((null, states.to(null.dtype)), dim=1)  # (B, L + 1, Dt)
         mask = torch.cat((~mask.any(dim=1, keepdim=True), mask), dim=1)
         states = self.text_norm(states)
-        told = Told(self.text_summary(states, mask), plan, self.plan_reader)
-        return Text(states, mask[:, None, None]), told
+        summary = self.text_summary(states, mask)
+        added = FrameCondition(summary, condition.plan, self.plan_reader)
+        return Text(states, mask[:, None, None]), added
 
 
 def check_config(config: dict[str, int | float | str | None]) -> None:
@@ -340,11 +286,11 @@ def check_config(config: dict[str, int | float | str | None]) -> None:
         )
 
 
-def initialise(prior: Prior, num_layers: int) -> None:
+def initialize(prior: Prior, num_layers: int) -> None:
     """Normal weights of deviation .02, smaller where they are added to the residual (GPT-2).
 
     The frames' vectors are larger and the text's summary starts at zero: at equal sizes the
-    summary drowns the frames for the first thousand updates (docs/experiments.md); so does the
+    summary drowns the frames for the first thousand steps (docs/experiments.md); so does the
     plan. An LSTM keeps
     PyTorch's weights, with forget gates that start open (Jozefowicz et al. 2015).
     """

@@ -1,7 +1,7 @@
 """Plans as codes, so that a prior can write them: tempo, key, instruments, then chord by chord.
 
-A planner is a ``Prior`` of ``NUM_BOOKS`` books of ``CODEBOOK_SIZE`` codes under text: "score first,
-then sound", with the same network, loss and sampling as for sound.
+A planner is a ``Prior`` of ``NUM_BOOKS`` codebooks of ``CODEBOOK_SIZE`` codes under text: "score
+first, then sound", with the same network, loss and sampling as for sound.
 """
 
 import itertools
@@ -10,7 +10,8 @@ import math
 import torch
 from torch import Tensor
 
-from prior.plan import INSTRUMENTS, MODES, QUALITIES, ChordChange, Plan
+from prior.plan import INSTRUMENTS, QUALITIES, ChordChange, Plan
+from prior.theory import MODES
 
 NUM_BOOKS = 2
 CODEBOOK_SIZE = 128
@@ -19,7 +20,7 @@ SLOWEST, FASTEST = 40.0, 240.0
 """Beats a minute; the tempi between them that have a code lie 1.4 % apart."""
 TEMPI = 128
 TEMPI_PER_RANGE = 8
-METRES = (4, 3, 2)
+METERS = (4, 3, 2)
 """Beats in a bar."""
 KEYS = 12 * len(MODES) + 1
 """The last one stands for a key that is not known."""
@@ -34,10 +35,10 @@ def encode_plan(plan: Plan, num_beats: float) -> Tensor:
     """Turn a plan into codes.
 
     ===== ================= ==========================
-    frame book 0            book 1
+    frame codebook 0            codebook 1
     ===== ================= ==========================
     0     range of tempi    tempo within the range
-    1     metre and key     0
+    1     meter and key     0
     2     lead              drums
     3     second instrument third
     4     fourth            fifth
@@ -52,10 +53,10 @@ def encode_plan(plan: Plan, num_beats: float) -> Tensor:
         (2, T) int64 in [0, 128), T = 5 + chords.
 
     Raises:
-        ValueError: a tempo or metre that has no code.
+        ValueError: a tempo or meter that has no code.
     """
-    if plan.beats_per_bar not in METRES:
-        raise ValueError(f"beats_per_bar must be one of {METRES}, got {plan.beats_per_bar}")
+    if plan.beats_per_bar not in METERS:
+        raise ValueError(f"beats_per_bar must be one of {METERS}, got {plan.beats_per_bar}")
     assert plan.first_beat == 0
     key = KEYS - 1
     if plan.tonic is not None and plan.mode is not None:
@@ -64,7 +65,7 @@ def encode_plan(plan: Plan, num_beats: float) -> Tensor:
     playing = (playing + [NO_INSTRUMENT] * (1 + ACCOMPANYING))[: 1 + ACCOMPANYING]
     frames = [
         encode_tempo(plan.tempo_bpm),
-        (METRES.index(plan.beats_per_bar) * KEYS + key, 0),
+        (METERS.index(plan.beats_per_bar) * KEYS + key, 0),
         (playing[0], DRUMS.index(plan.drums)),
         (playing[1], playing[2]),
         (playing[3], playing[4]),
@@ -77,13 +78,13 @@ def encode_plan(plan: Plan, num_beats: float) -> Tensor:
 
 
 def decode_plan(codes: Tensor) -> Plan:
-    """Turn codes back into a plan; those that no plan has stand for their neighbours.
+    """Turn codes back into a plan; those that no plan has stand for their neighbors.
 
     Args:
         codes: (2, T) int64 in [0, 128), T at least 5.
     """
     tempo, head, (lead, drums), *others = codes[:, :HEAD_FRAMES].T.tolist()
-    metre, key = divmod(min(head[0], len(METRES) * KEYS - 1), KEYS)
+    meter, key = divmod(min(head[0], len(METERS) * KEYS - 1), KEYS)
     known = key < KEYS - 1
     chords, beat = [], 0.0
     for code, steps in codes[:, HEAD_FRAMES:].T.tolist():
@@ -92,7 +93,7 @@ def decode_plan(codes: Tensor) -> Plan:
         beat += chord_beats(steps)
     return Plan(
         tempo_bpm=decode_tempo(tempo[0], tempo[1]),
-        beats_per_bar=METRES[metre],
+        beats_per_bar=METERS[meter],
         tonic=key % 12 if known else None,
         mode=MODES[key // 12] if known else None,
         chords=tuple(chords),
@@ -126,5 +127,5 @@ def decode_tempo(tempo_range: int, place: int) -> float:
 
 
 def chord_beats(code: int) -> float:
-    """How many beats a chord's code in book 1 stands for."""
+    """How many beats a chord's code in codebook 1 stands for."""
     return (code + 1) / STEPS_PER_BEAT

@@ -1,11 +1,13 @@
 """Write plans from text with a small prior, one item at a time."""
 
 import math
+import warnings
 from dataclasses import replace
 
 import torch
 
-from prior.generate import Writer
+from prior.condition import Condition
+from prior.frame_generator import FrameGenerator
 from prior.model import Prior
 from prior.plan import Plan
 from prior.plan_codes import (
@@ -19,17 +21,16 @@ from prior.plan_codes import (
     encode_tempo,
 )
 from prior.sampling import Sampling
-from prior.text_condition import TextCondition
 
 SAMPLING = Sampling(temperature=0.5, top_k=20, top_p=0.9, guidance=1.0)
-"""What a prompt names is nearly certain and stays so; the rest is drawn from what is likely."""
+"""Keep what a prompt names, which is nearly certain, and draw the rest from what is likely."""
 MAX_CHORDS = 62
-"""As many as a planner learns from; in a longer piece they return."""
+"""Most chords in a planner's training plans; in a longer piece the list repeats."""
 
 
 def write_plan(
     planner: Prior,
-    text: TextCondition,
+    text: Condition,
     duration_s: float,
     seed: int,
     tempo_bpm: float | None = None,
@@ -41,7 +42,8 @@ def write_plan(
         text: one row.
         duration_s: the chords go on at least until then (s).
         seed: equal texts and seeds give equal plans; a longer duration only adds chords.
-        tempo_bpm: beats a minute that are fixed; None lets the planner choose.
+        tempo_bpm: beats a minute that are fixed; None lets the planner choose. One that has no code
+            is kept, with a warning, and the chords are chosen as for the nearest that has one.
 
     Raises:
         ValueError: the prior does not write plans.
@@ -49,13 +51,20 @@ def write_plan(
     check_planner(planner)
     head = torch.zeros(1, NUM_BOOKS, 0, dtype=torch.long)
     if tempo_bpm is not None:
-        head = torch.tensor(encode_tempo(min(max(tempo_bpm, SLOWEST), FASTEST)))[None, :, None]
+        coded_bpm = min(max(tempo_bpm, SLOWEST), FASTEST)
+        if coded_bpm != tempo_bpm:
+            warnings.warn(
+                f"a planner knows tempi in [{SLOWEST:g}, {FASTEST:g}] bpm, got {tempo_bpm:g}: "
+                f"chords are chosen as for {coded_bpm:g}",
+                stacklevel=2,
+            )
+        head = torch.tensor(encode_tempo(coded_bpm))[None, :, None]
     num_frames = HEAD_FRAMES + MAX_CHORDS - head.shape[-1]
-    writer = Writer(planner, text, None, num_frames, SAMPLING, [seed], head)
+    generator = FrameGenerator(planner, text, None, num_frames, SAMPLING, [seed], head)
     frames = list(head[0].unbind(-1))
     beats = wanted = 0.0
     while len(frames) < HEAD_FRAMES or beats < wanted:
-        frame = writer.write()
+        frame = next(generator, None)
         if frame is None:
             break
         frames.append(frame.codes[0].cpu())
@@ -80,7 +89,7 @@ def repeated(plan: Plan, length: float, num_beats: float) -> Plan:
 
 
 def check_planner(planner: Prior) -> None:
-    """Raise a ``ValueError`` unless a prior writes the books of ``plan_codes``."""
+    """Raise a ``ValueError`` unless a prior writes the codebooks of ``plan_codes``."""
     found = planner.config["num_codebooks"], planner.config["codebook_size"]
     if found != (NUM_BOOKS, CODEBOOK_SIZE):
         raise ValueError(

@@ -9,7 +9,7 @@ from torch import Tensor
 from codec.seeds import generator
 
 COARSE_BOOKS = 2
-"""The first books, which are drawn at the full temperature."""
+"""Codebooks that are drawn at the full temperature, the first ones."""
 
 
 @dataclass(frozen=True)
@@ -21,6 +21,8 @@ class Sampling:
         top_k: draw from this many likeliest codes; None for all.
         top_p: draw from the fewest codes that hold this probability; None for all.
         guidance: scale of classifier-free guidance; 1 for none (and half the work).
+        fine_temperature: factor on the temperature of the third and later codebooks, which are
+            hard to foresee and say little.
 
     Raises:
         ValueError: a value outside its range.
@@ -30,6 +32,7 @@ class Sampling:
     top_k: int | None = 250
     top_p: float | None = None
     guidance: float = 3.0
+    fine_temperature: float = 1.0
 
     def __post_init__(self) -> None:
         if not 0 <= self.temperature < math.inf:
@@ -40,12 +43,15 @@ class Sampling:
             raise ValueError(f"top_p must lie in (0, 1], got {self.top_p}")
         if not 0 <= self.guidance < math.inf:
             raise ValueError(f"guidance must be finite and at least 0, got {self.guidance}")
+        if not 0 < self.fine_temperature < math.inf:
+            raise ValueError(
+                f"fine_temperature must be finite and positive, got {self.fine_temperature}"
+            )
 
-
-def by_book(sampling: Sampling, fine_temperature: float, num_books: int) -> tuple[Sampling, ...]:
-    """Settings of each book: from the third on the temperature is multiplied by a factor."""
-    fine = replace(sampling, temperature=sampling.temperature * fine_temperature)
-    return tuple(sampling if book < COARSE_BOOKS else fine for book in range(num_books))
+    def by_book(self, num_codebooks: int) -> "tuple[Sampling, ...]":
+        """Settings of each codebook, the fine temperature applied."""
+        fine = replace(self, temperature=self.temperature * self.fine_temperature)
+        return tuple(self if book < COARSE_BOOKS else fine for book in range(num_codebooks))
 
 
 def guide(conditional: Tensor, unconditional: Tensor, guidance: float) -> Tensor:
@@ -99,7 +105,7 @@ def choose_code(logits: Tensor, uniform: Tensor, sampling: Sampling) -> Tensor:
 
 
 def draw_uniform(seeds: list[int], frame: int, num_codebooks: int, codebook_size: int) -> Tensor:
-    """The noise of one frame: V + 1 numbers for book 0, V for each later one.
+    """The noise of one frame: V + 1 numbers for codebook 0, V for each later one.
 
     Every row's come from its own generator, keyed by ``(seed, "prior", frame)``: they depend
     neither on the rows beside it, nor on the settings, nor on where generation started.
@@ -119,7 +125,7 @@ def draw_uniform(seeds: list[int], frame: int, num_codebooks: int, codebook_size
 
 
 def uniform_of_book(uniform: Tensor, book: int, codebook_size: int) -> Tensor:
-    """The part of ``draw_uniform`` that belongs to a book: (B, V + 1) for book 0, else (B, V)."""
+    """The noise of one codebook: (B, V + 1) for codebook 0, (B, V) for the others."""
     if book == 0:
         return uniform[:, : codebook_size + 1]
     start = 1 + book * codebook_size

@@ -1,15 +1,12 @@
 """What decoding remembers between two frames, owned by the caller."""
 
-from dataclasses import dataclass, field
-from typing import Literal
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from prior.attention import KeyValueCache, Place, Rotation, Text, TextCache
-from prior.told import Told
-
-Slots = Literal["filled", "growing", "all"]
+from prior.attention import KeyValueCache, Place, Rotation, Text, TextMemory
+from prior.frame_condition import FrameCondition
 
 
 @dataclass
@@ -18,12 +15,12 @@ class LayerState:
 
     Attributes:
         history: self-attention's keys and values of earlier frames.
-        text: cross-attention's keys and values of the text.
+        text: cross-attention's keys and values of the text; None before the prefill.
         hidden: an LSTM's (output, cell), (B, D) each.
     """
 
     history: KeyValueCache
-    text: TextCache = field(default_factory=TextCache)
+    text: TextMemory | None = None
     hidden: tuple[Tensor, Tensor] | None = None
 
 
@@ -33,23 +30,19 @@ class PriorState:
 
     Attributes:
         text: the prepared text, for cross-attention.
-        told: the same in one vector, and the plan.
+        frame_condition: the text in one vector, and the plan.
         rotation: rotary tables for every position below ``max_frames``.
         layers: one per layer of the backbone.
-        max_frames: how many frames may be read and written, the prompt included.
+        max_frames: how many frames may be read and generated, the prompt included.
         position: how many positions the backbone has seen; 0 before the prefill.
-        slots: of the history, which ones a step reads: the "filled" ones; for a compiled step on
-            a CPU the "growing" ones, the same marked as a length that varies; for one on a GPU
-            "all", the empty ones hidden, so that every step has the same shapes and is replayed.
     """
 
     text: Text
-    told: Told
+    frame_condition: FrameCondition
     rotation: Rotation
     layers: list[LayerState]
     max_frames: int
     position: int = 0
-    slots: Slots = "filled"
 
     @property
     def capacity(self) -> int:
@@ -58,26 +51,30 @@ class PriorState:
 
     def place(self) -> Place:
         """Where the next step reads and writes."""
-        device = self.rotation.cos.device
-        filled = min(self.position + 1, self.capacity)
-        mask = None
-        if self.slots == "growing":
-            mask = torch.ones(1, filled, dtype=torch.bool, device=device)
-            if filled > 1:  # a compiler takes lengths of one for constants
-                torch._dynamo.mark_dynamic(mask, 1, min=2, max=self.capacity)
-        elif self.slots == "all":
-            mask = torch.arange(self.capacity, device=device)[None] < filled
+        slot = self.position % self.capacity
         return Place(
             rotation=self.rotation.at(self.position, self.position + 1),
-            slot=torch.full((1,), self.position % self.capacity, device=device),
-            filled=filled,
-            mask=mask,
+            slot=torch.full((1,), slot, device=self.rotation.cos.device),
+            filled=min(self.position + 1, self.capacity),
         )
 
-    def tensors(self) -> list[Tensor]:
-        """What a step reads and writes in place, at addresses that never change."""
-        found: list[Tensor] = []
-        for layer in self.layers:
-            found += [layer.history.keys, layer.history.values]
-            found += [layer.text.keys, layer.text.values, layer.text.mask]
-        return found
+    def tensors(self) -> dict[str, Tensor]:
+        """Name position and history, without what follows from the condition, to be saved."""
+        tensors = {"position": torch.tensor(self.position)}
+        for index, layer in enumerate(self.layers):
+            if layer.history.keys.numel():
+                seen = min(self.position, layer.history.capacity)
+                tensors[f"{index}.keys"] = layer.history.keys[:, :, :seen].contiguous()
+                tensors[f"{index}.values"] = layer.history.values[:, :, :seen].contiguous()
+            for part, tensor in enumerate(layer.hidden or ()):
+                tensors[f"{index}.hidden.{part}"] = tensor
+        return tensors
+
+    def restore(self, tensors: dict[str, Tensor]) -> None:
+        """Fill a fresh state from what :meth:`tensors` returned."""
+        self.position = int(tensors["position"])
+        for index, layer in enumerate(self.layers):
+            if f"{index}.keys" in tensors:
+                layer.history.fill(tensors[f"{index}.keys"], tensors[f"{index}.values"])
+            if f"{index}.hidden.0" in tensors:
+                layer.hidden = tensors[f"{index}.hidden.0"], tensors[f"{index}.hidden.1"]

@@ -14,7 +14,7 @@ from prior.attention import (
     window_mask,
 )
 from prior.feed_forward import SwiGLU
-from prior.normalisation import RMSNorm
+from prior.normalization import RMSNorm
 from prior.state import LayerState, PriorState
 
 
@@ -34,7 +34,7 @@ class TransformerBackbone(nn.Module):
         self.norm = RMSNorm(width)
 
     def forward(self, x: Tensor, text: Text, state: PriorState | None = None) -> Tensor:
-        """A whole sequence, (B, T, D) -> (B, T, D) normalised; ``state`` is filled if given."""
+        """A whole sequence, (B, T, D) -> (B, T, D) normalized; ``state`` is filled if given."""
         T = x.shape[1]
         rotation = rotation_table(T, self.head_width, x.device)
         mask = window_mask(T, self.window, x.device)
@@ -44,14 +44,14 @@ class TransformerBackbone(nn.Module):
         return self.norm(x)
 
     def step(self, x: Tensor, place: Place, state: PriorState) -> Tensor:
-        """One frame, (B, D) -> (B, D) normalised, after those that ``state`` holds."""
+        """One frame, (B, D) -> (B, D) normalized, after those that ``state`` holds."""
         for block, layer in zip(self.blocks, state.layers, strict=True):
             x = block.step(x, place, layer)  # type: ignore[operator]
         return self.norm(x)
 
 
 class TransformerBlock(nn.Module):
-    """Pre-normalised self-attention, cross-attention to the text, and feed-forward."""
+    """Pre-normalized self-attention, cross-attention to the text, and feed-forward."""
 
     def __init__(self, width: int, num_heads: int, text_width: int) -> None:
         super().__init__()
@@ -71,13 +71,16 @@ class TransformerBlock(nn.Module):
         state: LayerState | None,
     ) -> Tensor:
         """A whole sequence, (B, T, D) -> (B, T, D); ``state`` is filled if given."""
-        history, text_cache = (state.history, state.text) if state else (None, None)
+        history, memory = state.history if state else None, self.text_attention.read(text)
+        if state:
+            state.text = memory.contiguous()
         x = x + self.attention(self.attention_norm(x), rotation, mask, history)
-        x = x + self.text_attention(self.text_norm(x), text, text_cache)
+        x = x + self.text_attention(self.text_norm(x), memory)
         return x + self.feed_forward(self.feed_forward_norm(x))
 
     def step(self, x: Tensor, place: Place, state: LayerState) -> Tensor:
         """One frame, (B, D) -> (B, D)."""
+        assert state.text is not None
         x = x + self.attention.step(self.attention_norm(x), place, state.history)
         x = x + self.text_attention.step(self.text_norm(x), state.text)
         return x + self.feed_forward(self.feed_forward_norm(x))

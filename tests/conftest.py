@@ -1,5 +1,6 @@
 """Fixtures that many test modules share."""
 
+import contextlib
 import gc
 import os
 import random
@@ -7,10 +8,15 @@ import signal
 import sys
 import warnings
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from codec.torchaudio_guard import guard_torchaudio
+
+guard_torchaudio()  # before a test imports torchaudio, encodec or transformers
 
 
 @pytest.fixture(autouse=True)
@@ -36,6 +42,7 @@ def process_settings() -> dict[str, Any]:
 
     PyTorch's generator is missing because tests seed it; test_training.py holds it.
     """
+    import symusic  # noqa: F401  (its first import sets environment variables)
     import torch
 
     return {
@@ -51,6 +58,15 @@ def process_settings() -> dict[str, Any]:
         "environment": {k: v for k, v in os.environ.items() if k != "PYTEST_CURRENT_TEST"},
         "working directory": os.getcwd(),
     }
+
+
+@pytest.fixture(scope="session")
+def measuring_packages() -> None:
+    """Import evaluation's packages: their first import changes settings of the process."""
+    librosa = ("librosa.feature", "librosa.decompose", "librosa.filters")
+    for name in (*librosa, "visqol", "zimtohrli", "sympy"):  # sympy: torch.testing's
+        with contextlib.suppress(ImportError):
+            import_module(name)
 
 
 @pytest.fixture(scope="session")

@@ -4,10 +4,9 @@ import pytest
 import torch
 
 from codec.seeds import generator
-from pipelines import augmentation
-from pipelines.augmentation import Augmentation, augment
-from pipelines.batches import left_right
-from pipelines.prepared import NUM_MELS, STEREO_BANDS, analysis
+from pipelines.data.prepared import NUM_MELS, STEREO_BANDS, analysis, left_right
+from pipelines.training import augmentation
+from pipelines.training.augmentation import Augmentation, augment
 
 RATE = 44100
 

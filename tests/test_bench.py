@@ -1,13 +1,16 @@
-"""The benchmark: its rows and its arithmetic. What it measures is not tested, only printed."""
+"""``partita bench``: its rows and its arithmetic, not what it measures."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 from tiny_pipeline import save_tiny_pipeline, tiny_pipeline
 
-from pipelines.bench import Row, measure, peak_memory, render, with_backbone
+from pipelines.benchmarks.machine import peak_memory, resident_memory
+from pipelines.benchmarks.part_speed import PartSpeed, measure, with_backbone
 from pipelines.cli import main
 
 ROWS = [
@@ -60,7 +63,7 @@ def test_a_pipeline_without_decoder(tmp_path: Path, capsys: pytest.CaptureFixtur
     ("options", "said"),
     [
         (["--repeats", "0"], "--repeats must be at least 1, got 0"),
-        (["--threads", "0"], "--threads must be at least 1, got 0"),
+        (["--threads", "0"], "error: threads must be at least 1, got 0"),
         (["--duration", "0"], "--duration must be at least 0.1 s, got 0"),
         (["--duration", "nan"], "--duration must be at least 0.1 s, got nan"),
     ],
@@ -83,8 +86,8 @@ def test_the_first_call_does_not_count_and_the_median_does(monkeypatch: pytest.M
 
 
 def test_a_row_as_text():
-    row = Row("encode", 0.5, 0.4, 0.75, 20.0, "a note", 123_400_000)
-    assert render(row).split() == ["encode", "0.500", "(0.400-0.750)", "20.0x", "123", "MB",
+    row = PartSpeed("encode", 0.5, 0.4, 0.75, 20.0, "a note", 123_400_000)
+    assert str(row).split() == ["encode", "0.500", "(0.400-0.750)", "20.0x", "123", "MB",
                                    "a", "note"]  # fmt: skip
 
 
@@ -97,5 +100,17 @@ def test_the_other_backbone_differs_in_the_backbone_alone():
     assert changed == {"backbone"}
 
 
-def test_peak_memory_is_in_bytes():
-    assert 50e6 < peak_memory() < 100e9
+def test_memory_counts_what_is_held():
+    held = bytearray(100_000_000)
+    held[::4096] = b"x" * len(held[::4096])  # touch every page
+    with_it = resident_memory()
+    assert with_it > len(held)
+    del held
+    assert resident_memory() < with_it - 90_000_000
+    assert peak_memory() > with_it - 10_000_000  # Linux counts pages in batches
+
+
+def test_the_memory_of_a_process_that_has_ended_is_none():
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    assert resident_memory(ended.pid) == 0

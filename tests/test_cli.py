@@ -13,7 +13,7 @@ import torch
 from codec.audio_file import read_audio
 from pipelines import Pipeline
 from pipelines.cli import COMMANDS, TRAINERS, main
-from pipelines.token_file import load_tokens
+from pipelines.inference.token_file import load_tokens
 
 REPOSITORY = Path(__file__).parents[1]
 RATE = 44_100
@@ -114,6 +114,7 @@ def test_encode_resamples_and_says_so(
     assert load_tokens(tokens).codes.shape == (4, 25)
 
 
+@pytest.mark.usefixtures("measuring_packages")
 def test_reconstruct(sound: Path, pipeline_folder: Path, capsys: pytest.CaptureFixture[str]):
     folder = sound.parent / "new" / "folder"
     options = ["--output-dir", str(folder), "--pipeline", str(pipeline_folder), "--quiet"]
@@ -140,14 +141,24 @@ def test_prepare_of_a_folder_alone_is_prepare_audio(
     assert capsys.readouterr().out == (output / "report.md").read_text()
 
 
-def test_one_thread_writes_unless_told(
+@pytest.mark.parametrize("word", ["music", "scores", "notes", "plans", "tokens"])
+def test_a_folder_does_not_hide_the_command_of_its_name(
+    word: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(tmp_path)
+    Path(word).mkdir()
+    with pytest.raises(SystemExit):
+        main(["prepare", word, "--help"])
+    assert f"usage: partita prepare {word} " in capsys.readouterr().out
+
+
+def test_generate_computes_on_one_thread_unless_asked(
     pipeline_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    before, seen = torch.get_num_threads(), []
+    before, seen, decode = torch.get_num_threads(), [], Pipeline.decode
     monkeypatch.setattr(
-        Pipeline, "write_frames", lambda *_: seen.append(torch.get_num_threads()) or iter(())
+        Pipeline, "decode", lambda *a, **k: seen.append(torch.get_num_threads()) or decode(*a, **k)
     )
-    monkeypatch.setattr(Pipeline, "_collect", lambda _, frames, *rest: torch.zeros(1, 2, 3).long())
     argv = ["generate", "calm", "--duration", "0.1", "--pipeline", str(pipeline_folder)]
     argv += ["--quiet", "--output", str(tmp_path / "song.wav")]
     assert main(argv) == 0

@@ -13,7 +13,7 @@ from tiny_pipeline import save_tiny_pipeline, tiny_codec
 
 from pipelines import Pipeline
 from pipelines.cli import main
-from pipelines.token_file import check_tokens, describe_codes, load_tokens, save_tokens
+from pipelines.inference.token_file import check_tokens, describe_codes, load_tokens, save_tokens
 
 RATE = 44_100
 

@@ -105,7 +105,7 @@ def test_bad_codes_are_refused(codec):
         codec.decode(good[0])
     with pytest.raises(ValueError, match="int64"):
         codec.decode(good.float())
-    with pytest.raises(ValueError, match=f"1 to {K} books"):
+    with pytest.raises(ValueError, match=f"1 to {K} codebooks"):
         codec.decode(torch.cat([good, good], dim=1))
     with pytest.raises(ValueError, match="0 frames"):
         codec.decode(good[..., :0])

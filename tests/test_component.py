@@ -82,8 +82,8 @@ def test_a_tensor_of_another_shape(folder):
 
 
 def test_an_unknown_key(folder):
-    change_config(folder, colour="red")
-    with pytest.raises(ValueError, match=r"unknown key 'colour'; SpectralCodec knows"):
+    change_config(folder, color="red")
+    with pytest.raises(ValueError, match=r"unknown key 'color'; SpectralCodec knows"):
         SpectralCodec.from_pretrained(folder)
 
 
@@ -193,7 +193,7 @@ def test_half_precision_loads_as_float32(tmp_path):
     tiny_codec().half().save_pretrained(tmp_path)
     assert load_file(tmp_path / WEIGHTS_NAME)["patch_in.weight"].dtype == torch.float16
     loaded = SpectralCodec.from_pretrained(tmp_path)
-    assert loaded.quantizer.is_initialised
+    assert loaded.quantizer.is_initialized
     for name, value in original.state_dict().items():
         found = loaded.state_dict()[name]
         assert found.dtype == value.dtype, name

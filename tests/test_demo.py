@@ -1,17 +1,15 @@
 """The demo's way through everything, a few steps long, and its page of numbers."""
 
-import math
 from pathlib import Path
 
 import pytest
 import soundfile
 from test_readme import write_recordings
 
-from pipelines.demo import DemoSteps, finish, make_training, run_demo
-from pipelines.demo_report import RunFigures, table
-from pipelines.preparation.config import PrepareConfig
-from pipelines.preparation.recordings import prepare
-from pipelines.text import PRETRAINED
+from pipelines.commands.demo import DemoSteps, finish, make_training, run_demo
+from pipelines.data.recordings.preparation import prepare
+from pipelines.data.recordings.prepare_config import PrepareConfig
+from pipelines.inference.text import PRETRAINED
 
 
 @pytest.mark.slow
@@ -28,7 +26,7 @@ def test_the_whole_way_and_nothing_twice(tmp_path):
     assert soundfile.info(tmp_path / "demo" / "song.wav").duration == pytest.approx(1.0)
     assert (tmp_path / "demo" / "original.wav").is_file()
     page = report.read_text()
-    assert "decoder, 2 books" in page
+    assert "decoder, 2 codebooks" in page
     assert "nan" not in page
 
     def written() -> dict[Path, int]:
@@ -51,19 +49,3 @@ def test_a_stopped_training_stops_the_demo(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         finish(training, calls.append)
     assert calls == [False]
-
-
-def test_the_last_validation_counts(tmp_path):
-    (tmp_path / "metrics.jsonl").write_text(
-        '{"step": 1, "loss": 3.0}\n{"step": 2, "validation/loss": 2.0}\n'
-        '{"step": 4, "validation/loss": 1.0}\n{"step": 4, "loss": 0.5}\n'
-    )
-    assert RunFigures.read(tmp_path, 4) == RunFigures(4, {"loss": 1.0})
-
-
-def test_a_metric_that_no_row_has_is_left_out():
-    page = table({"coarse": {"mel_distance": 1.5}, "fine": {"mel_distance": math.pi, "visqol": 4}})
-    assert "ViSQOL" in page
-    assert "zimtohrli" not in page
-    assert page.splitlines()[-1] == "| fine | 3.142 | 4.000 |"
-    assert page.splitlines()[-2] == "| coarse | 1.500 | - |"

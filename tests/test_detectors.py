@@ -10,31 +10,43 @@ from torch import Tensor
 
 from codec.seeds import generator
 from pipelines.cli import main
-from pipelines.evaluation.detectors import Detectors, load_detectors
-from pipelines.evaluation.fit_detectors import Lessons, disturb, fit_detectors, random_crop
+from pipelines.data.scores.instruments import INSTRUMENTS
+from pipelines.data.scores.keys import Key
+from pipelines.data.scores.score import all_labels
+from pipelines.errors import MissingPackageError
+from pipelines.evaluation.detectors import (
+    CLASSES,
+    FAMILIES,
+    LEADS,
+    NUM_LAGS,
+    Detectors,
+    KeyFinder,
+    TempoPicker,
+    autocorrelations,
+    chroma_vectors,
+    load_detectors,
+    onset_envelopes,
+    tagger_levels,
+)
+from pipelines.evaluation.fit_detectors import (
+    CROP_FRAMES,
+    DetectorExamples,
+    disturb,
+    fit_detectors,
+    lead_index,
+    random_crop,
+    tag_targets,
+)
 from pipelines.evaluation.ground_truth import (
     Wanted,
     beginning,
     compose_wanted,
     render_wanted,
 )
-from pipelines.evaluation.instrument_tagger import (
-    CLASSES,
-    CROP_FRAMES,
-    FAMILIES,
-    LEADS,
-    lead_of,
-    tagger_levels,
-    targets_of,
-)
-from pipelines.evaluation.key_finder import KeyFinder, chroma_vectors
-from pipelines.evaluation.reasons import MissingPackageError, UnmeasurableError
-from pipelines.evaluation.tempo_picker import NUM_LAGS, TempoPicker, autocorrelations
-from pipelines.scores.instruments import INSTRUMENTS
-from pipelines.scores.score import all_labels
-from pipelines.scores.theory import Key
+from pipelines.evaluation.reasons import UnmeasurableError
 
 RATE = 44_100
+pytestmark = pytest.mark.usefixtures("measuring_packages")
 
 
 def beats(tempo_bpm: float, duration_s: float = 10.0, rate: int = RATE) -> Tensor:
@@ -68,9 +80,9 @@ def cadences(key: Key, rate: int = RATE) -> Tensor:
     return torch.cat(parts).float().repeat(2, 1)
 
 
-def lessons(count: int = 6) -> Lessons:
+def examples(count: int = 6) -> DetectorExamples:
     """A few clips that differ in everything."""
-    found = Lessons([], [], [], [], [], [], [])
+    found = DetectorExamples()
     for index in range(count):
         log_mel = torch.randn(128, 400, generator=generator(index, "lesson")) - 5
         labels = {
@@ -87,14 +99,12 @@ def lessons(count: int = 6) -> Lessons:
 
 @pytest.mark.parametrize("tempo_bpm", [63.0, 88.5, 120.0, 171.0])
 def test_tempo_of_beats_up_to_an_octave(tempo_bpm: float) -> None:
-    heard = load_detectors().hear(beats(tempo_bpm), RATE).tempo_bpm
-    octaves = math.log2(heard / tempo_bpm)
+    detected = load_detectors().detect(beats(tempo_bpm), RATE).tempo_bpm
+    octaves = math.log2(detected / tempo_bpm)
     assert abs(octaves - round(octaves)) < math.log2(1.01)
 
 
 def test_autocorrelation_equals_the_plain_loop() -> None:
-    from pipelines.evaluation.tempo_picker import onset_envelopes
-
     log_mel = torch.randn(128, 300, generator=generator(0, "mel"))
     envelopes = onset_envelopes(log_mel)
     found = autocorrelations(log_mel)
@@ -107,7 +117,7 @@ def test_autocorrelation_equals_the_plain_loop() -> None:
     assert not found[:, 298:].any()
 
 
-def test_a_picked_tempo_is_the_mean_of_the_best_neighbourhood() -> None:
+def test_a_picked_tempo_is_the_mean_of_the_best_neighborhood() -> None:
     picker = TempoPicker()
     scores = torch.full((1, len(picker.tempos)), -20.0)
     scores[0, 100:103] = 5.0
@@ -119,8 +129,7 @@ def test_a_picked_tempo_is_the_mean_of_the_best_neighbourhood() -> None:
 
 @pytest.mark.parametrize("key", [Key("C", "major"), Key("F#", "major"), Key("A", "minor")])
 def test_key_of_cadences(key: Key) -> None:
-    heard = load_detectors().hear(cadences(key), RATE).key
-    assert (heard.tonic, heard.minor) == (key.root, key.mode == "minor")
+    assert load_detectors().detect(cadences(key), RATE).key == str(key)
 
 
 def test_a_transposed_piece_is_in_the_transposed_key() -> None:
@@ -148,9 +157,9 @@ def test_families_hold_every_instrument_once() -> None:
 
 def test_targets_name_what_sounds_and_who_leads() -> None:
     labels = {"instruments": ["flute", "bass"], "lead": "flute", "drums": True}
-    assert {CLASSES[index] for index in targets_of(labels).nonzero()} == {"flute", "bass", "drums"}
-    assert LEADS[lead_of(labels)] == "flute"
-    assert lead_of(labels | {"lead": "bass"}) == -1
+    assert {CLASSES[index] for index in tag_targets(labels).nonzero()} == {"flute", "bass", "drums"}
+    assert LEADS[lead_index(labels)] == "flute"
+    assert lead_index(labels | {"lead": "bass"}) == -1
 
 
 def test_levels_do_not_change_with_loudness() -> None:
@@ -163,14 +172,14 @@ def test_levels_do_not_change_with_loudness() -> None:
 
 def test_detectors_refuse_silence_and_scraps() -> None:
     with pytest.raises(UnmeasurableError, match="silent"):
-        load_detectors().hear(torch.zeros(2, 4 * RATE), RATE)
+        load_detectors().detect(torch.zeros(2, 4 * RATE), RATE)
     with pytest.raises(UnmeasurableError, match=r"2\.00 s is shorter than 3 s"):
-        load_detectors().hear(beats(120, 2.0), RATE)
+        load_detectors().detect(beats(120, 2.0), RATE)
 
 
-def test_one_channel_of_another_rate_is_heard_too() -> None:
-    stereo = load_detectors().hear(beats(100), RATE)
-    mono = load_detectors().hear(beats(100, rate=32_000)[:1], 32_000)
+def test_one_channel_of_another_rate_is_described_too() -> None:
+    stereo = load_detectors().detect(beats(100), RATE)
+    mono = load_detectors().detect(beats(100, rate=32_000)[:1], 32_000)
     assert mono.tempo_bpm == pytest.approx(stereo.tempo_bpm, rel=0.01)
     assert set(mono.probabilities) == set(CLASSES)
     assert sum(mono.leads.values()) == pytest.approx(1.0, abs=1e-4)
@@ -180,7 +189,7 @@ def test_saved_detectors_are_loaded_alike(tmp_path: Path) -> None:
     detectors = load_detectors()
     detectors.save(tmp_path / "d.safetensors", {"clips": "1"})
     again = load_detectors(tmp_path / "d.safetensors")
-    assert again.hear(beats(90), RATE) == detectors.hear(beats(90), RATE)
+    assert again.detect(beats(90), RATE) == detectors.detect(beats(90), RATE)
     (tmp_path / "broken.safetensors").write_bytes(b"no")
     with pytest.raises(ValueError, match="not a whole safetensors file"):
         load_detectors(tmp_path / "broken.safetensors")
@@ -194,9 +203,9 @@ def test_fitting_lowers_the_losses_and_repeats(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(fitting, "TEMPO_STEPS", 120)
     monkeypatch.setattr(fitting, "TEMPO_BATCH", 6)
     monkeypatch.setattr(fitting, "TAGGER_BATCH", 4)
-    monkeypatch.setattr(fitting, "KEY_EPOCHS", 10)
+    monkeypatch.setattr(fitting, "KEY_STEPS", 100)
     monkeypatch.setattr(fitting, "TAGGER_STEPS", 3)
-    some = lessons()
+    some = examples()
     first, again = (fit_detectors(some, 0, quiet=True) for _ in range(2))
     for one, other in zip(first.state_dict().values(), again.state_dict().values(), strict=True):
         torch.testing.assert_close(one, other)
@@ -262,6 +271,11 @@ def test_fitting_refuses_bad_numbers(tmp_path: Path, capsys: pytest.CaptureFixtu
     output = ["--output", str(tmp_path / "d.safetensors")]
     assert main(["evaluate", "fit-detectors", "--renders", "0", *output]) == 2
     assert "renders must be at least 1" in capsys.readouterr().err
+    judge = ["--judge-only", "--judge-soundfont", str(tmp_path / "none.sf2")]
+    assert main(["evaluate", "fit-detectors", *judge]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("partita: error: ground truth: ")
+    assert error.count("\n") == 1
     nowhere = ["--output", str(tmp_path / "no" / "d.safetensors")]
     assert main(["evaluate", "fit-detectors", *nowhere]) == 2
     assert "does not exist" in capsys.readouterr().err
@@ -269,15 +283,15 @@ def test_fitting_refuses_bad_numbers(tmp_path: Path, capsys: pytest.CaptureFixtu
 
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("fluidsynth") is None, reason="needs fluidsynth")
-def test_detectors_hear_rendered_pieces() -> None:
+def test_detectors_recognize_rendered_pieces() -> None:
     right = 0
     for index in range(12):
         wanted = Wanted(
             tempo_bpm=80 + 8 * index, key=Key("D", ("major", "minor")[index % 2]), drums=True
         )
         audio = render_wanted(wanted, index, 10.0)
-        heard = load_detectors().hear(audio, RATE)
-        right += abs(heard.tempo_bpm / wanted.tempo_bpm - 1) < 0.04
-        right += heard.key.tonic == 2
-        right += heard.drums
+        detected = load_detectors().detect(audio, RATE)
+        right += abs(detected.tempo_bpm / wanted.tempo_bpm - 1) < 0.04
+        right += detected.key.startswith("D ")
+        right += detected.drums
     assert right >= 26  # of 36

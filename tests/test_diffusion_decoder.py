@@ -19,7 +19,7 @@ SIZES = {
 }
 
 
-def randomised(**sizes: int) -> DiffusionDecoder:
+def randomized(**sizes: int) -> DiffusionDecoder:
     """Weights far from zero, so that a leak between rows or a lost condition shows."""
     decoder = DiffusionDecoder(**(SIZES | sizes)).eval()
     draws = torch.Generator().manual_seed(1)
@@ -44,7 +44,7 @@ def inputs(batch: int = 2, frames: int = 5, mels: int = 128) -> dict[str, torch.
 @pytest.mark.parametrize("bands", [128, 32, 16])
 @torch.no_grad()
 def test_patches_of_any_height(bands):
-    decoder = randomised(patch_bands=bands)
+    decoder = randomized(patch_bands=bands)
     given = inputs()
     patches = decoder.patchify(given["point"])
     assert patches.shape == (2, 5, 128 // bands, 2 * 4 * bands)
@@ -71,7 +71,7 @@ def test_an_untrained_decoder_moves_nothing(bands):
 @pytest.mark.parametrize("name", ["point", "angle", "coarse", "latents", "num_books"])
 @torch.no_grad()
 def test_every_condition_counts(name):
-    decoder, given = randomised(), inputs()
+    decoder, given = randomized(), inputs()
     changed = dict(given)
     changed[name] = given[name] % 3 + 1 if name == "num_books" else given[name] + 0.3
     assert (decoder(**changed) - decoder(**given)).abs().max() > 1e-3
@@ -79,7 +79,7 @@ def test_every_condition_counts(name):
 
 @torch.no_grad()
 def test_a_row_alone_equals_the_row_in_a_batch():
-    decoder, given = randomised(patch_bands=32), inputs(batch=3)
+    decoder, given = randomized(patch_bands=32), inputs(batch=3)
     together = decoder(**given)
     for row in range(3):
         alone = decoder(**{name: value[row : row + 1] for name, value in given.items()})
@@ -88,12 +88,12 @@ def test_a_row_alone_equals_the_row_in_a_batch():
 
 @torch.no_grad()
 def test_one_frame():
-    assert randomised()(**inputs(frames=1)).shape == (2, 2, 128, 4)
+    assert randomized()(**inputs(frames=1)).shape == (2, 2, 128, 4)
 
 
 @torch.no_grad()
 def test_attention_reaches_every_frame_and_row():
-    decoder, given = randomised(patch_bands=32), inputs(batch=1, frames=9)
+    decoder, given = randomized(patch_bands=32), inputs(batch=1, frames=9)
     changed = dict(given, point=given["point"].clone())
     changed["point"][..., :32, :4] += 1.0
     moved = (decoder(**changed) - decoder(**given)).abs()
@@ -172,7 +172,7 @@ def test_it_learns_what_the_number_of_books_means():
 
 
 def test_saved_and_loaded_it_paints_the_same(tmp_path):
-    decoder, given = randomised(), inputs()
+    decoder, given = randomized(), inputs()
     decoder.save_pretrained(tmp_path)
     loaded = DiffusionDecoder.from_pretrained(tmp_path)
     with torch.no_grad():
@@ -180,7 +180,7 @@ def test_saved_and_loaded_it_paints_the_same(tmp_path):
 
 
 def test_bfloat16_autocast_stays_near():
-    decoder, given = randomised(), inputs()
+    decoder, given = randomized(), inputs()
     with torch.no_grad():
         exact = decoder(**given)
         with torch.autocast("cpu", dtype=torch.bfloat16):

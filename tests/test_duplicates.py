@@ -1,4 +1,4 @@
-"""Near-duplicates: what the fingerprint finds, and which tracks go."""
+"""Test which copies the fingerprint finds, and which tracks are dropped."""
 
 import numpy as np
 import pytest
@@ -6,15 +6,15 @@ import torch
 from tiny_recordings import RATE, config, melody, save
 
 from codec.spectrogram import LogMel
-from pipelines.preparation.duplicates import (
+from pipelines.data.prepared import open_prepared, quantize_spectrogram
+from pipelines.data.recordings.duplicates import (
     Match,
     band_levels,
     choose_duplicates,
     find_matches,
     fingerprint,
 )
-from pipelines.preparation.recordings import prepare
-from pipelines.prepared import open_prepared, quantise_spectrogram
+from pipelines.data.recordings.preparation import prepare
 
 
 def test_duplicates_are_dropped_and_the_longest_stays(tmp_path):
@@ -34,7 +34,8 @@ def test_duplicates_are_dropped_and_the_longest_stays(tmp_path):
 
 
 def words(audio: np.ndarray) -> np.ndarray:
-    levels = quantise_spectrogram(LogMel()(torch.from_numpy(audio.T.copy())[None])[0])
+    """Fingerprint (S, C) samples."""
+    levels = quantize_spectrogram(LogMel()(torch.from_numpy(audio.T.copy())[None])[0])
     return fingerprint(band_levels(levels))
 
 
@@ -67,7 +68,7 @@ def test_silence_matches_nothing():
     assert len(words(np.zeros((RATE // 10, 2), dtype=np.float32))) == 0
 
 
-def test_of_a_chain_of_duplicates_only_those_beside_a_kept_track_go():
+def test_a_chain_of_duplicates_loses_only_those_that_match_a_kept_track():
     matches = [Match(0, 1, 60.0, 1.0), Match(1, 2, 60.0, 0.9)]
     assert choose_duplicates(matches, [60.0, 60.0, 60.0]) == {1: 0}
     assert choose_duplicates(matches, [60.0, 90.0, 60.0]) == {0: 1, 2: 1}

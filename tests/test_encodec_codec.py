@@ -7,11 +7,13 @@ from urllib.error import URLError
 
 import pytest
 import torch
+from encodec import EncodecModel
 from safetensors.torch import save_file
+from transformers import EncodecConfig
+from transformers import EncodecModel as TransformersEncodec
 
 from codec.encodec_codec import EncodecCodec, code_to_level, level_to_code
 from codec.seeds import generator
-from encodec import EncodecModel
 
 OVERLAP = 480
 
@@ -53,9 +55,6 @@ def encodec_twin(codec: EncodecCodec, build) -> EncodecModel:
 
 def transformers_twin(codec: EncodecCodec, **config):
     """transformers' model with the codec's weights, its keys renamed."""
-    from transformers import EncodecConfig
-    from transformers import EncodecModel as TransformersEncodec
-
     twin = TransformersEncodec(EncodecConfig(**config)).eval()
     renamed = {}
     for name, tensor in codec.state_dict().items():

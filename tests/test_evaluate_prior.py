@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,25 +10,35 @@ import numpy as np
 import pytest
 import torch
 from tiny_data import write_parts
-from tiny_prior import some_text, tiny_prior
+from tiny_prior import some_codes, some_text, tiny_prior
 
 from pipelines.cli import main
+from pipelines.data.tokens import open_tokens, read_codes
+from pipelines.evaluation.held_out import labeled_plan, nats_per_code
 from pipelines.evaluation.measurement_cache import EMBEDDINGS_FOLDER
 from pipelines.evaluation.prior_report import (
+    CONDITIONS,
     ClipBits,
-    PriorSettings,
+    PriorReportSettings,
     caption_worth,
-    code_bits,
     other_caption,
-    position_table,
+    report_prior,
+    tabulate_positions,
 )
+from pipelines.inference.text import encode_text, load_text_encoder
+from prior import Condition, Prior
 from prior.loss import PriorBatch, prior_loss
+
+LABELS = {
+    **{"tempo_bpm": 96.0, "key": "Bb", "mode": "minor", "meter": "4/4", "drums": True},
+    **{"instruments": ["oboe"], "plan": {"first_beat": 0.5, "chords": [[0.0, 10, "minor"]]}},
+}
 
 
 @pytest.fixture(scope="module")
 def parts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """A pipeline and the tokens of two held-out clips."""
-    return write_parts(tmp_path_factory.mktemp("parts"))
+    """A pipeline and the tokens of two held-out clips, whose labels hold a plan."""
+    return write_parts(tmp_path_factory.mktemp("parts"), json.dumps(LABELS))
 
 
 @pytest.fixture(scope="module")
@@ -46,23 +57,25 @@ def command(parts: dict[str, str], output: Path) -> list[str]:
     ]
 
 
-def test_bits_are_the_training_loss() -> None:
-    prior = tiny_prior("transformer").eval()
-    codes = torch.randint(11, (3, 9), generator=torch.Generator().manual_seed(0))
-    text = some_text(2)
-    batch = PriorBatch(
-        codes[None].repeat(2, 1, 1),
-        torch.ones(2, 9, dtype=torch.bool),
-        torch.zeros(2, dtype=torch.bool),
-        text.states,
-        text.mask,
-    )
+@pytest.mark.parametrize("reads_plan", [False, True])
+def test_nats_are_the_training_loss_with_the_plan(reads_plan: bool) -> None:
+    prior = tiny_prior("transformer", reads_plan=reads_plan).eval()
+    codes = some_codes(prior, 2, 9)
+    plan = labeled_plan(prior, json.dumps(LABELS), 9)
+    assert (plan is None) == (not reads_plan)
+    plans = None if plan is None else plan[None].repeat(2, 1, 1)
+    text = replace(some_text(2), plan=plans)
+    mask, ends = torch.ones(2, 9, dtype=torch.bool), torch.zeros(2, dtype=torch.bool)
+    batch = PriorBatch(codes, mask, ends, text)
+    nats = nats_per_code(prior, codes, text)
+    assert nats.shape == (2, 3, 9)
     with torch.inference_mode():
-        bits = code_bits(prior, text, codes)
-        nats = prior_loss(prior, batch).nats_per_book
-    assert bits.shape == (2, 3, 9)
-    expected = nats.numpy() / math.log(2)
-    np.testing.assert_allclose(bits.mean((0, 2)), expected, rtol=1e-5)
+        expected = prior_loss(prior, batch).nats_per_book
+    torch.testing.assert_close(nats.mean((0, 2)), expected, rtol=1e-5, atol=0)
+    unplanned = nats_per_code(prior, codes, some_text(2))
+    assert torch.equal(unplanned, nats) == (not reads_plan)
+    none = nats_per_code(prior, codes)
+    torch.testing.assert_close(none, nats_per_code(prior, codes, Condition.empty(2, 12)))
 
 
 def test_the_report_holds_every_text_book_and_second(report: dict[str, Any]) -> None:
@@ -79,7 +92,7 @@ def test_the_report_holds_every_text_book_and_second(report: dict[str, Any]) -> 
     assert [row["second"] for row in report["positions"]] == [0, 1]
     assert {row["clips"] for row in report["positions"]} == {2}
     page = (Path(report["folder"]) / "prior.md").read_text()
-    assert "| book 1 |" in page
+    assert "| codebook 1 |" in page
     assert "another clip's" in page
 
 
@@ -95,15 +108,59 @@ def test_a_second_run_computes_nothing_and_says_the_same(
     assert again["frame"] == report["frame"]
 
 
+def save_prior(folder: Path, **changes: Any) -> list[str]:
+    """Save a prior of the tokens' first two codebooks; the arguments that choose it."""
+    sizes = {"num_codebooks": 2, "codebook_size": 16, "text_width": 16}
+    tiny_prior("transformer", **sizes, **changes).save_pretrained(folder)
+    return ["--prior", str(folder)]
+
+
+def test_a_prior_whose_frames_are_notes_is_measured_in_frames(
+    parts: dict[str, str], tmp_path: Path
+) -> None:
+    prior = save_prior(tmp_path / "notes", frame_rate=None)
+    assert main([*command(parts, tmp_path), *prior, "--frames", "40"]) == 0
+    report = json.loads((tmp_path / "prior.json").read_text())
+    assert (report["num_frames"], report["seconds"]) == (80, None)
+    assert "kbps" not in report["frame"]["own caption"]
+    assert [row["first frame"] for row in report["positions"]] == [0, 32]
+    assert report["caption_worth"]["no caption"]["nats_per_10_s"] is None
+
+
+def test_a_prior_that_reads_plans_is_measured_with_them(
+    parts: dict[str, str], tmp_path: Path
+) -> None:
+    arguments = save_prior(tmp_path / "planned", reads_plan=True)
+    assert main([*command(parts, tmp_path), *arguments]) == 0
+    report = json.loads((tmp_path / "prior.json").read_text())
+    assert report["conditions"] == [*CONDITIONS, "own caption, no plan"]
+    tokenizer, text_encoder = load_text_encoder(parts["pipeline"])
+    prior = Prior.from_pretrained(arguments[1]).eval()
+    rows = open_tokens(parts["tokens"], "validation")
+    plan = labeled_plan(prior, json.dumps(LABELS), 50)[None]
+    bits = []
+    for row in range(2):
+        text = encode_text(tokenizer, text_encoder, [rows[row]["captions"][0]])
+        codes = read_codes(rows, row)[None, :2]
+        for condition in (replace(text, plan=plan), text):
+            nats = nats_per_code(prior, codes, condition).sum(1).mean()
+            bits.append(float(nats) / math.log(2))
+    frame = report["frame"]
+    assert frame["own caption"]["mean"] == pytest.approx((bits[0] + bits[2]) / 2, rel=1e-5)
+    unplanned = frame["own caption, no plan"]["mean"]
+    assert unplanned == pytest.approx((bits[1] + bits[3]) / 2, rel=1e-5)
+    assert abs(unplanned / frame["own caption"]["mean"] - 1) > 0.01
+
+
 def test_worth_and_positions_of_known_bits() -> None:
     bits = np.zeros((3, 2, 4), np.float32)
     bits[0], bits[1], bits[2] = 1.0, 1.5, 3.0
     clips = [ClipBits("a", "x", bits), ClipBits("b", "x", bits[..., :2])]
-    worth = caption_worth(clips, frame_rate=2)
+    worth = caption_worth(clips, CONDITIONS, frame_rate=2)
     assert worth["another clip's"]["bits_per_frame"] == pytest.approx(1.0)
     assert worth["no caption"]["nats_per_10_s"] == pytest.approx(4 * math.log(2) * 20)
     assert worth["no caption"]["clips_where_it_costs"] == 1
-    seconds = position_table(clips, frame_rate=2)
+    seconds = tabulate_positions(clips, CONDITIONS, frame_rate=2)
     assert [row["clips"] for row in seconds] == [2, 1]
     assert seconds[1]["books"] == [1.0, 1.0]
 
@@ -118,6 +175,7 @@ def test_the_other_caption_has_other_words() -> None:
     [
         (["--clips", "0"], "clips must be at least 1, got 0"),
         (["--duration", "0"], "duration_s must be positive"),
+        (["--frames", "0"], "frames must be at least 1, got 0"),
         (["--split", "test"], "has a split 'test'"),
         (["--tokens", "nowhere"], "nowhere is not a finished token cache"),
         (["--prior", "nowhere"], "nowhere holds no config.json: not a saved prior"),
@@ -137,9 +195,7 @@ def test_mistakes_are_one_line(
 
 
 def test_tokens_of_too_few_books_are_refused(parts: dict[str, str], tmp_path: Path) -> None:
-    from pipelines.evaluation.prior_report import report_prior
-
-    settings = PriorSettings(tmp_path, (parts["tokens"],), quiet=True)
+    settings = PriorReportSettings(tmp_path, (parts["tokens"],), quiet=True)
     prior = tiny_prior("lstm", num_codebooks=5)
-    with pytest.raises(ValueError, match="holds 4 books, the prior writes 5"):
+    with pytest.raises(ValueError, match="holds 4 codebooks, the prior has 5"):
         report_prior(prior, None, None, settings)

@@ -4,6 +4,7 @@ import argparse
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import soundfile
@@ -14,16 +15,19 @@ from torch import Tensor
 from codec import EncodecCodec, SpectralCodec
 from codec.audio_file import AudioClip
 from codec.seeds import generator
+from pipelines.cli import main
+from pipelines.errors import MissingPackageError
 from pipelines.evaluation import codec_report, decoder_report, perceptual
 from pipelines.evaluation.classical_codecs import mp3, opus, transcode
 from pipelines.evaluation.clips import choose_clips
-from pipelines.evaluation.comparison import compare
 from pipelines.evaluation.measurement_cache import FILE_NAME, MeasurementCache
 from pipelines.evaluation.measuring import measure
-from pipelines.evaluation.reasons import MissingPackageError, UnmeasurableError
+from pipelines.evaluation.pair_metrics import compare
+from pipelines.evaluation.reasons import UnmeasurableError
 from pipelines.evaluation.systems import Reconstruction, System, TokenCodec, fit_channels
 
 RATE = 44_100
+pytestmark = pytest.mark.usefixtures("measuring_packages")
 needs_ffmpeg = pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="needs ffmpeg")
 
 
@@ -158,7 +162,7 @@ def test_clips_are_the_same_every_time(tmp_path: Path) -> None:
 
 
 def test_clips_come_from_a_prepared_dataset(tmp_path: Path) -> None:
-    from pipelines import prepared
+    from pipelines.data import prepared
 
     audio = sound(1.0)
     flac = tmp_path / "clip.flac"
@@ -171,8 +175,8 @@ def test_clips_come_from_a_prepared_dataset(tmp_path: Path) -> None:
         prepared.finish_dataset(tmp_path / folder, {})
     choice = choose_clips([tmp_path / "with"], 2, duration_s=0.5)
     assert [clip.name for clip in choice.clips] == ["clip0", "clip1"]
-    heard = choice.clips[1].read()
-    torch.testing.assert_close(heard.audio, audio[:, : RATE // 2], atol=1e-4, rtol=0)
+    received = choice.clips[1].read()
+    torch.testing.assert_close(received.audio, audio[:, : RATE // 2], atol=1e-4, rtol=0)
     with pytest.raises(ValueError, match="holds no audio"):
         choose_clips([tmp_path / "without"], 1).clips[0].read()
 
@@ -218,31 +222,55 @@ def test_codec_report_on_files(tmp_path: Path, codec: SpectralCodec) -> None:
     for name in ("a.wav", "b.wav"):
         write(tmp_path / "data" / name, sound(1.2, seed=ord(name[0])))
     codec.save_pretrained(tmp_path / "model" / "codec")
-    parser = argparse.ArgumentParser()
-    codec_report.add_arguments(parser)
     output = tmp_path / "report"
     words = ["--pipeline", tmp_path / "model", "--data", tmp_path / "data", "--output", output]
     words += ["--spaces", "logmel_statistics", "--classical", "--quiet"]
-    assert codec_report.run(parser.parse_args([str(word) for word in words])) == 0
+    assert main(["evaluate", "codec", *map(str, words)]) == 0
     content = json.loads((output / "codec.json").read_text())
     names = [row["name"] for row in content["rows"]]
-    assert names == ["model 1 book(s)", "model 2 book(s)", "vocoder, true spectrogram"]
+    assert names == ["model 1 codebook(s)", "model 2 codebook(s)", "vocoder, true spectrogram"]
     assert content["rows"][1]["bitrate_kbps"] == pytest.approx(2 * 4 * 25 / 1000)
     assert len(content["codebooks"]["entropy_bits"]) == 2
     page = (output / "codec.md").read_text()
-    assert "| model 2 book(s) | 0.20 | 2 |" in page
+    assert "| model 2 codebook(s) | 0.20 | 2 |" in page
     assert "N is small" in page
     assert content["plot"].endswith("codec.png") == (output / "codec.png").is_file()
 
 
-def test_loading_says_what_is_missing(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match="not a saved pipeline or codec"):
-        codec_report.load_codec(str(tmp_path))
-    (tmp_path / "config.json").write_text('{"_class_name": "Prior"}')
-    with pytest.raises(ValueError, match="must be a codec of ours, got 'Prior'"):
-        codec_report.load_codec(str(tmp_path))
-    with pytest.raises(ValueError, match="spaces must be among"):
-        codec_report.ReportSettings(tmp_path, ("clap",))
+@pytest.mark.parametrize(
+    ("config", "words", "message"),
+    [
+        (None, [], "is not a saved codec: config.json is missing"),
+        ('{"_class_name": "Prior"}', [], "a codec must be one of"),
+        ('{"_class_name": "Prior"}', ["--spaces", "clap"], "spaces must be among"),
+        (None, ["--clips", "0"], "count and duration_s must be positive, got count=0"),
+        (None, ["--data", "nowhere"], "nowhere does not exist"),
+    ],
+)
+def test_mistakes_are_one_line(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    config: str | None,
+    words: list[str],
+    message: str,
+) -> None:
+    if config:
+        (tmp_path / "config.json").write_text(config)
+    data = write(tmp_path / "data" / "a.wav", sound(0.5))
+    folders = ["--pipeline", str(tmp_path), "--data", str(data), "--output", str(tmp_path / "out")]
+    assert main(["evaluate", "codec", *folders, *words]) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+
+
+def test_a_codec_of_notes_is_refused(tmp_path: Path, codec: SpectralCodec) -> None:
+    write(tmp_path / "data" / "a.wav", sound(0.5))
+    choice = choose_clips([tmp_path / "data"], 1)
+    settings = codec_report.ReportSettings(tmp_path, ())
+    notes: Any = argparse.Namespace(frame_rate=None)
+    with pytest.raises(ValueError, match="must be a codec of sound"):
+        codec_report.report_codec(choice, notes, settings)
 
 
 def test_decoder_report_compares_with_the_coarse_decode(
@@ -269,12 +297,10 @@ def test_decoder_report_compares_with_the_coarse_decode(
 def test_decoder_report_from_a_saved_pipeline(tmp_path: Path) -> None:
     tiny_pipeline().save_pretrained(tmp_path / "model")
     write(tmp_path / "data" / "a.wav", sound(1.2))
-    parser = argparse.ArgumentParser()
-    decoder_report.add_arguments(parser)
     output = tmp_path / "report"
     words = ["--pipeline", tmp_path / "model", "--data", tmp_path / "data", "--output", output]
     words += ["--spaces", "logmel_statistics", "--steps", "1", "2", "--quiet"]
-    assert decoder_report.run(parser.parse_args([str(word) for word in words])) == 0
+    assert main(["evaluate", "decoder", *map(str, words)]) == 0
     content = json.loads((output / "decoder.json").read_text())
     assert content["num_codebooks"] == 2  # as many as the prior writes
     names = [row["name"] for row in content["rows"]]
@@ -299,16 +325,16 @@ def test_encodec_rows_stand_at_its_bit_rates(model: str, books: list[int]) -> No
     encodec = EncodecCodec.untrained(model, 24.0, num_filters=2)
     systems = codec_report.encodec_systems(encodec, model)
     assert [int(system.identity.split()[1]) for system in systems] == books
-    heard = systems[0].reconstruct(sound(1.0), RATE)
-    assert heard.audio.shape == (2, RATE)
+    received = systems[0].reconstruct(sound(1.0), RATE)
+    assert received.audio.shape == (2, RATE)
 
 
 def test_a_codec_takes_clips_of_any_rate_and_channels(codec: SpectralCodec) -> None:
     tokens = TokenCodec(codec)
     clip = sound(1.0, channels=1)[:, :24_001]
-    heard = tokens.system("x", "x", 2).reconstruct(clip, 24_000)
-    assert heard.audio.shape == clip.shape
-    assert heard.bitrate_kbps == pytest.approx(0.2)
+    received = tokens.system("x", "x", 2).reconstruct(clip, 24_000)
+    assert received.audio.shape == clip.shape
+    assert received.bitrate_kbps == pytest.approx(0.2)
     with pytest.raises(ValueError, match=r"num_codebooks must lie in \[1, 2\], got 3"):
         tokens.system("x", "x", 3)
     stereo = sound(0.1)

@@ -1,7 +1,6 @@
 """The stereo image's metrics: closed forms, identity and edges."""
 
 import math
-from pathlib import Path
 
 import pytest
 import torch
@@ -9,10 +8,10 @@ from torch import Tensor
 
 from codec.seeds import generator
 from pipelines.evaluation import stereo_image
-from pipelines.evaluation.comparison import BAND_NAMES
-from pipelines.evaluation.measuring import Row
+from pipelines.evaluation.pair_metrics import BAND_NAMES
+from pipelines.evaluation.quality_page import band_values, plot_stereo
 from pipelines.evaluation.reasons import UnmeasurableError
-from pipelines.evaluation.report import band_values, plot_stereo
+from pipelines.evaluation.report_files import write_plot
 
 RATE = 44_100
 
@@ -93,18 +92,19 @@ def test_the_side_of_a_mono_recording_is_silent():
         stereo_image.part_quality(mono, mono, RATE, "side")
 
 
-def test_a_report_keeps_every_band_by_name():
-    values = {f"{name}/{band:02}": float(band) for name in BAND_NAMES for band in range(32)}
-    row = Row("tokens", "tokens", 2.0, 1, values, {}, {}, {})
-    assert band_values(row, "side_db") == [float(band) for band in range(32)]
-    row = Row("mono", "mono", 2.0, 1, dict.fromkeys(values, "not stereo: 1 channel(s)"), {}, {}, {})
-    assert band_values(row, "side_db") == []
-    assert not plot_stereo([row], Path("never-written.png"), "nothing to draw")
+def band_row(name: str, values: list) -> dict:
+    names = [f"{name}/{band:02}" for name in BAND_NAMES for band in range(32)]
+    return {"name": name, "values": dict(zip(names, values, strict=True))}
+
+
+def test_a_row_keeps_every_band_by_name():
+    row = band_row("tokens", [float(number) for number in range(96)])
+    assert band_values(row, "side_db") == [float(number) for number in range(32, 64)]
+    assert band_values(band_row("mono", ["not stereo"] * 96), "side_db") == []
 
 
 def test_the_picture_is_written(tmp_path):
     image = torch.cat(stereo_image.band_image(wide(0.5), wide(0.3), RATE)).tolist()
-    names = [f"{name}/{band:02}" for name in BAND_NAMES for band in range(32)]
-    row = Row("tokens", "tokens", 2.0, 1, dict(zip(names, image, strict=True)), {}, {}, {})
-    assert plot_stereo([row], tmp_path / "stereo.png", "image")
+    content = {"title": "image", "rows": [band_row("tokens", image)]}
+    write_plot(tmp_path / "stereo.png", content, plot_stereo)
     assert (tmp_path / "stereo.png").read_bytes().startswith(b"\x89PNG")

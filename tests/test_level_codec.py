@@ -7,7 +7,7 @@ from tiny_data import write_prepared
 
 from codec.seeds import generator
 from codec.spectral_codec import SpectralCodec
-from pipelines.level_codec import band_levels, main, missing_power, raise_levels
+from pipelines.training.level_codec import band_levels, main, missing_power, raise_levels
 
 
 @pytest.mark.parametrize("stereo_bands", [0, 8])
@@ -45,5 +45,6 @@ def test_levelling_brings_the_power_nearer(tmp_path):
 
 
 def test_a_folder_without_a_codec_is_one_line(tmp_path, capsys):
-    assert main([str(tmp_path), str(tmp_path / "out"), "--prepared", "nowhere"]) == 2
-    assert capsys.readouterr().err.startswith("error: ")
+    with pytest.raises(SystemExit, match="2"):
+        main([str(tmp_path), str(tmp_path / "out"), "--prepared", "nowhere"])
+    assert capsys.readouterr().err.startswith("level_codec: error: ")

@@ -8,17 +8,16 @@ import pytest
 import torch
 from tiny_notes import write_midi_folder, write_rendered
 
-from codec import NoteCodec
-from codec.midi_file import read_midi
 from pipelines.cli import main
-from pipelines.notes.pieces import cut
-from pipelines.notes.prepare_notes import build_note_cache
-from pipelines.prepared import finish_dataset
-from pipelines.scores.midi import write_midi
-from pipelines.scores.prepare_scores import Job, write_score
-from pipelines.tokens import load_codec, open_tokens, read_codes, read_token_info
+from pipelines.data.midi_file import read_midi
+from pipelines.data.notes.note_cache import build_note_cache
+from pipelines.data.notes.note_pieces import cut
+from pipelines.data.notes.note_tokenizer import NoteTokenizer
+from pipelines.data.prepared import finish_dataset
+from pipelines.data.scores.score_jobs import ScoreJob, compose_piece
+from pipelines.data.scores.score_midi import write_midi
+from pipelines.data.tokens import hash_codec, load_codec, open_tokens, read_codes, read_token_info
 
-pytest.importorskip("symusic")
 pytest.importorskip("miditok")
 
 
@@ -38,7 +37,7 @@ def test_a_folder_of_midi_becomes_a_cache(tmp_path: Path, capsys: pytest.Capture
     assert main(["prepare", "notes", str(midi), "--output", str(out), "--quiet"]) == 0
     assert "train 3 pieces" in capsys.readouterr().out
     info = read_token_info(out)
-    assert (info.codec_class, info.num_codebooks, info.codebook_size) == ("NoteCodec", 6, 256)
+    assert (info.codec_class, info.num_codebooks, info.codebook_size) == ("NoteTokenizer", 6, 256)
     assert info.frame_rate is None
     codec = load_codec(out / "codec")
     rows = [
@@ -56,14 +55,14 @@ def test_a_folder_of_midi_becomes_a_cache(tmp_path: Path, capsys: pytest.Capture
 
 
 def test_notes_of_a_rendered_dataset_are_those_of_its_clips(rendered: Path, tmp_path: Path):
-    codec = NoteCodec()
+    codec = NoteTokenizer()
     info = build_note_cache(rendered, codec, tmp_path / "notes", quiet=True)
     assert info.clips["validation"] >= 1
     tokens = open_tokens(tmp_path / "notes")
     for index in range(len(tokens)):
         row, codes = tokens[index], read_codes(tokens, index)
         piece, number = int(row["id"].split("-")[2]), int(row["id"].split("-")[3])
-        score = write_score(Job(5, piece, ("generated",), "", False))
+        score = compose_piece(ScoreJob(5, piece, ("generated",)))
         assert row["captions"] == [f"piece {piece}"]
         assert json.loads(row["labels"])["tempo_bpm"] == score.tempo_bpm
         starts = [note.start * 60 / score.tempo_bpm for part in score.parts for note in part.notes]
@@ -76,7 +75,7 @@ def test_notes_of_a_rendered_dataset_are_those_of_its_clips(rendered: Path, tmp_
 
 
 def test_a_clip_is_cut_from_its_piece():
-    score = write_score(Job(5, 0, ("generated",), "", False))
+    score = compose_piece(ScoreJob(5, 0, ("generated",)))
     notes = read_midi(write_midi(score))
     ticks = notes.tempos[0].qpm / 60 * notes.ticks_per_quarter
     part = cut(notes, 2.0, 5.0)
@@ -99,12 +98,25 @@ def test_one_voice_and_another_grid(tmp_path: Path):
     command = ["prepare", "notes", str(midi), "--quiet", "--monophonic", "--steps-per-beat", "4"]
     assert main([*command, "--output", str(tmp_path / "out")]) == 0
     codec = load_codec(tmp_path / "out" / "codec")
-    assert isinstance(codec, NoteCodec)
+    assert isinstance(codec, NoteTokenizer)
     assert (codec.config.monophonic, codec.config.steps_per_beat) == (True, 4)
     codes = read_codes(open_tokens(tmp_path / "out"), 0)
     (score,) = codec.decode(codes[None])
     times = sorted((n.start, n.end) for track in score.tracks for n in track.notes)
     assert all(first[1] <= second[0] for first, second in itertools.pairwise(times))
+
+
+def test_a_tokenizer_saved_under_its_old_name_loads(tmp_path: Path):
+    tokenizer = NoteTokenizer(12)
+    tokenizer.save_pretrained(tmp_path)
+    config = tmp_path / "config.json"
+    config.write_text(config.read_text().replace("NoteTokenizer", "NoteCodec"))
+    loaded = load_codec(tmp_path)
+    assert isinstance(loaded, NoteTokenizer)
+    assert loaded.config.steps_per_beat == 12
+    assert (
+        hash_codec(NoteTokenizer()) == "7304f6d071992d267166ee0dc8cc8c78"
+    )  # of the caches made under that name
 
 
 def test_bad_files_are_skipped_and_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
@@ -167,5 +179,5 @@ def test_a_score_that_comes_out_otherwise_is_refused(tmp_path: Path):
     info["settings"]["seed"] = 6
     (folder / "dataset.json").write_text(json.dumps(info))
     with pytest.raises(ValueError, match="composed otherwise than when it was rendered"):
-        build_note_cache(folder, NoteCodec(), tmp_path / "out", quiet=True)
+        build_note_cache(folder, NoteTokenizer(), tmp_path / "out", quiet=True)
     assert not (tmp_path / "out").exists()

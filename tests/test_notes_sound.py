@@ -4,13 +4,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import symusic
 
-from codec.midi_file import midi_bytes, read_midi
-from pipelines.notes import sound
-from pipelines.notes.sound import channel_groups, play
-from pipelines.scores.render import SAMPLE_RATE
-
-symusic = pytest.importorskip("symusic")
+from pipelines.data.midi_file import midi_bytes, read_midi
+from pipelines.data.notes import note_sound
+from pipelines.data.notes.note_sound import channel_groups, play
+from pipelines.data.scores.score_sound import SAMPLE_RATE
 
 
 def score_of_programs(programs: list[int], with_drums: bool = False):
@@ -72,8 +71,8 @@ def test_goes_are_added(monkeypatch: pytest.MonkeyPatch):
         played.append(read_midi(midi))
         return np.full((2, SAMPLE_RATE * (3 - len(played))), 0.1, dtype=np.float32)
 
-    monkeypatch.setattr(sound, "run_fluidsynth", flat)
-    monkeypatch.setattr(sound, "check_programs", lambda *_: None)
+    monkeypatch.setattr(note_sound, "run_fluidsynth", flat)
+    monkeypatch.setattr(note_sound, "check_programs", lambda *_: None)
     audio = play(score_of_programs(list(range(16))))
     assert [len(midi.tracks) for midi in played] == [15, 1]
     assert audio.shape[0] == 2

@@ -8,17 +8,16 @@ import torch
 from tiny_notes import write_midi_folder
 from tiny_pipeline import TEXT_WIDTH
 
-from codec import NoteCodec
-from codec.midi_file import read_midi
 from pipelines.cli import main
-from pipelines.notes.prepare_notes import build_note_cache
-from pipelines.notes.write_notes import write_notes
-from pipelines.prior_batches import PriorData, TokenClips
+from pipelines.commands.notes import write_notes
+from pipelines.data.midi_file import read_midi
+from pipelines.data.notes.note_cache import build_note_cache
+from pipelines.data.notes.note_tokenizer import NoteTokenizer
 from pipelines.train_prior import train_prior
-from pipelines.training import TrainingConfig
-from prior import Prior, Sampling, TextCondition
+from pipelines.training.loop import TrainingConfig
+from pipelines.training.prior_data import PriorData, TokenClips
+from prior import Condition, Prior, Sampling
 
-pytest.importorskip("symusic")
 pytest.importorskip("miditok")
 
 RUNGS = {
@@ -40,7 +39,7 @@ def small_prior(rung: str) -> Prior:
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("notes")
     midi = write_midi_folder(folder / "midi", 4)
-    build_note_cache(midi, NoteCodec(), folder / "cache", quiet=True)
+    build_note_cache(midi, NoteTokenizer(), folder / "cache", quiet=True)
     return folder / "cache"
 
 
@@ -91,15 +90,15 @@ def test_the_priors_trainer_learns_notes(rung, cache, pipeline_folder, tmp_path)
 def test_crops_count_frames(cache, pipeline_folder):
     data = data_of(cache, pipeline_folder)
     item = TokenClips(data, 5, False, "train", seed=0)[3]
-    assert item.codes.shape == (1, 5, 48)
+    assert item.codes.shape == (5, 48)
     with pytest.raises(ValueError, match="crop_frames must be at least 2, got 1"):
         PriorData([], crop_frames=1)
 
 
 @pytest.mark.parametrize("rung", RUNGS)
 def test_writing_stops_when_the_time_is_up(rung):
-    prior, codec = small_prior(rung), NoteCodec()
-    text = TextCondition.empty(1, TEXT_WIDTH)
+    prior, codec = small_prior(rung), NoteTokenizer()
+    text = Condition.empty(1, TEXT_WIDTH)
     plain = Sampling(guidance=1.0)
     codes = write_notes(prior, codec, text, 3.0, plain, seed=1)
     assert codes.shape[:2] == (1, RUNGS[rung]["num_codebooks"])

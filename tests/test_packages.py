@@ -1,4 +1,4 @@
-"""Music of Debian packages: titles, licences, and packages that are missing."""
+"""Music of Debian packages: titles, licenses, and packages that are missing."""
 
 import zipfile
 from dataclasses import replace
@@ -6,10 +6,10 @@ from dataclasses import replace
 import pytest
 from tiny_recordings import melody, save
 
-from pipelines.preparation import music as packaged
-from pipelines.preparation.cutting import title_of
-from pipelines.preparation.music import MusicConfig, find_license, read_copyright
-from pipelines.prepared import open_prepared
+from pipelines.data.prepared import open_prepared
+from pipelines.data.recordings import debian_music as packaged
+from pipelines.data.recordings.cutting import title_of
+from pipelines.data.recordings.debian_music import MusicConfig, find_license, read_copyright
 
 
 @pytest.mark.parametrize(
@@ -59,15 +59,15 @@ def packages(tmp_path, monkeypatch):
     (documents / "ufoai-music").mkdir(parents=True)
     (documents / "ufoai-music/copyright").write_text(COPYRIGHT)
     names = ("ufoai-music", "wizznic-data")
-    chosen = tuple(package for package in packaged.PACKAGES if package.name in names)
-    monkeypatch.setattr(packaged, "PACKAGES", chosen)
+    chosen = tuple(package for package in packaged.read_packages() if package.name in names)
+    monkeypatch.setattr(packaged, "read_packages", lambda: chosen)
     return MusicConfig(str(tmp_path / "out"), root=root, documents=documents)
 
 
 OPTIONS = {"clip_s": 2.0, "min_clip_s": 1.0, "min_track_s": 1.0, "quiet": True}
 
 
-def test_packages_carry_their_licences_and_are_split_whole(packages, capsys):
+def test_packages_carry_their_licenses_and_are_split_whole(packages, capsys):
     result = packaged.prepare_music(packages, **OPTIONS)
     train = open_prepared(result.folder, "train")
     validation = open_prepared(result.folder, "validation")
@@ -103,5 +103,13 @@ def test_the_last_fitting_paragraph_of_a_copyright_file_counts(tmp_path):
     rules = read_copyright(tmp_path / "copyright")
     assert find_license(rules, "base/music/David01.ogg") == "CC-BY-3.0"
     assert find_license(rules, "base/music/Other.ogg") == "GPL-2+"
-    with pytest.raises(ValueError, match="names no licence for x"):
+    with pytest.raises(ValueError, match="names no license for x"):
         find_license([], "x")
+
+
+def test_every_listed_package_says_what_holds_for_its_files():
+    packages = packaged.read_packages()
+    assert len({package.name for package in packages}) == len(packages) >= 6
+    rules = [rule for package in packages for rule in package.rules]
+    assert all(rule.pattern and rule.attribution and rule.words for rule in rules)
+    assert {package.split for package in packages} == {"train", "validation"}

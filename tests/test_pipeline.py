@@ -1,6 +1,8 @@
 """The pipeline: saved and loaded whole, an item independent of its batch, clear refusals."""
 
 import json
+import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +11,9 @@ import torch
 from tiny_pipeline import CODEBOOK_SIZE, tiny_codec, tiny_pipeline, tiny_prior
 
 from pipelines import MusicOutput, Pipeline
-from pipelines.assemble import assemble
-from pipelines.brief import BRIEF_TOKENS
-from pipelines.text import MAX_TOKENS
+from pipelines.commands.assemble import assemble
+from pipelines.inference.conditioning import PLAN_PROMPT_TOKENS
+from pipelines.inference.text import MAX_TOKENS
 from prior import Plan
 
 
@@ -142,7 +144,7 @@ def test_bad_arguments_are_named(pipeline: Pipeline, changes: dict[str, Any], me
     ("codes", "message"),
     [
         (torch.zeros(2, 5, dtype=torch.int64), r"codes must be \(B, K, T\)"),
-        (torch.zeros(1, 9, 5, dtype=torch.int64), "codes must hold 1 to 4 books"),
+        (torch.zeros(1, 9, 5, dtype=torch.int64), "codes must hold 1 to 4 codebooks"),
         (torch.zeros(1, 2, 5), "codes must be int64"),
         (torch.full((1, 2, 5), 16), r"codes must lie in \[0, 16\)"),
         (torch.zeros(1, 2, 0, dtype=torch.int64), "codes are empty"),
@@ -208,10 +210,32 @@ def test_assembled_parts_equal_the_pipeline(
     assert Pipeline.from_pretrained(half).prior.dtype == torch.float32
 
 
-def test_the_plan_is_told_and_can_be_given(pipeline: Pipeline) -> None:
+def test_a_prior_of_before_lends_its_fine_temperature(
+    pipeline: Pipeline, saved: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert Pipeline.from_pretrained(saved).sampling().fine_temperature == 1.0
+    shutil.copytree(saved, tmp_path / "old")
+    for path, change in (("prior/config.json", 0.4), ("model_index.json", None)):
+        config = json.loads((tmp_path / "old" / path).read_text())
+        config.pop("fine_temperature", None)
+        config |= {"fine_temperature": change} if change else {}
+        (tmp_path / "old" / path).write_text(json.dumps(config))
+    old = Pipeline.from_pretrained(tmp_path / "old")
+    assert "fine_temperature" not in capfd.readouterr().err
+    assert old.sampling().fine_temperature == 0.4
+    old.save_pretrained(tmp_path / "new")
+    assert json.loads((tmp_path / "new/model_index.json").read_text())["fine_temperature"] == 0.4
+    assembled = assemble(
+        tmp_path / "whole", saved / "codec", tmp_path / "old/prior", text_encoder=saved
+    )
+    assert Pipeline.from_pretrained(assembled).sampling().fine_temperature == 0.4
+
+
+def test_the_plan_is_returned_and_can_be_given(pipeline: Pipeline) -> None:
     song = render(pipeline, ["slow piano", "a waltz"], seed=[3, 4])
-    text = pipeline.encode_prompts(["slow piano", "a waltz"])
-    assert song.plans == pipeline.plan_items(["slow piano", "a waltz"], text, 1.0, [3, 4])
+    conditioner = pipeline.conditioner
+    alone = conditioner.plan(conditioner.encode(["a waltz"]), "a waltz", 1.0, 4)
+    assert song.plans[1] == alone
     again = render(pipeline, ["slow piano", "a waltz"], seed=[3, 4], plan=song.plans)
     assert torch.equal(again.codes, song.codes)
     waltz = Plan(tempo_bpm=180.0, beats_per_bar=3, tonic=7, mode="major")
@@ -222,7 +246,7 @@ def test_the_plan_is_told_and_can_be_given(pipeline: Pipeline) -> None:
 
 
 @pytest.mark.parametrize(
-    ("plan", "negative", "brief", "away"),
+    ("plan", "negative", "said", "away"),
     [
         (
             Plan(100.0, instruments=("oboe", "harp"), drums=True),
@@ -234,22 +258,31 @@ def test_the_plan_is_told_and_can_be_given(pipeline: Pipeline) -> None:
         (Plan(100.0, instruments=("oboe",)), None, "oboe", None),
         (Plan(100.0), None, None, None),
         (Plan(100.0, drums=True), "drums", None, "drums"),
-        (None, "drums", None, "drums"),
-        (None, None, None, None),
     ],
 )
-def test_the_prior_is_told_some_of_its_plan_in_words(
-    pipeline: Pipeline, plan: Plan | None, negative: str | None, brief: str | None, away: str | None
+def test_some_of_a_plan_is_said_in_words(
+    pipeline: Pipeline, plan: Plan, negative: str | None, said: str | None, away: str | None
 ) -> None:
-    text = pipeline.encode_prompts(["slow piano"])
-    told, moved_from = pipeline.told(text, [plan], 5, [negative])
-    texts = [text.states, *([pipeline.encode_prompts([brief]).states] if brief else [])]
-    assert torch.equal(told.states, torch.cat(texts, dim=1))
-    assert told.mask.all()
-    assert (told.plan is None) == (plan is None)
-    assert (moved_from is None) == (away is None)
-    if moved_from is not None:
-        assert torch.equal(moved_from.states, pipeline.encode_prompts([away]).states)
+    conditioner = pipeline.conditioner
+    given = conditioner(["slow piano"], [negative], [plan], [0], 0.2, 5)
+    texts = [conditioner.encode([text]).text_states for text in ("slow piano", said) if text]
+    assert torch.equal(given.condition.text_states, torch.cat(texts, dim=1))
+    assert given.condition.text_mask.all()
+    assert given.condition.plan is not None
+    assert (given.negative is None) == (away is None)
+    if given.negative is not None:
+        assert torch.equal(given.negative.text_states, conditioner.encode([away]).text_states)
+
+
+@pytest.mark.parametrize("negative", [None, "drums"])
+def test_without_a_planner_the_prompts_alone_are_read(
+    pipeline: Pipeline, negative: str | None
+) -> None:
+    conditioner = replace(pipeline.conditioner, planner=None)
+    given = conditioner(["slow piano"], [negative], [None], [0], 0.2, 5)
+    assert torch.equal(given.condition.text_states, conditioner.encode(["slow piano"]).text_states)
+    assert given.condition.plan is None
+    assert (given.negative is None) == (negative is None)
 
 
 def test_an_item_without_drums_moves_away_from_nothing_beside_one_with_them(pipeline: Pipeline):
@@ -260,11 +293,11 @@ def test_an_item_without_drums_moves_away_from_nothing_beside_one_with_them(pipe
     assert torch.equal(both.codes, torch.cat([song.codes for song in alone]))
 
 
-def test_the_longest_prompt_has_a_brief_beside_it(pipeline: Pipeline) -> None:
-    text = pipeline.encode_prompts([" ".join(["a"] * (MAX_TOKENS - 2))])
+def test_the_longest_prompt_has_its_plan_beside_it(pipeline: Pipeline) -> None:
+    prompt = " ".join(["a"] * (MAX_TOKENS - 2))
     plan = Plan(100.0, instruments=("pizzicato strings",), drums=True)
-    told, _ = pipeline.told(text, [plan], 5, [None])
-    assert MAX_TOKENS < told.mask.sum() <= MAX_TOKENS + BRIEF_TOKENS
+    mask = pipeline.conditioner([prompt], [None], [plan], [0], 0.2, 5).condition.text_mask
+    assert MAX_TOKENS < mask.sum() <= MAX_TOKENS + PLAN_PROMPT_TOKENS
 
 
 def test_a_plan_that_cannot_be_followed_is_refused(pipeline: Pipeline) -> None:

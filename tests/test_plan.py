@@ -1,6 +1,7 @@
 """Plans: numbers by frame, codes and back, what a prior hears of them."""
 
 import math
+import warnings
 from dataclasses import replace
 
 import pytest
@@ -8,11 +9,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipelines.stated_tempo import stated_tempo
-from prior.generate import Writer, generate
+from pipelines.inference.conditioning import stated_tempo
+from prior.condition import Condition
+from prior.frame_generator import FrameGenerator
 from prior.plan import (
     INSTRUMENTS,
-    MODES,
     PLAN_WIDTH,
     QUALITIES,
     ChordChange,
@@ -30,7 +31,7 @@ from prior.plan_codes import (
 )
 from prior.planner import repeated, write_plan
 from prior.sampling import Sampling
-from prior.text_condition import TextCondition
+from prior.theory import MODES
 from tests.tiny_prior import ALL_BACKBONES, BACKBONES, some_codes, some_text, tiny_prior
 
 PLAN = Plan(
@@ -83,6 +84,15 @@ def test_features_equal_a_plain_loop(plan: Plan) -> None:
         torch.testing.assert_close(features[frame], expected, atol=1e-5, rtol=0)
 
 
+@pytest.mark.parametrize(("tempo", "number"), [(20.0, -2.3219), (100.0, 0.0), (400.0, 2.0)])
+def test_the_range_of_features_is_as_documented(tempo: float, number: float) -> None:
+    features = plan_features(replace(PLAN, tempo_bpm=tempo), 50, 25.0)
+    beyond = features.abs().amax(0) > 1
+    assert beyond.sum() == (tempo != 100.0)
+    assert abs(number) < 1 or features[:, beyond].unique().item() == pytest.approx(number, abs=1e-4)
+    assert "log2(bpm / 100)" in (plan_features.__doc__ or "")
+
+
 def test_nothing_known_is_zero_and_differs_from_every_plan() -> None:
     assert not plan_features(None, 7, 25.0).any()
     assert bool((plan_features(Plan(100.0), 7, 25.0)[:, 0] == 1).all())
@@ -102,14 +112,14 @@ def test_the_contrary_of_a_plan_is_its_drums_alone(drums: bool | None) -> None:
 def test_guidance_moves_away_from_the_contrary_of_the_plan() -> None:
     prior = tiny_prior("transformer", reads_plan=True)
     text = planned(2, replace(PLAN, drums=True), PLAN)
-    writer = Writer(prior, text, None, 8, Sampling(guidance=2.0), [4, 5])
-    assert writer.text.plan is not None
+    writer = FrameGenerator(prior, text, None, 8, Sampling(guidance=2.0), [4, 5])
+    assert writer.condition.plan is not None
     assert text.plan is not None
-    assert torch.equal(writer.text.plan[:2], text.plan)
-    assert torch.equal(writer.text.plan[2:], contrary_features(text.plan))
-    unguided = Writer(prior, text, None, 8, Sampling(guidance=1.0), [4, 5])
-    assert unguided.text.plan is not None
-    assert torch.equal(unguided.text.plan, text.plan)
+    assert torch.equal(writer.condition.plan[:2], text.plan)
+    assert torch.equal(writer.condition.plan[2:], contrary_features(text.plan))
+    unguided = FrameGenerator(prior, text, None, 8, Sampling(guidance=1.0), [4, 5])
+    assert unguided.condition.plan is not None
+    assert torch.equal(unguided.condition.plan, text.plan)
 
 
 def test_a_clip_later_in_the_piece_continues_its_plan() -> None:
@@ -181,7 +191,7 @@ def test_any_codes_are_a_plan() -> None:
     assert decode_tempo(15, 7) == decode_tempo(127, 127) == pytest.approx(240)
 
 
-def test_a_tempo_or_metre_without_a_code_is_refused() -> None:
+def test_a_tempo_or_meter_without_a_code_is_refused() -> None:
     with pytest.raises(ValueError, match=r"tempo_bpm must lie in \[40.0, 240.0\], got 300"):
         encode_plan(Plan(300.0), 4)
     with pytest.raises(ValueError, match=r"beats_per_bar must be one of \(4, 3, 2\), got 5"):
@@ -212,10 +222,16 @@ def test_a_planner_plans_until_the_end_and_a_longer_piece_only_adds_chords() -> 
     assert any(other != short for other in others)
 
 
-@pytest.mark.parametrize("tempo", [97.3, 21.0, 390.0])
-def test_a_fixed_tempo_is_kept_exactly_and_seen_by_the_chords(tempo: float) -> None:
+@pytest.mark.parametrize(("tempo", "coded"), [(97.3, None), (21.0, "40"), (390.0, "240")])
+def test_a_fixed_tempo_is_kept_exactly_and_seen_by_the_chords(
+    tempo: float, coded: str | None
+) -> None:
     planner, text = tiny_planner(), some_text(1)
-    plan = write_plan(planner, text, 30.0, seed=3, tempo_bpm=tempo)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        plan = write_plan(planner, text, 30.0, seed=3, tempo_bpm=tempo)
+    expected = f"a planner knows tempi in [40, 240] bpm, got {tempo:g}: chords are chosen as for "
+    assert [str(item.message) for item in caught] == ([expected + coded] if coded else [])
     assert plan.tempo_bpm == tempo
     assert plan.chords[-1].beat <= 30.0 * tempo / 60
     nearest = write_plan(planner, text, 30.0, seed=3, tempo_bpm=min(max(tempo, 40.0), 240.0))
@@ -254,10 +270,10 @@ def test_step_by_step_hears_the_plan_as_the_full_forward_does(backbone: str) -> 
     prior, text = tiny_prior(backbone, reads_plan=True), some_text(2)
     codes = some_codes(prior, 2, 9)
     rows = [plan_features(PLAN, 10, 2.0), plan_features(replace(PLAN, tempo_bpm=90.0), 10, 2.0)]
-    plan = torch.stack(rows)
+    text = replace(text, plan=torch.stack(rows))
     with torch.no_grad():
-        full = prior(codes, text.states, text.mask, plan=plan).first_logits
-        state = prior.init_state(text.states, text.mask, 10, plan)
+        full = prior(codes, text).first_logits
+        state = prior.init_state(text, 10)
         hidden = [prior.prefill(codes[..., :3], state)]
         hidden += [prior.decode_one_frame(codes[..., t], state) for t in range(3, 8)]
         stepped = prior.first_head(torch.stack(hidden, dim=1))
@@ -271,9 +287,9 @@ def test_a_plan_matters_from_its_own_frame_on_and_not_before(backbone: str) -> N
     changed = plan.clone()
     changed[:, 5] += 1
     with torch.no_grad():
-        before = prior(codes, text.states, text.mask, plan=plan).first_logits
-        after = prior(codes, text.states, text.mask, plan=changed).first_logits
-        short = prior(codes, text.states, text.mask, plan=plan[:, :4]).first_logits
+        before = prior(codes, replace(text, plan=plan)).first_logits
+        after = prior(codes, replace(text, plan=changed)).first_logits
+        short = prior(codes, replace(text, plan=plan[:, :4])).first_logits
     torch.testing.assert_close(after[:, :5], before[:, :5])
     assert (after[:, 5] - before[:, 5]).abs().max() > 1e-3
     torch.testing.assert_close(short[:, :4], before[:, :4])
@@ -286,14 +302,14 @@ def test_an_untrained_reader_changes_nothing() -> None:
     torch.nn.init.zeros_(prior.plan_reader.project.weight)
     codes, plan = some_codes(prior, 1, 6), plan_features(PLAN, 6, 2.0)[None]
     with torch.no_grad():
-        told = prior(codes, text.states, text.mask, plan=plan).first_logits
-        untold = prior(codes, text.states, text.mask).first_logits
+        told = prior(codes, replace(text, plan=plan)).first_logits
+        untold = prior(codes, text).first_logits
     torch.testing.assert_close(told, untold)
 
 
 def write(prior, text, seeds: list[int], frames: int = 8) -> torch.Tensor:
-    writer = Writer(prior, text, None, frames, Sampling(guidance=2.0), seeds)
-    written = [writer.write() for _ in range(frames)]
+    writer = FrameGenerator(prior, text, None, frames, Sampling(guidance=2.0), seeds)
+    written = [next(writer, None) for _ in range(frames)]
     return torch.stack([frame.codes for frame in written if frame], dim=-1)
 
 
@@ -310,8 +326,8 @@ def test_a_row_alone_equals_the_row_beside_another_plan() -> None:
         assert both.plan is not None
         alone = replace(
             both,
-            states=both.states[row : row + 1],
-            mask=both.mask[row : row + 1],
+            text_states=both.text_states[row : row + 1],
+            text_mask=both.text_mask[row : row + 1],
             plan=both.plan[row : row + 1],
         )
         assert torch.equal(write(prior, alone, [5 + row])[0], codes[row])
@@ -320,21 +336,21 @@ def test_a_row_alone_equals_the_row_beside_another_plan() -> None:
 def test_a_writer_saved_and_restored_keeps_its_plan() -> None:
     prior, text = tiny_prior("transformer", reads_plan=True), planned(1, PLAN)
     whole = write(prior, text, [4])
-    first = Writer(prior, text, None, 8, Sampling(guidance=2.0), [4])
-    begun = [first.write() for _ in range(3)]
-    second = Writer(prior, text, None, 8, Sampling(guidance=2.0), [4])
+    first = FrameGenerator(prior, text, None, 8, Sampling(guidance=2.0), [4])
+    begun = [next(first, None) for _ in range(3)]
+    second = FrameGenerator(prior, text, None, 8, Sampling(guidance=2.0), [4])
     second.load_state_dict(first.state_dict())
-    rest = [second.write() for _ in range(5)]
+    rest = [next(second, None) for _ in range(5)]
     codes = torch.stack([frame.codes for frame in begun + rest if frame], dim=-1)
     assert torch.equal(codes, whole)
 
 
 def test_a_writer_steered_to_the_same_plan_writes_the_same() -> None:
     prior, text = tiny_prior("transformer", reads_plan=True), planned(1, PLAN)
-    writer = Writer(prior, text, None, 8, Sampling(guidance=2.0), [4])
-    frames = [writer.write() for _ in range(3)]
+    writer = FrameGenerator(prior, text, None, 8, Sampling(guidance=2.0), [4])
+    frames = [next(writer, None) for _ in range(3)]
     writer.steer(text, None)
-    frames += [writer.write() for _ in range(5)]
+    frames += [next(writer, None) for _ in range(5)]
     codes = torch.stack([frame.codes for frame in frames if frame], dim=-1)
     assert torch.equal(codes, write(prior, text, [4]))
 
@@ -343,18 +359,18 @@ def test_a_writer_steered_to_the_same_plan_writes_the_same() -> None:
 def test_steering_replaces_what_is_moved_away_from(steered_to: int | None) -> None:
     prior, text, sampling = tiny_prior("transformer"), some_text(1), Sampling(guidance=4.0)
 
-    def away(num_tokens: int | None) -> TextCondition | None:
+    def away(num_tokens: int | None) -> Condition | None:
         return num_tokens and some_text(1, num_tokens, seed=num_tokens)
 
-    writer = Writer(prior, text, away(5), 8, sampling, [4])
+    writer = FrameGenerator(prior, text, away(5), 8, sampling, [4])
     writer.steer(text, away(steered_to))
-    codes = torch.stack([writer.write().codes for _ in range(8)], dim=-1)
-    expected = [f.codes for f in generate(prior, text, away(steered_to), 8, sampling, [4])]
-    unchanged = [f.codes for f in generate(prior, text, away(5), 8, sampling, [4])]
+    codes = torch.stack([next(writer).codes for _ in range(8)], dim=-1)
+    expected = [f.codes for f in FrameGenerator(prior, text, away(steered_to), 8, sampling, [4])]
+    unchanged = [f.codes for f in FrameGenerator(prior, text, away(5), 8, sampling, [4])]
     assert torch.equal(codes, torch.stack(expected, dim=-1))
     assert not torch.equal(codes, torch.stack(unchanged, dim=-1))
 
 
 def test_a_prior_that_reads_no_plan_refuses_one() -> None:
-    with pytest.raises(ValueError, match="text has a plan, which a prior with reads_plan=false"):
+    with pytest.raises(ValueError, match="has a plan, which a prior with reads_plan=false"):
         write(tiny_prior("transformer"), planned(1, PLAN), [0])

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from pipelines.cli import main
-from pipelines.evaluation.reasons import MissingPackageError
-from pipelines.plot import draw_spectrogram, draw_thumbnail, draw_waveform, plot_audio
+from pipelines.errors import MissingPackageError
+from pipelines.inference.plot import draw_spectrogram, draw_thumbnail, draw_waveform, plot_audio
 
 RATE = 44_100
 
@@ -66,6 +66,7 @@ def test_the_waveform_spans_the_lowest_and_the_highest_sample():
     assert heights.min() == pytest.approx(-0.4)
 
 
+@pytest.mark.usefixtures("measuring_packages")
 @pytest.mark.parametrize("command", ["generate", "decode", "reconstruct"])
 def test_plot_option(command: str, tmp_path: Path, pipeline_folder: Path):
     pytest.importorskip("matplotlib")

@@ -5,17 +5,23 @@ import sys
 
 import pytest
 
-from pipelines.preloading import let_threads_sleep, preloading_environment
+from pipelines.training.preloading import let_threads_sleep, preload_allocator
 
 
-def test_preloading_happens_once_and_only_where_the_library_is(monkeypatch: pytest.MonkeyPatch):
+@pytest.mark.parametrize(
+    ("library", "preloaded", "restarts"),
+    [("libtcmalloc.so.4", "", True), ("libtcmalloc.so.4", "other.so", False), (None, "", False)],
+)
+def test_a_process_starts_again_once_and_only_where_the_allocator_is(
+    library: str | None, preloaded: str, restarts: bool, monkeypatch: pytest.MonkeyPatch
+):
+    started: list[str] = []
     monkeypatch.setattr(sys, "platform", "linux")
-    monkeypatch.setattr("ctypes.util.find_library", lambda name: f"lib{name}.so.4")
-    environment = preloading_environment({"HOME": "/root"})
-    assert environment == {"HOME": "/root", "LD_PRELOAD": "libtcmalloc_minimal.so.4"}
-    assert preloading_environment(environment) is None
-    monkeypatch.setattr("ctypes.util.find_library", lambda name: None)
-    assert preloading_environment({}) is None
+    monkeypatch.setattr("ctypes.util.find_library", lambda name: library)
+    monkeypatch.setattr("os.execve", lambda *process: started.append(process[2]["LD_PRELOAD"]))
+    monkeypatch.setenv("LD_PRELOAD", preloaded)
+    preload_allocator()
+    assert started == [library] * restarts
 
 
 def test_threads_sleep_unless_the_user_has_decided():
@@ -31,7 +37,7 @@ def test_garbage_is_looked_for_rarely_and_not_at_the_exit():
     """In a process of its own, which the collector's settings are."""
     lines = (
         "import atexit, gc",
-        "from pipelines.preloading import collect_rarely",
+        "from pipelines.training.preloading import collect_rarely",
         "atexit.register(lambda: print(gc.isenabled(), gc.get_freeze_count() > 1000))",
         "usual = gc.get_threshold()[0]",
         "collect_rarely()",

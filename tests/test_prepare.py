@@ -1,4 +1,4 @@
-"""From audio files to a prepared dataset, on real small files."""
+"""Test the way from audio files to a prepared dataset on real small files."""
 
 import errno
 import json
@@ -9,22 +9,28 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from tiny_recordings import RATE, config, melody, save
+from tiny_recordings import RATE, StoppedError, config, melody, save, stop_after
 
 from codec.audio_file import read_audio
-from pipelines.preparation import cut_processes, cutting, report
-from pipelines.preparation.recordings import main, prepare
-from pipelines.preparation.tracks import find_tracks
-from pipelines.prepared import (
-    QUANTISED_STEP,
+from pipelines import cli
+from pipelines.data.prepared import (
+    QUANTIZED_STEP,
+    PreparedWriter,
     analysis,
-    dequantise_spectrogram,
+    dequantize_spectrogram,
     open_prepared,
-    quantise_spectrogram,
+    quantize_spectrogram,
     read_image,
     read_levels,
 )
-from pipelines.shards import list_shards
+from pipelines.data.recordings import cutting, preparation
+from pipelines.data.recordings.preparation import prepare
+from pipelines.data.recordings.tracks import find_tracks
+from pipelines.data.shards import list_shards
+
+
+def main(argv: list[str]) -> int:
+    return cli.main(["prepare", "audio", *argv])
 
 
 def all_bytes(folder: Path) -> dict[str, bytes]:
@@ -51,22 +57,17 @@ def prepared_music(music, tmp_path_factory):
 
 def test_a_folder_becomes_clips(prepared_music):
     train = open_prepared(prepared_music.folder, "train")
-    assert (
-        train["id"][:]
-        == [
-            "loud/one.wav#0000",
-            "loud/one.wav#0001",
-            "loud/one.wav#0002",
-            "loud/two.flac#0000",
-            "loud/two.flac#0001",
-        ][: len(train)]
-    )
+    ids = [("one.wav", 0), ("one.wav", 1), ("one.wav", 2), ("two.flac", 0), ("two.flac", 1)]
+    assert train["id"][:] == [f"loud/{name}#{number:04d}" for name, number in ids]
     assert train["num_frames"][:3] == [200, 200, 132]
     assert train["duration_s"][2] == pytest.approx(1.3, abs=1e-3)
     assert train["is_end"][:] == [False, False, True, False, True]
     assert train["start_s"][:3] == [0.0, 2.0, 4.0]
     assert set(train["source"]) == {"loud"}
     assert set(train["license"]) == {"CC0-1.0"}
+    validation = open_prepared(prepared_music.folder, "validation")
+    assert not set(train["track"]) & set(validation["track"])
+    assert set(validation["source"]) == {"quiet"}
 
 
 def test_captions_come_from_tags_and_names(prepared_music):
@@ -92,18 +93,17 @@ def test_the_spectrogram_is_that_of_the_stored_audio(prepared_music):
         audio = read_audio(train[index]["audio"])
         assert audio.sample_rate == RATE
         expected = whole_levels(audio.audio)
-        stored = dequantise_spectrogram(read_levels(train, index))
+        stored = dequantize_spectrogram(read_levels(train, index))
         frames = expected.shape[-1]
         error = (stored[..., :frames] - expected)[..., 3 : frames - 3].abs()
-        assert error.max() <= QUANTISED_STEP  # half a step, and the FLAC's sixteen bits
+        assert error.max() <= QUANTIZED_STEP  # half a step, and the FLAC's sixteen bits
         assert (read_levels(train, index)[..., frames:] == 0).all()
 
 
 def test_clips_join_without_a_seam(music, prepared_music):
-    """Cutting is invisible: the clips' spectrograms joined are the whole track's."""
     train = open_prepared(prepared_music.folder, "train")
     joined = np.concatenate([read_levels(train, index) for index in range(3)], axis=-1)
-    whole = quantise_spectrogram(whole_levels(read_audio(music / "loud/one.wav").audio))
+    whole = quantize_spectrogram(whole_levels(read_audio(music / "loud/one.wav").audio))
     difference = joined[..., : whole.shape[-1]].astype(int) - whole.astype(int)
     assert np.abs(difference).max() <= 1
 
@@ -120,14 +120,6 @@ def test_other_rates_and_mono_become_stereo_at_44100(prepared_music):
     assert prepared_music.report["sample_rates"] == {"44100 Hz": 3, "48000 Hz": 1}
 
 
-def test_splits_share_no_track_and_no_source(prepared_music):
-    train = open_prepared(prepared_music.folder, "train")
-    validation = open_prepared(prepared_music.folder, "validation")
-    assert not set(train["track"]) & set(validation["track"])
-    assert not set(train["source"]) & set(validation["source"])
-    assert prepared_music.report["leakage"] == []
-
-
 def test_a_fraction_is_drawn_by_track(music, tmp_path):
     result = prepare(config(music, tmp_path, validation_fraction=0.3, audio="none"))
     train, validation = open_prepared(tmp_path, "train"), open_prepared(tmp_path, "validation")
@@ -140,24 +132,20 @@ def test_a_fraction_is_drawn_by_track(music, tmp_path):
 def test_the_report_says_what_is_in(prepared_music):
     report = json.loads((prepared_music.folder / "report.json").read_text())
     assert report["tracks_kept"] == report["tracks_listed"] == 4
+    assert report["leakage"] == []
     assert sum(report["loudness_db"].values()) == 8
     text = (prepared_music.folder / "report.md").read_text()
     assert "| loud | CC0-1.0 |" in text
     assert "## Loudness" in text
 
 
-def test_running_again_does_nothing_and_other_settings_are_refused(music, tmp_path):
-    prepare(config(music, tmp_path))
-    again = prepare(config(music, tmp_path))
-    assert again.seconds == 0
-    with pytest.raises(ValueError, match=r"made with clip_s=2\.0 \(now 1\.0\)"):
-        prepare(config(music, tmp_path, clip_s=1.0))
-
-
-def test_changed_files_are_noticed(tmp_path):
+def test_running_again_does_nothing_and_other_settings_or_files_are_refused(tmp_path):
     folder, output = tmp_path / "in", tmp_path / "out"
     save(folder / "a.wav", melody(1, 2.0))
     prepare(config(folder, output))
+    assert prepare(config(folder, output)).seconds == 0
+    with pytest.raises(ValueError, match=r"made with clip_s=2\.0 \(now 1\.0\)"):
+        prepare(config(folder, output, clip_s=1.0))
     save(folder / "b.wav", melody(2, 2.0))
     with pytest.raises(ValueError, match="made with other or changed audio files"):
         prepare(config(folder, output))
@@ -169,23 +157,9 @@ def test_two_workers_give_the_same_bytes(music, tmp_path):
     assert all_bytes(tmp_path / "one") == all_bytes(tmp_path / "two")
 
 
-class StoppedError(Exception):
-    """Stands for a kill."""
-
-
 @pytest.mark.parametrize("after", [0, 1, 3])
 def test_stopped_while_cutting_then_resumed_equals_undisturbed(music, tmp_path, monkeypatch, after):
-    calls = 0
-    real = cutting.make_clip
-
-    def stop_later(*args):
-        nonlocal calls
-        calls += 1
-        if calls > after:
-            raise StoppedError
-        return real(*args)
-
-    monkeypatch.setattr(cutting, "make_clip", stop_later)
+    monkeypatch.setattr(cutting, "make_clip", stop_after(after, cutting.make_clip))
     with pytest.raises(StoppedError):
         prepare(config(music, tmp_path / "stopped"))
     monkeypatch.undo()
@@ -196,23 +170,11 @@ def test_stopped_while_cutting_then_resumed_equals_undisturbed(music, tmp_path, 
 
 @pytest.mark.parametrize("after", [1, 2, 3, 4, 7])
 def test_stopped_while_joining_then_resumed_equals_undisturbed(music, tmp_path, monkeypatch, after):
-    from pipelines import prepared
-
-    calls = 0
-    real = prepared.PreparedWriter.add
-
-    def stop_later(writer, clip):
-        nonlocal calls
-        calls += 1
-        if calls > after:
-            raise StoppedError
-        real(writer, clip)
-
-    monkeypatch.setattr(prepared.PreparedWriter, "add", stop_later)
+    monkeypatch.setattr(PreparedWriter, "add", stop_after(after, PreparedWriter.add))
     with pytest.raises(StoppedError):
         prepare(config(music, tmp_path / "stopped", shard_clips=2))
     monkeypatch.undo()
-    monkeypatch.setattr(cut_processes, "cut_one", lambda job: cut_nothing_again(job))
+    monkeypatch.setattr(preparation, "cut_one", cut_nothing_again)
     prepare(config(music, tmp_path / "stopped", shard_clips=2))
     monkeypatch.undo()
     prepare(config(music, tmp_path / "whole", shard_clips=2))
@@ -227,11 +189,7 @@ def cut_nothing_again(job):
 
 
 def test_stopped_before_the_report_then_resumed(music, tmp_path, monkeypatch):
-
-    def stop(*args):
-        raise StoppedError
-
-    monkeypatch.setattr(report, "write_report", stop)
+    monkeypatch.setattr(preparation, "write_report", stop_after(0, preparation.write_report))
     with pytest.raises(StoppedError):
         prepare(config(music, tmp_path))
     monkeypatch.undo()
@@ -251,15 +209,11 @@ def test_unusable_files_are_skipped_with_their_reason(tmp_path):
     (folder / "broken.zip").write_bytes(b"PK broken")
     soundfile.write(folder / "nan.wav", np.full((2 * RATE, 2), np.nan), RATE, subtype="FLOAT")
     report = prepare(config(folder, output)).report
-    reasons = {row["track"]: row["reason"] for row in report["skipped"]}
-    assert reasons == {
-        "broken.zip": "unreadable",
-        "cut.ogg": "unreadable",
-        "empty.wav": "unreadable",
-        "nan.wav": "unreadable",
+    unreadable = ["broken.zip", "cut.ogg", "empty.wav", "nan.wav", "text.mp3"]
+    assert {row["track"]: row["reason"] for row in report["skipped"]} == {
+        **dict.fromkeys(unreadable, "unreadable"),
         "short.wav": "too short",
         "silent.wav": "silent",
-        "text.mp3": "unreadable",
     }
     assert all(row["detail"] for row in report["skipped"])
     assert set(open_prepared(output)["track"]) == {"good.wav"}
@@ -288,7 +242,7 @@ def test_a_full_disk_stops_and_blames_no_file(music, tmp_path, monkeypatch, caps
     monkeypatch.setattr(cutting, "make_clip", no_space)
     arguments = [str(music), "--out", str(tmp_path), "--clip", "2", "--min-track", "1", "--quiet"]
     assert main(arguments) == 2
-    assert capsys.readouterr().err == "error: [Errno 28] No space left on device\n"
+    assert capsys.readouterr().err == "partita: error: [Errno 28] No space left on device\n"
     monkeypatch.undo()
     assert main(arguments) == 0
     assert json.loads((tmp_path / "report.json").read_text())["skipped"] == []
@@ -322,8 +276,7 @@ def test_nothing_usable_is_one_clear_error(tmp_path, capsys):
     folder.mkdir()
     (folder / "a.wav").write_bytes(b"")
     (folder / "b.mp3").write_bytes(b"noise")
-    code = main([str(folder), "--output", str(tmp_path / "out"), "--quiet"])
-    assert code == 2
+    assert main([str(folder), "--output", str(tmp_path / "out"), "--quiet"]) == 2
     error = capsys.readouterr().err
     assert error.count("\n") == 1
     assert f"no usable audio file in {folder}: 2 files skipped (see" in error
@@ -333,8 +286,8 @@ def test_nothing_usable_is_one_clear_error(tmp_path, capsys):
 
 
 def test_the_command_line_prints_the_hours(music, tmp_path, capsys):
-    code = main([str(music), "--out", str(tmp_path), "--clip", "2", "--min-track", "1", "--quiet"])
-    assert code == 0
+    options = ["--out", str(tmp_path), "--clip", "2", "--min-track", "1", "--quiet"]
+    assert main([str(music), *options]) == 0
     assert "hours of audio a minute" in capsys.readouterr().out
     assert main([str(tmp_path / "nowhere"), "--out", str(tmp_path / "x")]) == 2
     assert "nowhere does not exist" in capsys.readouterr().err
@@ -384,18 +337,22 @@ def test_metadata_jsonl_describes_files(tmp_path):
     assert result.report["labels"] == {"bpm": {"70": 1}, "key": {"D minor": 1}}
 
 
-def test_a_bad_metadata_line_is_named(tmp_path):
-    (tmp_path / "metadata.jsonl").write_text('{"file_name": "a.wav"}\n{"text": "b"}\n')
-    with pytest.raises(ValueError, match="line 2 must be an object with a file_name"):
-        find_tracks(tmp_path)
-    (tmp_path / "metadata.jsonl").write_text("{\n")
-    with pytest.raises(ValueError, match="line 1 is not JSON"):
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('{"file_name": "a.wav"}\n{"text": "b"}\n', "line 2 must be an object with a file_name"),
+        ("{\n", "line 1 is not JSON"),
+    ],
+)
+def test_a_bad_metadata_line_is_named(tmp_path, text, message):
+    (tmp_path / "metadata.jsonl").write_text(text)
+    with pytest.raises(ValueError, match=message):
         find_tracks(tmp_path)
 
 
 def test_a_list_of_paths_is_an_input(music, tmp_path):
     listing = music / "list.txt"
-    listing.write_text("# my favourites\nloud/two.flac\n\nquiet/none.wav\n")
+    listing.write_text("# my favorites\nloud/two.flac\n\nquiet/none.wav\n")
     result = prepare(config(listing, tmp_path))
     listing.unlink()
     assert set(open_prepared(tmp_path)["track"]) == {"loud/two.flac"}
@@ -421,21 +378,12 @@ def test_stems_are_added(tmp_path):
     part = (0.1 * rng.standard_normal(whole.shape)).astype(np.float32)
     for name, audio in (("song", whole - part), ("guitar", part), ("short", part[: RATE // 2])):
         soundfile.write(tmp_path / f"{name}.wav", audio, RATE, subtype="FLOAT")
-    mixed = torch.cat(
-        list(cutting.read_mix([tmp_path / "song.wav", tmp_path / "guitar.wav"], 1.0)), -1
-    )
-    assert torch.allclose(mixed, torch.from_numpy(whole.T), atol=1e-6)
+    chunks = list(cutting.read_mix([tmp_path / "song.wav", tmp_path / "guitar.wav"], 1.0))
+    assert torch.allclose(torch.cat(chunks, -1), torch.from_numpy(whole.T), atol=1e-6)
     with pytest.raises(ValueError, match="equally long"):
         list(cutting.read_mix([tmp_path / "song.wav", tmp_path / "short.wav"], 1.0))
 
 
-def test_shards_hold_what_was_asked(music, tmp_path):
+def test_shards_hold_the_wanted_number_of_clips(music, tmp_path):
     prepare(config(music, tmp_path, shard_clips=3, validation_fraction=0))
     assert len(list_shards(tmp_path / "train")) == 3
-
-
-@pytest.mark.parametrize("command", [[], ["music"], ["tokens"]])
-def test_help_of_every_way_to_prepare(command, capsys):
-    with pytest.raises(SystemExit, match="0"):
-        main([*command, "--help"])
-    assert " ".join(["usage: partita prepare", *command]) in capsys.readouterr().out

@@ -1,4 +1,4 @@
-"""The prepared format: levels, clips, shards."""
+"""Test the prepared format: levels, clips, shards."""
 
 import json
 import math
@@ -8,26 +8,26 @@ import pyarrow as pa
 import pytest
 import torch
 
-from pipelines import prepared
-from pipelines.prepared import (
-    QUANTISED_FLOOR,
-    QUANTISED_STEP,
+from pipelines.data import prepared
+from pipelines.data.prepared import (
+    QUANTIZED_FLOOR,
+    QUANTIZED_STEP,
     Clip,
     PreparedWriter,
-    dequantise_image,
-    dequantise_spectrogram,
+    dequantize_image,
+    dequantize_spectrogram,
     finish_dataset,
     image_shape,
     iterate_clips,
     open_prepared,
     pad_frames,
-    quantise_image,
-    quantise_spectrogram,
+    quantize_image,
+    quantize_spectrogram,
     read_image,
     read_info,
     read_levels,
 )
-from pipelines.shards import list_shards
+from pipelines.data.shards import list_shards
 
 
 def make_clip(index: int, num_frames: int = 8, **values) -> Clip:
@@ -44,34 +44,34 @@ def write(folder, clips, split="train", shard_clips=4):
             writer.add(clip)
 
 
-def test_quantising_errs_by_at_most_half_a_step():
-    spectrogram = torch.linspace(QUANTISED_FLOOR, 4.6, 2 * 128 * 40).reshape(2, 128, 40)
-    back = dequantise_spectrogram(quantise_spectrogram(spectrogram))
+def test_quantizing_errs_by_at_most_half_a_step():
+    spectrogram = torch.linspace(QUANTIZED_FLOOR, 4.6, 2 * 128 * 40).reshape(2, 128, 40)
+    back = dequantize_spectrogram(quantize_spectrogram(spectrogram))
     assert back.dtype == torch.float32
-    assert (back - spectrogram).abs().max() <= QUANTISED_STEP / 2 + 1e-5
+    assert (back - spectrogram).abs().max() <= QUANTIZED_STEP / 2 + 1e-5
 
 
-def test_quantising_levels_again_changes_nothing():
+def test_quantizing_levels_again_changes_nothing():
     levels = np.arange(256, dtype=np.uint8)
-    assert (quantise_spectrogram(dequantise_spectrogram(levels)) == levels).all()
+    assert (quantize_spectrogram(dequantize_spectrogram(levels)) == levels).all()
 
 
 def test_values_outside_the_levels_are_cut():
-    levels = quantise_spectrogram(torch.tensor([-20.0, 9.0]))
+    levels = quantize_spectrogram(torch.tensor([-20.0, 9.0]))
     assert levels.tolist() == [0, 255]
 
 
-def test_dequantising_bytes_equals_dequantising_the_array():
+def test_dequantizing_bytes_equals_dequantizing_the_array():
     clip = make_clip(0)
-    from_bytes = dequantise_spectrogram(clip.spectrogram.tobytes(), num_frames=8)
-    assert torch.equal(from_bytes, dequantise_spectrogram(clip.spectrogram))
+    from_bytes = dequantize_spectrogram(clip.spectrogram.tobytes(), num_frames=8)
+    assert torch.equal(from_bytes, dequantize_spectrogram(clip.spectrogram))
 
 
 def test_bytes_of_a_wrong_length_are_refused():
     with pytest.raises(ValueError, match="a spectrogram of 8 frames must hold"):
-        dequantise_spectrogram(b"\0" * 1000, num_frames=8)
+        dequantize_spectrogram(b"\0" * 1000, num_frames=8)
     with pytest.raises(ValueError, match="num_frames must be given"):
-        dequantise_spectrogram(b"\0" * 1024)
+        dequantize_spectrogram(b"\0" * 1024)
 
 
 def test_padding_adds_floor_frames_to_a_multiple_of_four():
@@ -85,10 +85,10 @@ def test_padding_adds_floor_frames_to_a_multiple_of_four():
 
 def test_a_mono_image_is_kept_exactly_and_any_other_to_half_a_step():
     image = torch.cat([torch.linspace(-30, 30, 320), torch.linspace(0, math.pi, 320)]).view(64, 10)
-    back = dequantise_image(quantise_image(image))
+    back = dequantize_image(quantize_image(image))
     assert (back - image)[:32].abs().max() <= 0.125 + 1e-5
     assert (back - image)[32:].abs().max() <= math.pi / 510 + 1e-5
-    assert (dequantise_image(quantise_image(torch.zeros(64, 3))) == 0).all()
+    assert (dequantize_image(quantize_image(torch.zeros(64, 3))) == 0).all()
 
 
 def test_channels_are_analyzed_into_total_power_and_image():
@@ -97,13 +97,13 @@ def test_channels_are_analyzed_into_total_power_and_image():
     assert (image[0] == 128).all()  # 0 dB
     assert (image[1] == 0).all()  # coherent
     assert (
-        mono == quantise_spectrogram(prepared.analysis().log_mel.of_padded(wave[None])[0])
+        mono == quantize_spectrogram(prepared.analysis().log_mel.of_padded(wave[None])[0])
     ).all()
     _, image = prepared.analyze(torch.cat([wave, -wave]))
     assert (image[1] >= 254).all()
     levels, image = prepared.analyze(torch.cat([wave, wave * 0]))
     assert (image[0] > 240).all()  # 30 dB
-    assert abs(int(mono.mean()) - int(levels.mean()) - 0.5 * math.log(2) / QUANTISED_STEP) < 1
+    assert abs(int(mono.mean()) - int(levels.mean()) - 0.5 * math.log(2) / QUANTIZED_STEP) < 1
 
 
 @pytest.mark.parametrize(
@@ -207,15 +207,15 @@ def test_opening_says_what_is_wrong(tmp_path):
     finish_dataset(tmp_path, {})
     with pytest.raises(ValueError, match="no clip in its split 'validation'"):
         open_prepared(tmp_path, "validation")
-    (tmp_path / "dataset.json").write_text(json.dumps({"format_version": 99}))
-    with pytest.raises(ValueError, match=r"format_version must be 2 .*, got 99"):
-        open_prepared(tmp_path)
-    (tmp_path / "dataset.json").write_text(json.dumps({"format_version": 1}))
-    with pytest.raises(ValueError, match="got 1: prepare the recordings again into a new folder"):
-        open_prepared(tmp_path)
-    (tmp_path / "dataset.json").write_text("{")
-    with pytest.raises(ValueError, match="is not JSON"):
-        open_prepared(tmp_path)
+    wrong = {
+        json.dumps({"format_version": 99}): "version must be 2, got 99",
+        json.dumps({"format_version": 1}): "version must be 2, got 1",
+        "{": "is not JSON",
+    }
+    for text, message in wrong.items():
+        (tmp_path / "dataset.json").write_text(text)
+        with pytest.raises(ValueError, match=message):
+            open_prepared(tmp_path)
 
 
 def test_a_truncated_shard_is_named(tmp_path):

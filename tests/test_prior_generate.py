@@ -5,8 +5,8 @@ import pytest
 import torch
 from tiny_prior import ALL_BACKBONES, TEXT_WIDTH, some_codes, some_text, tiny_prior
 
-from prior import Sampling, TextCondition
-from prior.generate import generate
+from prior import Condition, Sampling
+from prior.frame_generator import FrameGenerator
 from prior.sampling import choose_code, draw_uniform, guide, uniform_of_book
 
 every_backbone = pytest.mark.parametrize("backbone", ALL_BACKBONES)
@@ -16,12 +16,12 @@ PLAIN = Sampling(guidance=1.0)
 
 def written(prior, text, seeds, num_frames=10, sampling=GUIDED, negative=None, **rest):
     """(B, K, T) codes of a whole generation."""
-    frames = generate(prior, text, negative, num_frames, sampling, seeds, **rest)
+    frames = FrameGenerator(prior, text, negative, num_frames, sampling, seeds, **rest)
     return torch.stack([frame.codes for frame in frames], dim=-1).clone()
 
 
 def rows(text, *indices):
-    return TextCondition(text.states[list(indices)], text.mask[list(indices)])
+    return Condition(text.text_states[list(indices)], text.text_mask[list(indices)])
 
 
 def written_slowly(prior, text, away, seeds, num_frames, sampling):
@@ -33,11 +33,11 @@ def written_slowly(prior, text, away, seeds, num_frames, sampling):
         for book in range(prior.num_codebooks):
             logits = []
             for condition in (text, away):
-                output = prior(codes, condition.states, condition.mask)
+                output = prior(codes, condition)
                 first, depth = output.first_logits[:, t, :-1], output.depth_logits[..., t, :]
                 logits.append(first if book == 0 else depth[:, book - 1])
             noise = uniform_of_book(uniform, book, prior.codebook_size)[:, : prior.codebook_size]
-            fine = prior.config.fine_temperature if book > 1 else 1.0
+            fine = sampling.fine_temperature if book > 1 else 1.0
             settings = replace(sampling, temperature=sampling.temperature * fine)
             codes[:, book, t] = choose_code(guide(*logits, sampling.guidance), noise, settings)
     return codes
@@ -48,18 +48,18 @@ def written_slowly(prior, text, away, seeds, num_frames, sampling):
 @torch.no_grad()
 def test_equals_a_slow_loop_over_the_full_forward(backbone, sliding_window):
     prior = tiny_prior(backbone, sliding_window=sliding_window)
-    text, nothing = some_text(2), TextCondition.empty(2, TEXT_WIDTH)
+    text, nothing = some_text(2), Condition.empty(2, TEXT_WIDTH)
     slow = written_slowly(prior, text, nothing, [5, 6], 10, GUIDED)
     assert torch.equal(written(prior, text, [5, 6]), slow)
 
 
 @torch.no_grad()
 def test_the_third_book_is_drawn_with_a_temperature_of_its_own():
-    prior, text = tiny_prior("transformer", fine_temperature=0.2), some_text(2)
-    nothing = TextCondition.empty(2, TEXT_WIDTH)
-    cool = written(prior, text, [5, 6])
-    assert torch.equal(cool, written_slowly(prior, text, nothing, [5, 6], 10, GUIDED))
-    warm = written(tiny_prior("transformer"), text, [5, 6])
+    prior, text, nothing = tiny_prior("transformer"), some_text(2), Condition.empty(2, TEXT_WIDTH)
+    fine = replace(GUIDED, fine_temperature=0.2)
+    cool = written(prior, text, [5, 6], sampling=fine)
+    assert torch.equal(cool, written_slowly(prior, text, nothing, [5, 6], 10, fine))
+    warm = written(prior, text, [5, 6])
     assert torch.equal(cool[:, :2, 0], warm[:, :2, 0])
     assert not torch.equal(cool[:, 2], warm[:, 2])
 
@@ -115,7 +115,7 @@ def test_global_random_state_is_neither_read_nor_changed():
 @every_backbone
 def test_guidance_of_one_never_reads_the_negative_text(backbone):
     prior, text = tiny_prior(backbone), some_text(1)
-    poison = TextCondition(torch.full((1, 2, TEXT_WIDTH), torch.nan), torch.ones(1, 2).bool())
+    poison = Condition(torch.full((1, 2, TEXT_WIDTH), torch.nan), torch.ones(1, 2).bool())
     plain = written(prior, text, [1], sampling=PLAIN)
     assert torch.equal(written(prior, text, [1], sampling=PLAIN, negative=poison), plain)
 
@@ -141,7 +141,7 @@ def make_ending_likely(prior, probability):
 def test_the_duration_is_exact_unless_asked_otherwise():
     prior, text = tiny_prior("transformer"), some_text(2)
     make_ending_likely(prior, 1 - 1e-12)
-    frames = list(generate(prior, text, None, 6, PLAIN, [1, 2]))
+    frames = list(FrameGenerator(prior, text, None, 6, PLAIN, [1, 2]))
     assert len(frames) == 6
     assert not any(frame.ended.any() for frame in frames)
 
@@ -150,8 +150,8 @@ def test_the_duration_is_exact_unless_asked_otherwise():
 def test_a_piece_may_end_from_min_frames_on_and_stops_the_loop(backbone):
     prior, text = tiny_prior(backbone), some_text(2)
     make_ending_likely(prior, 1 - 1e-12)
-    assert len(list(generate(prior, text, None, 6, PLAIN, [1, 2], min_frames=3))) == 3
-    assert list(generate(prior, text, None, 6, PLAIN, [1, 2], min_frames=0)) == []
+    assert len(list(FrameGenerator(prior, text, None, 6, PLAIN, [1, 2], min_frames=3))) == 3
+    assert list(FrameGenerator(prior, text, None, 6, PLAIN, [1, 2], min_frames=0)) == []
 
 
 @every_backbone
@@ -159,7 +159,7 @@ def test_an_ended_row_is_padded_and_never_restarts(backbone):
     prior, text = tiny_prior(backbone), some_text(6)
     make_ending_likely(prior, 0.2)
     seeds = [1, 2, 3, 4, 5, 6]
-    frames = list(generate(prior, text, None, 40, PLAIN, seeds, min_frames=2))
+    frames = list(FrameGenerator(prior, text, None, 40, PLAIN, seeds, min_frames=2))
     ended = torch.stack([frame.ended for frame in frames], dim=1)
     codes = torch.stack([frame.codes for frame in frames], dim=-1)
     lengths = (~ended).sum(1)
@@ -168,20 +168,18 @@ def test_an_ended_row_is_padded_and_never_restarts(backbone):
     assert torch.equal(ended, torch.arange(len(frames)) >= lengths[:, None])
     assert codes.masked_select(ended[:, None]).eq(0).all()
     for row, seed in enumerate(seeds):
-        alone = list(generate(prior, rows(text, row), None, 40, PLAIN, [seed], min_frames=2))
+        alone = list(FrameGenerator(prior, rows(text, row), None, 40, PLAIN, [seed], min_frames=2))
         assert len(alone) == lengths[row]
 
 
-def test_closing_the_iterator_stops_the_work():
+def test_a_frame_is_computed_when_it_is_asked_for():
     prior, text = tiny_prior("transformer"), some_text(1)
     calls = []
     step = prior.step
     prior.step = lambda *arguments: calls.append(1) or step(*arguments)
-    frames = generate(prior, text, None, 1000, PLAIN, [1])
+    frames = FrameGenerator(prior, text, None, 1000, PLAIN, [1])
     next(frames), next(frames), next(frames)
-    frames.close()
     assert len(calls) == 2
-    assert list(frames) == []
     assert not torch.is_inference_mode_enabled()
 
 
@@ -196,11 +194,11 @@ def test_one_frame_of_one_codebook(backbone):
     [
         ({"num_frames": 0}, "num_frames must be at least 1, got 0"),
         ({"min_frames": 11}, "min_frames must lie in 0 to num_frames, got min_frames=11"),
-        ({"seeds": [1]}, "text must have one row per seed, got 2 and 1 seeds"),
+        ({"seeds": [1]}, "condition must have one row per seed, got 2 and 1 seeds"),
         ({"negative": some_text(3)}, "negative must have one row per seed, got 3 and 2 seeds"),
         (
-            {"text": TextCondition.empty(2, 5)},
-            f"text states must be {TEXT_WIDTH} wide, got 5",
+            {"condition": Condition.empty(2, 5)},
+            f"condition states must be {TEXT_WIDTH} wide, got 5",
         ),
         (
             {"prompt_codes": torch.zeros(2, 2, 4, dtype=torch.long)},
@@ -213,13 +211,19 @@ def test_one_frame_of_one_codebook(backbone):
     ],
 )
 def test_bad_arguments_raise_at_the_call(arguments, message):
-    defaults = {"text": some_text(2), "negative": None, "num_frames": 10, "seeds": [1, 2]}
+    defaults = {"condition": some_text(2), "negative": None, "num_frames": 10, "seeds": [1, 2]}
     with pytest.raises(ValueError, match=message):
-        generate(tiny_prior("transformer"), sampling=GUIDED, **(defaults | arguments))
+        FrameGenerator(tiny_prior("transformer"), sampling=GUIDED, **(defaults | arguments))
 
 
-def test_a_text_condition_checks_its_shapes():
+def test_a_condition_is_padded_and_never_cropped():
+    assert some_text(2).padded(7).text_mask.sum(1).tolist() == [5, 5]
+    with pytest.raises(ValueError, match="length must be at least the text's 5 tokens, got 4"):
+        some_text(2).padded(4)
+
+
+def test_a_condition_checks_its_shapes():
     with pytest.raises(ValueError, match=r"states \(B, L, Dt\) and a mask \(B, L\)"):
-        TextCondition(torch.zeros(2, 3, 4), torch.ones(2, 4).bool())
+        Condition(torch.zeros(2, 3, 4), torch.ones(2, 4).bool())
     with pytest.raises(ValueError, match=r"mask must be bool, got torch.float32"):
-        TextCondition(torch.zeros(2, 3, 4), torch.ones(2, 3))
+        Condition(torch.zeros(2, 3, 4), torch.ones(2, 3))

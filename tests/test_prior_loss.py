@@ -4,8 +4,8 @@ import pytest
 import torch
 from tiny_prior import BACKBONES, some_codes, some_text, tiny_prior
 
-from pipelines.precision import choose_precision
-from prior import Prior, PriorBatch, prior_loss
+from pipelines.training.precision import choose_precision
+from prior import Condition, Prior, PriorBatch, prior_loss
 from prior.loss import draw_depth_frames
 
 both_backbones = pytest.mark.parametrize("backbone", BACKBONES)
@@ -19,8 +19,9 @@ def some_batch(prior, depth_frames=None):
         codes=some_codes(prior, 4, 7),
         frame_mask=torch.arange(7) < lengths[:, None],
         ends=torch.tensor([False, True, False, True]),
-        text_states=text.states,
-        text_mask=text.mask & torch.tensor([[True], [True], [False], [True]]),
+        condition=Condition(
+            text.text_states, text.text_mask & torch.tensor([[True], [True], [False], [True]])
+        ),
         depth_frames=depth_frames,
     )
 
@@ -32,10 +33,13 @@ def rows(batch, start, stop):
         batch.codes[part],
         batch.frame_mask[part],
         batch.ends[part],
-        batch.text_states[part],
-        batch.text_mask[part],
+        row_condition(batch, part),
         frames,
     )
+
+
+def row_condition(batch, part):
+    return Condition(batch.condition.text_states[part], batch.condition.text_mask[part])
 
 
 def slow_nats(prior, batch):
@@ -44,7 +48,7 @@ def slow_nats(prior, batch):
     for row in range(batch.codes.shape[0]):
         n = int(batch.frame_mask[row].sum())
         codes = torch.nn.functional.pad(batch.codes[row : row + 1, :, :n], (0, 1))
-        output = prior(codes, batch.text_states[row : row + 1], batch.text_mask[row : row + 1])
+        output = prior(codes, row_condition(batch, slice(row, row + 1)))
         first, depth = (
             output.first_logits[0].log_softmax(-1),
             output.depth_logits[0].log_softmax(-1),
@@ -80,7 +84,7 @@ def test_what_padding_holds_does_not_count(backbone):
     batch = some_batch(prior)
     other = some_codes(prior, 4, 7, seed=9)
     codes = torch.where(batch.frame_mask[:, None], batch.codes, other)
-    changed = PriorBatch(codes, *list(vars(batch).values())[1:])
+    changed = batch._replace(codes=codes)
     assert not torch.equal(codes, batch.codes)
     torch.testing.assert_close(prior_loss(prior, changed).loss, prior_loss(prior, batch).loss)
 

@@ -108,6 +108,7 @@ def test_books_share_a_frame_of_noise_without_overlap():
         ({"top_p": 1.5}, r"top_p must lie in \(0, 1\], got 1.5"),
         ({"guidance": -0.5}, "guidance must be finite and at least 0, got -0.5"),
         ({"guidance": math.inf}, "guidance must be finite and at least 0, got inf"),
+        ({"fine_temperature": 0.0}, "fine_temperature must be finite and positive, got 0.0"),
     ],
 )
 def test_bad_settings_name_field_rule_and_value(changes, message):

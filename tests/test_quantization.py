@@ -9,7 +9,8 @@ from torch import nn
 
 from pipelines import Pipeline
 from pipelines.cli import main
-from pipelines.quantization import Int8Linear, is_quantized, quantize_linear
+from pipelines.inference.quantization import Int8Linear, is_quantized, quantize_linear
+from prior import Condition
 
 
 def plain_product(layer: Int8Linear, x: torch.Tensor) -> torch.Tensor:
@@ -55,13 +56,13 @@ def to_quantize(module: nn.Module) -> bool:
 
 def test_a_quantized_prior_is_near_and_a_quarter_of_the_bytes():
     prior = tiny_pipeline().prior
-    codes, text = torch.randint(0, 16, (2, 2, 9)), torch.randn(2, 3, 16)
-    mask = torch.ones(2, 3, dtype=torch.bool)
+    codes = torch.randint(0, 16, (2, 2, 9))
+    text = Condition(torch.randn(2, 3, 16), torch.ones(2, 3, dtype=torch.bool))
     with torch.no_grad():
-        exact = prior(codes, text, mask).first_logits
+        exact = prior(codes, text).first_logits
         linear = sum(m.weight.nbytes for m in prior.modules() if to_quantize(m))
         quantize_linear(prior, "int8")
-        near = prior(codes, text, mask).first_logits
+        near = prior(codes, text).first_logits
     assert (near - exact).norm() < 0.03 * exact.norm()
     assert not any(to_quantize(module) for module in prior.modules())
     layers = [module for module in prior.modules() if isinstance(module, Int8Linear)]

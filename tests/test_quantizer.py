@@ -1,4 +1,4 @@
-"""The residual quantiser against vector-quantize-pytorch, its formulas, and slow loops."""
+"""The residual quantizer against vector-quantize-pytorch, its formulas, and slow loops."""
 
 from pathlib import Path
 
@@ -13,17 +13,17 @@ DIM, BOOKS, SIZE = 6, 3, 8
 
 
 def vectors(count: int = 512, seed: int = 0) -> torch.Tensor:
-    """(count, DIM) points around sixteen centres."""
+    """(count, DIM) points around sixteen centers."""
     draws = torch.Generator().manual_seed(seed)
-    centres = torch.randn(16, DIM, generator=torch.Generator().manual_seed(99)) * 3
+    centers = torch.randn(16, DIM, generator=torch.Generator().manual_seed(99)) * 3
     chosen = torch.randint(16, (count,), generator=draws)
-    return centres[chosen] + torch.randn(count, DIM, generator=draws)
+    return centers[chosen] + torch.randn(count, DIM, generator=draws)
 
 
 def quantizer(books: int = BOOKS) -> ResidualQuantizer:
     torch.manual_seed(0)
     result = ResidualQuantizer(DIM, books, SIZE).eval()
-    result.initialise(vectors())
+    result.initialize(vectors())
     return result
 
 
@@ -33,12 +33,12 @@ def trained() -> ResidualQuantizer:
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_one_call_initialises_every_book(seed):
+def test_one_call_initializes_every_book(seed):
     torch.manual_seed(seed)
     result = ResidualQuantizer(DIM, BOOKS, SIZE)
-    assert not result.is_initialised
-    result.initialise(vectors())
-    assert result.is_initialised
+    assert not result.is_initialized
+    result.initialize(vectors())
+    assert result.is_initialized
     assert result.training
     assert all(len(book.unique(dim=0)) == SIZE for book in result.codebooks())
 
@@ -49,18 +49,18 @@ def test_equal_vectors_give_equal_books():
         torch.manual_seed(seed)
         state = torch.get_rng_state()
         result = ResidualQuantizer(DIM, BOOKS, SIZE)
-        result.initialise(vectors())
+        result.initialize(vectors())
         assert torch.equal(torch.get_rng_state(), state)
         books.append(torch.stack(result.codebooks()))
     assert torch.equal(books[0], books[1])
 
 
-def test_initialisation_refuses_fewer_vectors_than_entries():
+def test_initialization_refuses_fewer_vectors_than_entries():
     with pytest.raises(ValueError, match=r"at least codebook_size=8 vectors, got 7"):
-        ResidualQuantizer(DIM, BOOKS, SIZE).initialise(vectors(7))
+        ResidualQuantizer(DIM, BOOKS, SIZE).initialize(vectors(7))
 
 
-def test_initialisation_leaves_the_mode_alone(trained):
+def test_initialization_leaves_the_mode_alone(trained):
     assert not trained.training
 
 
@@ -86,8 +86,8 @@ def test_decode_equals_the_library(trained):
     codes = trained.encode(latents)
     decoded = trained.decode(codes)
     assert torch.allclose(decoded, trained.vq.get_output_from_indices(codes.transpose(1, 2)))
-    quantised, commitment = trained(latents)
-    assert torch.allclose(decoded, quantised, atol=1e-5)
+    quantized, commitment = trained(latents)
+    assert torch.allclose(decoded, quantized, atol=1e-5)
     assert commitment == 0  # only training commits
 
 
@@ -110,8 +110,8 @@ def test_num_books_masks_rows(trained):
     assert torch.equal(masked[1], trained.decode(codes)[1])
 
 
-def test_initialisation_is_k_means(trained):
-    """Sixteen centres of spread 3 in eight entries: far better than the mean alone."""
+def test_initialization_is_k_means(trained):
+    """Sixteen centers of spread 3 in eight entries: far better than the mean alone."""
     latents = vectors()
     codes = trained.encode(latents[None])
     error = (trained.decode(codes[:, :1])[0] - latents).square().mean()
@@ -130,18 +130,18 @@ def test_commitment_is_the_mean_over_the_books(trained):
 def test_every_row_is_coded_by_its_own_number_of_books(trained):
     latents = vectors(60, seed=5).view(3, 20, DIM)
     codes = trained.encode(latents)
-    quantised, _ = trained(latents, torch.tensor([1, 3, 2]))
+    quantized, _ = trained(latents, torch.tensor([1, 3, 2]))
     for row, books in enumerate((1, 3, 2)):
         expected = trained.decode(codes[row : row + 1, :books])[0]
-        assert torch.allclose(quantised[row], expected, atol=1e-5)
+        assert torch.allclose(quantized[row], expected, atol=1e-5)
 
 
 def test_gradients_pass_through(trained):
     latents = vectors(32, seed=6)[None].requires_grad_()
-    quantised, _ = trained.eval()(latents)
-    quantised.square().sum().backward()
+    quantized, _ = trained.eval()(latents)
+    quantized.square().sum().backward()
     assert latents.grad is not None
-    assert torch.equal(latents.grad, 2 * quantised.detach())
+    assert torch.equal(latents.grad, 2 * quantized.detach())
 
 
 def test_books_follow_the_data_by_their_formula():
@@ -188,7 +188,7 @@ def test_one_book_and_one_vector():
     assert single.decode(codes).shape == (1, 1, DIM)
 
 
-def quantise_half(rank: int, folder: str) -> None:
+def quantize_half(rank: int, folder: str) -> None:
     """One of two processes: a training step on its half of the batch."""
     torch.set_num_threads(1)
     half = ResidualQuantizer(DIM, 2, SIZE)
@@ -204,9 +204,24 @@ def test_two_processes_equal_one_with_twice_the_batch(tmp_path):
     """Though the model is built before the processes know of each other."""
     whole = quantizer(books=2)
     torch.save(whole.state_dict(), tmp_path / "before.pt")
-    processes.start_processes(quantise_half, (str(tmp_path),), nprocs=2, start_method="fork")
+    processes.start_processes(quantize_half, (str(tmp_path),), nprocs=2, start_method="fork")
     whole.train()(vectors(256, seed=7)[None])
     for rank in range(2):
         after = torch.load(tmp_path / f"after{rank}.pt", weights_only=True)
         for name, value in whole.state_dict().items():
             assert torch.allclose(after[name].float(), value.float(), atol=1e-4), (rank, name)
+
+
+def test_two_processes_replace_dead_entries_alike(tmp_path):
+    """Though each samples from its own half of the batch."""
+    whole = quantizer(books=2)
+    for layer in whole.vq.layers:
+        layer._codebook.cluster_size[0, :3] = 0.0
+    torch.save(whole.state_dict(), tmp_path / "before.pt")
+    processes.start_processes(quantize_half, (str(tmp_path),), nprocs=2, start_method="fork")
+    first, second = (
+        torch.load(tmp_path / f"after{rank}.pt", weights_only=True) for rank in range(2)
+    )
+    assert any(not torch.equal(first[name], value) for name, value in whole.state_dict().items())
+    for name, value in first.items():
+        assert torch.equal(value, second[name]), name

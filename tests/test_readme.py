@@ -7,11 +7,12 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+import architecture_links
 import numpy as np
 import pytest
 import soundfile
 
-from pipelines.text import PRETRAINED
+from pipelines.inference.text import PRETRAINED
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = ("README.md", "CONTRIBUTING.md")
@@ -104,7 +105,10 @@ def test_all_blocks_of_the_readme_run(checkout):
     assert (checkout / "my-pipeline" / "model_index.json").is_file()
 
 
-@pytest.mark.parametrize("document", [*DOCUMENTS, "docs/experiments.md"])
+@pytest.mark.parametrize(
+    "document",
+    [*DOCUMENTS, *sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md"))],
+)
 def test_links_lead_somewhere(document):
     folder = (ROOT / document).parent
     for target in LINK.findall((ROOT / document).read_text()):
@@ -117,3 +121,9 @@ def test_make_targets_that_are_named_exist():
     for document in DOCUMENTS:
         named = set(re.findall(r"`make ([a-z-]+)", (ROOT / document).read_text()))
         assert named <= targets
+
+
+def test_links_of_the_architecture_lead_to_definitions():
+    """``python tests/architecture_links.py`` renews the line numbers."""
+    text = architecture_links.PAGE.read_text()
+    assert architecture_links.renewed(text) == text

@@ -10,7 +10,9 @@ import sys
 import threading
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import soundfile
@@ -19,32 +21,27 @@ from small_jobs import contents, make_rows
 from tiny_pipeline import tiny_pipeline
 from torch import Tensor
 
+from codec.process_settings import cpu_threads
 from pipelines import Pipeline
-from pipelines.process_settings import cpu_threads
-from pipelines.rendering.agenda import (
-    Agenda,
-    Failed,
-    Finished,
-    Task,
-    Written,
+from pipelines.inference.token_file import load_tokens
+from pipelines.rendering.engine import ChangedItemsError, RenderOptions, render
+from pipelines.rendering.item import RenderItem
+from pipelines.rendering.job import read_status
+from pipelines.rendering.manifest import read_manifest
+from pipelines.rendering.origin import describe_origin, hash_pipeline
+from pipelines.rendering.render_queue import (
+    BatchTokens,
+    RenderedFiles,
+    RenderFailure,
+    RenderQueue,
+    RenderTask,
     make_batches,
     rows_for,
 )
-from pipelines.rendering.crew import Solo, start_solo
-from pipelines.rendering.engine import (
-    ChangedItemsError,
-    RenderOptions,
-    read_good_rows,
-    render,
-    render_items,
-)
-from pipelines.rendering.job import read_status
-from pipelines.rendering.making import Maker, encode_texts
-from pipelines.rendering.manifest import read_manifest
-from pipelines.rendering.origin import describe_origin, hash_pipeline
-from pipelines.rendering.rows import Defaults, hash_file
+from pipelines.rendering.renderer import TEXT_LENGTH, Renderer
+from pipelines.rendering.rows import Defaults, hash_file, read_request
 from pipelines.rendering.tags import read_provenance
-from pipelines.token_file import load_tokens
+from pipelines.rendering.worker_pool import ThreadPool, run_queue, start_threads
 
 
 @pytest.fixture(scope="module")
@@ -52,6 +49,10 @@ def pipeline() -> Pipeline:
     pipeline = tiny_pipeline()
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
+
+
+def read_items(pipeline: Pipeline, *rows: dict[str, Any]) -> list[RenderItem]:
+    return read_request(rows, pipeline, Defaults()).items
 
 
 # -- what comes out -------------------------------------------------------------------------
@@ -66,22 +67,18 @@ def rendered(pipeline: Pipeline, tmp_path_factory: pytest.TempPathFactory) -> Pa
         {"id": "b", "prompt": "fast", "duration_s": 0.7, "format": "flac", "loudness_lufs": -20},
         {"id": "c", "prompt": "calm", "negative_prompt": "fast", "format": "opus", "steps": 1},
     ]
-    summary = pipeline.render(rows, folder, Defaults(duration_s=0.6))
+    summary = render(pipeline, rows, folder, Defaults(duration_s=0.6))
     assert (summary.done, summary.failed, summary.exit_code) == (3, [], 0)
     assert summary.audio_s == pytest.approx(1.8)
     return folder
 
 
-def test_the_folder_holds_audio_tokens_and_manifest_and_nothing_half_written(rendered: Path):
-    names = {path.name for path in rendered.iterdir()}
-    tokens = {"a.safetensors", "b.safetensors", "c.safetensors"}
-    others = {"manifest.jsonl", "job.json", ".render.lock"}
-    assert names == {"a.wav", "b.flac", "c.opus"} | tokens | others
-
-
 def test_the_manifest_says_what_the_files_hold(rendered: Path, pipeline: Pipeline):
     entries = read_manifest(rendered)
     assert list(entries) == ["a", "b", "c"]
+    files = {name for entry in entries.values() for name in (entry.audio, entry.tokens)}
+    others = {"manifest.jsonl", "job.json", ".render.lock"}
+    assert {path.name for path in rendered.iterdir()} == files | others
     for entry in entries.values():
         info = soundfile.info(rendered / entry.audio)
         assert (info.samplerate, info.channels) == (entry.sample_rate, entry.channels)
@@ -92,16 +89,12 @@ def test_the_manifest_says_what_the_files_hold(rendered: Path, pipeline: Pipelin
         assert entry.versions["torch"] == torch.__version__
         assert entry.timings.keys() == {"prior_s", "decoder_s", "write_s", "finished"}
         assert entry.true_peak_db is None or entry.true_peak_db <= -1
-    assert entries["b"].loudness_lufs == pytest.approx(-20, abs=0.05) or entries["b"].notes
-    assert (entries["a"].seed, entries["a"].decoder_seed) == (3, 3)
-
-
-def test_files_carry_their_provenance(rendered: Path):
-    for entry in read_manifest(rendered).values():
         provenance = read_provenance(rendered / entry.audio)
         assert provenance is not None
         for name in ("prompt", "negative_prompt", "seed", "decoder_seed", "settings", "pipeline"):
             assert getattr(provenance, name) == getattr(entry, name)
+    assert entries["b"].loudness_lufs == pytest.approx(-20, abs=0.05) or entries["b"].notes
+    assert (entries["a"].seed, entries["a"].decoder_seed) == (3, 3)
 
 
 def test_tokens_are_those_of_a_call_and_decode_to_the_same_audio(
@@ -117,15 +110,14 @@ def test_tokens_are_those_of_a_call_and_decode_to_the_same_audio(
 def test_items_are_rendered_again_from_their_tokens(
     rendered: Path, pipeline: Pipeline, tmp_path: Path
 ):
-    row = {"id": "a", "codes": str(rendered / "a.safetensors")}
-    render(pipeline, [row], tmp_path / "again")
-    for format in ("wav", "safetensors"):
-        if format == "safetensors":
-            again = load_tokens(tmp_path / "again" / "a.safetensors")
-            assert torch.equal(again.codes, load_tokens(rendered / "a.safetensors").codes)
-    new, _ = soundfile.read(tmp_path / "again" / "a.wav")
-    old, _ = soundfile.read(rendered / "a.wav")
-    assert (new == old).all()
+    render(pipeline, [{"id": "a", "codes": str(rendered / "a.safetensors")}], tmp_path)
+    again = load_tokens(tmp_path / "a.safetensors")
+    assert torch.equal(again.codes, load_tokens(rendered / "a.safetensors").codes)
+    assert largest_difference(tmp_path / "a.wav", rendered / "a.wav") == 0
+
+
+def largest_difference(one: Path, other: Path) -> float:
+    return abs(soundfile.read(one)[0] - soundfile.read(other)[0]).max()
 
 
 OLDER_PROCESSOR = {  # what PyTorch, oneDNN and MKL compute on one without AVX
@@ -147,9 +139,7 @@ def test_another_processor_gives_the_same_sound_to_a_tolerance(
     subprocess.run(
         command, cwd=Path(__file__).parents[1], env=os.environ | OLDER_PROCESSOR, check=True
     )
-    new, _ = soundfile.read(tmp_path / "out" / "a.wav")
-    old, _ = soundfile.read(rendered / "a.wav")
-    assert abs(new - old).max() <= TOLERANCE
+    assert largest_difference(tmp_path / "out" / "a.wav", rendered / "a.wav") <= TOLERANCE
 
 
 def test_equal_pipelines_have_equal_hashes(pipeline: Pipeline, pipeline_folder: Path):
@@ -158,6 +148,9 @@ def test_equal_pipelines_have_equal_hashes(pipeline: Pipeline, pipeline_folder: 
     assert other.decoder is not None
     with torch.no_grad():
         next(other.decoder.parameters()).view(-1)[0] += 1e-3
+    assert hash_pipeline(other) != hash_pipeline(pipeline)
+    other = tiny_pipeline()
+    other.register_to_config(fine_temperature=0.5)
     assert hash_pipeline(other) != hash_pipeline(pipeline)
 
 
@@ -172,11 +165,10 @@ def test_an_item_does_not_depend_on_batch_order_or_company(pipeline: Pipeline, t
     shuffled = random.Random(1).sample(rows, len(rows))
     render(pipeline, shuffled, tmp_path / "shuffled", options=RenderOptions(batch_size=5))
     assert contents(tmp_path / "shuffled") == expected
-    for row in rows[:2]:
-        render(pipeline, [row], tmp_path / "alone")
+    render(pipeline, rows[:1], tmp_path / "alone")
     alone = contents(tmp_path / "alone")
     assert alone == {name: expected[name] for name in alone}
-    assert len(alone) == 6
+    assert len(alone) == 3
 
 
 def test_an_item_does_not_depend_on_the_number_of_threads(pipeline: Pipeline, tmp_path: Path):
@@ -189,51 +181,49 @@ def test_an_item_does_not_depend_on_the_number_of_threads(pipeline: Pipeline, tm
     assert contents(tmp_path / "3") == contents(tmp_path / "1")
 
 
-class Meeting(Maker):
-    """The first piece to be finished and the second batch to be written wait for one another."""
+class MeetingRenderer(Renderer):
+    """The first item to be decoded and the second batch to be generated wait for one another."""
 
     def __init__(self, pipeline: Pipeline) -> None:
         super().__init__(pipeline, describe_origin(pipeline))
         self.both = threading.Barrier(2, timeout=60)
         self.batches, self.pieces = itertools.count(), itertools.count()
 
-    def write(self, task: Task) -> Written:
+    def generate(self, task: RenderTask) -> BatchTokens:
         if next(self.batches) == 1:
             self.both.wait()
-        return super().write(task)
+        return super().generate(task)
 
-    def finish(self, task: Task) -> Finished:
+    def decode(self, task: RenderTask) -> RenderedFiles:
         if next(self.pieces) == 0:
             self.both.wait()
-        return super().finish(task)
+        return super().decode(task)
 
 
-def test_one_batch_is_written_while_another_is_finished(pipeline: Pipeline):
+def test_one_batch_is_generated_while_another_is_decoded(pipeline: Pipeline):
     rows = [{"id": str(index), "prompt": "x", "duration_s": 0.1} for index in range(4)]
-    items = read_good_rows(pipeline, rows, Defaults()).items
-    maker = Meeting(pipeline)
-    with ThreadPoolExecutor(2) as pool:
-        agenda = Agenda.of(items, pipeline.num_frames, 2)
-        outcomes = list(Solo(maker, pool, lanes=2).work(agenda))
-    assert sorted(outcome.item.id for outcome in outcomes) == ["0", "1", "2", "3"]
-    assert not maker.both.broken
-    assert {outcome.attempts for outcome in outcomes} == {1}
+    renderer = MeetingRenderer(pipeline)
+    with ThreadPoolExecutor(2) as executor:
+        queue = RenderQueue(read_items(pipeline, *rows), pipeline.num_frames, 2)
+        results = list(run_queue(queue, ThreadPool(renderer, executor, threads=2)))
+    assert sorted(result.item.id for result in results) == ["0", "1", "2", "3"]
+    assert not renderer.both.broken
+    assert {result.attempts for result in results} == {1}
 
 
 def test_tasks_under_way_end_where_a_job_is_stopped(pipeline: Pipeline):
-    rows = [{"id": "a", "prompt": "x", "duration_s": 0.1}]
-    item = read_good_rows(pipeline, rows, Defaults()).items[0]
-    with start_solo(pipeline, describe_origin(pipeline)) as solo:
-        written = solo.maker.perform(Task((item,), 1, (3,)))
-        assert isinstance(written, Written)
-    for codes in (None, written.codes[0]):
-        stopped = solo.maker.perform(Task((item,), 1, (3,), codes))
-        assert stopped == Failed("InterruptedError: stopped")
+    items = read_items(pipeline, {"id": "a", "prompt": "x", "duration_s": 0.1})
+    task = RenderTask(tuple(items), 1, (3,))
+    with start_threads(pipeline, describe_origin(pipeline)) as pool:
+        tokens = pool.renderer.perform(task)
+        assert isinstance(tokens, BatchTokens)
+    for stopped in (task, replace(task, codes=tokens.codes[0])):
+        assert pool.renderer.perform(stopped) == RenderFailure("InterruptedError: stopped")
 
 
 def test_batches_hold_like_items_and_fill_up_by_length(pipeline: Pipeline):
     rows = [*make_rows(40), {"id": "long", "prompt": "x", "duration_s": 19.0}]
-    items = read_good_rows(pipeline, rows, Defaults()).items
+    items = read_items(pipeline, *rows)
     batches = make_batches(items, pipeline.num_frames, 8)
     assert sorted(item.id for batch in batches for item in batch.items) == sorted(
         item.id for item in items
@@ -245,11 +235,9 @@ def test_batches_hold_like_items_and_fill_up_by_length(pipeline: Pipeline):
         assert len(batch.items) <= batch.num_rows == rows_for(batch.frames[0], 8)
 
 
-def test_longer_items_are_written_fewer_at_once():
-    assert [rows_for(frames, 16) for frames in (1, 1024, 1025, 2048, 4096, 99_999)] == [
-        *(16, 16, 8, 8),
-        *(4, 1),
-    ]
+def test_longer_items_are_generated_fewer_at_once():
+    expected = {1: 16, 1024: 16, 1025: 8, 2048: 8, 4096: 4, 99_999: 1}
+    assert {frames: rows_for(frames, 16) for frames in expected} == expected
 
 
 # -- resume ---------------------------------------------------------------------------------
@@ -279,18 +267,14 @@ def test_changed_settings_are_refused_unless_forced(pipeline: Pipeline, tmp_path
     changed = [rows[0] | {"guidance": 2.0}, rows[1], rows[2] | {"format": "ogg"}]
     with pytest.raises(ChangedItemsError, match=r"item 0: guidance was 3\.0, is now 2\.0") as error:
         render(pipeline, changed, tmp_path)
-    assert len(error.value.faults) == 2
+    assert len(error.value.changes) == 2
     assert contents(tmp_path) == before
+    with pytest.raises(ChangedItemsError, match="item 0: pipeline was"):
+        render(tiny_pipeline(seed=1), rows, tmp_path)
     summary = render(pipeline, changed, tmp_path, options=RenderOptions(force=True))
     assert (summary.done, summary.skipped) == (2, 1)
     render(pipeline, changed, tmp_path / "fresh")
     assert contents(tmp_path / "fresh") == contents(tmp_path)
-
-
-def test_another_pipeline_is_a_changed_setting(pipeline: Pipeline, tmp_path: Path):
-    render(pipeline, make_rows(1), tmp_path)
-    with pytest.raises(ChangedItemsError, match="item 0: pipeline was"):
-        render(tiny_pipeline(seed=1), make_rows(1), tmp_path)
 
 
 def test_items_of_other_rows_stay(pipeline: Pipeline, tmp_path: Path):
@@ -309,11 +293,11 @@ def test_a_torn_last_line_is_dropped_and_any_other_is_an_error(pipeline: Pipelin
     expected, path = contents(tmp_path), tmp_path / "manifest.jsonl"
     whole = path.read_bytes()
     path.write_bytes(whole[:-20])
-    (tmp_path / ".item 2.wav.part").write_bytes(b"half")
+    (tmp_path / ".01234567.partial.item 2.wav").write_bytes(b"half")
     summary = render(pipeline, rows, tmp_path)
     assert (summary.skipped, summary.done) == (2, 1)
     assert contents(tmp_path) == expected
-    assert not list(tmp_path.glob(".*.part"))
+    assert not list(tmp_path.glob(".*.partial.*"))
     lines = path.read_bytes().split(b"\n")
     for damaged, message in (
         (lines[0] + b"\n" + whole, "line 2: the id 'item 0' occurs twice"),
@@ -325,17 +309,14 @@ def test_a_torn_last_line_is_dropped_and_any_other_is_an_error(pipeline: Pipelin
             render(pipeline, rows, tmp_path)
 
 
-def test_two_runs_at_once_are_refused(pipeline: Pipeline, tmp_path: Path):
+def test_folders_of_others_are_refused(pipeline: Pipeline, tmp_path: Path):
+    (tmp_path / "item 0.safetensors").write_bytes(b"mine")
+    with pytest.raises(ValueError, match="exists and is no render's"):
+        render(pipeline, make_rows(1), tmp_path)
     with (tmp_path / ".render.lock").open("ab") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         with pytest.raises(ValueError, match="another run is rendering into"):
             render(pipeline, make_rows(1), tmp_path)
-
-
-def test_a_strangers_file_is_not_replaced(pipeline: Pipeline, tmp_path: Path):
-    (tmp_path / "item 0.safetensors").write_bytes(b"mine")
-    with pytest.raises(ValueError, match="exists and is no render's"):
-        render(pipeline, make_rows(1), tmp_path)
 
 
 # -- bad items ------------------------------------------------------------------------------
@@ -384,34 +365,30 @@ def test_a_bad_item_is_tried_twice_recorded_and_does_not_stop_the_others(
     assert list(read_manifest(tmp_path / "out")) == list("01234")
 
 
-def test_tokens_that_vanish_are_a_bad_item(rendered: Path, pipeline: Pipeline, tmp_path: Path):
+def test_tokens_are_read_with_the_rows(rendered: Path, pipeline: Pipeline, tmp_path: Path):
     path = tmp_path / "a.safetensors"
     path.write_bytes((rendered / "a.safetensors").read_bytes())
-    rows = [{"id": "a", "codes": str(path)}, {"id": "b", "prompt": "x", "duration_s": 0.1}]
-    request = read_good_rows(pipeline, rows, Defaults())
+    items = read_items(pipeline, {"id": "a", "codes": str(path)})
     path.unlink()
-    summary = render_items(pipeline, request, tmp_path / "out", RenderOptions())
-    assert summary.done == 1
-    assert [entry.id for entry in summary.failed] == ["a"]
-    assert "does not exist" in summary.failed[0].error
+    task = RenderQueue(items, pipeline.num_frames, 1).next_task()
+    assert task is not None
+    result = Renderer(pipeline, describe_origin(pipeline)).perform(task)
+    assert isinstance(result, RenderedFiles)
 
 
 def test_a_batch_that_fails_is_tried_item_by_item(pipeline: Pipeline):
-    items = read_good_rows(
-        pipeline, [{"id": "a", "prompt": "x"}, {"id": "b", "prompt": "y"}], Defaults()
-    ).items
-    agenda = Agenda.of(items, pipeline.num_frames, 4)
-    task = agenda.next_task()
+    items = read_items(pipeline, {"id": "a", "prompt": "x"}, {"id": "b", "prompt": "y"})
+    queue = RenderQueue(items, pipeline.num_frames, 4)
+    task = queue.next_task()
     assert task is not None
-    assert agenda.report(task, Failed("no memory")) == []
-    alone = [agenda.next_task(), agenda.next_task()]
-    assert [task and (task.items, task.attempt, task.num_rows) for task in alone] == [
-        ((items[0],), 2, 4),
-        ((items[1],), 2, 4),
-    ]
-    assert agenda.next_task() is None
-    assert alone[0] is not None
-    assert [outcome.item.id for outcome in agenda.report(alone[0], Failed("again"))] == ["a"]
+    assert queue.report(task, RenderFailure("no memory")) == []
+    first, second = queue.next_task(), queue.next_task()
+    assert first == replace(task, items=(items[0],), frames=task.frames[:1], attempt=2)
+    assert second is not None
+    assert second.items == (items[1],)
+    assert queue.next_task() is None
+    (given_up,) = queue.report(first, RenderFailure("again"))
+    assert (given_up.item, given_up.attempts) == (items[0], 2)
 
 
 def test_options_are_checked():
@@ -431,8 +408,8 @@ def test_logits_do_not_depend_on_the_place_in_the_batch_to_the_last_bit(pipeline
 
     def logits(rows: list[int]) -> Tensor:
         with torch.inference_mode(), cpu_threads(1):
-            text = encode_texts(pipeline, [texts[row] for row in rows])
-            state = prior.init_state(text.states, text.mask, 48)
+            text = pipeline.conditioner.encode([texts[row] for row in rows]).padded(TEXT_LENGTH)
+            state = prior.init_state(text, 48)
             hidden = [prior.prefill(codes[rows][..., :0], state)]
             hidden += [prior.decode_one_frame(codes[rows][..., t], state) for t in range(40)]
             return prior.first_head(torch.stack(hidden, dim=1))

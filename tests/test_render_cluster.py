@@ -14,13 +14,14 @@ import psutil
 import pytest
 from small_jobs import contents, make_rows
 
+from codec.process_settings import kept_process_settings
 from pipelines import Pipeline
-from pipelines.evaluation.reasons import MissingPackageError
-from pipelines.rendering.agenda import Task
-from pipelines.rendering.cluster import DaskCrew
+from pipelines.errors import MissingPackageError
+from pipelines.rendering.cluster import DaskWorkers
 from pipelines.rendering.engine import RenderOptions, render
 from pipelines.rendering.job import read_status
 from pipelines.rendering.manifest import read_manifest
+from pipelines.rendering.render_queue import RenderTask
 
 REPOSITORY = Path(__file__).parents[1]
 
@@ -61,17 +62,17 @@ def find_workers() -> list[psutil.Process]:
 def equal_after_kills(pipeline: Pipeline, folder: Path, count: int, times: int, seed: int) -> None:
     """Render with two workers of which some are killed, and in this process; compare the files."""
     rows, handed_out = make_rows(count, seed), Counter[tuple[str, bool]]()
-    submit = DaskCrew.submit
+    submit = DaskWorkers.submit
 
-    def count_task(crew: DaskCrew, task: Task) -> Any:
+    def count_task(workers: DaskWorkers, task: RenderTask) -> Any:
         handed_out.update((item.id, task.codes is None) for item in task.items)
-        return submit(crew, task)
+        return submit(workers, task)
 
     killer = Killer(folder / "cluster", times, random.Random(seed))
     killer.start()
     options = RenderOptions(workers=2, batch_size=4)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(DaskCrew, "submit", count_task)
+        patch.setattr(DaskWorkers, "submit", count_task)
         summary = render(pipeline, rows, folder / "cluster", options=options)
     killer.over.set()
     killer.join()
@@ -104,9 +105,12 @@ def test_a_hundred_items_and_workers_killed_at_random_moments(
 def test_a_running_scheduler_is_joined(pipeline: Pipeline, tmp_path: Path):
     distributed = pytest.importorskip("distributed")
     rows = make_rows(6)
-    with distributed.LocalCluster(
-        n_workers=1, threads_per_worker=2, dashboard_address=None
-    ) as cluster:
+    with (
+        kept_process_settings(),
+        distributed.LocalCluster(
+            n_workers=1, threads_per_worker=2, dashboard_address=None
+        ) as cluster,
+    ):
         options = RenderOptions(scheduler=cluster.scheduler_address)
         summary = render(pipeline, rows, tmp_path / "cluster", options=options)
     assert (summary.done, summary.failed) == (6, [])

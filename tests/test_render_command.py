@@ -8,10 +8,9 @@ from typing import Any
 import pytest
 
 from pipelines.cli import main
-from pipelines.rendering import plan
-from pipelines.rendering.agenda import Finished, Task
-from pipelines.rendering.making import Maker
 from pipelines.rendering.manifest import read_manifest
+from pipelines.rendering.render_queue import RenderedFiles, RenderTask
+from pipelines.rendering.renderer import Renderer
 
 ROWS = [
     {"id": "a", "prompt": "calm", "duration_s": 0.3},
@@ -66,12 +65,7 @@ def test_the_command_line_fills_in_what_rows_leave_out(rows, command, tmp_path):
     assert main([*command, str(rows), "--quiet", *given]) == 0
     entries = read_manifest(tmp_path / "out")
     assert list(entries) == ["a-0", "a-1", "b-0", "b-1"]
-    assert [entry.audio for entry in entries.values()] == [
-        "a-0.ogg",
-        "a-1.ogg",
-        "b-0.flac",
-        "b-1.flac",
-    ]
+    assert [entry.audio[4:] for entry in entries.values()] == ["ogg", "ogg", "flac", "flac"]
     for entry in entries.values():
         wanted = {"guidance": 1.5, "temperature": 0.5, "num_inference_steps": 1}
         assert wanted.items() <= entry.settings.items()
@@ -83,7 +77,7 @@ def test_a_changed_setting_needs_force(rows, command, capsys):
     capsys.readouterr()
     assert main([*command, str(rows), "--quiet", "--guidance", "2"]) == 2
     lines = capsys.readouterr().err.splitlines()
-    assert "holds 2 items made otherwise (--force makes them anew):" in lines[0]
+    assert "holds 2 items of other settings (--force makes them anew):" in lines[0]
     assert lines[1:] == [f"  {id}: guidance was 3.0, is now 2.0" for id in "ab"]
     assert main([*command, str(rows), "--quiet", "--guidance", "2", "--force"]) == 0
 
@@ -100,20 +94,19 @@ def test_rows_come_from_standard_input_and_events_go_to_programs(
     assert {event["id"] for event in events[1:3]} == {"a", "b"}
     assert (events[2]["done"], events[2]["total"], events[2]["left_s"]) == (2, 2, 0)
     assert events[3]["audio_s"] == pytest.approx(0.3)
-    assert events[3]["peak_memory"] > 0
     logged = [line.split()[1] for line in log.read_text().splitlines()]
     assert logged == ["start", "item", "item", "summary"]
 
 
 def test_an_item_that_fails_twice_is_exit_code_1(rows, command, tmp_path, capsys, monkeypatch):
-    finish = Maker.finish
+    decode = Renderer.decode
 
-    def fail(self: Maker, task: Task) -> Finished:
+    def fail(self: Renderer, task: RenderTask) -> RenderedFiles:
         if task.items[0].id == "b":
             raise RuntimeError("no sound")
-        return finish(self, task)
+        return decode(self, task)
 
-    monkeypatch.setattr(Maker, "finish", fail)
+    monkeypatch.setattr(Renderer, "decode", fail)
     assert main([*command, str(rows), "--quiet"]) == 1
     assert capsys.readouterr().out.splitlines()[-2:] == [
         "failed: 1 (the same command tries them again)",
@@ -131,38 +124,16 @@ def test_an_item_that_fails_twice_is_exit_code_1(rows, command, tmp_path, capsys
     assert (status["state"], status["done"], status["failed"]) == ("finished", 2, 0)
 
 
-def test_a_plan_is_printed_kept_and_compared(rows, command, tmp_path, capsys):
-    assert main([*command, str(rows), "--quiet", "--plan"]) == 0
-    planned = capsys.readouterr().out.splitlines()
-    assert planned[0] == "2 items, 0:00 of audio"
-    assert [path.name for path in (tmp_path / "out").iterdir()] == ["plan.json"]
-    assert main([*command, str(rows), "--quiet"]) == 0
-    table = capsys.readouterr().out.splitlines()[-6:]
-    assert table[0].split() == ["planned", "real"]
-    assert table[1].split() == ["items", "2", "2"]
-    assert main([*command, str(rows), "--quiet", "--plan"]) == 0
-    assert capsys.readouterr().out == f"{tmp_path / 'out'}: nothing is left to render\n"
-
-
-def test_a_plan_that_cannot_fit_is_a_mistake(rows, command, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(plan, "available_memory", lambda device: 10**6)
-    assert main([*command, str(rows), "--quiet", "--plan"]) == 2
-    (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("partita: error: the job needs ")
-    assert not (tmp_path / "out").exists()
-
-
 @pytest.mark.parametrize(
     ("more", "said"),
     [
         ([], "name the rows and --out, or --status alone"),
         (["none.jsonl"], "none.jsonl does not exist"),
         (["rows.jsonl", "--batch-size", "0"], "batch_size must lie in [1, 1024], got 0"),
-        (["rows.jsonl", "--threads", "0"], "--threads must be at least 1, got 0"),
+        (["rows.jsonl", "--threads", "0"], "threads must be at least 1, got 0"),
         (["rows.jsonl", "--format", "mp3"], "format must be one of wav, flac, ogg, opus"),
         (["rows.jsonl", "--loudness", "3"], "loudness_lufs must lie in [-60, 0], got 3.0"),
         (["rows.jsonl", "--workers", "2", "--scheduler", "tcp://x:1"], "choose either"),
-        (["rows.jsonl", "--plan", "--scheduler", "tcp://x:1"], "leave --scheduler out"),
         (["--status", "nowhere"], "nothing was rendered into nowhere"),
     ],
 )

@@ -13,15 +13,12 @@ import torch
 from small_jobs import Row, contents, make_rows
 from tiny_pipeline import tiny_pipeline
 
+from codec.process_settings import cpu_threads
 from pipelines import Pipeline
-from pipelines.process_settings import cpu_threads
-from pipelines.rendering.engine import (
-    RenderOptions,
-    render,
-)
+from pipelines.rendering.engine import RenderOptions, render
 from pipelines.rendering.job import read_status
-from pipelines.rendering.manifest import ManifestEntry, read_manifest
-from pipelines.rendering.progress import Progress
+from pipelines.rendering.manifest import read_manifest
+from pipelines.rendering.progress import RenderProgress
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +29,7 @@ def pipeline() -> Pipeline:
 
 
 def in_child(work: Callable[[], object]) -> int:
-    """Run in a forked process, on two lanes."""
+    """Run in a forked process, on two threads."""
     child = os.fork()
     if child == 0:
         code = 3
@@ -49,9 +46,9 @@ def kill_and_resume(pipeline: Pipeline, rows: list[Row], folder: Path, draw: ran
     """Kill the run -9 at random moments, ten times unless it ends before, then let it end."""
     for kills in range(10):
         child = in_child(lambda: render(pipeline, rows, folder))
-        wanted = len(read_lines(folder)) + draw.randint(0, len(rows) // 3)
+        wanted = len(read_manifest(folder)) + draw.randint(0, len(rows) // 3)
         pause_s = draw.random() * 0.05
-        while len(read_lines(folder)) < min(wanted, len(rows)):
+        while len(read_manifest(folder)) < min(wanted, len(rows)):
             if os.waitpid(child, os.WNOHANG) != (0, 0):
                 return kills
             time.sleep(0.002)
@@ -64,11 +61,6 @@ def kill_and_resume(pipeline: Pipeline, rows: list[Row], folder: Path, draw: ran
     child = in_child(lambda: render(pipeline, rows, folder))
     assert os.waitpid(child, 0)[1] == 0
     return 10
-
-
-def read_lines(folder: Path) -> dict[str, ManifestEntry]:
-    """The manifest while another process writes it: an id never occurs twice."""
-    return read_manifest(folder)
 
 
 @pytest.mark.parametrize(
@@ -107,12 +99,12 @@ def test_a_killed_run_is_told_from_a_running_one(pipeline: Pipeline, tmp_path: P
 def test_ctrl_c_stops_cleanly_and_the_run_goes_on_later(
     pipeline: Pipeline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    def interrupt(progress: Progress) -> None:
+    def interrupt(*args: object) -> None:
         raise KeyboardInterrupt
 
     rows = make_rows(6)
     with monkeypatch.context() as patch, cpu_threads(2):
-        patch.setattr(Progress, "draw", interrupt)  # after the first item
+        patch.setattr(RenderProgress, "item", interrupt)  # after the first item
         with pytest.raises(KeyboardInterrupt):
             render(pipeline, rows, tmp_path)
     status = read_status(tmp_path)
@@ -136,7 +128,7 @@ def test_a_full_disk_stops_cleanly_and_the_run_goes_on_later(pipeline: Pipeline,
 
     os.waitpid(in_child(work), 0)
     assert "make room and run the same command again" in report.read_text()
-    assert not list((tmp_path / "out").glob(".*.part"))
+    assert not list((tmp_path / "out").glob(".*.partial.*"))
     assert not (tmp_path / "out" / "large.wav").exists()
     status = read_status(tmp_path / "out")
     assert status.state == "stopped"

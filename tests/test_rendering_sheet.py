@@ -20,7 +20,7 @@ pytest.importorskip("matplotlib")
 from codec.audio_file import write_audio
 from codec.seeds import generator
 from pipelines.cli import main
-from pipelines.evaluation.reasons import MissingPackageError
+from pipelines.errors import MissingPackageError
 from pipelines.rendering.manifest import ManifestEntry, write_manifest
 from pipelines.rendering.sheet import write_sheet
 
@@ -119,6 +119,8 @@ def test_every_item_has_its_prompt_its_player_and_its_picture(folder):
     assert len(players) == len(pictures) == len(PROMPTS)
     for source in players + pictures:
         assert (folder / unquote(source)).is_file()
+    details = [json.loads(text)["prompt"] for text in page.texts["pre"]]
+    assert details == page.texts["prompt"]
     assert page.texts["error"] == ["<OOM>"]
     assert page.texts["title"] == ["renders & <more>"]
 
@@ -146,18 +148,6 @@ def test_settings_that_all_share_are_said_once(folder):
     assert "license: Apache-2.0" in page.texts["p"]
 
 
-def test_notes_are_shown(folder):
-    note = "the true-peak ceiling of -1 dB allows a gain of 2.00 dB of 3.00 dB"
-    write_manifest(folder, [replace(entry(folder, 0, "x9"), notes=[note])])
-    assert Page(write_sheet(folder)).texts["note"] == [note]
-
-
-def test_the_details_hold_the_entry(folder):
-    page = Page(write_sheet(folder))
-    details = [json.loads(text) for text in page.texts["pre"]]
-    assert [values["prompt"] for values in details] == [*PROMPTS.values(), "a prompt"]
-
-
 def test_thumbnails_are_drawn_once_per_audio(folder):
     write_sheet(folder)
     pictures = sorted((folder / "thumbnails").iterdir())
@@ -167,7 +157,7 @@ def test_thumbnails_are_drawn_once_per_audio(folder):
     write_sheet(folder)
     assert pictures[0].read_bytes() == b"kept"
     assert (folder / "index.html").read_bytes() == first
-    assert not list(folder.rglob("*.part"))
+    assert not list(folder.rglob("*.partial.*"))
 
 
 def test_missing_and_damaged_files_are_said_in_their_place(folder):
@@ -184,19 +174,14 @@ def test_missing_and_damaged_files_are_said_in_their_place(folder):
 def test_small_and_silent_jobs(folder, tmp_path):
     write_manifest(folder, [])
     assert "0 items" in Page(write_sheet(folder)).texts["p"][0]
-    one = replace(entry(folder, 0, "x9"), loudness_lufs=None, true_peak_db=None)
+    one = replace(entry(folder, 0, "x9"), loudness_lufs=None, true_peak_db=None, notes=["<a>"])
     write_manifest(folder, [one])
     page = Page(write_sheet(folder))
     assert page.attributes("article", "data-loudness") == [""]
     assert page.texts["dd"].count("none (silent)") == 2
+    assert page.texts["note"] == ["<a>"]
     with pytest.raises(FileNotFoundError, match="nothing was rendered there"):
         write_sheet(tmp_path)
-
-
-def test_without_matplotlib_the_extra_is_named(folder, monkeypatch):
-    monkeypatch.setitem(sys.modules, "matplotlib", None)
-    with pytest.raises(MissingPackageError, match=r"partita\[plot\]"):
-        write_sheet(folder)
 
 
 def test_the_command_says_so_before_it_renders(tmp_path, pipeline_folder, monkeypatch, capsys):
@@ -206,6 +191,8 @@ def test_the_command_says_so_before_it_renders(tmp_path, pipeline_folder, monkey
     command += ["--pipeline", str(pipeline_folder)]
     with monkeypatch.context() as patch:
         patch.setitem(sys.modules, "matplotlib", None)
+        with pytest.raises(MissingPackageError, match=r"partita\[plot\]"):
+            write_sheet(tmp_path)
         assert main(command) == 2
     assert not out.exists()
     assert "pip install partita[plot]" in capsys.readouterr().err

@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 import warnings
+from dataclasses import replace
 
 import pytest
 import torch
@@ -58,8 +59,7 @@ def test_provenance_comes_back_and_the_samples_stay(tmp_path, suffix):
     suffix=st.sampled_from(FORMATS),
 )
 def test_any_prompt_comes_back(tmp_path_factory, prompt, negative, suffix):
-    values = {"prompt": prompt, "negative_prompt": negative}
-    provenance = Provenance(**{**vars(PROVENANCE), **values})
+    provenance = replace(PROVENANCE, prompt=prompt, negative_prompt=negative)
     path = tmp_path_factory.mktemp("any") / f"x.{suffix}"
     write_audio(path, noise(100), 48000, tags=provenance_tags(provenance, suffix))
     assert read_provenance(path) == provenance
@@ -68,17 +68,17 @@ def test_any_prompt_comes_back(tmp_path_factory, prompt, negative, suffix):
 @pytest.mark.parametrize("suffix", FORMATS)
 @pytest.mark.parametrize("length", [1500, 1501, 8000])
 def test_a_long_prompt_comes_back(tmp_path, suffix, length):
-    provenance = Provenance(**{**vars(PROVENANCE), "prompt": "x" * length})
+    provenance = replace(PROVENANCE, prompt="x" * length)
     write_audio(tmp_path / f"x.{suffix}", noise(), 48000, tags=provenance_tags(provenance, suffix))
     assert read_provenance(tmp_path / f"x.{suffix}") == provenance
 
 
-def test_people_read_title_and_licence_too():
+def test_people_read_title_and_license_too():
     tags = provenance_tags(PROVENANCE, "flac")
     assert tags["title"] == 'Größe, 音楽 & "<b>" C:\\x'
     assert (tags["license"], tags["artist"]) == ("Apache-2.0", "partita-tiny")
     assert provenance_tags(PROVENANCE, "wav")["copyright"] == "Apache-2.0"
-    unknown = Provenance(**{**vars(PROVENANCE), "license": ""})
+    unknown = replace(PROVENANCE, license="")
     assert not {"license", "copyright"} & provenance_tags(unknown, "flac").keys()
 
 

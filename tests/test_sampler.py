@@ -5,6 +5,7 @@ from itertools import islice, pairwise
 
 import pytest
 import torch
+from diffusers import DDIMScheduler, FlowMatchEulerDiscreteScheduler
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_codec import tiny_codec
@@ -20,7 +21,6 @@ from decoder.sampler import (
     fade_in,
     window_grid,
 )
-from diffusers import FlowMatchEulerDiscreteScheduler
 
 CODEC = tiny_codec()
 SIZES = {
@@ -125,6 +125,49 @@ def test_the_angle_given_to_the_network_runs_from_noise_to_the_detail():
     angles = [angle for angle, _ in seen]
     assert angles == [[pytest.approx(math.pi / 2 * (4 - step) / 4)] * 2 for step in range(4)]
     assert all(books == [3, 3] for _, books in seen)
+
+
+@pytest.mark.parametrize("num_steps", [1, 4, 7, 16])
+@torch.no_grad()
+def test_it_solves_as_diffusers_scheduler_does_to_the_bit(num_steps):
+    window, decoder = random_window(), random_decoder()
+    scheduler = FlowMatchEulerDiscreteScheduler()
+    angles = [math.pi / 2 * (1 - step / num_steps) for step in range(num_steps)]
+    scheduler.set_timesteps(sigmas=angles)
+    x, books = decoder.config.noise_temperature * window.noise, torch.full((2,), 3)
+    for timestep, angle in zip(scheduler.timesteps, angles, strict=True):
+        at = torch.full((2,), angle)
+        velocity = decoder(x, at, window.coarse, window.latents, books)
+        x = scheduler.step(velocity, timestep, x, return_dict=False)[0]
+    expected = window.coarse + decoder.config.detail_std * x
+    assert torch.equal(sampler(decoder).solve(window, num_steps), expected)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"shift": 3.0},
+        {"use_dynamic_shifting": True},
+        {"shift_terminal": 0.1},
+        {"invert_sigmas": True},
+        {"stochastic_sampling": True},
+        {"use_karras_sigmas": True},
+    ],
+)
+def test_a_scheduler_that_would_take_other_steps_is_refused(options):
+    """The network would be asked at other angles than those at which the solver stands."""
+    (name,) = options
+    with pytest.raises(ValueError, match=f"the scheduler's {name} must be .*, got {options[name]}"):
+        FlowSampler(CODEC, random_decoder(), FlowMatchEulerDiscreteScheduler(**options))
+
+
+def test_a_shift_set_later_and_a_scheduler_of_another_kind_are_refused():
+    scheduler = FlowMatchEulerDiscreteScheduler()
+    scheduler.set_shift(3.0)
+    with pytest.raises(ValueError, match=r"the scheduler's shift must be 1\.0, got 3\.0"):
+        FlowSampler(CODEC, random_decoder(), scheduler)
+    with pytest.raises(ValueError, match="must be a FlowMatchEulerDiscreteScheduler, got DDIM"):
+        FlowSampler(CODEC, random_decoder(), DDIMScheduler())
 
 
 def test_it_paints_around_the_coarse_spectrogram():
@@ -244,7 +287,7 @@ def test_windows_see_the_same_noise_and_conditions():
     flow.solve = lambda window, steps: windows.append(window) or window.coarse
     flow.decode_spectrogram(codes, [0])
     assert len(windows) > 3
-    whole = CODEC.normalise(CODEC.decode_spectrogram(codes))
+    whole = CODEC.normalize(CODEC.decode_spectrogram(codes))
     spans = list(islice(window_grid(12, 6), len(windows)))
     for span, window in zip(spans, windows, strict=True):
         frames = window.latents.shape[1]
@@ -266,10 +309,10 @@ def test_a_short_window_waits_for_as_many_frames_as_it_shares():
     stage, codes = flow.stage([0], 1), random_codes(1, 40)
     first = next(window_grid(40, 10))
     needed = first.frames + first.overlap
-    stage.feed(codes[..., : needed - 1])
-    assert stage.take() is None
-    stage.feed(codes[..., needed - 1 : needed])
-    fine = stage.take()
+    stage.input.push(codes[..., : needed - 1])
+    assert stage.pull() is None
+    stage.input.push(codes[..., needed - 1 : needed])
+    fine = stage.pull()
     expected = codec.decode_spectrogram(codes[..., :needed])[..., : fine.shape[-1]]
     assert torch.allclose(fine, expected, atol=1e-3)
 
@@ -330,8 +373,8 @@ def test_a_saved_stage_continues_exactly(read):
     first, second = flow.stage([3], 1), flow.stage([3], 1)
     pieces = []
     for index in range(read):
-        first.feed(codes[..., index : index + 1])
-        pieces += iter(first.take, None)
+        first.input.push(codes[..., index : index + 1])
+        pieces += iter(first.pull, None)
     second.load_state_dict(first.state_dict())
     pieces += run([second], [codes[..., read:]])
     assert torch.equal(torch.cat(pieces, dim=-1), whole)

@@ -1,10 +1,9 @@
-"""``prepare scores`` on the command line: what it needs, what it skips, how it goes on.
+"""Test ``partita prepare scores``: what it needs, what it skips, how it resumes.
 
 The fast tests put a program named ``fluidsynth`` on the path that plays the same few seconds for
 every piece; the slow ones use the real one.
 """
 
-import argparse
 import json
 import random
 from pathlib import Path
@@ -13,52 +12,39 @@ import numpy as np
 import pytest
 import soundfile
 
-from pipelines.prepared import Clip, iterate_clips, open_prepared
-from pipelines.scores import prepare_scores as module
-from pipelines.scores.compose import compose
-from pipelines.scores.instruments import BASSES, INSTRUMENTS
-from pipelines.scores.prepare_scores import (
-    Job,
-    add_arguments,
-    free_drums,
-    free_lead,
-    prepare_scores,
-    render_job,
-    run,
-    write_score,
-)
-from pipelines.scores.render import (
+from pipelines.cli import main
+from pipelines.data.prepared import Clip, iterate_clips, open_prepared
+from pipelines.data.scores import score_dataset, score_jobs
+from pipelines.data.scores.compose import compose
+from pipelines.data.scores.instruments import BASSES, INSTRUMENTS
+from pipelines.data.scores.score import Score
+from pipelines.data.scores.score_dataset import ScoreDataset, prepare_scores, render_piece
+from pipelines.data.scores.score_jobs import ScoreJob, compose_piece, free_drums, free_lead
+from pipelines.data.scores.score_sound import (
     SAMPLE_RATE,
     SOUNDFONT,
     TARGET_DB,
     RenderError,
     clip_labels,
     cut_clips,
-    normalise,
+    normalize,
     render,
     trim_end,
 )
-from pipelines.scores.score import Score
-from pipelines.shards import list_shards
+from pipelines.data.shards import list_shards
 
 SECONDS = 5.3
 
 
-def arguments(*words: object) -> argparse.Namespace:
-    parser = argparse.ArgumentParser()
-    add_arguments(parser)
-    return parser.parse_args([str(word) for word in words])
-
-
 def tones(seconds: float) -> np.ndarray:
-    """(2, S) two tones that differ between the channels."""
+    """Return (2, S) samples, another tone in each channel."""
     t = np.arange(int(seconds * SAMPLE_RATE)) / SAMPLE_RATE
     return 0.1 * np.stack([np.sin(2765 * t), np.sin(4147 * t)]).astype(np.float32)
 
 
 @pytest.fixture
 def player(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A ``fluidsynth`` that copies a file to the place after ``-F``; returns its script."""
+    """Install a ``fluidsynth`` that copies a file to the path after ``-F``; return its script."""
     programs = tmp_path / "bin"
     programs.mkdir()
     soundfile.write(programs / "sound.wav", tones(SECONDS).T, SAMPLE_RATE, subtype="FLOAT")
@@ -70,15 +56,20 @@ def player(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     )
     script.chmod(0o755)
     monkeypatch.setenv("PATH", str(programs))
-    monkeypatch.setattr(module, "VALIDATION_EVERY", 3)
+    monkeypatch.setattr(score_jobs, "VALIDATION_EVERY", 3)
     return script
 
 
-def options(player: Path, out: Path, clips: int, *more: object) -> argparse.Namespace:
+def wanted(player: Path, out: Path, clips: int, audio: str = "none") -> ScoreDataset:
     hours = (clips - 0.5) * SECONDS / 3600
     bank = player.parent / "bank.sf2"
-    base = ("--out", out, "--hours", hours, "--sources", "generated", "--soundfont", bank)
-    return arguments(*base, "--shard-clips", 3, *more)
+    return ScoreDataset(out, hours, 0, 1, ("generated",), audio, bank, shard_clips=3)
+
+
+def run(soundfont: Path, out: Path, *more: object) -> int:
+    command = ["prepare", "scores", "--out", out, "--soundfont", soundfont]
+    command += ["--hours", SECONDS / 7200, "--sources", "generated", *more]
+    return main([str(word) for word in command])
 
 
 def rows(folder: Path) -> dict[str, list[Clip]]:
@@ -90,24 +81,13 @@ def same(first: list[Clip], second: list[Clip]) -> bool:
 
 
 def test_clips_carry_labels_captions_and_both_splits(player: Path, tmp_path: Path) -> None:
-    info = prepare_scores(options(player, tmp_path / "out", 8))
+    info = prepare_scores(wanted(player, tmp_path / "out", 8))
     clips = rows(tmp_path / "out")
     assert info["splits"]["train"]["clips"] == 6
-    assert [clip.track for clip in clips["validation"]] == [
-        "scores-0-0000002",
-        "scores-0-0000005",
-    ]
+    assert [clip.track[-1] for clip in clips["validation"]] == ["2", "5"]
     for clip in clips["train"]:
-        labels = json.loads(clip.labels)
-        assert {
-            "tempo_bpm",
-            "key",
-            "mode",
-            "metre",
-            "instruments",
-            "lead",
-            "drums",
-        } <= labels.keys()
+        known = {"tempo_bpm", "key", "mode", "meter", "instruments", "lead", "drums"}
+        assert known <= json.loads(clip.labels).keys()
         assert len(clip.captions) == 6
         assert clip.is_end
         assert clip.duration_s == pytest.approx(SECONDS, abs=0.01)
@@ -118,28 +98,25 @@ def test_clips_carry_labels_captions_and_both_splits(player: Path, tmp_path: Pat
     assert sum(report["labels"]["mode"].values()) == 8
 
 
-def test_a_stopped_run_goes_on_to_the_same_dataset(player: Path, tmp_path: Path) -> None:
-    prepare_scores(options(player, tmp_path / "whole", 14))
-    prepare_scores(options(player, tmp_path / "cut", 14))
-    list_shards(tmp_path / "cut" / "train")[-1].unlink()
-    list_shards(tmp_path / "cut" / "train")[-1].unlink()
-    list_shards(tmp_path / "cut" / "validation")[-1].unlink()
+def test_a_stopped_run_resumes_to_an_equal_dataset(player: Path, tmp_path: Path) -> None:
+    prepare_scores(wanted(player, tmp_path / "whole", 14))
+    prepare_scores(wanted(player, tmp_path / "cut", 14))
+    for split in ("train", "train", "validation"):
+        list_shards(tmp_path / "cut" / split)[-1].unlink()
     (tmp_path / "cut" / "dataset.json").unlink()
-    prepare_scores(options(player, tmp_path / "cut", 14))
+    prepare_scores(wanted(player, tmp_path / "cut", 14))
     whole, cut = rows(tmp_path / "whole"), rows(tmp_path / "cut")
-    assert same(whole["train"], cut["train"])
-    assert same(whole["validation"], cut["validation"])
+    assert all(same(whole[split], cut[split]) for split in whole)
 
 
-def test_a_finished_dataset_grows(player: Path, tmp_path: Path) -> None:
-    prepare_scores(options(player, tmp_path / "whole", 8))
-    prepare_scores(options(player, tmp_path / "grown", 4))
-    prepare_scores(options(player, tmp_path / "grown", 8))
+def test_a_finished_dataset_grows_and_audio_is_kept_when_wanted(
+    player: Path, tmp_path: Path
+) -> None:
+    prepare_scores(wanted(player, tmp_path / "whole", 8))
+    prepare_scores(wanted(player, tmp_path / "grown", 4))
+    prepare_scores(wanted(player, tmp_path / "grown", 8))
     assert same(rows(tmp_path / "whole")["train"], rows(tmp_path / "grown")["train"])
-
-
-def test_audio_is_kept_when_asked(player: Path, tmp_path: Path) -> None:
-    prepare_scores(options(player, tmp_path / "out", 1, "--audio", "keep"))
+    prepare_scores(wanted(player, tmp_path / "out", 1, "keep"))
     (clip,) = rows(tmp_path / "out")["train"]
     assert clip.audio[:4] == b"fLaC"
 
@@ -151,7 +128,7 @@ def test_dying_renders_are_skipped_counted_and_reported(
     flag = tmp_path / "flag"
     turn = f"#!/bin/sh\nif [ -e {flag} ]; then /bin/rm {flag}; kill -9 $$; fi\n: > {flag}\n"
     player.write_text(turn + copy.removeprefix("#!/bin/sh\n"))
-    prepare_scores(options(player, tmp_path / "out", 4))
+    prepare_scores(wanted(player, tmp_path / "out", 4))
     assert [clip.track[-1] for clip in rows(tmp_path / "out")["train"]] == ["0", "4", "6"]
     report = json.loads((tmp_path / "out" / "report.json").read_text())
     assert list(report["skipped"]) == ["scores-0-0000001", "scores-0-0000003", "scores-0-0000005"]
@@ -162,16 +139,16 @@ def test_a_player_that_always_dies_ends_the_run(
     player: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     player.write_text("#!/bin/sh\nexit 3\n")
-    assert run(options(player, tmp_path / "out", 3)) == 2
+    assert run(player.parent / "bank.sf2", tmp_path / "out") == 2
     last = capsys.readouterr().err.splitlines()[-1]
-    assert f"{module.MAX_FAILURE_RUN} pieces in a row" in last
+    assert f"{score_dataset.MAX_FAILURE_RUN} pieces in a row" in last
 
 
 @pytest.mark.parametrize(
     ("source", "present", "message"),
     [
         ("generated", [], "fluidsynth is not installed: apt-get install fluidsynth"),
-        ("mma", ["fluidsynth"], "mma is not installed: apt-get install mma"),
+        ("mma", ["fluidsynth", "none.sf2"], "mma is not installed: apt-get install mma"),
         ("generated", ["fluidsynth"], "apt-get install fluid-soundfont-gm"),
     ],
 )
@@ -187,31 +164,24 @@ def test_missing_programs_are_named_with_their_package(
         (tmp_path / name).write_text("#!/bin/sh\n")
         (tmp_path / name).chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path))
-    missing = tmp_path / "none.sf2"
-    args = arguments("--out", tmp_path / "o", "--hours", 1, "--sources", source)
-    args.soundfont = missing
-    assert run(args) == 2
+    assert run(tmp_path / "none.sf2", tmp_path / "out", "--sources", source) == 2
     error = capsys.readouterr().err
     assert message in error
     assert error.count("\n") == 1
 
 
-def test_other_settings_are_refused(
+def test_other_settings_and_numbers_out_of_range_are_refused(
     player: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run(options(player, tmp_path / "out", 1)) == 0
-    assert run(options(player, tmp_path / "out", 1, "--seed", 1)) == 2
-    assert "was begun with seed=0, got 1" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize(
-    "bad", [("--hours", 0), ("--hours", "nan"), ("--workers", 0), ("--shard-clips", 0)]
-)
-def test_numbers_out_of_range_are_refused(
-    player: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], bad: tuple[str, object]
-) -> None:
-    assert run(options(player, tmp_path / "out", 1, *bad)) == 2
-    assert f"got {bad[1]}" in capsys.readouterr().err
+    bank = player.parent / "bank.sf2"
+    assert run(bank, tmp_path / "out") == 0
+    assert run(bank, tmp_path / "out", "--seed", 1) == 2
+    assert "holds a dataset made with seed=0 (now 1)" in capsys.readouterr().err
+    for option, value in (("hours", 0), ("hours", "nan"), ("workers", 0), ("shard-clips", 0)):
+        assert run(bank, tmp_path / "new", f"--{option}", value) == 2
+        error = capsys.readouterr().err
+        assert f"{option} must be" in error
+        assert f"got {value}" in error
 
 
 def test_silence_and_damaged_samples_are_render_errors(player: Path) -> None:
@@ -222,15 +192,12 @@ def test_silence_and_damaged_samples_are_render_errors(player: Path) -> None:
             render(score)
 
 
-def test_loudness_and_peak() -> None:
-    quiet = normalise(0.01 * tones(3), -20.0)
+def test_loudness_and_peak_are_set_and_the_silent_end_is_cut_and_faded() -> None:
+    quiet = normalize(0.01 * tones(3), -20.0)
     assert 10 * np.log10(np.square(quiet).mean()) == pytest.approx(-20, abs=0.1)
     click = tones(3) * 0.001
     click[:, 5000] = 0.5
-    assert np.abs(normalise(click, -6.0)).max() <= 0.95 + 1e-6
-
-
-def test_silent_end_is_cut_and_faded() -> None:
+    assert np.abs(normalize(click, -6.0)).max() <= 0.95 + 1e-6
     audio = np.concatenate([tones(2), np.zeros((2, 3 * SAMPLE_RATE), np.float32)], axis=1)
     cut = trim_end(audio)
     assert 2.0 < cut.shape[1] / SAMPLE_RATE < 2.2
@@ -248,9 +215,9 @@ def test_long_pieces_become_clips_that_join() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("source", ["generated", "mma", "bach", "openttd"])
 def test_real_renders_are_equal_twice_clean_and_stereo(source: str) -> None:
-    job = Job(3, 1, (source,), str(SOUNDFONT), True)
-    _, clips, reason = render_job(job)
-    _, again, _ = render_job(job)
+    job = (ScoreJob(3, 1, (source,)), SOUNDFONT, True)
+    _, clips, reason = render_piece(job)
+    _, again, _ = render_piece(job)
     assert not reason
     assert same(clips, again)
     assert clips[0].spectrogram.mean() > 20
@@ -272,26 +239,21 @@ def test_real_loudness_follows_the_dynamics(dynamics: str) -> None:
 @pytest.mark.slow
 def test_two_workers_write_what_one_writes(tmp_path: Path) -> None:
     for workers in (1, 2):
-        args = arguments("--out", tmp_path / str(workers), "--hours", 0.03, "--workers", workers)
-        args.sources = ["generated"]
-        assert run(args) == 0
+        more = ("--workers", workers, "--hours", 0.03)
+        assert run(SOUNDFONT, tmp_path / str(workers), *more) == 0
     assert same(rows(tmp_path / "1")["train"], rows(tmp_path / "2")["train"])
 
 
-def test_any_instrument_leads_some_pieces_with_drums_and_without():
-    jobs = [Job(0, index, ("generated",), "", False) for index in range(1000)]
+def test_any_instrument_leads_and_a_coin_gives_drums_in_some_pieces() -> None:
+    jobs = [ScoreJob(0, index, ("generated",)) for index in range(1000)]
     free = [(job, free_lead(job)) for job in jobs]
     leads = [lead for _, lead in free if lead]
     assert {*leads} == {*INSTRUMENTS} - {*BASSES}
     assert 200 < len(leads) < 300
     rare = [job for job, lead in free if lead in ("pizzicato strings", "harpsichord", "oboe")]
-    labels = [clip_labels(score, 0.0, score.duration_s) for score in map(write_score, rare)]
+    labels = [clip_labels(score, 0.0, score.duration_s) for score in map(compose_piece, rare)]
     assert {label["lead"] for label in labels} == {"pizzicato strings", "harpsichord", "oboe"}
     assert {label["drums"] for label in labels} == {False, True}
-
-
-def test_a_coin_gives_drums_to_half_of_the_pieces_of_any_style():
-    jobs = [Job(0, index, ("generated",), "", False) for index in range(1000)]
     coins = [free_drums(job) for job in jobs]
     assert 430 < sum(coin is None for coin in coins) < 570
     for drums in (True, False):

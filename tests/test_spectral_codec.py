@@ -91,18 +91,18 @@ def test_a_cached_spectrogram_gives_the_codes_of_the_audio():
     assert torch.equal(CODEC.encode_spectrogram(CODEC.log_mel(audio)), CODEC.encode(audio))
 
 
-def test_normalising_is_undone():
+def test_normalizing_is_undone():
     spectrogram = CODEC.log_mel(noise_audio(CODEC, 1, 4 * HOP))
-    assert torch.allclose(CODEC.denormalise(CODEC.normalise(spectrogram)), spectrogram, atol=1e-5)
+    assert torch.allclose(CODEC.denormalize(CODEC.normalize(spectrogram)), spectrogram, atol=1e-5)
 
 
-def test_decoding_is_what_training_optimises():
+def test_decoding_is_what_training_optimizes():
     """forward() in evaluation equals encode_spectrogram then decode_spectrogram."""
     spectrogram = CODEC.log_mel(noise_audio(CODEC, 2, 8 * HOP))
     output = CODEC(spectrogram)
     decoded = CODEC.decode_spectrogram(CODEC.encode_spectrogram(spectrogram))
     assert torch.allclose(output.reconstruction, decoded, atol=1e-4)
-    bypassed = CODEC(spectrogram, quantise=False)
+    bypassed = CODEC(spectrogram, quantize=False)
     assert torch.equal(bypassed.reconstruction, CODEC.reconstruct(CODEC.latents(spectrogram)))
     assert bypassed.commitment == 0
 
@@ -160,23 +160,23 @@ def small_steps(training: CodecTraining, batch: torch.Tensor, steps: range) -> d
     return terms
 
 
-def test_it_learns_one_batch_with_its_quantiser():
+def test_it_learns_one_batch_with_its_quantizer():
     torch.manual_seed(0)
     codec = SpectralCodec(**SIZES)
     batch = codec.log_mel(noise_audio(codec, 8, 16 * HOP))
-    training = CodecTraining(codec, CodecLosses(quantise_from=60))
+    training = CodecTraining(codec, CodecLosses(quantize_from=60))
     assert float(training(batch, 0, seed=0)["regression"].detach()) > 1.5
     terms = small_steps(training, batch, range(60))
     assert float(terms["regression"].detach()) < 0.5
     with torch.no_grad():
-        codec.quantizer.initialise(codec.latents(batch).flatten(0, 1))
+        codec.quantizer.initialize(codec.latents(batch).flatten(0, 1))
     small_steps(training, batch, range(60, 160))
     codec.eval()
     error = spectrogram_loss(codec.decode_spectrogram(codec.encode_spectrogram(batch)), batch)
     assert float(error) < 0.45
 
 
-def test_gradients_reach_the_encoder_through_the_quantiser():
+def test_gradients_reach_the_encoder_through_the_quantizer():
     codec = tiny_codec().train()
     batch = codec.log_mel(noise_audio(codec, 2, 16 * HOP))
     spectrogram_loss(codec(batch).reconstruction, batch).backward()
@@ -228,7 +228,7 @@ def test_the_adversarial_terms_are_weighted_and_wait_for_their_step():
 def test_adversarial_training_runs():
     torch.manual_seed(0)
     codec = tiny_codec()
-    losses = CodecLosses(adversarial=0.1, adversarial_from=0, quantise_from=0, movement=0.5)
+    losses = CodecLosses(adversarial=0.1, adversarial_from=0, quantize_from=0, movement=0.5)
     training = CodecTraining(codec, losses)
     batch = codec.log_mel(noise_audio(codec, 4, 8 * HOP))
     assert training.discriminator is not None

@@ -65,7 +65,7 @@ def test_silence_reads_the_floor(small):
 
 
 def test_it_equals_a_plain_loop(small):
-    """Frame by frame, bin by bin: frame f is centred on sample (f + 1/2) hop."""
+    """Frame by frame, bin by bin: frame f is centered on sample (f + 1/2) hop."""
     audio = noise(63 * 5 + 10)[0, 0].double()
     window = torch.hann_window(256, dtype=torch.float64)
     times = torch.arange(256)

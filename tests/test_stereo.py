@@ -136,13 +136,13 @@ def test_a_saved_stage_continues_exactly(vocoder):
     spectrogram = picture(vocoder, noise(2, seconds=1.5))
     whole = vocoder(spectrogram)
     stage = vocoder.stage()
-    stage.feed(spectrogram[..., :100])
-    pieces = list(iter(stage.take, None))
+    stage.input.push(spectrogram[..., :100])
+    pieces = list(iter(stage.pull, None))
     resumed = vocoder.stage()
     resumed.load_state_dict(stage.state_dict())
-    resumed.feed(spectrogram[..., 100:])
-    resumed.end()
-    pieces += list(iter(resumed.take, None))
+    resumed.input.push(spectrogram[..., 100:])
+    resumed.input.end()
+    pieces += list(iter(resumed.pull, None))
     assert torch.equal(torch.cat(pieces, dim=-1), whole)
 
 
@@ -260,19 +260,19 @@ def test_an_image_needs_a_book_beside_the_spectrograms():
 
 
 def images(frames: int, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
-    """(1, 2 N, T) images around five centres, N = 8, and (1, M, T) levels, M = 16."""
+    """(1, 2 N, T) images around five centers, N = 8, and (1, M, T) levels, M = 16."""
     draws = generator(seed, "images")
-    centres = torch.randn(5, 16, 1, generator=generator(9, "centres")) * 3
+    centers = torch.randn(5, 16, 1, generator=generator(9, "centers")) * 3
     chosen = torch.randint(5, (frames,), generator=draws)
-    image = centres[chosen, :, 0].T + 0.01 * torch.randn(16, frames, generator=draws)
+    image = centers[chosen, :, 0].T + 0.01 * torch.randn(16, frames, generator=draws)
     return image[None], torch.randn(1, 16, frames, generator=draws)
 
 
-def test_k_means_finds_the_centres_and_keeps_mono():
+def test_k_means_finds_the_centers_and_keeps_mono():
     book = ImageBook(8, 32)
     assert not book.is_set
     image, levels = images(400)
-    book.initialise(image, levels)
+    book.initialize(image, levels)
     assert book.is_set
     assert (book.entries[0] == 0).all()
     other, levels = images(50, seed=1)
@@ -301,7 +301,7 @@ def test_the_nearest_entry_is_that_of_a_plain_loop():
 
 def test_k_means_refuses_fewer_images_than_entries():
     with pytest.raises(ValueError, match="at least codebook_size - 1 = 31 images, got 10"):
-        ImageBook(8, 32).initialise(*images(10))
+        ImageBook(8, 32).initialize(*images(10))
 
 
 def test_a_codec_saved_before_images_loads_as_it_was(tmp_path):

@@ -1,4 +1,4 @@
-"""A stream equals the offline call bit for bit, and can be steered, cancelled and continued."""
+"""A stream equals the offline call bit for bit, and can be steered, canceled and continued."""
 
 import gc
 import weakref
@@ -10,9 +10,9 @@ import torch
 from tiny_pipeline import tiny_pipeline
 
 from pipelines import Pipeline
-from pipelines.stream_state import StreamState
-from pipelines.streaming import Stream
-from prior import Prior
+from pipelines.inference.stream_state import StreamState
+from pipelines.inference.streaming import Stream
+from prior import ChordChange, Plan, Prior
 
 RATE = 44_100
 DURATION_S = 2.1234
@@ -60,6 +60,7 @@ def test_the_stream_equals_the_call(pipeline, whole, chunk_s):
         {"num_inference_steps": 1, "decoder_seed": 8},
         {"guidance": 1.0, "temperature": 0.7, "top_k": 3, "top_p": 0.9},
         {"negative_prompt": "loud drums", "guidance": 5.0},
+        {"plan": Plan(180.0, 3, tonic=7, mode="major", instruments=("oboe",), drums=True)},
         {"duration_s": 0.03},
         {"duration_s": 4.0},
     ],
@@ -70,6 +71,11 @@ def test_every_setting_is_the_calls(pipeline, settings):
     stream = start(pipeline, **settings)
     assert torch.equal(joined(stream), expected.audio[0])
     assert torch.equal(stream.codes, expected.codes)
+    assert [stream.plan] == expected.plans
+
+
+def test_no_codes_before_the_first_frame(pipeline):
+    assert start(pipeline).codes.shape == (1, pipeline.prior.num_codebooks, 0)
 
 
 @pytest.mark.parametrize("changes", [{"backbone": "lstm"}, {"sliding_window": 7}])
@@ -155,8 +161,8 @@ def test_steering_refuses(pipeline):
 
 def test_nothing_is_left_to_steer_once_the_prior_is_done(pipeline):
     stream = start(pipeline, duration_s=1.0, chunk_s=0.2)
-    assert stream._work is not None
-    while not stream._work.stages[0].ended:  # the last window is decoded after that
+    assert stream._parts is not None
+    while not stream._parts.stages[0].input.ended:  # the last window is decoded after that
         next(stream)
     assert stream.codes.shape[-1] == 25
     with pytest.raises(ValueError, match="nothing to steer"):
@@ -181,7 +187,7 @@ def test_cancelling_ends_the_stream(pipeline):
 def test_an_ended_stream_frees_what_it_held(pipeline, how):
     stream = start(pipeline, duration_s=1.0)
     next(stream)
-    held = [weakref.ref(part) for part in stream._work.parts().values()]
+    held = [weakref.ref(part) for part in stream._parts.with_state().values()]
     gc.disable()  # no cycles: counting references must do
     try:
         if how == "cancel":
@@ -237,6 +243,31 @@ def test_a_steered_stream_is_continued_with_its_new_prompt(pipeline):
     assert again.prompts == streams[0].prompts
 
 
+def test_a_given_plan_is_steered_to_and_continued_with(pipeline, tmp_path: Path):
+    plans = [Plan(tempo, 3, 7, "major", (ChordChange(0.0, 7, "major"),)) for tempo in (180.0, 90.0)]
+    streams = [start(pipeline, guidance=8.0, plan=plans[0]) for _ in range(3)]
+    for stream in streams:
+        next(stream)
+    for stream in streams[:2]:
+        stream.steer("fast drums", plan=plans[1])
+        stream.steer("slow waltz")
+        assert stream.plan == plans[1]
+    streams[1].state().save(tmp_path / "state.safetensors")
+    again = pipeline.stream(state=StreamState.load(tmp_path / "state.safetensors"))
+    assert again.plan == again.piece.plan == plans[1]
+    expected = joined(streams[0])
+    assert torch.equal(joined(again), expected)
+    assert not torch.equal(joined(streams[2]), expected)
+
+
+def test_a_planned_plan_is_planned_anew_for_another_prompt(pipeline):
+    stream = start(pipeline)
+    first = stream.plan
+    stream.steer("fast drums")
+    assert stream.plan == pipeline("fast drums", DURATION_S, 3).plans[0] != first
+    assert pipeline.stream(state=stream.state()).plan == stream.plan
+
+
 @pytest.mark.parametrize("preview", [True, False])
 def test_the_state_is_bounded(pipeline, preview):
     """What the stages remember does not grow; the prior's part does, up to its window."""
@@ -273,8 +304,14 @@ def test_damaged_states_are_refused(pipeline, tmp_path: Path):
     path.write_bytes(data[:-10])
     with pytest.raises(ValueError, match="not a whole safetensors file"):
         StreamState.load(path)
-    path.write_bytes(data.replace(b'"format_version":"1"', b'"format_version":"7"'))
-    with pytest.raises(ValueError, match="format_version must be 1, got 7"):
+    path.write_bytes(data.replace(b'"format_version":"2"', b'"format_version":"7"'))
+    with pytest.raises(ValueError, match="format_version must be 2, got 7"):
+        StreamState.load(path)
+    path.write_bytes(data.replace(b'"format_version":"2"', b'"format_version":"1"'))  # of before
+    with pytest.raises(ValueError, match="format_version must be 2, got 1"):
+        StreamState.load(path)
+    path.write_bytes(data.replace(b"temperature", b"temparature"))
+    with pytest.raises(ValueError, match="metadata are damaged"):
         StreamState.load(path)
     path.write_bytes(data.replace(b"fingerprint", b"fingerpaint"))
     with pytest.raises(ValueError, match="metadata lack 'fingerprint'"):
@@ -309,4 +346,4 @@ def test_a_steered_negative_prompt_stays(pipeline: Pipeline) -> None:
     stream.steer("organ")
     assert stream.piece.negative_prompt == "drums"
     assert stream.piece.prompt == "piano"
-    assert list(Stream.resume(pipeline, stream.state()).prompts) == stream.prompts
+    assert list(pipeline.stream(state=stream.state()).prompts) == stream.prompts

@@ -5,11 +5,10 @@ from pathlib import Path
 import pytest
 import torch
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
-
-import codec  # noqa: F401
-from pipelines.text import encode_text, load_text_encoder
-from pipelines.text_encoder import RESERVED, keep_pieces, main, trim
 from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
+
+from pipelines.commands.text_encoder import RESERVED, keep_pieces, main, trim
+from pipelines.inference.text import encode_text, load_text_encoder
 
 LETTERS = [chr(code) for code in range(ord("a"), ord("z") + 1)]
 WORDS = ["the", "and", "piano", "##s", "slow", "drum", "##ming", "waltz"]
@@ -74,7 +73,7 @@ def test_used_pieces_keep_their_states_and_others_are_spelled(tmp_path: Path) ->
     trim(tmp_path / "source", ["slow waltz"], RESERVED + 52 + 2, small)
     before, after = load_text_encoder(whole), load_text_encoder(small)
     expected, found = (encode_text(*parts, ["slow waltz"]) for parts in (before, after))
-    assert torch.equal(expected.states, found.states)
+    assert torch.equal(expected.text_states, found.text_states)
     assert after[0].tokenize("drumming") == ["d", "##r", "##u", "##m", "##m", "##i", "##n", "##g"]
     assert before[0].tokenize("drumming") == ["drum", "##ming"]
     sizes = [encoder.get_input_embeddings().weight.shape[0] for _, encoder in (before, after)]

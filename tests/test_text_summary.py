@@ -5,8 +5,9 @@ import math
 import pytest
 import torch
 
+from prior.condition import Condition
+from prior.frame_condition import TextSummary
 from prior.model import Prior
-from prior.text_summary import TextSummary
 
 
 def states(batch: int = 2, tokens: int = 5) -> torch.Tensor:
@@ -48,9 +49,10 @@ def test_a_new_prior_hears_no_summary_and_a_trained_one_does(backbone):
     prior = Prior(backbone, **sizes, depth_width=8, depth_heads=1).eval()
     for block in prior.network.blocks:
         block.text_attention.out.weight.zero_()  # leaves the summary alone
-    codes, mask = torch.zeros(2, 2, 6, dtype=torch.int64), torch.ones(2, 5, dtype=torch.bool)
-    first, second = prior(codes, states(), mask).first_logits
+    codes = torch.zeros(2, 2, 6, dtype=torch.int64)
+    text = Condition(states(), torch.ones(2, 5, dtype=torch.bool))
+    first, second = prior(codes, text).first_logits
     assert torch.equal(first, second)
     torch.nn.init.normal_(prior.text_summary.project.weight)
-    first, second = prior(codes, states(), mask).first_logits
+    first, second = prior(codes, text).first_logits
     assert not torch.allclose(first, second)

@@ -6,8 +6,8 @@ import pytest
 import torch
 from tiny_pipeline import tiny_codec
 
-from pipelines import token_file
-from pipelines.token_file import check_tokens, describe_codes, load_tokens, save_tokens
+from pipelines.inference import token_file
+from pipelines.inference.token_file import check_tokens, describe_codes, load_tokens, save_tokens
 
 
 def test_a_token_file_comes_back_as_it_was(tmp_path: Path):

@@ -1,4 +1,4 @@
-"""The token cache, made with real small codecs."""
+"""Test the token cache with real small codecs."""
 
 import io
 import json
@@ -8,20 +8,22 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from tiny_recordings import StoppedError, stop_after
 
 from codec import EncodecCodec, SpectralCodec
 from codec.audio_file import read_audio
-from pipelines import prepare_tokens
-from pipelines.batches import read_crop
-from pipelines.prepare_tokens import build_token_cache, main
-from pipelines.prepared import (
+from pipelines.cli import main
+from pipelines.data import token_cache
+from pipelines.data.prepared import (
     Clip,
     PreparedWriter,
     finish_dataset,
     image_shape,
     open_prepared,
+    read_crop,
 )
-from pipelines.tokens import (
+from pipelines.data.token_cache import build_token_cache
+from pipelines.data.tokens import (
     hash_codec,
     load_codec,
     open_all_tokens,
@@ -73,15 +75,9 @@ def prepared(tmp_path_factory):
 def make_spectral(seed: int = 0) -> SpectralCodec:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        codec = SpectralCodec(
-            width=16,
-            encoder_layers=1,
-            decoder_layers=1,
-            latent_dim=8,
-            num_codebooks=3,
-            codebook_size=16,
-        )
-        codec.quantizer.initialise(torch.randn(64, 8))
+        codec = SpectralCodec(width=16, encoder_layers=1, decoder_layers=1, latent_dim=8,
+                              num_codebooks=3, codebook_size=16)  # fmt: skip
+        codec.quantizer.initialize(torch.randn(64, 8))
     return codec.eval()
 
 
@@ -116,13 +112,8 @@ def test_the_cache_equals_encoding_each_spectrogram(prepared, spectral, tmp_path
             assert codes.dtype == torch.int64
             assert torch.equal(codes, direct)
             assert rows[index]["num_frames"] == direct.shape[-1] == FRAMES[index] // 4
-
-
-def test_rows_keep_what_the_clips_say(prepared, spectral, tmp_path):
-    build_token_cache(prepared, spectral, tmp_path, quiet=True)
-    row = open_tokens(tmp_path)[1]
-    assert (row["captions"], row["labels"], row["source"]) == (["a tune"], '{"bpm": 90}', "here")
-    assert open_tokens(tmp_path)["is_end"][:] == [True, False, True, False, True, False, True]
+        for kept in ("captions", "labels", "source", "is_end"):
+            assert rows[kept][:] == clips[kept][:]
 
 
 def test_a_codec_of_waveforms_is_fed_the_stored_audio(prepared, encodec, tmp_path):
@@ -145,19 +136,9 @@ def test_without_audio_a_codec_of_waveforms_is_refused(encodec, tmp_path):
 
 @pytest.mark.parametrize("after", [0, 1, 2, 3, 4])
 def test_stopped_then_resumed_equals_undisturbed(prepared, spectral, tmp_path, monkeypatch, after):
-    calls = 0
-    real = prepare_tokens.to_int16
-
-    def stop_later(*args):
-        nonlocal calls
-        calls += 1
-        if calls > after:
-            raise InterruptedError("stop")
-        return real(*args)
-
     settings: dict[str, Any] = {"batch_clips": 2, "shard_clips": 3, "quiet": True}
-    monkeypatch.setattr(prepare_tokens, "to_int16", stop_later)
-    with pytest.raises(InterruptedError):
+    monkeypatch.setattr(token_cache, "to_int16", stop_after(after, token_cache.to_int16))
+    with pytest.raises(StoppedError):
         build_token_cache(prepared, spectral, tmp_path / "stopped", **settings)
     monkeypatch.undo()
     with pytest.raises(ValueError, match=r"tokens\.json is missing"):
@@ -171,7 +152,7 @@ def test_stopped_then_resumed_equals_undisturbed(prepared, spectral, tmp_path, m
 def test_another_codec_is_refused_and_the_same_one_does_nothing(prepared, spectral, tmp_path):
     first = build_token_cache(prepared, spectral, tmp_path, quiet=True)
     assert build_token_cache(prepared, make_spectral(), tmp_path, quiet=True) == first
-    with pytest.raises(ValueError, match="made with another codec_hash"):
+    with pytest.raises(ValueError, match="holds tokens made with codec_hash="):
         build_token_cache(prepared, make_spectral(1), tmp_path, quiet=True)
 
 
@@ -193,8 +174,8 @@ def test_a_codec_is_known_by_what_makes_its_codes(spectral):
 
 
 def test_an_unfinished_cache_goes_on_only_with_the_same_settings(prepared, spectral, tmp_path):
-    prepare_tokens.start_or_resume(tmp_path, prepare_tokens.describe(prepared, spectral), 2, 3)
-    with pytest.raises(ValueError, match="made with another batch_clips: 2, now 16"):
+    token_cache.start_or_resume(tmp_path, token_cache.describe(prepared, spectral), 2, 3)
+    with pytest.raises(ValueError, match=r"made with batch_clips=2 \(now 16\)"):
         build_token_cache(prepared, spectral, tmp_path, shard_clips=3, quiet=True)
 
 
@@ -214,13 +195,11 @@ def test_opening_says_what_is_wrong(prepared, spectral, tmp_path):
     build_token_cache(prepared, spectral, tmp_path, quiet=True)
     with pytest.raises(ValueError, match="split must be one of"):
         open_tokens(tmp_path, "test")
-    path = tmp_path / "tokens.json"
-    path.write_text(json.dumps({"format_version": 7}))
-    with pytest.raises(ValueError, match="format_version must be 1, got 7"):
-        open_tokens(tmp_path)
-    path.write_text("?")
-    with pytest.raises(ValueError, match="is not JSON"):
-        open_tokens(tmp_path)
+    wrong = {json.dumps({"format_version": 7}): "version must be 1, got 7", "?": "is not JSON"}
+    for text, message in wrong.items():
+        (tmp_path / "tokens.json").write_text(text)
+        with pytest.raises(ValueError, match=message):
+            open_tokens(tmp_path)
 
 
 def test_settings_out_of_range_are_refused(prepared, spectral, tmp_path):
@@ -232,17 +211,20 @@ def test_the_command_line_encodes_with_a_saved_codec(prepared, spectral, tmp_pat
     spectral.save_pretrained(tmp_path / "codec")
     arguments = [str(prepared), "--codec", str(tmp_path / "codec"), "--out", str(tmp_path / "out")]
     clips = open_prepared(prepared)
-    assert main([*arguments, "--quiet"]) == 0
+    assert main(["prepare", "tokens", *arguments, "--quiet"]) == 0
     assert "train 7 clips, validation 2 clips, 3 books of 16" in capsys.readouterr().out
     assert torch.equal(
         read_codes(open_tokens(tmp_path / "out"), 0),
         spectral.encode_spectrogram(read_crop(clips, 0, 0, clips[0]["num_frames"])[None])[0],
     )
-    assert main([str(prepared), "--codec", str(tmp_path), "--out", str(tmp_path / "x")]) == 2
+    arguments[2:] = [str(tmp_path), "--out", str(tmp_path / "x")]
+    assert main(["prepare", "tokens", *arguments]) == 2
     assert "is not a saved codec" in capsys.readouterr().err
 
 
 def test_only_our_codecs_are_loaded(tmp_path):
     (tmp_path / "config.json").write_text('{"_class_name": "TransformerPrior"}')
-    with pytest.raises(ValueError, match="must be one of SpectralCodec, EncodecCodec, NoteCodec"):
+    with pytest.raises(
+        ValueError, match="must be one of SpectralCodec, EncodecCodec, NoteTokenizer"
+    ):
         load_codec(tmp_path)

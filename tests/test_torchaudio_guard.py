@@ -1,4 +1,4 @@
-"""The guard is tried in fresh interpreters: what it repairs happens at import time."""
+"""The torchaudio guard, in fresh interpreters: it acts at import time."""
 
 import subprocess
 import sys
@@ -9,7 +9,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 
 FAKE_TORCHAUDIO = {
-    "__init__.py": "from torchaudio import _half, _extension\n",
+    "__init__.py": "from . import _extension\nfrom torchaudio import _half\n",
     "_half.py": "LOADED = True\n",
 }
 
@@ -30,11 +30,27 @@ def fake_torchaudio(folder: Path, extension: str) -> Path:
     return folder
 
 
-def test_what_depends_on_torchaudio_imports_and_works_in_silence():
-    code = """
-import codec.torchaudio_guard
+@pytest.mark.parametrize("package", ["codec", "prior", "decoder", "pipelines"])
+def test_every_package_installs_the_guard_once(package: str):
+    code = f"""
+import {package}, codec
+guards = [finder for finder in sys.meta_path if type(finder).__name__ == "TorchaudioGuard"]
+assert len(guards) == 1
+assert "torchaudio" not in sys.modules
+"""
+    result = run_python(code)
+    assert result.returncode == 0, result.stderr
+
+
+@pytest.mark.parametrize(
+    "first",
+    ["import torchaudio", "import encodec", "from diffusers import DiffusionPipeline"],
+)
+def test_what_depends_on_torchaudio_imports_and_works_in_silence(first: str):
+    code = f"""
+import codec
+{first}
 import encodec, torch, torchaudio
-from diffusers import DiffusionPipeline
 assert torchaudio.functional.resample(torch.ones(1, 480), 48000, 24000).shape == (1, 240)
 banks = torchaudio.functional.melscale_fbanks(1025, 0.0, 22050.0, 128, 44100)
 assert banks.shape == (1025, 128)
@@ -51,8 +67,8 @@ def test_a_whole_torchaudio_is_left_alone(tmp_path):
     code = """
 import torchaudio
 before = sys.modules["torchaudio._extension"]
-from codec.torchaudio_guard import ensure_torchaudio
-assert ensure_torchaudio()
+import codec
+import torchaudio
 assert sys.modules["torchaudio"] is torchaudio
 assert sys.modules["torchaudio._extension"] is before
 """
@@ -64,9 +80,9 @@ assert sys.modules["torchaudio._extension"] is before
 def test_a_library_that_does_not_load_is_left_out(tmp_path, error):
     fake_torchaudio(tmp_path, f"raise {error}('libcudart.so.13: cannot open shared object file')\n")
     code = """
-from codec.torchaudio_guard import ensure_torchaudio
-assert not ensure_torchaudio()
+import codec
 import torchaudio
+assert not torchaudio._extension._IS_TORCHAUDIO_EXT_AVAILABLE
 assert torchaudio._half.LOADED
 assert torchaudio._extension._load_lib("libtorchaudio") is False
 forced_align = torchaudio._extension.fail_if_no_align(lambda: None)
@@ -84,13 +100,12 @@ else:
 def test_an_error_of_another_kind_is_not_swallowed(tmp_path):
     fake_torchaudio(tmp_path, "_IS_TORCHAUDIO_EXT_AVAILABLE = False\n")
     (tmp_path / "torchaudio" / "__init__.py").write_text("raise OSError('disk on fire')\n")
-    result = run_python("import codec.torchaudio_guard", tmp_path)
+    result = run_python("import codec, torchaudio", tmp_path)
     assert result.returncode != 0
     assert "disk on fire" in result.stderr
 
 
-def test_a_missing_torchaudio_is_reported(tmp_path):
-    code = "sys.modules['torchaudio'] = None\nimport codec.torchaudio_guard"
-    result = run_python(code)
+def test_a_missing_torchaudio_is_reported():
+    result = run_python("sys.modules['torchaudio'] = None\nimport codec, torchaudio")
     assert result.returncode != 0
     assert "ModuleNotFoundError" in result.stderr

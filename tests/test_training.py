@@ -17,40 +17,43 @@ import torch
 from safetensors.torch import load_file
 from tiny_data import write_parts
 from tiny_pipeline import CODEBOOK_SIZE, NUM_BOOKS, TEXT_WIDTH
+from torch import Tensor
 
 from codec import SpectralCodec
 from codec.component import WEIGHTS_NAME
 from decoder import DiffusionDecoder
-from pipelines.augmentation import Augmentation
-from pipelines.batches import EpochOrder, SpectrogramData
-from pipelines.checkpoints import checkpoints, load_weights, save_checkpoint
-from pipelines.configuration import parse
-from pipelines.decoder_batches import DecoderData
-from pipelines.precision import choose_precision
-from pipelines.prior_batches import PriorData
 from pipelines.train_codec import CodecLosses, CodecTraining, train_codec
 from pipelines.train_decoder import train_decoder
 from pipelines.train_prior import train_prior
-from pipelines.training import (
+from pipelines.training.augmentation import Augmentation
+from pipelines.training.checkpoints import checkpoints, load_weights, save_checkpoint
+from pipelines.training.codec_data import SpectrogramData
+from pipelines.training.configuration import configure
+from pipelines.training.decoder_data import DecoderData
+from pipelines.training.loop import (
+    EpochOrder,
     StepSampler,
     TrainingConfig,
     learning_rate,
     start_accelerator,
 )
+from pipelines.training.precision import choose_precision
+from pipelines.training.prior_data import PriorData
 from prior import Prior
 
 Train = Callable[..., Path]
-QUANTISED = CodecLosses(quantise_from=1)
+Parts = dict[str, str]
+QUANTIZED = CodecLosses(quantize_from=1)
 
 
 @pytest.fixture(scope="module")
-def parts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+def parts(tmp_path_factory: pytest.TempPathFactory) -> Parts:
     """Tiny data and frozen parts."""
     return write_parts(tmp_path_factory.mktemp("parts"))
 
 
 def settings(folder: Path, **changes: Any) -> TrainingConfig:
-    """Four updates of two items in float32, with a checkpoint after every second."""
+    """Four steps of two items in float32, with a checkpoint after every second."""
     config = TrainingConfig(
         output_dir=str(folder),
         steps=4,
@@ -67,10 +70,10 @@ def settings(folder: Path, **changes: Any) -> TrainingConfig:
 
 
 def run_codec(
-    parts: dict[str, str],
+    parts: Parts,
     training: TrainingConfig,
     resume: bool = False,
-    losses: CodecLosses = QUANTISED,
+    losses: CodecLosses = QUANTIZED,
 ) -> Path:
     torch.manual_seed(0)
     codec = SpectralCodec(
@@ -86,12 +89,10 @@ def run_codec(
     return train_codec(codec, losses, data, training, resume)
 
 
-def run_prior(
-    parts: dict[str, str], training: TrainingConfig, resume: bool = False, backbone: Any = "lstm"
-) -> Path:
+def tiny_prior() -> Prior:
     torch.manual_seed(0)
-    prior = Prior(
-        backbone=backbone,
+    return Prior(
+        backbone="lstm",
         num_codebooks=2,
         codebook_size=CODEBOOK_SIZE,
         width=32,
@@ -102,13 +103,16 @@ def run_prior(
         depth_layers=1,
         depth_heads=2,
     )
+
+
+def run_prior(parts: Parts, training: TrainingConfig, resume: bool = False) -> Path:
     data = PriorData(
         [parts["tokens"]], parts["pipeline"], parts["codec"], crop_s=1.0, validation_clips=2
     )
-    return train_prior(prior, data, training, resume)
+    return train_prior(tiny_prior(), data, training, resume)
 
 
-def run_decoder(parts: dict[str, str], training: TrainingConfig, resume: bool = False) -> Path:
+def run_decoder(parts: Parts, training: TrainingConfig, resume: bool = False) -> Path:
     torch.manual_seed(0)
     decoder = DiffusionDecoder(
         latent_dim=8,
@@ -134,36 +138,67 @@ def losses(folder: Path) -> list[float]:
     return [line["loss"] for line in lines if "loss" in line]
 
 
+def weights(model: Path) -> dict[str, Tensor]:
+    return load_file(model / WEIGHTS_NAME)
+
+
+def assert_same_weights(model: Path, other: Path, atol: float = 0.0) -> None:
+    expected = weights(other)
+    for name, tensor in weights(model).items():
+        assert torch.allclose(tensor, expected[name], rtol=0, atol=atol), name
+
+
+def stop_after_two(parts: Parts, training: TrainingConfig, run: Train) -> None:
+    """Train as far as the second step, as if the run was killed before the fourth."""
+    run(parts, training)
+    shutil.rmtree(Path(training.output_dir) / "checkpoint-00000004")
+
+
 @TRAINERS
-def test_resumed_run_equals_uninterrupted_one(
-    parts: dict[str, str], tmp_path: Path, run: Train
-) -> None:
+def test_resumed_run_equals_uninterrupted_one(parts: Parts, tmp_path: Path, run: Train) -> None:
     whole = run(parts, settings(tmp_path / "whole"))
-    run(parts, settings(tmp_path / "halves"))
-    shutil.rmtree(tmp_path / "halves" / "checkpoint-00000004")  # as if killed after the second
-    halves = run(parts, settings(tmp_path / "halves"), resume=True)
-    for name, tensor in load_file(whole / WEIGHTS_NAME).items():
-        assert torch.equal(tensor, load_file(halves / WEIGHTS_NAME)[name]), name
+    halves = settings(tmp_path / "halves")
+    stop_after_two(parts, halves, run)
+    assert_same_weights(run(parts, halves, resume=True), whole)
+
+
+def test_a_checkpoint_with_an_average_of_parameters_alone_is_resumed(
+    parts: Parts, tmp_path: Path
+) -> None:
+    training = settings(tmp_path / "run")
+    stop_after_two(parts, training, run_prior)
+    path = tmp_path / "run" / "checkpoint-00000002" / "custom_checkpoint_0.pkl"
+    average = torch.load(path, weights_only=False)
+    parameters = [average[f"module.{name}"] for name, _ in tiny_prior().named_parameters()]
+    earlier = {"shadow_params": parameters, "optimization_step": 2, "min_decay": 0.0}
+    torch.save(earlier, path)
+    whole = run_prior(parts, settings(tmp_path / "whole"))
+    assert_same_weights(run_prior(parts, training, resume=True), whole)
+
+
+def test_data_loading_processes_change_nothing(parts: Parts, tmp_path: Path) -> None:
+    alone, helped = (
+        run_prior(parts, settings(tmp_path / f"{n}", num_workers=n, validate_every=8))
+        for n in (0, 1)
+    )
+    assert losses(helped.parent) == pytest.approx(losses(alone.parent), rel=1e-5)
 
 
 @TRAINERS
-def test_loss_falls(parts: dict[str, str], tmp_path: Path, run: Train) -> None:
+def test_loss_falls(parts: Parts, tmp_path: Path, run: Train) -> None:
     run(parts, settings(tmp_path, steps=60, batch_size=4, checkpoint_every=60, validate_every=60))
     found = losses(tmp_path)
     assert sum(found[-5:]) < 0.85 * sum(found[1:6])
 
 
 @TRAINERS
-def test_training_leaves_the_process_as_it_was(
-    parts: dict[str, str], tmp_path: Path, run: Train
-) -> None:
+def test_training_leaves_the_process_as_it_was(parts: Parts, tmp_path: Path, run: Train) -> None:
     run(parts, settings(tmp_path, steps=1, validate_every=1))
-    assert torch.get_float32_matmul_precision() == "highest"
     assert torch.initial_seed() == 0  # `run` seeds before it builds the model
 
 
 def test_validation_computes_as_inference_does(
-    parts: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    parts: Parts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     forward, seen = DiffusionDecoder.forward, {True: set(), False: set()}
 
@@ -177,27 +212,20 @@ def test_validation_computes_as_inference_does(
     assert seen == {True: {("medium", True)}, False: {("highest", False)}}
 
 
-def test_run_writes_what_it_promises(parts: dict[str, str], tmp_path: Path) -> None:
+def test_run_writes_what_it_promises(parts: Parts, tmp_path: Path) -> None:
     model = run_decoder(parts, settings(tmp_path))
     assert DiffusionDecoder.from_pretrained(model).config.width == 32
-    assert [path.name for path in checkpoints(tmp_path)] == [
-        "checkpoint-00000002",
-        "checkpoint-00000004",
-    ]
+    assert [path.name[-2:] for path in checkpoints(tmp_path)] == ["02", "04"]
     samples = tmp_path / "samples" / "step-00000004"
     assert {path.name for path in samples.iterdir()} == {"coarse.wav", "fine.wav"}
     last = json.loads((tmp_path / "metrics.jsonl").read_text().splitlines()[-1])
     assert last["validation/coarse_error"] > 0
-
-
-def test_second_run_in_a_folder_must_resume(parts: dict[str, str], tmp_path: Path) -> None:
-    run_codec(parts, settings(tmp_path))
     with pytest.raises(ValueError, match="already holds checkpoint-00000004: pass --resume"):
-        run_codec(parts, settings(tmp_path))
+        run_decoder(parts, settings(tmp_path))
 
 
 def test_full_disk_keeps_the_previous_checkpoint(
-    parts: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    parts: Parts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run_codec(parts, settings(tmp_path))
     accelerator = start_accelerator(settings(tmp_path))
@@ -212,17 +240,69 @@ def test_full_disk_keeps_the_previous_checkpoint(
     assert not list(tmp_path.glob(".partial*"))
 
 
-def test_loss_that_is_not_finite_stops_the_run(parts: dict[str, str], tmp_path: Path) -> None:
-    with pytest.raises(FloatingPointError, match="the loss became"):
+def test_loss_that_is_not_finite_stops_the_run(parts: Parts, tmp_path: Path) -> None:
+    with pytest.raises(FloatingPointError, match=r"the (loss|gradients) became"):
         run_codec(parts, settings(tmp_path, learning_rate=1e30, max_grad_norm=1e30))
 
 
-def test_learning_rate_warms_up_and_decays_to_a_tenth() -> None:
+BOOKS = "quantizer.vq.layers.0._codebook.embed"
+
+
+def test_codebooks_are_averaged_with_the_encoder(parts: Parts, tmp_path: Path) -> None:
+    training = settings(tmp_path, ema_decay=0.25, checkpoint_every=1, keep_checkpoints=4)
+    exported = weights(run_codec(parts, training, losses=CodecLosses(quantize_from=0)))
+    trained = [load_file(path / "model.safetensors") for path in checkpoints(tmp_path)]
+    for name in (BOOKS, "to_latent.weight"):
+        steps = [tensors[f"codec.{name}"] for tensors in trained]
+        expected = steps[0]
+        for tensor, decay in zip(steps[1:], (2 / 11, 3 / 12, 0.25), strict=True):
+            expected = decay * expected + (1 - decay) * tensor
+        assert torch.allclose(exported[name], expected, atol=1e-6), name
+        assert not torch.allclose(exported[name], steps[-1], atol=1e-4), name
+
+
+def test_codebooks_join_the_average_when_they_are_set(parts: Parts, tmp_path: Path) -> None:
+    exported = weights(run_codec(parts, settings(tmp_path, steps=2)))[BOOKS]
+    trained = load_file(checkpoints(tmp_path)[0] / "model.safetensors")[f"codec.{BOOKS}"]
+    # an average that began with zeros would still hold 2/11 of them
+    assert (exported - trained).norm() < 0.02 * trained.norm()
+
+
+class OverflowingScaler(torch.amp.GradScaler):
+    """A gradient scaler whose first backward passes overflow, as half precision's may."""
+
+    def __init__(self, overflows: int) -> None:
+        super().__init__("cpu", init_scale=1.0)
+        self.overflows = overflows
+
+    def scale(self, outputs: Any) -> Any:
+        self.overflows -= 1
+        return super().scale(outputs) * (float("inf") if self.overflows >= 0 else 1.0)
+
+
+@pytest.mark.parametrize("overflows", [2, 10**9])
+def test_a_step_that_overflows_is_repeated(
+    parts: Parts, tmp_path: Path, overflows: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def start(config: TrainingConfig) -> Any:
+        accelerator = start_accelerator(config)
+        accelerator.scaler = OverflowingScaler(overflows)
+        return accelerator
+
+    plain = run_decoder(parts, settings(tmp_path / "plain", max_grad_norm=1e9))
+    monkeypatch.setattr("pipelines.training.loop.start_accelerator", start)
+    training = settings(tmp_path / "overflowed", max_grad_norm=1e9)
+    if overflows == 2:
+        assert_same_weights(run_decoder(parts, training), plain)
+        return
+    with pytest.raises(FloatingPointError, match="gradients became infinite or NaN at step 0"):
+        run_decoder(parts, training)
+
+
+@pytest.mark.parametrize(("step", "rate"), [(0, 0.1), (10, 1.0), (60, 0.55), (110, 0.1)])
+def test_learning_rate_warms_up_and_decays_to_a_tenth(step: int, rate: float) -> None:
     config = TrainingConfig("x", steps=110, warmup_steps=10, learning_rate=1.0)
-    assert learning_rate(0, config) == pytest.approx(0.1)
-    assert learning_rate(10, config) == pytest.approx(1.0)
-    assert learning_rate(60, config) == pytest.approx(0.55)
-    assert learning_rate(110, config) == pytest.approx(0.1)
+    assert learning_rate(step, config) == pytest.approx(rate)
 
 
 def test_processes_share_the_items_of_a_step() -> None:
@@ -272,11 +352,27 @@ def test_bad_configuration_is_a_value_error(argv: list[str], message: str) -> No
         *("--data.tokens", "[b]", "--data.codec", "c", *argv),
     ]
     shapes = {"model": DiffusionDecoder, "data": DecoderData, "training": TrainingConfig}
-    with pytest.raises((ValueError, TypeError), match=message):
-        parse("test", shapes, given)
+    with pytest.raises(ValueError, match=message):
+        configure("test", shapes, given)
 
 
-def script(parts: dict[str, str], folder: Path, *more: str, processes: int = 1) -> list[str]:
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ("losses: {quantise_from: 3}", r"quantise_from is now losses\.quantize_from"),
+        ("data: {plan_dropout: 0.2}", r"now data\.whole_plan_dropout .* data\.players_dropout"),
+    ],
+)
+def test_a_field_of_an_old_config_is_answered_by_its_new_name(
+    config: str, message: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "old.yaml"
+    path.write_text(config)
+    with pytest.raises(ValueError, match=message):
+        configure("test", {"losses": CodecLosses, "data": PriorData}, ["--config", str(path)])
+
+
+def script(parts: Parts, folder: Path, *more: str, processes: int = 1) -> list[str]:
     """The prior's trainer as a user starts it."""
     launcher = (
         ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
@@ -298,9 +394,7 @@ ROOT = Path(__file__).parent.parent
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
 
 
-def test_two_processes_equal_one_with_twice_the_batch(
-    parts: dict[str, str], tmp_path: Path
-) -> None:
+def test_two_processes_equal_one_with_twice_the_batch(parts: Parts, tmp_path: Path) -> None:
     steps = ["--training.steps", "3", "--training.warmup_steps", "1"]
     for name, processes, batch in (("one", 1, 4), ("two", 2, 2)):
         command = script(
@@ -308,14 +402,11 @@ def test_two_processes_equal_one_with_twice_the_batch(
         )
         subprocess.run(command, cwd=ROOT, env=ENVIRONMENT, check=False, capture_output=True)
     assert losses(tmp_path / "two") == pytest.approx(losses(tmp_path / "one"), rel=1e-4)
-    one = load_file(tmp_path / "one" / "model" / WEIGHTS_NAME)
-    two = load_file(tmp_path / "two" / "model" / WEIGHTS_NAME)
-    for name, tensor in one.items():
-        assert torch.allclose(tensor, two[name], atol=2e-5), name
+    assert_same_weights(tmp_path / "two" / "model", tmp_path / "one" / "model", atol=2e-5)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
-def test_stopped_run_resumes(parts: dict[str, str], tmp_path: Path, number: signal.Signals) -> None:
+def test_stopped_run_resumes(parts: Parts, tmp_path: Path, number: signal.Signals) -> None:
     steps = ["--training.steps", "100000", "--training.checkpoint_every", "5"]
     command = script(parts, tmp_path, *steps)
     process = subprocess.Popen(
@@ -338,43 +429,41 @@ def test_stopped_run_resumes(parts: dict[str, str], tmp_path: Path, number: sign
 
 @TRAINERS
 def test_a_run_starts_from_a_trained_model(
-    parts: dict[str, str], tmp_path: Path, run: Train, capsys: pytest.CaptureFixture[str]
+    parts: Parts, tmp_path: Path, run: Train, capsys: pytest.CaptureFixture[str]
 ) -> None:
     first = run(parts, settings(tmp_path / "first"))
     begun = settings(tmp_path / "second", start_from=str(first), learning_rate=1e-12, steps=1)
     second = run(parts, begun)
     assert "new: nothing" in capsys.readouterr().out
-    began = load_file(second / WEIGHTS_NAME)
-    for name, tensor in load_file(first / WEIGHTS_NAME).items():
+    began = weights(second)
+    for name, tensor in weights(first).items():
         if "_codebook." not in name:  # those follow the data without a learning rate
             assert torch.allclose(tensor, began[name], atol=1e-7), name
 
 
 def test_the_average_begins_with_the_model_that_a_run_starts_from(
-    parts: dict[str, str], tmp_path: Path
+    parts: Parts, tmp_path: Path
 ) -> None:
     first = run_prior(parts, settings(tmp_path / "first", steps=1))
-    begun = load_file(first / WEIGHTS_NAME)
+    begun = weights(first)
+    start = settings(tmp_path / "0.99", ema_decay=0.99, start_from=str(first), warmup_steps=0)
 
-    def moved(ema_decay: float, **more: Any) -> float:
-        folder = tmp_path / f"{ema_decay}-{len(more)}"
-        model = run_prior(parts, settings(folder, steps=8, ema_decay=ema_decay, **more))
-        return sum(
-            float((tensor - begun[name]).norm())
-            for name, tensor in load_file(model / WEIGHTS_NAME).items()
-        )
+    def moved(training: TrainingConfig) -> float:
+        after = weights(run_prior(parts, training))
+        return sum(float((tensor - begun[name]).norm()) for name, tensor in after.items())
 
-    start = {"start_from": str(first), "warmup_steps": 0}
-    assert moved(0.99, **start) < 0.5 * moved(0.0, **start)
+    live = replace(start, ema_decay=0.0, output_dir=str(tmp_path / "0.0"))
+    assert moved(start) < 0.6 * moved(live)
+    halves = replace(start, output_dir=str(tmp_path / "halves"))
+    stop_after_two(parts, halves, run_prior)
+    assert_same_weights(run_prior(parts, halves, resume=True), tmp_path / "0.99" / "model")
 
 
-def test_the_codecs_decoder_alone_is_trained_on_its_codes(
-    parts: dict[str, str], tmp_path: Path
-) -> None:
+def test_the_codecs_decoder_alone_is_trained_on_its_codes(parts: Parts, tmp_path: Path) -> None:
     first = run_codec(parts, settings(tmp_path / "first"))
     losses = CodecLosses(energy=2.0, decoder_alone=True)
     second = run_codec(parts, settings(tmp_path / "second", start_from=str(first)), losses=losses)
-    before, after = load_file(first / WEIGHTS_NAME), load_file(second / WEIGHTS_NAME)
+    before, after = weights(first), weights(second)
     moved = {name.split(".")[0] for name in before if not torch.equal(before[name], after[name])}
     assert moved == {"from_latent", "decoder", "patch_out"}
     metrics = [json.loads(line) for line in (second.parent / "metrics.jsonl").open()]
@@ -391,7 +480,7 @@ def test_a_codec_with_a_stereo_image_is_trained(parts: dict[str, str], tmp_path:
         **{"num_codebooks": 3, "codebook_size": 16, "stereo_bands": 32},
     )
     data = SpectrogramData([parts["prepared"]], crop_s=0.64, validation_clips=2)
-    losses = CodecLosses(energy=1.0, quantise_from=5, focus_books=2, focus_share=0.5)
+    losses = CodecLosses(energy=1.0, quantize_from=5, focus_books=2, focus_share=0.5)
     changes = Augmentation(6, 3, 0.5, 0.5, 0.1)
     training = settings(tmp_path, steps=40, checkpoint_every=40, validate_every=40)
     folder = train_codec(codec, losses, data, training, augmentation=changes)
@@ -405,7 +494,7 @@ def test_a_codec_with_a_stereo_image_is_trained(parts: dict[str, str], tmp_path:
 
 
 @pytest.mark.parametrize("focus_share", [0.0, 0.4, 1.0])
-def test_rows_favour_the_focused_number_of_books(focus_share: float) -> None:
+def test_rows_favor_the_focused_number_of_books(focus_share: float) -> None:
     codec = SpectralCodec(width=16, encoder_layers=1, decoder_layers=1, num_codebooks=8)
     losses = CodecLosses(focus_books=4, focus_share=focus_share)
     books = CodecTraining(codec, losses).draw_books(20_000, seed=1)
@@ -425,14 +514,14 @@ def test_rows_favour_the_focused_number_of_books(focus_share: float) -> None:
     ],
 )
 def test_a_start_that_does_not_fit_is_refused(
-    parts: dict[str, str], tmp_path: Path, start: str, error: type[Exception], message: str
+    parts: Parts, tmp_path: Path, start: str, error: type[Exception], message: str
 ) -> None:
     folder = parts.get(start, str(tmp_path / start))
     with pytest.raises(error, match=message):
         run_prior(parts, settings(tmp_path / "run", start_from=folder))
 
 
-def test_a_start_of_another_size_is_refused(parts: dict[str, str], tmp_path: Path) -> None:
+def test_a_start_of_another_size_is_refused(parts: Parts, tmp_path: Path) -> None:
     first = run_prior(parts, settings(tmp_path / "first", steps=1))
     model = Prior.from_pretrained(first)
     other = Prior(**{k: v for k, v in model.config.items() if k[0] != "_"} | {"width": 16})
@@ -440,23 +529,22 @@ def test_a_start_of_another_size_is_refused(parts: dict[str, str], tmp_path: Pat
         load_weights(other, first)
 
 
-@pytest.mark.parametrize("wanted", ["no", "bf16", "fp16"])
-def test_a_named_precision_is_taken(wanted: str) -> None:
-    assert choose_precision(wanted, torch.device("cpu")) == wanted
-
-
 @pytest.mark.parametrize(
-    ("features", "expected"),
-    [({}, "no"), ({"avx2": True, "avx512_bf16": False}, "no"), ({"avx512_bf16": True}, "bf16")],
+    ("wanted", "feature", "expected"),
+    [
+        *(("no", True, "no"), ("bf16", False, "bf16"), ("fp16", False, "fp16")),
+        *(("auto", None, "no"), ("auto", False, "no"), ("auto", True, "bf16")),
+    ],
 )
 def test_auto_is_bf16_only_where_the_processor_computes_in_it(
-    features: dict[str, bool], expected: str, monkeypatch: pytest.MonkeyPatch
+    wanted: str, feature: bool | None, expected: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    features = {"avx2": True} | ({} if feature is None else {"avx512_bf16": feature})
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: features, raising=False)
-    assert choose_precision("auto", torch.device("cpu")) == expected
+    assert choose_precision(wanted, torch.device("cpu")) == expected
 
 
-def test_user_mistake_is_one_line_and_exit_code_2(parts: dict[str, str], tmp_path: Path) -> None:
+def test_user_mistake_is_one_line_and_exit_code_2(parts: Parts, tmp_path: Path) -> None:
     command = script(parts | {"tokens": str(tmp_path / "nothing")}, tmp_path)
     done = subprocess.run(command, cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True)
     assert done.returncode == 2

@@ -209,8 +209,8 @@ def test_blocks_grow_from_the_first():
 def test_a_saved_stage_continues_exactly(read):
     vocoder, whole = small(), spectrogram(40)
     first, second = vocoder.stage(5), vocoder.stage(5)
-    first.feed(whole[..., :read])
-    pieces = [*iter(first.take, None)]
+    first.input.push(whole[..., :read])
+    pieces = [*iter(first.pull, None)]
     second.load_state_dict(first.state_dict())
     pieces += run([second], [whole[..., read:]])
     assert torch.equal(torch.cat(pieces, dim=-1), vocoder(whole, seed=5))

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from codec.stages import grown, run, take
+from codec.stages import grown, pull, run
 from codec.windows import Windows, windowed
 
 sizes = st.lists(st.integers(0, 12), min_size=1, max_size=8).filter(any)
@@ -54,8 +54,8 @@ def test_a_saved_chain_continues_exactly(read):
 
     whole = torch.cat(list(run(chain(), [signal])), dim=-1)
     before, after = chain(), chain()
-    before[0].feed(signal[..., :read])
-    pieces = [piece for piece in [take(before)] if piece is not None]
+    before[0].input.push(signal[..., :read])
+    pieces = [piece for piece in [pull(before)] if piece is not None]
     for stage, saved in zip(after, before, strict=True):
         stage.load_state_dict(saved.state_dict())
     pieces += run(after, [signal[..., read:]])
@@ -70,7 +70,7 @@ def test_blocks_grow():
 
 
 def averages(audio: torch.Tensor) -> torch.Tensor:
-    """Two outputs per three inputs, each seeing its neighbours; a ragged end counts as whole."""
+    """Two outputs per three inputs, each seeing its neighbors; a ragged end counts as whole."""
     missing = -audio.shape[-1] % 3
     sums = nn.functional.pad(audio, (0, missing)).unflatten(-1, (-1, 3)).sum(-1)
     wide = nn.functional.pad(sums, (1, 1))

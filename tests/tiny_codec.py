@@ -32,7 +32,7 @@ def noise_audio(codec: SpectralCodec, batch: int, samples: int, seed: int = 0) -
 
 
 def tiny_codec(**sizes: int) -> SpectralCodec:
-    """A seeded, untrained codec in evaluation mode with initialised books."""
+    """A seeded, untrained codec in evaluation mode with initialized books."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
         codec = SpectralCodec(**(SIZES | sizes)).eval()
@@ -40,9 +40,9 @@ def tiny_codec(**sizes: int) -> SpectralCodec:
         audio = noise_audio(codec, 1, frames * codec.hop_length)
         with torch.no_grad():
             spectrogram = codec.analyze(audio)
-            codec.quantizer.initialise(codec.latents(spectrogram)[0])
+            codec.quantizer.initialize(codec.latents(spectrogram)[0])
             if codec.image_book is not None:
                 M, P = codec.config.num_mels, codec.config.patch_frames
                 levels = torch.nn.functional.avg_pool1d(spectrogram[:, 0, :M], P)
-                codec.image_book.initialise(spectrogram[:, 0, M:, ::P], levels)
+                codec.image_book.initialize(spectrogram[:, 0, M:, ::P], levels)
     return codec

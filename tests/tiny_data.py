@@ -7,8 +7,7 @@ import torch
 from tiny_pipeline import tiny_codec, tiny_pipeline
 
 from codec.seeds import generator
-from pipelines.prepare_tokens import build_token_cache
-from pipelines.prepared import (
+from pipelines.data.prepared import (
     Clip,
     PreparedWriter,
     analysis,
@@ -16,6 +15,7 @@ from pipelines.prepared import (
     finish_dataset,
     pad_frames,
 )
+from pipelines.data.token_cache import build_token_cache
 
 CLIPS = {"train": 5, "validation": 2}
 CLIP_S = 2.0
@@ -32,8 +32,8 @@ def chord(seed: int, duration_s: float = CLIP_S, sample_rate: int = 44100) -> to
     return torch.stack([wave * left, wave * (1 - left)]).float()
 
 
-def write_prepared(folder: Path) -> Path:
-    """Five training clips and two held-out ones of two seconds, captioned."""
+def write_prepared(folder: Path, labels: str = "{}") -> Path:
+    """Five training clips and two held-out ones of two seconds, captioned and labeled."""
     for split, count in CLIPS.items():
         with PreparedWriter(folder, split) as writer:
             for index in range(count):
@@ -48,6 +48,7 @@ def write_prepared(folder: Path) -> Path:
                         spectrogram=pad_frames(levels),
                         stereo=stereo,
                         captions=[f"chord {index}", "three tones"],
+                        labels=labels,
                         source="generated",
                         license="CC0-1.0",
                         is_end=True,
@@ -62,13 +63,13 @@ def hash_of(split: str, index: int) -> int:
     return index if split == "train" else 100 + index
 
 
-def write_parts(folder: Path) -> dict[str, str]:
+def write_parts(folder: Path, labels: str = "{}") -> dict[str, str]:
     """Prepared data, a codec, its tokens and a text encoder; their folders by name."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         codec = tiny_codec()
     codec.save_pretrained(folder / "codec")
-    write_prepared(folder / "prepared")
+    write_prepared(folder / "prepared", labels)
     build_token_cache(folder / "prepared", codec, folder / "tokens", quiet=True)
     tiny_pipeline().save_pretrained(folder / "pipeline")
     return {name: str(folder / name) for name in ("prepared", "codec", "tokens", "pipeline")}

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import numpy as np
 
-from pipelines.prepared import Clip, PreparedWriter, finish_dataset
-from pipelines.scores.compose import compose
-from pipelines.scores.midi import write_midi
-from pipelines.scores.prepare_scores import Job, write_score
-from pipelines.scores.render import clip_labels
+from pipelines.data.prepared import Clip, PreparedWriter, finish_dataset
+from pipelines.data.scores.compose import compose
+from pipelines.data.scores.score_jobs import ScoreJob, compose_piece
+from pipelines.data.scores.score_midi import write_midi
+from pipelines.data.scores.score_sound import clip_labels
 
 SETTINGS = {"command": "prepare scores", "seed": 5, "sources": ["generated"]}
 
@@ -31,7 +31,7 @@ def write_rendered(folder: Path, pieces: dict[str, list[int]]) -> Path:
     for split, indices in pieces.items():
         with PreparedWriter(folder, split) as writer:
             for index in indices:
-                score = write_score(Job(5, index, ("generated",), "", False))
+                score = compose_piece(ScoreJob(5, index, ("generated",)))
                 for number, start_s in enumerate(np.arange(0.0, score.duration_s - 5, 20.0)):
                     labels = clip_labels(score, start_s, start_s + 20.0)
                     writer.add(

@@ -4,14 +4,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from diffusers import FlowMatchEulerDiscreteScheduler
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
 from codec import SpectralCodec  # before transformers: guards torchaudio
 from decoder import DiffusionDecoder
-from diffusers import FlowMatchEulerDiscreteScheduler
 from pipelines import Pipeline
 from prior import Prior, plan_codes
-from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"]
 TEXT_WIDTH = 16
@@ -60,7 +60,7 @@ def tiny_codec(**changes: Any) -> SpectralCodec:
         "vocoder_iterations": 2,
     }
     codec = SpectralCodec(**(sizes | changes))
-    codec.quantizer.initialise(torch.randn(256, codec.config.latent_dim))
+    codec.quantizer.initialize(torch.randn(256, codec.config.latent_dim))
     return codec.eval()
 
 

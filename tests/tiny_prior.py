@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from prior import Prior, TextCondition
+from prior import Condition, Prior
 
 BACKBONES = ("transformer", "lstm")
 ALL_BACKBONES = (*BACKBONES, "lstm-plain")
@@ -33,11 +33,11 @@ def tiny_prior(backbone: str, **changes: Any) -> Prior:
     return prior
 
 
-def some_text(num_rows: int, num_tokens: int = 5, seed: int = 1) -> TextCondition:
+def some_text(num_rows: int, num_tokens: int = 5, seed: int = 1) -> Condition:
     """Rows of random states, all tokens true."""
     generator = torch.Generator().manual_seed(seed)
     states = torch.randn(num_rows, num_tokens, TEXT_WIDTH, generator=generator)
-    return TextCondition(states, torch.ones(num_rows, num_tokens, dtype=torch.bool))
+    return Condition(states, torch.ones(num_rows, num_tokens, dtype=torch.bool))
 
 
 def some_codes(prior: Prior, num_rows: int, num_frames: int, seed: int = 2) -> Tensor:

@@ -1,13 +1,33 @@
 """Small recordings on disk, and the settings that cut them."""
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import soundfile
 
-from pipelines.preparation.config import PrepareConfig
+from pipelines.data.recordings.prepare_config import PrepareConfig
 
 RATE = 44_100
+
+
+class StoppedError(Exception):
+    """Stand in for a kill."""
+
+
+def stop_after(calls: int, function: Callable[..., Any]) -> Callable[..., Any]:
+    """Wrap a function so that it raises ``StoppedError`` after some calls."""
+    done = 0
+
+    def stopping(*args: Any) -> Any:
+        nonlocal done
+        done += 1
+        if done > calls:
+            raise StoppedError
+        return function(*args)
+
+    return stopping
 
 
 def melody(seed: int, duration_s: float, rate: int = RATE) -> np.ndarray:

@@ -1,71 +1,159 @@
-"""Peers of equal size with random weights: speed does not depend on what was learnt."""
+"""Models of other projects, as large as ours and of random weights, timed in turns with ours.
+
+Speed does not depend on what was learned.
+"""
 
 import inspect
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import torch
+from diffusers import DiTTransformer2DModel
+from encodec import EncodecModel as OriginalEncodec
 from torch import Tensor, nn
+from transformers import (
+    DacConfig,
+    DacModel,
+    DynamicCache,
+    EncodecConfig,
+    EncodecModel,
+    EncoderDecoderCache,
+    MimiConfig,
+    MimiModel,
+    MusicgenDecoderConfig,
+    MusicgenForCausalLM,
+)
 
-import codec  # noqa: F401  (its torchaudio guard runs before transformers and encodec)
-from codec.seeds import generator
-from pipelines.benchmarks.contest import Contest, Runner
-from prior.generate import generate
+from codec.encodec_codec import EncodecCodec
+from codec.spectral_codec import SpectralCodec
+from decoder.diffusion_decoder import DiffusionDecoder
+from pipelines.benchmarks.part_speed import random_tensor
+from pipelines.benchmarks.turns import Spread, ratio, spread, take_turns
+from pipelines.pipeline import Pipeline
+from prior.condition import Condition
+from prior.frame_generator import FrameGenerator
+from prior.model import Prior
 from prior.sampling import Sampling
-from prior.text_condition import TextCondition
-
-if TYPE_CHECKING:
-    from codec.encodec_codec import EncodecCodec
-    from codec.spectral_codec import SpectralCodec
-    from decoder.diffusion_decoder import DiffusionDecoder
-    from pipelines.pipeline import Pipeline
-    from prior.model import Prior
 
 TEXT_TOKENS = 16
 DIT_GRID = 11  # DiT takes squares only: 121 patches, no more than a window of ours
 
 
-def contests(pipeline: "Pipeline", duration_s: float) -> Iterator[Contest]:
-    """Everything that has a peer, built when its turn comes."""
+@dataclass(frozen=True)
+class TimedModel:
+    """A model, what it is called, and a function that does its work once."""
+
+    name: str
+    work: Callable[[], object]
+    model: nn.Module
+
+
+@dataclass(frozen=True)
+class PeerTask:
+    """Work for our model and its peers: ``amount`` units ("frame", for example) a call."""
+
+    name: str
+    unit: str
+    amount: float
+    ours: TimedModel
+    peers: list[TimedModel]
+
+
+@dataclass(frozen=True)
+class PeerSpeed:
+    """Our model beside one peer.
+
+    Seconds are per unit of the task, CPU-seconds summed over threads; a ratio is the peer's time
+    over ours, round by round: above 1 ours is faster.
+    """
+
+    task: str
+    unit: str
+    threads: int
+    ours: str
+    peer: str
+    our_parameters: int
+    peer_parameters: int
+    our_seconds: Spread
+    peer_seconds: Spread
+    our_cpu_seconds: Spread
+    peer_cpu_seconds: Spread
+    wall_ratio: Spread
+    cpu_ratio: Spread
+
+    def __str__(self) -> str:
+        def times(found: Spread) -> str:
+            return f"{found.median:.2f}x ({found.smallest:.2f}-{found.largest:.2f})"
+
+        ours = f"{1000 * self.our_seconds.median:.1f} ms/{self.unit}"
+        sizes = f"{self.our_parameters / 1e6:.1f}M/{self.peer_parameters / 1e6:.1f}M"
+        return (
+            f"{self.task:22}{self.peer:30}{self.threads:>8}"
+            f"{ours:>17}{1000 * self.peer_seconds.median:>10.1f}"
+            f"{times(self.wall_ratio):>24}{times(self.cpu_ratio):>24}{sizes:>16}"
+        )
+
+
+def compare(task: PeerTask, repeats: int) -> Iterator[PeerSpeed]:
+    """Time a task's models in turns."""
+    models = [task.ours, *task.peers]
+    runs = take_turns([model.work for model in models], repeats)
+    walls = [[run.wall / task.amount for run in column] for column in runs]
+    cpus = [[run.cpu / task.amount for run in column] for column in runs]
+    for peer, wall, cpu in zip(task.peers, walls[1:], cpus[1:], strict=True):
+        yield PeerSpeed(
+            task=task.name,
+            unit=task.unit,
+            threads=torch.get_num_threads(),
+            ours=task.ours.name,
+            peer=peer.name,
+            our_parameters=count_numbers(task.ours.model),
+            peer_parameters=count_numbers(peer.model),
+            our_seconds=spread(walls[0]),
+            peer_seconds=spread(wall),
+            our_cpu_seconds=spread(cpus[0]),
+            peer_cpu_seconds=spread(cpu),
+            wall_ratio=ratio(wall, walls[0]),
+            cpu_ratio=ratio(cpu, cpus[0]),
+        )
+
+
+def peer_tasks(pipeline: Pipeline, duration_s: float) -> Iterator[PeerTask]:
+    """Yield everything that has a peer, built when its turn comes."""
     frames = max(1, round(duration_s * pipeline.codec.frame_rate))
     for guidance in sorted({1.0, pipeline.config.guidance}):
-        yield prior_contest(pipeline.prior, frames, guidance, pipeline.config.top_k)
-    yield from codec_contests(pipeline.codec, duration_s)
+        yield prior_task(pipeline.prior, frames, guidance, pipeline.config.top_k)
+    yield from codec_tasks(pipeline.codec, duration_s)
     if pipeline.decoder is not None:
-        yield decoder_contest(pipeline.decoder)
+        yield decoder_task(pipeline.decoder)
 
 
-def size(model: nn.Module) -> int:
-    """How many parameters, the weights of quantized layers among them."""
+def count_numbers(model: nn.Module) -> int:
+    """Count a model's parameters and the int8 weights of its quantized layers."""
     weights = [tensor for tensor in model.buffers() if tensor.dtype == torch.int8]
     return sum(tensor.numel() for tensor in (*model.parameters(), *weights))
 
 
-def random(shape: tuple[int, ...], name: str) -> Tensor:
-    """Normal numbers, the same in every run."""
-    return torch.randn(shape, generator=generator(0, "bench", name))
-
-
-def prior_contest(prior: "Prior", num_frames: int, guidance: float, top_k: int) -> Contest:
-    """Our prior against MusicGen's decoder; its delay pattern writes a frame per step too."""
+def prior_task(prior: Prior, num_frames: int, guidance: float, top_k: int) -> PeerTask:
+    """Generate frames with our prior and with MusicGen's decoder, which takes as many steps."""
     config = prior.config
-    text = TextCondition(
-        random((1, TEXT_TOKENS, config.text_width), "text"),
+    text = Condition(
+        random_tensor((1, TEXT_TOKENS, config.text_width), "text"),
         torch.ones(1, TEXT_TOKENS, dtype=torch.bool),
     )
     sampling = Sampling(top_k=top_k, guidance=guidance)
 
     def ours() -> None:
-        for _ in generate(prior, text, None, num_frames, sampling, [0]):
+        for _ in FrameGenerator(prior, text, None, num_frames, sampling, [0]):
             pass
-
-    from transformers import DynamicCache, EncoderDecoderCache
 
     musicgen = build_musicgen(prior, num_frames)
     accepted = inspect.signature(musicgen.forward).parameters
     cache_name = "cache" if "cache" in accepted else "past_key_values"  # until transformers 5.23
     rows = 1 if guidance == 1 else 2
-    states = random((rows, TEXT_TOKENS, config.width), "states")
+    states = random_tensor((rows, TEXT_TOKENS, config.width), "states")
     begin = torch.full((config.num_codebooks, 1), config.codebook_size)
 
     @torch.inference_mode()
@@ -84,15 +172,17 @@ def prior_contest(prior: "Prior", num_frames: int, guidance: float, top_k: int) 
             guidance_scale=None if guidance == 1 else guidance,
         )
 
-    task = "prior" if guidance == 1 else f"prior, guidance {guidance:g}"
-    peers = [Runner("transformers MusicGen", theirs, size(musicgen))]
-    return Contest(task, "frame", num_frames, Runner("partita", ours, size(prior)), peers)
+    return PeerTask(
+        "prior" if guidance == 1 else f"prior, guidance {guidance:g}",
+        "frame",
+        num_frames,
+        TimedModel("partita", ours, prior),
+        [TimedModel("transformers MusicGen", theirs, musicgen)],
+    )
 
 
-def build_musicgen(prior: "Prior", num_frames: int) -> Any:
-    """Equal width, depth, heads, inner width, codebooks and vocabulary."""
-    from transformers import MusicgenDecoderConfig, MusicgenForCausalLM
-
+def build_musicgen(prior: Prior, num_frames: int) -> Any:
+    """Build MusicGen's decoder with our width, depth, heads, codebooks and vocabulary."""
     config = prior.config
     return MusicgenForCausalLM(
         MusicgenDecoderConfig(
@@ -109,98 +199,50 @@ def build_musicgen(prior: "Prior", num_frames: int) -> Any:
     ).eval()
 
 
-def codec_contests(
-    ours: "SpectralCodec | EncodecCodec", duration_s: float
-) -> tuple[Contest, Contest]:
-    """Encode and decode: ours at its own rate and channels, each peer at its."""
-    audio = 0.1 * random((1, ours.channels, round(duration_s * ours.sample_rate)), "audio")
+def codec_tasks(ours: SpectralCodec | EncodecCodec, duration_s: float) -> Iterator[PeerTask]:
+    """Encode and decode noise, every codec at its own sample rate, the peers in mono."""
+
+    def noise(channels: int, rate: int) -> Tensor:
+        return 0.1 * random_tensor((1, channels, round(duration_s * rate)), "audio")
+
+    audio = noise(ours.channels, ours.sample_rate)
     codes = ours.encode(audio)
-    us = f"partita, {ours.sample_rate / 1000:g} kHz x {ours.channels}"
+    name = f"partita, {ours.sample_rate / 1000:g} kHz x {ours.channels}"
     encoders, decoders = [], []
-    for name, model, encode, decode in build_codecs(duration_s):
-        encoders.append(Runner(name, encode, size(model)))
-        decoders.append(Runner(name, decode, size(model)))
-    parameters = size(ours)
-    return (
-        Contest(
-            "codec, encode",
-            "s",
-            duration_s,
-            Runner(us, lambda: ours.encode(audio), parameters),
-            encoders,
-        ),
-        Contest(
-            "codec, decode",
-            "s",
-            duration_s,
-            Runner(us, lambda: ours.decode(codes), parameters),
-            decoders,
-        ),
-    )
+    for peer, model, encode, decode in build_codecs(noise):
+        encoders.append(TimedModel(peer, torch.inference_mode()(encode), model))
+        decoders.append(TimedModel(peer, torch.inference_mode()(decode), model))
+    encoder = TimedModel(name, lambda: ours.encode(audio), ours)
+    decoder = TimedModel(name, lambda: ours.decode(codes), ours)
+    yield PeerTask("codec, encode", "s", duration_s, encoder, encoders)
+    yield PeerTask("codec, decode", "s", duration_s, decoder, decoders)
 
 
-def build_codecs(duration_s: float) -> Iterator[tuple[str, nn.Module, Any, Any]]:
-    """Name, model, and the calls that encode and decode ``duration_s`` of mono noise."""
-    from encodec import EncodecModel as OriginalEncodec
-    from transformers import (
-        DacConfig,
-        DacModel,
-        EncodecConfig,
-        EncodecModel,
-        MimiConfig,
-        MimiModel,
-    )
-
-    def noise(rate: int) -> Tensor:
-        return 0.1 * random((1, 1, round(duration_s * rate)), "audio")
-
-    no_grad = torch.inference_mode()
-    encodec = EncodecModel(EncodecConfig()).eval()
-    wave = noise(24000)
-    encoded = no_grad(encodec.encode)(wave, bandwidth=6.0)
-    yield (
-        "transformers EnCodec 24 kHz",
-        encodec,
-        lambda: no_grad(encodec.encode)(wave, bandwidth=6.0),
-        lambda: no_grad(encodec.decode)(encoded.audio_codes, encoded.audio_scales),
-    )
+@torch.inference_mode()
+def build_codecs(noise: Callable[[int, int], Tensor]) -> Iterator[tuple[str, nn.Module, Any, Any]]:
+    """Build the peers: name, model, and the calls that encode and decode."""
+    for name, model, rate, options in (
+        ("EnCodec 24 kHz", EncodecModel(EncodecConfig()), 24000, {"bandwidth": 6.0}),
+        ("Mimi 24 kHz", MimiModel(MimiConfig()), 24000, {}),
+        ("DAC 44.1 kHz", DacModel(DacConfig(sampling_rate=44100)), 44100, {}),
+    ):
+        encode = partial(model.eval().encode, noise(1, rate), **options)
+        encoded = encode()
+        read = {name: encoded[name] for name in ("audio_codes", "audio_scales") if name in encoded}
+        yield f"transformers {name}", model, encode, partial(model.decode, **read)
     original = OriginalEncodec.encodec_model_24khz(pretrained=False).eval()
     original.set_target_bandwidth(6.0)
-    frames = no_grad(original.encode)(wave)
-    yield (
-        "encodec 24 kHz",
-        original,
-        lambda: no_grad(original.encode)(wave),
-        lambda: no_grad(original.decode)(frames),
-    )
-    mimi = MimiModel(MimiConfig()).eval()
-    mimi_codes = no_grad(mimi.encode)(wave).audio_codes
-    yield (
-        "transformers Mimi 24 kHz",
-        mimi,
-        lambda: no_grad(mimi.encode)(wave),
-        lambda: no_grad(mimi.decode)(mimi_codes),
-    )
-    dac = DacModel(DacConfig(sampling_rate=44100)).eval()
-    wide = noise(44100)
-    dac_codes = no_grad(dac.encode)(wide).audio_codes
-    yield (
-        "transformers DAC 44.1 kHz",
-        dac,
-        lambda: no_grad(dac.encode)(wide),
-        lambda: no_grad(dac.decode)(audio_codes=dac_codes),
-    )
+    encode = partial(original.encode, noise(1, 24000))
+    yield "encodec 24 kHz", original, encode, partial(original.decode, encode())
 
 
-def decoder_contest(ours: "DiffusionDecoder") -> Contest:
-    """One solver step of one window against a plain DiT of equal width, depth and heads."""
-    from diffusers import DiTTransformer2DModel
-
+def decoder_task(ours: DiffusionDecoder) -> PeerTask:
+    """Take one solver step of a window, beside a plain DiT of our width, depth and heads."""
     config = ours.config
     T, F = config.window_frames, config.window_frames * config.patch_frames
-    picture = random((1, config.channels, config.num_mels, F), "picture")
-    latents = random((1, T, config.latent_dim), "latents")
-    t, books = torch.tensor([0.5]), torch.tensor([config.num_codebooks])
+    picture = random_tensor((1, config.channels, config.num_mels, F), "picture")
+    latents = random_tensor((1, T, config.latent_dim), "latents")
+    t, codebooks = torch.tensor([0.5]), torch.tensor([config.num_codebooks])
     numbers = config.channels * config.patch_frames * config.patch_bands
     dit = DiTTransformer2DModel(
         num_attention_heads=config.num_heads,
@@ -210,21 +252,17 @@ def decoder_contest(ours: "DiffusionDecoder") -> Contest:
         sample_size=2 * DIT_GRID,
         patch_size=2,
     ).eval()
-    patches = random((1, numbers // 4, 2 * DIT_GRID, 2 * DIT_GRID), "patches")
+    patches = random_tensor((1, numbers // 4, 2 * DIT_GRID, 2 * DIT_GRID), "patches")
     label = torch.tensor([0])
 
     @torch.inference_mode()
     def step() -> None:
-        ours(picture, t, picture, latents, books)
+        ours(picture, t, picture, latents, codebooks)
 
     @torch.inference_mode()
     def peer_step() -> None:
         dit(patches, timestep=label, class_labels=label)
 
-    return Contest(
-        f"decoder, {T * ours.rows} patches",
-        "step",
-        1,
-        Runner("partita", step, size(ours)),
-        [Runner(f"diffusers DiT, {DIT_GRID**2} patches", peer_step, size(dit))],
-    )
+    peer = TimedModel(f"diffusers DiT, {DIT_GRID**2} patches", peer_step, dit)
+    name = f"decoder, {T * ours.rows} patches"
+    return PeerTask(name, "step", 1, TimedModel("partita", step, ours), [peer])

@@ -1,1 +1,1 @@
-"""The commands of ``partita`` that have no other home, one module each."""
+"""The commands of ``partita``, one module each."""

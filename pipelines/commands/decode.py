@@ -3,7 +3,7 @@
 import argparse
 import time
 
-from pipelines.commands.loading import add_pipeline_arguments, check_output, load_pipeline
+from pipelines.inference.loading import add_pipeline_arguments, check_output, load_pipeline
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -20,12 +20,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Decode, write, and print what came of it."""
     from codec.audio_file import FORMATS, write_audio
-    from pipelines.token_file import check_tokens, load_tokens
+    from pipelines.inference.token_file import check_tokens, load_tokens
 
     output = check_output(args.output, tuple(FORMATS))
     tokens = load_tokens(args.input)
     if args.plot:
-        from pipelines.plot import check_plotting
+        from pipelines.inference.plot import check_plotting
 
         check_plotting()
     pipeline = load_pipeline(args.pipeline, args.quiet)
@@ -39,7 +39,7 @@ def run(args: argparse.Namespace) -> int:
     seconds = time.perf_counter() - start
     write_audio(output, audio, pipeline.codec.sample_rate)
     if args.plot:
-        from pipelines.plot import plot_audio
+        from pipelines.inference.plot import plot_audio
 
         plot_audio(audio, pipeline.codec.sample_rate, output.with_suffix(".png"), tokens.prompt)
     duration_s = audio.shape[-1] / pipeline.codec.sample_rate

@@ -5,7 +5,7 @@ import time
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from pipelines.commands.loading import add_pipeline_arguments, check_output, load_pipeline
+from pipelines.inference.loading import add_pipeline_arguments, check_output, load_pipeline
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -23,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Encode and print what came of it."""
     from codec.audio_file import read_audio
-    from pipelines.token_file import describe_codes, save_tokens
+    from pipelines.inference.token_file import describe_codes, save_tokens
 
     output = check_output(args.output, ("safetensors",))
     read_audio(args.input, duration_s=0.1)  # a wrong file is found before a model is loaded

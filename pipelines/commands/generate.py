@@ -6,8 +6,8 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipelines.commands.live import add_live_arguments, check_live, is_live, stream_song
-from pipelines.commands.loading import (
+from pipelines.inference.live import add_live_arguments, check_live, is_live, stream_song
+from pipelines.inference.loading import (
     add_pipeline_arguments,
     add_speed_arguments,
     check_output,
@@ -50,19 +50,19 @@ def run(args: argparse.Namespace) -> int:
     if args.tokens:
         check_output(args.tokens, ("safetensors",))
     if args.plot:
-        from pipelines.plot import check_plotting
+        from pipelines.inference.plot import check_plotting
 
         if output is None:
             raise ValueError("--plot draws beside the file that --output names")
         check_plotting()
-    from pipelines.process_settings import cpu_threads
+    from codec.process_settings import cpu_threads
 
     with cpu_threads(args.threads):
         return generate(args, output)
 
 
 def generate(args: argparse.Namespace, output: Path | None) -> int:
-    """The same once the arguments are checked, on the threads that are set."""
+    """Generate on the threads that are set, once the arguments are checked."""
     pipeline = load_pipeline(args.pipeline, args.quiet, args.quantize, args.compile)
     start = time.perf_counter()
     choices = {
@@ -81,24 +81,25 @@ def generate(args: argparse.Namespace, output: Path | None) -> int:
     if args.tokens:
         write_tokens(args.tokens, pipeline, song)
     duration_s = song.audio.shape[-1] / song.sample_rate
+    said = sys.stderr if args.stdout else sys.stdout
     if output is not None:
         song.save(output)
-        said = sys.stderr if args.stdout else sys.stdout
         print(f"{output}: {duration_s:.2f} s, seed {song.seeds[0]}", file=said)
     if output is not None and args.plot:
-        from pipelines.plot import plot_audio
+        from pipelines.inference.plot import plot_audio
 
         plot_audio(song.audio[0].cpu(), song.sample_rate, output.with_suffix(".png"), args.prompt)
-    if not is_live(args):
+    if not (is_live(args) and args.quiet):
         for plan in filter(None, song.plans):
-            print(f"plan: {plan}")
+            print(f"plan: {plan}", file=said)
+    if not is_live(args):
         print(f"made in {seconds:.2f} s: {duration_s / seconds:.2f} times as fast as it plays")
     return 0
 
 
 def write_tokens(path: str, pipeline: "Pipeline", song: "MusicOutput") -> None:
     """Write what ``partita decode`` needs to make the same audio again."""
-    from pipelines.token_file import describe_codes, save_tokens
+    from pipelines.inference.token_file import describe_codes, save_tokens
 
     tokens = describe_codes(
         song.codes[0].cpu(),

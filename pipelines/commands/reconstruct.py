@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipelines.commands.encode import BLOCK_S, encode_blocks
-from pipelines.commands.loading import add_pipeline_arguments, load_pipeline
+from pipelines.inference.loading import add_pipeline_arguments, load_pipeline
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -33,11 +33,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Encode, decode twice, write the three files and the metrics, and print the metrics."""
     from codec.audio_file import read_audio
-    from pipelines.shards import write_json
+    from codec.whole_file import write_json
 
     read_audio(args.input, duration_s=0.1)  # a wrong file is found before a model is loaded
     if args.plot:
-        from pipelines.plot import check_plotting
+        from pipelines.inference.plot import check_plotting
 
         check_plotting()
     pipeline = load_pipeline(args.pipeline, args.quiet)
@@ -86,14 +86,14 @@ def write_clips(
     for name, audio in clips.items():
         write_audio(folder / f"{name}.wav", audio, sample_rate)
         if with_plots:
-            from pipelines.plot import plot_audio
+            from pipelines.inference.plot import plot_audio
 
             plot_audio(audio, sample_rate, folder / f"{name}.png", name)
 
 
 def measure(clips: "dict[str, Tensor]", sample_rate: int) -> dict[str, Any]:
     """Mean metrics of both decodes over at most twelve evenly spaced pieces of ten seconds."""
-    from pipelines.evaluation.comparison import compare
+    from pipelines.evaluation.pair_metrics import compare
 
     total = clips["original"].shape[-1]
     size = min(total, round(MEASURED_S * sample_rate))
@@ -120,7 +120,7 @@ def mean(values: list[float | str]) -> float | str:
 
 
 def bitrate_kbps(codec: Any, books: int) -> float:
-    """What ``books`` of the codec's books take."""
+    """What ``books`` of the codec's codebooks take."""
     return books * codec.frame_rate * math.log2(codec.codebook_size) / 1000
 
 

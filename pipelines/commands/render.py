@@ -7,12 +7,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipelines.commands.loading import add_pipeline_arguments, load_pipeline
+from pipelines.inference.loading import add_pipeline_arguments, load_pipeline
 
 if TYPE_CHECKING:
-    from pipelines.pipeline import Pipeline
-    from pipelines.rendering.engine import RenderOptions, RenderSummary
-    from pipelines.rendering.rows import Defaults, Request
+    from pipelines.rendering.engine import RenderSummary
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -20,13 +18,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("rows", nargs="?", help=".jsonl or .csv file, or - for standard input")
     parser.add_argument("--out", metavar="DIR", type=Path, help="folder, made if missing")
     parser.add_argument("--status", metavar="DIR", type=Path, help="how the job there stands")
-    add_defaults(parser.add_argument_group("what a row gets that does not say"))
+    row = parser.add_argument_group("what a row gets for a field that it leaves out")
+    row.add_argument("--duration", type=float, default=10.0, help="in s (default: 10)")
+    row.add_argument("--negative-prompt", help="what to move away from")
+    row.add_argument("--guidance", type=float, help="how closely to follow the prompt; 1: off")
+    row.add_argument("--temperature", type=float, help="0 takes the likeliest token")
+    row.add_argument("--steps", type=int, help="of the decoder, 1 to 16")
+    row.add_argument("--num-variations", type=int, default=1, help="items per row (default: 1)")
+    row.add_argument("--format", default="wav", help="wav, flac, ogg or opus (default: wav)")
+    row.add_argument("--loudness", type=float, metavar="LUFS", help="BS.1770 (default: as it is)")
+    row.add_argument("--preview", action="store_true", help="without the decoder, fast")
     run = parser.add_argument_group("how the job runs")
-    run.add_argument("--plan", action="store_true", help="say what it will take, and stop")
     run.add_argument("--sheet", action="store_true", help="write index.html to listen with")
     run.add_argument("--skip-bad", action="store_true", help="leave faulty rows out")
     run.add_argument("--force", action="store_true", help="render anew what changed its settings")
-    run.add_argument("--batch-size", type=int, default=16, help="items written at once (16)")
+    run.add_argument("--batch-size", type=int, default=16, help="items generated at once (16)")
     run.add_argument("--threads", type=int, help="of PyTorch, all processes (default: its choice)")
     run.add_argument("--workers", type=int, default=0, help="processes of a local cluster")
     run.add_argument("--scheduler", metavar="URL", help="running dask scheduler, tcp://host:port")
@@ -37,94 +43,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_pipeline_arguments(parser)
 
 
-def add_defaults(group: argparse._ArgumentGroup) -> None:
-    """Declare what stands in for fields that a row leaves out."""
-    group.add_argument("--duration", type=float, default=10.0, help="in s (default: 10)")
-    group.add_argument("--negative-prompt", help="what to move away from")
-    group.add_argument("--guidance", type=float, help="how closely to follow the prompt; 1: off")
-    group.add_argument("--temperature", type=float, help="0 takes the likeliest token")
-    group.add_argument("--steps", type=int, help="of the decoder, 1 to 16")
-    group.add_argument("--num-variations", type=int, default=1, help="items per row (default: 1)")
-    group.add_argument("--format", default="wav", help="wav, flac, ogg or opus (default: wav)")
-    group.add_argument("--loudness", type=float, metavar="LUFS", help="BS.1770 (default: as it is)")
-    group.add_argument("--preview", action="store_true", help="without the decoder, fast")
-
-
 def run(args: argparse.Namespace) -> int:
     """Check, render, and print what came of it."""
-    from pipelines.process_settings import cpu_threads
+    from codec.process_settings import cpu_threads
 
+    if args.status is not None:
+        return show_status(args)
     with cpu_threads(args.threads):
         return render_rows(args)
 
 
 def render_rows(args: argparse.Namespace) -> int:
     """Render on the threads that are set."""
-    if args.status is not None:
-        return show_status(args)
     if args.rows is None or args.out is None:
         raise ValueError("name the rows and --out, or --status alone (see partita render --help)")
-    from pipelines.rendering.engine import ChangedItemsError, read_good_rows, render_items
-    from pipelines.rendering.rows import BadRowsError
+    from pipelines.rendering.engine import ChangedItemsError, RenderOptions, render
+    from pipelines.rendering.rows import BadRowsError, Defaults
 
-    options, defaults = options_of(args), defaults_of(args)
-    if args.sheet:
-        from pipelines.plot import check_plotting
-
-        check_plotting()
-    pipeline = load_pipeline(args.pipeline, args.quiet or args.progress != "line")
-    pipeline.set_progress_bar_config(disable=True)
-    try:
-        request = read_good_rows(pipeline, args.rows, defaults, args.skip_bad)
-        if args.plan:
-            return show_plan(pipeline, request, args.out, options)
-        summary = render_items(pipeline, request, args.out, options)
-    except (BadRowsError, ChangedItemsError) as error:  # a report has a line for every row
-        print(f"partita: error: {error}", file=sys.stderr)
-        return 2
-    if args.sheet:
-        from pipelines.rendering.sheet import write_sheet
-
-        write_sheet(args.out)
-    if args.progress != "json":
-        print("\n".join([*describe(summary, args.out), *beside_plan(summary, args)]))
-    return summary.exit_code
-
-
-def show_plan(pipeline: "Pipeline", request: "Request", out: Path, options: "RenderOptions") -> int:
-    """Print what the job will take, and keep it; a job that cannot fit is an error."""
-    from pipelines.rendering.origin import describe_origin
-    from pipelines.rendering.plan import describe_plan, items_left, plan_job, write_plan
-
-    if options.scheduler is not None:
-        raise ValueError("--plan measures this machine: leave --scheduler out")
-    items, origin = items_left(request.items, out), describe_origin(pipeline)
-    if not items:
-        print(f"{out}: nothing is left to render")
-        return 0
-    plan = plan_job(pipeline, origin, items, out, options.batch_size, options.workers)
-    print("\n".join(describe_plan(plan)))
-    plan.check()
-    write_plan(out, plan)
-    return 0
-
-
-def beside_plan(summary: "RenderSummary", args: argparse.Namespace) -> list[str]:
-    """The plan's figures beside the real ones, where the whole of a plan was carried out."""
-    from pipelines.rendering.plan import compare, measure_run, read_plan
-
-    plan = read_plan(args.out)
-    carried_out = (summary.done, args.batch_size, args.workers)
-    if plan is None or (plan.items, plan.batch_size, plan.workers) != carried_out:
-        return []
-    return compare(plan, measure_run(args.out, summary))
-
-
-def options_of(args: argparse.Namespace) -> "RenderOptions":
-    """How the job runs, from the command line."""
-    from pipelines.rendering.engine import RenderOptions
-
-    return RenderOptions(
+    options = RenderOptions(
         batch_size=args.batch_size,
         workers=args.workers,
         scheduler=args.scheduler,
@@ -133,13 +69,7 @@ def options_of(args: argparse.Namespace) -> "RenderOptions":
         progress="none" if args.quiet and args.progress == "line" else args.progress,
         log_file=args.log_file,
     )
-
-
-def defaults_of(args: argparse.Namespace) -> "Defaults":
-    """What rows get that do not say, from the command line."""
-    from pipelines.rendering.rows import Defaults
-
-    return Defaults(
+    defaults = Defaults(
         duration_s=args.duration,
         negative_prompt=args.negative_prompt,
         guidance=args.guidance,
@@ -150,14 +80,31 @@ def defaults_of(args: argparse.Namespace) -> "Defaults":
         loudness_lufs=args.loudness,
         preview=args.preview,
     )
+    if args.sheet:
+        from pipelines.inference.plot import check_plotting
+        from pipelines.rendering.sheet import write_sheet
+
+        check_plotting()
+    pipeline = load_pipeline(args.pipeline, args.quiet or args.progress != "line")
+    pipeline.set_progress_bar_config(disable=True)
+    try:
+        summary = render(pipeline, args.rows, args.out, defaults, options)
+    except (BadRowsError, ChangedItemsError) as error:  # a line for every row
+        print(f"partita: error: {error}", file=sys.stderr)
+        return 2
+    if args.sheet:
+        write_sheet(args.out)
+    if args.progress != "json":
+        print("\n".join(describe(summary, args.out)))
+    return summary.exit_code
 
 
 def show_status(args: argparse.Namespace) -> int:
     """Print how a job stands; exit code 1 where an item failed or the job did not end well."""
-    from pipelines.rendering.job import read_status, render_status
+    from pipelines.rendering.job import read_status
 
     status = read_status(args.status)
-    print(json.dumps(asdict(status)) if args.progress == "json" else render_status(status))
+    print(json.dumps(asdict(status)) if args.progress == "json" else status)
     return 1 if status.failed or status.state in ("stopped", "killed") else 0
 
 

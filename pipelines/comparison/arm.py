@@ -1,8 +1,9 @@
-"""One training of the study: a prior's config, a token cache, a budget and a seed."""
+"""One training of the study, called an arm: a prior's config, token caches, a budget and a seed."""
 
 import hashlib
 import json
 import shutil
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
@@ -14,14 +15,13 @@ import torch
 from accelerate import PartialState
 from filelock import FileLock, Timeout
 
-from pipelines.checkpoints import checkpoints
-from pipelines.comparison.clock import ClockedRecipe
-from pipelines.comparison.settings import Budget, Optimisation
-from pipelines.prior_batches import TOKEN_RATE, PriorData
-from pipelines.shards import write_json
-from pipelines.tokens import read_token_info
-from pipelines.train_prior import PriorRecipe
-from pipelines.training import TrainingConfig, train
+from codec.whole_file import write_json
+from pipelines.comparison.comparison_settings import Budget, Optimization
+from pipelines.data.tokens import read_token_info
+from pipelines.train_prior import PriorTask
+from pipelines.training.checkpoints import checkpoints
+from pipelines.training.loop import TrainingConfig, train
+from pipelines.training.prior_data import TOKEN_RATE, PriorData
 from prior.model import Prior
 
 RESULT_NAME = "arm.json"
@@ -37,7 +37,7 @@ class Arm:
         tokens: folders of token caches.
         budget: steps, batch, crop.
         seed: of weights and data order.
-        start: an arm whose weights this one goes on from.
+        start: an arm whose weights this one starts from.
     """
 
     name: str
@@ -48,7 +48,7 @@ class Arm:
     start: "Arm | None" = None
 
     def identity(self) -> dict[str, Any]:
-        """What the result follows from, the shared settings of the study aside."""
+        """List what the result follows from besides the settings that all arms share."""
         return {
             "model": self.model,
             "tokens": [asdict(read_token_info(folder)) for folder in self.tokens],
@@ -57,9 +57,9 @@ class Arm:
             "start": self.start.identity() if self.start else None,
         }
 
-    def key(self, optimisation: Optimisation) -> str:
-        """A short hash of all settings: the name of the arm's folder."""
-        text = json.dumps([self.identity(), asdict(optimisation)], sort_keys=True, default=str)
+    def key(self, optimization: Optimization) -> str:
+        """Hash all settings, for the name of the arm's folder."""
+        text = json.dumps([self.identity(), asdict(optimization)], sort_keys=True, default=str)
         return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
 
@@ -68,9 +68,9 @@ class Curve:
     """Held-out losses along a training.
 
     Attributes:
-        step: updates so far.
+        step: optimizer steps so far.
         loss: nats per code, with captions.
-        wall_s: seconds of training so far.
+        wall_s: seconds of training so far, without validation.
         cpu_s: processor seconds of it, all processes together.
     """
 
@@ -94,53 +94,92 @@ class TrainedArm:
 
     @cached_property
     def curve(self) -> Curve:
-        """Read from ``metrics.jsonl``."""
+        """Held-out losses from ``metrics.jsonl``."""
         return read_curve(self.folder)
 
 
-class StoppedError(Exception):
-    """Training was asked to stop; the same command goes on with it."""
+class TimedPriorTask(PriorTask):
+    """A prior's task whose validation adds the seconds trained so far.
 
-
-def train_arm(arm: Arm, folder: Path, optimisation: Optimisation) -> TrainedArm:
-    """Train an arm with the trainer of every prior, or find that it has been trained.
+    The clock runs from a batch to the next validation. Checkpoints are written in between: for
+    arms like these two per run, a fraction of a second each.
 
     Args:
-        arm: what to train; what it starts from is trained first.
+        prior, data, training: as for ``PriorTask``.
+        wall_s: seconds that an earlier, interrupted run has trained.
+        cpu_s: processor seconds of that run.
+    """
+
+    def __init__(
+        self,
+        prior: Prior,
+        data: PriorData,
+        training: TrainingConfig,
+        wall_s: float = 0.0,
+        cpu_s: float = 0.0,
+    ) -> None:
+        super().__init__(prior, data, training)
+        self.wall_s = wall_s
+        self.cpu_s = cpu_s
+        self._since: tuple[float, float] | None = None
+
+    def collate(self, items: list[Any]) -> Any:
+        """Stack items; the clock starts here, because a step begins with its batch."""
+        if self._since is None:
+            self._since = (time.perf_counter(), time.process_time())
+        return super().collate(items)
+
+    def validate(self, model: Prior, folder: Path) -> dict[str, float]:
+        """Stop the clock, validate, and add what it shows."""
+        if self._since is not None:
+            self.wall_s += time.perf_counter() - self._since[0]
+            # every process is taken to work as hard as this one
+            processes = PartialState().num_processes
+            self.cpu_s += (time.process_time() - self._since[1]) * processes
+            self._since = None
+        figures = super().validate(model, folder)
+        return figures | {"wall_s": self.wall_s, "cpu_s": self.cpu_s}
+
+
+def train_arm(arm: Arm, folder: Path, optimization: Optimization) -> TrainedArm:
+    """Train an arm with the trainer of every prior, unless it has been trained.
+
+    Args:
+        arm: to train; what it starts from is trained first.
         folder: of all arms.
-        optimisation: what they share.
+        optimization: settings that they share.
 
     Raises:
-        StoppedError: Ctrl-C or SIGTERM; what has been trained is kept.
+        KeyboardInterrupt: Ctrl-C or SIGTERM; what has been trained is kept.
     """
-    run = folder / arm.key(optimisation)
+    run = folder / arm.key(optimization)
     if not is_trained(run):
         with lock(run) if PartialState().num_processes == 1 else nullcontext():
             if not is_trained(run):  # another run of the study may have done so while this waited
-                train_here(arm, run, folder, optimisation)
+                train_here(arm, run, folder, optimization)
     return TrainedArm(arm, run)
 
 
 def lineage(arm: Arm) -> Iterator[Arm]:
-    """An arm after those that it starts from."""
+    """Yield the arms that an arm starts from, the first one first, then the arm."""
     if arm.start is not None:
         yield from lineage(arm.start)
     yield arm
 
 
 def is_trained(run: Path) -> bool:
-    """Whether an arm's folder holds a finished arm."""
+    """Say whether an arm's folder holds a finished arm."""
     return (run / RESULT_NAME).is_file()
 
 
 def lock(run: Path) -> FileLock:
-    """What a run holds while it trains an arm, so that others of the same study take other arms."""
+    """Lock that a run holds while it trains an arm, so that other runs take other arms."""
     run.parent.mkdir(parents=True, exist_ok=True)
     return FileLock(run.with_suffix(".lock"))
 
 
 def is_held(run: Path) -> bool:
-    """Whether another run is training an arm."""
+    """Say whether another run is training an arm."""
     try:
         with lock(run).acquire(blocking=False):
             return False
@@ -148,41 +187,38 @@ def is_held(run: Path) -> bool:
         return True
 
 
-def train_here(arm: Arm, run: Path, folder: Path, optimisation: Optimisation) -> None:
+def train_here(arm: Arm, run: Path, folder: Path, optimization: Optimization) -> None:
     """Train an arm in its folder, what it starts from first."""
     torch.manual_seed(arm.seed)
     if arm.start is None:
         prior = Prior(**arm.model)
     else:
-        started = train_arm(arm.start, folder, optimisation)
+        started = train_arm(arm.start, folder, optimization)
         prior = Prior.from_pretrained(started.folder / "model").train()
-    config = training_config(arm.budget, arm.seed, optimisation, run)
-    data = prior_data(arm.tokens, arm.budget, optimisation)
-    wall_s, cpu_s = seconds_so_far(run)
-    processes = PartialState().num_processes
-    recipe = ClockedRecipe(PriorRecipe(prior, data, config), wall_s, cpu_s, processes)
-    train(recipe, config, resume=True)
+    config = training_config(arm.budget, arm.seed, optimization, run)
+    data = prior_data(arm.tokens, arm.budget, optimization)
+    train(TimedPriorTask(prior, data, config, *seconds_so_far(run)), config, resume=True)
     finish(arm, run, config.steps)
 
 
 def reached_step(run: Path) -> int:
-    """The update of the newest checkpoint, 0 where there is none."""
+    """Read the step of the newest checkpoint, 0 where there is none."""
     found = checkpoints(run)
     return int(json.loads((found[-1] / "step.json").read_text())["step"]) if found else 0
 
 
 def seconds_so_far(run: Path) -> tuple[float, float]:
-    """What the clock showed at the newest checkpoint: seconds and processor seconds."""
+    """Read the clock at the newest checkpoint: seconds and processor seconds."""
     curve, reached = read_curve(run), reached_step(run)
     known = [place for place, step in enumerate(curve.step) if step <= reached]
     return (curve.wall_s[known[-1]], curve.cpu_s[known[-1]]) if known else (0.0, 0.0)
 
 
 def finish(arm: Arm, run: Path, steps: int) -> None:
-    """Mark a whole run as such and drop its checkpoints."""
+    """Mark a finished run as such and drop its checkpoints."""
     last = reached_step(run)
     if last < steps:
-        raise StoppedError(f"{arm.name} stopped at step {last} of {steps}")
+        raise KeyboardInterrupt(f"{arm.name} stopped at step {last} of {steps}")
     state = PartialState()
     state.wait_for_everyone()
     if state.is_main_process:
@@ -194,9 +230,9 @@ def finish(arm: Arm, run: Path, steps: int) -> None:
 
 
 def training_config(
-    budget: Budget, seed: int, optimisation: Optimisation, run: Path
+    budget: Budget, seed: int, optimization: Optimization, run: Path
 ) -> TrainingConfig:
-    """The trainer's settings.
+    """Fill in the trainer's settings.
 
     Raises:
         ValueError: the processes cannot share the batch evenly.
@@ -207,17 +243,17 @@ def training_config(
             f"batch_size must be a multiple of the processes, got batch_size={budget.batch_size} "
             f"and {processes} processes"
         )
-    every = max(1, -(-budget.steps // optimisation.validations))
+    every = max(1, -(-budget.steps // optimization.validations))
     return TrainingConfig(
         output_dir=str(run),
         steps=budget.steps,
         batch_size=budget.batch_size // processes,
-        learning_rate=budget.learning_rate or optimisation.learning_rate,
-        warmup_steps=max(1, round(optimisation.warmup_share * budget.steps)),
-        weight_decay=optimisation.weight_decay,
-        ema_decay=optimisation.ema_decay,
-        mixed_precision=optimisation.mixed_precision,
-        checkpoint_every=every * max(1, optimisation.validations // 2),
+        learning_rate=budget.learning_rate or optimization.learning_rate,
+        warmup_steps=max(1, round(optimization.warmup_share * budget.steps)),
+        weight_decay=optimization.weight_decay,
+        ema_decay=optimization.ema_decay,
+        mixed_precision=optimization.mixed_precision,
+        checkpoint_every=every * max(1, optimization.validations // 2),
         keep_checkpoints=1,
         validate_every=every,
         log_every=every,
@@ -225,20 +261,20 @@ def training_config(
     )
 
 
-def prior_data(tokens: Sequence[str], budget: Budget, optimisation: Optimisation) -> PriorData:
-    """The trainer's data; whatever a position stands for, a crop is counted in positions."""
+def prior_data(tokens: Sequence[str], budget: Budget, optimization: Optimization) -> PriorData:
+    """Fill in the trainer's data; a crop is counted in positions, whether frames or notes."""
     return PriorData(
         tokens=[*tokens],
-        text_encoder=optimisation.text_encoder,
+        text_encoder=optimization.text_encoder,
         crop_s=budget.crop_frames / TOKEN_RATE,
-        text_dropout=optimisation.text_dropout,
-        depth_share=optimisation.depth_share,
-        validation_clips=optimisation.validation_clips,
+        text_dropout=optimization.text_dropout,
+        depth_share=optimization.depth_share,
+        validation_clips=optimization.validation_clips,
     )
 
 
 def read_curve(run: Path) -> Curve:
-    """The validations in a run's log; those that a resumed run repeated count once."""
+    """Read the validations of a run; one that a resumed run repeated counts once."""
     path = run / "metrics.jsonl"
     lines = [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
     found = {line["step"]: line for line in lines if "validation/loss" in line}

@@ -1,129 +1,137 @@
-"""What the past is worth: loss per position, themes that return, and the last chorus."""
+"""What the past is worth on whole pieces: loss per position, and themes that return."""
 
 from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import asdict, replace
 from itertools import pairwise
 
 import numpy as np
 
 from pipelines.comparison.arm import Arm
-from pipelines.comparison.nats import bits_per_frame
-from pipelines.comparison.pieces import Piece
-from pipelines.comparison.returns import Passage, last_return, returning, strangest
-from pipelines.comparison.row import Plot, Row, Series, Table, number
-from pipelines.comparison.spread import mean_and_spread, show, verdict
-from pipelines.comparison.study import Study, seconds
-from pipelines.prior_batches import TOKEN_RATE
+from pipelines.comparison.comparison_row import ComparisonRow, Plot
+from pipelines.comparison.passages import Passage, find_new, find_returning
+from pipelines.comparison.piece_bits import code_bits
+from pipelines.comparison.piece_cache import TrackPiece, join_tracks, read_pieces, write_cache
+from pipelines.comparison.spread import number, show, spread_series, verdict
+from pipelines.comparison.study import Study, digest
+from pipelines.data.markdown import table
+from pipelines.data.tokens import read_token_infos
+from pipelines.training.prior_data import TOKEN_RATE
 from prior.model import Prior
 
 NOTHING = "passages that match nothing earlier"
-CHORUS = "last chorus"
 Costs = dict[str, list[list[float]]]
 """Backbone -> seed -> a figure per place."""
+Places = list[tuple[int, Passage]]
+"""Numbers of pieces, and passages in them."""
 
 
-def arms(study: Study) -> dict[str, list[Arm]]:
-    """Every backbone's arms, trained on clips and then on whole pieces."""
+def arms(study: Study) -> list[Arm]:
+    """List the arms of all backbones."""
+    return [arm for of_backbone in backbone_arms(study).values() for arm in of_backbone]
+
+
+def backbone_arms(study: Study) -> dict[str, list[Arm]]:
+    """Build every backbone's arms, trained on clips and then on whole pieces."""
     settings = study.settings.context
     if not settings.tokens:
         return {}
-    whole = [study.joined(settings.tokens)]
+    whole = [joined_cache(study)]
     found: dict[str, list[Arm]] = {}
     for name, fields in study.settings.backbones.items():
-        found[name] = []
-        for seed in study.settings.seeds:
-            clips = study.arm(f"clips, {name}", fields, settings.tokens, settings.clips, seed)
-            found[name].append(
-                study.arm(f"pieces, {name}", fields, whole, settings.budget, seed, start=clips)
-            )
+        clips = study.arms(f"clips, {name}", fields, settings.tokens, settings.clips)
+        found[name] = study.arms(f"pieces, {name}", fields, whole, settings.budget, starts=clips)
     return found
 
 
-def measure(study: Study) -> Row:
-    """The row of the study."""
+def measure(study: Study) -> ComparisonRow:
+    """Measure bits per position of held-out pieces, and bits saved on returning passages."""
     settings = study.settings.context
-    row = Row(
-        "context",
-        "Global context: whole pieces, themes that return, the last chorus",
+    row = ComparisonRow(
+        "Global context: whole pieces and themes that return",
         f"Priors trained on clips and then on whole pieces (crops of "
-        f"{settings.budget.crop_frames} frames). A passage of {seconds(settings.window_frames):g} "
-        "s counts as returning when its first codes equal those of an earlier passage five "
-        "standard deviations more often than chance. It is read twice, after the whole past and "
-        f"after its last {seconds(settings.near_frames):g} s, which never hold the earlier "
-        "passage; the difference is what the far past is worth. The last chorus is the passage of "
-        "a piece's last quarter that returns best.",
+        f"{settings.budget.crop_frames} frames). A passage of "
+        f"{settings.window_frames / TOKEN_RATE:g} s counts as returning when its first codes equal "
+        "those of an earlier passage five standard deviations more often than chance. It is read "
+        f"twice, after the whole past and after its last {settings.near_frames / TOKEN_RATE:g} s, "
+        "which never hold the earlier passage; the difference is what the far past is worth.",
     )
-    trained = arms(study)
+    trained = backbone_arms(study)
     if not trained:
         row.missing.append("no token cache is named in context.tokens")
         return row
-    pieces = held_out(study)
-    passages = choose(study, pieces)
+    pieces = held_out_pieces(study)
+    passages = choose_passages(study, pieces)
+    limits = edges(max((piece.codes.shape[1] for piece in pieces), default=0))
     curves: Costs = defaultdict(list)
     savings: dict[str, Costs] = defaultdict(lambda: defaultdict(list))
     for name, of_backbone in trained.items():
         for arm in of_backbone:
             study.say(f"context: {arm.name}")
             prior = study.train(arm).prior.to(study.device)
-            whole = [bits_per_frame(prior, piece.codes) for piece in pieces]
-            curves[name].append(by_position(whole, edges(max(map(len, whole)))))
+            whole = [code_bits(prior, piece).sum(0) for piece in pieces]
+            curves[name].append(by_position(whole, limits))
             for kind, places in passages.items():
                 saved = [saving(study, prior, pieces[i], whole[i], place) for i, place in places]
                 savings[kind][name].append(saved)
-    describe_positions(study, row, curves, pieces)
+    describe_positions(study, row, curves, pieces, limits)
     describe_returns(study, row, savings, passages)
     return row
 
 
-def held_out(study: Study) -> list[Piece]:
-    """Held-out pieces, the last ``longest_frames`` of each, those too short to return left out."""
+def joined_cache(study: Study) -> str:
+    """Write a cache of whole tracks, without captions, from the caches of clips."""
+    folders = study.settings.context.tokens
+    infos = read_token_infos(folders)
+    target = study.folder / "data" / f"tracks-{digest([asdict(info) for info in infos])}"
+    splits = {}
+    for split in ("train", "validation"):
+        clips = read_pieces(folders, split) if not target.is_dir() else []
+        splits[split] = [replace(p, captions=[]) for p in join_tracks(clips)]
+    return write_cache(target, splits, infos[0])
+
+
+def held_out_pieces(study: Study) -> list[TrackPiece]:
+    """Read the last ``longest_frames`` of the held-out pieces that are long enough to return."""
     settings = study.settings.context
-    pieces = study.validation([study.joined(settings.tokens)])
+    pieces = read_pieces([joined_cache(study)], "validation")
     shortest = settings.near_frames + 2 * settings.window_frames
     return [
-        Piece(piece.id, piece.codes[:, -settings.longest_frames :], source=piece.source)
+        TrackPiece(piece.id, piece.codes[:, -settings.longest_frames :])
         for piece in pieces
         if piece.codes.shape[1] >= shortest
     ]
 
 
-def choose(study: Study, pieces: Sequence[Piece]) -> dict[str, list[tuple[int, Passage]]]:
-    """Passages of every kind: the number of the piece, and the place in it."""
+def choose_passages(study: Study, pieces: Sequence[TrackPiece]) -> dict[str, Places]:
+    """Choose passages of every kind."""
     settings = study.settings.context
     window, near = settings.window_frames, settings.near_frames
-    bands = [(round(a * TOKEN_RATE), round(b * TOKEN_RATE)) for a, b in pairwise(settings.bands_s)]
-    found: dict[str, list[tuple[int, Passage]]] = {}
-    for (low, high), (low_s, high_s) in zip(bands, pairwise(settings.bands_s), strict=True):
-        low = max(low, near + window)  # the near past must not hold the earlier passage
-        kind = f"returns after {number(low_s)} to {number(high_s)} s"
-        found[kind] = [
+    found: dict[str, Places] = {}
+    for low_s, high_s in pairwise(settings.bands_s):
+        # the near past must not hold the earlier passage
+        lags = range(max(round(low_s * TOKEN_RATE), near + window), round(high_s * TOKEN_RATE))
+        found[f"returns after {number(low_s)} to {number(high_s)} s"] = [
             (index, place)
             for index, piece in enumerate(pieces)
-            for place in returning(piece.codes[0], window, range(low, high), settings.passages)
+            for place in find_returning(piece.codes[0], window, lags, settings.passages)
         ]
     found[NOTHING] = [
         (index, place)
         for index, piece in enumerate(pieces)
-        for place in strangest(piece.codes[0], window, near + window, 1)
+        for place in find_new(piece.codes[0], window, near + window)
     ]
-    choruses = [(i, last_return(piece.codes[0], window, near + window)) for i, piece in
-                enumerate(pieces)]  # fmt: skip
-    found[CHORUS] = [(index, place) for index, place in choruses if place is not None]
     return {kind: places for kind, places in found.items() if places}
 
 
 def saving(
-    study: Study,
-    prior: Prior,
-    piece: Piece,
-    whole: np.ndarray,
-    place: Passage,
+    study: Study, prior: Prior, piece: TrackPiece, whole: np.ndarray, place: Passage
 ) -> float:
-    """Bits per second that a passage costs less after the whole past than after the near one."""
+    """Return the bits per second that the whole past saves on a passage over the near past."""
     settings = study.settings.context
     start, stop = place.start, place.start + settings.window_frames
     first = max(0, start - settings.near_frames)
-    near = bits_per_frame(prior, piece.codes[:, first:stop])[start - first :]
+    near = code_bits(prior, piece, first, stop).sum(0)[start - first :]
     return float((near - whole[start:stop]).mean()) * TOKEN_RATE
 
 
@@ -144,10 +152,14 @@ def by_position(whole: Sequence[np.ndarray], limits: Sequence[int]) -> list[floa
     return means
 
 
-def describe_positions(study: Study, row: Row, curves: Costs, pieces: Sequence[Piece]) -> None:
-    """Table, plot and reading of the loss per position."""
-    longest = max((piece.codes.shape[1] for piece in pieces), default=0)
-    limits = edges(longest)
+def describe_positions(
+    study: Study,
+    row: ComparisonRow,
+    curves: Costs,
+    pieces: Sequence[TrackPiece],
+    limits: Sequence[int],
+) -> None:
+    """Add table, plot and reading of the loss per position."""
     bins = [*pairwise(limits)]
     rows = []
     for index, (low, high) in enumerate(bins):
@@ -155,74 +167,52 @@ def describe_positions(study: Study, row: Row, curves: Costs, pieces: Sequence[P
         costs = [show([seed[index] for seed in runs]) for runs in curves.values()]
         rows.append([f"{low} to {high - 1}", f"{reaching}", *costs])
     columns = ["position (frames)", "pieces", *(f"{name} (bits/s)" for name in curves)]
-    row.tables.append(Table(columns, rows))
-    centres = [(low + high) / 2 for low, high in bins]
-    row.plots.append(
-        line_plot("position-loss", "Held-out loss per position", centres, curves, log_x=True)
-    )
+    row.tables.append(table(columns, rows))
+    centers = [(low + high) / 2 for low, high in bins]
+    series = {
+        name: spread_series(centers, [*zip(*runs, strict=True)]) for name, runs in curves.items()
+    }
+    title, x = "Held-out loss per position", "position (frames)"
+    row.plots.append(Plot("position-loss", title, x, "bits per second", series, log_x=True))
     if len(bins) > 1:
-        gains = {name: [seed[0] - seed[-1] for seed in curves[name]] for name in study.compared}
-        row.reading.append(
-            verdict(
-                f"Held-out bits per second less at positions {bins[-1][0]} and later than at the "
-                "first 16",
-                gains,
-                "bits/s",
-                lower_is_better=False,
-            )
+        what = (
+            f"Held-out bits per second less at positions {bins[-1][0]} and later than at the "
+            "first 16"
         )
+        gains = {name: [seed[0] - seed[-1] for seed in curves[name]] for name in study.compared}
+        row.reading.append(verdict(what, gains, "bits/s", lower_is_better=False))
 
 
 def describe_returns(
-    study: Study,
-    row: Row,
-    savings: dict[str, Costs],
-    passages: dict[str, list[tuple[int, Passage]]],
+    study: Study, row: ComparisonRow, savings: dict[str, Costs], passages: dict[str, Places]
 ) -> None:
-    """Table, plot and reading of what the far past saves."""
+    """Add table, plot and reading of what the far past saves."""
+    means = {
+        kind: {name: [float(np.mean(seed)) for seed in runs] for name, runs in costs.items()}
+        for kind, costs in savings.items()
+    }
     rows = []
-    means: dict[str, dict[str, list[float]]] = {}
-    for kind, costs in savings.items():
-        means[kind] = {name: [float(np.mean(seed)) for seed in runs] for name, runs in
-                       costs.items()}  # fmt: skip
-        match = float(np.mean([place.match for _, place in passages[kind]]))
+    for kind, places in passages.items():
+        match = float(np.mean([place.match for _, place in places]))
         cells = [show(figures) for figures in means[kind].values()]
-        rows.append([kind, f"{len(passages[kind])}", f"{match:.0%}", *cells])
+        rows.append([kind, f"{len(places)}", f"{match:.0%}", *cells])
     names = [*study.settings.backbones]
     columns = ["passage", "passages", "equal codes", *(f"{n} (bits/s saved)" for n in names)]
-    row.tables.append(Table(columns, rows))
-    banded = [kind for kind in means if kind.startswith("returns")]
-    if banded:
-        lags = [
-            float(np.mean([place.lag for _, place in passages[k]])) / TOKEN_RATE for k in banded
+    row.tables.append(table(columns, rows))
+    returning = [kind for kind in means if kind != NOTHING]
+    if returning:
+        lags_s = [
+            float(np.mean([place.lag for _, place in passages[kind]])) / TOKEN_RATE
+            for kind in returning
         ]
-        curves = {
-            name: [[means[kind][name][seed] for kind in banded] for seed in
-                   range(len(study.settings.seeds))]
-            for name in names
-        }  # fmt: skip
-        row.plots.append(line_plot("returns", "Bits saved by the far past", lags, curves, True))
-    for kind in means:
-        row.reading.append(
-            verdict(
-                f"Bits per second saved by the far past, {kind}",
-                {name: means[kind][name] for name in study.compared},
-                "bits/s",
-                lower_is_better=False,
-            )
-        )
-    absent = [kind for kind in (CHORUS,) if kind not in means]
-    row.missing += [f"{kind}: no held-out piece is long enough and has one" for kind in absent]
-
-
-def line_plot(
-    name: str, title: str, x: Sequence[float], curves: Costs, log_x: bool = False
-) -> Plot:
-    """Mean over seeds with the spread."""
-    series = {}
-    for backbone, runs in curves.items():
-        stats = [mean_and_spread([run[index] for run in runs]) for index in range(len(x))]
-        means = [mean for mean, _ in stats]
-        series[backbone] = Series([*x], means, [m - s for m, s in stats], [m + s for m, s in stats])
-    labels = ("distance (s)" if name == "returns" else "position (frames)", "bits per second")
-    return Plot(name, title, *labels, series, log_x)
+        series = {
+            name: spread_series(lags_s, [means[kind][name] for kind in returning]) for name in names
+        }
+        title, x = "Bits saved by the far past", "distance (s)"
+        row.plots.append(Plot("returns", title, x, "bits per second", series, log_x=True))
+    else:
+        row.missing.append("no held-out piece is long enough and returns to a passage")
+    for kind, figures in means.items():
+        what = f"Bits per second saved by the far past, {kind}"
+        compared = {name: figures[name] for name in study.compared}
+        row.reading.append(verdict(what, compared, "bits/s", lower_is_better=False))

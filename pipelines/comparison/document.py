@@ -1,112 +1,75 @@
 """The document: every row's tables, pictures and sentences in Markdown."""
 
-import os
 from collections.abc import Sequence
 from datetime import date
 from pathlib import Path
 
-from pipelines.comparison.lines import draw
-from pipelines.comparison.row import Row, bulleted
-from pipelines.comparison.settings import Settings
+import torch
+from accelerate import PartialState
+
+from pipelines.benchmarks.machine import processor_name
+from pipelines.comparison.comparison_settings import ComparisonSettings
+from pipelines.data.markdown import bullets, write_page
 
 TITLE = "# LSTM against Transformer, on notes and on tokens"
 WHAT = """What does one gain by going from an LSTM over notes to a Transformer over latent audio
-tokens? One command trains every arm at equal parameter count and equal data, measures it and
-writes this page. Notes and audio tokens go through the same code: a rung is a prior's config and a
-token cache, trained by the recipe of `pipelines/train_prior.py`."""
-NOT_YET = """**The full run has not been made yet: there are no figures on this page.** The command
-below writes it anew, with a section for each of these: training speed against sequence length;
-recall of repeats after a gap; the ladder from a plain LSTM over notes to a Transformer over tokens;
-seconds to a given loss; sizes and data amounts at equal compute; what the far past of a whole piece
-is worth; solo, duo and band; writing speed and state; what notes and what tokens carry."""
+tokens? One command trains every model at equal parameter count and equal data, measures it and
+writes this page. Notes and audio tokens go through the same code, the recipe of
+`pipelines/train_prior.py`."""
+TERMS = """Words: a *codec* turns music into *codes* (audio tokens), whole numbers that stand for
+entries of its *codebooks*: several for each *frame* of 1/25 s, the first codebook being the
+coarsest. A *prior* is a language model of such codes: it predicts the next frame from those before
+it. For notes a frame is one note, and the codebooks are its pitch, time, duration, instrument,
+tempo and velocity. A *position* is a frame in a sequence. A *backbone* is the network inside a
+prior: a *Transformer*, an *LSTM* (here one that also attends to all its earlier outputs), or a
+*plain LSTM* (which does not). *Nats* and *bits* (1 nat is 1.44 bits) are the cross-entropy of
+held-out music, the less the better it was predicted. An *arm* is one training: a prior, its data,
+its number of steps and a seed."""
 READING = "reading.md"
-"""Beside the plots: what a person reads out of the figures; it goes to the top."""
-PREPARE = (
-    "pip install -e '.[plot,notes,evaluate]'",
-    "partita prepare tokens data/music --codec runs/codec-tiny/model --output data/music-tokens",
-    "partita prepare tokens data/scores --codec runs/codec-tiny/model --output data/scores-tokens",
-    "partita prepare notes data/scores --output data/scores-notes",
-    "partita prepare notes data/scores --output data/scores-notes-mono --monophonic",
-)
-AROUND = """`data/scores` comes from `partita prepare scores`, `data/music` (its audio kept) from
-`partita prepare music`; `runs/codec-tiny/model` is the codec that makes the tokens. `--plan` prints
-minutes per arm and trains nothing; `--quick` runs every measurement on made-up data into
-`runs/compare-quick`; Ctrl-C stops, and the same command goes on. On a CPU the same command in a
-second terminal, with `OMP_NUM_THREADS=1` in both, takes other arms: small arms gain next to nothing
-from a second thread. `accelerate launch` or `torchrun` shares every batch among processes instead.
-What each option means stands in `pipelines/comparison/settings.py`."""
+"""File beside the plots with what a person reads out of the figures; it goes to the top."""
+COMMANDS = """```bash
+pip install -e '.[plot,notes,evaluate]'
+partita prepare tokens data/music --codec runs/codec-tiny/model --output data/music-tokens
+partita prepare tokens data/scores --codec runs/codec-tiny/model --output data/scores-tokens
+partita prepare notes data/scores --output data/scores-notes
+partita prepare notes data/scores --output data/scores-notes-mono --monophonic
+python pipelines/compare.py --config configs/compare.yaml
+```"""
+AROUND = """`data/scores` comes from `partita prepare scores --audio keep`, `data/music` (its audio
+kept) from `partita prepare music`; `runs/codec-tiny/model` is the codec that makes the tokens. The
+shipped settings took about four hours on one thread. Ctrl-C stops, and the same command goes on. On
+a CPU the same command in a second terminal, with `OMP_NUM_THREADS=1` in both, takes other arms:
+small arms gain next to nothing from a second thread. `accelerate launch` or `torchrun` shares every
+batch among processes instead. What each option means stands in
+`pipelines/comparison/comparison_settings.py`."""
 
 
-def write_document(
-    settings: Settings, rows: Sequence[Row], command: str, machine: Sequence[str], minutes: float
-) -> Path:
-    """Write the document, its plots and their numbers.
-
-    Args:
-        settings: of the study.
-        rows: what has been measured.
-        command: that gave it.
-        machine: lines that describe it.
-        minutes: of all runs, those side by side added up.
-
-    Returns:
-        The document's path.
-    """
+def write_document(settings: ComparisonSettings, sections: Sequence[str]) -> Path:
+    """Write the document from the rows' sections and what a person wrote about them."""
     path = Path(settings.document)
     path.parent.mkdir(parents=True, exist_ok=True)
-    figures = path.with_suffix("")
-    parts = [TITLE, WHAT]
-    if not rows:
-        parts.append(NOT_YET)
-    reading = figures / READING
-    if rows and reading.is_file():
-        parts.append("## In short\n\n" + reading.read_text())
-    parts.append(how(settings, command, machine, minutes, bool(rows)))
-    parts += [section(row, figures, path.parent) for row in rows]
-    text = "\n\n".join(part.strip() for part in parts) + "\n"
-    part_path = path.with_name(f".{path.name}.part")
-    part_path.write_text(text)
-    os.replace(part_path, path)
+    reading = path.with_suffix("") / READING
+    parts = [TITLE, WHAT, TERMS]
+    if reading.is_file():
+        parts += ["## In short", reading.read_text().strip()]
+    parts += ["## How", COMMANDS, AROUND, bullets(facts(settings)), *sections]
+    write_page(path, parts)
     return path
 
 
-def how(
-    settings: Settings, command: str, machine: Sequence[str], minutes: float, measured: bool
-) -> str:
-    """Commands, seeds and machine."""
-    lines = ["## How", "", "```bash", *PREPARE, command, "```", "", AROUND, ""]
-    facts = [
+def facts(settings: ComparisonSettings) -> list[str]:
+    """List seeds, rules, machine and date."""
+    state = PartialState()
+    device = str(state.device)
+    if state.device.type == "cuda":
+        device = torch.cuda.get_device_name(state.device)
+    return [
         f"Seeds: {', '.join(map(str, settings.seeds))}. ± is one standard deviation over seeds.",
         'A difference is claimed ("is ahead") only where the 95 % interval of the differences, '
-        "paired by seed (Student's t), leaves out zero; for timings, only where the runs do not "
-        "overlap.",
+        "paired by seed (Student's t), leaves out zero.",
         f"Equal size: each width is the one whose parameter count is nearest to the target, within "
         f"{settings.tolerance:.0%}.",
+        f"Machine: {processor_name()}, {torch.get_num_threads()} threads, "
+        f"{state.num_processes} process(es), {device}; torch {torch.__version__}. "
+        f"Written on {date.today()}.",
     ]
-    if measured:
-        facts += [
-            *machine,
-            f"Written on {date.today()}; {minutes:.0f} minutes of all runs, those side by side "
-            "added up.",
-        ]
-    return "\n".join(lines) + "\n" + bulleted(facts)
-
-
-def section(row: Row, figures: Path, beside: Path) -> str:
-    """One row."""
-    parts = [f"## {row.title}", row.method]
-    parts += [table.markdown() for table in row.tables if table.rows]
-    for plot in row.plots:
-        picture = draw(plot, figures)
-        numbers = (figures / f"{plot.name}.csv").relative_to(beside)
-        link = f"[numbers]({numbers})"
-        parts.append(
-            f"![{plot.title}]({picture.relative_to(beside)})\n\n{link}" if picture else link
-        )
-    if row.reading:
-        parts.append(bulleted(row.reading))
-    if row.examples:
-        parts.append(bulleted([f"[{text}]({path})" for path, text in row.examples]))
-    if row.missing:
-        parts.append("Not measured:\n\n" + bulleted(row.missing))
-    return "\n\n".join(parts)

@@ -1,15 +1,20 @@
 """Backbones of equal size: the width that gives a Prior a wanted number of parameters."""
 
+import inspect
+from bisect import bisect_left
+from functools import cache
 from typing import Any
 
-from pipelines.estimate import count_parameters
+import torch
+
 from prior.model import Prior
+
+WIDEST = 1000
+"""Twice the heads times this is more than any width that is tried."""
 
 
 def complete(model: dict[str, Any]) -> dict[str, Any]:
-    """Every field of a Prior, from those that are given and the defaults."""
-    import inspect
-
+    """Fill in every field of a Prior that is not given with its default."""
     known = inspect.signature(Prior.__init__).parameters
     unknown = [name for name in model if name not in known]
     if unknown:
@@ -18,8 +23,14 @@ def complete(model: dict[str, Any]) -> dict[str, Any]:
     return defaults | model
 
 
+def count_parameters(model: dict[str, Any]) -> int:
+    """Count the parameters of a Prior, which is built without memory for them."""
+    with torch.device("meta"):
+        return sum(parameter.numel() for parameter in Prior(**model).parameters())
+
+
 def fit_width(model: dict[str, Any], parameters: int, tolerance: float) -> dict[str, Any]:
-    """The Prior's config with the width whose parameter count is nearest to a target.
+    """Find the Prior's config with the width whose parameter count is nearest to a target.
 
     Args:
         model: fields of ``Prior``; its width is ignored.
@@ -35,12 +46,11 @@ def fit_width(model: dict[str, Any], parameters: int, tolerance: float) -> dict[
     config = complete(model)
     step = 2 * config["num_heads"]
 
+    @cache
     def count(units: int) -> int:
-        return count_parameters("prior", config | {"width": units * step})
+        return count_parameters(config | {"width": units * step})
 
-    units = 1
-    while count(units) < parameters:
-        units += 1
+    units = 1 + bisect_left(range(1, WIDEST), parameters, key=count)
     best = min((u for u in (units - 1, units) if u > 0), key=lambda u: abs(count(u) - parameters))
     if abs(count(best) / parameters - 1) > tolerance:
         raise ValueError(

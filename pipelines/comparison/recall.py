@@ -1,99 +1,146 @@
 """Recall: bits saved on a segment's repeat, against the gap between both."""
 
 import math
-from pathlib import Path
 
 import numpy as np
 
+from codec.seeds import derive_seed
 from pipelines.comparison.arm import Arm
-from pipelines.comparison.nats import bits_per_book
-from pipelines.comparison.pieces import Piece, cache_info, write_cache
-from pipelines.comparison.row import Plot, Row, Series, Table, number
-from pipelines.comparison.settings import Budget, Recall
-from pipelines.comparison.spread import mean_and_spread, show, verdict
-from pipelines.comparison.streams import recall_stream
-from pipelines.comparison.study import Study, digest, seconds
-from pipelines.prior_batches import TOKEN_RATE
+from pipelines.comparison.comparison_row import ComparisonRow, Plot
+from pipelines.comparison.comparison_settings import Budget, RecallSettings
+from pipelines.comparison.piece_bits import code_bits
+from pipelines.comparison.piece_cache import TrackPiece, cache_info, write_cache
+from pipelines.comparison.spread import number, show, spread_series, verdict
+from pipelines.comparison.study import Study, digest
+from pipelines.data.markdown import table
+from pipelines.training.prior_data import TOKEN_RATE
 from prior.model import Prior
 
 HELD_OUT = 16
 
 
-def arms(study: Study) -> dict[str, list[Arm]]:
-    """Every backbone's arms, one per seed, each the last of its stages."""
-    return {
-        name: [staged(study, name, fields, seed) for seed in study.settings.seeds]
-        for name, fields in study.settings.backbones.items()
-    }
+def arms(study: Study) -> list[Arm]:
+    """Build every backbone's arms, each the last of its stages."""
+    return [arm for of_backbone in staged_arms(study).values() for arm in of_backbone]
 
 
-def staged(study: Study, name: str, fields: dict, seed: int) -> Arm:
-    """An arm that goes through all stages."""
+def staged_arms(study: Study) -> dict[str, list[Arm]]:
+    """Build every backbone's arms, one per seed, which go through all stages."""
     settings = study.settings.recall
-    fields = fields | settings.model | {"num_codebooks": 2}
-    arm: Arm | None = None
-    for stage in settings.stages:
-        tokens = [stream_cache(study, stage)]
-        label = f"recall, {name}, {stage.crop_frames} positions"
-        arm = study.arm(label, fields, tokens, stage, seed, settings.parameters, arm)
-    if arm is None:
-        raise ValueError("recall.stages must hold at least one budget")
-    return arm
+    found: dict[str, list[Arm]] = {}
+    for name, backbone in study.settings.backbones.items():
+        fields = backbone | settings.model | {"num_codebooks": 2}
+        starts: list[Arm] | None = None
+        for stage in settings.stages:
+            tokens = [stream_cache(study, stage)]
+            label = f"recall, {name}, {stage.crop_frames} positions"
+            starts = study.arms(label, fields, tokens, stage, settings.parameters, starts)
+        assert starts is not None
+        found[name] = starts
+    return found
 
 
 def stream_cache(study: Study, stage: Budget) -> str:
-    """A stage's training streams as a token cache, as many as it reads."""
+    """Write a stage's training streams, as many as it reads, as a token cache."""
     settings, length = study.settings.recall, stage.crop_frames
     counts = {"train": stage.steps * stage.batch_size, "validation": HELD_OUT}
     key = digest([length, settings.segment, settings.alphabet, counts])
     target = study.folder / "data" / f"streams-{length}-{key}"
     splits = {
-        split: [stream(settings, split, number, length) for number in range(count)]
+        split: [stream_piece(settings, split, number, length) for number in range(count)]
         for split, count in (counts.items() if not target.is_dir() else ())
     }
     size = max(settings.alphabet, settings.segment + 1)
-    return write_cache(Path(target), splits, cache_info(f"streams {key}", 2, size))
+    return write_cache(target, splits, cache_info(f"streams {key}", 2, size))
 
 
-def stream(settings: Recall, split: str, number: int, length: int) -> Piece:
-    """One training stream."""
+def stream_piece(settings: RecallSettings, split: str, number: int, length: int) -> TrackPiece:
+    """Draw one training stream."""
     seed = 0 if split == "train" else 1
     codes = recall_stream(seed, number, length, settings.segment, settings.alphabet)
-    return Piece(f"stream-{split}-{number}", codes)
+    return TrackPiece(f"stream-{split}-{number}", codes)
 
 
-def measure(study: Study) -> Row:
-    """The row of the study."""
+def recall_stream(
+    seed: int, index: int, length: int, segment: int, alphabet: int, gap: int | None = None
+) -> np.ndarray:
+    """Draw a stream in which one segment returns after gaps; only memory can predict it then.
+
+    A frame is a value, drawn uniformly, and a label. The frames of the segment are labeled 0 to
+    ``segment - 1``, all others ``segment``; in a repeat labels and values are those of the first
+    time. As the labels say where in the segment one is, what has to be learned is to remember, not
+    to notice that something returns.
+
+    Args:
+        seed: of all streams.
+        index: of this one.
+        length: frames, at least twice the segment.
+        segment: frames.
+        alphabet: number of different values.
+        gap: frames between the segment and its only repeat, which then stands at the end. None for
+            training: the segment stands early and returns again and again, after gaps whose
+            logarithm is uniform up to what is left of the stream.
+
+    Returns:
+        (2, length) int16, values and labels.
+    """
+    draws = np.random.default_rng(derive_seed(seed, "recall", index))
+    if gap is None:
+        first = int(draws.integers(min(segment, length - 2 * segment) + 1))
+        places = [first + segment + draw_gap(draws, length - first - 2 * segment)]
+        while (left := length - places[-1] - 2 * segment) >= 0:
+            places.append(places[-1] + segment + draw_gap(draws, left))
+    else:
+        first = length - gap - 2 * segment
+        places = [length - segment]
+    values = draws.integers(alphabet, size=length)
+    labels = np.full(length, segment)
+    for place in (first, *places):
+        values[place : place + segment] = values[first : first + segment]
+        labels[place : place + segment] = np.arange(segment)
+    return np.stack([values, labels]).astype(np.int16)
+
+
+def draw_gap(draws: np.random.Generator, most: int) -> int:
+    """Draw 0 to ``most`` frames; the logarithm of one more is uniform."""
+    return min(most, int(math.exp(draws.uniform(0, math.log(most + 2)))) - 1)
+
+
+def measure(study: Study) -> ComparisonRow:
+    """Measure bits saved on a repeat after each gap."""
     settings = study.settings.recall
     longest = max(stage.crop_frames for stage in settings.stages)
-    row = Row(
-        "recall",
+    row = ComparisonRow(
         "Context window: what the state remembers",
         f"Priors of {settings.parameters:,} parameters learn streams of random values in which "
         f"{settings.segment} frames return, after gaps whose logarithm is uniform, in stages "
         f"of {', '.join(str(stage.crop_frames) for stage in settings.stages)} positions. Labels "
-        "beside the values say where in the segment one is, so that what must be learnt is to "
+        "beside the values say where in the segment one is, so that what must be learned is to "
         "remember. The test is such a stream with a given gap: nothing but memory can save bits on "
         f"the repeat, and at most {math.log2(settings.alphabet):g} per value. {settings.tests} "
-        f"tests per gap; a gap that ends beyond {seconds(longest):g} s is longer than anything "
+        f"tests per gap; a gap that ends beyond {longest / TOKEN_RATE:g} s is longer than anything "
         "seen in training.",
     )
     saved = {
-        name: [[saved_bits(study, study.train(arm).prior, gap) for gap in settings.gaps_s] for arm
-               in of_backbone]
-        for name, of_backbone in arms(study).items()
-    }  # fmt: skip
-    columns = ["gap", *(f"{name} (bits per value)" for name in saved)]
+        name: [
+            [saved_bits(study, study.train(arm).prior, gap) for arm in of_backbone]
+            for gap in settings.gaps_s
+        ]
+        for name, of_backbone in staged_arms(study).items()
+    }
     rows = [
-        [f"{number(gap)} s", *(show([seed[index] for seed in runs]) for runs in saved.values())]
+        [f"{number(gap)} s", *(show(of_backbone[index]) for of_backbone in saved.values())]
         for index, gap in enumerate(settings.gaps_s)
     ]
-    row.tables = [Table(columns, rows)]
-    row.plots = [plot(study, saved)]
+    row.tables = [table(["gap", *(f"{name} (bits per value)" for name in saved)], rows)]
+    series = {name: spread_series(settings.gaps_s, figures) for name, figures in saved.items()}
+    row.plots = [
+        Plot("recall", "Bits saved on a repeat", "gap (s)", "bits per value", series, log_x=True)
+    ]
     row.reading = [
         verdict(
             f"Bits saved per value after a gap of {number(gap)} s",
-            {name: [seed[index] for seed in saved[name]] for name in study.compared},
+            {name: saved[name][index] for name in study.compared},
             "bits",
             lower_is_better=False,
         )
@@ -106,21 +153,9 @@ def saved_bits(study: Study, prior: Prior, gap_s: float) -> float:
     """Mean bits per value that the repeat costs less than the first time."""
     settings = study.settings.recall
     gap, segment = round(gap_s * TOKEN_RATE), settings.segment
-    length = 2 * segment + gap
     savings = []
     for index in range(settings.tests):
-        codes = recall_stream(2, index, length, segment, settings.alphabet, gap)
-        bits = bits_per_book(prior.to(study.device), codes)[0]  # of the values
+        codes = recall_stream(2, index, 2 * segment + gap, segment, settings.alphabet, gap)
+        bits = code_bits(prior.to(study.device), TrackPiece("test", codes))[0]  # of the values
         savings.append(bits[:segment].mean() - bits[-segment:].mean())
     return float(np.mean(savings))
-
-
-def plot(study: Study, saved: dict[str, list[list[float]]]) -> Plot:
-    """Bits saved over the gap."""
-    gaps = study.settings.recall.gaps_s
-    series = {}
-    for name, runs in saved.items():
-        stats = [mean_and_spread([run[index] for run in runs]) for index in range(len(gaps))]
-        means = [mean for mean, _ in stats]
-        series[name] = Series([*gaps], means, [m - s for m, s in stats], [m + s for m, s in stats])
-    return Plot("recall", "Bits saved on a repeat", "gap (s)", "bits per value", series, log_x=True)

@@ -1,58 +1,59 @@
 """Scaling: sizes times data amounts at equal compute, and the exponents."""
 
-import math
-from collections import defaultdict
-from collections.abc import Sequence
 from dataclasses import replace
 
-import numpy as np
-
-from pipelines.comparison.arm import Arm, TrainedArm
-from pipelines.comparison.nats import held_out_bits
-from pipelines.comparison.pieces import part_of, read_pieces, write_cache
-from pipelines.comparison.row import Plot, Row, Series, Table, number
-from pipelines.comparison.settings import Budget
-from pipelines.comparison.spread import bootstrap, fitted_slope, mean_and_spread, show, verdict
+from pipelines.comparison.arm import Arm
+from pipelines.comparison.comparison_row import ComparisonRow, Plot
+from pipelines.comparison.comparison_settings import Budget
+from pipelines.comparison.equal_size import count_parameters
+from pipelines.comparison.piece_bits import held_out_bits
+from pipelines.comparison.piece_cache import part_of, read_pieces, write_cache
+from pipelines.comparison.spread import show, show_exponent, spread_series, verdict
 from pipelines.comparison.study import Study, digest
-from pipelines.estimate import count_parameters, forward_flops
-from pipelines.tokens import read_token_infos
+from pipelines.data.markdown import table
+from pipelines.data.tokens import read_token_infos
+from pipelines.training.cost import forward_flops
 
 Cell = tuple[str, int, float]
 """Backbone, parameters, share of the data."""
+Bits = dict[Cell, list[float]]
+"""Held-out bits per frame, a figure per seed."""
 
 
-def arms(study: Study) -> dict[Cell, list[Arm]]:
-    """All arms of the grid."""
+def arms(study: Study) -> list[Arm]:
+    """Build all arms of the grid."""
+    return [arm for of_cell in grid(study).values() for arm in of_cell]
+
+
+def grid(study: Study) -> dict[Cell, list[Arm]]:
+    """Build the arms of every cell, one per seed."""
     settings = study.settings
-    tokens = settings.context.tokens
-    if not tokens:
+    if not settings.context.tokens:
         return {}
-    found: dict[Cell, list[Arm]] = defaultdict(list)
+    found: dict[Cell, list[Arm]] = {}
     for share in settings.scaling.data_shares:
         part = [part_cache(study, share)]
         for size in settings.scaling.parameters:
             for name in study.compared:
                 fields = settings.backbones[name]
                 budget = equal_compute(study, study.model(fields, part, size))
-                for seed in settings.seeds:
-                    label = f"scaling, {name}, {size:,} parameters, {share:g} of the data"
-                    arm = study.arm(label, fields, part, budget, seed, size)
-                    found[name, size, share].append(arm)
-    return dict(found)
+                label = f"scaling, {name}, {size:,} parameters, {share:g} of the data"
+                found[name, size, share] = study.arms(label, fields, part, budget, size)
+    return found
 
 
 def equal_compute(study: Study, model: dict) -> Budget:
-    """As many updates as the compute of an arm buys for a model."""
+    """Give a model as many steps as the compute of an arm buys."""
     settings = study.settings.scaling
-    share = study.settings.optimisation.depth_share
+    share = study.settings.optimization.depth_share
     per_frame = 3 * forward_flops("prior", model, settings.crop_frames, share)
-    per_update = per_frame * settings.crop_frames * settings.batch_size
-    steps = max(1, round(settings.compute / per_update))
+    per_step = per_frame * settings.crop_frames * settings.batch_size
+    steps = max(1, round(settings.compute / per_step))
     return Budget(steps, settings.batch_size, settings.crop_frames)
 
 
 def part_cache(study: Study, share: float) -> str:
-    """A share of the training tracks as a cache, without captions; all held-out clips."""
+    """Write a share of the training tracks, without captions, and all held-out clips as a cache."""
     folders = study.settings.context.tokens
     infos = read_token_infos(folders)
     target = study.folder / "data" / f"part-{share:g}-{digest([str(info) for info in infos])}"
@@ -64,128 +65,86 @@ def part_cache(study: Study, share: float) -> str:
     return write_cache(target, splits, infos[0])
 
 
-def measure(study: Study) -> Row:
-    """The row of the study."""
+def measure(study: Study) -> ComparisonRow:
+    """Measure held-out bits of every cell of the grid."""
     settings = study.settings.scaling
-    row = Row(
-        "scaling",
+    row = ComparisonRow(
         "Scalability: sizes and data at equal compute",
         f"Every arm spends {settings.compute:.1e} operations of training (counted by "
-        "`pipelines/estimate.py`), so a larger model sees fewer crops. Exponents are fitted to "
+        "`partita info`), so a larger model sees fewer crops. Exponents are fitted to "
         "held-out bits per frame by least squares on logarithms; intervals are 95 % of a bootstrap "
         f"over seeds ({settings.draws} draws), so they hold the noise of training and not the "
         "error of calling a curve a power law.",
     )
-    grid = arms(study)
-    if not grid:
+    cells = grid(study)
+    if not cells:
         row.missing.append("no token cache is named in context.tokens")
         return row
-    held_out = [piece.codes for piece in study.validation(study.settings.context.tokens)]
-    bits = {
-        cell: [bits_of(study, study.train(arm), held_out) for arm in of_cell]
-        for cell, of_cell in grid.items()
-    }
-    row.tables = [loss_table(grid, bits), exponent_table(study, bits)]
-    row.plots = [size_plot(study, bits), data_plot(study, bits)]
-    row.reading = readings(study, bits)
-    return row
-
-
-def bits_of(study: Study, trained: TrainedArm, held_out: Sequence[np.ndarray]) -> float:
-    """Held-out bits per frame of an arm."""
-    crop_frames = study.settings.scaling.crop_frames
-    return float(held_out_bits(trained.prior.to(study.device), held_out, crop_frames).sum())
-
-
-def loss_table(grid: dict[Cell, list[Arm]], bits: dict[Cell, list[float]]) -> Table:
-    """Held-out bits of every cell."""
-    columns = ["backbone", "parameters", "data", "updates", "bits per frame"]
-    rows = []
-    for (name, size, share), found in bits.items():
-        arm = grid[name, size, share][0]
-        count = count_parameters("prior", arm.model)
-        rows.append([name, f"{count:,}", f"{share:g}", f"{arm.budget.steps}", show(found, 4)])
-    return Table(columns, rows)
-
-
-def exponent_table(study: Study, bits: dict[Cell, list[float]]) -> Table:
-    """Exponents over size at all data, and over data at every size."""
-    settings = study.settings.scaling
-    rows = []
-    for name in study.compared:
-        for share in settings.data_shares:
-            cells = [bits[name, size, share] for size in settings.parameters]
-            text = exponent(settings.parameters, cells, settings.draws)
-            rows.append([name, f"size, {share:g} of the data", text])
-        for size in settings.parameters:
-            cells = [bits[name, size, share] for share in settings.data_shares]
-            text = exponent(settings.data_shares, cells, settings.draws)
-            rows.append([name, f"data, {size:,} parameters", text])
-    return Table(["backbone", "held-out bits over", "exponent (95 %)"], rows)
-
-
-def exponent(x: Sequence[float], cells: Sequence[Sequence[float]], draws: int) -> str:
-    """A fitted exponent with its interval."""
-    if len(x) < 2:
-        return "one point, no exponent"
-    middle, low, high = bootstrap(cells, lambda means: fitted_slope(x, means), draws)
-    return f"{middle:+.4f} ({low:+.4f} to {high:+.4f})"
-
-
-def size_plot(study: Study, bits: dict[Cell, list[float]]) -> Plot:
-    """Bits over size, a line per backbone and data amount."""
-    settings = study.settings.scaling
-    series = {
-        f"{name}, {share:g} of the data": spread_series(
-            settings.parameters, [bits[name, size, share] for size in settings.parameters]
-        )
-        for name in study.compared
-        for share in settings.data_shares
-    }
-    title = "Held-out loss over size at equal compute"
-    return Plot("scaling-size", title, "parameters", "bits per frame", series, True, True)
-
-
-def data_plot(study: Study, bits: dict[Cell, list[float]]) -> Plot:
-    """Bits over data, a line per backbone and size."""
-    settings = study.settings.scaling
-    series = {
-        f"{name}, {size:,}": spread_series(
-            settings.data_shares, [bits[name, size, share] for share in settings.data_shares]
-        )
-        for name in study.compared
-        for size in settings.parameters
-    }
-    title = "Held-out loss over data at equal compute"
-    return Plot("scaling-data", title, "share of the data", "bits per frame", series, True, True)
-
-
-def spread_series(x: Sequence[float], cells: Sequence[Sequence[float]]) -> Series:
-    """Means with one standard deviation either side."""
-    stats = [mean_and_spread(cell) for cell in cells]
-    low, high = [m - s for m, s in stats], [m + s for m, s in stats]
-    return Series([float(value) for value in x], [m for m, _ in stats], low, high)
-
-
-def readings(study: Study, bits: dict[Cell, list[float]]) -> list[str]:
-    """Who is ahead at every size with all the data, and which size is best."""
-    settings = study.settings.scaling
+    held_out = read_pieces(study.settings.context.tokens, "validation")
+    bits: Bits = {}
+    for cell, of_cell in cells.items():
+        priors = [study.train(arm).prior.to(study.device) for arm in of_cell]
+        bits[cell] = [
+            float(held_out_bits(prior, held_out, settings.crop_frames).sum()) for prior in priors
+        ]
+    row.tables = [loss_table(cells, bits), exponent_table(study, bits)]
+    row.plots = plots(study, bits)
     most = max(settings.data_shares)
-    sentences = [
+    row.reading = [
         verdict(
-            f"Held-out bits per frame at about {size:,} parameters",
+            f"Held-out loss at about {size:,} parameters",
             {name: bits[name, size, most] for name in study.compared},
             "bits per frame",
         )
         for size in settings.parameters
     ]
+    return row
+
+
+def loss_table(cells: dict[Cell, list[Arm]], bits: Bits) -> str:
+    """Print the held-out bits of every cell."""
+    rows = []
+    for (name, size, share), found in bits.items():
+        arm = cells[name, size, share][0]
+        count = f"{count_parameters(arm.model):,}"
+        rows.append([name, count, f"{share:g}", f"{arm.budget.steps}", show(found, 4)])
+    return table(["backbone", "parameters", "data", "steps", "bits per frame"], rows)
+
+
+def exponent_table(study: Study, bits: Bits) -> str:
+    """Print exponents over size at every data amount, and over data at every size."""
+    settings = study.settings.scaling
+    sizes, shares = settings.parameters, settings.data_shares
+    rows = []
     for name in study.compared:
-        means = {size: math.fsum(bits[name, size, most]) for size in settings.parameters}
-        best = min(means, key=lambda size: means[size])
-        edge = best in (min(means), max(means)) and len(means) > 1
-        note = ", the edge of the grid" if edge else ""
-        sentences.append(
-            f"At this compute the best {name} has about {number(best / 1e6)} million parameters"
-            f"{note}."
+        for share in shares:
+            figures = [bits[name, size, share] for size in sizes]
+            slope = show_exponent(sizes, figures, settings.draws, 4)
+            rows.append([name, f"size, {share:g} of the data", slope])
+        for size in sizes:
+            figures = [bits[name, size, share] for share in shares]
+            slope = show_exponent(shares, figures, settings.draws, 4)
+            rows.append([name, f"data, {size:,} parameters", slope])
+    return table(["backbone", "held-out bits over", "exponent (95 %)"], rows)
+
+
+def plots(study: Study, bits: Bits) -> list[Plot]:
+    """Plot bits over size, a line per data amount, and over data, a line per size."""
+    sizes, shares = study.settings.scaling.parameters, study.settings.scaling.data_shares
+    over_size = {
+        f"{name}, {share:g} of the data": spread_series(
+            sizes, [bits[name, s, share] for s in sizes]
         )
-    return sentences
+        for name in study.compared
+        for share in shares
+    }
+    over_data = {
+        f"{name}, {size:,}": spread_series(shares, [bits[name, size, share] for share in shares])
+        for name in study.compared
+        for size in sizes
+    }
+    title, y = "Held-out loss over {} at equal compute", "bits per frame"
+    return [
+        Plot("scaling-size", title.format("size"), "parameters", y, over_size, True, True),
+        Plot("scaling-data", title.format("data"), "share of the data", y, over_data, True, True),
+    ]

@@ -1,15 +1,31 @@
 """Means over seeds, their spread, and when two of them may be called different."""
 
-import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from types import ModuleType
 
 import numpy as np
 
 from codec.seeds import derive_seed
-from pipelines.comparison.row import number
+from pipelines.comparison.comparison_row import Series
+from pipelines.errors import import_package
 
-T_95 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
-"""Two-sided 95 % points of Student's t for one to nine degrees of freedom."""
+
+def statistics() -> ModuleType:
+    """Import ``scipy.stats``.
+
+    Raises:
+        MissingPackageError: scipy is not installed; names the extra that brings it.
+    """
+    return import_package("scipy.stats", "the comparison")
+
+
+def number(value: float, digits: int = 3) -> str:
+    """Print a figure with as many digits as mean something; no exponent below a billion."""
+    if value == 0 or not abs(value) < 1e9:
+        return f"{value:g}"
+    if abs(value) >= 10 ** (digits - 1):
+        return f"{value:,.0f}"
+    return f"{value:.{digits}g}"
 
 
 def mean_and_spread(values: Sequence[float]) -> tuple[float, float]:
@@ -19,22 +35,34 @@ def mean_and_spread(values: Sequence[float]) -> tuple[float, float]:
 
 
 def show(values: Sequence[float], digits: int = 3) -> str:
-    """``mean ± standard deviation`` over seeds, the deviation only where there are several."""
+    """Print ``mean ± standard deviation``, the deviation only where there are several values."""
     mean, spread = mean_and_spread(values)
     if len(values) < 2:
         return number(mean, digits)
     return f"{number(mean, digits)} ± {number(spread, 2)}"
 
 
+def spread_series(x: Sequence[float], figures: Sequence[Sequence[float]]) -> Series:
+    """Build a line of means with one standard deviation either side.
+
+    Args:
+        x: a place per point.
+        figures: per point, a figure per seed.
+    """
+    stats = [mean_and_spread(values) for values in figures]
+    low, high = [m - s for m, s in stats], [m + s for m, s in stats]
+    return Series([float(value) for value in x], [m for m, _ in stats], low, high)
+
+
 def paired_interval(first: Sequence[float], second: Sequence[float]) -> tuple[float, float] | None:
-    """95 % interval of the mean of ``first - second``, paired by seed; None below two pairs."""
+    """95 % interval of the mean of ``first - second`` (Student's t), None below two pairs."""
     differences = np.subtract(first, second)
     count = len(differences)
     if count < 2:
         return None
-    reach = T_95[min(count - 1, len(T_95)) - 1] * float(np.std(differences, ddof=1))
-    middle = float(np.mean(differences))
-    return middle - reach / math.sqrt(count), middle + reach / math.sqrt(count)
+    middle, deviation = mean_and_spread(differences.tolist())
+    reach = float(statistics().t.ppf(0.975, count - 1)) * deviation / count**0.5
+    return middle - reach, middle + reach
 
 
 def verdict(
@@ -43,7 +71,7 @@ def verdict(
     unit: str,
     lower_is_better: bool = True,
 ) -> str:
-    """Who is ahead in a sentence: claimed only where the paired interval leaves out zero.
+    """Say who is ahead: claimed only where the paired interval leaves out zero.
 
     Args:
         what: the subject of the sentence.
@@ -64,33 +92,44 @@ def verdict(
     return f"{what}: {figures}; **{winner}** is ahead ({span})."
 
 
-def fitted_slope(x: Sequence[float], y: Sequence[float]) -> float:
-    """The exponent b of y = a x^b by least squares on logarithms."""
-    return float(np.polyfit(np.log(x), np.log(y), 1)[0])
-
-
-def bootstrap(
-    groups: Sequence[Sequence[float]],
-    statistic: Callable[[Sequence[float]], float],
-    draws: int,
-    seed: int = 0,
+def fit_exponent(
+    x: Sequence[float], figures: Sequence[Sequence[float]], draws: int
 ) -> tuple[float, float, float]:
-    """A statistic of the groups' means, and its 95 % interval when the groups are drawn again.
+    """Fit the exponent b of y = a x^b to means, by least squares on logarithms.
 
     Args:
-        groups: repeated figures (seeds, runs) of each point.
-        statistic: of one figure per point.
-        draws: with replacement, inside each group.
-        seed: of the draws.
+        x: at least two places.
+        figures: per place, repeated figures (seeds, runs).
+        draws: of the bootstrap, which draws the figures of each place again.
 
     Returns:
-        The statistic of the means, and the 2.5 and 97.5 percentiles over the draws.
+        The exponent and its 95 % interval, which is NaN where a place has only one figure.
     """
-    random = np.random.default_rng(derive_seed(seed, "bootstrap"))
-    arrays = [np.asarray(group, dtype=float) for group in groups]
-    found = [
-        statistic([float(random.choice(group, len(group)).mean()) for group in arrays])
-        for _ in range(draws)
-    ]
-    low, high = np.percentile(found, [2.5, 97.5])
-    return statistic([float(group.mean()) for group in arrays]), float(low), float(high)
+
+    def slope(*groups: np.ndarray) -> float:
+        means = [np.mean(group) for group in groups]
+        return float(np.polyfit(np.log(x), np.log(means), 1)[0])
+
+    if min(map(len, figures)) < 2:
+        return slope(*map(np.asarray, figures)), np.nan, np.nan
+    found = statistics().bootstrap(
+        figures,
+        slope,
+        n_resamples=draws,
+        method="percentile",
+        vectorized=False,
+        random_state=np.random.default_rng(derive_seed(0, "bootstrap")),
+    )
+    low, high = found.confidence_interval
+    return slope(*map(np.asarray, figures)), float(low), float(high)
+
+
+def show_exponent(
+    x: Sequence[float], figures: Sequence[Sequence[float]], draws: int, digits: int
+) -> str:
+    """Print a fitted exponent with its interval; see :func:`fit_exponent`."""
+    if len(x) < 2:
+        return "one point, no exponent"
+    middle, low, high = fit_exponent(x, figures, draws)
+    interval = "no interval" if np.isnan(low) else f"{low:+.{digits}f} to {high:+.{digits}f}"
+    return f"{middle:+.{digits}f} ({interval})"

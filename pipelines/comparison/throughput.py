@@ -6,55 +6,62 @@ from dataclasses import dataclass
 
 import torch
 
+from codec.process_settings import matmul_precision
 from codec.seeds import generator
-from pipelines.comparison.equal_size import fit_width
-from pipelines.comparison.row import Plot, Row, Series, Table, number
-from pipelines.comparison.spread import bootstrap, fitted_slope
+from pipelines.comparison.comparison_row import ComparisonRow, Plot, Series
+from pipelines.comparison.equal_size import count_parameters
+from pipelines.comparison.spread import number, show_exponent
 from pipelines.comparison.study import Study
-from pipelines.estimate import count_parameters
-from pipelines.precision import PRECISIONS, choose_precision
-from pipelines.process_settings import matmul_precision
+from pipelines.data.markdown import table
+from pipelines.training.precision import PRECISIONS, choose_precision
+from prior.condition import Condition
 from prior.loss import PriorBatch, prior_loss
 from prior.model import Prior
 
 BATCHED = "full batch"
 SINGLE = "one sequence"
+DRAWS = 500
+"""Draws of the bootstrap over timed runs."""
 
 
 @dataclass(frozen=True)
 class Timing:
-    """Timed updates of one backbone at one length: seconds of each, and positions in an update."""
+    """Timed steps of one backbone at one length.
+
+    Attributes:
+        length: positions per sequence.
+        speeds: positions per second, from the slowest run to the fastest.
+    """
 
     length: int
-    tokens: int
-    forward_s: list[float]
-    backward_s: list[float]
+    speeds: list[float]
 
     @property
-    def speeds(self) -> list[float]:
-        """Positions per second, run by run."""
-        pairs = zip(self.forward_s, self.backward_s, strict=True)
-        return [self.tokens / (forward + backward) for forward, backward in pairs]
+    def median(self) -> float:
+        """Median of the speeds, the higher one of the middle two."""
+        return self.speeds[len(self.speeds) // 2]
 
 
-def measure(study: Study) -> Row:
-    """The row of the study."""
+Timings = dict[tuple[str, str], list[Timing]]
+"""Backbone and mode -> a timing per length."""
+
+
+def measure(study: Study) -> ComparisonRow:
+    """Time training steps of every backbone at every length."""
     settings = study.settings.throughput
-    row = Row(
-        "throughput",
+    row = ComparisonRow(
         "Data processing: sequential against parallel",
         f"Forward and backward pass of the training loss on random codes, optimizer left out, "
         f"{settings.repeats} timed runs after one that does not count. *{BATCHED.capitalize()}*: "
-        f"about {settings.tokens_per_step:,} positions per update at every length; *{SINGLE}*: a "
-        "batch of one. The slope is that of positions per second over length on logarithmic axes; "
+        f"about {settings.tokens_per_step:,} positions per step at every length; *{SINGLE}*: a "
+        "batch of one. Positions per second: the median run, and in brackets the slowest and the "
+        "fastest. The slope is that of positions per second over length on logarithmic axes; "
         "0 means that a position costs the same however long the sequence is.",
     )
-    counts, timings = {}, {}
-    for name, fields in study.settings.backbones.items():
-        config = fit_width(
-            study.settings.model | fields, study.settings.parameters, study.settings.tolerance
-        )
-        counts[name] = count_parameters("prior", config)
+    counts: dict[str, int] = {}
+    timings: Timings = {}
+    for name, config in study.sized_backbones().items():
+        counts[name] = count_parameters(config)
         for mode in (BATCHED, SINGLE):
             study.say(f"throughput: {name}, {mode}")
             with matmul_precision("medium"):
@@ -63,143 +70,87 @@ def measure(study: Study) -> Row:
                 ]
     row.tables = [speed_table(settings.lengths, timings), slope_table(timings, counts)]
     row.plots = [speed_plot(timings, mode) for mode in (BATCHED, SINGLE)]
-    row.reading = [reading(study.compared, timings, mode) for mode in (BATCHED, SINGLE)]
     return row
 
 
 def time_length(study: Study, config: dict, length: int, mode: str) -> Timing:
-    """Time the updates of one backbone at one length."""
-    settings = study.settings.throughput
-    batch = max(1, settings.tokens_per_step // length) if mode == BATCHED else 1
+    """Time the steps of one backbone at one length."""
+    settings, optimization = study.settings.throughput, study.settings.optimization
+    batch_size = max(1, settings.tokens_per_step // length) if mode == BATCHED else 1
     torch.manual_seed(0)
     prior = Prior(**config).to(study.device).train()
-    share = study.settings.optimisation.depth_share
-    codes = random_batch(prior, batch, length, share, study.device)
-    wanted = study.settings.optimisation.mixed_precision
-    precision = PRECISIONS[choose_precision(wanted, study.device)]
-    runs = [time_update(prior, codes, precision) for _ in range(settings.repeats + 1)][1:]
-    return Timing(length, batch * length, [f for f, _ in runs], [b for _, b in runs])
+    batch = random_batch(prior, batch_size, length, optimization.depth_share, study.device)
+    precision = PRECISIONS[choose_precision(optimization.mixed_precision, study.device)]
+    seconds = [time_step(prior, batch, precision) for _ in range(settings.repeats + 1)][1:]
+    return Timing(length, sorted(batch_size * length / s for s in seconds))
 
 
 def random_batch(
-    prior: Prior, batch: int, length: int, depth_share: float, device: torch.device
+    prior: Prior, batch_size: int, length: int, depth_share: float, device: torch.device
 ) -> PriorBatch:
-    """Codes of no meaning, without text."""
+    """Draw random codes without text."""
     draws = generator(0, "throughput", length)
-    shape = (batch, prior.num_codebooks, length)
-    width = prior.config["text_width"]
+    shape = (batch_size, prior.num_codebooks, length)
     count = max(1, round(length * depth_share))
     return PriorBatch(
         codes=torch.randint(prior.codebook_size, shape, generator=draws).to(device),
-        frame_mask=torch.ones(batch, length, dtype=torch.bool, device=device),
-        ends=torch.zeros(batch, dtype=torch.bool, device=device),
-        text_states=torch.zeros(batch, 0, width, device=device),
-        text_mask=torch.zeros(batch, 0, dtype=torch.bool, device=device),
-        depth_frames=torch.randint(length, (batch, count), generator=draws).to(device),
+        frame_mask=torch.ones(batch_size, length, dtype=torch.bool, device=device),
+        ends=torch.zeros(batch_size, dtype=torch.bool, device=device),
+        condition=Condition.empty(batch_size, prior.config.text_width, device),
+        depth_frames=torch.randint(length, (batch_size, count), generator=draws).to(device),
     )
 
 
-def time_update(prior: Prior, batch: PriorBatch, precision: torch.dtype) -> tuple[float, float]:
-    """Seconds of a forward and of a backward pass."""
+def time_step(prior: Prior, batch: PriorBatch, precision: torch.dtype) -> float:
+    """Time a forward and a backward pass (s)."""
     device = batch.codes.device
-    finish(device)
     start = time.perf_counter()
     with torch.autocast(device.type, precision, enabled=precision != torch.float32):
         loss = prior_loss(prior, batch).loss
-    finish(device)
-    middle = time.perf_counter()
     loss.backward()
-    finish(device)
-    end = time.perf_counter()
-    prior.zero_grad()
-    return middle - start, end - middle
-
-
-def finish(device: torch.device) -> None:
-    """Wait for what an accelerator still computes."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
+    seconds = time.perf_counter() - start
+    prior.zero_grad()
+    return seconds
 
 
-def speed_table(lengths: Sequence[int], timings: dict[tuple[str, str], list[Timing]]) -> Table:
-    """Positions per second, with the share of the backward pass."""
-    columns = ["positions", *(f"{name}, {mode}" for name, mode in timings)]
-    rows = []
-    for index, length in enumerate(lengths):
-        cells = [speed_cell(line[index]) for line in timings.values()]
-        rows.append([f"{length}", *cells])
-    return Table(columns, rows)
+def speed_table(lengths: Sequence[int], timings: Timings) -> str:
+    """Print ``median (slowest-fastest)`` of positions per second."""
+
+    def cell(timing: Timing) -> str:
+        slowest, fastest = number(timing.speeds[0]), number(timing.speeds[-1])
+        return f"{number(timing.median)} ({slowest}-{fastest})"
+
+    rows = [
+        [f"{length}", *(cell(line[index]) for line in timings.values())]
+        for index, length in enumerate(lengths)
+    ]
+    return table(["positions", *(f"{name}, {mode}" for name, mode in timings)], rows)
 
 
-def speed_cell(timing: Timing) -> str:
-    """Median and range of positions per second, and how the time falls on both passes."""
-    speeds = sorted(timing.speeds)
-    median = speeds[len(speeds) // 2]
-    backward, forward = sum(timing.backward_s), sum(timing.forward_s)
-    share = backward / (backward + forward)
-    spread = f"{number(speeds[0])}-{number(speeds[-1])}"
-    return f"{number(median)}/s ({spread}), {share:.0%} backward"
-
-
-def slope_table(timings: dict[tuple[str, str], list[Timing]], counts: dict[str, int]) -> Table:
-    """The exponent of speed over length, with what both passes have on their own."""
+def slope_table(timings: Timings, counts: dict[str, int]) -> str:
+    """Print the exponent of speed over length."""
     rows = []
     for (name, mode), line in timings.items():
-        cells = [slope_text(line, part) for part in ("both", "forward", "backward")]
-        rows.append([name, mode, f"{counts[name]:,}", *cells])
-    parts = ["slope (95 %)", "forward alone", "backward alone"]
-    return Table(["backbone", "batch", "parameters", *parts], rows)
+        lengths, speeds = [t.length for t in line], [t.speeds for t in line]
+        slope = show_exponent(lengths, speeds, DRAWS, 2)
+        rows.append([name, mode, f"{counts[name]:,}", slope])
+    return table(["backbone", "batch", "parameters", "slope (95 %)"], rows)
 
 
-def slope_text(line: Sequence[Timing], part: str) -> str:
-    """An exponent with its bootstrap interval over the timed runs."""
-    middle, low, high = slope(line, part)
-    return f"{middle:+.2f} ({low:+.2f} to {high:+.2f})"
-
-
-def slope(line: Sequence[Timing], part: str = "both") -> tuple[float, float, float]:
-    """The exponent of positions per second over length."""
-    lengths = [timing.length for timing in line]
-    if len(lengths) < 2:
-        return 0.0, 0.0, 0.0
-    seconds = {
-        "both": lambda t: [f + b for f, b in zip(t.forward_s, t.backward_s, strict=True)],
-        "forward": lambda t: t.forward_s,
-        "backward": lambda t: t.backward_s,
-    }[part]
-    speeds = [[timing.tokens / s for s in seconds(timing)] for timing in line]
-    return bootstrap(speeds, lambda means: fitted_slope(lengths, means), 500)
-
-
-def speed_plot(timings: dict[tuple[str, str], list[Timing]], mode: str) -> Plot:
-    """Positions per second over length."""
-    series = {}
-    for (name, found), line in timings.items():
-        if found == mode:
-            speeds = [sorted(timing.speeds) for timing in line]
-            series[name] = Series(
-                [float(timing.length) for timing in line],
-                [values[len(values) // 2] for values in speeds],
-                [values[0] for values in speeds],
-                [values[-1] for values in speeds],
-            )
+def speed_plot(timings: Timings, mode: str) -> Plot:
+    """Plot positions per second over length: median and range."""
+    series = {
+        name: Series(
+            [float(timing.length) for timing in line],
+            [timing.median for timing in line],
+            [timing.speeds[0] for timing in line],
+            [timing.speeds[-1] for timing in line],
+        )
+        for (name, found), line in timings.items()
+        if found == mode
+    }
     name = "throughput-batched" if mode == BATCHED else "throughput-single"
-    title = f"Training speed, {mode}"
-    return Plot(name, title, "positions per sequence", "positions per second", series, True, True)
-
-
-def reading(
-    compared: Sequence[str], timings: dict[tuple[str, str], list[Timing]], mode: str
-) -> str:
-    """Who is faster at the shortest and at the longest length, where the runs do not overlap."""
-    first, second = (timings[name, mode] for name in compared)
-    parts = []
-    for ours, theirs in ((first[0], second[0]), (first[-1], second[-1])):
-        low, high = sorted((ours.speeds, theirs.speeds), key=lambda speeds: sum(speeds))
-        winner = compared[0] if high is ours.speeds or high == ours.speeds else compared[1]
-        ratio = sum(high) / sum(low)
-        if min(high) > max(low):
-            parts.append(f"at {ours.length} positions **{winner}** is {ratio:.1f} times as fast")
-        else:
-            parts.append(f"at {ours.length} positions the runs of both overlap")
-    return f"With {mode}, " + "; ".join(parts) + "."
+    x, y = "positions per sequence", "positions per second"
+    return Plot(name, f"Training speed, {mode}", x, y, series, True, True)

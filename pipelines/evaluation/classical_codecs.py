@@ -1,8 +1,9 @@
-"""Clips through opus, mp3 and vorbis by way of ffmpeg: the reference curve of every rate plot."""
+"""Opus, MP3 and Vorbis through ffmpeg: the reference curves of every rate plot."""
 
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +12,8 @@ import soundfile
 import torch
 from torch import Tensor
 
-from pipelines.evaluation.reasons import MissingPackageError, UnmeasurableError
+from pipelines.errors import MissingPackageError
+from pipelines.evaluation.reasons import UnmeasurableError
 
 
 @dataclass(frozen=True)
@@ -30,25 +32,36 @@ class ClassicalCodec:
 
 
 def opus(bitrate_kbps: int) -> ClassicalCodec:
-    """Opus by libopus at a nominal bit rate."""
-    return ClassicalCodec(
-        f"opus {bitrate_kbps}k", ("-c:a", "libopus", "-b:a", f"{bitrate_kbps}k"), ".ogg"
-    )
+    """Choose Opus by libopus at a nominal bit rate."""
+    rate = f"{bitrate_kbps}k"
+    return ClassicalCodec(f"opus {rate}", ("-c:a", "libopus", "-b:a", rate), ".ogg")
 
 
 def mp3(bitrate_kbps: int) -> ClassicalCodec:
-    """MP3 by LAME at a constant bit rate."""
-    return ClassicalCodec(
-        f"mp3 {bitrate_kbps}k", ("-c:a", "libmp3lame", "-b:a", f"{bitrate_kbps}k"), ".mp3"
-    )
+    """Choose MP3 by LAME at a constant bit rate."""
+    rate = f"{bitrate_kbps}k"
+    return ClassicalCodec(f"mp3 {rate}", ("-c:a", "libmp3lame", "-b:a", rate), ".mp3")
 
 
 def vorbis(quality: int) -> ClassicalCodec:
-    """Vorbis by libvorbis at a quality from -1 (about 45 kbps) to 10."""
+    """Choose Vorbis by libvorbis at a quality from -1 (about 45 kbps) to 10."""
     return ClassicalCodec(f"vorbis q{quality}", ("-c:a", "libvorbis", "-q:a", f"{quality}"), ".ogg")
 
 
 CLASSICAL_CODECS = (opus(6), opus(12), opus(16), opus(32), opus(64), mp3(32), mp3(64), vorbis(-1))
+
+
+def choose_classical(names: Sequence[str] | None) -> tuple[ClassicalCodec, ...]:
+    """Find settings by name; None stands for all.
+
+    Raises:
+        ValueError: no setting has such a name.
+    """
+    known = {setting.name: setting for setting in CLASSICAL_CODECS}
+    for name in names or ():
+        if name not in known:
+            raise ValueError(f"classical must be among {', '.join(known)}, got {name!r}")
+    return CLASSICAL_CODECS if names is None else tuple(known[name] for name in names)
 
 
 def transcode(

@@ -1,4 +1,4 @@
-"""Which clips an evaluation listens to: the same ones every time, from files or prepared data."""
+"""Choice of the clips of an evaluation, from files or prepared data, without chance."""
 
 import warnings
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ SUFFIXES = (".wav", ".flac", ".ogg", ".opus", ".mp3")
 
 
 class EvaluationClip(Protocol):
-    """A stretch of music that can be read when its turn comes."""
+    """A clip that is read only when it is measured."""
 
     @property
     def name(self) -> str:
@@ -58,7 +58,7 @@ class PreparedClip:
         Raises:
             ValueError: the dataset was prepared without audio.
         """
-        from pipelines.prepared import open_prepared
+        from pipelines.data.prepared import open_prepared
 
         row = open_prepared(self.folder, self.split).select_columns(["audio"])[self.index]
         if not row["audio"]:
@@ -117,7 +117,7 @@ def choose_clips(
 def _prepared_clips(
     folder: Path, split: str, count: int, duration_s: float
 ) -> list[EvaluationClip]:
-    from pipelines.prepared import open_prepared
+    from pipelines.data.prepared import open_prepared
 
     names = open_prepared(folder, split)["id"]
     total = len(names)

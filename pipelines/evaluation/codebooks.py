@@ -1,4 +1,4 @@
-"""How much of its codebooks a codec uses, and what its tokens cost."""
+"""Use of a codec's codebooks, and what its tokens cost."""
 
 import math
 from collections.abc import Iterable
@@ -14,11 +14,11 @@ class CodebookUse:
 
     Attributes:
         num_frames: token frames counted.
-        used: fraction of each book's entries that occur at least once.
-        entropy_bits: entropy of each book's entries in bits, at most log2(V).
+        used: fraction of each codebook's entries that occur at least once.
+        entropy_bits: entropy of each codebook's entries in bits, at most log2(V).
         perplexity: 2 to the entropy: entries used evenly that would carry as much.
         bitrate_kbps: what the tokens cost as they are, K log2(V) bits a frame.
-        entropy_bitrate_kbps: what they would cost with an ideal coder for each book alone.
+        entropy_bitrate_kbps: what they would cost with an ideal coder for each codebook alone.
     """
 
     num_frames: int
@@ -30,7 +30,7 @@ class CodebookUse:
 
 
 def bitrate_kbps(num_codebooks: int, codebook_size: int, frame_rate: float) -> float:
-    """Bits of ``num_codebooks`` tokens a frame, in kbps."""
+    """Compute the rate of ``num_codebooks`` tokens a frame, in kbps."""
     return num_codebooks * math.log2(codebook_size) * frame_rate / 1000
 
 
@@ -61,7 +61,7 @@ def count_codes(codes: Iterable[Tensor], codebook_size: int) -> Tensor:
 
 
 def codebook_use(counts: Tensor, frame_rate: float) -> CodebookUse:
-    """Use, entropy and bit rate from (K, V) counts of :func:`count_codes`."""
+    """Compute use, entropy and bit rate from (K, V) counts of :func:`count_codes`."""
     K, V = counts.shape
     shares = counts.double() / counts.sum(1, keepdim=True)
     entropy = torch.special.entr(shares).sum(1) / math.log(2)  # (K,)

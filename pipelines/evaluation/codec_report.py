@@ -1,8 +1,5 @@
-"""``partita evaluate codec``: a codec against opus, mp3 and vorbis on the same clips."""
+"""A codec against opus, mp3 and vorbis on the same clips."""
 
-import argparse
-import json
-import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -10,32 +7,26 @@ from typing import Any
 
 from torch import Tensor
 
-import codec as codec_package
 from codec.encodec_codec import VARIANTS, EncodecCodec
 from codec.protocols import Codec
 from pipelines.evaluation.classical_codecs import CLASSICAL_CODECS, ClassicalCodec
-from pipelines.evaluation.clips import ClipChoice, EvaluationClip, choose_clips
+from pipelines.evaluation.clips import ClipChoice, EvaluationClip
 from pipelines.evaluation.codebooks import codebook_use, count_codes
-from pipelines.evaluation.comparison import package_versions
-from pipelines.evaluation.embeddings import EMBEDDINGS
+from pipelines.evaluation.embeddings import EMBEDDINGS, choose_spaces
 from pipelines.evaluation.measurement_cache import MeasurementCache
 from pipelines.evaluation.measuring import measure
-from pipelines.evaluation.report import write_report
-from pipelines.evaluation.systems import (
-    System,
-    TokenCodec,
-    classical_system,
-    codec_systems,
-)
+from pipelines.evaluation.pair_metrics import package_versions
+from pipelines.evaluation.quality_page import write_report
+from pipelines.evaluation.systems import System, TokenCodec, classical_system, codec_systems
 
 
 @dataclass(frozen=True)
 class ReportSettings:
-    """What both reports need beside the systems.
+    """Settings that the reports on codecs and decoders share.
 
     Attributes:
         output: folder of the report and of the cache; made if it does not exist.
-        spaces: embedding spaces of the Fréchet distance.
+        spaces: embedding spaces of the Fréchet distance, names of ``EMBEDDINGS``.
         quiet: no progress bar.
     """
 
@@ -44,9 +35,7 @@ class ReportSettings:
     quiet: bool = False
 
     def __post_init__(self) -> None:
-        unknown = [space for space in self.spaces if space not in EMBEDDINGS]
-        if unknown:
-            raise ValueError(f"spaces must be among {list(EMBEDDINGS)}, got {unknown[0]!r}")
+        choose_spaces(self.spaces)
 
 
 def report_codec(
@@ -62,7 +51,7 @@ def report_codec(
 
     Args:
         choice: from ``choose_clips``.
-        codec: anything with the ``Codec`` protocol.
+        codec: anything with the ``Codec`` protocol whose codes stand for sound.
         settings: where to write, and what to compute.
         books: numbers of codebooks, a row each; powers of two up to all of them by default.
         name: of the codec in the report.
@@ -70,8 +59,13 @@ def report_codec(
         others: further rows, for example :func:`encodec_systems`.
 
     Returns:
-        What was written to ``codec.json``.
+        The content of ``codec.json``.
+
+    Raises:
+        ValueError: the codec's frames are notes, or it has fewer codebooks than ``books`` asks for.
     """
+    if codec.frame_rate is None:
+        raise ValueError(f"{name} must be a codec of sound, got {type(codec).__name__} of notes")
     cache = MeasurementCache(settings.output)
     tokens = TokenCodec(codec)
     vocoder = tokens.vocoder_system()
@@ -96,24 +90,24 @@ def report_codec(
 
 
 def clip_codes(tokens: TokenCodec, clips: Sequence[EvaluationClip]) -> Iterator[Tensor]:
-    """(K, T) codes of every readable clip."""
+    """Yield the (K, T) codes of every readable clip."""
     for clip in clips:
         try:
             sound = clip.read()
         except ValueError:
-            continue  # listed as left out by the measuring itself
+            continue  # ``measure`` has listed it as left out
         yield tokens.encode(sound.audio, sound.sample_rate)[0].cpu()
 
 
 def encodec_systems(codec: EncodecCodec, model: str) -> list[System]:
-    """EnCodec at each of its bit rates.
+    """Make a row of each of EnCodec's bit rates.
 
     Args:
         codec: built for its largest bandwidth.
         model: ``"24khz"`` or ``"48khz"``.
     """
     bandwidths = VARIANTS[model].bandwidths_kbps
-    level_books = codec.num_codebooks % 2  # the 48 kHz model's level travels in a book of its own
+    level_books = codec.num_codebooks % 2  # the 48 kHz model codes the level in one of its own
     tokens = TokenCodec(codec)
     systems = []
     for bandwidth in bandwidths:
@@ -123,103 +117,12 @@ def encodec_systems(codec: EncodecCodec, model: str) -> list[System]:
     return systems
 
 
+def load_encodec(model: str, weights: Path) -> EncodecCodec:
+    """Load a model of EnCodec from a file of weights, for its largest bandwidth."""
+    return EncodecCodec.from_pretrained_weights(model, VARIANTS[model].bandwidths_kbps[-1], weights)
+
+
 def default_books(num_codebooks: int) -> list[int]:
-    """1, 2, 4 ... up to all."""
+    """Count 1, 2, 4 ... up to all codebooks."""
     powers = [2**exponent for exponent in range(num_codebooks.bit_length())]
     return sorted({count for count in powers if count < num_codebooks} | {num_codebooks})
-
-
-def load_codec(path: str) -> Codec:
-    """The codec of a saved pipeline (its ``codec`` folder), or a saved codec itself.
-
-    Raises:
-        FileNotFoundError: neither is there.
-        ValueError: the folder holds something else.
-    """
-    folder = Path(path)
-    folder = folder / "codec" if (folder / "codec").is_dir() else folder
-    config = folder / "config.json"
-    if not config.is_file():
-        raise FileNotFoundError(f"{config} does not exist: not a saved pipeline or codec")
-    class_name = json.loads(config.read_text()).get("_class_name", "")
-    if class_name not in ("SpectralCodec", "EncodecCodec"):
-        raise ValueError(f"{config}: _class_name must be a codec of ours, got {class_name!r}")
-    loaded = getattr(codec_package, class_name).from_pretrained(folder)
-    return loaded.eval()
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the command line of ``partita evaluate codec``."""
-    add_shared_arguments(parser)
-    parser.add_argument(
-        "--books", type=int, nargs="+", help="numbers of codebooks (default: 1, 2, 4 ... all)"
-    )
-    parser.add_argument(
-        "--classical",
-        nargs="*",
-        choices=[setting.name for setting in CLASSICAL_CODECS],
-        default=[setting.name for setting in CLASSICAL_CODECS],
-        metavar="SETTING",
-        help='classical codecs to compare with, such as "opus 12k" (default: all; none: no row)',
-    )
-    for model in VARIANTS:
-        parser.add_argument(
-            f"--encodec-{model}", type=Path, help=f"weights of EnCodec's {model} model"
-        )
-
-
-def add_shared_arguments(parser: argparse.ArgumentParser) -> None:
-    """Arguments of both reports."""
-    parser.add_argument("--pipeline", required=True, help="folder of a saved pipeline or codec")
-    parser.add_argument(
-        "--data",
-        required=True,
-        nargs="+",
-        type=Path,
-        help="audio files, folders of them, or a prepared dataset that keeps its audio",
-    )
-    parser.add_argument("--output", required=True, type=Path, help="folder of the report")
-    parser.add_argument("--clips", type=int, default=12, help="how many (default: 12)")
-    parser.add_argument("--duration", type=float, default=10.0, help="of a clip, in s (default 10)")
-    parser.add_argument(
-        "--min-track", type=float, default=0.0, help="leave out shorter files, in s (default: 0)"
-    )
-    parser.add_argument("--split", default="validation", help="of a prepared dataset")
-    parser.add_argument(
-        "--spaces",
-        nargs="*",
-        choices=list(EMBEDDINGS),
-        default=list(EMBEDDINGS),
-        help="embedding spaces of the Fréchet distance (default: all)",
-    )
-    parser.add_argument("--quiet", action="store_true", help="no progress bar")
-
-
-def encodec_from_arguments(args: argparse.Namespace) -> list[System]:
-    """EnCodec's rows, where its weights are given."""
-    systems = []
-    for model, weights in (("24khz", args.encodec_24khz), ("48khz", args.encodec_48khz)):
-        if weights is not None:
-            largest = VARIANTS[model].bandwidths_kbps[-1]
-            encodec = EncodecCodec.from_pretrained_weights(model, largest, weights)
-            systems += encodec_systems(encodec, model)
-    return systems
-
-
-def run(args: argparse.Namespace) -> int:
-    """Run ``partita evaluate codec`` and print the table."""
-    choice, settings = choose_from_arguments(args)
-    codec = load_codec(args.pipeline)
-    name = Path(args.pipeline).resolve().name
-    others = encodec_from_arguments(args)
-    classical = [setting for setting in CLASSICAL_CODECS if setting.name in args.classical]
-    report_codec(choice, codec, settings, args.books, name, classical, others)
-    print((args.output / "codec.md").read_text())
-    return 0
-
-
-def choose_from_arguments(args: argparse.Namespace) -> tuple[ClipChoice, ReportSettings]:
-    """Clips and settings from the shared arguments."""
-    warnings.simplefilter("once")
-    choice = choose_clips(args.data, args.clips, args.duration, args.min_track, args.split)
-    return choice, ReportSettings(args.output, tuple(args.spaces), args.quiet)

@@ -1,11 +1,11 @@
-"""Whether a pipeline repeats its training set: runs of tokens found there word for word."""
+"""Runs of tokens that a pipeline repeats from its training set."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 
-from pipelines.tokens import hash_codec, open_tokens, read_codes, read_token_info
+from pipelines.data.tokens import hash_codec, open_tokens, read_codes, read_token_info
 
 RUN_LENGTHS = (4, 8, 16, 32, 64)  # frames of 40 ms
 
@@ -13,11 +13,11 @@ RUN_LENGTHS = (4, 8, 16, 32, 64)  # frames of 40 ms
 def copied_shares(
     pieces: Sequence[np.ndarray], training: Sequence[np.ndarray], lengths: Sequence[int]
 ) -> dict[str, float]:
-    """Share of the runs of a length that also occur in the training set.
+    """Compute the share of the runs of a length that also occur in the training set.
 
     Args:
-        pieces: (T,) integer tokens of a book each.
-        training: the same of the training set.
+        pieces: (T,) integer tokens of a codebook each.
+        training: tokens of the training set.
         lengths: of runs, in frames.
 
     Returns:
@@ -33,7 +33,7 @@ def copied_shares(
 
 
 def runs(pieces: Iterable[np.ndarray], length: int) -> np.ndarray:
-    """64-bit hashes of all runs of some frames (polynomial, modulo 2^64)."""
+    """Hash all runs of some frames to 64 bits (polynomial, modulo 2^64)."""
     found = []
     with np.errstate(over="ignore"):
         for piece in pieces:
@@ -60,11 +60,12 @@ def measure_copying(
         folders: of token caches (``partita prepare tokens``), of one codec.
 
     Returns:
-        For the first book, and for all written books at once, the shares of ``RUN_LENGTHS`` of the
-        takes and of the held-out clips, which nobody copied. ``histogram_overlap``: how far takes
-        and training use the first book alike, from 0 to 1, and the same for equally many held-out
-        tokens. ``same_codec``: by a hash of the weights, which a codec saved in half precision
-        does not share with the one that made the tokens.
+        For the first codebook, and for all codebooks of a frame at once, the shares of
+        ``RUN_LENGTHS`` of the takes and of the held-out clips, which are no copies.
+        ``histogram_overlap``: how far takes and training use the first codebook alike, from 0 to
+        1; ``histogram_overlap_held_out``: how far equally many held-out tokens do. ``same_codec``:
+        by a hash of the weights, which a codec saved in half precision does not share with the one
+        that made the tokens.
 
     Raises:
         ValueError: the codec's sizes differ from a cache's, or a cache is unfinished.
@@ -75,7 +76,7 @@ def measure_copying(
             if getattr(info, name) != getattr(codec, name):
                 raise ValueError(f"the tokens in {folder} are of a codec with another {name}")
     has_held_out = any("validation" in info.clips for info in infos)
-    books = min(len(codes) for codes in takes)
+    number = min(len(codes) for codes in takes)
     result: dict[str, Any] = {
         "training_clips": sum(info.clips.get("train", 0) for info in infos),
         "same_codec": {info.codec_hash for info in infos} == {hash_codec(codec)},
@@ -88,7 +89,7 @@ def measure_copying(
         equal = evenly_cut(unseen, len(written))
         overlap = histogram_overlap([equal], trained, codec.codebook_size)
         result["histogram_overlap_held_out"] = overlap
-    for name, count in (("first book", 1), (f"all {books} books", books)):
+    for name, count in (("first codebook", 1), (f"all {number} codebooks", number)):
         size = codec.codebook_size
         training = [joined(codes, count, size) for codes in cached_codes(folders, "train")]
         rows = {"takes": [joined(codes, count, size) for codes in takes]}
@@ -104,7 +105,7 @@ def measure_copying(
 def histogram_overlap(
     pieces: Sequence[np.ndarray], others: Sequence[np.ndarray], size: int
 ) -> float:
-    """Common mass of the token histograms of two sets, 0 to 1."""
+    """Compute the common mass of the token histograms of two sets, 0 to 1."""
     shares = []
     for side in (pieces, others):
         counts = np.bincount(np.concatenate(side).astype(np.int64), minlength=size)
@@ -113,15 +114,15 @@ def histogram_overlap(
 
 
 def evenly_cut(tokens: np.ndarray, count: int) -> np.ndarray:
-    """At most ``count`` tokens, in stretches of 50 that are spread evenly."""
+    """Take at most ``count`` tokens, in stretches of 50 that are spread evenly."""
     stretches = max(1, min(count, len(tokens)) // 50)
-    room = max(0, len(tokens) - 50)
-    starts = [index * room // stretches for index in range(stretches)]
+    last = max(0, len(tokens) - 50)
+    starts = [index * last // stretches for index in range(stretches)]
     return np.concatenate([tokens[start : start + 50] for start in starts])
 
 
 def cached_codes(folders: Sequence[str], split: str) -> Iterable[np.ndarray]:
-    """(K, T) codes of every clip of the token caches that have the split."""
+    """Yield the (K, T) codes of every clip of the token caches that have the split."""
     for folder in folders:
         if split in read_token_info(folder).clips:
             clips = open_tokens(folder, split)
@@ -129,7 +130,7 @@ def cached_codes(folders: Sequence[str], split: str) -> Iterable[np.ndarray]:
 
 
 def joined(codes: np.ndarray, count: int, size: int) -> np.ndarray:
-    """(K, T) codes -> (T,): the first books of a frame as one number."""
+    """Join the first codebooks of each frame to one number: (K, T) -> (T,)."""
     number = np.zeros(codes.shape[1], np.int64)
     for book in codes[:count]:
         number = number * size + book

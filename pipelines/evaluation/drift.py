@@ -1,4 +1,4 @@
-"""Whether long pieces stay what they were: loudness, brightness and key, window by window."""
+"""Drift of long pieces: loudness, brightness and key, window by window."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -9,8 +9,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from pipelines.evaluation.detectors import Detectors
+from pipelines.evaluation.facts import judge_key
 from pipelines.evaluation.loudness import integrated_loudness
-from pipelines.evaluation.music import parse_key
 from pipelines.evaluation.prompts import Prompt
 from pipelines.evaluation.reasons import UnmeasurableError
 from pipelines.evaluation.takes import TakeMeasurer, pipeline_fingerprint
@@ -18,12 +18,16 @@ from pipelines.evaluation.takes import TakeMeasurer, pipeline_fingerprint
 WINDOW_S = 10.0
 LONG_S = (60.0, 240.0)
 MINUTE_S = 60.0
+# of a minute or less, and longer: one piece in three whose drums stop moves a mean by 2 LU
 NUM_PIECES, NUM_LONG_PIECES = 9, 3
-"""Of a minute or less, and longer: one piece in three whose drums stop moves a mean by 2 LU."""
+MEANS = (
+    *("loudness_drift_lu", "loudness_range_lu", "brightness_drift_octaves"),
+    *("key_kept", "key_asked"),
+)
 
 
 def measure_windows(audio: Tensor, sample_rate: int, detectors: Detectors) -> list[dict[str, Any]]:
-    """Loudness (LUFS), spectral centroid (Hz) and key of consecutive windows of 10 s.
+    """Measure loudness (LUFS), spectral centroid (Hz) and key of consecutive windows of 10 s.
 
     Args:
         audio: (C, S) float32 in [-1, 1]; a last window shorter than 5 s is left out.
@@ -37,23 +41,20 @@ def measure_windows(audio: Tensor, sample_rate: int, detectors: Detectors) -> li
         if start and window.shape[1] < width // 2:
             break
         try:
-            heard = detectors.hear(window, sample_rate)
-            loudness = integrated_loudness(window, sample_rate)
+            windows.append(
+                {
+                    "loudness_lufs": integrated_loudness(window, sample_rate),
+                    "centroid_hz": spectral_centroid(window, sample_rate),
+                    "key": detectors.detect(window, sample_rate).key,
+                }
+            )
         except UnmeasurableError as reason:
             windows.append({"reason": str(reason)})
-            continue
-        windows.append(
-            {
-                "loudness_lufs": loudness,
-                "centroid_hz": spectral_centroid(window, sample_rate),
-                "key": str(heard.key),
-            }
-        )
     return windows
 
 
 def spectral_centroid(audio: Tensor, sample_rate: int) -> float:
-    """Mean frequency of the mono sum, weighted by magnitude, in Hz."""
+    """Average the frequency of the mono sum, weighted by magnitude, in Hz."""
     window = torch.hann_window(2048)
     spectrum = torch.stft(audio.mean(0), 2048, 1024, window=window, return_complex=True).abs()
     frequency = torch.linspace(0, sample_rate / 2, spectrum.shape[0])
@@ -61,8 +62,8 @@ def spectral_centroid(audio: Tensor, sample_rate: int) -> float:
     return float((frequency * weight).sum() / weight.sum().clamp(min=1e-12))
 
 
-def summarise_windows(windows: Sequence[dict[str, Any]], asked_key: str | None) -> dict[str, Any]:
-    """Drift of one piece.
+def summarize_windows(windows: Sequence[dict[str, Any]], asked_key: str | None) -> dict[str, Any]:
+    """Summarize the drift of one piece.
 
     Returns:
         ``loudness_drift_lu`` and ``brightness_drift_octaves``: last quarter of the windows against
@@ -70,25 +71,28 @@ def summarise_windows(windows: Sequence[dict[str, Any]], asked_key: str | None) 
         windows in the piece's commonest key; ``key_asked``: in the asked one, None without one;
         ``silent_windows``: those without sound.
     """
-    heard = [window for window in windows if "reason" not in window]
-    result: dict[str, Any] = {"silent_windows": len(windows) - len(heard)}
-    if len(heard) < 2:
+    sounding = [window for window in windows if "reason" not in window]
+    result: dict[str, Any] = {"silent_windows": len(windows) - len(sounding)}
+    if len(sounding) < 2:
         return result
-    loudness = np.array([window["loudness_lufs"] for window in heard])
-    brightness = np.log2([window["centroid_hz"] for window in heard])
-    quarter = max(1, len(heard) // 4)
-    brighter = brightness[-quarter:].mean() - brightness[:quarter].mean()
-    keys = [window["key"] for window in heard]
+    loudness = np.array([window["loudness_lufs"] for window in sounding])
+    brightness = np.log2([window["centroid_hz"] for window in sounding])
+    keys = [window["key"] for window in sounding]
     commonest = max(keys, key=keys.count)
-    asked = str(parse_key(asked_key)) if asked_key else None
+    asked = [judge_key(key, asked_key)[0] for key in keys] if asked_key else []
     return result | {
-        "loudness_drift_lu": float(loudness[-quarter:].mean() - loudness[:quarter].mean()),
+        "loudness_drift_lu": _last_against_first(loudness),
         "loudness_range_lu": float(np.ptp(loudness)),
-        "brightness_drift_octaves": float(brighter),
+        "brightness_drift_octaves": _last_against_first(brightness),
         "key": commonest,
         "key_kept": keys.count(commonest) / len(windows),
-        "key_asked": keys.count(asked) / len(windows) if asked else None,
+        "key_asked": sum(asked) / len(windows) if asked_key else None,
     }
+
+
+def _last_against_first(values: np.ndarray) -> float:
+    quarter = max(1, len(values) // 4)
+    return float(values[-quarter:].mean() - values[:quarter].mean())
 
 
 def measure_drift(
@@ -116,24 +120,22 @@ def measure_drift(
         count = NUM_PIECES if duration_s <= MINUTE_S else NUM_LONG_PIECES
         for prompt in tqdm(prompts[:count], desc=name, unit="piece", disable=quiet):
             key = measurer.key("long", identity, prompt.text, duration_s)
-            if measurer.cache.get(key) is None:
+            entry = measurer.cache.get(key)
+            if entry is None:
                 song = pipeline(prompt.text, duration_s, 0)
                 audio = song.audio[0].cpu()
-                windows = measure_windows(audio, song.sample_rate, measurer.detectors)
-                measurer.cache.add(key, {"windows": windows})
-            entry = measurer.cache.get(key)
-            assert entry is not None
-            drift = summarise_windows(entry["windows"], prompt.key)
+                entry = {"windows": measure_windows(audio, song.sample_rate, measurer.detectors)}
+                measurer.cache.add(key, entry)
+            drift = summarize_windows(entry["windows"], prompt.key)
             pieces.append({"prompt": prompt.text, "windows": entry["windows"], **drift})
         result[name] = {"pieces": pieces, "mean": mean_drift(pieces)}
     return result
 
 
 def mean_drift(pieces: Sequence[dict[str, Any]]) -> dict[str, float]:
-    """Means over pieces: of absolute drifts, and of shares and ranges as they are."""
+    """Average over pieces the absolute drifts, and shares and ranges as they are."""
     means = {}
-    names = ("loudness_drift_lu", "loudness_range_lu", "brightness_drift_octaves")
-    for name in (*names, "key_kept", "key_asked"):
+    for name in MEANS:
         values = [abs(piece[name]) for piece in pieces if piece.get(name) is not None]
         if values:
             means[name] = float(np.mean(values))

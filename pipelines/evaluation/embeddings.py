@@ -1,16 +1,15 @@
-"""Embedding spaces for the Fréchet distance: one built in, two from optional packages.
+"""Embedding spaces for the Fréchet distance: one built in, one from an optional package.
 
-| space | numbers | window, hop | hears | needs |
+| space | numbers | window, hop | sensitive to | needs |
 |---|---|---|---|---|
 | ``logmel_statistics`` | 128 | 1 s, 0.5 s | level, movement and width of 32 bands | nothing |
 | ``aisfx`` | 512 | 2.3 s, 1.2 s | noise, texture, the full band | ``INSTALL_AISFX``, 25 MB |
-| ``musicnn`` | 200 | 3 s, 1.5 s | instruments, style; up to 8 kHz | ``musicnn.INSTALL``, 29 MB |
 
 Each is a function ``(audio (C, S), sample_rate) -> (N, D)`` float32, one row a window.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -19,9 +18,8 @@ import torch
 from torch import Tensor
 
 from codec.resampling import resample
-from pipelines.evaluation.musicnn import musicnn
-from pipelines.evaluation.pair import check_clip, check_duration
-from pipelines.evaluation.reasons import find_package_folder, import_package
+from pipelines.errors import find_package_folder, import_package
+from pipelines.evaluation.clip_checks import check_clip, check_duration
 from pipelines.evaluation.spectral import log_mel_analysis
 
 Embed = Callable[[Tensor, int], np.ndarray]
@@ -38,11 +36,11 @@ STATISTICS_FLOOR = math.log(1e-4)
 
 
 def logmel_statistics(audio: Tensor, sample_rate: int) -> np.ndarray:
-    """Statistics of 1 s windows of the log-mel spectrogram; a space that needs no package.
+    """Compute statistics of 1 s windows of the log-mel spectrogram; this needs no package.
 
     For 32 bands, floored at -80 dB: mean, standard deviation and mean absolute movement between
     frames of the mid signal, in nats, and the mean share of the side signal in mid plus side,
-    between 0 and 1. No learned space: it knows nothing of instruments.
+    between 0 and 1. The space is not learned and knows nothing of instruments.
 
     Args:
         audio: (C, S) float32 in [-1, 1] at ``sample_rate`` Hz, at least 1 s; C 1 or 2.
@@ -66,8 +64,10 @@ def logmel_statistics(audio: Tensor, sample_rate: int) -> np.ndarray:
 
 
 def aisfx(audio: Tensor, sample_rate: int) -> np.ndarray:
-    """The X-Sequential-CE embedding of Ma and Lerch, "Representation Learning for the Automatic
-    Indexing of Sound Effects Libraries" (ISMIR 2022); code MIT, weights CC BY 4.0.
+    """Compute the X-Sequential-CE embedding of Ma and Lerch.
+
+    "Representation Learning for the Automatic Indexing of Sound Effects Libraries" (ISMIR 2022);
+    code MIT, weights CC BY 4.0.
 
     Blocks of 100 frames of log10(1 + 10000 mel power) (96 unit-sum bands up to 22 kHz, hop 1024)
     of the mono sum, scaled to a peak of 1, as ``aisfx.spectrogram.spectrogram_librosa`` computes
@@ -93,16 +93,19 @@ def aisfx(audio: Tensor, sample_rate: int) -> np.ndarray:
         return network(blocks.contiguous()).numpy()
 
 
-def musicnn_embedding(audio: Tensor, sample_rate: int) -> np.ndarray:
-    """The 200-d penultimate layer of :func:`pipelines.evaluation.musicnn.musicnn`."""
-    return musicnn(audio, sample_rate)[0]
+EMBEDDINGS: dict[str, Embed] = {"logmel_statistics": logmel_statistics, "aisfx": aisfx}
 
 
-EMBEDDINGS: dict[str, Embed] = {
-    "logmel_statistics": logmel_statistics,
-    "aisfx": aisfx,
-    "musicnn": musicnn_embedding,
-}
+def choose_spaces(names: Sequence[str] | None) -> tuple[str, ...]:
+    """Check names of embedding spaces; None stands for all.
+
+    Raises:
+        ValueError: an unknown name.
+    """
+    for name in names or ():
+        if name not in EMBEDDINGS:
+            raise ValueError(f"spaces must be among {', '.join(EMBEDDINGS)}, got {name!r}")
+    return tuple(EMBEDDINGS) if names is None else tuple(names)
 
 
 def _aisfx_spectrogram(audio: Tensor, sample_rate: int) -> Tensor:

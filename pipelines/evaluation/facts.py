@@ -1,11 +1,9 @@
-"""Whether a clip has what a prompt asks for, fact by fact."""
+"""Facts that a prompt asks for, and whether a clip has them."""
 
-from dataclasses import dataclass
-
-from pipelines.evaluation.detectors import Heard
-from pipelines.evaluation.instrument_tagger import FAMILIES, FAMILY_OF, LEADS
-from pipelines.evaluation.music import parse_key, score_key, score_tempo
+from pipelines.data.scores.keys import Key
+from pipelines.evaluation.detectors import FAMILIES, FAMILY_OF, LEADS, Detected
 from pipelines.evaluation.prompts import Prompt
+from pipelines.evaluation.second_opinion import SecondOpinion
 
 TEMPO_TOLERANCE = 0.04
 # name -> what a report calls it
@@ -26,48 +24,54 @@ FACTS = {
 }
 
 
-@dataclass(frozen=True)
-class SecondOpinion:
-    """Published detectors' tempo (librosa) and key ("D minor"); None where they gave none."""
-
-    tempo_bpm: float | None
-    key: str | None
-
-
-def judge(prompt: Prompt, heard: Heard, second: SecondOpinion) -> dict[str, bool]:
-    """Which of the asked facts a clip has; facts that were not asked for are left out."""
+def judge(prompt: Prompt, detected: Detected, second: SecondOpinion) -> dict[str, bool]:
+    """Say which of the asked facts a clip has; facts that were not asked for are left out."""
     judged: dict[str, bool] = {}
     if prompt.tempo_bpm is not None:
-        score = score_tempo(heard.tempo_bpm, prompt.tempo_bpm, TEMPO_TOLERANCE)
-        judged |= {"tempo": score.exact, "tempo_octave": score.octave}
+        judged["tempo"], judged["tempo_octave"] = judge_tempo(detected.tempo_bpm, prompt.tempo_bpm)
         if second.tempo_bpm is not None:
-            score = score_tempo(second.tempo_bpm, prompt.tempo_bpm, TEMPO_TOLERANCE)
-            judged |= {"tempo_librosa": score.exact, "tempo_librosa_octave": score.octave}
+            judged["tempo_librosa"], judged["tempo_librosa_octave"] = judge_tempo(
+                second.tempo_bpm, prompt.tempo_bpm
+            )
     if prompt.speed is not None:
         low, high = prompt.speed
         reach = 1 + TEMPO_TOLERANCE
-        judged["speed"] = low / reach <= heard.tempo_bpm <= high * reach
+        judged["speed"] = low / reach <= detected.tempo_bpm <= high * reach
     if prompt.key is not None:
-        asked = parse_key(prompt.key)
-        key = score_key(heard.key, asked)
-        judged |= {"key": key.exact, "key_relative": key.relative}
+        judged["key"], judged["key_relative"] = judge_key(detected.key, prompt.key)
         if second.key is not None:
-            judged["key_krumhansl"] = parse_key(second.key) == asked
+            judged["key_krumhansl"] = judge_key(second.key, prompt.key)[0]
     if prompt.mode is not None:
-        judged["mode"] = heard.key.minor == (prompt.mode == "minor")
+        judged["mode"] = detected.key.split()[1] == prompt.mode
         if prompt.mode_word:
             judged["mode_word"] = judged["mode"]
     if prompt.instrument is not None:
         family = FAMILIES[FAMILY_OF[prompt.instrument]]
-        judged["instrument"] = heard.first_of(family) == prompt.instrument
-        judged["instrument_any"] = heard.first_of(LEADS) == prompt.instrument
+        judged["instrument"] = detected.lead_among(family) == prompt.instrument
+        judged["instrument_any"] = detected.lead_among(LEADS) == prompt.instrument
     if prompt.drums is not None:
-        judged["drums"] = heard.drums == prompt.drums
+        judged["drums"] = detected.drums == prompt.drums
     return judged
 
 
+def judge_tempo(tempo_bpm: float, asked_bpm: float) -> tuple[bool, bool]:
+    """Say whether a tempo is the asked one, and whether it is that, its half or its double."""
+    hits = [abs(tempo_bpm / (asked_bpm * f) - 1) <= TEMPO_TOLERANCE for f in (1.0, 0.5, 2.0)]
+    return hits[0], any(hits)
+
+
+def judge_key(name: str, asked_name: str) -> tuple[bool, bool]:
+    """Say whether a key, such as "Bb minor", is the asked one, and whether that or its relative.
+
+    The relative key has the same notes and the other mode.
+    """
+    key, asked = (Key(*text.split()) for text in (name, asked_name))
+    exact = (key.root, key.mode) == (asked.root, asked.mode)
+    return exact, exact or (key.mode != asked.mode and set(key.scale) == set(asked.scale))
+
+
 def asked_facts(prompt: Prompt) -> list[str]:
-    """Names of the facts that a prompt asks for."""
+    """List the names of the facts that a prompt asks for."""
     asked = {
         ("tempo", "tempo_octave", "tempo_librosa", "tempo_librosa_octave"): prompt.tempo_bpm,
         ("speed",): prompt.speed,

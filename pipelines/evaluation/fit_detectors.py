@@ -1,14 +1,13 @@
-"""``partita evaluate fit-detectors``: fit the detectors on rendered music with exact labels.
+"""Fitting of the detectors on rendered music with exact labels.
 
-Tempo and instruments are learnt from the training clips of a prepared dataset and from pieces
+Tempo and instruments are learned from the training clips of a prepared dataset and from pieces
 rendered here, the key, which needs audio, from the latter. Held-out pieces use chord progressions
-that no training piece has.
+that no training piece has, but they come from the same composer.
 """
 
-import argparse
 import json
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,47 +18,47 @@ from tqdm import tqdm
 
 from codec.resampling import resample
 from codec.seeds import derive_seed, generator
-from pipelines.evaluation.detectors import (
-    WEIGHTS_PATH,
-    Detectors,
-    load_detectors,
-    log_mel_analysis,
-    mono_log_mel,
-)
-from pipelines.evaluation.facts import SecondOpinion, judge
-from pipelines.evaluation.ground_truth import Wanted, compose_wanted, render_score
-from pipelines.evaluation.instrument_tagger import (
-    CROP_FRAMES,
-    LEADS,
-    InstrumentTagger,
-    lead_of,
-    tagger_levels,
-    targets_of,
-)
-from pipelines.evaluation.key_finder import ANALYSIS_RATE, KeyFinder, chroma_vectors
-from pipelines.evaluation.prompts import TEMPO_SPAN, Prompt
-from pipelines.evaluation.reasons import UnmeasurableError
-from pipelines.evaluation.tempo_picker import TempoPicker, autocorrelations
-from pipelines.prepared import (
+from pipelines.data.prepared import (
     SAMPLE_RATE,
-    dequantise_spectrogram,
+    dequantize_spectrogram,
     open_prepared,
     read_levels,
 )
-from pipelines.scores.score import all_labels
-from pipelines.scores.theory import PITCH_CLASSES, key_of
+from pipelines.data.scores.keys import PITCH_CLASSES, key_of
+from pipelines.data.scores.score import all_labels
+from pipelines.evaluation.detectors import (
+    ANALYSIS_RATE,
+    CLASSES,
+    LEADS,
+    Detectors,
+    InstrumentTagger,
+    KeyFinder,
+    TempoPicker,
+    autocorrelations,
+    chroma_vectors,
+    log_mel_analysis,
+    mono_log_mel,
+    tagger_levels,
+)
+from pipelines.evaluation.facts import judge
+from pipelines.evaluation.ground_truth import SOUNDFONT, Wanted, compose_wanted, render_score
+from pipelines.evaluation.prompts import Prompt
+from pipelines.evaluation.reasons import UnmeasurableError
+from pipelines.evaluation.second_opinion import SecondOpinion
 
 PIECE_S = 10.0
+TEMPO_SPAN = (50.0, 200.0)  # beats a minute
 MIN_CLIP_FRAMES = 700
 WINDOW_FRAMES = 1000
+CROP_FRAMES = 300  # of 20 ms, for the tagger
 TEMPO_STEPS, TEMPO_BATCH, TEMPO_RATE = 900, 48, 5e-3
-KEY_EPOCHS, KEY_BATCHES, KEY_RATE = 60, 10, 5e-3
+KEY_STEPS, KEY_BATCHES, KEY_RATE = 600, 10, 5e-3
 TAGGER_STEPS, TAGGER_BATCH, TAGGER_RATE = 1500, 32, 4e-3
 
 
 @dataclass
-class Lessons:
-    """What the detectors learn from, a list entry for each clip.
+class DetectorExamples:
+    """Features and labels that the detectors learn from, a list entry for each clip.
 
     Attributes:
         correlations: (E, lags), with ``tempos``.
@@ -67,26 +66,44 @@ class Lessons:
         vectors: (9, 12) chroma vectors, with ``keys`` from 0 to 23.
     """
 
-    correlations: list[Tensor]
-    tempos: list[float]
-    levels: list[Tensor]
-    targets: list[Tensor]
-    leads: list[int]
-    vectors: list[Tensor]
-    keys: list[int]
+    correlations: list[Tensor] = field(default_factory=list)
+    tempos: list[float] = field(default_factory=list)
+    levels: list[Tensor] = field(default_factory=list)
+    targets: list[Tensor] = field(default_factory=list)
+    leads: list[int] = field(default_factory=list)
+    vectors: list[Tensor] = field(default_factory=list)
+    keys: list[int] = field(default_factory=list)
 
     def add_spectrogram(self, log_mel: Tensor, labels: dict[str, Any], start: int) -> None:
-        """A clip's log-mel (M, F): all of it for the tagger, 10 s from ``start`` for the tempo."""
+        """Add a clip's log-mel (M, F): whole for the tagger, 10 s from ``start`` for the tempo."""
         window = log_mel[:, start : start + WINDOW_FRAMES]
         self.correlations.append(autocorrelations(window).half())
         self.tempos.append(labels["tempo_bpm"])
         self.levels.append((tagger_levels(log_mel) * 255).round().to(torch.uint8))
-        self.targets.append(targets_of(labels))
-        self.leads.append(lead_of(labels))
+        self.targets.append(tag_targets(labels))
+        self.leads.append(lead_index(labels))
+
+    def add_audio(self, audio: Tensor, labels: dict[str, Any]) -> None:
+        """Add a rendered piece (2, S), for all three detectors."""
+        self.add_spectrogram(mono_log_mel(log_mel_analysis()(audio[None])), labels, 0)
+        samples = resample(audio.mean(0), SAMPLE_RATE, ANALYSIS_RATE)
+        self.vectors.append(chroma_vectors(samples))
+        self.keys.append(PITCH_CLASSES[labels["key"]] + 12 * (labels["mode"] == "minor"))
 
 
-def drawn_piece(seed: int, index: int, held_out: bool) -> tuple[Wanted, int]:
-    """Facts of one rendered piece: every lead and key in turn, tempo and drums drawn."""
+def tag_targets(labels: dict[str, Any]) -> Tensor:
+    """Mark the ``CLASSES`` that a clip's labels name: (classes,) float of zeros and ones."""
+    named = {*labels["instruments"], *(["drums"] if labels["drums"] else [])}
+    return torch.tensor([float(name in named) for name in CLASSES])
+
+
+def lead_index(labels: dict[str, Any]) -> int:
+    """Find the leading instrument in ``LEADS``; -1 for another one."""
+    return LEADS.index(labels["lead"]) if labels["lead"] in LEADS else -1
+
+
+def draw_piece(seed: int, index: int, held_out: bool) -> tuple[Wanted, int]:
+    """Draw a piece's facts and seed: every lead and key in turn, tempo and drums by chance."""
     split = "held out" if held_out else "train"
     rng = random.Random(derive_seed(seed, "detectors", split, index))
     mode = ("major", "minor")[index // 12 % 2]
@@ -101,9 +118,11 @@ def drawn_piece(seed: int, index: int, held_out: bool) -> tuple[Wanted, int]:
     )
 
 
-def gather_lessons(folder: Path | None, renders: int, seed: int, quiet: bool = False) -> Lessons:
+def gather_examples(
+    folder: Path | None, renders: int, seed: int, quiet: bool = False
+) -> DetectorExamples:
     """Read a prepared dataset's training clips and render pieces."""
-    lessons = Lessons([], [], [], [], [], [], [])
+    examples = DetectorExamples()
     if folder is not None:
         clips = open_prepared(folder, "train")
         facts = clips["labels"]
@@ -111,78 +130,73 @@ def gather_lessons(folder: Path | None, renders: int, seed: int, quiet: bool = F
             labels = json.loads(facts[row]) if facts[row] else {}
             if "tempo_bpm" not in labels or "instruments" not in labels:
                 continue
-            log_mel = mono_log_mel(dequantise_spectrogram(read_levels(clips, row)))
-            room = log_mel.shape[1] - WINDOW_FRAMES
+            log_mel = mono_log_mel(dequantize_spectrogram(read_levels(clips, row)))
             if log_mel.shape[1] >= MIN_CLIP_FRAMES:
-                start = derive_seed(seed, "window", row) % (max(room, 0) + 1)
-                lessons.add_spectrogram(log_mel, labels, start)
+                last = max(0, log_mel.shape[1] - WINDOW_FRAMES)
+                start = derive_seed(seed, "window", row) % (last + 1)
+                examples.add_spectrogram(log_mel, labels, start)
     for index in tqdm(range(renders), desc="pieces", disable=quiet):
-        wanted, piece_seed = drawn_piece(seed, index, held_out=False)
+        wanted, piece_seed = draw_piece(seed, index, held_out=False)
         try:
             score = compose_wanted(wanted, piece_seed, held_out=False)
-            audio = render_score(score, PIECE_S)
+            examples.add_audio(render_score(score, PIECE_S), all_labels(score))
         except UnmeasurableError:
             continue
-        labels = all_labels(score)
-        lessons.add_spectrogram(mono_log_mel(log_mel_analysis()(audio[None])), labels, 0)
-        samples = resample(audio.mean(0), SAMPLE_RATE, ANALYSIS_RATE)
-        lessons.vectors.append(chroma_vectors(samples))
-        lessons.keys.append(PITCH_CLASSES[labels["key"]] + 12 * (labels["mode"] == "minor"))
-    return lessons
+    return examples
 
 
-def fit_detectors(lessons: Lessons, seed: int, quiet: bool = False) -> Detectors:
-    """Fit the three networks; equal lessons and seeds give equal weights on one machine.
+def fit_detectors(examples: DetectorExamples, seed: int, quiet: bool = False) -> Detectors:
+    """Fit the three networks; equal examples and seeds give equal weights on one machine.
 
     Raises:
         ValueError: there is nothing to learn one of them from.
     """
-    if not lessons.vectors or not lessons.levels:
+    if not examples.vectors or not examples.levels:
         raise ValueError("there must be rendered pieces to learn from, got none")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_seed(seed, "fit detectors") % 2**31)
         detectors = Detectors()
         draws = generator(seed, "fit detectors")
-        fit_tempo(detectors.tempo, lessons, draws)
-        fit_key(detectors.key, lessons, draws)
-        fit_tagger(detectors.tagger, lessons, draws, quiet)
+        fit_tempo(detectors.tempo, examples, draws)
+        fit_key(detectors.key, examples, draws)
+        fit_tagger(detectors.tagger, examples, draws, quiet)
     return detectors.eval()
 
 
-def fit_tempo(picker: TempoPicker, lessons: Lessons, draws: torch.Generator) -> None:
-    """Maximise the probability of the right candidate."""
-    correlations, tempos = torch.stack(lessons.correlations), torch.tensor(lessons.tempos)
-    optimizer, schedule = optimiser(picker, TEMPO_RATE, TEMPO_STEPS, 1e-3)
+def fit_tempo(picker: TempoPicker, examples: DetectorExamples, draws: torch.Generator) -> None:
+    """Maximize the probability of the right candidate."""
+    correlations, tempos = torch.stack(examples.correlations), torch.tensor(examples.tempos)
+    optimizer, schedule = make_optimizer(picker, TEMPO_RATE, TEMPO_STEPS, 1e-3)
     for _ in range(TEMPO_STEPS):
         rows = torch.randint(len(correlations), (TEMPO_BATCH,), generator=draws)
         step(picker.loss(correlations[rows].float(), tempos[rows]), optimizer, schedule)
 
 
-def fit_key(finder: KeyFinder, lessons: Lessons, draws: torch.Generator) -> None:
-    """Cross-entropy over 24 keys."""
-    vectors, keys = torch.stack(lessons.vectors), torch.tensor(lessons.keys)
-    finder.normalise(vectors)
-    optimizer, schedule = optimiser(finder, KEY_RATE, KEY_EPOCHS * KEY_BATCHES, 0.3)
-    for _ in range(KEY_EPOCHS * KEY_BATCHES):
+def fit_key(finder: KeyFinder, examples: DetectorExamples, draws: torch.Generator) -> None:
+    """Minimize the cross-entropy over 24 keys."""
+    vectors, keys = torch.stack(examples.vectors), torch.tensor(examples.keys)
+    finder.normalize(vectors)
+    optimizer, schedule = make_optimizer(finder, KEY_RATE, KEY_STEPS, 0.3)
+    for _ in range(KEY_STEPS):
         count = min(len(vectors), -(-len(vectors) // KEY_BATCHES))
         rows = torch.randperm(len(vectors), generator=draws)[:count]
         step(F.cross_entropy(finder(vectors[rows]), keys[rows]), optimizer, schedule)
 
 
 def fit_tagger(
-    tagger: InstrumentTagger, lessons: Lessons, draws: torch.Generator, quiet: bool
+    tagger: InstrumentTagger, examples: DetectorExamples, draws: torch.Generator, quiet: bool
 ) -> None:
-    """Cross-entropies of every class and of the lead, on random crops that are disturbed.
+    """Minimize the cross-entropies of every class and of the lead, on disturbed random crops.
 
     Clips whose lead is rare are drawn more often (by the square root of its rarity).
     """
-    targets, leads = torch.stack(lessons.targets), torch.tensor(lessons.leads)
+    targets, leads = torch.stack(examples.targets), torch.tensor(examples.leads)
     weights = leads.add(1).bincount()[leads + 1].double().rsqrt()
-    optimizer, schedule = optimiser(tagger, TAGGER_RATE, TAGGER_STEPS, 1e-2)
+    optimizer, schedule = make_optimizer(tagger, TAGGER_RATE, TAGGER_STEPS, 1e-2)
     tagger.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     for _ in tqdm(range(TAGGER_STEPS), desc="instruments", disable=quiet):
         rows = torch.multinomial(weights, TAGGER_BATCH, replacement=True, generator=draws)
-        crops = [random_crop(lessons.levels[row], draws) for row in rows.tolist()]
+        crops = [random_crop(examples.levels[row], draws) for row in rows.tolist()]
         levels = disturb(torch.stack(crops).float() / 255, draws)
         with torch.autocast("cpu", torch.bfloat16):
             tags, lead = tagger(levels)
@@ -193,15 +207,15 @@ def fit_tagger(
 
 
 def random_crop(levels: Tensor, draws: torch.Generator) -> Tensor:
-    """(M, F) -> (M, CROP_FRAMES), padded with silence where it is shorter."""
-    room = max(0, levels.shape[1] - CROP_FRAMES)
-    start = int(torch.randint(room + 1, (), generator=draws))
+    """Cut (M, CROP_FRAMES) out of (M, F), padded with silence where it is shorter."""
+    last = max(0, levels.shape[1] - CROP_FRAMES)
+    start = int(torch.randint(last + 1, (), generator=draws))
     crop = levels[:, start : start + CROP_FRAMES]
     return F.pad(crop, (0, CROP_FRAMES - crop.shape[1]))
 
 
 def disturb(levels: Tensor, draws: torch.Generator) -> Tensor:
-    """Tilt, noise and, four times in ten, a blur in time: what codecs do to a spectrogram."""
+    """Tilt, add noise and, four times in ten, blur in time, as codecs do to a spectrogram."""
     batch, bands, _ = levels.shape
     slope = torch.linspace(-1, 1, bands)[:, None]
     tilt = 1 + 0.1 * torch.randn(batch, 1, 1, generator=draws) * slope
@@ -214,27 +228,38 @@ def disturb(levels: Tensor, draws: torch.Generator) -> Tensor:
     return levels
 
 
-def optimiser(network: nn.Module, rate: float, steps: int, decay: float) -> tuple[Any, Any]:
-    """AdamW and a learning rate that rises and falls once."""
+def make_optimizer(network: nn.Module, rate: float, steps: int, decay: float) -> tuple[Any, Any]:
+    """Make AdamW and a learning rate that rises and falls once."""
     optimizer = torch.optim.AdamW(network.parameters(), rate, weight_decay=decay)
     return optimizer, torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, max(steps, 2))
 
 
 def step(loss: Tensor, optimizer: Any, schedule: Any) -> None:
-    """One update."""
+    """Take one optimizer step."""
     optimizer.zero_grad()
     loss.backward()
     optimizer.step()
     schedule.step()
 
 
-def score_detectors(detectors: Detectors, pieces: int, seed: int) -> dict[str, float]:
-    """Share of right answers on rendered pieces with held-out progressions, by fact."""
+def judge_detectors(
+    detectors: Detectors, pieces: int, seed: int, soundfont: Path = SOUNDFONT
+) -> dict[str, float]:
+    """Measure the share of right answers on rendered held-out pieces, by fact.
+
+    Args:
+        detectors: to be judged.
+        pieces: how many.
+        seed: of the pieces.
+        soundfont: that plays them; with another one than the detectors learned from, the shares
+            are nearer to those on other music.
+    """
     found: dict[str, list[bool]] = {}
     for index in range(pieces):
-        wanted, piece_seed = drawn_piece(seed, index, held_out=True)
+        wanted, piece_seed = draw_piece(seed, index, held_out=True)
         try:
-            audio = render_score(compose_wanted(wanted, piece_seed), PIECE_S)
+            audio = render_score(compose_wanted(wanted, piece_seed), PIECE_S, soundfont)
+            detected = detectors.detect(audio, SAMPLE_RATE)
         except UnmeasurableError:
             continue
         assert wanted.key is not None
@@ -243,48 +268,11 @@ def score_detectors(detectors: Detectors, pieces: int, seed: int) -> dict[str, f
             "held-out",
             "",
             tempo_bpm=wanted.tempo_bpm,
-            key=f"{wanted.key.tonic} {wanted.key.mode}",
+            key=str(wanted.key),
             mode=wanted.key.mode,
             instrument=wanted.instrument,
             drums=wanted.drums,
         )
-        heard = detectors.hear(audio, SAMPLE_RATE)
-        for fact, right in judge(asked, heard, SecondOpinion(None, None)).items():
+        for fact, right in judge(asked, detected, SecondOpinion()).items():
             found.setdefault(fact, []).append(right)
     return {fact: sum(right) / len(right) for fact, right in found.items()}
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the command line of ``partita evaluate fit-detectors``."""
-    parser.add_argument(
-        "--data", type=Path, help="prepared scores, to learn tempo and instruments from too"
-    )
-    parser.add_argument("--renders", type=int, default=620, help="pieces to learn from")
-    parser.add_argument("--held-out", type=int, default=200, help="pieces to be scored on")
-    parser.add_argument("--seed", type=int, default=0, help="of pieces and fit (default: 0)")
-    parser.add_argument(
-        "--output",
-        type=Path,
-        default=WEIGHTS_PATH,
-        help="file of the weights (default: those that evaluations use)",
-    )
-    parser.add_argument("--quiet", action="store_true", help="no progress bars")
-
-
-def run(args: argparse.Namespace) -> int:
-    """Run ``partita evaluate fit-detectors`` and print the held-out scores."""
-    for name in ("renders", "held_out"):
-        if getattr(args, name) < 1:
-            raise ValueError(f"{name.replace('_', '-')} must be at least 1")
-    if not args.output.parent.is_dir():
-        raise FileNotFoundError(f"{args.output.parent} does not exist")
-    lessons = gather_lessons(args.data, args.renders, args.seed, args.quiet)
-    detectors = fit_detectors(lessons, args.seed, args.quiet)
-    notes = {"clips": str(len(lessons.levels)), "pieces": str(len(lessons.vectors))}
-    detectors.save(args.output, notes)
-    load_detectors.cache_clear()
-    scores = score_detectors(load_detectors(args.output), args.held_out, args.seed)
-    print(f"{args.output}: learnt from {notes['clips']} clips, {notes['pieces']} with a key")
-    for fact, share in scores.items():
-        print(f"{fact}: {share:.3f} of {args.held_out} held-out pieces")
-    return 0

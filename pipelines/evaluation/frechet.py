@@ -8,7 +8,7 @@ MIN_WINDOWS = 180  # fewer do not order sets sensibly in the 200- and 512-dimens
 
 
 def frechet_distance(reference: np.ndarray, estimate: np.ndarray) -> float:
-    """|m1 - m2|^2 + tr(S1 + S2 - 2 (S1 S2)^(1/2)) of two sets of vectors, in float64.
+    """Compute |m1 - m2|^2 + tr(S1 + S2 - 2 (S1 S2)^(1/2)) of two sets of vectors, in float64.
 
     Dowson and Landau (1982); Kilgour et al., "Fréchet Audio Distance" (2019). Means and unbiased
     covariances are taken as they are, with no shrinkage and nothing added to a diagonal, so
@@ -39,7 +39,7 @@ def frechet_distance(reference: np.ndarray, estimate: np.ndarray) -> float:
 def gaussian_distance(
     mean_1: np.ndarray, covariance_1: np.ndarray, mean_2: np.ndarray, covariance_2: np.ndarray
 ) -> float:
-    """Fréchet distance between two Gaussians given by (D,) means and (D, D) covariances.
+    """Compute the Fréchet distance between Gaussians of (D,) means and (D, D) covariances.
 
     tr (S1 S2)^(1/2) is the sum of the square roots of the eigenvalues of
     S1^(1/2) S2 S1^(1/2), which is symmetric.
@@ -49,6 +49,13 @@ def gaussian_distance(
     product = np.linalg.eigvalsh(root @ covariance_2 @ root).clip(min=0)
     traces = np.trace(covariance_1) + np.trace(covariance_2) - 2 * np.sqrt(product).sum()
     return float(np.square(mean_1 - mean_2).sum() + max(traces, 0.0))
+
+
+def few_windows_note(count: int) -> str:
+    """Warn a reader of distances between sets of ``count`` windows; "" for enough of them."""
+    if count >= MIN_WINDOWS:
+        return ""
+    return f"N is small: sets are ordered sensibly from about {MIN_WINDOWS} windows on."
 
 
 def equal_windows(*sets: np.ndarray) -> list[np.ndarray]:

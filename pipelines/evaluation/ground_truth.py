@@ -1,7 +1,6 @@
-"""A rendered piece that is exactly what a prompt asks for: what detectors are tried on."""
+"""Rendered pieces with exactly the facts of a prompt: what detectors are judged on."""
 
 import random
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -9,13 +8,20 @@ import torch
 from torch import Tensor
 
 from codec.seeds import derive_seed
-from pipelines.evaluation.reasons import MissingPackageError, UnmeasurableError
-from pipelines.scores.chords import transposed
-from pipelines.scores.compose import compose
-from pipelines.scores.render import SAMPLE_RATE, SOUNDFONT, RenderError, check_programs, render
-from pipelines.scores.score import Note, Part, Score
-from pipelines.scores.styles import STYLES, Style, moods
-from pipelines.scores.theory import PITCH_CLASSES, Key
+from pipelines.data.scores.chords import transposed
+from pipelines.data.scores.compose import compose
+from pipelines.data.scores.keys import PITCH_CLASSES, Key
+from pipelines.data.scores.score import Part, Score
+from pipelines.data.scores.score_sound import (
+    SAMPLE_RATE,
+    SOUNDFONT,
+    RenderError,
+    check_programs,
+    render,
+)
+from pipelines.data.scores.styles import STYLES, Style, moods
+from pipelines.errors import MissingPackageError
+from pipelines.evaluation.reasons import UnmeasurableError
 
 ATTEMPTS = 120
 TEMPO_REACH = 0.15  # a piece is written for a tempo this near the one it is then played at
@@ -23,7 +29,7 @@ TEMPO_REACH = 0.15  # a piece is written for a tempo this near the one it is the
 
 @dataclass(frozen=True)
 class Wanted:
-    """Facts that a piece must have; None where anything goes.
+    """Facts that a piece must have; None leaves one open.
 
     Attributes:
         tempo_bpm: beats a minute.
@@ -71,7 +77,7 @@ def compose_wanted(wanted: Wanted, seed: int, held_out: bool = True) -> Score:
 
 
 def fitting_styles(wanted: Wanted, any_instrument: bool = False) -> list[Style]:
-    """Styles that can give the wanted facts; those that know the instrument where there are any.
+    """List the styles that can give the wanted facts.
 
     Args:
         wanted: the facts.
@@ -85,7 +91,7 @@ def fitting_styles(wanted: Wanted, any_instrument: bool = False) -> list[Style]:
 
 
 def style_fits(style: Style, wanted: Wanted) -> bool:
-    """Whether pieces of a style can have the wanted tempo, mode and drums."""
+    """Say whether pieces of a style can have the wanted tempo, mode and drums."""
     low, high = style.tempo
     slowest, fastest = wanted_tempos(wanted)
     if wanted.style is not None and style.name != wanted.style:
@@ -101,14 +107,14 @@ def style_fits(style: Style, wanted: Wanted) -> bool:
 
 
 def wanted_tempos(wanted: Wanted) -> tuple[float, float]:
-    """Slowest and fastest tempo that a piece may be drawn with."""
+    """Find the slowest and the fastest tempo that a piece may be drawn with."""
     if wanted.tempo_bpm is not None:
         return wanted.tempo_bpm * (1 - TEMPO_REACH), wanted.tempo_bpm * (1 + TEMPO_REACH)
     return wanted.speed or (0.0, 1000.0)
 
 
 def fits(score: Score, wanted: Wanted) -> bool:
-    """Whether a piece has the facts that are not set afterwards."""
+    """Say whether a piece has the facts that are not set afterwards."""
     slowest, fastest = wanted_tempos(wanted)
     mode = wanted.key.mode if wanted.key else wanted.mode
     assert score.key is not None
@@ -137,40 +143,31 @@ def retune(score: Score, wanted: Wanted) -> Score:
 
 
 def transpose(part: Part, steps: int) -> Part:
-    """The part some semitones higher; drums stay."""
+    """Move a part some semitones up; drums stay."""
     if part.is_drums:
         return part
     return replace(part, notes=[replace(note, pitch=note.pitch + steps) for note in part.notes])
 
 
 def beginning(score: Score, duration_s: float) -> Score:
-    """The notes that start in the first seconds, so that no more is rendered than is heard."""
+    """Keep the notes that start in the first seconds, so that no more is rendered than is used."""
     beats = duration_s * score.tempo_bpm / 60
-
-    def early(notes: Iterable[Note]) -> list[Note]:
-        return [note for note in notes if note.start < beats]
-
-    parts = [replace(part, notes=early(part.notes)) for part in score.parts]
+    parts = [
+        replace(part, notes=[note for note in part.notes if note.start < beats])
+        for part in score.parts
+    ]
     return replace(score, parts=[part for part in parts if part.notes], complete=False)
 
 
 def render_wanted(
     wanted: Wanted, seed: int, duration_s: float, soundfont: Path = SOUNDFONT
 ) -> Tensor:
-    """The first seconds of a piece with the wanted facts, played by FluidSynth.
-
-    Returns:
-        (2, S) float32 at 44,100 Hz, S at most ``duration_s``.
-
-    Raises:
-        MissingPackageError: FluidSynth or the soundfont is not installed.
-        UnmeasurableError: no such piece, or it could not be rendered.
-    """
+    """Compose a piece with the wanted facts and play it (:func:`render_score`)."""
     return render_score(compose_wanted(wanted, seed), duration_s, soundfont)
 
 
 def render_score(score: Score, duration_s: float, soundfont: Path = SOUNDFONT) -> Tensor:
-    """The first seconds of a piece, played by FluidSynth.
+    """Play the first seconds of a piece with FluidSynth.
 
     Returns:
         (2, S) float32 at 44,100 Hz, S at most ``duration_s``.
@@ -179,12 +176,17 @@ def render_score(score: Score, duration_s: float, soundfont: Path = SOUNDFONT) -
         MissingPackageError: FluidSynth or the soundfont is not installed.
         UnmeasurableError: it could not be rendered.
     """
-    try:
-        check_programs(["fluidsynth"], soundfont)
-    except FileNotFoundError as error:
-        raise MissingPackageError(f"ground truth: {error}") from error
+    check_player(soundfont)
     try:
         audio = render(beginning(score, duration_s), soundfont)
     except RenderError as error:
         raise UnmeasurableError(str(error)) from error
     return torch.from_numpy(audio)[:, : round(duration_s * SAMPLE_RATE)]
+
+
+def check_player(soundfont: Path) -> None:
+    """Raise MissingPackageError where FluidSynth or the soundfont is not installed."""
+    try:
+        check_programs(["fluidsynth"], soundfont)
+    except FileNotFoundError as error:
+        raise MissingPackageError(f"ground truth: {error}") from error

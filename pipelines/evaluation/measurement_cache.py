@@ -1,4 +1,4 @@
-"""What was measured so far, on disk clip by clip, so that a stopped evaluation goes on."""
+"""Cache of measurements on disk, clip by clip, so that a stopped evaluation goes on."""
 
 import hashlib
 import json
@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+
+from codec.whole_file import whole_file, write_whole
 
 FILE_NAME = "measurements.jsonl"
 EMBEDDINGS_FOLDER = "embeddings"
@@ -31,7 +33,7 @@ class MeasurementCache:
         self._entries = self._read()
 
     def get(self, key: str) -> dict[str, Any] | None:
-        """The entry under a key, or None."""
+        """Look an entry up; None where there is none."""
         return self._entries.get(key)
 
     def add(self, key: str, entry: dict[str, Any]) -> None:
@@ -43,17 +45,14 @@ class MeasurementCache:
         self._entries[key] = entry
 
     def get_vectors(self, key: str) -> np.ndarray | None:
-        """The embeddings under a key, or None."""
+        """Load embeddings; None where there are none."""
         path = self._vectors_path(key)
         return np.load(path, allow_pickle=False) if path.is_file() else None
 
     def add_vectors(self, key: str, vectors: np.ndarray) -> None:
-        """Write embeddings under a temporary name and rename them."""
-        path = self._vectors_path(key)
-        partial = path.with_suffix(".partial")
-        with partial.open("wb") as file:
-            np.save(file, vectors)
-        partial.replace(path)
+        """Write embeddings, whole or not at all."""
+        with whole_file(self._vectors_path(key)) as partial:
+            np.save(partial, vectors)
 
     def _vectors_path(self, key: str) -> Path:
         return self.folder / EMBEDDINGS_FOLDER / f"{key}.npy"
@@ -69,25 +68,23 @@ class MeasurementCache:
             except (json.JSONDecodeError, KeyError, TypeError):
                 continue
             whole.append(line if line.endswith("\n") else line + "\n")
-        partial = self._path.with_suffix(".partial")
-        partial.write_text("".join(whole))
-        partial.replace(self._path)
+        write_whole(self._path, "".join(whole))
         return entries
 
 
 def make_key(*parts: object) -> str:
-    """A short name for everything that a result depends on (hash of the parts' text)."""
+    """Hash the text of everything that a result depends on."""
     return hashlib.blake2b(repr(parts).encode(), digest_size=16).hexdigest()
 
 
 def audio_fingerprint(audio: Tensor) -> str:
-    """A hash of a clip's samples."""
+    """Hash a clip's samples."""
     samples = audio.contiguous().numpy().tobytes()
     return hashlib.blake2b(samples, digest_size=16).hexdigest()
 
 
 def module_fingerprint(module: nn.Module) -> str:
-    """A hash of a module's class, settings and weights: changes when it is trained further."""
+    """Hash a module's class, settings and weights; the hash changes when it is trained further."""
     digest = hashlib.blake2b(type(module).__qualname__.encode(), digest_size=16)
     config: Any = getattr(module, "config", {})
     items = config.to_dict() if hasattr(config, "to_dict") else dict(config)  # of transformers

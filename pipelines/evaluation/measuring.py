@@ -1,7 +1,5 @@
 """Clips times systems: every pair measured once, remembered, and averaged into rows."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -11,21 +9,21 @@ import numpy as np
 from torch import Tensor
 from tqdm import tqdm
 
+from pipelines.errors import MissingPackageError
+from pipelines.evaluation.clip_checks import check_clip
 from pipelines.evaluation.clips import EvaluationClip
-from pipelines.evaluation.comparison import compare, package_versions
 from pipelines.evaluation.embeddings import EMBEDDINGS
 from pipelines.evaluation.frechet import frechet_distance
 from pipelines.evaluation.measurement_cache import MeasurementCache, audio_fingerprint, make_key
-from pipelines.evaluation.pair import check_clip
-from pipelines.evaluation.reasons import MissingPackageError, UnmeasurableError
+from pipelines.evaluation.pair_metrics import Measurements, compare, package_versions
+from pipelines.evaluation.reasons import UnmeasurableError
 from pipelines.evaluation.systems import System
 
 DEFINITIONS = 3  # raise when a metric's definition changes: it is part of every cache key
-Value = float | str
 
 
 @dataclass(frozen=True)
-class Row:
+class SystemRow:
     """One system's averages; a string says why there is no number.
 
     Attributes:
@@ -43,31 +41,41 @@ class Row:
     group: str
     bitrate_kbps: float | None
     num_clips: int
-    values: dict[str, Value]
+    values: Measurements
     counts: dict[str, int]
-    frechet: dict[str, Value]
+    frechet: Measurements
     windows: dict[str, int]
-
-
-@dataclass
-class _Collected:
-    """What one system gave, clip by clip."""
-
-    bitrates: list[float] = field(default_factory=list)
-    measurements: list[dict[str, Value]] = field(default_factory=list)
-    vectors: dict[str, list[tuple[np.ndarray, np.ndarray]]] = field(default_factory=dict)
-    reasons: dict[str, str] = field(default_factory=dict)
-    failure: str = "no clip could be measured"
 
 
 @dataclass(frozen=True)
 class Measured:
     """Rows in the order of the systems, and clips that were left out with the reason."""
 
-    rows: list[Row]
+    rows: list[SystemRow]
     skipped: list[tuple[str, str]]
     num_clips: int
     seconds: float
+
+
+@dataclass(frozen=True)
+class _MeasuringRun:
+    """What every measurement of a run depends on beside clip and system."""
+
+    cache: MeasurementCache
+    spaces: tuple[str, ...]
+    seams_s: tuple[float, ...]
+    versions: tuple[Any, ...]
+
+
+@dataclass
+class _Collected:
+    """One system's results, clip by clip."""
+
+    bitrates: list[float] = field(default_factory=list)
+    measurements: list[Measurements] = field(default_factory=list)
+    vectors: dict[str, list[tuple[np.ndarray, np.ndarray]]] = field(default_factory=dict)
+    reasons: dict[str, str] = field(default_factory=dict)
+    failure: str = "no clip could be measured"
 
 
 def measure(
@@ -81,15 +89,15 @@ def measure(
     """Measure every system on every clip; what the cache knows is not computed again.
 
     Args:
-        clips: what to listen to; a clip that is unreadable, silent or not mono or stereo is left
-            out and listed.
+        clips: a clip that is unreadable, silent or not mono or stereo is left out and listed.
         systems: the rows.
         cache: results so far.
         spaces: embedding spaces for the Fréchet distance, names of ``EMBEDDINGS``.
         seams_s: where windows of the reconstructions were joined, in seconds.
         quiet: no progress bar.
     """
-    versions = tuple(sorted(package_versions().items()))
+    versions = (DEFINITIONS, *sorted(package_versions().items()))
+    run = _MeasuringRun(cache, tuple(spaces), tuple(seams_s), versions)
     collected = {system.name: _Collected() for system in systems}
     skipped: list[tuple[str, str]] = []
     seconds = 0.0
@@ -101,10 +109,43 @@ def measure(
             continue
         seconds += audio.shape[-1] / sample_rate
         for system in systems:
-            salt = (versions, DEFINITIONS, tuple(seams_s))
-            _measure_one(audio, sample_rate, system, cache, salt, spaces, collected[system.name])
-    rows = [summarise(system, collected[system.name], spaces) for system in systems]
+            _measure_one(audio, sample_rate, system, run, collected[system.name])
+    rows = [_summarize(system, collected[system.name], run.spaces) for system in systems]
     return Measured(rows, skipped, len(clips) - len(skipped), seconds)
+
+
+def embed_clip(
+    audio: Tensor, sample_rate: int, cache: MeasurementCache, keys: dict[str, str]
+) -> dict[str, str]:
+    """Embed a clip into the cache.
+
+    Args:
+        audio: (C, S) float32 in [-1, 1] at ``sample_rate`` Hz.
+        sample_rate: Hz.
+        cache: takes the vectors.
+        keys: of the cache, by space.
+
+    Returns:
+        Reasons of the spaces in which the clip could not be embedded.
+    """
+    reasons = {}
+    for space, key in keys.items():
+        try:
+            cache.add_vectors(key, EMBEDDINGS[space](audio, sample_rate))
+        except (MissingPackageError, UnmeasurableError) as reason:
+            reasons[space] = str(reason)
+    return reasons
+
+
+def missing_spaces(
+    entry: dict[str, Any], cache: MeasurementCache, keys: dict[str, str]
+) -> dict[str, str]:
+    """List the spaces that have neither vectors nor a reason in the cache, with their keys."""
+    return {
+        space: key
+        for space, key in keys.items()
+        if space not in entry["reasons"] and cache.get_vectors(key) is None
+    }
 
 
 def _read(clip: EvaluationClip) -> tuple[Tensor, int]:
@@ -116,72 +157,42 @@ def _read(clip: EvaluationClip) -> tuple[Tensor, int]:
 
 
 def _measure_one(
-    audio: Tensor,
-    sample_rate: int,
-    system: System,
-    cache: MeasurementCache,
-    salt: tuple[Any, ...],
-    spaces: Sequence[str],
-    collected: _Collected,
+    audio: Tensor, sample_rate: int, system: System, run: _MeasuringRun, collected: _Collected
 ) -> None:
     """Measure one system on one clip, or take the result from the cache."""
-    clip_key = (audio_fingerprint(audio), sample_rate)
-    key = make_key(*clip_key, system.identity, *salt)
-    vector_keys = {space: make_key(key, space) for space in spaces}
+    cache, clip_key = run.cache, (audio_fingerprint(audio), sample_rate)
+    key = make_key(*clip_key, system.identity, run.versions, run.seams_s)
+    keys = {space: make_key(key, space) for space in run.spaces}
     entry = cache.get(key)
-    missing = entry is None or any(
-        space not in entry["reasons"] and cache.get_vectors(vector_keys[space]) is None
-        for space in spaces
-    )
-    if missing:
+    if entry is None or missing_spaces(entry, cache, keys):
         try:
-            heard = system.reconstruct(audio, sample_rate)
+            result = system.reconstruct(audio, sample_rate)
         except (MissingPackageError, UnmeasurableError) as error:
             collected.failure = str(error)
             return
-        reasons = _embed(heard.audio, sample_rate, cache, vector_keys)
+        reasons = embed_clip(result.audio, sample_rate, cache, keys)
         entry = {
-            "bitrate_kbps": heard.bitrate_kbps,
-            "measurements": compare(audio, heard.audio, sample_rate, salt[-1]),
+            "bitrate_kbps": result.bitrate_kbps,
+            "measurements": compare(audio, result.audio, sample_rate, run.seams_s),
             "reasons": reasons,
         }
         cache.add(key, entry)
-    assert entry is not None
     collected.measurements.append(entry["measurements"])
     if entry["bitrate_kbps"] is not None:
         collected.bitrates.append(entry["bitrate_kbps"])
-    original_keys = {space: make_key(*clip_key, salt[:2], space) for space in spaces}
-    unembedded = {
-        space: original_keys[space]
-        for space in spaces
-        if space not in entry["reasons"] and cache.get_vectors(original_keys[space]) is None
-    }
-    _embed(audio, sample_rate, cache, unembedded)
-    for space in spaces:
-        original = cache.get_vectors(original_keys[space])
-        estimate = cache.get_vectors(vector_keys[space])
+    original_keys = {s: make_key(*clip_key, run.versions, s) for s in run.spaces}
+    embed_clip(audio, sample_rate, cache, missing_spaces(entry, cache, original_keys))
+    for space in run.spaces:
+        original, estimate = (cache.get_vectors(side[space]) for side in (original_keys, keys))
         if original is not None and estimate is not None:
             collected.vectors.setdefault(space, []).append((original, estimate))
         else:
             collected.reasons[space] = entry["reasons"].get(space, "not embedded")
 
 
-def _embed(
-    audio: Tensor, sample_rate: int, cache: MeasurementCache, keys: dict[str, str]
-) -> dict[str, str]:
-    """Embed a clip in some spaces into the cache; returns the reasons of those that failed."""
-    reasons = {}
-    for space, key in keys.items():
-        try:
-            cache.add_vectors(key, EMBEDDINGS[space](audio, sample_rate))
-        except (MissingPackageError, UnmeasurableError) as reason:
-            reasons[space] = str(reason)
-    return reasons
-
-
-def summarise(system: System, collected: _Collected, spaces: Sequence[str]) -> Row:
+def _summarize(system: System, collected: _Collected, spaces: Sequence[str]) -> SystemRow:
     """Average one system's results."""
-    values: dict[str, Value] = {}
+    values: Measurements = {}
     counts: dict[str, int] = {}
     names = dict.fromkeys(name for entry in collected.measurements for name in entry)
     for name in names:
@@ -192,23 +203,7 @@ def summarise(system: System, collected: _Collected, spaces: Sequence[str]) -> R
         values[name] = float(np.mean(numbers)) if numbers else reasons.most_common(1)[0][0]
     if not collected.measurements:
         values["visqol"] = collected.failure
-    frechet, windows = _frechet_distances(collected, spaces)
-    return Row(
-        name=system.name,
-        group=system.group,
-        bitrate_kbps=float(np.mean(collected.bitrates)) if collected.bitrates else None,
-        num_clips=len(collected.measurements),
-        values=values,
-        counts=counts,
-        frechet=frechet,
-        windows=windows,
-    )
-
-
-def _frechet_distances(
-    collected: _Collected, spaces: Sequence[str]
-) -> tuple[dict[str, Value], dict[str, int]]:
-    distances: dict[str, Value] = {}
+    distances: Measurements = {}
     windows: dict[str, int] = {}
     for space in spaces:
         pairs = collected.vectors.get(space, [])
@@ -218,4 +213,13 @@ def _frechet_distances(
             continue
         original, estimate = (np.concatenate(side) for side in zip(*pairs, strict=True))
         distances[space] = frechet_distance(original, estimate)
-    return distances, windows
+    return SystemRow(
+        name=system.name,
+        group=system.group,
+        bitrate_kbps=float(np.mean(collected.bitrates)) if collected.bitrates else None,
+        num_clips=len(collected.measurements),
+        values=values,
+        counts=counts,
+        frechet=distances,
+        windows=windows,
+    )

@@ -6,15 +6,16 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from codec.process_settings import cpu_threads
 from codec.resampling import resample
-from pipelines.evaluation.pair import check_duration, check_pair
-from pipelines.evaluation.reasons import import_package
+from pipelines.errors import import_package
+from pipelines.evaluation.clip_checks import check_duration, check_pair
 
 LISTENING_RATE = 48_000  # Hz; both metrics are defined at this rate only
 
 
 def visqol(reference: Tensor, estimate: Tensor, sample_rate: int) -> float:
-    """ViSQOL in audio mode: mean opinion score of listening quality, higher is better.
+    """Compute ViSQOL in audio mode: a mean opinion score of quality, higher is better.
 
     Channels are averaged to mono first, as the original program does. Hines et al., "ViSQOLAudio"
     (2015); Chinen et al., "ViSQOL v3" (2020); computed by visqol-python, whose audio mode equals
@@ -37,13 +38,14 @@ def visqol(reference: Tensor, estimate: Tensor, sample_rate: int) -> float:
     check_duration(reference, sample_rate)
     api = _visqol_api()
     mono = [to_listening_rate(clip.mean(0), sample_rate) for clip in (reference, estimate)]
-    return float(api.measure_from_arrays(*mono, sample_rate=LISTENING_RATE).moslqo)
+    with cpu_threads(None):  # visqol-python leaves PyTorch with another number
+        return float(api.measure_from_arrays(*mono, sample_rate=LISTENING_RATE).moslqo)
 
 
 def zimtohrli(
     reference: Tensor, estimate: Tensor, sample_rate: int, mono_sum: bool = False
 ) -> float:
-    """Zimtohrli distance: 0 for identical sound, lower is better (Google, 2024).
+    """Compute the zimtohrli distance: 0 for identical sound, lower is better (Google, 2024).
 
     Args:
         reference: (C, S) float32 in [-1, 1] at ``sample_rate`` Hz.

@@ -1,13 +1,18 @@
-"""The report on a pipeline on paper: JSON, Markdown and a plot."""
+"""Page of ``partita evaluate pipeline``: tables of facts, sound, sets, copies and drift, a plot."""
 
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from pipelines.data.markdown import bullets, table
 from pipelines.evaluation.facts import FACTS
-from pipelines.evaluation.frechet import MIN_WINDOWS
-from pipelines.evaluation.reasons import MissingPackageError, import_package
-from pipelines.shards import sync_and_rename, write_json
+from pipelines.evaluation.frechet import MIN_WINDOWS, few_windows_note
+from pipelines.evaluation.report_files import (
+    MISSING,
+    format_number,
+    format_share,
+    write_report_files,
+)
 
 SOUND = {
     "loudness_lufs": ("loudness LUFS", 1),
@@ -18,7 +23,7 @@ SOUND = {
     "longest_silence_s": ("longest silence s", 2),
     "clicks_per_minute": ("clicks a minute", 2),
 }
-FRECHET = (("frechet", "windows"), ("frechet_of_truth_halves", "windows_of_halves"))
+FRECHET = {"frechet": "windows", "frechet_of_truth_halves": "windows_of_halves"}
 DRIFT = {
     "loudness_drift_lu": ("loudness drift LU", 1),
     "loudness_range_lu": ("loudest to softest window LU", 1),
@@ -30,177 +35,142 @@ DRIFT = {
 
 def write_pipeline_page(folder: Path, content: dict[str, Any]) -> None:
     """Write ``pipeline.json``, ``pipeline.md`` and, with matplotlib, ``pipeline.png``."""
-    try:
-        plot_pipeline(content, folder / "pipeline.png")
-        content["plot"] = "pipeline.png"
-    except MissingPackageError as reason:
-        content["plot"] = f"no plot: {reason}"
-    write_json(folder / "pipeline.json", content)
-    partial = folder / "pipeline.md.partial"
-    partial.write_text(markdown(content))
-    sync_and_rename(partial, folder / "pipeline.md")
+    write_report_files(folder, "pipeline", content, page_blocks, plot_pipeline)
 
 
-def markdown(content: dict[str, Any]) -> str:
-    """The page."""
-    settings = content["settings"]
-    lines = [
-        f"# {content['title']}",
-        "",
+def page_blocks(content: dict[str, Any]) -> list[str]:
+    """Build the page."""
+    settings, seconds = content["settings"], content["seconds_per_second"]
+    no_truth = content["no_ground_truth"]
+    return [
         f"{content['num_prompts']} prompts, {settings['seeds']} seed(s) each, "
         f"{settings['duration_s']:g} s a take. Shares are means over prompts, with 95 % intervals "
         "(bootstrap over prompts). *Ceiling*: the same detectors on rendered pieces with exactly "
-        "these labels. *Floor*: every take judged by the other prompts.",
-        "",
-        *fact_table(content["facts"]["all"]),
+        "these labels. *Floor*: every take judged by the other prompts. The detectors were fitted "
+        "on pieces of the same composer and soundfont as the ceiling's, so they flatter both "
+        "columns, instruments most; librosa and Krumhansl-Kessler know neither.",
+        fact_table(content["facts"]["all"]),
+        f"No ceiling: {no_truth}" if no_truth else "",
+        group_table(content["facts"]),
+        sound_table(content["sound"]),
+        *space_blocks(content["spaces"]),
+        f"Speed: {seconds:.3f} s of computing a second of sound, one take alone "
+        f"({1 / seconds:.1f} times as fast as it plays).",
+        *(copying_blocks(content["copying"]) if "copying" in content else []),
+        *(drift_blocks(content["drift"]) if "drift" in content else []),
     ]
-    if content["no_ground_truth"]:
-        lines += ["", f"No ceiling: {content['no_ground_truth']}"]
-    lines += ["", *group_table(content["facts"]), "", *sound_table(content["sound"])]
-    lines += ["", *space_table(content["spaces"])]
-    seconds = content["seconds_per_second"]
-    speed = f"{seconds:.3f} s of computing a second of sound, one take alone"
-    lines += ["", f"Speed: {speed} ({1 / seconds:.1f} times as fast as it plays)."]
-    if "copying" in content:
-        lines += ["", *copying_table(content["copying"])]
-    if "drift" in content:
-        lines += ["", *drift_table(content["drift"])]
-    plot = content["plot"]
-    lines += ["", f"![asked and heard]({plot})" if plot.endswith(".png") else plot]
-    versions = ", ".join(f"{key} {value}" for key, value in content["versions"].items())
-    return "\n".join([*lines, "", f"Measured with {versions}.", ""])
 
 
-def fact_table(facts: dict[str, Any]) -> list[str]:
-    """Every fact: model, ceiling, share of the ceiling, floor."""
-    lines = _header(["asked and heard", "model", "ceiling", "of the ceiling", "floor", "prompts"])
-    for fact, heading in FACTS.items():
-        row = facts[fact]
-        if row["model"]["num_prompts"]:
-            cells = [_rate(row["model"]), _rate(row["ceiling"]), _percent(row["of_ceiling"])]
-            cells += [_percent(row["floor"]["share"]), str(row["model"]["num_prompts"])]
-            lines.append(_line([heading, *cells]))
-    return lines
+def fact_table(facts: dict[str, Any]) -> str:
+    """Build the table of every fact: model, ceiling, share of the ceiling, floor."""
+    rows = [
+        [
+            heading,
+            _interval(facts[fact]["model"]),
+            _interval(facts[fact]["ceiling"]),
+            format_share(facts[fact]["of_ceiling"]),
+            _share(facts[fact]["floor"]),
+            facts[fact]["model"]["num_prompts"],
+        ]
+        for fact, heading in FACTS.items()
+        if facts[fact]["model"]["num_prompts"]
+    ]
+    return table(
+        ["asked and detected", "model", "ceiling", "of the ceiling", "floor", "prompts"], rows
+    )
 
 
-def group_table(facts: dict[str, Any]) -> list[str]:
-    """Every fact by group of prompts, the ceiling in brackets."""
+def group_table(facts: dict[str, Any]) -> str:
+    """Build the table of every fact by group of prompts, the ceiling in brackets."""
     groups = [group for group in facts if group != "all"]
-    lines = _header(["by group (ceiling)", *groups])
+    rows = []
     for fact, heading in FACTS.items():
-        rows = [facts[group][fact] for group in groups]
-        if any(row["model"]["num_prompts"] for row in rows):
-            cells = [
-                f"{_percent(row['model']['share'])} ({_percent(row['ceiling']['share'])})"
-                for row in rows
-            ]
-            lines.append(_line([heading, *cells]))
-    return lines
+        rates = [facts[group][fact] for group in groups]
+        if any(rate["model"]["num_prompts"] for rate in rates):
+            cells = (f"{_share(rate['model'])} ({_share(rate['ceiling'])})" for rate in rates)
+            rows.append([heading, *cells])
+    return table(["by group (ceiling)", *groups], rows)
 
 
-def sound_table(sound: dict[str, Any]) -> list[str]:
-    """Loudness and faults of takes and ground truth."""
-    lines = _header(["sound", *sound])
-    for name, (heading, decimals) in SOUND.items():
-        cells = []
-        for side in sound.values():
-            value = side.get(name)
-            cells.append("—" if value is None else f"{value['mean']:.{decimals}f}")
-        lines.append(_line([heading, *cells]))
-    unheard = [str(side["unheard_takes"]) for side in sound.values()]
-    return [*lines, _line(["takes too silent to be heard", *unheard])]
+def sound_table(sound: dict[str, Any]) -> str:
+    """Build the table of loudness and faults of takes and ground truth."""
+    rows = [
+        [heading, *(format_number(s.get(name, {}).get("mean"), decimals) for s in sound.values())]
+        for name, (heading, decimals) in SOUND.items()
+    ]
+    rows.append(["takes too silent to judge", *(side["silent_takes"] for side in sound.values())])
+    return table(["sound", *sound], rows)
 
 
-def space_table(spaces: dict[str, Any]) -> list[str]:
-    """Fréchet distances and diversity; reasons below."""
+def space_blocks(spaces: dict[str, Any]) -> list[str]:
+    """Build the table of Fréchet distances and diversity, with reasons below."""
     if not spaces:
         return []
-    heading = "between halves of the ground truth (N)"
-    lines = _header(["space", "Fréchet to ground truth ↓ (N)", heading, "between seeds"])
-    reasons = []
-    smallest = MIN_WINDOWS
+    rows, reasons, counts = [], [], []
     for space, row in spaces.items():
         cells = [space]
-        for name, count in FRECHET:
-            cells.append(_number(row[name], 2) + (f" ({row[count]})" if row[count] else ""))
-            smallest = min(smallest, row[count] or smallest)
-        lines.append(_line([*cells, _number(row["seed_diversity"], 2)]))
-        for name in ("frechet", "frechet_of_truth_halves", "seed_diversity"):
-            if isinstance(row[name], str):
-                reasons.append(f"- {name}, {space}: {row[name]}")
-    text = (
+        for name, count in FRECHET.items():
+            cells.append(format_number(row[name], 2) + (f" ({row[count]})" if row[count] else ""))
+            counts += [row[count]] if row[count] else []
+        rows.append([*cells, format_number(row["seed_diversity"], 2)])
+        reasons += [f"{name}, {space}: {text}" for name, text in row.items() if type(text) is str]
+    halves = "between halves of the ground truth (N)"
+    return [
+        table(["space", "Fréchet to ground truth ↓ (N)", halves, "between seeds"], rows),
         "Between seeds: distance of a prompt's takes over that of different prompts' "
-        "(0: every seed gives the same; 1: the prompt does not matter)."
-    )
-    if smallest < MIN_WINDOWS:
-        text += f" N is small: sets are ordered sensibly from about {MIN_WINDOWS} windows on."
-    return [*lines, "", text, *(["", "No number (—):", "", *reasons] if reasons else [])]
+        "(0: every seed gives the same; 1: the prompt does not matter). "
+        + few_windows_note(min(counts, default=MIN_WINDOWS)),
+        *([f"No number ({MISSING}):", bullets(reasons)] if reasons else []),
+    ]
 
 
-def copying_table(copying: dict[str, Any]) -> list[str]:
-    """Shares of runs found in the training set."""
-    rows = {
-        (books, row): shares
+def copying_blocks(copying: dict[str, Any]) -> list[str]:
+    """Build the table of the shares of runs that occur in the training set."""
+    found = {
+        f"{row}, {books}": shares
         for books, sides in copying.items()
         if isinstance(sides, dict)
         for row, shares in sides.items()
     }
-    lengths = list(dict.fromkeys(length for shares in rows.values() for length in shares))
-    lines = _header(["runs of frames found in training", *lengths])
-    for (books, row), shares in rows.items():
-        cells = [_percent(shares.get(length), 2) for length in lengths]
-        lines.append(_line([f"{row}, {books}", *cells]))
+    lengths = list(dict.fromkeys(length for shares in found.values() for length in shares))
+    rows = [
+        [name, *(format_share(shares.get(length), 2) for length in lengths)]
+        for name, shares in found.items()
+    ]
     text = f"{copying['training_clips']} training clips. Token histograms overlap with training's "
     text += f"by {copying['histogram_overlap']:.2f}"
     if "histogram_overlap_held_out" in copying:
         text += f" (as many held-out tokens: {copying['histogram_overlap_held_out']:.2f})"
     if not copying["same_codec"]:
         text += "; the tokens' codec has another hash than the pipeline's, as after rounding"
-    text += "."
-    return [*lines, "", text]
+    return [table(["runs of frames found in training", *lengths], rows), f"{text}."]
 
 
-def drift_table(drift: dict[str, Any]) -> list[str]:
-    """Drift by duration."""
-    lines = _header(["long pieces", *drift])
-    for name, (heading, decimals) in DRIFT.items():
-        cells = [_number(side.get("mean", {}).get(name), decimals) for side in drift.values()]
-        lines.append(_line([heading, *cells]))
-    reasons = [f"- {name}: {side['reason']}" for name, side in drift.items() if "reason" in side]
-    return [*lines, *(["", *reasons] if reasons else [])]
+def drift_blocks(drift: dict[str, Any]) -> list[str]:
+    """Build the table of drift by duration."""
+    rows = [
+        [heading, *(format_number(s.get("mean", {}).get(name), decimals) for s in drift.values())]
+        for name, (heading, decimals) in DRIFT.items()
+    ]
+    reasons = [f"{name}: {side['reason']}" for name, side in drift.items() if "reason" in side]
+    return [table(["long pieces", *drift], rows), bullets(reasons)]
 
 
-def plot_pipeline(content: dict[str, Any], path: Path) -> None:
-    """Facts as bars with intervals, ceiling and floor; asked against heard tempo.
-
-    Raises:
-        MissingPackageError: matplotlib is not installed.
-    """
-    import_package("matplotlib", "the plot", "pip install partita[plot]")
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(13, 5), layout="constrained")
-    FigureCanvasAgg(figure)
-    figure.suptitle(content["title"])
+def plot_pipeline(figure: Any, content: dict[str, Any]) -> None:
+    """Draw facts as bars with intervals, ceiling and floor, and asked against detected tempo."""
     bars, tempos = figure.subplots(1, 2, width_ratios=(2, 1))
     _plot_facts(bars, content["facts"]["all"])
     _plot_tempos(tempos, content["takes"])
-    partial = path.with_suffix(".partial")
-    figure.savefig(partial, format="png", dpi=110)
-    sync_and_rename(partial, path)
 
 
 def _plot_facts(axes: Any, facts: dict[str, Any]) -> None:
     rows = [(FACTS[name], row) for name, row in facts.items() if row["model"]["num_prompts"]]
     for place, (_, row) in enumerate(rows):
-        model = row["model"]
-        errors = [[model["share"] - model["low"]], [model["high"] - model["share"]]]
-        axes.barh(place, model["share"], color="tab:blue", xerr=[errors[0], errors[1]])
-        for side, colour in (("ceiling", "tab:green"), ("floor", "tab:red")):
+        share, low, high = (row["model"][name] for name in ("share", "low", "high"))
+        axes.barh(place, share, color="tab:blue", xerr=[[share - low], [high - share]])
+        for side, color in (("ceiling", "tab:green"), ("floor", "tab:red")):
             if row[side]["share"] is not None:
-                share = row[side]["share"]
-                axes.plot([share, share], [place - 0.4, place + 0.4], color=colour, lw=3)
+                axes.plot([row[side]["share"]] * 2, [place - 0.4, place + 0.4], color=color, lw=3)
     axes.set_yticks(range(len(rows)), [heading for heading, _ in rows])
     axes.invert_yaxis()
     axes.set(xlim=(0, 1.02), xlabel="share of prompts (green: ceiling, red: floor)")
@@ -209,35 +179,23 @@ def _plot_facts(axes: Any, facts: dict[str, Any]) -> None:
 
 def _plot_tempos(axes: Any, takes: Sequence[dict[str, Any]]) -> None:
     points = [
-        (take["asked"]["tempo_bpm"], take["heard"]["tempo_bpm"])
+        (take["asked"]["tempo_bpm"], take["detected"]["tempo_bpm"])
         for take in takes
-        if take["heard"] and "tempo_bpm" in take["asked"]
+        if take["detected"] and "tempo_bpm" in take["asked"]
     ]
     if points:
         axes.plot(*zip(*points, strict=True), "o", ms=3, alpha=0.6)
     for factor, style in ((1, "-"), (2, ":"), (0.5, ":")):
-        axes.plot([45, 215], [45 * factor, 215 * factor], style, color="grey", lw=1)
-    axes.set(xlim=(45, 215), ylim=(45, 215), xlabel="asked tempo, bpm", ylabel="heard tempo, bpm")
+        axes.plot([45, 215], [45 * factor, 215 * factor], style, color="gray", lw=1)
+    axes.set(xlim=(45, 215), ylim=(45, 215), xlabel="asked tempo, bpm", ylabel="detected, bpm")
     axes.grid(alpha=0.3)
 
 
-def _rate(rate: dict[str, Any]) -> str:
+def _share(rate: dict[str, Any]) -> str:
+    return format_share(rate["share"])
+
+
+def _interval(rate: dict[str, Any]) -> str:
     if rate["share"] is None:
-        return "—"
+        return MISSING
     return f"{rate['share']:.0%} [{rate['low']:.0%}, {rate['high']:.0%}]"
-
-
-def _percent(share: float | None, decimals: int = 0) -> str:
-    return "—" if share is None else f"{share:.{decimals}%}"
-
-
-def _number(value: Any, decimals: int) -> str:
-    return f"{value:.{decimals}f}" if isinstance(value, float | int) else "—"
-
-
-def _header(cells: list[str]) -> list[str]:
-    return [_line(cells), _line(["---"] * len(cells))]
-
-
-def _line(cells: list[str]) -> str:
-    return "| " + " | ".join(cells) + " |"

@@ -1,134 +1,107 @@
-"""The report on a prior on paper: JSON, Markdown and a plot."""
+"""Page of ``partita evaluate prior``: tables of bits, and bits by position as a plot."""
 
 from pathlib import Path
 from typing import Any
 
-from pipelines.evaluation.reasons import MissingPackageError, import_package
-from pipelines.shards import sync_and_rename, write_json
-
-OWN, OTHER, NONE = "own caption", "another clip's", "no caption"
+from pipelines.data.markdown import table
+from pipelines.evaluation.report_files import MISSING, format_number, write_report_files
 
 
 def write_prior_page(folder: Path, content: dict[str, Any]) -> None:
     """Write ``prior.json``, ``prior.md`` and, with matplotlib, ``prior.png``."""
-    try:
-        plot_positions(content, folder / "prior.png")
-        content["plot"] = "prior.png"
-    except MissingPackageError as reason:
-        content["plot"] = f"no plot: {reason}"
-    write_json(folder / "prior.json", content)
-    partial = folder / "prior.md.partial"
-    partial.write_text(markdown(content))
-    sync_and_rename(partial, folder / "prior.md")
+    write_report_files(folder, "prior", content, page_blocks, plot_positions)
 
 
-def markdown(content: dict[str, Any]) -> str:
-    """The page."""
-    lines = [
-        f"# {content['title']}",
-        "",
-        f"{content['num_clips']} held-out clips, {content['seconds']:.0f} s in all; every clip "
-        "weighs the same. *Codes alone*: cross-entropy for who knows only how often each code "
-        "occurs in the training split.",
-        "",
-        *book_lines(content),
-        "",
-        *worth_lines(content["caption_worth"]),
-        "",
-        *source_lines(content["sources"]),
-        "",
-        *position_lines(content["positions"]),
+def page_blocks(content: dict[str, Any]) -> list[str]:
+    """Build the page."""
+    seconds = content["seconds"]
+    length = f"{content['num_frames']} frames" + (f", {seconds:.0f} s" if seconds else "")
+    plans = " Every clip's own plan is read, except in the last column." if content["plans"] else ""
+    return [
+        f"{content['num_clips']} held-out clips, {length} in all; every clip weighs the same. Bits "
+        "are cross-entropies: the fewer, the better a code was predicted. *Codes alone*: what "
+        f"counting the codes of the training split would give.{plans}",
+        *bit_blocks(content),
+        worth_table(content["caption_worth"]),
+        source_table(content),
+        position_table(content),
     ]
-    plot = content["plot"]
-    lines += ["", f"![bits by position]({plot})" if plot.endswith(".png") else plot]
-    versions = ", ".join(f"{key} {value}" for key, value in content["versions"].items())
-    return "\n".join([*lines, "", f"Measured with {versions}.", ""])
 
 
-def book_lines(content: dict[str, Any]) -> list[str]:
-    """Bits of every book and of a whole frame."""
-    lines = _header(["bits", OWN, OTHER, NONE, "codes alone", "all codes alike"])
-    unigram = content["unigram_bits"]
-    for index, book in enumerate(content["books"]):
-        alone = "—" if isinstance(unigram, str) else f"{unigram[index]:.3f}"
-        cells = [f"{book[text]:.3f}" for text in (OWN, OTHER, NONE)]
-        lines.append(_line([f"book {index}", *cells, alone, f"{content['uniform_bits']:.3f}"]))
-    frame, count = content["frame"], len(content["books"])
-    cells = [
-        f"{frame[text]['mean']:.3f} [{frame[text]['low']:.3f}, {frame[text]['high']:.3f}]"
-        for text in (OWN, OTHER, NONE)
+def bit_blocks(content: dict[str, Any]) -> list[str]:
+    """Build the table of bits of every codebook and of a whole frame."""
+    unigram, conditions = content["unigram_bits"], content["conditions"]
+    counted = [MISSING] * len(content["books"]) if isinstance(unigram, str) else unigram
+    uniform, frame = content["uniform_bits"], content["frame"]
+    rows = [
+        [f"codebook {index}", *_bits(book, conditions), format_number(alone, 3), f"{uniform:.3f}"]
+        for index, (book, alone) in enumerate(zip(content["books"], counted, strict=True))
     ]
-    alone = "—" if isinstance(unigram, str) else f"{sum(unigram):.3f}"
-    lines.append(_line(["a frame", *cells, alone, f"{count * content['uniform_bits']:.3f}"]))
-    rate = f"{frame[OWN]['kbps']:.3f} kbps at {content['frame_rate']:g} frames a second."
-    note = f" No codes alone: {unigram}." if isinstance(unigram, str) else ""
-    return [*lines, "", rate + note]
+    whole = [
+        f"{row['mean']:.3f} [{row['low']:.3f}, {row['high']:.3f}]"
+        for row in (frame[name] for name in conditions)
+    ]
+    total = MISSING if isinstance(unigram, str) else f"{sum(unigram):.3f}"
+    rows.append(["a frame", *whole, total, f"{len(content['books']) * uniform:.3f}"])
+    notes = []
+    if content["frame_rate"]:
+        kbps = frame[conditions[0]]["kbps"]
+        notes.append(f"{kbps:.3f} kbps at {content['frame_rate']:g} frames a second.")
+    if isinstance(unigram, str):
+        notes.append(f"No codes alone: {unigram}.")
+    header = ["bits", *conditions, "codes alone", "all codes alike"]
+    return [table(header, rows), " ".join(notes)]
 
 
-def worth_lines(worth: dict[str, Any]) -> list[str]:
-    """What a wrong caption, or none, costs."""
-    heading = ["instead of the own caption", "bits a frame", "nats in 10 s", "clips where it costs"]
-    lines = _header(heading)
-    for text, row in worth.items():
+def worth_table(worth: dict[str, Any]) -> str:
+    """Build the table of what a wrong caption, none, or no plan costs."""
+    header = ["instead of the own caption", "bits a frame", "nats in 10 s", "clips where it costs"]
+    rows = []
+    for condition, row in worth.items():
         cost = f"{row['bits_per_frame']:+.3f} [{row['low']:+.3f}, {row['high']:+.3f}]"
+        nats = row["nats_per_10_s"]
         share = f"{row['clips_where_it_costs']:.0%}"
-        lines.append(_line([text, cost, f"{row['nats_per_10_s']:+.1f}", share]))
-    return lines
+        rows.append([condition, cost, MISSING if nats is None else f"{nats:+.1f}", share])
+    return table(header, rows)
 
 
-def source_lines(sources: dict[str, Any]) -> list[str]:
-    """Bits a frame by source."""
-    lines = _header(["bits a frame, by source", "clips", OWN, OTHER, NONE])
-    for source, row in sources.items():
-        cells = [f"{row[text]:.3f}" for text in (OWN, OTHER, NONE)]
-        lines.append(_line([source or "unknown", str(row["clips"]), *cells]))
-    return lines
+def source_table(content: dict[str, Any]) -> str:
+    """Build the table of bits a frame by source."""
+    conditions = content["conditions"]
+    rows = [
+        [source or "unknown", row["clips"], *_bits(row, conditions)]
+        for source, row in content["sources"].items()
+    ]
+    return table(["bits a frame, by source", "clips", *conditions], rows)
 
 
-def position_lines(positions: list[dict[str, Any]]) -> list[str]:
-    """Bits a frame in the first seconds, then every fifth."""
-    shown = [row for row in positions if row["second"] < 3 or row["second"] % 5 == 0]
-    lines = _header(["second", "clips", OWN, OTHER, NONE])
-    for row in shown:
-        cells = [f"{row['frame'][text]:.3f}" for text in (OWN, OTHER, NONE)]
-        lines.append(_line([str(row["second"]), str(row["clips"]), *cells]))
-    return lines
+def position_table(content: dict[str, Any]) -> str:
+    """Build the table of bits a frame in the first parts of a clip, then in every fifth."""
+    conditions, unit = content["conditions"], content["position_unit"]
+    rows = [
+        [row[unit], row["clips"], *_bits(row["frame"], conditions)]
+        for index, row in enumerate(content["positions"])
+        if index < 3 or index % 5 == 0
+    ]
+    return table([unit, "clips", *conditions], rows)
 
 
-def plot_positions(content: dict[str, Any], path: Path) -> None:
-    """Bits a frame by second under each text, and bits of every book.
-
-    Raises:
-        MissingPackageError: matplotlib is not installed.
-    """
-    import_package("matplotlib", "the plot", "pip install partita[plot]")
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(11, 4.5), layout="constrained")
-    FigureCanvasAgg(figure)
-    figure.suptitle(content["title"])
+def plot_positions(figure: Any, content: dict[str, Any]) -> None:
+    """Draw bits a frame by position under each condition, and bits of every codebook."""
     frames, books = figure.subplots(1, 2)
-    seconds = [row["second"] + 0.5 for row in content["positions"]]
-    for text in (OWN, OTHER, NONE):
-        frames.plot(seconds, [row["frame"][text] for row in content["positions"]], label=text)
+    positions, unit = content["positions"], content["position_unit"]
+    places = [row[unit] for row in positions]
+    for condition in content["conditions"]:
+        frames.plot(places, [row["frame"][condition] for row in positions], label=condition)
     for index in range(len(content["books"])):
-        bits = [row["books"][index] for row in content["positions"]]
-        books.plot(seconds, bits, label=f"book {index}")
-    books.axhline(content["uniform_bits"], ls=":", color="grey", lw=1)
-    frames.set(xlabel="s", ylabel="bits a frame")
-    books.set(xlabel="s", ylabel="bits a code, own caption")
+        books.plot(places, [row["books"][index] for row in positions], label=f"codebook {index}")
+    books.axhline(content["uniform_bits"], ls=":", color="gray", lw=1)
+    frames.set(xlabel=unit, ylabel="bits a frame")
+    books.set(xlabel=unit, ylabel="bits a code, own caption")
     for axes in (frames, books):
         axes.legend()
         axes.grid(alpha=0.3)
-    partial = path.with_suffix(".partial")
-    figure.savefig(partial, format="png", dpi=110)
-    sync_and_rename(partial, path)
 
 
-def _header(cells: list[str]) -> list[str]:
-    return [_line(cells), _line(["---"] * len(cells))]
-
-
-def _line(cells: list[str]) -> str:
-    return "| " + " | ".join(cells) + " |"
+def _bits(values: dict[str, float], conditions: list[str]) -> list[str]:
+    return [f"{values[condition]:.3f}" for condition in conditions]

@@ -1,4 +1,4 @@
-"""Takes as a set: Fréchet distance to ground truth, and how much the takes of a prompt differ."""
+"""Sets of takes: Fréchet distance to ground truth, and how much the takes of a prompt differ."""
 
 from collections.abc import Sequence
 from itertools import combinations
@@ -14,7 +14,7 @@ Value = float | str
 def frechet_between(
     takes: Sequence[Take], references: Sequence[Take], space: str
 ) -> tuple[Value, int]:
-    """Distance between two sets of takes at equal N, or the reason; and N.
+    """Compute the distance between two sets of takes at equal N, or the reason for none; and N.
 
     Only the first take of every prompt is used, so that the sets hold the same prompts.
     """
@@ -32,13 +32,13 @@ def frechet_between(
 
 
 def frechet_within(takes: Sequence[Take], space: str) -> tuple[Value, int]:
-    """Distance between the two halves of a set: what equal sets of this size read."""
+    """Compute the distance between the two halves of a set: what equal sets of this size read."""
     firsts = [take for take in takes if take.seed == 0]
     return frechet_between(firsts[::2], firsts[1::2], space)
 
 
 def stacked(takes: Sequence[Take], space: str) -> np.ndarray | str:
-    """(N, D) vectors of all takes that have them, or the reason why none has."""
+    """Stack the (N, D) vectors of all takes that have them, or say why none has."""
     vectors = [take.vectors[space] for take in takes]
     found = [part for part in vectors if not isinstance(part, str)]
     if found:
@@ -48,7 +48,7 @@ def stacked(takes: Sequence[Take], space: str) -> np.ndarray | str:
 
 
 def seed_diversity(takes: Sequence[Take], space: str) -> Value:
-    """Distance between takes of one prompt over that between takes of different prompts.
+    """Divide the distance between takes of one prompt by that between takes of different prompts.
 
     Distances are Euclidean, between the mean vectors of takes, each dimension scaled to a standard
     deviation of 1 over all takes. 0: every seed gives the same; 1: the prompt does not matter.

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from codec.spectrogram import LogMel
-from pipelines.evaluation.pair import check_pair
+from pipelines.evaluation.clip_checks import check_pair
 from pipelines.evaluation.reasons import UnmeasurableError
 
 DAC_WINDOWS = (2048, 512)  # samples
@@ -43,7 +43,7 @@ def stft_distance(reference: Tensor, estimate: Tensor) -> float:
     Kumar et al., "High-Fidelity Audio Compression with Improved RVQGAN" (2023), section 4.3, as
     its ``scripts/evaluate.py`` computes it: the sum over Hann windows of 2048 and 512 samples (hop
     a quarter) of mean |log10 max(X, 1e-5)^2 - log10 max(Y, 1e-5)^2| + mean |X - Y|, X and Y the
-    magnitudes of the unnormalised transforms at the clip's own rate.
+    magnitudes of the unnormalized transforms at the clip's own rate.
 
     Args:
         reference: (C, S) float32 in [-1, 1]; S at least 1025.
@@ -59,7 +59,7 @@ def stft_distance(reference: Tensor, estimate: Tensor) -> float:
 def mel_distance(reference: Tensor, estimate: Tensor, sample_rate: int) -> float:
     """Multi-scale mel distance of the DAC paper's table, lower is better.
 
-    As :func:`stft_distance`, on 150 and 80 Slaney-normalised mel bands of the magnitudes.
+    As :func:`stft_distance`, on 150 and 80 Slaney-normalized mel bands of the magnitudes.
 
     Args:
         reference: (C, S) float32 in [-1, 1] at ``sample_rate`` Hz; S at least 1025.
@@ -84,9 +84,9 @@ def si_sdr(reference: Tensor, estimate: Tensor) -> float:
     """
     check_pair(reference, estimate)
     target = (reference - reference.mean()).double().flatten()
-    heard = (estimate - estimate.mean()).double().flatten()
-    projection = (heard @ target) / (target @ target) * target
-    error = (heard - projection).square().sum()
+    received = (estimate - estimate.mean()).double().flatten()
+    projection = (received @ target) / (target @ target) * target
+    error = (received - projection).square().sum()
     if error <= 1e-20 * projection.square().sum():
         return float("inf")
     return float(10 * torch.log10(projection.square().sum() / error))
@@ -154,12 +154,12 @@ def stereo_error(reference: Tensor, estimate: Tensor, sample_rate: int) -> Stere
     """
     check_pair(reference, estimate)
     _check_stereo(reference)
-    original, heard = (stereo_cues(clip, sample_rate) for clip in (reference, estimate))
+    original, decoded = (stereo_cues(clip, sample_rate) for clip in (reference, estimate))
     power = original[2]
     loud = power >= power.max() * 10**-5
     return StereoError(
-        float((original[0] - heard[0]).abs()[loud].mean()),
-        float((original[1] - heard[1]).abs()[loud].mean()),
+        float((original[0] - decoded[0]).abs()[loud].mean()),
+        float((original[1] - decoded[1]).abs()[loud].mean()),
     )
 
 
@@ -176,9 +176,9 @@ def mono_sum(reference: Tensor, estimate: Tensor, sample_rate: int) -> MonoSum:
     check_pair(reference, estimate)
     _check_stereo(reference)
     original, original_stereo = _mono_and_stereo_power(reference, sample_rate)
-    heard, heard_stereo = _mono_and_stereo_power(estimate, sample_rate)
-    change = _decibels(heard / heard_stereo) - _decibels(original / original_stereo)
-    whole = _decibels(heard.sum() / heard_stereo.sum())
+    decoded, decoded_stereo = _mono_and_stereo_power(estimate, sample_rate)
+    change = _decibels(decoded / decoded_stereo) - _decibels(original / original_stereo)
+    whole = _decibels(decoded.sum() / decoded_stereo.sum())
     whole = whole - _decibels(original.sum() / original_stereo.sum())
     loud = original_stereo >= original_stereo.max() * 10**-5
     return MonoSum(float(whole), float(change[loud].min()))

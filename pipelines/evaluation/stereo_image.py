@@ -5,7 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from pipelines.evaluation.pair import check_pair
+from pipelines.evaluation.clip_checks import check_pair
 from pipelines.evaluation.perceptual import visqol, zimtohrli
 from pipelines.evaluation.reasons import UnmeasurableError
 from pipelines.evaluation.spectral import LEVEL_FLOOR, magnitude, mel_filters, stereo_cues
@@ -105,11 +105,11 @@ def third_octaves_db(audio: Tensor, sample_rate: int) -> Tensor:
     """Power of all channels in every third-octave band with its edges below half the rate, dB."""
     spectrum = torch.fft.rfft(audio.double()).abs().square().sum(0)
     step = sample_rate / audio.shape[-1]
-    centres = [LOWEST_THIRD_HZ * 2 ** (index / 3) for index in range(24)]
+    centers = [LOWEST_THIRD_HZ * 2 ** (index / 3) for index in range(24)]
     sums = []
-    for centre in centres:
-        low, high = centre * 2 ** (-1 / 6), centre * 2 ** (1 / 6)
-        if centre <= HIGHEST_THIRD_HZ * 1.02 and high < sample_rate / 2:
+    for center in centers:
+        low, high = center * 2 ** (-1 / 6), center * 2 ** (1 / 6)
+        if center <= HIGHEST_THIRD_HZ * 1.02 and high < sample_rate / 2:
             sums.append(spectrum[int(low / step) + 1 : int(high / step) + 1].sum())
     if not sums:
         raise UnmeasurableError(f"{sample_rate} Hz hold no third-octave band")

@@ -1,4 +1,4 @@
-"""Whatever turns a clip into something like it: classical codecs, token codecs, decoders."""
+"""Systems that reconstruct a clip: classical codecs, token codecs, decoders."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ Decode = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True)
 class Reconstruction:
-    """A clip after its journey, aligned with the original, and the bit rate it took."""
+    """A reconstructed clip, aligned with the original, and its bit rate."""
 
     audio: Tensor
     bitrate_kbps: float | None
@@ -43,12 +43,12 @@ class System:
 
 
 def original_system() -> System:
-    """The clip itself: what every metric reads when nothing was lost."""
+    """Make the row of the clip itself: what every metric reads when nothing was lost."""
     return System("original", "original", "1", lambda audio, _: Reconstruction(audio, None))
 
 
 def classical_system(setting: ClassicalCodec) -> System:
-    """A classical codec through ffmpeg."""
+    """Make the row of a classical codec, through ffmpeg."""
 
     def reconstruct(audio: Tensor, sample_rate: int) -> Reconstruction:
         return Reconstruction(*transcode(audio, sample_rate, setting))
@@ -73,7 +73,7 @@ class TokenCodec:
         self._last: tuple[Tensor, Tensor] | None = None
 
     def encode(self, audio: Tensor, sample_rate: int) -> Tensor:
-        """(C, S) audio -> (1, K, T) codes."""
+        """Encode (C, S) audio to (1, K, T) codes."""
         if self._last is None or self._last[0] is not audio:
             fitted = fit_channels(audio, self.codec.channels)
             fitted = resample(fitted, sample_rate, self.codec.sample_rate)
@@ -89,12 +89,12 @@ class TokenCodec:
         decode: Decode | None = None,
         identity: str = "",
     ) -> System:
-        """A row: this codec's tokens of the first books, through some decoder.
+        """Make the row of this codec's first codebooks, through some decoder.
 
         Args:
             name: of the row.
             group: of the row.
-            num_codebooks: books that the decoder is given, at most K.
+            num_codebooks: that the decoder is given, at most K.
             decode: (1, k, T) codes -> (1, C, S) audio; the codec's own decode by default.
             identity: of ``decode``.
         """
@@ -120,7 +120,7 @@ class TokenCodec:
         return F.pad(decoded, (0, audio.shape[1] - decoded.shape[1])).contiguous()
 
     def vocoder_system(self) -> System | None:
-        """The codec's vocoder on the true spectrogram, where the codec has one: the ceiling."""
+        """Make the row of the codec's vocoder on the true spectrogram: the codec's ceiling."""
         codec: Any = self.codec
         if not hasattr(codec, "vocoder") or not hasattr(codec, "analyze"):
             return None
@@ -135,13 +135,13 @@ class TokenCodec:
         return System(name, "vocoder", f"vocoder {self.fingerprint}", reconstruct)
 
 
-def codec_systems(tokens: TokenCodec, books: Sequence[int], name: str) -> list[System]:
-    """One row per number of codebooks decoded by the codec itself."""
-    return [tokens.system(f"{name} {count} book(s)", name, count) for count in books]
+def codec_systems(tokens: TokenCodec, counts: Sequence[int], name: str) -> list[System]:
+    """Make a row of each number of codebooks, decoded by the codec itself."""
+    return [tokens.system(f"{name} {count} codebook(s)", name, count) for count in counts]
 
 
 def fit_channels(audio: Tensor, channels: int) -> Tensor:
-    """(C, S) -> (channels, S): averaged to mono, or mono repeated."""
+    """Average (C, S) audio to mono, or repeat mono: (channels, S)."""
     if audio.shape[0] == channels:
         return audio
     if channels == 1:
@@ -152,7 +152,7 @@ def fit_channels(audio: Tensor, channels: int) -> Tensor:
 
 
 def codec_fingerprint(codec: Codec) -> str:
-    """A hash of a codec's weights, or of its class where it has none."""
+    """Hash a codec's weights, or name its class where it has none."""
     if isinstance(codec, torch.nn.Module):
         return module_fingerprint(codec)
     return type(codec).__qualname__

@@ -1,4 +1,4 @@
-"""Many workers, through dask.distributed: a cluster of this machine's own, or one that runs.
+"""Workers on many processes, through dask.distributed: a local cluster, or one that is running.
 
 Dask queues the tasks, hands them to whoever is free, starts killed workers again and repeats what
 they had in hand. Tokens and files come back to the process that was started, which alone writes
@@ -10,16 +10,20 @@ import os
 import tempfile
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import lru_cache
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from pipelines.bench import peak_memory
-from pipelines.evaluation.reasons import MissingPackageError
-from pipelines.rendering.agenda import Agenda, Failed, Finished, Outcome, Task, Written
-from pipelines.rendering.making import Maker
+import torch
+
+from codec.process_settings import kept_process_settings
+from pipelines.errors import import_package
+from pipelines.inference.loading import load_pipeline
 from pipelines.rendering.origin import Origin, hash_pipeline
+from pipelines.rendering.render_queue import RenderTask, TaskResult
+from pipelines.rendering.renderer import Renderer, failure
 
 if TYPE_CHECKING:
     from distributed import Client, Future
@@ -35,40 +39,34 @@ class SetupError(ValueError):
     """A worker that cannot load the pipeline; no item is to blame."""
 
 
-class DaskCrew:
-    """A crew of a dask cluster's workers.
+class DaskWorkers:
+    """The workers of a dask cluster.
 
     Args:
         client: connected to the cluster.
         origin: of the pipeline that every worker loads once.
-        resources: that a task needs, such as ``{"GPU": 1}``.
+
+    Raises:
+        SetupError: a worker cannot load it; those that come later try at their first task.
     """
 
-    def __init__(
-        self, client: "Client", origin: Origin, resources: dict[str, float] | None
-    ) -> None:
+    def __init__(self, client: "Client", origin: Origin) -> None:
         self.client = client
         self.origin = origin
-        self.resources = resources
-
-    def load(self) -> None:
-        """Let the workers that are there load the pipeline; later ones do at their first task.
-
-        Raises:
-            SetupError: one of them cannot.
-        """
-        futures = [
-            self.client.submit(
-                load,
-                self.origin,
-                pure=False,
+        # a task takes a GPU where the cluster's workers name them
+        has_gpus = any("GPU" in worker["resources"] for worker in self.workers().values())
+        self.options = {"pure": False, "resources": {"GPU": 1} if has_gpus else None}
+        loading = [
+            client.submit(
+                load_renderer,
+                origin,
                 workers=[address],
                 allow_other_workers=True,  # as it may be killed meanwhile
-                resources=self.resources,
+                **self.options,
             )
             for address in self.workers()
         ]
-        for future in futures:
+        for future in loading:
             if isinstance(error := future.exception(), SetupError):
                 raise error
 
@@ -76,96 +74,52 @@ class DaskCrew:
         """What the scheduler knows of every worker, by address; they may change at any time."""
         return self.client.scheduler_info(n_workers=-1)["workers"]
 
-    def work(self, agenda: Agenda) -> Iterator[Outcome]:
-        """Keep every worker busy, and take results as they come."""
-        from distributed import as_completed
-
-        tasks: dict[Future, Task] = {}
-        results = as_completed(loop=self.client.loop)
-        while True:
-            while len(tasks) < self.room() and (task := agenda.next_task()):
-                future = self.submit(task)
-                tasks[future] = task
-                results.add(future)
-            yield from agenda.take_failed()
-            if not tasks:
-                return
-            future = next(results)
-            if self.client.status != "running":
-                raise ConnectionError("the dask scheduler is gone: run the same command again")
-            yield from agenda.report(tasks.pop(future), result_of(future))
-            future.release()
-
-    def room(self) -> int:
-        """How many tasks may be out: one more than it performs for each worker, which then never
-        waits for its next one."""
+    def max_tasks(self) -> int:
+        """One more than each worker performs, so that none waits for its next task."""
         return max(2, sum(worker["nthreads"] + 1 for worker in self.workers().values()))
 
-    def submit(self, task: Task) -> "Future":
-        """Send a task off; pieces to finish go before batches to write."""
-        return self.client.submit(
-            perform,
-            task,
-            self.origin,
-            pure=False,
-            priority=0 if task.codes is None else 1,
-            resources=self.resources,
-        )
+    def submit(self, task: RenderTask) -> "Future":
+        """Send a task off; items to decode go before batches to generate."""
+        priority = 0 if task.codes is None else 1
+        return self.client.submit(perform, task, self.origin, priority=priority, **self.options)
 
-    def peak_memory(self) -> int:
-        """Of this process and of the workers that are there, shared pages counted in each; or of
-        the GPU that held most (bytes)."""
-        peaks = self.client.run(peak_of_worker, on_error="ignore").values()
-        return max(peaks, default=0) if self.resources else peak_memory() + sum(peaks)
+    def result_of(self, future: "Future") -> TaskResult:
+        """What a task gave; a worker that died of it again and again is a failure of its items.
 
-
-def result_of(future: "Future") -> Written | Finished | Failed:
-    """What a task gave; a worker that died of it again and again is a failure of its items.
-
-    Raises:
-        SetupError: the worker could not load the pipeline.
-    """
-    try:
-        return future.result()
-    except SetupError:
-        raise
-    except Exception as error:
-        return Failed(f"{type(error).__name__}: {' '.join(str(error).split())}")
+        Raises:
+            ConnectionError: the scheduler is gone.
+            SetupError: the worker could not load the pipeline.
+        """
+        if self.client.status != "running":
+            raise ConnectionError("the dask scheduler is gone: run the same command again")
+        try:
+            return future.result()
+        except SetupError:
+            raise
+        except Exception as error:
+            return failure(error)
 
 
-def perform(task: Task, origin: Origin) -> Written | Finished | Failed:
+def perform(task: RenderTask, origin: Origin) -> TaskResult:
     """On a worker: do a task with its pipeline."""
-    return load_maker(origin).perform(task)
+    with LOADING:
+        renderer = make_renderer(origin)
+    return renderer.perform(task)
 
 
-def peak_of_worker() -> int:
-    """On a worker: what it has held at most, or its GPU where it has one (bytes)."""
-    import torch
-
-    return torch.cuda.max_memory_allocated() if torch.cuda.is_initialized() else peak_memory()
-
-
-def load(origin: Origin) -> None:
+def load_renderer(origin: Origin) -> None:
     """On a worker: make the pipeline ready."""
-    load_maker(origin)
+    with LOADING:
+        make_renderer(origin)
 
 
-def load_maker(origin: Origin) -> Maker:
-    """The pipeline of a worker, loaded the first time that it is asked for.
+@lru_cache(maxsize=1)
+def make_renderer(origin: Origin) -> Renderer:
+    """Load the pipeline of a worker, the first time that it is asked for.
 
     Raises:
         SetupError: it cannot be loaded here, or is not the one that the job was started with.
     """
-    with LOADING:
-        return load_maker_once(origin)
-
-
-@lru_cache(maxsize=1)
-def load_maker_once(origin: Origin) -> Maker:
-    """The same, for one thread at a time."""
-    import codec  # noqa: F401  (its torchaudio guard)
-    from pipelines.commands.loading import load_pipeline
-
     try:
         pipeline = load_pipeline(origin.path, quiet=True)
     except Exception as error:
@@ -175,96 +129,70 @@ def load_maker_once(origin: Origin) -> Maker:
         raise SetupError(
             f"a worker finds another pipeline at {origin.path}: {found[:8]}, not {origin.hash[:8]}"
         )
-    return Maker(pipeline, origin)
+    return Renderer(pipeline, origin)
 
 
 @contextmanager
 def start_cluster(
     pipeline: "Pipeline", origin: Origin, workers: int, scheduler: str | None
-) -> Iterator[DaskCrew]:
-    """A local cluster of ``workers`` processes, or the one that runs at ``scheduler``.
+) -> Iterator[DaskWorkers]:
+    """Start a local cluster of ``workers`` processes, or join the one that runs at ``scheduler``.
 
     Raises:
         MissingPackageError: dask.distributed is not installed.
         ValueError: there is no scheduler at that address, there are fewer GPUs than workers, or
             a scheduler's workers could not load a pipeline that was built in memory.
     """
-    try:
-        import distributed
-    except ImportError as error:
-        raise MissingPackageError(
-            "workers need dask.distributed: pip install 'partita[cluster]'"
-        ) from error
-    if scheduler is not None:
-        if not origin.path:
-            raise ValueError(
-                "workers of a running cluster load the pipeline by its folder or hub id: save it"
-            )
-        with join(distributed, scheduler) as client:
-            crew = DaskCrew(client, origin, common_resources(client))
-            crew.load()
-            yield crew
-        return
-    with tempfile.TemporaryDirectory() as folder:
-        if not origin.path:
-            pipeline.save_pretrained(folder)
-            origin = replace(origin, path=folder)
-        with start_workers(distributed, workers) as (client, resources):
-            crew = DaskCrew(client, origin, resources)
-            crew.load()
-            yield crew
+    with ExitStack() as stack:
+        stack.enter_context(kept_process_settings())  # dask sets variables of the environment
+        logger = logging.getLogger("distributed")
+        stack.callback(logger.setLevel, logger.level)
+        distributed = import_package(
+            "distributed", "a cluster of workers", "pip install 'partita[cluster]'"
+        )
+        logger.setLevel(logging.ERROR)
+        if scheduler is not None:
+            if not origin.path:
+                raise ValueError(
+                    "a running cluster's workers load the pipeline by its folder or hub id: save it"
+                )
+            client = join_cluster(distributed, scheduler)
+        else:
+            if not origin.path:
+                origin = replace(origin, path=stack.enter_context(tempfile.TemporaryDirectory()))
+                pipeline.save_pretrained(origin.path)
+            cluster = stack.enter_context(local_cluster(distributed, workers))
+            client = distributed.Client(cluster, set_as_default=False)
+        yield DaskWorkers(stack.enter_context(client), origin)
 
 
-@contextmanager
-def join(distributed: Any, address: str) -> Iterator["Client"]:
-    """A client of a running scheduler."""
-    logging.getLogger("distributed").setLevel(logging.ERROR)
+def join_cluster(distributed: ModuleType, address: str) -> "Client":
+    """Connect to a running scheduler."""
     try:
-        client = distributed.Client(address, timeout=JOIN_TIMEOUT_S, set_as_default=False)
+        return distributed.Client(address, timeout=JOIN_TIMEOUT_S, set_as_default=False)
     except (OSError, ValueError) as error:
         raise ValueError(f"no dask scheduler at {address}: {error}") from error
-    with client:
-        yield client
 
 
-def common_resources(client: "Client") -> dict[str, float] | None:
-    """One GPU per task on a cluster whose workers name them."""
-    workers = client.scheduler_info(n_workers=-1)["workers"].values()
-    return {"GPU": 1} if any("GPU" in worker["resources"] for worker in workers) else None
-
-
-@contextmanager
-def start_workers(
-    distributed: Any, workers: int
-) -> Iterator[tuple["Client", dict[str, float] | None]]:
-    """A cluster on this machine: nannies in this process, which start dead workers again."""
-    import torch
+def local_cluster(distributed: ModuleType, workers: int) -> Any:
+    """A scheduler and ``workers`` nannies in this process, which start dead workers again."""
     from distributed.system import MEMORY_LIMIT
 
     gpus = torch.cuda.device_count()
     if gpus and workers > gpus:
         raise ValueError(f"workers must be at most {gpus}, one for each GPU, got {workers}")
-    options = {
-        "nthreads": 1 if gpus else max(1, torch.get_num_threads() // workers),
-        "memory_limit": MEMORY_LIMIT // workers,
-        "silence_logs": logging.ERROR,
-    }
-    resources = {"GPU": 1.0} if gpus else None
-    crew = {}
+    shown = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
+    nannies = {}
     for index in range(workers):
-        env = {"CUDA_VISIBLE_DEVICES": visible_gpu(index)} if gpus else {}
-        own = options | {"env": env, "resources": resources}
-        crew[index] = {"cls": distributed.Nanny, "options": own}
+        options: dict[str, Any] = {
+            "nthreads": 1 if gpus else max(1, torch.get_num_threads() // workers),
+            "memory_limit": MEMORY_LIMIT // workers,
+            "silence_logs": logging.ERROR,
+        }
+        if gpus:
+            gpu = shown[index] if shown != [""] else str(index)
+            options |= {"env": {"CUDA_VISIBLE_DEVICES": gpu}, "resources": {"GPU": 1.0}}
+        nannies[index] = {"cls": distributed.Nanny, "options": options}
     place = {"host": "127.0.0.1", "port": 0, "dashboard": False}
     scheduler = {"cls": distributed.Scheduler, "options": place}
-    with (
-        distributed.SpecCluster(crew, scheduler, silence_logs=logging.ERROR) as cluster,
-        distributed.Client(cluster, set_as_default=False) as client,
-    ):
-        yield client, resources
-
-
-def visible_gpu(index: int) -> str:
-    """What a worker is shown of the GPUs that this process sees."""
-    shown = os.environ.get("CUDA_VISIBLE_DEVICES")
-    return shown.split(",")[index] if shown else str(index)
+    return distributed.SpecCluster(nannies, scheduler, silence_logs=logging.ERROR)

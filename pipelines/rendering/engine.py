@@ -1,22 +1,22 @@
 """Rows in, finished files and a manifest out; a run that was killed goes on where it was."""
 
 import time
-from collections.abc import Iterable
-from contextlib import AbstractContextManager
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipelines.rendering.agenda import Agenda, Failed, Finished, Outcome
-from pipelines.rendering.crew import Crew, start_solo
-from pipelines.rendering.folder import RenderFolder, first_difference, keep_order
+from pipelines.data.row_files import RowFault
+from pipelines.rendering.folder import RenderFolder, open_folder
 from pipelines.rendering.item import RenderItem
-from pipelines.rendering.job import Job, new_job, write_job
+from pipelines.rendering.job import RenderJob, write_job
 from pipelines.rendering.manifest import ManifestEntry
 from pipelines.rendering.origin import Origin, describe_origin
-from pipelines.rendering.progress import Progress
-from pipelines.rendering.row_file import Fault
-from pipelines.rendering.rows import BadRowsError, Defaults, Request, read_request
+from pipelines.rendering.progress import RenderProgress, open_progress
+from pipelines.rendering.render_queue import ItemResult, RenderFailure, RenderQueue
+from pipelines.rendering.rows import BadRowsError, Defaults, RenderRequest, read_request
+from pipelines.rendering.worker_pool import WorkerPool, run_queue, start_threads
 
 if TYPE_CHECKING:
     from pipelines.pipeline import Pipeline
@@ -29,7 +29,7 @@ class RenderOptions:
     """How a job runs; none of it changes what an item sounds like.
 
     Attributes:
-        batch_size: items whose tokens are written at once.
+        batch_size: items whose tokens are generated at once.
         workers: processes of a local cluster; 0 renders in this process.
         scheduler: address of a running dask scheduler, or None.
         force: make items anew whose settings have changed.
@@ -71,7 +71,6 @@ class RenderSummary:
         faults: rows that were left out.
         audio_s: made by this run (s).
         seconds: that it took, without loading.
-        peak_memory: of all its processes, or of the GPU (bytes); 0 where nothing was made.
     """
 
     items: int
@@ -79,15 +78,24 @@ class RenderSummary:
     skipped: int = 0
     failed: list[ManifestEntry] = field(default_factory=list)
     damaged: list[str] = field(default_factory=list)
-    faults: list[Fault] = field(default_factory=list)
+    faults: list[RowFault] = field(default_factory=list)
     audio_s: float = 0.0
     seconds: float = 0.0
-    peak_memory: int = 0
 
     @property
     def exit_code(self) -> int:
         """0, or 1 where an item failed."""
         return 1 if self.failed else 0
+
+
+class ChangedItemsError(ValueError):
+    """Items that are already rendered, with other settings than are now asked for."""
+
+    def __init__(self, path: Path, changes: dict[str, str]) -> None:
+        self.changes = changes
+        lines = [f"  {id}: {change}" for id, change in changes.items()]
+        message = f"{path} holds {len(changes)} items of other settings (--force makes them anew):"
+        super().__init__("\n".join([message, *lines]))
 
 
 def render(
@@ -103,73 +111,60 @@ def render(
         pipeline: that renders; its ``name_or_path`` is what the workers of a cluster load.
         rows: a JSONL or CSV file, "-" for standard input, or dicts; see docs/rendering.md.
         out_dir: made if missing.
-        defaults: for what rows do not say.
+        defaults: for fields that rows leave out.
         options: how the job runs.
 
     Returns:
-        What came of it; an item that failed is in there, not raised.
+        What became of every item; one that failed is in there, not raised.
 
     Raises:
-        BadRowsError: rows that cannot be rendered, or items that are already there with other
-            settings; nothing has been rendered.
-        NoRoomError: the disk is full; the same call goes on later.
+        BadRowsError: some rows cannot be rendered, and ``skip_bad`` is not given, or none can.
+        ChangedItemsError: items are already there with other settings, and ``force`` is not given.
+        FullDiskError: the disk is full; the same call goes on later.
         ValueError: a default or an option is out of range, or another run is at work there.
     """
     options = options or RenderOptions()
-    request = read_good_rows(pipeline, rows, defaults or Defaults(), options.skip_bad)
+    request = read_request(rows, pipeline, defaults or Defaults())
+    if request.faults and not (options.skip_bad and request.items):
+        raise BadRowsError(request.name, request.faults)
     return render_items(pipeline, request, Path(out_dir), options)
 
 
-def read_good_rows(
-    pipeline: "Pipeline",
-    rows: str | Path | Iterable[dict[str, Any]],
-    defaults: Defaults,
-    skip_bad: bool = False,
-) -> Request:
-    """Read and check rows.
-
-    Raises:
-        BadRowsError: some are faulty and ``skip_bad`` is not given, or all of them are.
-    """
-    request = read_request(rows, pipeline, defaults)
-    if request.faults and (not skip_bad or not request.items):
-        raise BadRowsError(request.name, request.faults)
-    return request
-
-
 def render_items(
-    pipeline: "Pipeline", request: Request, out_dir: Path, options: RenderOptions
+    pipeline: "Pipeline", request: RenderRequest, out_dir: Path, options: RenderOptions
 ) -> RenderSummary:
-    """Render what was read and checked; see :func:`render`."""
+    """Render rows that were checked; see :func:`render`."""
     origin = describe_origin(pipeline)
-    with Progress(options.progress, options.log_file) as progress, RenderFolder(out_dir) as folder:
+    with (
+        open_progress(options.progress, options.log_file) as progress,
+        open_folder(out_dir) as folder,
+    ):
         summary = RenderSummary(len(request.items), faults=request.faults)
         todo = find_todo(folder, request, origin, options.force, summary)
         audio_s, left_s = total_s(request.items), total_s(todo)
-        there = summary.skipped, audio_s - left_s
-        job = new_job(len(request.items), audio_s, *there, origin.name, origin.hash)
-        write_job(out_dir, job)
+        job = RenderJob(
+            items=len(request.items),
+            audio_s=round(audio_s, 3),
+            skipped=summary.skipped,
+            skipped_audio_s=round(audio_s - left_s, 3),
+            pipeline=origin.name,
+            pipeline_hash=origin.hash,
+        )
         for fault in request.faults:
-            progress.tell("left_out", line=fault.line, id=fault.id, error=fault.message)
+            progress.event("left_out", line=fault.line, id=fault.id, error=fault.message)
         progress.start(len(request.items), summary.skipped, left_s)
-        ended = replace(job, state="stopped")
-        try:
+        with keep_job(out_dir, job, progress):
             if todo:
-                agenda = Agenda.of(todo, pipeline.num_frames, options.batch_size)
-                with assemble_crew(pipeline, origin, options) as crew:
-                    begun = time.monotonic()
-                    run(crew, agenda, folder, origin, options.batch_size, progress, summary)
+                queue = RenderQueue(todo, pipeline.num_frames, options.batch_size)
+                with start_workers(pipeline, origin, options) as pool:
+                    progress.started = begun = time.monotonic()  # without loading the workers
+                    for result in run_queue(queue, pool):
+                        entry = store(folder, result, origin, options.batch_size, summary)
+                        wanted_s = result.item.settings.duration_s
+                        progress.item(entry.id, entry.status, wanted_s, entry.attempts, entry.error)
                     summary.seconds = time.monotonic() - begun
-                    summary.peak_memory = crew.peak_memory()
-            folder.rewrite(keep_order(folder.entries, [item.id for item in request.items]))
-            ended = replace(job, state="finished")
-        except BaseException as error:
-            ended = replace(ended, message=" ".join(str(error).split()) or type(error).__name__)
-            progress.tell("stopped", error=ended.message)
-            raise
-        finally:
-            write_end(out_dir, ended)
-        progress.tell(
+            folder.rewrite(in_order(folder.entries, request.items))
+        progress.event(
             "summary",
             items=summary.items,
             made=summary.done,
@@ -177,92 +172,93 @@ def render_items(
             failed=len(summary.failed),
             audio_s=round(summary.audio_s, 3),
             seconds=round(summary.seconds, 3),
-            peak_memory=summary.peak_memory,
         )
     return summary
 
 
+@contextmanager
+def keep_job(out_dir: Path, job: RenderJob, progress: RenderProgress) -> Iterator[None]:
+    """Write in ``job.json`` that the job runs and, afterwards, whether it finished or stopped."""
+    write_job(out_dir, job)
+    try:
+        yield
+        job = replace(job, state="finished")
+    except BaseException as error:
+        message = " ".join(str(error).split()) or type(error).__name__
+        job = replace(job, state="stopped", message=message)
+        progress.event("stopped", error=message)
+        raise
+    finally:
+        with suppress(OSError):  # a full disk has its own error
+            write_job(out_dir, replace(job, ended=time.time()))
+
+
 def find_todo(
-    folder: RenderFolder, request: Request, origin: Origin, force: bool, summary: RenderSummary
+    folder: RenderFolder,
+    request: RenderRequest,
+    origin: Origin,
+    force: bool,
+    summary: RenderSummary,
 ) -> list[RenderItem]:
-    """Items that are not there yet; everything else about them leaves the manifest.
+    """Find the items that are not there yet, and drop their lines from the manifest.
 
     Raises:
-        BadRowsError: items are there with other settings, and ``force`` is not given.
+        ChangedItemsError: items are there with other settings, and ``force`` is not given.
     """
-    folder.refuse_strangers(request.items)
-    todo, changed = [], []
-    for place, item in enumerate(request.items, start=1):
+    folder.check_unknown_files(request.items)
+    todo: list[RenderItem] = []
+    changes: dict[str, str] = {}
+    for item in request.items:
         entry = folder.entries.get(item.id)
         change = entry and first_difference(entry, item.identity(), origin.hash)
-        if entry is None:
-            todo.append(item)
-        elif change and entry.status == "done":
-            changed.append((item, entry, Fault(place, change, item.id)))
-        elif folder.is_whole(entry):
+        if entry is not None and not change and folder.is_whole(entry):
             summary.skipped += 1
-        else:
-            if entry.status == "done":
-                summary.damaged.append(item.id)
-            todo.append(item)
-    if changed and not force:
-        faults = [fault for _, _, fault in changed]
-        raise ChangedItemsError(folder.path, faults)
-    for item, entry, _ in changed:
-        folder.remove_files(entry)
+            continue
         todo.append(item)
+        if entry is not None and entry.status == "done":
+            if change:
+                changes[item.id] = change
+            else:
+                summary.damaged.append(item.id)
+    if changes and not force:
+        raise ChangedItemsError(folder.path, changes)
+    for id in changes:
+        folder.remove_files(folder.entries[id])
     redo = {item.id for item in todo}
     folder.rewrite([entry for id, entry in folder.entries.items() if id not in redo])
     return todo
 
 
-class ChangedItemsError(ValueError):
-    """Items that are already rendered, with other settings than are now asked for."""
+def first_difference(entry: ManifestEntry, identity: dict[str, Any], pipeline_hash: str) -> str:
+    """What an entry was made with and what is wanted now, "" where they are the same."""
+    wanted = identity | identity["settings"] | {"pipeline": pipeline_hash}
+    found = vars(entry) | entry.settings | {"pipeline": entry.pipeline_hash}
+    for name, value in wanted.items():
+        if name != "settings" and found.get(name) != value:
+            return f"{name} was {found.get(name)!r}, is now {value!r}"
+    return ""
 
-    def __init__(self, path: Path, faults: list[Fault]) -> None:
-        self.faults = faults
-        lines = [f"  {fault.id}: {fault.message}" for fault in faults]
-        message = f"{path} holds {len(faults)} items made otherwise (--force makes them anew):"
-        super().__init__("\n".join([message, *lines]))
 
-
-def assemble_crew(
+def start_workers(
     pipeline: "Pipeline", origin: Origin, options: RenderOptions
-) -> AbstractContextManager[Crew]:
-    """This process, or a cluster."""
+) -> AbstractContextManager[WorkerPool]:
+    """Start the threads of this process, or a cluster."""
     if options.workers or options.scheduler:
         from pipelines.rendering.cluster import start_cluster
 
         return start_cluster(pipeline, origin, options.workers, options.scheduler)
-    return start_solo(pipeline, origin)
+    return start_threads(pipeline, origin)
 
 
-def run(
-    crew: Crew,
-    agenda: Agenda,
+def store(
     folder: RenderFolder,
+    done: ItemResult,
     origin: Origin,
     batch_size: int,
-    progress: Progress,
     summary: RenderSummary,
-) -> None:
-    """Let the crew work, and keep what it brings."""
-    for outcome in crew.work(agenda):
-        entry = make_entry(outcome, origin, batch_size)
-        if isinstance(outcome.result, Finished):
-            folder.add(entry, outcome.result.audio, outcome.result.tokens)
-            summary.done += 1
-            summary.audio_s += entry.duration_s
-        else:
-            folder.add(entry)
-            summary.failed.append(entry)
-        duration_s = outcome.item.settings.duration_s
-        progress.item(entry.id, entry.status, duration_s, entry.attempts, entry.error)
-
-
-def make_entry(outcome: Outcome, origin: Origin, batch_size: int) -> ManifestEntry:
-    """The manifest's line of an item that is through."""
-    item, result = outcome.item, outcome.result
+) -> ManifestEntry:
+    """Put an item's files and its entry into the folder, and count it."""
+    item, result = done.item, done.result
     entry = ManifestEntry(
         id=item.id,
         status="done",
@@ -271,25 +267,32 @@ def make_entry(outcome: Outcome, origin: Origin, batch_size: int) -> ManifestEnt
         pipeline_hash=origin.hash,
         license=origin.license,
         versions=dict(origin.versions),
-        attempts=outcome.attempts,
+        attempts=done.attempts,
+        timings={"finished": round(time.time(), 3)},
     )
-    if isinstance(result, Failed):
-        now = {"finished": round(time.time(), 3)}
-        return replace(entry, status="failed", error=result.error, timings=now)
+    if isinstance(result, RenderFailure):
+        entry = replace(entry, status="failed", error=result.error)
+        folder.add(entry)
+        summary.failed.append(entry)
+        return entry
     facts: dict[str, Any] = dict(result.facts)
     facts["machine"] = {**facts["machine"], "batch_size": batch_size}
-    facts["timings"] = {**facts["timings"], "finished": round(time.time(), 3)}
-    return replace(entry, audio=item.audio_name, tokens=item.tokens_name, **facts)
+    facts["timings"] = {**facts["timings"], **entry.timings}
+    entry = replace(entry, audio=item.audio_name, tokens=item.tokens_name, **facts)
+    folder.add(entry, result.audio, result.tokens)
+    summary.done += 1
+    summary.audio_s += entry.duration_s
+    return entry
+
+
+def in_order(entries: dict[str, ManifestEntry], items: Iterable[RenderItem]) -> list[ManifestEntry]:
+    """Entries of other jobs first, then those of ``items`` in their order."""
+    ids = [item.id for item in items]
+    wanted = set(ids)
+    others = [entry for id, entry in entries.items() if id not in wanted]
+    return others + [entries[id] for id in ids if id in entries]
 
 
 def total_s(items: Iterable[RenderItem]) -> float:
     """Seconds of audio in items."""
     return sum(item.settings.duration_s for item in items)
-
-
-def write_end(folder: Path, job: Job) -> None:
-    """Say in ``job.json`` that the run is over, if there is room for it."""
-    try:
-        write_job(folder, replace(job, ended=time.time()))
-    except OSError:
-        (folder / ".job.json.part").unlink(missing_ok=True)

@@ -1,11 +1,13 @@
-"""One thing to render: every setting known, nothing left to chance."""
+"""One file to render, with every setting that shapes it."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
+
+import numpy as np
 
 
 @dataclass(frozen=True)
-class Settings:
+class RenderSettings:
     """What shapes an item besides its prompts and seeds.
 
     Attributes:
@@ -19,7 +21,7 @@ class Settings:
         preview: the codec's own decode in place of the diffusion decoder.
         format: of the audio file: "wav", "flac", "ogg" or "opus".
         loudness_lufs: integrated loudness to reach (BS.1770, LUFS); None leaves the level alone.
-        codes: sha256 of the token file that is rendered again; None where the prior writes.
+        codes: SHA-256 of the token file that is rendered again; None where the prior generates.
     """
 
     duration_s: float
@@ -36,7 +38,7 @@ class Settings:
 
 @dataclass(frozen=True)
 class RenderItem:
-    """One audio file to be.
+    """One audio file to render.
 
     Attributes:
         id: names the files; unique in a job.
@@ -45,7 +47,7 @@ class RenderItem:
         seed: of the prior; None for tokens of encoded audio.
         decoder_seed: of decoder and vocoder.
         settings: everything else that the result depends on.
-        codes_path: token file to render again, or None.
+        codes: (K, T) integers from a token file; None where the prior generates them.
     """
 
     id: str
@@ -53,8 +55,8 @@ class RenderItem:
     negative_prompt: str | None
     seed: int | None
     decoder_seed: int
-    settings: Settings
-    codes_path: str | None = None
+    settings: RenderSettings
+    codes: np.ndarray | None = field(default=None, compare=False, repr=False)
 
     @property
     def audio_name(self) -> str:

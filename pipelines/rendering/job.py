@@ -4,15 +4,16 @@ import json
 import os
 import socket
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from pipelines.rendering.folder import JOB_NAME, is_locked, no_room_said
+from codec.whole_file import write_json
+from pipelines.rendering.folder import JOB_NAME, explain_full_disk, is_locked
 from pipelines.rendering.manifest import read_manifest
 
 
 @dataclass(frozen=True)
-class Job:
+class RenderJob:
     """What was asked for, and since when.
 
     Attributes:
@@ -36,16 +37,16 @@ class Job:
     skipped_audio_s: float
     pipeline: str
     pipeline_hash: str
-    started: float
-    process: int
-    host: str
+    started: float = field(default_factory=time.time)
+    process: int = field(default_factory=os.getpid)
+    host: str = field(default_factory=socket.gethostname)
     state: str = "running"
     message: str = ""
     ended: float | None = None
 
 
 @dataclass(frozen=True)
-class Status:
+class RenderStatus:
     """How a job stands.
 
     Attributes:
@@ -57,7 +58,7 @@ class Status:
         audio_s: that is done (s).
         total_audio_s: of the job (s).
         audio_s_per_s: rate of the current or the last run; None before its first item.
-        left_s: estimated, None where it cannot be told or nothing runs.
+        left_s: estimated; None where nothing runs, or before the first item.
         elapsed_s: of the current or the last run.
     """
 
@@ -72,42 +73,29 @@ class Status:
     left_s: float | None
     elapsed_s: float
 
-
-def new_job(
-    items: int,
-    audio_s: float,
-    skipped: int,
-    skipped_audio_s: float,
-    pipeline: str,
-    pipeline_hash: str,
-) -> Job:
-    """A job that starts now, here."""
-    return Job(
-        items,
-        round(audio_s, 3),
-        skipped,
-        round(skipped_audio_s, 3),
-        pipeline,
-        pipeline_hash,
-        time.time(),
-        os.getpid(),
-        socket.gethostname(),
-    )
+    def __str__(self) -> str:
+        parts = [f"{self.state}: {self.done} of {self.items} items done"]
+        if self.failed:
+            parts.append(f"{self.failed} failed")
+        parts.append(f"{clock(self.audio_s)} of {clock(self.total_audio_s)} of audio")
+        if self.audio_s_per_s is not None:
+            parts.append(f"{self.audio_s_per_s:.1f} audio-s/s")
+        if self.left_s is not None:
+            parts.append(f"{clock(self.left_s)} left")
+        return ", ".join([*parts, self.message] if self.message else parts)
 
 
-def write_job(folder: Path, job: Job) -> None:
+def write_job(folder: Path, job: RenderJob) -> None:
     """Replace ``job.json``.
 
     Raises:
-        NoRoomError: the disk is full.
+        FullDiskError: the disk is full.
     """
-    part = folder / f".{JOB_NAME}.part"
-    with no_room_said(folder):
-        part.write_text(json.dumps(asdict(job), indent=2, ensure_ascii=False) + "\n")
-        part.replace(folder / JOB_NAME)
+    with explain_full_disk(folder):
+        write_json(folder / JOB_NAME, asdict(job))
 
 
-def read_job(folder: Path) -> Job:
+def read_job(folder: Path) -> RenderJob:
     """Read ``job.json``.
 
     Raises:
@@ -118,12 +106,12 @@ def read_job(folder: Path) -> Job:
     if not path.is_file():
         raise FileNotFoundError(f"{path} does not exist: nothing was rendered into {folder}")
     try:
-        return Job(**json.loads(path.read_text()))
+        return RenderJob(**json.loads(path.read_text(encoding="utf-8")))
     except (ValueError, TypeError) as error:
         raise ValueError(f"{path} is damaged: {error}") from error
 
 
-def read_status(folder: str | Path) -> Status:
+def read_status(folder: str | Path) -> RenderStatus:
     """How the job in a folder stands, running or not; its files are not read.
 
     Raises:
@@ -140,41 +128,23 @@ def read_status(folder: str | Path) -> Status:
     done = [entry for entry in entries if entry.status == "done"]
     made_s = sum(entry.duration_s for entry in done)
     audio_s = job.skipped_audio_s + made_s
-    state = job.state
-    if state == "running" and not is_locked(folder):
-        state = "killed"
+    state = "killed" if job.state == "running" and not is_locked(folder) else job.state
     last = max((entry.timings["finished"] for entry in entries), default=job.started)
     end = time.time() if state == "running" else job.ended or last
     elapsed_s = max(end - job.started, 1e-9)
     rate = made_s / elapsed_s if done else None
-    left_s = (job.audio_s - audio_s) / rate if rate and state == "running" else None
-    return Status(
-        state,
-        job.message,
-        job.items,
-        job.skipped + len(done),
-        len(entries) - len(done),
-        round(audio_s, 3),
-        job.audio_s,
-        rate,
-        None if left_s is None else max(0.0, left_s),
-        elapsed_s,
+    return RenderStatus(
+        state=state,
+        message=job.message,
+        items=job.items,
+        done=job.skipped + len(done),
+        failed=len(entries) - len(done),
+        audio_s=round(audio_s, 3),
+        total_audio_s=job.audio_s,
+        audio_s_per_s=rate,
+        left_s=max(0.0, (job.audio_s - audio_s) / rate) if rate and state == "running" else None,
+        elapsed_s=elapsed_s,
     )
-
-
-def render_status(status: Status) -> str:
-    """A status in one line."""
-    parts = [f"{status.state}: {status.done} of {status.items} items done"]
-    if status.failed:
-        parts.append(f"{status.failed} failed")
-    parts.append(f"{clock(status.audio_s)} of {clock(status.total_audio_s)} of audio")
-    if status.audio_s_per_s is not None:
-        parts.append(f"{status.audio_s_per_s:.1f} audio-s/s")
-    if status.left_s is not None:
-        parts.append(f"{clock(status.left_s)} left")
-    if status.message:
-        parts.append(status.message)
-    return ", ".join(parts)
 
 
 def clock(seconds: float) -> str:

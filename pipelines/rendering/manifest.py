@@ -5,10 +5,12 @@ leaves whole lines and at most one torn one at the end, which readers skip and t
 """
 
 import json
-import os
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
+
+from codec.whole_file import write_whole
 
 NAME = "manifest.jsonl"
 
@@ -24,7 +26,7 @@ class ManifestEntry:
         negative_prompt: what it was moved away from, or None.
         seed: of the prior; None for tokens of encoded audio.
         decoder_seed: of decoder and vocoder.
-        settings: the fields of ``item.Settings``: duration_s, guidance, temperature, top_k, top_p,
+        settings: fields of ``RenderSettings``: duration_s, guidance, temperature, top_k, top_p,
             num_inference_steps, preview, format, loudness_lufs (wanted), codes.
         pipeline: name or folder of the pipeline.
         pipeline_hash: BLAKE2b of its configs, weights and vocabulary.
@@ -76,7 +78,7 @@ class ManifestEntry:
     timings: dict[str, float] = field(default_factory=dict)
 
 
-FIELDS = {item.name for item in fields(ManifestEntry)}
+ENTRY_FIELDS = {item.name for item in fields(ManifestEntry)}
 
 
 def read_manifest(folder: str | Path) -> dict[str, ManifestEntry]:
@@ -89,40 +91,28 @@ def read_manifest(folder: str | Path) -> dict[str, ManifestEntry]:
     """
     path = Path(folder) / NAME
     entries: dict[str, ManifestEntry] = {}
-    if not path.is_file():
-        return entries
-    lines = path.read_bytes().split(b"\n")
+    lines = path.read_bytes().split(b"\n") if path.is_file() else []
     for number, line in enumerate(lines[:-1], start=1):  # what follows the last newline is torn
-        entry = parse_entry(line, f"{path}, line {number}")
+        where = f"{path}, line {number}"
+        try:
+            values = json.loads(line)
+        except ValueError as error:  # bad JSON and bad UTF-8
+            raise ValueError(f"{where} is not JSON: {error}") from error
+        if not isinstance(values, dict) or not values.keys() <= ENTRY_FIELDS:
+            raise ValueError(f"{where} is not an entry of a manifest")
+        try:
+            entry = ManifestEntry(**values)
+        except TypeError as error:
+            raise ValueError(f"{where} is not an entry of a manifest: {error}") from error
         if entry.id in entries:
-            raise ValueError(f"{path}, line {number}: the id {entry.id!r} occurs twice")
+            raise ValueError(f"{where}: the id {entry.id!r} occurs twice")
         entries[entry.id] = entry
     return entries
 
 
-def parse_entry(line: bytes, where: str) -> ManifestEntry:
-    """One line of a manifest."""
-    try:
-        values = json.loads(line)
-    except ValueError as error:  # bad JSON and bad UTF-8
-        raise ValueError(f"{where} is not JSON: {error}") from error
-    if not isinstance(values, dict) or not values.keys() <= FIELDS:
-        raise ValueError(f"{where} is not an entry of a manifest")
-    try:
-        return ManifestEntry(**values)
-    except TypeError as error:
-        raise ValueError(f"{where} is not an entry of a manifest: {error}") from error
-
-
-def write_manifest(folder: str | Path, entries: list[ManifestEntry]) -> None:
+def write_manifest(folder: str | Path, entries: Iterable[ManifestEntry]) -> None:
     """Replace a folder's manifest in one step."""
-    path = Path(folder) / NAME
-    part = path.with_name(f".{NAME}.part")
-    with part.open("wb") as file:
-        file.write(b"".join(map(format_entry, entries)))
-        file.flush()
-        os.fsync(file.fileno())
-    part.replace(path)
+    write_whole(Path(folder) / NAME, b"".join(map(format_entry, entries)))
 
 
 def append_entry(folder: str | Path, entry: ManifestEntry) -> None:

@@ -1,22 +1,20 @@
-"""Who renders: the pipeline's name, content hash and licence, and the versions of the libraries."""
+"""What renders: the pipeline's name, content hash and license, and the libraries' versions."""
 
 import hashlib
 import json
 import re
-from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, nn
 
 if TYPE_CHECKING:
     from pipelines.pipeline import Pipeline
 
 PACKAGES = ("partita", "torch", "torchaudio", "diffusers", "transformers", "numpy", "soundfile")
-WITHOUT_WEIGHTS = ("tokenizer", "scheduler")
 
 
 @dataclass(frozen=True)
@@ -44,12 +42,16 @@ def describe_origin(pipeline: "Pipeline") -> Origin:
     path = str(pipeline.name_or_path or "")
     folder = Path(path)
     is_folder = bool(path) and folder.is_dir()
+    versions = {}
+    for package in PACKAGES:
+        with suppress(PackageNotFoundError):  # partita itself, run from a checkout
+            versions[package] = version(package)
     return Origin(
         path=str(folder.resolve()) if is_folder else path,
         name=folder.resolve().name if is_folder else path or "in memory",
         hash=hash_pipeline(pipeline),
         license=read_license(folder / "README.md") if is_folder else "",
-        versions=tuple(library_versions()),
+        versions=tuple(versions.items()),
     )
 
 
@@ -63,31 +65,29 @@ def hash_pipeline(pipeline: "Pipeline") -> str:
         digest.update(json.dumps([name, type(part).__name__]).encode())
         if name == "tokenizer":
             digest.update(json.dumps(sorted(part.get_vocab().items())).encode())
-        if name not in WITHOUT_WEIGHTS and part is not None:
-            _update_with_weights(digest, part)
-        if name != "tokenizer" and part is not None:
-            digest.update(json.dumps(_config_of(part), sort_keys=True, default=str).encode())
+        elif part is not None:
+            weights = part.state_dict() if name != "scheduler" else {}
+            for key, tensor in sorted(weights.items()):
+                digest.update(f"{key} {tuple(tensor.shape)} {tensor.dtype}".encode())
+                flat = tensor.detach().cpu().contiguous().view(-1)
+                digest.update(flat.view(torch.uint8).numpy() if flat.numel() else b"")
+            config = _config_of(part)
+            # part of both configs until the pipeline took it over; jobs of then can go on
+            if name == "prior":
+                config["fine_temperature"] = pipeline.config.fine_temperature
+            elif name == "planner":
+                config["fine_temperature"] = part.config.get("_fine_temperature", 1.0)
+            digest.update(json.dumps(config, sort_keys=True, default=str).encode())
     return digest.hexdigest()
 
 
 def _config_of(part: Any) -> dict[str, Any]:
     """What was configured; a transformers config also holds where it came from."""
-    if hasattr(part.config, "to_diff_dict"):
+    config, left_out = part.config, set()
+    if hasattr(config, "to_diff_dict"):
+        config = config.to_diff_dict()
         left_out = {"transformers_version", "dtype", "torch_dtype", "architectures"}
-        config = part.config.to_diff_dict()
-        return {k: v for k, v in config.items() if k[0] != "_" and k not in left_out}
-    return {key: value for key, value in part.config.items() if key[0] != "_"}
-
-
-def _update_with_weights(digest: Any, part: nn.Module) -> None:
-    for key, tensor in sorted(part.state_dict().items()):
-        digest.update(f"{key} {tuple(tensor.shape)} {tensor.dtype}".encode())
-        digest.update(_bytes_of(tensor))
-
-
-def _bytes_of(tensor: Tensor) -> Any:
-    flat = tensor.detach().cpu().contiguous().view(-1)
-    return flat.view(torch.uint8).numpy() if flat.numel() else b""
+    return {key: v for key, v in config.items() if key[0] != "_" and key not in left_out}
 
 
 def read_license(card: Path) -> str:
@@ -97,12 +97,3 @@ def read_license(card: Path) -> str:
     header = re.match(r"---\n(.*?)\n---", card.read_text(encoding="utf-8"), re.DOTALL)
     line = re.search(r"^license:\s*(.+)$", header[1], re.MULTILINE) if header else None
     return line[1].strip().strip("\"'") if line else ""
-
-
-def library_versions() -> Iterator[tuple[str, str]]:
-    """Names and versions of what the result depends on."""
-    for name in PACKAGES:
-        try:
-            yield name, version(name)
-        except PackageNotFoundError:  # partita itself, run from a checkout
-            continue

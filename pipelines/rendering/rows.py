@@ -1,30 +1,63 @@
 """Rows to items: every field checked, every default filled in, all faults in one report."""
 
+import hashlib
+import math
+import sys
 import unicodedata
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
+from numbers import Integral, Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from codec.audio_file import FORMATS
 from codec.seeds import derive_seed
-from pipelines.rendering.item import RenderItem, Settings
-from pipelines.rendering.row_fields import FIELDS, check_field, from_text
-from pipelines.rendering.row_file import Fault, Row, RowFile, read_rows
-from pipelines.text import MAX_TOKENS
-from pipelines.token_file import TokenFile, load_tokens
+from codec.validation import check_codes
+from pipelines.data.row_files import RowFault, read_rows
+from pipelines.inference.text import MAX_TOKENS
+from pipelines.inference.token_file import check_tokens, load_tokens
+from pipelines.rendering.item import RenderItem, RenderSettings
+from pipelines.rendering.mastering import LOUDNESS_RANGE
 
 if TYPE_CHECKING:
     from pipelines.pipeline import Pipeline
 
-WRITTEN_BY_PRIOR = (
+FIELDS: dict[str, type] = {
+    "id": str,
+    "prompt": str,
+    "negative_prompt": str,
+    "duration_s": float,
+    "seed": int,
+    "decoder_seed": int,
+    "guidance": float,
+    "temperature": float,
+    "steps": int,
+    "num_variations": int,
+    "format": str,
+    "loudness_lufs": float,
+    "codes": str,
+}
+RANGES: dict[str, tuple[float, float]] = {
+    "duration_s": (0, math.inf),  # the pipeline knows the longest
+    "seed": (0, 2**63 - 1),
+    "decoder_seed": (0, 2**63 - 1),
+    "guidance": (0, math.inf),
+    "temperature": (0, math.inf),
+    "steps": (1, 16),
+    "num_variations": (1, 1000),
+    "loudness_lufs": LOUDNESS_RANGE,
+}
+OF_THE_PRIOR = (
     *("negative_prompt", "duration_s", "seed", "guidance", "temperature", "num_variations"),
 )
-"""Fields that change nothing about tokens that are already written."""
+"""Fields that change nothing where the tokens are given."""
+LONGEST_ID = 160
+FORBIDDEN_IN_ID = set('/\\:*?"<>|')
 
 
 @dataclass(frozen=True)
 class Defaults:
-    """What a row that does not say gets; None takes the pipeline's own default.
+    """What a row gets for a field that it leaves out; None takes the pipeline's own default.
 
     Attributes:
         duration_s: length (s).
@@ -56,14 +89,14 @@ class BadRowsError(ValueError):
         faults: all of them, by line.
     """
 
-    def __init__(self, name: str, faults: list[Fault]) -> None:
+    def __init__(self, name: str, faults: list[RowFault]) -> None:
         self.faults = faults
         count = f"{len(faults)} fault{'s' if len(faults) > 1 else ''}"
         super().__init__("\n".join([f"{name}: {count}", *(f"  {fault}" for fault in faults)]))
 
 
 @dataclass
-class Request:
+class RenderRequest:
     """What is to be rendered.
 
     Attributes:
@@ -74,18 +107,18 @@ class Request:
 
     name: str
     items: list[RenderItem] = field(default_factory=list)
-    faults: list[Fault] = field(default_factory=list)
+    faults: list[RowFault] = field(default_factory=list)
 
 
 def read_request(
     source: "str | Path | Iterable[dict[str, Any]]", pipeline: "Pipeline", defaults: Defaults
-) -> Request:
+) -> RenderRequest:
     """Read and check every row; nothing is rendered.
 
     Args:
         source: a JSONL or CSV file, "-" for standard input, or dicts.
         pipeline: that will render them.
-        defaults: for what rows do not say.
+        defaults: for fields that rows leave out.
 
     Returns:
         The items of the good rows and the faults of the others.
@@ -94,34 +127,33 @@ def read_request(
         FileNotFoundError: there is no such file.
         ValueError: the source holds nothing, or a default is out of range.
     """
-    check = RowCheck(pipeline, defaults)
-    file = read_rows(source)
-    request = Request(file.name, faults=list(file.faults))
-    lines: dict[str, int] = {}
-    for row in file.rows:
-        items, messages = check.items_of(row, file)
-        messages += _claim_ids(items, row.line, lines)
-        name = items[0].id if items and not messages else str(row.values.get("id", ""))[:40]
-        request.faults += [Fault(row.line, message, name) for message in messages]
+    checker = RowChecker(pipeline, defaults)
+    file = read_rows(source, FIELDS)
+    request = RenderRequest(file.name, faults=list(file.faults))
+    taken: dict[str, int] = {}
+    for line, values in file.rows.items():
+        items, messages = checker.check_row(values, file.folder)
+        messages += claim_ids(items, line, taken)
+        name = items[0].id if items and not messages else str(values.get("id", ""))[:40]
+        request.faults += [RowFault(line, message, name) for message in messages]
         if not messages:
             request.items += items
     request.faults.sort(key=lambda fault: fault.line)
     return request
 
 
-def _claim_ids(items: Sequence[RenderItem], line: int, lines: dict[str, int]) -> list[str]:
-    """Faults of ids that earlier rows have, on any file system."""
+def claim_ids(items: Sequence[RenderItem], line: int, taken: dict[str, int]) -> list[str]:
+    """Note the ids of a line, and return the faults of those that an earlier line has."""
     messages = []
     for item in items:
+        # some file systems keep neither case nor the composition of letters apart
         name = unicodedata.normalize("NFC", item.id).casefold()
-        if name in lines:
-            messages.append(f"the id {item.id!r} is already that of line {lines[name]}")
-        else:
-            lines[name] = line
+        if taken.setdefault(name, line) != line:
+            messages.append(f"the id {item.id!r} is already that of line {taken[name]}")
     return messages
 
 
-class RowCheck:
+class RowChecker:
     """Turns rows into items for one pipeline.
 
     Raises:
@@ -130,117 +162,107 @@ class RowCheck:
 
     def __init__(self, pipeline: "Pipeline", defaults: Defaults) -> None:
         self.pipeline = pipeline
-        self.defaults = defaults
-        self.codec_hash: str | None = None
-        values = {name: getattr(defaults, name) for name in FIELDS if hasattr(defaults, name)}
-        for name, value in values.items():
-            if value is not None:
-                self._check(name, value)
-        if defaults.preview and defaults.steps is not None:
+        self.codecs_checked: set[str] = set()
+        given = {name: value for name, value in asdict(defaults).items() if value is not None}
+        self.preview = given.pop("preview")
+        self.defaults = {name: self.check_field(name, value) for name, value in given.items()}
+        if self.preview and "steps" in given:
             raise ValueError("steps are of the diffusion decoder, which a preview leaves out")
 
-    def items_of(self, row: Row, file: RowFile) -> tuple[list[RenderItem], list[str]]:
-        """The items of a row, or every fault that it has."""
-        values, messages = self._read_values(row, file.is_text)
-        if "id" not in row.values:
+    def check_row(self, values: dict[str, Any], folder: Path) -> tuple[list[RenderItem], list[str]]:
+        """Turn a row into its items, or name every fault that it has; null is not given."""
+        given = {name: value for name, value in values.items() if value is not None}
+        row, messages = {}, []
+        for name, value in given.items():
+            try:
+                row[name] = self.check_field(name, value)
+            except ValueError as error:
+                messages.append(str(error))
+        if "id" not in given:
             messages.append("id is missing")
-        if "prompt" not in row.values and "codes" not in row.values:
+        if "prompt" not in given and "codes" not in given:
             messages.append("prompt is missing")
         if messages:
             return [], messages
         try:
-            if "codes" in values:
-                return [self._item_of_tokens(values, file.folder)], []
-            return self._items_of_prompt(values), []
+            items = [self.rerender(row, folder)] if "codes" in row else self.generate(row)
         except (ValueError, OSError) as error:
             return [], [" ".join(str(error).split())]
+        return items, []
 
-    def _read_values(self, row: Row, is_text: bool) -> tuple[dict[str, Any], list[str]]:
-        """The row's values in their types, and the faults among them; null is not given."""
-        values: dict[str, Any] = {}
-        messages = []
-        for name, value in row.values.items():
-            if name not in FIELDS:
-                messages.append(f"there is no field {name!r}: choose from {', '.join(FIELDS)}")
-            elif value is not None:
-                try:
-                    values[name] = self._check(name, from_text(name, value) if is_text else value)
-                except ValueError as error:
-                    messages.append(str(error))
-            elif name in ("id", "prompt", "codes"):
-                messages.append(f"{name} is null")
-        return values, messages
-
-    def _check(self, name: str, value: Any) -> Any:
-        """A value that a row or a default may have, in its type."""
-        value = check_field(name, value)
+    def check_field(self, name: str, value: Any) -> Any:
+        """Return the value of a field in its type, or raise ValueError with the rule."""
+        if name not in FIELDS:
+            raise ValueError(f"there is no field {name!r}: choose from {', '.join(FIELDS)}")
+        value = check_text(name, value) if FIELDS[name] is str else check_number(name, value)
         if name == "duration_s":
-            self.pipeline.num_frames(value)  # refuses what is out of range
-        if name in ("prompt", "negative_prompt"):
-            self._check_prompt(name, value)
+            self.pipeline.num_frames(value)
         if name == "steps" and self.pipeline.decoder is None:
             raise ValueError("steps are of the diffusion decoder, which this pipeline lacks")
+        if name in ("prompt", "negative_prompt"):
+            tokens = len(self.pipeline.tokenizer(value)["input_ids"])
+            if tokens > MAX_TOKENS:
+                raise ValueError(f"{name} may have at most {MAX_TOKENS} tokens, got {tokens}")
         return value
 
-    def _check_prompt(self, name: str, text: str) -> None:
-        tokens = len(self.pipeline.tokenizer(text)["input_ids"])
-        if tokens > MAX_TOKENS:
-            raise ValueError(f"{name} may have at most {MAX_TOKENS} tokens, got {tokens}")
-
-    def _items_of_prompt(self, values: dict[str, Any]) -> list[RenderItem]:
+    def generate(self, row: dict[str, Any]) -> list[RenderItem]:
+        """The items of a row with a prompt: one, or ``id-0``, ``id-1``... with rising seeds."""
         config = self.pipeline.config
-        chosen = {
-            name: getattr(self.defaults, name)
-            for name in ("negative_prompt", "duration_s", "num_variations", "guidance")
-        }
-        chosen["guidance"] = config.guidance if chosen["guidance"] is None else chosen["guidance"]
-        temperature = self.defaults.temperature
-        chosen["temperature"] = config.temperature if temperature is None else temperature
-        chosen |= values
-        settings = Settings(
+        chosen = {"guidance": config.guidance, "temperature": config.temperature}
+        chosen |= self.defaults | row
+        settings = RenderSettings(
             duration_s=chosen["duration_s"],
             guidance=chosen["guidance"],
             temperature=chosen["temperature"],
             top_k=config.top_k,
             top_p=None,
-            **self._decoding(values),
+            **self.decoding(row),
         )
-        seed = values.get("seed", seed_of_id(values["id"]))
-        decoder_seed = values.get("decoder_seed", seed)
-        item = RenderItem(
-            values["id"], values["prompt"], chosen["negative_prompt"], seed, decoder_seed, settings
-        )
-        return spread(item, chosen["num_variations"])
+        # the same seed for the same id, everywhere; 31 bits, like the random seeds of generate
+        seed = row.get("seed", derive_seed(0, "render", row["id"]) >> 32)
+        decoder_seed = row.get("decoder_seed", seed)
+        negative = chosen.get("negative_prompt")
+        item = RenderItem(row["id"], row["prompt"], negative, seed, decoder_seed, settings)
+        count = chosen["num_variations"]
+        if count == 1:
+            return [item]
+        return [
+            replace(item, id=f"{item.id}-{n}", seed=seed + n, decoder_seed=decoder_seed + n)
+            for n in range(count)
+        ]
 
-    def _decoding(self, values: dict[str, Any]) -> dict[str, Any]:
+    def decoding(self, row: dict[str, Any]) -> dict[str, Any]:
         """The settings from the tokens on."""
-        steps = values.get("steps", self.defaults.steps)
-        preview = self.defaults.preview and "steps" not in values
+        chosen = self.defaults | row
+        preview = self.preview and "steps" not in row
         return {
-            "num_inference_steps": self.pipeline.check_steps(steps, preview),
+            "num_inference_steps": self.pipeline.check_steps(chosen.get("steps"), preview),
             "preview": preview,
-            "format": values.get("format", self.defaults.format),
-            "loudness_lufs": values.get("loudness_lufs", self.defaults.loudness_lufs),
+            "format": chosen["format"],
+            "loudness_lufs": chosen.get("loudness_lufs"),
         }
 
-    def _item_of_tokens(self, values: dict[str, Any], folder: Path) -> RenderItem:
-        for name in WRITTEN_BY_PRIOR:
-            if name in values:
-                raise ValueError(f"{name} has no effect on codes, which are already written")
-        path = folder / values["codes"]
+    def rerender(self, row: dict[str, Any], folder: Path) -> RenderItem:
+        """The item of a row with a token file."""
+        for name in OF_THE_PRIOR:
+            if name in row:
+                raise ValueError(f"{name} has no effect on codes, which are already there")
+        path, codec = folder / row["codes"], self.pipeline.codec
         tokens = load_tokens(path)
-        self._check_tokens(tokens, path)
-        prompt = values.get("prompt", tokens.prompt)
+        if tokens.codec_hash not in self.codecs_checked:  # hashing a codec takes a while
+            check_tokens(tokens, codec, path)
+            self.codecs_checked.add(tokens.codec_hash)
+        check_codes(tokens.codes[None], codec.num_codebooks, codec.codebook_size)
+        prompt = row.get("prompt", tokens.prompt)
         if tokens.prompt and prompt != tokens.prompt:
             raise ValueError(f"the prompt of {path} is {tokens.prompt!r}, got {prompt!r}")
-        made = tokens.settings
-        decoding = self._decoding(values)
-        if "steps" not in values and self.defaults.steps is None and not self.defaults.preview:
-            preview = bool(made.get("preview", False))
-            steps = made.get("num_inference_steps")
-            decoding["num_inference_steps"] = self.pipeline.check_steps(steps, preview)
-            decoding["preview"] = preview
-        settings = Settings(
+        made, decoding = tokens.settings, self.decoding(row)
+        if not self.preview and "steps" not in self.defaults | row:
+            decoding["preview"] = bool(made.get("preview", False))
+            decoding["num_inference_steps"] = self.pipeline.check_steps(
+                made.get("num_inference_steps"), decoding["preview"]
+            )
+        settings = RenderSettings(
             duration_s=tokens.duration_s,
             guidance=made.get("guidance", 1.0),
             temperature=made.get("temperature", 0.0),
@@ -249,54 +271,55 @@ class RowCheck:
             codes=hash_file(path),
             **decoding,
         )
-        return RenderItem(
-            values["id"],
-            prompt,
-            made.get("negative_prompt"),
-            tokens.seed,
-            values.get("decoder_seed", tokens.decoder_seed),
-            settings,
-            str(path.resolve()),
+        negative, decoder_seed = made.get("negative_prompt"), tokens.decoder_seed
+        seeds = tokens.seed, row.get("decoder_seed", decoder_seed)
+        codes = tokens.codes.int().numpy()
+        return RenderItem(row["id"], prompt, negative, *seeds, settings, codes)
+
+
+def check_number(name: str, value: Any) -> float:
+    """Return a number in its field's type and range, or raise ValueError."""
+    noun, kind = ("whole", Integral) if FIELDS[name] is int else ("finite", Real)
+    is_number = isinstance(value, kind) and not isinstance(value, bool)
+    if not is_number or not abs(value) <= sys.float_info.max:
+        raise ValueError(f"{name} must be a {noun} number, got {value!r:.80}")
+    low, high = RANGES[name]
+    if not low <= value <= high:
+        rule = f"be at least {low}" if math.isinf(high) else f"lie in [{low}, {high}]"
+        raise ValueError(f"{name} must {rule}, got {value!r}")
+    return FIELDS[name](value)
+
+
+def check_text(name: str, value: Any) -> str:
+    """Return a text that its field may hold, or raise ValueError."""
+    if name == "format" and value not in tuple(FORMATS):
+        raise ValueError(f"{name} must be one of {', '.join(FORMATS)}, got {value!r:.80}")
+    if name == "id" and isinstance(value, int) and not isinstance(value, bool):
+        value = str(value)
+    if not isinstance(value, str) or not value.strip():
+        raise ValueError(f"{name} must be a text that is not empty, got {value!r:.80}")
+    if any("\ud800" <= letter <= "\udfff" for letter in value):
+        raise ValueError(f"{name} holds half a surrogate pair, got {value!a:.80}")
+    if name == "id":
+        check_id(value)
+    return value
+
+
+def check_id(id: str) -> None:
+    """Raise ValueError unless an id can name files in the output folder on any file system."""
+    if len(id.encode()) > LONGEST_ID:
+        raise ValueError(f"id may have at most {LONGEST_ID} bytes, got {id!r:.60}")
+    odd = [c for c in id if c in FORBIDDEN_IN_ID or unicodedata.category(c)[0] == "C"]
+    if odd:
+        raise ValueError(f"id names files and may not hold {odd[0]!r}, got {id!r:.80}")
+    if id != id.strip() or id[0] in ".-" or id[-1] == ".":
+        raise ValueError(
+            "id names files and may not begin with a dot, a dash or a space, or end with a dot or "
+            f"a space, got {id!r:.80}"
         )
-
-    def _check_tokens(self, tokens: TokenFile, path: Path) -> None:
-        """As ``check_tokens``, with the codec hashed once for all rows."""
-        from codec.validation import check_codes
-        from pipelines.tokens import hash_codec
-
-        codec = self.pipeline.codec
-        self.codec_hash = self.codec_hash or hash_codec(codec)
-        if tokens.codec_hash != self.codec_hash:
-            raise ValueError(
-                f"{path} holds the tokens of another codec ({tokens.codec_hash[:8]}, this "
-                f"pipeline's is {self.codec_hash[:8]})"
-            )
-        check_codes(tokens.codes[None], codec.num_codebooks, codec.codebook_size)
-
-
-def seed_of_id(id: str) -> int:
-    """The seed of an item that names none: the same for the same id, everywhere, always."""
-    return derive_seed(0, "render", id) >> 32  # 31 bits, as those that are drawn
-
-
-def spread(item: RenderItem, count: int) -> list[RenderItem]:
-    """``item`` itself, or ``id-0``, ``id-1``... whose seeds count up."""
-    if count == 1:
-        return [item]
-    return [
-        replace(
-            item,
-            id=f"{item.id}-{index}",
-            seed=(item.seed or 0) + index,
-            decoder_seed=item.decoder_seed + index,
-        )
-        for index in range(count)
-    ]
 
 
 def hash_file(path: Path) -> str:
     """SHA-256 of a file, hexadecimal."""
-    import hashlib
-
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

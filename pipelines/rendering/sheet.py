@@ -1,4 +1,4 @@
-"""``index.html`` beside rendered files: to listen, to compare, to find; nothing but the folder."""
+"""``index.html`` beside rendered files, to listen and compare; it needs nothing but the folder."""
 
 import json
 import statistics
@@ -11,35 +11,25 @@ from typing import Any
 from urllib.parse import quote
 
 from codec.audio_file import read_audio
-from pipelines.plot import check_plotting, draw_thumbnail, write_whole
+from codec.whole_file import write_whole
+from pipelines.inference.plot import check_plotting, draw_thumbnail
 from pipelines.rendering.manifest import NAME, ManifestEntry, read_manifest
 
 TEMPLATE = Path(__file__).with_name("sheet.html")
 THUMBNAILS = "thumbnails"
-SORT_KEYS = {
-    "number": "order",
-    "id": "id",
-    "prompt": "prompt",
-    "duration": "duration",
-    "loudness": "loudness",
-    "peak": "true peak",
-    "seed": "seed",
-    "status": "status",
-}
 LABELS = {
     "duration_s": "wanted duration (s)",
     "loudness_lufs": "wanted loudness (LUFS)",
     "num_inference_steps": "decoder steps",
     "codes": "tokens of",
 }
-SHARED = ("pipeline", "pipeline_hash", "license")
 
 
 def write_sheet(folder: str | Path) -> Path:
     """Write ``index.html``, and thumbnails that are not there yet, for a folder's manifest.
 
     It may be called while a job is running, and again: a thumbnail is named for the hash of its
-    audio and drawn once. A file that is missing or damaged is said to be so in its place.
+    audio and drawn once. The page names a file that is missing or damaged in its place.
 
     Args:
         folder: holds ``manifest.jsonl`` and the audio files.
@@ -50,8 +40,8 @@ def write_sheet(folder: str | Path) -> Path:
     Raises:
         FileNotFoundError: the folder has no manifest.
         ValueError: the manifest is damaged.
-        MissingPackageError: matplotlib is not installed; ``pipelines.plot.check_plotting`` tells
-            before anything is rendered.
+        MissingPackageError: matplotlib is not installed; ``check_plotting`` finds out before
+            anything is rendered.
     """
     check_plotting()
     folder = Path(folder)
@@ -59,75 +49,67 @@ def write_sheet(folder: str | Path) -> Path:
         raise FileNotFoundError(f"{folder / NAME} does not exist: nothing was rendered there")
     entries = list(read_manifest(folder).values())
     shared = shared_settings(entries)
-    articles = [
-        format_item(number, entry, shared, *picture_of(folder, entry))
-        for number, entry in enumerate(entries, start=1)
-    ]
-    values = {
-        "title": escape(folder.resolve().name),
-        "summary": format_summary(entries, shared),
-        "sort_keys": "\n".join(
-            f'<option value="{key}">{label}</option>' for key, label in SORT_KEYS.items()
-        ),
-        "items": "\n".join(articles),
-    }
-    page = Template(TEMPLATE.read_text(encoding="utf-8")).substitute(values)
-    return write_whole(folder / "index.html", page.encode(errors="replace"))
+    items = [format_item(folder, *pair, shared) for pair in enumerate(entries, start=1)]
+    page = Template(TEMPLATE.read_text(encoding="utf-8")).substitute(
+        title=escape(folder.resolve().name),
+        summary=format_summary(entries, shared),
+        items="\n".join(items),
+    )
+    write_whole(folder / "index.html", page.encode(errors="replace"))
+    return folder / "index.html"
 
 
-def picture_of(folder: Path, entry: ManifestEntry) -> tuple[str, str]:
-    """The thumbnail's path in the folder, drawn if need be, or "" and why there is none."""
-    if not entry.audio:
-        return "", ""
+def draw_once(folder: Path, entry: ManifestEntry) -> str:
+    """The name of an item's thumbnail, drawn where it is missing.
+
+    Raises:
+        FileNotFoundError: the audio file is missing.
+        ValueError: it is damaged.
+    """
     name = f"{THUMBNAILS}/{entry.audio_sha256[:24]}.png"
-    try:
-        if not (folder / entry.audio).is_file():
-            raise FileNotFoundError(f"{entry.audio} is missing")
-        if not (folder / name).is_file():
-            clip = read_audio(folder / entry.audio)
-            (folder / THUMBNAILS).mkdir(exist_ok=True)
-            draw_thumbnail(clip.audio, clip.sample_rate, folder / name)
-    except (ValueError, FileNotFoundError) as error:
-        return "", str(error)
-    return name, ""
+    if not (folder / entry.audio).is_file():
+        raise FileNotFoundError(f"{entry.audio} is missing")
+    if not (folder / name).is_file():
+        clip = read_audio(folder / entry.audio)
+        (folder / THUMBNAILS).mkdir(exist_ok=True)
+        draw_thumbnail(clip.audio, clip.sample_rate, folder / name)
+    return name
 
 
 def shared_settings(entries: Sequence[ManifestEntry]) -> dict[str, Any]:
     """The settings that all items have in common; none where there are fewer than two items."""
     if len(entries) < 2:
         return {}
-    first = entries[0].settings
     return {
         name: value
-        for name, value in first.items()
+        for name, value in entries[0].settings.items()
         if all(name in entry.settings and entry.settings[name] == value for entry in entries)
     }
 
 
 def format_summary(entries: Sequence[ManifestEntry], shared: dict[str, Any]) -> str:
     """The head of the page: how much there is, and what made it."""
-    failed = sum(entry.status != "done" for entry in entries)
-    seconds = [entry.duration_s for entry in entries if entry.status == "done"]
-    lines = [f"{len(seconds)} items, {format_seconds(sum(seconds))} of audio"]
-    if failed:
-        lines[0] += f", {failed} failed"
-    heard = [entry.loudness_lufs for entry in entries if entry.loudness_lufs is not None]
-    if heard:
-        lines[0] += f", median loudness {statistics.median(heard):.1f} LUFS"
-    for name in SHARED:
+    done = [entry for entry in entries if entry.status == "done"]
+    minutes, seconds = divmod(round(sum(entry.duration_s for entry in done)), 60)
+    hours, minutes = divmod(minutes, 60)
+    length = f"{hours} h {minutes} min" if hours else f"{minutes} min {seconds} s"
+    lines = [f"{len(done)} items, {length} of audio"]
+    if len(done) < len(entries):
+        lines[0] += f", {len(entries) - len(done)} failed"
+    levels = [entry.loudness_lufs for entry in entries if entry.loudness_lufs is not None]
+    if levels:
+        lines[0] += f", median loudness {statistics.median(levels):.1f} LUFS"
+    for name in ("pipeline", "pipeline_hash", "license"):
         found = sorted({str(getattr(entry, name)) for entry in entries} - {""})
         if found:
             lines.append(f"{label(name)}: {', '.join(found)}")
-    common = [f"{label(name)} {format_value(v)}" for name, v in shared.items() if not is_unset(v)]
-    if common:
-        lines.append(f"all items: {', '.join(common)}")
+    if common := readable(shared):
+        lines.append("all items: " + ", ".join(f"{name} {text}" for name, text in common.items()))
     return "\n".join(f"<p>{escape(line)}</p>" for line in lines)
 
 
-def format_item(
-    number: int, entry: ManifestEntry, shared: dict[str, Any], picture: str, trouble: str
-) -> str:
-    """One item as HTML."""
+def format_item(folder: Path, number: int, entry: ManifestEntry, shared: dict[str, Any]) -> str:
+    """One item as HTML: what the page sorts by, its sound, its settings and its whole entry."""
     order = {
         "number": number,
         "id": entry.id,
@@ -141,79 +123,61 @@ def format_item(
     data = "".join(
         f' data-{key}="{attribute("" if value is None else value)}"' for key, value in order.items()
     )
-    sound = ""
-    if picture:
-        sound = (
-            f'<img src="{address(picture)}" loading="lazy" alt="spectrogram">\n'
-            f'<audio controls preload="none" src="{address(entry.audio)}"></audio>'
-        )
-    elif trouble or entry.error:
-        sound = f'<p class="error">{escape(trouble or entry.error)}</p>'
+    try:
+        sound = f'<p class="error">{escape(entry.error)}</p>' if entry.error else ""
+        if entry.audio:
+            sound = (
+                f'<img src="{address(draw_once(folder, entry))}" loading="lazy" '
+                f'alt="spectrogram">\n'
+                f'<audio controls preload="none" src="{address(entry.audio)}"></audio>'
+            )
+    except (ValueError, FileNotFoundError) as error:
+        sound = f'<p class="error">{escape(str(error))}</p>'
+    facts = "".join(
+        f"<div><dt>{escape(name)}</dt> <dd>{escape(text)}</dd></div>"
+        for name, text in list_facts(entry, shared).items()
+    )
     notes = "".join(f'<p class="note">{escape(note)}</p>\n' for note in entry.notes)
+    files = filter(None, (entry.audio, entry.tokens))
+    links = " ".join(f'<a href="{address(name)}">{escape(name)}</a>' for name in files)
+    whole = escape(json.dumps(asdict(entry), indent=1, ensure_ascii=False))
     return (
         f"<article{data}>\n<div>{sound}</div>\n<div>\n<h2>{escape(entry.id)}</h2>\n"
-        f'<p class="prompt">{escape(entry.prompt)}</p>\n{format_facts(entry, shared)}\n{notes}'
-        f"{format_details(entry)}\n</div>\n</article>"
+        f'<p class="prompt">{escape(entry.prompt)}</p>\n<dl>{facts}</dl>\n{notes}'
+        f"<details><summary>all of it</summary>{links}<pre>{whole}</pre></details>\n"
+        "</div>\n</article>"
     )
 
 
-def format_facts(entry: ManifestEntry, shared: dict[str, Any]) -> str:
+def list_facts(entry: ManifestEntry, shared: dict[str, Any]) -> dict[str, str]:
     """Measurements, seeds, and the settings that not all items share."""
-    facts: dict[str, Any] = {}
+    facts: dict[str, Any] = {"status": entry.status, "seed": entry.seed}
     if entry.status == "done":
-        facts["duration"] = f"{entry.duration_s:.2f} s"
-        facts["loudness"] = level(entry.loudness_lufs, "LUFS")
-        facts["true peak"] = level(entry.true_peak_db, "dBTP")
-    else:
-        facts["status"] = entry.status
-    facts["seed"] = entry.seed
+        facts = {
+            "duration": f"{entry.duration_s:.2f} s",
+            "loudness": level(entry.loudness_lufs, "LUFS"),
+            "true peak": level(entry.true_peak_db, "dBTP"),
+            "seed": entry.seed,
+        }
     if entry.decoder_seed != entry.seed:
         facts["decoder seed"] = entry.decoder_seed
-    if entry.negative_prompt:
-        facts["away from"] = entry.negative_prompt
-    facts |= {
-        label(name): value
-        for name, value in entry.settings.items()
-        if name not in shared and not is_unset(value) and name != "duration_s"
+    own = {name: value for name, value in entry.settings.items() if name not in shared}
+    own.pop("duration_s", None)
+    return readable(facts | {"away from": entry.negative_prompt or None} | own)
+
+
+def readable(values: dict[str, Any]) -> dict[str, str]:
+    """Values as people write them, by their labels; without those that are left out."""
+    return {
+        label(name): f"{value:g}" if isinstance(value, float) else str(value)
+        for name, value in values.items()
+        if value is not None and value is not False
     }
-    rows = (
-        f"<div><dt>{escape(name)}</dt> <dd>{escape(format_value(value))}</dd></div>"
-        for name, value in facts.items()
-    )
-    return f"<dl>{''.join(rows)}</dl>"
-
-
-def format_details(entry: ManifestEntry) -> str:
-    """The entry as the manifest has it, folded away, and links to the item's files."""
-    links = " ".join(
-        f'<a href="{address(name)}">{escape(name)}</a>'
-        for name in (entry.audio, entry.tokens)
-        if name
-    )
-    text = json.dumps(asdict(entry), indent=1, ensure_ascii=False)
-    return f"<details><summary>all of it</summary>{links}<pre>{escape(text)}</pre></details>"
 
 
 def label(name: str) -> str:
     """What a field is called on the page."""
     return LABELS.get(name, name.replace("_", " "))
-
-
-def is_unset(value: Any) -> bool:
-    """Whether a setting says that something was left out."""
-    return value is None or value is False
-
-
-def format_value(value: Any) -> str:
-    """A setting as people write it."""
-    return f"{value:g}" if isinstance(value, float) else str(value)
-
-
-def format_seconds(seconds: float) -> str:
-    """A length in hours, minutes and seconds."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
 
 
 def level(value: float | None, unit: str) -> str:

@@ -31,20 +31,17 @@ class Provenance:
     pipeline_hash: str
     prompt: str
     negative_prompt: str | None
-    seed: int
+    seed: int | None
     decoder_seed: int
     settings: dict[str, Any] = field(default_factory=dict)
     license: str = ""
 
 
-FIELDS = {item.name for item in fields(Provenance)}
-
-
 def provenance_tags(provenance: Provenance, format: str) -> dict[str, str]:
     """The tags of a file, for ``codec.audio_file.write_audio(..., tags=...)``.
 
-    Title, artist, software and licence are for people and players; the comment holds every field
-    as JSON, in ASCII because WAV names no encoding. WAV has no tag for a licence, which goes into
+    Title, artist, software and license are for people and players; the comment holds every field
+    as JSON, in ASCII because WAV names no encoding. WAV has no tag for a license, which goes into
     the copyright there.
 
     Args:
@@ -77,9 +74,8 @@ def read_provenance(path: str | os.PathLike[str]) -> Provenance | None:
         values = json.loads(comment)
     except ValueError:
         return None
-    if not isinstance(values, dict) or values.keys() != FIELDS:
-        return None
-    return Provenance(**values)
+    names = {item.name for item in fields(Provenance)}
+    return Provenance(**values) if isinstance(values, dict) and values.keys() == names else None
 
 
 def printable(text: str) -> str:

@@ -1,6 +1,6 @@
 """Write the golden data beside this file: ``PYTHONPATH=.:tests python -m golden.make_golden``.
 
-Tiny weights, inputs and outputs are data, not seeds, so that a change of initialisation, of a
+Tiny weights, inputs and outputs are data, not seeds, so that a change of initialization, of a
 generator or of a library cannot hide a change of what the code computes. Run it only when an
 output is meant to change, and say why in the commit.
 """
@@ -8,6 +8,7 @@ output is meant to change, and say why in the commit.
 from pathlib import Path
 
 import torch
+from diffusers import FlowMatchEulerDiscreteScheduler
 from safetensors.torch import save_file
 from tiny_codec import noise_audio, tiny_codec
 from torch import Tensor
@@ -15,7 +16,6 @@ from torch import Tensor
 from codec.spectral_codec import SpectralCodec
 from decoder.diffusion_decoder import DiffusionDecoder
 from decoder.sampler import FlowSampler
-from diffusers import FlowMatchEulerDiscreteScheduler
 
 FOLDER = Path(__file__).parent
 SEED = 3

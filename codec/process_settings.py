@@ -1,0 +1,100 @@
+"""Settings of the whole process, changed for a while and put back.
+
+PyTorch, accelerate and Python keep them once per process, so a function that leaves one changed
+changes what the caller computes next.
+"""
+
+import gc
+import os
+import random
+import signal
+import threading
+import warnings
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+
+import numpy as np
+import torch
+
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+@contextmanager
+def cpu_threads(number: int | None) -> Iterator[None]:
+    """Let PyTorch compute on so many threads of the CPU; None leaves the number as it is.
+
+    One piece is written fastest on one thread: a frame is many small operators
+    (docs/performance.md). On two, how a row of a batch is rounded depends on its place.
+
+    Raises:
+        ValueError: the number is below 1.
+    """
+    if number is not None and number < 1:
+        raise ValueError(f"threads must be at least 1, got {number}")
+    before = torch.get_num_threads()
+    if number is not None:
+        torch.set_num_threads(number)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@contextmanager
+def matmul_precision(precision: str) -> Iterator[None]:
+    """Multiply float32 matrices with "highest", "high" or "medium" precision.
+
+    With "medium" a processor that has bfloat16 tiles (AMX) rounds every factor to bfloat16.
+    """
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision(precision)
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
+@contextmanager
+def hidden_progress_bars() -> Iterator[None]:
+    """Hide the bars that diffusers and transformers show while they load weights."""
+    from diffusers.utils import logging as diffusers_logging
+    from transformers.utils import logging as transformers_logging
+
+    with ExitStack() as shown_again:
+        for logging in (diffusers_logging, transformers_logging):
+            if logging.is_progress_bar_enabled():
+                logging.disable_progress_bar()
+                shown_again.callback(logging.enable_progress_bar)
+        yield
+
+
+@contextmanager
+def kept_process_settings() -> Iterator[None]:
+    """Restore on leaving whatever the body changes for the whole process.
+
+    Covered are matmul precision and threads of PyTorch, the global generators of PyTorch, NumPy
+    and ``random``, warning filters, garbage-collection thresholds, the handlers of SIGINT and
+    SIGTERM, and the environment.
+    """
+    generators = torch.get_rng_state(), np.random.get_state(), random.getstate()  # noqa: NPY002
+    thresholds, environment = gc.get_threshold(), dict(os.environ)
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    handlers = {number: signal.getsignal(number) for number in STOP_SIGNALS}
+    with (
+        matmul_precision(torch.get_float32_matmul_precision()),
+        cpu_threads(None),
+        warnings.catch_warnings(),
+    ):
+        try:
+            yield
+        finally:
+            torch.set_rng_state(generators[0])
+            np.random.set_state(generators[1])  # noqa: NPY002
+            random.setstate(generators[2])
+            gc.set_threshold(*thresholds)
+            if in_main_thread:  # Python lets no other thread set a handler
+                for number, handler in handlers.items():
+                    signal.signal(number, handler)
+            for name in os.environ.keys() - environment.keys():
+                del os.environ[name]
+            os.environ.update(environment)

@@ -1,0 +1,112 @@
+"""Put trained parts and a frozen text encoder together as one saved pipeline."""
+
+import argparse
+from pathlib import Path
+
+from pipelines.inference.text import PRETRAINED
+
+
+def assemble(
+    output: str | Path,
+    codec: str | Path,
+    prior: str | Path,
+    decoder: str | Path | None = None,
+    planner: str | Path | None = None,
+    text_encoder: str | Path = PRETRAINED,
+    half_precision: bool = False,
+    guidance: float = 3.0,
+    temperature: float = 1.0,
+    top_k: int = 250,
+    fine_temperature: float | None = None,
+) -> Path:
+    """Load the parts, check that they fit, and save them as a pipeline.
+
+    Args:
+        output: folder to write; it appears when it is whole and replaces an older one.
+        codec: folder of a trained codec.
+        prior: folder of a trained prior.
+        decoder: folder of a trained decoder; None leaves the codec's own decode.
+        planner: folder of a trained planner, for a prior that reads plans.
+        text_encoder: folder of a saved pipeline that lends its tokenizer and text encoder.
+        half_precision: store float16; it is loaded as float32.
+        guidance: default stored with the weights, as are temperature and top_k.
+        temperature: see ``Pipeline``.
+        top_k: see ``Pipeline``.
+        fine_temperature: see ``Pipeline``.
+
+    Returns:
+        ``output``.
+
+    Raises:
+        ValueError: parts that were not made for one another.
+        FileNotFoundError: a folder that holds no such part.
+    """
+    import torch
+
+    from codec.spectral_codec import SpectralCodec
+    from codec.whole_file import new_folder
+    from decoder.diffusion_decoder import DiffusionDecoder
+    from decoder.sampler import euler_scheduler
+    from pipelines.inference.text import load_text_encoder
+    from pipelines.pipeline import Pipeline
+    from prior.model import Prior
+
+    tokenizer, encoder = load_text_encoder(text_encoder)
+    pipeline = Pipeline(
+        tokenizer,
+        encoder,
+        SpectralCodec.from_pretrained(codec),
+        Prior.from_pretrained(prior),
+        DiffusionDecoder.from_pretrained(decoder) if decoder else None,
+        euler_scheduler() if decoder else None,
+        Prior.from_pretrained(planner) if planner else None,
+        guidance=guidance,
+        temperature=temperature,
+        top_k=top_k,
+        fine_temperature=fine_temperature,
+    )
+    if half_precision:
+        pipeline.to(dtype=torch.float16)
+    with new_folder(Path(output)) as partial:
+        pipeline.save_pretrained(partial)
+    return Path(output)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command line of ``partita assemble``."""
+    parser.add_argument("--codec", required=True, help="folder of a trained codec")
+    parser.add_argument("--prior", required=True, help="folder of a trained prior")
+    parser.add_argument("--decoder", help="folder of a trained decoder (default: none)")
+    parser.add_argument("--planner", help="folder of a trained planner (default: none)")
+    parser.add_argument(
+        "--text-encoder",
+        default=str(PRETRAINED),
+        help="saved pipeline that lends its text encoder (default: the one that ships)",
+    )
+    parser.add_argument("--output", required=True, help="folder of the pipeline")
+    parser.add_argument("--half", action="store_true", help="store float16: half the size")
+    parser.add_argument("--guidance", type=float, default=3.0, help="default to store (3)")
+    parser.add_argument("--temperature", type=float, default=1.0, help="default to store (1)")
+    parser.add_argument("--top-k", type=int, default=250, help="default to store (250)")
+    parser.add_argument(
+        "--fine-temperature", type=float, help="of the third and later codebooks, to store (1)"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run ``partita assemble``."""
+    folder = assemble(
+        args.output,
+        args.codec,
+        args.prior,
+        args.decoder,
+        args.planner,
+        args.text_encoder,
+        args.half,
+        args.guidance,
+        args.temperature,
+        args.top_k,
+        args.fine_temperature,
+    )
+    print(f"{folder}: written")
+    return 0

@@ -1,0 +1,93 @@
+"""``partita bench``: how fast every part runs on this machine, and how much memory it takes.
+
+With ``--peers`` every part takes turns with models of other projects instead.
+"""
+
+import argparse
+import json
+import math
+from collections.abc import Iterator
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+from pipelines.inference.loading import add_pipeline_arguments, add_speed_arguments, load_pipeline
+
+if TYPE_CHECKING:
+    from pipelines.benchmarks.part_speed import PartSpeed
+    from pipelines.benchmarks.peers import PeerSpeed
+    from pipelines.pipeline import Pipeline
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command line of ``partita bench``."""
+    parser.add_argument("--duration", type=float, default=10.0, help="of the audio, s (default 10)")
+    parser.add_argument("--repeats", type=int, default=5, help="timed runs per row (default: 5)")
+    parser.add_argument(
+        "--threads", type=int, help="of PyTorch (default: its own choice; with --peers one and two)"
+    )
+    parser.add_argument(
+        "--peers", action="store_true", help="beside models of other projects of the same size"
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON in place of the table")
+    add_speed_arguments(parser)
+    add_pipeline_arguments(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Measure and print."""
+    if args.repeats < 1:
+        raise ValueError(f"--repeats must be at least 1, got {args.repeats}")
+    if not 0.1 <= args.duration < math.inf:
+        raise ValueError(f"--duration must be at least 0.1 s, got {args.duration}")
+    from codec.process_settings import cpu_threads
+    from pipelines.benchmarks.part_speed import describe_machine
+
+    with cpu_threads(args.threads):
+        quiet = args.quiet or args.json
+        pipeline = load_pipeline(args.pipeline, quiet, args.quantize, args.compile)
+        pipeline.set_progress_bar_config(disable=True)
+        machine = describe_machine(pipeline.device)
+        rows = []
+        for row in (peer_rows if args.peers else part_rows)(pipeline, args, machine):
+            rows.append(row)
+            if not args.json:
+                print(row, flush=True)
+    if args.json:
+        settings = {"duration_s": args.duration, "repeats": args.repeats}
+        print(json.dumps({**machine, **settings, "rows": [asdict(row) for row in rows]}, indent=2))
+    return 0
+
+
+def part_rows(
+    pipeline: "Pipeline", args: argparse.Namespace, machine: dict[str, str]
+) -> Iterator["PartSpeed"]:
+    """Print the head of the table, then measure part by part."""
+    from pipelines.benchmarks.part_speed import measure_parts
+
+    if not args.json:
+        print(
+            f"{machine['processor']}, {machine['threads']} threads, {machine['device']}, "
+            f"torch {machine['torch']}; {args.duration:g} s of audio, {args.repeats} runs"
+        )
+        print(f"{'':22}{'seconds (min-max)':>24}{'real time':>11}{'peak':>10}")
+    yield from measure_parts(pipeline, args.duration, args.repeats)
+
+
+def peer_rows(
+    pipeline: "Pipeline", args: argparse.Namespace, machine: dict[str, str]
+) -> Iterator["PeerSpeed"]:
+    """Print the head of the table, then measure every task with every number of threads."""
+    from codec.process_settings import cpu_threads
+    from pipelines.benchmarks.peers import compare, peer_tasks
+
+    if not args.json:
+        print(
+            f"{machine['processor']}, torch {machine['torch']}; {args.duration:g} s of audio, "
+            f"{args.repeats} rounds; medians (smallest-largest), ratios are theirs over ours\n"
+            f"{'task':22}{'peer':30}{'threads':>8}{'ours':>17}{'theirs':>10}"
+            f"{'wall time':>24}{'CPU time':>24}{'parameters':>16}"
+        )
+    for task in peer_tasks(pipeline, args.duration):
+        for threads in [args.threads] if args.threads else [1, 2]:
+            with cpu_threads(threads):
+                yield from compare(task, args.repeats)

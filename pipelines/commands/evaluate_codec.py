@@ -1,0 +1,88 @@
+"""``partita evaluate codec``: a codec against opus, mp3 and vorbis on the same clips."""
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pipelines.evaluation.clips import ClipChoice
+    from pipelines.evaluation.codec_report import ReportSettings
+
+ENCODEC_MODELS = ("24khz", "48khz")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command line."""
+    add_clip_arguments(parser)
+    parser.add_argument(
+        "--books", type=int, nargs="+", help="numbers of codebooks (default: 1, 2, 4 ... all)"
+    )
+    parser.add_argument(
+        "--classical",
+        nargs="*",
+        metavar="SETTING",
+        help='classical codecs to compare with, such as "opus 12k" (default: all; none: no row)',
+    )
+    for model in ENCODEC_MODELS:
+        parser.add_argument(
+            f"--encodec-{model}", type=Path, help=f"weights of EnCodec's {model} model"
+        )
+
+
+def add_clip_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare what ``evaluate codec`` and ``evaluate decoder`` share."""
+    parser.add_argument("--pipeline", required=True, help="folder of a saved pipeline or codec")
+    parser.add_argument(
+        "--data",
+        required=True,
+        nargs="+",
+        type=Path,
+        help="audio files, folders of them, or a prepared dataset that keeps its audio",
+    )
+    parser.add_argument("--output", required=True, type=Path, help="folder of the report")
+    parser.add_argument("--clips", type=int, default=12, help="how many (default: 12)")
+    parser.add_argument("--duration", type=float, default=10.0, help="of a clip, in s (default 10)")
+    parser.add_argument(
+        "--min-track", type=float, default=0.0, help="leave out shorter files, in s (default: 0)"
+    )
+    parser.add_argument("--split", default="validation", help="of a prepared dataset")
+    add_space_argument(parser)
+    parser.add_argument("--quiet", action="store_true", help="no progress bar")
+
+
+def add_space_argument(parser: argparse.ArgumentParser) -> None:
+    """Declare ``--spaces``; None stands for all."""
+    parser.add_argument(
+        "--spaces",
+        nargs="*",
+        help="embedding spaces of the Fréchet distance: logmel_statistics, aisfx (default: all)",
+    )
+
+
+def choose_clips_and_settings(args: argparse.Namespace) -> "tuple[ClipChoice, ReportSettings]":
+    """Read the arguments of :func:`add_clip_arguments`."""
+    from pipelines.evaluation.clips import choose_clips
+    from pipelines.evaluation.codec_report import ReportSettings
+    from pipelines.evaluation.embeddings import choose_spaces
+
+    settings = ReportSettings(args.output, choose_spaces(args.spaces), args.quiet)
+    return choose_clips(args.data, args.clips, args.duration, args.min_track, args.split), settings
+
+
+def run(args: argparse.Namespace) -> int:
+    """Measure, write the report and print its page."""
+    from pipelines.data.tokens import load_codec
+    from pipelines.evaluation.classical_codecs import choose_classical
+    from pipelines.evaluation.codec_report import encodec_systems, load_encodec, report_codec
+
+    choice, settings = choose_clips_and_settings(args)
+    folder = Path(args.pipeline)
+    codec = load_codec(folder / "codec" if (folder / "codec").is_dir() else folder)
+    others = []
+    for model in ENCODEC_MODELS:
+        if weights := getattr(args, f"encodec_{model}"):
+            others += encodec_systems(load_encodec(model, weights), model)
+    classical = choose_classical(args.classical)
+    report_codec(choice, codec, settings, args.books, folder.resolve().name, classical, others)
+    print((args.output / "codec.md").read_text())
+    return 0

@@ -1,0 +1,276 @@
+"""``partita info``: what a saved pipeline holds, or what a training config costs."""
+
+import argparse
+import json
+import math
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pipelines.inference.loading import SHIPPED
+
+if TYPE_CHECKING:
+    from pipelines.training.cost import Estimate
+
+LONGEST_HOURS = 24 * 30
+"""Hardware on which a training would take longer is not named."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command line of ``partita info``."""
+    parser.add_argument(
+        "folder", nargs="?", default=str(SHIPPED), help="saved pipeline (default: what ships)"
+    )
+    parser.add_argument("--config", help="YAML file of a trainer, to estimate what it costs")
+    parser.add_argument(
+        "--processes", type=int, default=1, help="that train the config together (default: 1)"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print the description."""
+    if args.config is None:
+        print("\n".join(describe_pipeline(Path(args.folder))))
+        return 0
+    if args.processes < 1:
+        raise ValueError(f"--processes must be at least 1, got {args.processes}")
+    print("\n".join(describe_config(args.config, args.processes)))
+    return 0
+
+
+# -- a config -------------------------------------------------------------------------------
+
+
+def describe_config(path: str, processes: int = 1) -> list[str]:
+    """What training with a config takes, in lines; the head of every file in ``configs/``.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the config has an unknown key, a wrong type or a value that does not fit.
+    """
+    from pipelines.training.cost import estimate
+
+    part, settings = read_config(path)
+    return render_estimate(estimate(part, settings, processes), settings["training"])
+
+
+def read_config(path: str) -> tuple[str, dict[str, Any]]:
+    """The part that a config trains and all its fields, checked as the trainer would.
+
+    Returns:
+        "codec", "prior" or "decoder", and the sections as dicts.
+    """
+    import torch
+
+    from pipelines.training.configuration import build_parser, parse
+
+    part = which_part(Path(path))
+    parts = trainer_parts(part)
+    try:
+        settings = parse(build_parser(f"train {part}", parts), ["--config", path])
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+    sections = {name: settings[name].as_dict() for name in parts}
+    with torch.device("meta"):  # the constructor checks how the values fit together
+        parts["model"](**sections["model"])
+    for name in parts.keys() - {"model"}:
+        parts[name](**sections[name])
+    return part, sections
+
+
+def which_part(path: Path) -> str:
+    """Tell the part from what the data section names: spectrograms, tokens, or (decoder) both."""
+    import yaml
+
+    try:
+        content = yaml.safe_load(path.read_text())
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is not YAML: {error}") from error
+    data = content.get("data") if isinstance(content, dict) else None
+    if not isinstance(data, dict) or not {"prepared", "tokens"} & data.keys():
+        raise ValueError(f"{path} is no trainer's config: it lacks data.prepared and data.tokens")
+    if "tokens" not in data:
+        return "codec"
+    return "decoder" if "prepared" in data else "prior"
+
+
+def trainer_parts(part: str) -> dict[str, Any]:
+    """The classes that a trainer configures, as its ``main`` names them."""
+    from codec.spectral_codec import SpectralCodec
+    from decoder.diffusion_decoder import DiffusionDecoder
+    from pipelines.train_codec import CodecLosses
+    from pipelines.training.augmentation import Augmentation
+    from pipelines.training.codec_data import SpectrogramData
+    from pipelines.training.decoder_data import DecoderData
+    from pipelines.training.loop import TrainingConfig
+    from pipelines.training.prior_data import PriorData
+    from prior.model import Prior
+
+    parts: dict[str, dict[str, Any]] = {
+        "codec": {
+            "model": SpectralCodec,
+            "losses": CodecLosses,
+            "data": SpectrogramData,
+            "augmentation": Augmentation,
+        },
+        "prior": {"model": Prior, "data": PriorData},
+        "decoder": {"model": DiffusionDecoder, "data": DecoderData},
+    }
+    return parts[part] | {"training": TrainingConfig}
+
+
+def render_estimate(cost: "Estimate", training: dict[str, Any]) -> list[str]:
+    """An estimate in lines."""
+    from pipelines.training.cost import HARDWARE
+
+    codebooks = f" and {cost.codebook_numbers:,} in codebooks" if cost.codebook_numbers else ""
+    per_step = training["batch_size"] * training["gradient_accumulation_steps"] * cost.processes
+    codes = f" of {cost.codes // cost.frames} codes" if cost.part == "prior" else ""
+    hours = cost.hours_of_audio
+    sound = f" ({duration(hours)} of audio)" if hours is not None else ""
+    crowd = f"{cost.processes} times " if cost.processes > 1 else ""
+    times = [
+        f"{duration(cost.hours(hardware))} on {crowd}{hardware.name}"
+        for hardware in HARDWARE
+        if cost.fits(hardware) and cost.hours(hardware) < LONGEST_HOURS
+    ]
+    return [
+        f"{cost.part}: {cost.parameters:,} parameters{codebooks}",
+        f"training: {training['steps']:,} steps of {per_step} items, "
+        f"{large(cost.frames)} token frames{codes}{sound}",
+        f"memory: about {size(cost.training_memory)} to train (bf16, each process), "
+        f"{size(cost.weight_bytes)} of weights to run (float32), beside PyTorch's own",
+        f"cost: {cost.training_flops:.1e} operations, about "
+        + (", ".join(times) or "too much for any hardware known here"),
+    ]
+
+
+def large(number: float) -> str:
+    """1234567 -> "1.23M"."""
+    for factor, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if number >= factor:
+            return f"{number / factor:.3g}{letter}"
+    return f"{number:.0f}"
+
+
+def size(number: float) -> str:
+    """Bytes in MB or GB of a thousand."""
+    return f"{number / 1e9:.1f} GB" if number >= 1e9 else f"{number / 1e6:.0f} MB"
+
+
+def duration(hours: float) -> str:
+    """Hours in the unit that reads best."""
+    if hours < 1 / 60:
+        return "seconds"
+    if hours < 1:
+        return f"{hours * 60:.0f} min"
+    if hours < 72:
+        return f"{hours:.1f} h"
+    return f"{hours / 24:.1f} days" if hours < 24 * 365 else f"{hours / 24 / 365:.1f} years"
+
+
+# -- a saved pipeline -----------------------------------------------------------------------
+
+
+def describe_pipeline(folder: Path) -> list[str]:
+    """What a saved pipeline holds, read from its configs and the heads of its weight files.
+
+    Raises:
+        FileNotFoundError: the folder is not a saved pipeline or lacks a file.
+        ValueError: a config or the names and shapes of the weights do not fit.
+    """
+    from pipelines.inference.components import check_saved
+
+    check_saved(folder)
+    index = json.loads((folder / "model_index.json").read_text())
+    names = ("text_encoder", "codec", "planner", "prior", "decoder")
+    present = [name for name in names if (index.get(name) or [None])[0] is not None]
+    models = {name: read_component(folder, name) for name in present if name != "text_encoder"}
+    counts = {"text_encoder": count_text_encoder(folder / "text_encoder")}
+    counts |= {
+        name: sum(parameter.numel() for parameter in model.parameters())
+        for name, model in models.items()
+    }
+    counts["total"] = sum(counts.values())
+    written = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    lines = [f"{folder}: {size(written)} on disk", "parameters"]
+    lines += [f"  {name.replace('_', ' '):14}{count:>15,}" for name, count in counts.items()]
+    lines += describe_rates(models["codec"], models["prior"])
+    lines += describe_defaults(index, models.get("decoder"))
+    return lines + describe_card(folder / "README.md")
+
+
+def read_component(folder: Path, name: str) -> Any:
+    """A part on the meta device, after its weight file was checked against it."""
+    import torch
+
+    from codec.component import check_folder
+    from codec.component import read_config as read_component_config
+    from codec.encodec_codec import EncodecCodec
+    from codec.spectral_codec import SpectralCodec
+    from decoder.diffusion_decoder import DiffusionDecoder
+    from prior.model import Prior
+
+    classes: dict[str, Any] = {
+        kind.__name__: kind for kind in (SpectralCodec, EncodecCodec, Prior, DiffusionDecoder)
+    }
+    index = json.loads((folder / "model_index.json").read_text())
+    if index[name][1] not in classes:
+        raise ValueError(f"{folder}: {name} must be one of {list(classes)}, got {index[name][1]!r}")
+    kind = classes[index[name][1]]
+    check_folder(kind, folder / name)
+    with torch.device("meta"):
+        return kind(**read_component_config(kind, folder / name / "config.json"))
+
+
+def count_text_encoder(folder: Path) -> int:
+    """Numbers in a transformers model's safetensors, from the file's head."""
+    from safetensors import SafetensorError, safe_open
+
+    path = folder / "model.safetensors"
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} does not exist")
+    try:
+        with safe_open(path, framework="pt") as file:
+            return sum(math.prod(file.get_slice(name).get_shape()) for name in file.keys())  # noqa: SIM118
+    except SafetensorError as error:
+        raise ValueError(f"{path} is not a whole safetensors file: {error}") from error
+
+
+def describe_rates(codec: Any, prior: Any) -> list[str]:
+    """Rates and bitrates, in lines."""
+    bits = codec.frame_rate * math.log2(codec.codebook_size) / 1000
+    count, written = codec.num_codebooks, prior.num_codebooks
+    return [
+        f"audio: {codec.sample_rate} Hz, {codec.channels} channels",
+        f"tokens: {codec.frame_rate:g} frames a second, {count} codebooks of {codec.codebook_size}",
+        f"bitrate: {bits * count:.2f} kbps with all {count} codebooks, "
+        f"{bits * written:.2f} kbps with the {written} that the prior generates",
+        f"prior: {prior.config.backbone}",
+    ]
+
+
+def describe_defaults(index: dict[str, Any], decoder: Any) -> list[str]:
+    """Describe what a call uses by default, in lines."""
+    names = ("guidance", "temperature", "top_k", "max_duration_s")
+    defaults = [f"{name} {index[name]:g}" for name in names if name in index]
+    steps = [f"steps {decoder.config.default_steps}"] if decoder is not None else []
+    return ["defaults: " + ", ".join(defaults + steps)]
+
+
+def describe_card(path: Path) -> list[str]:
+    """License and training data as the model card tells them, in lines."""
+    if not path.is_file():
+        return ["license and training data: not stated (no README.md in the folder)"]
+    from huggingface_hub import ModelCard
+
+    card = ModelCard.load(path, ignore_metadata_errors=True)
+    lines = [f"license: {card.data.license or 'not stated'}"]
+    named = card.data.datasets or []
+    lines += [f"data: {', '.join(named if isinstance(named, list) else [named])}"] if named else []
+    section = re.search(r"^#+ *Training data *\n(.*?)(?=^#|\Z)", card.text, re.I | re.M | re.S)
+    if section:
+        lines += ["training data", *(f"  {line}" for line in section[1].strip().splitlines())]
+    elif not named:
+        lines.append("training data: not stated")
+    return lines

@@ -1,0 +1,40 @@
+"""``partita prepare scores``: music composed and rendered here, as a labeled dataset."""
+
+import argparse
+from pathlib import Path
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command line of ``partita prepare scores``."""
+    from pipelines.data.scores.score_sources import DEFAULT_SOURCES, SOURCES
+
+    parser.add_argument(
+        "--out", "--output", type=Path, required=True, help="folder of the prepared dataset"
+    )
+    parser.add_argument("--hours", type=float, required=True, help="hours of music to render")
+    parser.add_argument("--seed", type=int, default=0, help="equal seeds give equal datasets")
+    parser.add_argument("--workers", type=int, default=1, help="processes that render")
+    parser.add_argument(
+        "--sources",
+        nargs="+",
+        choices=list(SOURCES),
+        default=list(DEFAULT_SOURCES),
+        help="where scores come from (openttd is GPL-2 music)",
+    )
+    parser.add_argument(
+        "--audio", choices=("none", "keep"), default="none", help="keep FLAC audio in the dataset"
+    )
+    parser.add_argument("--soundfont", type=Path, default=None, help="SF2 file, default FluidR3_GM")
+    parser.add_argument("--shard-clips", type=int, default=256, help="clips per shard")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Render the dataset and print what came of it."""
+    from pipelines.data.scores.score_dataset import ScoreDataset, prepare_scores, read_skipped
+
+    values = {name: value for name, value in vars(args).items() if value is not None}
+    values["sources"] = tuple(args.sources)
+    info = prepare_scores(ScoreDataset(values.pop("out"), **values))
+    hours = sum(split["hours"] for split in info["splits"].values())
+    print(f"{hours:.2f} hours in {args.out}, {len(read_skipped(args.out))} skipped")
+    return 0

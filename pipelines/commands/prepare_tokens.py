@@ -1,0 +1,35 @@
+"""``partita prepare tokens``: the codes of every clip of a prepared dataset."""
+
+import argparse
+import time
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command line of ``partita prepare tokens``."""
+    parser.add_argument("prepared", help="folder of a prepared dataset")
+    parser.add_argument("--codec", required=True, help="folder of a saved codec")
+    parser.add_argument("--output", "--out", required=True, help="folder of the token cache")
+    parser.add_argument("--batch-clips", type=int, default=16, help="clips at once (default: 16)")
+    parser.add_argument("--device", default="cpu", help="where to encode (default: cpu)")
+    parser.add_argument("--quiet", action="store_true", help="no progress bar")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Encode the dataset and print what came of it."""
+    from torch import nn
+
+    from pipelines.data.token_cache import build_token_cache
+    from pipelines.data.tokens import load_codec
+
+    codec = load_codec(args.codec)
+    if isinstance(codec, nn.Module):
+        codec.to(args.device)
+    started = time.monotonic()
+    info = build_token_cache(
+        args.prepared, codec, args.output, batch_clips=args.batch_clips, quiet=args.quiet
+    )
+    clips = ", ".join(f"{split} {count} clips" for split, count in info.clips.items())
+    print(f"{args.output}: {clips}, {info.num_codebooks} books of {info.codebook_size}")
+    seconds = time.monotonic() - started
+    print(f"  {codec.frame_rate:g} frames a second, made in {seconds:.0f} s")
+    return 0

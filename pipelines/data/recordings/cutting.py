@@ -1,0 +1,347 @@
+"""One track, read block by block, becomes clips in a staged file and a record of what was found."""
+
+import base64
+import hashlib
+import io
+import json
+import math
+import re
+import warnings
+import zipfile
+import zlib
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from itertools import zip_longest
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import soundfile
+import torch
+from torch import Tensor
+
+from codec.audio_file import read_blocks, write_audio
+from codec.whole_file import whole_file, write_json
+from pipelines.data.prepared import (
+    SAMPLE_RATE,
+    SCHEMA,
+    Clip,
+    analysis,
+    analyze,
+    pad_frames,
+)
+from pipelines.data.recordings.duplicates import NUM_BANDS, band_levels, fingerprint
+from pipelines.data.recordings.prepare_config import PrepareConfig
+from pipelines.data.recordings.tracks import Track
+
+CHANNELS = 2
+CEILING = 1 - 2**-15
+"""The largest sample that 16-bit FLAC holds."""
+UNREADABLE = (
+    *(ValueError, RuntimeError, PermissionError, IsADirectoryError, EOFError),
+    *(zipfile.BadZipFile, zlib.error, KeyError, NotImplementedError),
+)
+"""What reading a bad file raises; other ``OSError``s (a full disk) are no fault of the file."""
+NUMBERED_NAME = re.compile(r"^(track|music|song|untitled|theme)?[ _-]*\d+$", re.IGNORECASE)
+
+
+@dataclass
+class TrackRecord:
+    """What is known about a track after it was cut.
+
+    Attributes:
+        name, source, license, attribution, split: as in ``Track``; ``split`` "" is not yet drawn.
+        reason: why it gave no clip: "" or "missing", "unreadable", "too short", "silent".
+        detail: the reason in words.
+        content: BLAKE2b of the file's bytes.
+        duration_s: length (s).
+        sample_rate: Hz, of the file.
+        num_clips: clips in the staged file.
+        silent_clips: clips dropped for silence.
+        scaled_clips: clips with samples beyond full scale, scaled down as a whole.
+        loudness_db: RMS of every kept clip (dB of full scale).
+        words: fingerprint, little-endian uint32 in base64.
+    """
+
+    name: str
+    source: str = ""
+    license: str = ""
+    attribution: str = ""
+    split: str = ""
+    reason: str = ""
+    detail: str = ""
+    content: str = ""
+    duration_s: float = 0.0
+    sample_rate: int = 0
+    num_clips: int = 0
+    silent_clips: int = 0
+    scaled_clips: int = 0
+    loudness_db: list[float] = field(default_factory=list)
+    words: str = ""
+
+    @property
+    def fingerprint(self) -> np.ndarray:
+        """The acoustic fingerprint, (N,) uint32."""
+        return np.frombuffer(base64.b64decode(self.words), dtype="<u4")
+
+
+def cut_track(track: Track, config: PrepareConfig, staged: Path) -> TrackRecord:
+    """Cut a track into clips in ``staged``.arrow, and write its record to ``staged``.json last.
+
+    A track that cannot be read is no error: its record says why. Nothing is done again when the
+    record is there already.
+    """
+    record_path = staged.with_suffix(".json")
+    if record_path.is_file():
+        return TrackRecord(**json.loads(record_path.read_text()))
+    record = TrackRecord(track.name, config.source or track.source, split=track.split)
+    try:
+        opened = track.open()
+        record.content = hash_content(opened)
+        tags = read_tags(opened, record)
+        if record.duration_s < config.min_track_s:
+            record.reason = "too short"
+            record.detail = f"{record.duration_s:.2f} s of at least {config.min_track_s:g} s"
+        else:
+            facts = Facts.of(track, tags, config)
+            record.source, record.license = facts.source, facts.license
+            record.attribution = facts.attribution
+            blocks = read_mix([opened, *track.stems], config.clip_s)
+            stage_clips(blocks, facts, config, record, staged.with_suffix(".arrow"))
+    except FileNotFoundError as error:
+        record.reason, record.detail = "missing", str(error)
+    except UNREADABLE as error:
+        record.reason, record.detail = "unreadable", str(error) or type(error).__name__
+    if not record.reason and record.num_clips == 0:
+        record.reason = "silent"
+        record.detail = f"no clip reaches {config.silence_db:g} dB"
+    write_json(record_path, asdict(record))
+    return record
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What every clip of a track carries."""
+
+    track: str
+    captions: list[str]
+    labels: str
+    source: str
+    license: str
+    attribution: str
+
+    @classmethod
+    def of(cls, track: Track, tags: dict[str, str], config: PrepareConfig) -> "Facts":
+        """Metadata given with the track come first, then the options, then the file's tags."""
+        given = track.metadata
+        artist = given.get("artist") or tags.get("artist", "")
+        return cls(
+            track.name,
+            given.get("captions") or compose_captions(track, tags),
+            json.dumps(track.labels, sort_keys=True, ensure_ascii=False),
+            given.get("source") or config.source or track.source,
+            given.get("license") or config.license or tags.get("license", ""),
+            given.get("attribution") or config.attribution or artist,
+        )
+
+
+def compose_captions(track: Track, tags: dict[str, str]) -> list[str]:
+    """Captions of a track that came without: its title and genre, and its genre alone.
+
+    The title is the metadata's, the tag's or the file's name (numbers are no title); with neither
+    title nor genre the folder's name has to do.
+    """
+    genre = (track.metadata.get("genre") or tags.get("genre", "")).strip().lower()
+    title = (track.metadata.get("title") or tags.get("title", "")).strip()
+    title = title or title_of(track.name)
+    if title and genre and title.lower() != genre:
+        return [f"{title}, {genre}", genre]
+    folder = Path(track.name).parent.name.replace("_", " ").replace("-", " ").strip()
+    caption = genre or title or folder
+    return [caption] if caption else []
+
+
+def title_of(name: str) -> str:
+    """A readable title from a file name; "" for names that are only numbers."""
+    stem = Path(name).stem
+    if NUMBERED_NAME.match(stem):
+        return ""
+    stem = re.sub(r"^\d+[ ._-]+", "", stem)
+    return re.sub(r"[_\s]+", " ", stem).strip(" -_.")
+
+
+def read_tags(opened: Path | io.BytesIO, record: TrackRecord) -> dict[str, str]:
+    """The file's text tags; fills in duration and sample rate.
+
+    Raises:
+        ValueError: the file is not audio.
+    """
+    try:
+        with soundfile.SoundFile(opened) as file:
+            record.duration_s = round(file.frames / file.samplerate, 3)
+            record.sample_rate = file.samplerate
+            tags = {key: value for key, value in file.copy_metadata().items() if value}
+    except (soundfile.LibsndfileError, TypeError) as error:
+        size = opened.stat().st_size if isinstance(opened, Path) else len(opened.getbuffer())
+        raise ValueError("the file is empty" if size == 0 else "the file is not audio") from error
+    rewind(opened)
+    return tags
+
+
+def stage_clips(
+    blocks: Iterator[Tensor],
+    facts: Facts,
+    config: PrepareConfig,
+    record: TrackRecord,
+    path: Path,
+) -> None:
+    """Write the clips of a track to ``path``, one in memory at a time."""
+    bands = []
+    with (
+        whole_file(path) as partial,
+        pa.OSFile(str(partial), "wb") as sink,
+        pa.ipc.new_stream(sink, SCHEMA) as stream,
+    ):
+        for index, cut in enumerate(cut_windows(blocks)):
+            levels, stereo = analyze(cut.window)
+            bands.append(band_levels(levels))
+            loudness_db = rms_db(cut.audio)
+            if cut.duration_s < config.min_clip_s and index > 0:
+                continue
+            if loudness_db < config.silence_db:
+                record.silent_clips += 1
+                continue
+            clip = make_clip(cut, (pad_frames(levels), stereo), facts, config, index)
+            stream.write_batch(pa.RecordBatch.from_pylist([clip.to_row()], schema=SCHEMA))
+            record.num_clips += 1
+            record.scaled_clips += cut.is_scaled
+            record.loudness_db.append(round(loudness_db, 1))
+    words = fingerprint(np.concatenate(bands) if bands else np.zeros((0, NUM_BANDS)))
+    record.words = base64.b64encode(words.astype("<u4").tobytes()).decode()
+
+
+@dataclass(frozen=True)
+class TrackSlice:
+    """A piece of a track with the samples around it.
+
+    Attributes:
+        window: (C, (F - 1) * hop + n_fft) samples for ``LogMel.of_padded``.
+        audio: (C, S) the piece itself.
+        start_s: where it starts in the track (s).
+        is_end: nothing of the track follows.
+        is_scaled: it was scaled down because samples lay beyond full scale.
+    """
+
+    window: Tensor
+    audio: Tensor
+    start_s: float
+    is_end: bool
+    is_scaled: bool
+
+    @property
+    def duration_s(self) -> float:
+        """Length (s)."""
+        return self.audio.shape[-1] / SAMPLE_RATE
+
+
+def cut_windows(blocks: Iterator[Tensor]) -> Iterator[TrackSlice]:
+    """Add context samples, so that clips' spectrograms equal the whole track's."""
+    log_mel = analysis().log_mel
+    left = torch.zeros(CHANNELS, log_mel.padding)
+    start = 0
+    for block, following in with_next(blocks):
+        num_samples = block.shape[-1]
+        num_frames = -(-num_samples // log_mel.hop_length)
+        width = (num_frames - 1) * log_mel.hop_length + log_mel.n_fft
+        pieces = [left, block] if following is None else [left, block, following]
+        window = torch.cat(pieces, dim=-1)[:, :width]
+        window = torch.nn.functional.pad(window, (0, width - window.shape[-1]))
+        peak = float(block.abs().max())
+        window = window * min(1.0, CEILING / max(peak, CEILING))
+        audio = window[:, log_mel.padding : log_mel.padding + num_samples]
+        yield TrackSlice(window, audio, start / SAMPLE_RATE, following is None, peak > 1.0)
+        left = torch.cat([left, block], dim=-1)[:, -log_mel.padding :]
+        start += num_samples
+
+
+def read_stereo(opened: Path | io.BytesIO, block_s: float) -> Iterator[Tensor]:
+    """Read blocks of a file as (2, S) float32 at 44.1 kHz."""
+    blocks = read_blocks(opened, block_s, sample_rate=SAMPLE_RATE, channels=CHANNELS)
+    while True:
+        with warnings.catch_warnings():  # not around the yield: the caller's filters stay its own
+            warnings.simplefilter("ignore")  # the report says which rates were converted
+            clip = next(blocks, None)
+        if clip is None:
+            return
+        yield clip.audio
+
+
+def read_mix(parts: Sequence[Path | io.BytesIO], block_s: float) -> Iterator[Tensor]:
+    """The sum of files that must be equally long, block by block."""
+    for blocks in zip_longest(*(read_stereo(part, block_s) for part in parts)):
+        if len({None if block is None else block.shape[-1] for block in blocks}) > 1:
+            raise ValueError("the stems of a track must be equally long")
+        yield torch.stack(blocks).sum(0)
+
+
+def with_next(blocks: Iterator[Tensor]) -> Iterator[tuple[Tensor, Tensor | None]]:
+    """Each block with the one after it, None at the end."""
+    current = next(blocks, None)
+    while current is not None:
+        following = next(blocks, None)
+        yield current, following
+        current = following
+
+
+def make_clip(
+    cut: TrackSlice,
+    sound: tuple[np.ndarray, np.ndarray],
+    facts: Facts,
+    config: PrepareConfig,
+    index: int,
+) -> Clip:
+    """A row from a piece, its levels and stereo image, and its track's facts."""
+    return Clip(
+        id=f"{facts.track}#{index:04d}",
+        track=facts.track,
+        start_s=cut.start_s,
+        duration_s=cut.duration_s,
+        spectrogram=sound[0],
+        stereo=sound[1],
+        captions=facts.captions,
+        labels=facts.labels,
+        source=facts.source,
+        license=facts.license,
+        attribution=facts.attribution,
+        is_end=cut.is_end,
+        audio=encode_flac(cut.audio) if config.audio == "keep" else b"",
+    )
+
+
+def encode_flac(audio: Tensor) -> bytes:
+    """(C, S) float32 at 44.1 kHz as 16-bit FLAC."""
+    stream = io.BytesIO()
+    write_audio(stream, audio, SAMPLE_RATE, format="flac", subtype="PCM_16")
+    return stream.getvalue()
+
+
+def rms_db(audio: Tensor) -> float:
+    """Root mean square of all samples in dB of full scale; -200 for digital silence."""
+    return 10 * math.log10(max(float(audio.double().square().mean()), 1e-20))
+
+
+def hash_content(opened: Path | io.BytesIO) -> str:
+    """BLAKE2b of a file's bytes."""
+    if isinstance(opened, Path):
+        with opened.open("rb") as file:
+            return hashlib.file_digest(file, hashlib.blake2b).hexdigest()[:32]
+    digest = hashlib.blake2b(opened.getbuffer()).hexdigest()[:32]
+    rewind(opened)
+    return digest
+
+
+def rewind(opened: Any) -> None:
+    """Back to the start of an archive's member; a path needs nothing."""
+    if isinstance(opened, io.BytesIO):
+        opened.seek(0)

@@ -1,0 +1,144 @@
+"""Turn audio files into a prepared dataset without silence and duplicates.
+
+First every track is cut into a staged file, in any order and by any number of processes; a killed
+run keeps those. Then duplicates are dropped, splits are drawn and the staged clips are joined into
+shards in the order of the tracks. So a run that was killed and resumed gives the bytes of a whole
+one.
+"""
+
+import hashlib
+import json
+import shutil
+import time
+from contextlib import closing
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from pipelines.data.prepared import INFO_NAME, finish_dataset, read_info
+from pipelines.data.recordings.cutting import TrackRecord, cut_track
+from pipelines.data.recordings.joining import join_clips
+from pipelines.data.recordings.prepare_config import PrepareConfig
+from pipelines.data.recordings.recordings_report import write_report
+from pipelines.data.recordings.track_selection import draw_splits, select, write_fingerprints
+from pipelines.data.recordings.tracks import Track, find_tracks
+from pipelines.data.shards import begin_or_resume, refuse_other
+from pipelines.data.worker_processes import map_in_order
+
+WORK_NAME = ".work"
+NOT_PART_OF_THE_RESULT = ("output", "workers", "quiet")
+
+
+@dataclass(frozen=True)
+class PrepareReport:
+    """Report the result of ``prepare``.
+
+    Attributes:
+        folder: the prepared dataset.
+        info: the content of its ``dataset.json``.
+        report: the content of its ``report.json``.
+        seconds: time this call took; 0 when there was nothing left to do.
+    """
+
+    folder: Path
+    info: dict[str, Any]
+    report: dict[str, Any]
+    seconds: float
+
+    @property
+    def hours(self) -> float:
+        """Return the hours of audio in all splits."""
+        return sum(split["hours"] for split in self.info["splits"].values())
+
+
+def prepare(config: PrepareConfig) -> PrepareReport:
+    """Turn a folder, an archive or a list of audio files into a prepared dataset.
+
+    Args:
+        config: see ``PrepareConfig``.
+
+    Returns:
+        The report; the dataset opens with ``pipelines.data.prepared.open_prepared``.
+
+    Raises:
+        ValueError: there is nothing usable in the input, or the output folder holds a dataset made
+            from other files or with other settings.
+    """
+    return prepare_tracks(find_tracks(config.input), config)
+
+
+def prepare_tracks(tracks: list[Track], config: PrepareConfig) -> PrepareReport:
+    """Prepare listed tracks; ``config.input`` only names them in messages."""
+    started = time.monotonic()
+    folder = Path(config.output)
+    settings = result_settings(tracks, config)
+    finished = read_finished(folder, settings)
+    if finished is not None:
+        return finished
+    work = folder / WORK_NAME
+    begin_or_resume(folder, work / "settings.json", settings, "an unfinished preparation")
+    records = cut_tracks(tracks, config, work)
+    selection = select(records, config)
+    if not selection.kept:
+        write_report(folder, records, selection, {"splits": {}, "sources": []})
+        shutil.rmtree(work)
+        raise ValueError(
+            f"no usable audio file in {config.input}: {len(records)} files skipped "
+            f"(see {folder / 'report.md'})"
+        )
+    draw_splits([records[index] for index in selection.kept], config)
+    join_clips(folder, records, selection, config.shard_clips, work)
+    write_fingerprints(folder, [records[index] for index in selection.kept])
+    info = finish_dataset(folder, settings)
+    report = write_report(folder, records, selection, info)
+    shutil.rmtree(work)
+    return PrepareReport(folder, info, report, time.monotonic() - started)
+
+
+def cut_tracks(tracks: list[Track], config: PrepareConfig, work: Path) -> list[TrackRecord]:
+    """Cut every track that is not staged yet; records come back in the order of the tracks."""
+    jobs = [(track, config, work / f"{index:06d}") for index, track in enumerate(tracks)]
+    records: list[TrackRecord] = []
+    with (
+        closing(map_in_order(cut_one, jobs, config.workers)) as results,
+        tqdm(total=len(jobs), unit="track", disable=config.quiet or None) as bar,
+    ):
+        for record in results:
+            records.append(record)
+            bar.update()
+            bar.set_postfix_str(record.name[-40:])
+    return records
+
+
+def cut_one(job: tuple[Track, PrepareConfig, Path]) -> TrackRecord:
+    """Call ``cut_track`` with a job's values."""
+    return cut_track(*job)
+
+
+def result_settings(tracks: list[Track], config: PrepareConfig) -> dict[str, Any]:
+    """Collect all that the result depends on, including sizes and times of the files."""
+    settings = {
+        key: value for key, value in asdict(config).items() if key not in NOT_PART_OF_THE_RESULT
+    }
+    settings["validation_source"] = list(config.validation_source)
+    described = [
+        [*track.stamp(), track.source, track.split, track.metadata, track.labels]
+        for track in tracks
+    ]
+    text = json.dumps(described, sort_keys=True, default=str)
+    settings["tracks"] = len(tracks)
+    settings["tracks_digest"] = hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+    return settings
+
+
+def read_finished(folder: Path, settings: dict[str, Any]) -> PrepareReport | None:
+    """Read the report of a dataset that these settings have already made, or return None."""
+    if not (folder / INFO_NAME).is_file():
+        return None
+    info = read_info(folder)
+    refuse_other(folder, info["settings"], settings, "a prepared dataset")
+    if not (folder / "report.json").is_file() or (folder / WORK_NAME).is_dir():
+        return None
+    return PrepareReport(folder, info, json.loads((folder / "report.json").read_text()), 0.0)

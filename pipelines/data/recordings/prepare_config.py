@@ -1,0 +1,67 @@
+"""Hold the settings of ``partita prepare audio`` and ``partita prepare music``."""
+
+import math
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class PrepareConfig:
+    """Set where recordings are read, how they are cut, and where the dataset is written.
+
+    Args:
+        input: folder, archive (.zip, .pk3), ``metadata.jsonl`` or text file of paths.
+        output: folder of the prepared dataset.
+        clip_s: length of a clip (s), a multiple of 0.04.
+        min_clip_s: shortest last piece of a track that is kept (s).
+        min_track_s: shorter tracks are skipped (s).
+        silence_db: clips below this RMS are dropped (dB of full scale).
+        audio: "keep" stores FLAC beside each spectrogram, "none" does not.
+        source: source of all tracks; by default the first folder below the input.
+        license: license of tracks whose metadata name none.
+        attribution: attribution of tracks whose metadata name none.
+        validation_fraction: fraction of the tracks, drawn by a hash of their names.
+        validation_source: sources that go to validation whole; then nothing is drawn.
+        duplicate_fraction: a track that shares this much of the shorter one's sound with a longer
+            track is dropped.
+        shard_clips: clips per Arrow shard.
+        workers: processes; the result does not depend on it.
+        quiet: no progress bar.
+    """
+
+    input: str
+    output: str
+    clip_s: float = 20.0
+    min_clip_s: float = 5.0
+    min_track_s: float = 5.0
+    silence_db: float = -60.0
+    audio: str = "keep"
+    source: str = ""
+    license: str = ""
+    attribution: str = ""
+    validation_fraction: float = 0.05
+    validation_source: tuple[str, ...] = ()
+    duplicate_fraction: float = 0.5
+    shard_clips: int = 256
+    workers: int = 1
+    quiet: bool = False
+
+    def __post_init__(self) -> None:
+        if not 0.04 <= self.clip_s <= 600 or abs(self.clip_s * 25 % 1) > 1e-6:
+            raise ValueError(
+                f"clip_s must be a multiple of 0.04 s (a token frame) up to 600, got {self.clip_s}"
+            )
+        if not 0 <= self.min_clip_s <= self.clip_s:
+            raise ValueError(
+                f"min_clip_s must lie in [0, clip_s], "
+                f"got {self.min_clip_s} with clip_s={self.clip_s}"
+            )
+        if not 0 <= self.min_track_s < math.inf:
+            raise ValueError(f"min_track_s must be 0 or more, got {self.min_track_s}")
+        if self.audio not in ("keep", "none"):
+            raise ValueError(f"audio must be keep or none, got {self.audio!r}")
+        for name in ("validation_fraction", "duplicate_fraction"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} must lie in [0, 1], got {getattr(self, name)}")
+        for name in ("shard_clips", "workers"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")

@@ -1,0 +1,275 @@
+"""Rearrange existing scores: Bach's chorales and segments of openttd-openmsx."""
+
+import functools
+import hashlib
+import itertools
+import random
+import warnings
+from dataclasses import replace
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from symusic.core import ScoreTick
+
+from pipelines.data.midi_file import read_midi
+from pipelines.data.scores.chords import find_chords
+from pipelines.data.scores.compose import density_word, finish
+from pipelines.data.scores.harmony import HELD_OUT_SHARE
+from pipelines.data.scores.instruments import INSTRUMENTS, name_of_program
+from pipelines.data.scores.keys import Key, estimate_key, key_of
+from pipelines.data.scores.score import Note, Part, Score, pitch_class_weights
+from pipelines.data.scores.score_midi import read_tracks
+from pipelines.data.scores.styles import DYNAMICS, moods
+from prior.theory import METERS, Meter
+
+OPENTTD_FOLDER = Path("/usr/share/games/openttd/baseset/openmsx")
+OPENTTD_CREDIT = "OpenMSX by the OpenMSX authors (openttd-openmsx)"
+BACH_CREDIT = "J. S. Bach, chorales (music21 corpus)"
+_SURE = 0.06
+"""Margin in correlation by which an estimated key must beat the next to become a label."""
+_ATTEMPTS = 40
+_ALONE = ("organ", "piano", "harpsichord", "choir", "strings", "accordion", "acoustic guitar",
+          "marimba", "brass", "electric piano", "vibraphone", "synth pad")  # fmt: skip
+_ACCOMPANIED = ("flute", "violin", "oboe", "trumpet", "clarinet", "saxophone", "pan flute",
+                "harmonica", "synth lead", "choir", "electric guitar", "cello",
+                "french horn")  # fmt: skip
+_QUARTETS = (
+    ("flute", "oboe", "clarinet", "cello"), ("violin", "violin", "cello", "cello"),
+    ("trumpet", "trumpet", "french horn", "brass"), ("saxophone",) * 4, ("clarinet",) * 4,
+    ("oboe", "clarinet", "french horn", "cello"), ("flute", "violin", "cello", "cello"),
+)  # fmt: skip
+
+
+def check_bach() -> None:
+    """Raise FileNotFoundError, with the install command, where music21 is missing."""
+    if find_spec("music21") is None:
+        raise FileNotFoundError("music21 is not installed: pip install 'partita[scores]'")
+
+
+def check_openttd() -> None:
+    """Raise FileNotFoundError, with the Debian package, where the MIDI files are missing."""
+    if not any(OPENTTD_FOLDER.glob("*.mid")):
+        raise FileNotFoundError(
+            f"{OPENTTD_FOLDER} holds no MIDI files: apt-get install openttd-openmsx"
+        )
+
+
+def for_validation(name: str) -> bool:
+    """Return whether a corpus piece belongs to the validation split."""
+    return hashlib.blake2b(name.encode(), digest_size=4).digest()[0] % HELD_OUT_SHARE == 0
+
+
+def bach(rng: random.Random, held_out: bool = False) -> Score:
+    """Arrange a chorale in a new key, at a new tempo, for other instruments.
+
+    Raises:
+        ValueError: no readable chorale was found.
+    """
+    names = [name for name in chorale_names() if for_validation(name) == held_out]
+    for _ in range(_ATTEMPTS):
+        name = rng.choice(names)
+        chorale = read_chorale(name)
+        if chorale is not None:
+            return _orchestrate(rng, *chorale)
+    raise ValueError(f"none of {_ATTEMPTS} chorales of the music21 corpus could be read")
+
+
+@functools.lru_cache(maxsize=1)
+def chorale_names() -> list[str]:
+    """List the names of the Bach pieces of the corpus, in order."""
+    from music21 import corpus
+
+    return sorted(f"bach/{Path(path).stem}" for path in corpus.getComposer("bach"))
+
+
+Voices = list[list[Note]]
+
+
+@functools.lru_cache(maxsize=512)
+def read_chorale(name: str) -> tuple[Voices, Meter, Key | None] | None:
+    """Read four voices in beats from zero, the meter, and the key where it is certain.
+
+    Returns:
+        None where the file is damaged, has not four voices, or is not in 4/4 or 3/4 throughout.
+    """
+    from music21 import corpus
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            stream = corpus.parse(name)
+            signatures = {
+                s.ratioString for s in stream.recurse().getElementsByClass("TimeSignature")
+            }
+            voices = [_voice_notes(part) for part in stream.parts]
+    except Exception:  # music21 raises its own and builtin exceptions on damaged files
+        return None
+    if len(voices) != 4 or not all(voices) or len(signatures) != 1:
+        return None
+    (signature,) = signatures
+    if signature not in ("4/4", "3/4"):
+        return None
+    score = Score(60.0, METERS[signature], None, [Part("organ", 19, v) for v in voices])
+    key, margin = estimate_key(pitch_class_weights(score))
+    final = voices[-1][-1].pitch % 12  # a chorale ends on its tonic
+    return voices, METERS[signature], key if final == key.root and margin > 0.01 else None
+
+
+def _voice_notes(part: Any) -> list[Note]:
+    """List a part's notes with ties joined and repeats not played."""
+    return [
+        Note(float(item.offset), float(item.quarterLength), int(item.pitch.midi), 92)
+        for item in part.stripTies().flatten().notes
+        if item.isNote and item.quarterLength > 0
+    ]
+
+
+def _orchestrate(rng: random.Random, voices: Voices, meter: Meter, key: Key | None) -> Score:
+    tempo_bpm = rng.randrange(54, 132)
+    shift = rng.randrange(-5, 7)
+    voices = [[replace(n, pitch=n.pitch + shift) for n in voice] for voice in voices]
+    dynamics = rng.choice(list(DYNAMICS))
+    draw = rng.random()
+    if draw < 0.45:
+        parts = [_part(rng, rng.choice(_ALONE), [note for voice in voices for note in voice])]
+        ensemble = "solo"
+    elif draw < 0.75:
+        lead = rng.choice(_ACCOMPANIED)
+        under = [replace(note, velocity=64) for voice in voices[1:] for note in voice]
+        parts = [_part(rng, lead, voices[0])]
+        parts.append(_part(rng, rng.choice([n for n in _ALONE[:7] if n != lead]), under))
+        ensemble = "duo"
+    else:
+        parts = [_part(rng, n, v) for n, v in zip(rng.choice(_QUARTETS), voices, strict=True)]
+        ensemble = "band"
+    reverb = rng.randrange(35, 80)
+    for index, part in enumerate(parts):
+        part.pan = 64 if len(parts) == 1 else (54, 80, 40, 70)[index]
+        part.reverb = reverb
+    parts = [finish(rng, part, tempo_bpm, dynamics) for part in parts]
+    labels = {
+        "style": "chorale",
+        "mood": moods("hymn", key.mode if key else None, tempo_bpm, dynamics),
+        "density": density_word(parts[0].notes, tempo_bpm),
+        "register": "middle",
+        "dynamics": dynamics,
+        "ensemble": ensemble,
+        "source": "bach",
+    }
+    moved = key_of(key.root + shift, key.mode) if key else None
+    score = Score(float(tempo_bpm), meter, moved, parts, labels, "Public Domain", BACH_CREDIT)
+    score.chords = find_chords(score)
+    return score
+
+
+def _part(rng: random.Random, name: str, notes: list[Note]) -> Part:
+    """Give notes to an instrument, shifted by octaves toward the middle of its range."""
+    instrument = INSTRUMENTS[name]
+    if not instrument.polyphonic:
+        mean = sum(note.pitch for note in notes) / len(notes)
+        octaves = round(((instrument.low + instrument.high) / 2 - mean) / 12)
+        notes = [replace(n, pitch=n.pitch + 12 * octaves) for n in notes]
+    return Part(name, rng.choice(instrument.programs), notes, volume=105)
+
+
+def openttd(rng: random.Random, held_out: bool = False) -> Score:
+    """Cut a segment of a piece of openttd-openmsx, transposed, at a tempo near its own.
+
+    The key is labeled only where its estimate is sure.
+
+    Raises:
+        ValueError: no usable segment was found.
+    """
+    paths = [p for p in sorted(OPENTTD_FOLDER.glob("*.mid")) if for_validation(p.name) == held_out]
+    for _ in range(_ATTEMPTS):
+        score = _segment(rng, _read_cached(rng.choice(paths))) if paths else None
+        if score is not None:
+            return score
+    raise ValueError(f"no usable segment in {len(paths)} MIDI files of {OPENTTD_FOLDER}")
+
+
+@functools.lru_cache(maxsize=64)
+def _read_cached(path: Path) -> ScoreTick | None:
+    """Read a MIDI file, None where it is damaged."""
+    try:
+        return read_midi(path)
+    except ValueError:
+        return None
+
+
+def _segment(rng: random.Random, midi: ScoreTick | None) -> Score | None:
+    if midi is None or not midi.note_num():
+        return None
+    signatures = [(s.numerator, s.denominator) for s in midi.time_signatures] or [(4, 4)]
+    if signatures[0] not in ((4, 4), (3, 4)):
+        return None
+    beats = signatures[0][0]
+    ticks = midi.ticks_per_quarter
+    last = max(note.start for track in midi.tracks for note in track.notes) / ticks
+    start = rng.randrange(0, max(1, int(last / beats) - 8)) * beats
+    tempo_bpm = [(0.0, 120.0), *((t.time / ticks, t.qpm) for t in midi.tempos)]
+    tempo_now = next(bpm for at, bpm in reversed(tempo_bpm) if at <= start)
+    length = rng.choice((20, 40)) * tempo_now / 60
+    if any(start < at < start + length and bpm != tempo_now for at, bpm in tempo_bpm):
+        return None  # the tempo label holds for the whole segment
+    if not 50 <= tempo_now <= 200:
+        return None
+    tempo_now = round(tempo_now * rng.uniform(0.85, 1.15))
+    shift = rng.randrange(-5, 7)
+    parts = _segment_parts(midi, start, start + length, shift)
+    pitched = [part for part in parts if not part.is_drums]
+    if not pitched or max(n.start for p in pitched for n in p.notes) < 0.7 * length:
+        return None  # mostly silence
+    return _label_segment(tempo_now, METERS[f"{beats}/4"], parts)
+
+
+def _segment_parts(midi: ScoreTick, start: float, stop: float, shift: int) -> list[Part]:
+    """List the parts of a segment, the most prominent pitched one first."""
+    parts = []
+    for program, drums, notes in read_tracks(midi):
+        name = "drums" if drums else name_of_program(program)
+        inside = [
+            replace(
+                n,
+                start=n.start - start,
+                duration=min(n.duration, stop - n.start),
+                pitch=n.pitch + shift * (not drums),
+            )
+            for n in notes
+            if start <= n.start < stop and 12 <= n.pitch + shift <= 115
+        ]
+        if inside and name is not None:
+            parts.append(Part(name, program, sorted(inside, key=lambda n: n.start), volume=96))
+    parts.sort(key=_prominence, reverse=True)
+    parts = parts[:15]
+    for part, pan in zip(parts, itertools.cycle((64, 40, 88, 52, 76)), strict=False):
+        part.pan = 64 if part.is_drums or "bass" in part.instrument else pan
+    return parts
+
+
+def _prominence(part: Part) -> float:
+    """Measure how much a part stands out: loudness times duration times height."""
+    if part.is_drums or part.instrument.endswith("bass"):
+        return 0.0
+    total = sum(note.duration * note.velocity for note in part.notes)
+    return total * (sum(note.pitch for note in part.notes) / len(part.notes) - 36)
+
+
+def _label_segment(tempo_bpm: int, meter: Meter, parts: list[Part]) -> Score:
+    score = Score(float(tempo_bpm), meter, None, parts, {}, "GPL-2.0-only", OPENTTD_CREDIT)
+    score.complete = False
+    key, margin = estimate_key(pitch_class_weights(score))
+    score.key = key if margin >= _SURE else None
+    mode = score.key.mode if score.key else None
+    count = sum(not part.is_drums for part in parts)
+    score.labels = {
+        "style": None,
+        "mood": moods("", mode, tempo_bpm, "moderate") if mode else [],
+        "density": density_word(parts[0].notes, tempo_bpm),
+        "register": "middle",
+        "dynamics": "moderate",
+        "ensemble": "solo" if len(parts) == 1 else "duo" if count == len(parts) == 2 else "band",
+        "source": "openttd",
+    }
+    return score

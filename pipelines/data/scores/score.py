@@ -1,0 +1,116 @@
+"""Hold a composed piece: parts of notes in beats, and the facts about them."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from pipelines.data.scores.keys import Key, estimate_key
+from prior.plan import ChordChange
+from prior.theory import Meter
+
+
+@dataclass(frozen=True)
+class Note:
+    """Hold one note: start and duration in beats, MIDI pitch, velocity 1 to 127."""
+
+    start: float
+    duration: float
+    pitch: int
+    velocity: int
+
+
+@dataclass
+class Part:
+    """Hold one instrument's notes and its place in the mix.
+
+    Attributes:
+        instrument: the name that labels and captions use; "drums" is General MIDI's drum channel.
+        program: General MIDI program, 0 to 127.
+        pan, volume, reverb, chorus: MIDI controllers 10, 7, 91 and 93, 0 to 127.
+    """
+
+    instrument: str
+    program: int
+    notes: list[Note]
+    pan: int = 64
+    volume: int = 100
+    reverb: int = 40
+    chorus: int = 0
+
+    @property
+    def is_drums(self) -> bool:
+        """Return whether the part belongs on the drum channel."""
+        return self.instrument == "drums"
+
+
+@dataclass
+class Score:
+    """Hold a piece, lead part first, with its labels.
+
+    Attributes:
+        tempo_bpm: beats a minute, constant.
+        key: None where it is not certain.
+        labels: style, mood, density, register, dynamics, ensemble and source; ``all_labels`` adds
+            those that follow from the parts.
+        room: size of the simulated space for reverberation, 0 to 1.
+        complete: the music ends where the score ends.
+        chords: chord changes in order; none where they are not known.
+    """
+
+    tempo_bpm: float
+    meter: Meter
+    key: Key | None
+    parts: list[Part]
+    labels: dict[str, Any] = field(default_factory=dict)
+    license: str = "CC0-1.0"
+    attribution: str = ""
+    room: float = 0.4
+    complete: bool = True
+    chords: list[ChordChange] = field(default_factory=list)
+
+    @property
+    def num_beats(self) -> float:
+        """Return the beats from the start to the end of the last note."""
+        return max(note.start + note.duration for part in self.parts for note in part.notes)
+
+    @property
+    def duration_s(self) -> float:
+        """Return the seconds from the start to the end of the last note."""
+        return self.num_beats * 60 / self.tempo_bpm
+
+
+def pitch_class_weights(score: Score, start_s: float = 0.0, end_s: float = 1e9) -> list[float]:
+    """Sum the seconds for which each pitch class sounds in a stretch, drums left out."""
+    seconds = 60 / score.tempo_bpm
+    weights = [0.0] * 12
+    for part in score.parts:
+        for note in [] if part.is_drums else part.notes:
+            begin = max(note.start * seconds, start_s)
+            end = min((note.start + note.duration) * seconds, end_s)
+            weights[note.pitch % 12] += max(0.0, end - begin)
+    return weights
+
+
+def is_key_clear(score: Score, window_s: float = 20.0) -> bool:
+    """Return whether the key estimated in every stretch of 20 s is the piece's key."""
+    start_s = 0.0
+    while start_s == 0.0 or score.duration_s - start_s > 4.0:
+        found, _ = estimate_key(pitch_class_weights(score, start_s, start_s + window_s))
+        if found != score.key:
+            return False
+        start_s += window_s
+    return True
+
+
+def all_labels(score: Score) -> dict[str, Any]:
+    """Build the labels of a piece that are stored with every clip cut from it."""
+    pitched = [part.instrument for part in score.parts if not part.is_drums]
+    return {
+        "tempo_bpm": round(score.tempo_bpm, 3),
+        "key": score.key.tonic if score.key else None,
+        "mode": score.key.mode if score.key else None,
+        "meter": score.meter.name,
+        "instruments": list(dict.fromkeys(pitched)),
+        "lead": pitched[0] if pitched else None,
+        "drums": any(part.is_drums for part in score.parts),
+        **score.labels,
+    }

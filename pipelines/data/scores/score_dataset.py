@@ -1,0 +1,204 @@
+"""Render composed pieces straight into a prepared dataset that can be stopped and grown."""
+
+import itertools
+import json
+import sys
+from collections import Counter
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from codec.seeds import derive_seed
+from codec.whole_file import write_json
+from pipelines.data.markdown import bullets, table, write_page
+from pipelines.data.prepared import SPLITS, Clip, PreparedWriter, finish_dataset
+from pipelines.data.scores.score_jobs import ScoreJob, check_sources, compose_piece, piece_index
+from pipelines.data.scores.score_sound import (
+    SOUNDFONT,
+    RenderError,
+    check_programs,
+    cut_clips,
+    render,
+)
+from pipelines.data.scores.score_sources import DEFAULT_SOURCES
+from pipelines.data.shards import begin_or_resume, read_split
+from pipelines.data.worker_processes import map_in_order
+
+SETTINGS_NAME = "scores.json"
+SKIPPED_NAME = "skipped.json"
+MAX_FAILURE_RUN = 50
+
+
+@dataclass(frozen=True)
+class ScoreDataset:
+    """Hold the options of ``partita prepare scores``.
+
+    Args:
+        output: folder of the prepared dataset.
+        hours: hours of music to render in all.
+        seed: equal seeds give equal datasets.
+        workers: processes that render; the result does not depend on their number.
+        sources: names in ``score_sources.SOURCES``.
+        audio: "keep" stores FLAC beside each spectrogram, "none" does not.
+        soundfont: an SF2 file with a General MIDI bank.
+        shard_clips: clips per Arrow shard.
+
+    Raises:
+        ValueError: a number is out of range.
+    """
+
+    output: Path
+    hours: float
+    seed: int = 0
+    workers: int = 1
+    sources: tuple[str, ...] = DEFAULT_SOURCES
+    audio: str = "none"
+    soundfont: Path = SOUNDFONT
+    shard_clips: int = 256
+
+    def __post_init__(self) -> None:
+        if not self.hours > 0:
+            raise ValueError(f"hours must be positive, got {self.hours}")
+        for name in ("workers", "shard_clips"):
+            if getattr(self, name) < 1:
+                option = name.replace("_", "-")
+                raise ValueError(f"{option} must be at least 1, got {getattr(self, name)}")
+
+
+def prepare_scores(wanted: ScoreDataset) -> dict[str, Any]:
+    """Render until the dataset holds the wanted hours, resuming an earlier run.
+
+    Returns:
+        The content of ``dataset.json``.
+
+    Raises:
+        ValueError: the folder was begun with other settings.
+        FileNotFoundError: a program or the soundfont is missing; the message names its package.
+        OSError: 50 pieces in a row could not be rendered, or a worker died.
+    """
+    check_programs(["fluidsynth"], wanted.soundfont)
+    check_sources(wanted.sources)
+    settings = open_folder(wanted)
+    with ExitStack() as stack:  # writers drop their unfinished shards when rendering fails
+        writers = {
+            split: stack.enter_context(PreparedWriter(wanted.output, split, wanted.shard_clips))
+            for split in SPLITS
+        }
+        fill(wanted, writers)
+    info = finish_dataset(wanted.output, settings | {"hours": wanted.hours})
+    write_scores_report(wanted.output, info)
+    return info
+
+
+def open_folder(wanted: ScoreDataset) -> dict[str, Any]:
+    """Store the settings in the folder, or make sure that they are those of the earlier run."""
+    settings = {
+        "command": "prepare scores",
+        "seed": wanted.seed,
+        "sources": sorted(wanted.sources),
+        "audio": wanted.audio,
+        "soundfont": wanted.soundfont.name,
+        "shard_clips": wanted.shard_clips,
+    }
+    begin_or_resume(wanted.output, wanted.output / SETTINGS_NAME, settings, "a dataset")
+    return settings
+
+
+def fill(wanted: ScoreDataset, writers: dict[str, PreparedWriter]) -> None:
+    """Render piece after piece, in order, until there are enough seconds."""
+    have = {split: stored_clips(wanted.output, split) for split in writers}
+    seconds = sum(sum(clips.values()) for clips in have.values())
+    last = {split: max(map(piece_index, clips), default=-1) for split, clips in have.items()}
+    numbered = (
+        ScoreJob(wanted.seed, index, tuple(sorted(wanted.sources)))
+        for index in itertools.count(max(0, min(last.values())))
+    )
+    # clips are stored in order, so only a split's last piece can be there in part
+    jobs = (
+        (job, wanted.soundfont, wanted.audio == "keep")
+        for job in numbered
+        if job.index >= last[job.split]
+    )
+    failures = 0
+    with closing(map_in_order(render_piece, jobs, wanted.workers)) as results:
+        while seconds < wanted.hours * 3600:
+            job, clips, reason = next(results)
+            failures = failures + 1 if reason else 0
+            if reason:
+                skip_piece(wanted.output, job, reason)
+            if failures >= MAX_FAILURE_RUN:
+                raise OSError(f"{failures} pieces in a row could not be rendered, last: {reason}")
+            for clip in clips:
+                if clip.id not in have[job.split]:
+                    writers[job.split].add(clip)
+                    seconds += clip.duration_s
+            if job.index % 100 == 99:
+                print(f"{seconds / 3600:.2f} hours, piece {job.index}", flush=True)
+
+
+def render_piece(job: tuple[ScoreJob, Path, bool]) -> tuple[ScoreJob, list[Clip], str]:
+    """Compose, play and cut one piece; return its clips, or the reason why there are none."""
+    piece, soundfont, keep_audio = job
+    try:
+        score = compose_piece(piece)
+        audio = render(score, soundfont)
+        seed = derive_seed(piece.seed, "scores", piece.index)
+        clips = cut_clips(score, audio, piece.track, seed, keep_audio)
+    except (RenderError, ValueError, OSError) as error:
+        return piece, [], f"{type(error).__name__}: {error}"
+    return piece, clips, "" if clips else "shorter than a clip"
+
+
+def read_skipped(folder: Path) -> dict[str, str]:
+    """Read the skipped pieces and the reasons."""
+    path = folder / SKIPPED_NAME
+    return json.loads(path.read_text()) if path.is_file() else {}
+
+
+def skip_piece(folder: Path, job: ScoreJob, reason: str) -> None:
+    """Print and store that a piece was skipped."""
+    print(f"skipped {job.track}: {reason}", file=sys.stderr)
+    write_json(folder / SKIPPED_NAME, read_skipped(folder) | {job.track: reason})
+
+
+def stored_clips(folder: Path, split: str) -> dict[str, float]:
+    """Map the ids of the clips in whole shards to their duration (s)."""
+    return {
+        row["id"]: row["duration_s"] for row in read_split(folder / split, ["id", "duration_s"])
+    }
+
+
+def label_histograms(folder: Path) -> dict[str, dict[str, int]]:
+    """Count the clips by the value of each label, tempi in bins of ten."""
+    counts: dict[str, Counter[str]] = {}
+    for row in (row for split in SPLITS for row in read_split(folder / split, ["labels"])):
+        labels = json.loads(row["labels"])
+        del labels["plan"]  # hardly two clips share a list of chords
+        labels["tempo_bpm"] = f"{labels['tempo_bpm'] // 10 * 10:.0f}-"
+        for name, value in labels.items():
+            for item in value if isinstance(value, list) else [value]:
+                counts.setdefault(name, Counter())[str(item)] += 1
+    return {name: dict(sorted(counter.items())) for name, counter in counts.items()}
+
+
+def write_scores_report(folder: Path, info: dict[str, Any]) -> None:
+    """Write ``report.json`` and ``report.md``: hours, sources, labels, skipped pieces."""
+    skipped = read_skipped(folder)
+    report = {
+        "splits": info["splits"],
+        "sources": info["sources"],
+        "labels": label_histograms(folder),
+        "skipped": skipped,
+    }
+    write_json(folder / "report.json", report)
+    columns = ("source", "split", "hours", "license")
+    write_page(
+        folder / "report.md",
+        [
+            "# Rendered scores",
+            table(columns, [[row[name] for name in columns] for row in info["sources"]]),
+            f"Skipped: {len(skipped)}",
+            bullets(f"{track}: {reason}" for track, reason in skipped.items()),
+        ],
+    )

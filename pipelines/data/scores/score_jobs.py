@@ -1,0 +1,88 @@
+"""Compose the piece of a seed and an index, after drawing its source."""
+
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+from codec.seeds import derive_seed
+from pipelines.data.scores.arrange import arrange
+from pipelines.data.scores.compose import compose
+from pipelines.data.scores.corpus import bach, check_bach, check_openttd, openttd
+from pipelines.data.scores.instruments import BASSES, INSTRUMENTS
+from pipelines.data.scores.score import Score
+from pipelines.data.scores.score_sound import check_programs
+from pipelines.data.scores.score_sources import SOURCES
+
+VALIDATION_EVERY = 33
+"""One piece in this many is for validation."""
+FREE_LEADS = 0.25
+"""Share of the composed pieces whose lead is any instrument: in no style do pizzicato strings lead,
+nor an oboe over drums, but prompts ask for them."""
+FREE_DRUMS = 0.5
+"""Share of the composed pieces whose drums are drawn evenly, not by the style: all techno bands
+have drums, but prompts ask for none."""
+
+
+@dataclass(frozen=True)
+class ScoreJob:
+    """Identify a piece to compose; it follows from the seed, the index and the sources."""
+
+    seed: int
+    index: int
+    sources: tuple[str, ...]
+
+    @property
+    def track(self) -> str:
+        """Return the id of the piece."""
+        return f"scores-{self.seed}-{self.index:07d}"
+
+    @property
+    def split(self) -> str:
+        """Return "validation" for every 33rd piece, else "train"."""
+        return "validation" if self.index % VALIDATION_EVERY == VALIDATION_EVERY - 1 else "train"
+
+
+def piece_index(clip_id: str) -> int:
+    """Read the index of a piece from the id of its clip: ``scores-0-0000012-1`` -> 12."""
+    return int(clip_id.split("-")[2])
+
+
+def check_sources(sources: Sequence[str]) -> None:
+    """Raise FileNotFoundError where a program or corpus of a source is not installed."""
+    if "mma" in sources:
+        check_programs(["mma"])
+    if "bach" in sources:
+        check_bach()
+    if "openttd" in sources:
+        check_openttd()
+
+
+def compose_piece(job: ScoreJob) -> Score:
+    """Draw a source, then the piece."""
+    rng = random.Random(derive_seed(job.seed, "scores", job.index))
+    weights = [SOURCES[source] for source in job.sources]
+    source = rng.choices(job.sources, weights)[0]
+    composers: dict[str, Callable[..., Score]] = {
+        "generated": partial(compose, lead=free_lead(job), drums=free_drums(job)),
+        "bach": bach,
+        "openttd": openttd,
+        "mma": arrange,
+    }
+    score = composers[source](rng, held_out=job.split == "validation")
+    score.room = rng.uniform(0.2, 0.8)
+    return score
+
+
+def free_lead(job: ScoreJob) -> str | None:
+    """Draw any instrument but a bass for ``FREE_LEADS`` of the pieces; None for the others."""
+    rng = random.Random(derive_seed(job.seed, "lead", job.index))
+    if rng.random() >= FREE_LEADS:
+        return None
+    return rng.choice([name for name in INSTRUMENTS if name not in BASSES])
+
+
+def free_drums(job: ScoreJob) -> bool | None:
+    """Draw drums or none for ``FREE_DRUMS`` of the pieces; None for the others."""
+    rng = random.Random(derive_seed(job.seed, "drums", job.index))
+    return rng.random() < 0.5 if rng.random() < FREE_DRUMS else None

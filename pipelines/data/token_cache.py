@@ -1,0 +1,200 @@
+"""Build a token cache: the codes of every clip of a prepared dataset."""
+
+import json
+import warnings
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from codec.audio_file import read_audio
+from codec.protocols import Codec
+from codec.whole_file import write_json
+from pipelines.data.prepared import (
+    SAMPLE_RATE,
+    SPLITS,
+    open_prepared,
+    read_crop,
+    read_info,
+)
+from pipelines.data.shards import ShardWriter, begin_or_resume, refuse_other
+from pipelines.data.tokens import (
+    INFO_NAME,
+    KEPT_COLUMNS,
+    MAX_CODEBOOK_SIZE,
+    SCHEMA,
+    TokenInfo,
+    hash_text,
+    read_token_info,
+)
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+UNFINISHED_NAME = "unfinished.json"
+SHARD_CLIPS = 1024
+
+
+def build_token_cache(
+    prepared_folder: str | Path,
+    codec: Codec,
+    out_folder: str | Path,
+    *,
+    batch_clips: int = 16,
+    shard_clips: int = SHARD_CLIPS,
+    quiet: bool = False,
+) -> TokenInfo:
+    """Encode every clip of a prepared dataset.
+
+    A codec with ``encode_spectrogram((B, C, M, F)) -> (B, K, F / 4)`` gets the stored spectrograms,
+    any other the stored FLAC at its own rate and channels. A killed run resumes after its last
+    whole shard and gives equal bytes.
+
+    Args:
+        prepared_folder: a finished prepared dataset.
+        codec: any ``Codec``, on the device it is to run on.
+        out_folder: folder of the cache.
+        batch_clips: equally long clips encoded at once.
+        shard_clips: clips per Arrow shard.
+        quiet: no progress bar.
+
+    Returns:
+        The content of ``tokens.json``.
+
+    Raises:
+        ValueError: the folder holds tokens of another codec or dataset, the codec needs audio and
+            the dataset has none, or a setting is out of range.
+    """
+    if batch_clips < 1:
+        raise ValueError(f"batch_clips must be at least 1, got {batch_clips}")
+    if codec.codebook_size > MAX_CODEBOOK_SIZE:
+        raise ValueError(f"codebook_size must be at most 32768, got {codec.codebook_size}")
+    folder = Path(out_folder)
+    info = describe(prepared_folder, codec)
+    if (folder / INFO_NAME).is_file():
+        refuse_other(folder, asdict(read_token_info(folder)), asdict(info), "tokens")
+        return info
+    start_or_resume(folder, info, batch_clips, shard_clips)
+    for split in info.clips:
+        encode_split(prepared_folder, split, codec, folder, batch_clips, shard_clips, quiet)
+    write_json(folder / INFO_NAME, asdict(info))
+    (folder / UNFINISHED_NAME).unlink()
+    return info
+
+
+def describe(prepared_folder: str | Path, codec: Codec) -> TokenInfo:
+    """Describe the cache of a codec and a dataset as ``tokens.json`` will."""
+    prepared = read_info(prepared_folder)
+    splits = prepared["splits"]
+    clips = {split: splits[split]["clips"] for split in SPLITS if split in splits}
+    return TokenInfo.of(codec, hash_text(json.dumps(prepared, sort_keys=True)), clips)
+
+
+def start_or_resume(folder: Path, info: TokenInfo, batch_clips: int, shard_clips: int) -> None:
+    """Store the settings of an unfinished cache, or raise where it was begun with others."""
+    settings = asdict(info) | {"batch_clips": batch_clips, "shard_clips": shard_clips}
+    begin_or_resume(folder, folder / UNFINISHED_NAME, settings, "tokens")
+
+
+def encode_split(
+    prepared_folder: str | Path,
+    split: str,
+    codec: Codec,
+    folder: Path,
+    batch_clips: int,
+    shard_clips: int,
+    quiet: bool,
+) -> None:
+    """Encode the clips of a split that are not in a whole shard yet, shard by shard."""
+    from tqdm import tqdm
+
+    clips = open_prepared(prepared_folder, split)
+    facts = clips.select_columns([*KEPT_COLUMNS, "num_frames", "duration_s"])
+    encode = choose_encoder(clips, codec, prepared_folder)
+    with (
+        ShardWriter(folder / split, SCHEMA, shard_clips) as writer,
+        tqdm(total=len(clips), desc=split, unit="clip", disable=quiet or None) as bar,
+    ):
+        bar.update(writer.complete_rows)
+        for first in range(writer.complete_rows, len(clips), shard_clips):
+            rows = list(range(first, min(first + shard_clips, len(clips))))
+            codes: dict[int, np.ndarray] = {}
+            for batch in equal_batches(facts, rows, batch_clips):
+                codes |= dict(zip(batch, to_int16(encode(batch), codec), strict=True))
+                bar.update(len(batch))
+            for row in rows:
+                writer.add_row(token_row(facts[row], codes[row]))
+
+
+def choose_encoder(clips: "Dataset", codec: Codec, prepared_folder: str | Path) -> Any:
+    """Return a function from row numbers of equally long clips to (B, K, T) codes."""
+    if not hasattr(codec, "encode_spectrogram"):
+        if not clips[0]["audio"]:
+            raise ValueError(
+                f"{type(codec).__name__} encodes audio, and {prepared_folder} was prepared "
+                "without (--audio none)"
+            )
+        return lambda rows: codec.encode(read_clips(clips, rows, codec).to(device_of(codec)))
+    if codec.sample_rate != SAMPLE_RATE:
+        raise ValueError(
+            f"sample_rate of a codec on spectrograms must be {SAMPLE_RATE}, got {codec.sample_rate}"
+        )
+    spectral: Any = codec
+    bands = spectral.config.stereo_bands
+    num_frames = clips["num_frames"]
+
+    def encode(rows: list[int]) -> Tensor:
+        whole = [read_crop(clips, row, 0, num_frames[row], bands) for row in rows]
+        return spectral.encode_spectrogram(torch.stack(whole).to(device_of(codec)))
+
+    return encode
+
+
+def read_clips(clips: "Dataset", rows: list[int], codec: Codec) -> Tensor:
+    """Read equally long clips as (B, C, S) audio at the codec's rate and channels."""
+    audio = []
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of resampling, which is wanted
+        for row in clips.select_columns(["audio"]).select(rows):
+            clip = read_audio(row["audio"], sample_rate=codec.sample_rate, channels=codec.channels)
+            audio.append(clip.audio)
+    return torch.stack(audio)
+
+
+def device_of(codec: Codec) -> torch.device:
+    """Return the device of a codec's weights, the CPU for a codec without."""
+    weights = codec.parameters() if isinstance(codec, nn.Module) else iter(())
+    return next((weight.device for weight in weights), torch.device("cpu"))
+
+
+def equal_batches(facts: "Dataset", rows: list[int], batch_clips: int) -> Iterator[list[int]]:
+    """Batch rows whose clips are equally long, so that none is padded."""
+    columns = facts.select(rows)
+    groups: dict[tuple[int, int], list[int]] = defaultdict(list)
+    for row, num_frames, duration_s in zip(
+        rows, columns["num_frames"], columns["duration_s"], strict=True
+    ):
+        groups[num_frames, round(duration_s * SAMPLE_RATE)].append(row)
+    for group in groups.values():
+        for first in range(0, len(group), batch_clips):
+            yield group[first : first + batch_clips]
+
+
+def to_int16(codes: Tensor, codec: Codec) -> np.ndarray:
+    """Convert (B, K, T) codes to int16, and check them against the codec's sizes."""
+    assert codes.dim() == 3
+    assert codes.shape[1] == codec.num_codebooks
+    assert int(codes.min()) >= 0
+    assert int(codes.max()) < codec.codebook_size
+    return codes.cpu().numpy().astype("<i2")
+
+
+def token_row(facts: dict[str, Any], codes: np.ndarray) -> dict[str, Any]:
+    """Build a row of ``SCHEMA`` from a clip's facts and its (K, T) codes."""
+    row = {key: facts[key] for key in KEPT_COLUMNS}
+    return row | {"num_frames": codes.shape[1], "codes": np.ascontiguousarray(codes).tobytes()}

@@ -1,0 +1,197 @@
+"""Read token caches: the codes of every clip of a prepared dataset, made with one codec.
+
+A cache holds ``{split}/shard-00000.arrow``..., one row per clip in the order of the dataset, and
+``tokens.json``, written last, which identifies the codec.
+"""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+import torch
+from torch import Tensor, nn
+
+from codec.protocols import Codec
+from pipelines.data.prepared import check_split
+from pipelines.data.shards import as_arrow, list_shards, open_shards, read_description
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+TOKENS_VERSION = 1
+INFO_NAME = "tokens.json"
+MAX_CODEBOOK_SIZE = 2**15
+OLD_NAMES = {"NoteTokenizer": "NoteCodec"}
+"""Earlier names of renamed classes, which hashes keep using."""
+KEPT_COLUMNS = ("id", "captions", "labels", "source", "is_end")
+SCHEMA = pa.schema(
+    [
+        ("id", pa.string()),
+        ("captions", pa.list_(pa.string())),
+        ("labels", pa.string()),
+        ("source", pa.string()),
+        ("is_end", pa.bool_()),
+        ("num_frames", pa.int32()),
+        ("codes", pa.large_binary()),
+    ]
+)
+
+
+@dataclass(frozen=True)
+class TokenInfo:
+    """Hold the content of ``tokens.json``.
+
+    Attributes:
+        format_version: ``TOKENS_VERSION``.
+        codec_class: name of the codec's class.
+        codec_hash: from ``hash_codec``.
+        num_codebooks: K.
+        codebook_size: V.
+        frame_rate: token frames per second (Hz); None where frames are notes.
+        prepared: hash of the prepared dataset's description.
+        clips: number of clips in each split.
+    """
+
+    format_version: int
+    codec_class: str
+    codec_hash: str
+    num_codebooks: int
+    codebook_size: int
+    frame_rate: float | None
+    prepared: str
+    clips: dict[str, int]
+
+    @classmethod
+    def of(cls, codec: Codec, prepared: str, clips: dict[str, int]) -> "TokenInfo":
+        """Describe a cache that a codec makes."""
+        return cls(
+            TOKENS_VERSION,
+            type(codec).__name__,
+            hash_codec(codec),
+            codec.num_codebooks,
+            codec.codebook_size,
+            codec.frame_rate,
+            prepared,
+            clips,
+        )
+
+
+def hash_codec(codec: Codec) -> str:
+    """Hash a codec's class, configuration and weights, except those of its ``SOUND_PARTS``.
+
+    Codecs with equal hashes (BLAKE2b) encode audio to equal codes, though they may decode better.
+    """
+    digest = hashlib.blake2b(digest_size=16)
+    config = {key: value for key, value in getattr(codec, "config", {}).items() if key[0] != "_"}
+    rates = [codec.sample_rate, codec.channels, codec.num_codebooks, codec.codebook_size]
+    name = type(codec).__name__
+    digest.update(json.dumps([OLD_NAMES.get(name, name), rates, config], default=str).encode())
+    if isinstance(codec, nn.Module):
+        sound_parts = getattr(codec, "SOUND_PARTS", ())
+        for name, tensor in sorted(codec.state_dict().items()):
+            if name.split(".")[0] in sound_parts:
+                continue
+            digest.update(name.encode())
+            digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+def hash_text(text: str) -> str:
+    """Hash a text (BLAKE2b)."""
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+
+
+def open_tokens(folder: str | Path, split: str = "train") -> "Dataset":
+    """Open one split of a finished token cache, memory-mapped.
+
+    Args:
+        folder: written by ``partita prepare tokens``, ``notes`` or ``plans``.
+        split: "train" or "validation".
+
+    Returns:
+        Rows with the columns of ``SCHEMA``, where ``num_frames`` is T; see ``read_codes``.
+
+    Raises:
+        ValueError: the cache is unfinished, of another format, or has no clip in this split.
+    """
+    check_split(split)
+    read_token_info(folder)
+    shards = list_shards(Path(folder) / split)
+    if not shards:
+        raise ValueError(f"the token cache {folder} has no clip in its split {split!r}")
+    return open_shards(shards)
+
+
+def open_all_tokens(folders: list[str], split: str) -> "Dataset":
+    """Open one split of several token caches as one; caches without the split are left out.
+
+    Raises:
+        ValueError: none of them has it, or they were made with different codecs.
+    """
+    from datasets import concatenate_datasets
+
+    infos = read_token_infos(folders)
+    having = [f for f, info in zip(folders, infos, strict=True) if split in info.clips]
+    if not having:
+        raise ValueError(f"none of the token caches {folders} has a split {split!r}")
+    return concatenate_datasets([open_tokens(folder, split) for folder in having])
+
+
+def read_codes(dataset: "Dataset", index: int) -> Tensor:
+    """Read the (K, T) int64 codes of one clip; ``codes[:k]`` are those of the first codebooks."""
+    row = as_arrow(dataset)[index]
+    codes = np.frombuffer(row["codes"][0].as_buffer(), dtype="<i2")
+    return torch.from_numpy(codes.reshape(-1, row["num_frames"][0].as_py()).astype(np.int64))
+
+
+def read_token_infos(folders: Sequence[str]) -> list[TokenInfo]:
+    """Read ``tokens.json`` of caches that are to be used as one.
+
+    Raises:
+        ValueError: there is none, or they were made with different codecs.
+    """
+    if not folders:
+        raise ValueError("tokens must name at least one folder")
+    infos = [read_token_info(folder) for folder in folders]
+    for folder, info in zip(folders, infos, strict=True):
+        if info.codec_hash != infos[0].codec_hash:
+            raise ValueError(
+                f"the token caches {folders[0]} and {folder} were made with different codecs"
+            )
+    return infos
+
+
+def read_token_info(folder: str | Path) -> TokenInfo:
+    """Read and check ``tokens.json``.
+
+    Raises:
+        ValueError: it is missing, unreadable or of another format version.
+    """
+    arguments = INFO_NAME, TOKENS_VERSION, "token cache", "prepare tokens"
+    return TokenInfo(**read_description(folder, *arguments))
+
+
+def load_codec(folder: str | Path) -> Codec:
+    """Load a saved codec of any kind by the class name in its ``config.json``.
+
+    Raises:
+        ValueError: the folder holds no codec of ours.
+    """
+    import codec
+    from pipelines.data.notes.note_tokenizer import NoteTokenizer
+
+    path = Path(folder) / "config.json"
+    if not path.is_file():
+        raise ValueError(f"{folder} is not a saved codec: config.json is missing")
+    name = json.loads(path.read_text()).get("_class_name")
+    if name in ("NoteTokenizer", OLD_NAMES["NoteTokenizer"]):
+        return NoteTokenizer.from_pretrained(folder).eval()
+    known = ("SpectralCodec", "EncodecCodec", "NoteTokenizer")
+    if name not in known:
+        raise ValueError(f"{path}: a codec must be one of {', '.join(known)}, got {name!r}")
+    return getattr(codec, name).from_pretrained(folder).eval()

@@ -1,0 +1,113 @@
+"""Compare a clip with its original by all metrics; a string says why a metric has no value."""
+
+import math
+from collections.abc import Callable, Sequence
+from functools import partial
+from importlib.metadata import PackageNotFoundError, version
+
+import torch
+from torch import Tensor
+
+from pipelines.errors import MissingPackageError
+from pipelines.evaluation import artifacts, perceptual, spectral, stereo_image
+from pipelines.evaluation.loudness import integrated_loudness
+from pipelines.evaluation.reasons import UnmeasurableError
+
+Measurements = dict[str, float | str]
+"""Numbers by name; a string says why there is no number."""
+
+Measure = Callable[[], float | Sequence[float]]
+BAND_NAMES = ("original_side_db", "side_db", "coherence_error")
+"""Measured in each of 32 bands and kept as NAME/BAND, for the picture of the stereo image."""
+PACKAGES = ("torch", "visqol-python", "zimtohrli", "librosa", "aisfx")
+
+
+def compare(
+    reference: Tensor, estimate: Tensor, sample_rate: int, seams_s: Sequence[float] = ()
+) -> Measurements:
+    """Measure a clip against its original.
+
+    Args:
+        reference: (C, S) float32 in [-1, 1] at ``sample_rate`` Hz.
+        estimate: the same shape.
+        sample_rate: Hz.
+        seams_s: where windows of the estimate were joined, in seconds.
+
+    Returns:
+        A number for each metric, or a string that says why there is none.
+    """
+    return measure_all(_measures(reference, estimate, sample_rate, seams_s))
+
+
+def measure_all(measures: dict[tuple[str, ...], Measure]) -> Measurements:
+    """Call each function for the numbers that its key names, or note why there are none."""
+    measured: Measurements = {}
+    for names, measure in measures.items():
+        try:
+            result = measure()
+        except (UnmeasurableError, MissingPackageError) as reason:
+            measured.update(dict.fromkeys(names, str(reason)))
+            continue
+        numbers = result if isinstance(result, Sequence) else (result,)
+        for name, number in zip(names, numbers, strict=True):
+            measured[name] = number if math.isfinite(number) else "infinite"
+    return measured
+
+
+def package_versions() -> dict[str, str]:
+    """Find the versions of the packages that the numbers depend on, or "not installed"."""
+    versions = {}
+    for package in PACKAGES:
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            versions[package] = "not installed"
+    return versions
+
+
+def loudness_change(reference: Tensor, estimate: Tensor, sample_rate: int) -> tuple[float, float]:
+    """How much louder the estimate is than its original (LU), and the same without its sign."""
+    heard, original = (integrated_loudness(clip, sample_rate) for clip in (estimate, reference))
+    return heard - original, abs(heard - original)
+
+
+def _measures(
+    reference: Tensor, estimate: Tensor, sample_rate: int, seams_s: Sequence[float]
+) -> dict[tuple[str, ...], Measure]:
+    """Map the names of numbers to the function that returns them."""
+    pair = (reference, estimate, sample_rate)
+    seam_names = ("seam_difference_db", "seam_movement_ratio")
+    return {
+        ("visqol",): lambda: perceptual.visqol(*pair),
+        ("zimtohrli",): lambda: perceptual.zimtohrli(*pair, mono_sum=True),
+        ("zimtohrli_stereo",): lambda: perceptual.zimtohrli(*pair),
+        ("mel_distance",): lambda: spectral.mel_distance(*pair),
+        ("stft_distance",): lambda: spectral.stft_distance(reference, estimate),
+        ("si_sdr_db",): lambda: spectral.si_sdr(reference, estimate),
+        ("movement_ratio",): lambda: spectral.movement_ratio(*pair),
+        ("filled_hz", "occupied_hz"): lambda: spectral.spectrum_fill(*pair),
+        ("level_difference_error_db", "coherence_error"): lambda: spectral.stereo_error(*pair),
+        ("side_over_mid_db", "side_over_mid_error_db"): lambda: stereo_image.side_over_mid(
+            reference, estimate
+        ),
+        tuple(f"{name}/{band:02}" for name in BAND_NAMES for band in range(32)): lambda: tuple(
+            torch.cat(stereo_image.band_image(*pair)).tolist()
+        ),
+        **{
+            (f"visqol_{part}", f"zimtohrli_{part}"): partial(stereo_image.part_quality, *pair, part)
+            for part in stereo_image.PARTS
+        },
+        ("third_octave_error_db",): lambda: stereo_image.third_octave_error(*pair),
+        ("mono_level_db", "mono_worst_band_db"): lambda: spectral.mono_sum(*pair),
+        ("loudness_change_lu", "loudness_error_lu"): lambda: loudness_change(*pair),
+        ("rest_noise_dbfs", "rest_original_dbfs", "rest_s"): lambda: artifacts.rest_noise(*pair),
+        ("clicks_per_minute",): lambda: artifacts.clicks_per_minute(estimate, sample_rate),
+        ("clipped_fraction",): lambda: artifacts.clipped_fraction(estimate),
+        ("dc_offset",): lambda: artifacts.dc_offset(estimate),
+        ("silent_fraction",): lambda: artifacts.silent_fraction(estimate, sample_rate),
+        **(
+            {seam_names: lambda: artifacts.seam_excess(estimate, sample_rate, seams_s)}
+            if seams_s
+            else {}
+        ),
+    }

@@ -1,0 +1,177 @@
+"""Build the prior's input: encode prompts, complete plans, choose what guidance moves away from."""
+
+import re
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import nn
+
+from codec.seeds import derive_seed
+from pipelines.inference.text import MAX_TOKENS, encode_text
+from prior.condition import Condition
+from prior.model import Prior
+from prior.plan import FASTEST_BPM, INSTRUMENTS, PITCH_NAMES, SLOWEST_BPM, Plan, plan_features
+from prior.planner import write_plan
+
+DRUMS = {True: "with drums", False: "no drums"}
+PLAN_PROMPT_TOKENS = max(map(len, INSTRUMENTS)) + len(", F# minor, with drums") + 2
+"""No tokenizer makes more of a plan's prompt, its marks of beginning and end included."""
+_STATED_TEMPO = re.compile(r"\b(\d+(?:\.\d+)?)[\s-]*(?:bpm\b|beats?\s+(?:per|a)\s+minute\b)", re.I)
+
+
+@dataclass(frozen=True)
+class PriorInput:
+    """What a batch of pieces is generated from.
+
+    Attributes:
+        condition: texts and plans, B rows.
+        negative: texts to move away from; None for the unconditional prior.
+        plans: of each piece; None where there is none.
+    """
+
+    condition: Condition
+    negative: Condition | None
+    plans: list[Plan | None]
+
+
+@dataclass(frozen=True)
+class Conditioner:
+    """Turns prompts into what the prior reads, each item by itself, whatever the others are.
+
+    Attributes:
+        tokenizer: of the text encoder (transformers).
+        text_encoder: frozen (transformers).
+        planner: a prior that writes plans; None leaves items without a plan that come without one.
+        reads_plan: whether the prior does.
+        frame_rate: of the prior (Hz).
+    """
+
+    tokenizer: Any
+    text_encoder: nn.Module
+    planner: Prior | None
+    reads_plan: bool
+    frame_rate: float
+
+    def __call__(
+        self,
+        prompts: Sequence[str],
+        negative_prompts: Sequence[str | None],
+        plans: Sequence[Plan | None],
+        seeds: Sequence[int],
+        duration_s: float,
+        num_frames: int,
+    ) -> PriorInput:
+        """Encode B prompts, complete their plans, and say some of each plan in words too.
+
+        Args:
+            prompts: at most ``MAX_TOKENS`` tokens each.
+            negative_prompts: one per prompt, None for nothing.
+            plans: one per prompt; None lets the planner write it from prompt and seed. A tempo that
+                the prompt states in numbers is taken as it is.
+            seeds: one per prompt.
+            duration_s: until when the planner's chords go on (s).
+            num_frames: frames of the prior that the plans cover.
+
+        Raises:
+            ValueError: a prompt is too long, plans are not one per prompt, or the prior reads none.
+        """
+        if len(plans) != len(prompts):
+            raise ValueError(f"plan must be one per item, got {len(plans)} for {len(prompts)}")
+        if any(plans) and not self.reads_plan:
+            raise ValueError("plan was given, but this pipeline's prior reads none")
+        text = self.encode(prompts)
+        rows = enumerate(zip(plans, prompts, seeds, strict=True))
+        complete = [
+            plan or self.plan(text.row(index), prompt, duration_s, seed)
+            for index, (plan, prompt, seed) in rows
+        ]
+        away = list(map(plan_negative_prompt, complete, negative_prompts))
+        negative = self.encode(away) if any(away) else None
+        if any(complete):
+            said = list(map(plan_prompt, complete, negative_prompts))
+            if any(said):
+                text = text.followed_by(self.encode(said, PLAN_PROMPT_TOKENS))
+            features = [plan_features(plan, num_frames, self.frame_rate) for plan in complete]
+            text = replace(text, plan=torch.stack(features).to(text.text_states.device))
+        return PriorInput(text, negative, complete)
+
+    def encode(self, prompts: Sequence[str], max_tokens: int = MAX_TOKENS) -> Condition:
+        """Encode texts, each by itself; an empty one becomes a row without tokens."""
+        encoded = {
+            prompt: encode_text(self.tokenizer, self.text_encoder, [prompt], max_tokens)
+            for prompt in dict.fromkeys(prompts)
+        }
+        return Condition.joined([encoded[prompt] for prompt in prompts])
+
+    def plan(self, text: Condition, prompt: str, duration_s: float, seed: int) -> Plan | None:
+        """Let the planner, if there is one, plan a piece from its encoded prompt, one row."""
+        if self.planner is None:
+            return None
+        seed = derive_seed(seed, "plan", prompt)
+        return write_plan(self.planner, text, duration_s, seed, stated_tempo(prompt))
+
+
+def plan_prompt(plan: Plan | None, negative_prompt: str | None = None) -> str:
+    """Say a plan's lead, key and drums in words, as "violin, D minor, no drums".
+
+    A prior follows a short text more closely than numbers or a long text (docs/experiments.md).
+    Empty beside a negative prompt, which the plan does not know of.
+    """
+    if plan is None or negative_prompt:
+        return ""
+    words = [*plan.instruments[:1]]
+    if plan.tonic is not None and plan.mode is not None:
+        words.append(f"{PITCH_NAMES[plan.tonic]} {plan.mode}")
+    if plan.drums is not None:
+        words.append(DRUMS[plan.drums])
+    return ", ".join(words)
+
+
+def plan_negative_prompt(plan: Plan | None, negative_prompt: str | None = None) -> str:
+    """Return the negative prompt; without one, "no drums" where the plan has drums.
+
+    Guidance then brings nearly all planned drums into the sound. The opposite ("with drums" where
+    none are planned) moves away from the beat as well and loses the tempo (docs/experiments.md).
+
+    Returns:
+        A text; empty for the unconditional prior.
+    """
+    if negative_prompt or plan is None or not plan.drums:
+        return negative_prompt or ""
+    return DRUMS[False]
+
+
+def stated_tempo(prompt: str) -> float | None:
+    """Read beats a minute where a prompt states them ("92 bpm", "120 beats per minute").
+
+    A number that no plan can have is left to the planner, with a warning.
+    """
+    found = _STATED_TEMPO.search(prompt)
+    if found is None:
+        return None
+    tempo_bpm = float(found[1])
+    if SLOWEST_BPM <= tempo_bpm <= FASTEST_BPM:
+        return tempo_bpm
+    warnings.warn(
+        f"a tempo must lie in [{SLOWEST_BPM}, {FASTEST_BPM}] bpm, got {found[1]}: ignored",
+        stacklevel=2,
+    )
+    return None
+
+
+def check_prompt(prompt: str | None, place: str = "") -> str:
+    """Return a text that is not empty; ``place`` says in the error which one it was."""
+    if not isinstance(prompt, str) or not prompt.strip():
+        raise ValueError(f"prompt must be a text that is not empty, got {prompt!r}{place}")
+    return prompt
+
+
+def check_prompts(prompt: str | list[str]) -> list[str]:
+    """Return one or several texts as a list; none may be empty."""
+    prompts = [prompt] if isinstance(prompt, str) else list(prompt)
+    if not prompts:
+        raise ValueError("prompt is an empty list")
+    return [check_prompt(text, f" (item {index})") for index, text in enumerate(prompts)]

@@ -1,0 +1,121 @@
+"""Where a stream stands, in one safetensors file, so that it can go on later."""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save
+from torch import Tensor
+
+from codec.whole_file import write_whole
+from pipelines.inference.safetensors_file import check_version, read_facts, read_safetensors
+from prior.plan import ChordChange, Plan
+from prior.sampling import Sampling
+
+FORMAT_VERSION = 2
+
+
+@dataclass(frozen=True)
+class Piece:
+    """What a streamed piece is made from; with the pipeline it determines every sample.
+
+    Attributes:
+        prompt: the text it began with.
+        duration_s: its length (s).
+        seed: of the prior.
+        decoder_seed: of decoder and vocoder.
+        negative_prompt: what to move away from.
+        sampling: of the prior.
+        plan: as given; None lets the planner write one for every prompt.
+        num_inference_steps: of the diffusion decoder; None for the codec's own decode.
+    """
+
+    prompt: str
+    duration_s: float
+    seed: int
+    decoder_seed: int
+    negative_prompt: str | None
+    sampling: Sampling
+    plan: Plan | None
+    num_inference_steps: int | None
+
+
+@dataclass(frozen=True)
+class StreamState:
+    """A stream between two of its pieces of audio.
+
+    Attributes:
+        piece: what is being generated.
+        plan: what the prior reads now.
+        prompts: (frame, text) from which frame on each prompt was read, the first one included.
+        fingerprint: of the pipeline; another one cannot continue.
+        tensors: of the prior and of every stage behind it, on the CPU.
+    """
+
+    piece: Piece
+    plan: Plan | None
+    prompts: list[tuple[int, str]]
+    fingerprint: str
+    tensors: dict[str, Tensor]
+
+    def save(self, path: str | Path) -> None:
+        """Write a file that appears under its name only when it is whole."""
+        facts = {
+            "format_version": FORMAT_VERSION,
+            "piece": asdict(self.piece),
+            "plan": None if self.plan is None else asdict(self.plan),
+            "prompts": self.prompts,
+            "fingerprint": self.fingerprint,
+        }
+        metadata = {name: json.dumps(value) for name, value in facts.items()}
+        tensors = {name: tensor.contiguous() for name, tensor in self.tensors.items()}
+        write_whole(path, save(tensors, metadata))
+
+    @classmethod
+    def load(cls, path: str | Path) -> "StreamState":
+        """Read a file written by :meth:`save`.
+
+        Raises:
+            FileNotFoundError: there is none.
+            ValueError: it is truncated, of another version, or no stream's state.
+        """
+        metadata, tensors = read_safetensors(path)
+        check_version(path, metadata, FORMAT_VERSION)
+        facts = read_facts(path, metadata, ("piece", "plan", "prompts", "fingerprint"))
+        try:
+            piece = facts["piece"]
+            sampling, given = Sampling(**piece["sampling"]), _read_plan(piece["plan"])
+            return cls(
+                Piece(**(piece | {"sampling": sampling, "plan": given})),
+                _read_plan(facts["plan"]),
+                [(int(frame), str(text)) for frame, text in facts["prompts"]],
+                facts["fingerprint"],
+                tensors,
+            )
+        except (TypeError, KeyError) as error:
+            raise ValueError(f"{path}: the metadata are damaged: {error}") from error
+
+
+def _read_plan(values: dict[str, Any] | None) -> Plan | None:
+    if values is None:
+        return None
+    chords = tuple(ChordChange(**chord) for chord in values["chords"])
+    instruments = tuple(values["instruments"])
+    return Plan(**(values | {"chords": chords, "instruments": instruments}))
+
+
+def nested(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors under a common prefix, copied to the CPU."""
+    return {f"{prefix}.{name}": tensor.detach().cpu().clone() for name, tensor in tensors.items()}
+
+
+def below(prefix: str, tensors: dict[str, Tensor], device: torch.device) -> dict[str, Tensor]:
+    """The tensors under a prefix, on ``device`` and without it."""
+    start = f"{prefix}."
+    return {
+        name.removeprefix(start): tensor.to(device)
+        for name, tensor in tensors.items()
+        if name.startswith(start)
+    }

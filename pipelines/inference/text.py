@@ -1,0 +1,80 @@
+"""Prompts to the text encoder's token states."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from codec.process_settings import hidden_progress_bars
+from prior.condition import Condition
+
+MAX_TOKENS = 64
+"""Longest prompt that a user may write, in tokens."""
+PRETRAINED = Path(__file__).parents[1] / "pretrained" / "partita-tiny"
+
+
+@torch.no_grad()
+def encode_text(
+    tokenizer: Any, text_encoder: nn.Module, prompts: list[str], max_tokens: int = MAX_TOKENS
+) -> Condition:
+    """Encode prompts; an empty one becomes a row without tokens, which is unconditional.
+
+    Args:
+        tokenizer: of the text encoder (transformers).
+        text_encoder: a transformers encoder with ``last_hidden_state``.
+        prompts: B texts.
+        max_tokens: of a prompt; a longer one is refused.
+
+    Raises:
+        ValueError: a prompt is longer than ``max_tokens``.
+    """
+    tokens = tokenizer(prompts, padding=True, return_tensors="pt")
+    longest = tokens["input_ids"].shape[1]
+    if longest > max_tokens:
+        raise ValueError(f"a prompt may have at most {max_tokens} tokens, got {longest}")
+    device = next(text_encoder.parameters()).device
+    states = text_encoder(
+        input_ids=tokens["input_ids"].to(device),
+        attention_mask=tokens["attention_mask"].to(device),
+    ).last_hidden_state
+    present = torch.tensor([bool(prompt.strip()) for prompt in prompts])
+    mask = tokens["attention_mask"].bool() & present[:, None]
+    return Condition(states.float(), mask.to(device))
+
+
+def load_text_encoder(folder: str | Path) -> tuple[Any, nn.Module]:
+    """Tokenizer and frozen text encoder of a saved pipeline.
+
+    Args:
+        folder: a pipeline's folder, with ``tokenizer`` and ``text_encoder`` in it.
+
+    Raises:
+        FileNotFoundError: the folder lacks one of them.
+        ValueError: the weights do not fit the encoder's config.
+    """
+    from safetensors import SafetensorError
+    from transformers import AutoModel, AutoTokenizer
+
+    folder = Path(folder)
+    for name in ("tokenizer", "text_encoder"):
+        if not (folder / name).is_dir():
+            raise FileNotFoundError(f"{folder} holds no {name}/: not a saved pipeline")
+    tokenizer = AutoTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True)
+    try:
+        with hidden_progress_bars():
+            encoder, report = AutoModel.from_pretrained(
+                folder / "text_encoder",
+                local_files_only=True,
+                use_safetensors=True,
+                dtype=torch.float32,
+                add_pooling_layer=False,
+                output_loading_info=True,
+            )
+    except SafetensorError as error:
+        raise ValueError(f"{folder}/text_encoder: not a whole safetensors file: {error}") from error
+    for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"):
+        if report[kind]:
+            first = sorted(map(str, report[kind]))[0]
+            raise ValueError(f"{folder}/text_encoder: {kind.replace('_', ' ')}: {first!r}")
+    return tokenizer, encoder.eval().requires_grad_(False)

@@ -1,0 +1,140 @@
+"""A piece as tokens: codes and how they came about, in one safetensors file."""
+
+import json
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save
+from torch import Tensor
+
+from codec.protocols import Codec
+from codec.validation import check_codes
+from codec.whole_file import write_whole
+from pipelines.data.tokens import hash_codec
+from pipelines.inference.safetensors_file import check_version, read_facts, read_safetensors
+
+FORMAT_VERSION = 1
+LARGEST_INT16 = 2**15
+
+
+@dataclass(frozen=True)
+class TokenFile:
+    """One piece.
+
+    Attributes:
+        codes: (K, T) int64 in [0, V), of the codec's first K codebooks.
+        codec_hash: of the codec that wrote them or that they were written for.
+        frame_rate: token frames per second (Hz).
+        sample_rate: of the audio (Hz).
+        num_samples: length of the audio, which may end within the last frame.
+        prompt: what was asked for; "" for encoded audio.
+        seed: of the prior; None for encoded audio.
+        decoder_seed: of decoder and vocoder.
+        settings: every other setting that made them.
+    """
+
+    codes: Tensor
+    codec_hash: str
+    frame_rate: float
+    sample_rate: int
+    num_samples: int
+    prompt: str = ""
+    seed: int | None = None
+    decoder_seed: int = 0
+    settings: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def duration_s(self) -> float:
+        """Length of the audio (s)."""
+        return self.num_samples / self.sample_rate
+
+
+FACTS = tuple(item.name for item in fields(TokenFile) if item.name != "codes")
+
+
+def describe_codes(codes: Tensor, codec: Codec, num_samples: int, **facts: Any) -> TokenFile:
+    """A ``TokenFile`` of ``codec``'s codes.
+
+    Args:
+        codes: (K, T) int64.
+        codec: that wrote them or that they were written for.
+        num_samples: length of the audio.
+        facts: prompt, seed, decoder_seed and settings, where there are any.
+    """
+    return TokenFile(
+        codes, hash_codec(codec), codec.frame_rate, codec.sample_rate, num_samples, **facts
+    )
+
+
+def save_tokens(path: str | Path, tokens: TokenFile) -> None:
+    """Write a file that appears under its name only when it is whole."""
+    write_whole(path, token_bytes(tokens))
+
+
+def token_bytes(tokens: TokenFile) -> bytes:
+    """The content of a token file; equal tokens give equal bytes.
+
+    Codes are stored as int16, or as int32 where they do not fit.
+    """
+    dtype = torch.int16 if int(tokens.codes.max()) < LARGEST_INT16 else torch.int32
+    facts = asdict(tokens)
+    codes = facts.pop("codes").to(dtype).contiguous()
+    metadata = {name: json.dumps(value) for name, value in facts.items()}
+    return _sort_header(save({"codes": codes}, {"format_version": str(FORMAT_VERSION), **metadata}))
+
+
+def _sort_header(data: bytes) -> bytes:
+    """Put the metadata in order: safetensors writes them in another one at every call."""
+    size = int.from_bytes(data[:8], "little")
+    header = json.dumps(
+        json.loads(data[8 : 8 + size]), sort_keys=True, separators=(",", ":"), ensure_ascii=False
+    ).encode()
+    header += b" " * (-len(header) % 8)  # tensors start at a multiple of eight
+    return len(header).to_bytes(8, "little") + header + data[8 + size :]
+
+
+def load_tokens(path: str | Path) -> TokenFile:
+    """Read a file written by :func:`save_tokens`.
+
+    Raises:
+        FileNotFoundError: there is none.
+        ValueError: it is truncated, a pickle (never loaded), holds other tensors, or is of
+            another version.
+    """
+    metadata, tensors = read_safetensors(path)
+    if [*tensors] != ["codes"]:
+        raise ValueError(f"{path}: a token file holds the tensor 'codes', got {[*tensors]}")
+    codes = tensors["codes"]
+    if codes.ndim != 2 or codes.dtype not in (torch.int16, torch.int32):
+        raise ValueError(
+            f"{path}: codes must be (K, T) int16 or int32, got {tuple(codes.shape)} {codes.dtype}"
+        )
+    check_version(path, metadata, FORMAT_VERSION)
+    return TokenFile(codes.long(), **_read_facts(path, metadata))
+
+
+def _read_facts(path: str | Path, metadata: dict[str, str]) -> dict[str, Any]:
+    facts = read_facts(path, metadata, FACTS)
+    for name in ("sample_rate", "num_samples"):
+        if not isinstance(facts[name], int) or facts[name] < 1:
+            raise ValueError(f"{path}: {name} must be a positive integer, got {facts[name]!r}")
+    for name, kind in (("decoder_seed", int), ("prompt", str), ("settings", dict)):
+        if not isinstance(facts[name], kind):
+            raise ValueError(f"{path}: {name} must be {kind.__name__}, got {facts[name]!r}")
+    steps = facts["settings"].get("num_inference_steps")
+    if not isinstance(steps, int | None):
+        raise ValueError(f"{path}: num_inference_steps must be int or null, got {steps!r}")
+    return facts
+
+
+def check_tokens(tokens: TokenFile, codec: Codec, name: str | Path) -> None:
+    """Raise ValueError unless the tokens are ``codec``'s."""
+    found = hash_codec(codec)
+    if tokens.codec_hash != found:
+        raise ValueError(
+            f"{name} holds the tokens of another codec ({tokens.codec_hash[:8]}, this pipeline's "
+            f"is {found[:8]}): name the pipeline that made them with --pipeline"
+        )
+    check_codes(tokens.codes[None], codec.num_codebooks, codec.codebook_size)

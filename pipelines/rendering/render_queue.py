@@ -1,0 +1,146 @@
+"""What is left to do: batches to generate, items to decode, and one retry for each."""
+
+from collections import defaultdict, deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from pipelines.rendering.item import RenderItem
+
+MAX_ATTEMPTS = 2
+
+FRAMES_PER_ROW = 1024
+"""A batch holds ``batch_size`` items of up to so many frames (41 s at 25 a second) and fewer longer
+ones, so that the prior's memory has a bound."""
+
+
+@dataclass(frozen=True)
+class RenderTask:
+    """Work for one worker: generate the tokens of a batch, or decode one item whose tokens exist.
+
+    Attributes:
+        items: of the batch; a single one to be decoded.
+        num_rows: that the prior computes, whatever the number of items.
+        frames: token frames of every item.
+        codes: (K, T) integers, of the item to decode; None where they are to be generated.
+        prior_s: what generating them took (s).
+        attempt: 1, then 2.
+    """
+
+    items: tuple[RenderItem, ...]
+    num_rows: int
+    frames: tuple[int, ...]
+    codes: np.ndarray | None = None
+    prior_s: float = 0.0
+    attempt: int = 1
+
+
+@dataclass(frozen=True)
+class BatchTokens:
+    """The tokens of a batch: (K, T) codes per item, and the seconds of work."""
+
+    codes: tuple[np.ndarray, ...]
+    seconds: float
+
+
+@dataclass(frozen=True)
+class RenderedFiles:
+    """The content of an item's two files, and the fields of ``ManifestEntry`` that go with them."""
+
+    audio: bytes
+    tokens: bytes
+    facts: dict[str, object]
+
+
+@dataclass(frozen=True)
+class RenderFailure:
+    """Why a task failed."""
+
+    error: str
+
+
+TaskResult = BatchTokens | RenderedFiles | RenderFailure
+
+
+@dataclass(frozen=True)
+class ItemResult:
+    """What became of an item: its files, or why there are none, after so many attempts."""
+
+    item: RenderItem
+    result: RenderedFiles | RenderFailure
+    attempts: int
+
+
+class RenderQueue:
+    """Hands out tasks and takes their results, in any order; items to decode go first.
+
+    An item that fails is tried once more, alone.
+
+    Args:
+        items: to be rendered.
+        num_frames: token frames of a duration (s).
+        batch_size: the most items whose tokens are generated at once.
+    """
+
+    def __init__(
+        self, items: Sequence[RenderItem], num_frames: Callable[[float], int], batch_size: int
+    ) -> None:
+        given = [item for item in items if item.codes is not None]
+        self.tasks = deque(RenderTask((item,), 1, (0,), item.codes) for item in given)
+        self.tasks += make_batches([i for i in items if i.codes is None], num_frames, batch_size)
+
+    def next_task(self) -> RenderTask | None:
+        """The next task, or None where there is none at the moment."""
+        return self.tasks.popleft() if self.tasks else None
+
+    def report(self, task: RenderTask, result: TaskResult) -> list[ItemResult]:
+        """Take a task's result, and return the items that are done or given up."""
+        if isinstance(result, BatchTokens):
+            share = result.seconds / len(task.items)
+            for item, frames, codes in zip(task.items, task.frames, result.codes, strict=True):
+                self.tasks.appendleft(RenderTask((item,), 1, (frames,), codes, share, task.attempt))
+            return []
+        if isinstance(result, RenderedFiles) or task.attempt == MAX_ATTEMPTS:
+            return [ItemResult(item, result, task.attempt) for item in task.items]
+        for item, frames in zip(task.items, task.frames, strict=True):
+            again = replace(task, items=(item,), frames=(frames,), attempt=task.attempt + 1)
+            self.tasks.append(again)
+        return []
+
+
+def make_batches(
+    items: Sequence[RenderItem], num_frames: Callable[[float], int], batch_size: int
+) -> list[RenderTask]:
+    """Put items of like settings and lengths together; the longest first.
+
+    How many rows the prior computes follows from an item's length alone, and a batch that is not
+    full is filled up: a matrix of another shape is multiplied in another order, whose rounding
+    could choose another token once in a great while.
+
+    Args:
+        items: whose tokens are to be generated.
+        num_frames: token frames of a duration (s).
+        batch_size: the most items generated at once.
+    """
+    groups: dict[tuple, list[tuple[int, RenderItem]]] = defaultdict(list)
+    for item in items:
+        made = item.settings
+        frames = num_frames(made.duration_s)
+        sampling = (made.guidance, made.temperature, made.top_k, made.top_p)
+        groups[rows_for(frames, batch_size), sampling].append((frames, item))
+    batches = []
+    for (num_rows, _), group in groups.items():
+        group.sort(key=lambda pair: -pair[0])
+        for first in range(0, len(group), num_rows):
+            frames_of, members = zip(*group[first : first + num_rows], strict=True)
+            batches.append(RenderTask(members, num_rows, frames_of))
+    return sorted(batches, key=lambda batch: -batch.frames[0])
+
+
+def rows_for(num_frames: int, batch_size: int) -> int:
+    """How many items of a length are generated at once: ``batch_size``, halved while too many."""
+    rows = batch_size
+    while rows > 1 and rows * num_frames > batch_size * FRAMES_PER_ROW:
+        rows //= 2
+    return rows

@@ -1,1 +1,0 @@
-"""Labelled music without recordings: compose or arrange a score, play it, describe it."""

@@ -1,0 +1,1 @@
+"""What the three trainers share: the loop, checkpoints, configuration, data."""

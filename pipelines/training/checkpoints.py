@@ -1,0 +1,84 @@
+"""Checkpoints and exported folders: written under another name, renamed when they are whole."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from codec.whole_file import replace_folder
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+    from torch import nn
+
+CHECKPOINT_PREFIX = "checkpoint-"
+
+
+def save_checkpoint(accelerator: "Accelerator", folder: Path, step: int, keep: int) -> None:
+    """Write a checkpoint under a temporary name, rename it, then drop the oldest."""
+    target = folder / f"{CHECKPOINT_PREFIX}{step:08d}"
+    partial = folder / f".partial-{target.name}"
+    try:
+        if accelerator.is_main_process:
+            shutil.rmtree(partial, ignore_errors=True)
+            partial.mkdir(parents=True)
+        accelerator.wait_for_everyone()
+        accelerator.save_state(str(partial))
+        accelerator.wait_for_everyone()
+        if accelerator.is_main_process:
+            (partial / "step.json").write_text(json.dumps({"step": step}))
+            replace_folder(partial, target)
+            for old in checkpoints(folder)[:-keep]:
+                shutil.rmtree(old)
+    except (OSError, RuntimeError) as error:  # torch.save reports a full disk as RuntimeError
+        shutil.rmtree(partial, ignore_errors=True)
+        raise OSError(
+            f"checkpoint {target} could not be written ({error}); the previous one is kept"
+        ) from error
+    accelerator.wait_for_everyone()
+
+
+def load_weights(model: "nn.Module", folder: str | Path) -> list[str]:
+    """Take over the weights of a saved model of the same sizes.
+
+    Args:
+        model: changed in place.
+        folder: holds the weights as diffusers saves them, in any precision.
+
+    Returns:
+        Names of the model's tensors that the folder lacks; they stay as they were.
+
+    Raises:
+        FileNotFoundError: the folder has no weights.
+        ValueError: a tensor that the model does not know, or of another shape.
+    """
+    from safetensors.torch import load_file
+
+    from codec.component import WEIGHTS_NAME
+
+    path = Path(folder) / WEIGHTS_NAME
+    if not path.is_file():
+        raise FileNotFoundError(f"start_from: {path} does not exist")
+    found, own = load_file(path), model.state_dict()
+    for name, tensor in found.items():
+        if name not in own:
+            raise ValueError(f"start_from: {path} holds {name!r}, which this model does not have")
+        if tensor.shape != own[name].shape:
+            raise ValueError(
+                f"start_from: tensor {name!r} of {path} must be {tuple(own[name].shape)}, "
+                f"got {tuple(tensor.shape)}"
+            )
+    model.load_state_dict(found, strict=False)
+    return sorted(own.keys() - found.keys())
+
+
+def checkpoints(folder: Path) -> list[Path]:
+    """Whole checkpoints in a run's folder, oldest first."""
+    found = folder.glob(f"{CHECKPOINT_PREFIX}*")
+    return sorted(path for path in found if (path / "step.json").is_file())
+
+
+def newest_checkpoint(folder: Path) -> Path | None:
+    """The checkpoint to resume from."""
+    found = checkpoints(folder)
+    return found[-1] if found else None

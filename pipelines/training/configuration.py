@@ -1,0 +1,72 @@
+"""YAML and command line to configured objects (jsonargparse), and one-line errors."""
+
+import re
+from typing import Any
+
+import torch
+from jsonargparse import ArgumentError, ArgumentParser, Namespace
+
+from codec.process_settings import kept_process_settings
+
+RENAMED = {
+    "quantise_from": "losses.quantize_from",
+    "plan_dropout": "data.whole_plan_dropout (no plan) and data.players_dropout (a plan that does "
+    "not say who plays)",
+}
+"""What fields of older configs are called now."""
+
+
+def build_parser(program: str, parts: dict[str, Any]) -> ArgumentParser:
+    """Make a parser with ``--config FILE.yaml`` and ``--PART.FIELD`` for every field of every part.
+
+    Args:
+        program: name shown in ``--help``.
+        parts: name -> class whose constructor takes the fields.
+    """
+    parser = ArgumentParser(prog=program, exit_on_error=False)
+    parser.add_argument("--config", action="config", help="YAML file; later options override it")
+    for name, part in parts.items():
+        parser.add_class_arguments(part, name)
+    parser.add_argument("--resume", action="store_true", help="continue from the last checkpoint")
+    return parser
+
+
+def parse(parser: ArgumentParser, argv: list[str] | None = None) -> Namespace:
+    """Parse a command line with ``build_parser``'s parser; nothing is built.
+
+    Raises:
+        ValueError: an unknown key or a wrong type.
+    """
+    try:
+        return parser.parse_args(argv)
+    except ArgumentError as error:
+        message = str(error)
+        for old, new in RENAMED.items():
+            if re.search(rf"\b{old}\b", message):
+                message += f"; {old} is now {new}"
+        raise ValueError(message) from error
+
+
+@kept_process_settings()
+def build(parser: ArgumentParser, settings: Namespace) -> dict[str, Any]:
+    """Build every part; equal settings give equal initial weights.
+
+    Raises:
+        ValueError: a value that a part refuses.
+    """
+    torch.manual_seed(settings.training.seed)
+    # the name changed in jsonargparse 4.49
+    instantiate = getattr(parser, "instantiate", None) or parser.instantiate_classes
+    built = instantiate(settings).as_dict()
+    del built["config"]
+    return built
+
+
+def configure(program: str, parts: dict[str, Any], argv: list[str] | None = None) -> dict[str, Any]:
+    """Parse a command line and build the arguments of a trainer: every part, and ``resume``.
+
+    Raises:
+        ValueError: an unknown key, a wrong type, or a value that a part refuses.
+    """
+    parser = build_parser(program, parts)
+    return build(parser, parse(parser, argv))

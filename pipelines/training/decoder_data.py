@@ -1,0 +1,121 @@
+"""What the decoder trains on: fine spectrogram crops with the tokens of the same frames."""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from codec.seeds import generator
+from pipelines.data.prepared import FRAME_RATE, FRAMES_PER_TOKEN, NUM_MELS, read_crop, read_levels
+from pipelines.data.shards import as_arrow
+from pipelines.data.tokens import open_all_tokens, read_codes
+from pipelines.training.codec_data import crop_start, open_all
+from pipelines.training.loop import EpochOrder
+
+
+@dataclass(frozen=True)
+class DecoderData:
+    """Where spectrograms and tokens are, and how they are drawn.
+
+    Args:
+        prepared: folders of prepared datasets.
+        tokens: their token caches, in the same order.
+        codec: folder of the codec that made the tokens.
+        crop_s: seconds of sound per training item.
+        focus_books: number of codebooks that the prior will write.
+        focus_share: share of items decoded from exactly that many; the others draw 1 to K.
+        validation_clips: held-out clips for the validation figures.
+    """
+
+    prepared: list[str]
+    tokens: list[str]
+    codec: str
+    crop_s: float = 5.12
+    focus_books: int = 2
+    focus_share: float = 0.5
+    validation_clips: int = 16
+
+    def __post_init__(self) -> None:
+        if not self.crop_s > 0:
+            raise ValueError(f"crop_s must be positive, got {self.crop_s}")
+        if not 0 <= self.focus_share <= 1:
+            raise ValueError(f"focus_share must lie in [0, 1], got {self.focus_share}")
+
+    @property
+    def crop_tokens(self) -> int:
+        """Token frames per crop."""
+        return max(1, round(self.crop_s * FRAME_RATE / FRAMES_PER_TOKEN))
+
+
+class DecoderBatch(NamedTuple):
+    """Crops with the tokens of the same frames and the noise to start from.
+
+    Attributes:
+        spectrogram: (B, C, R, F) float32, as the codec analyzes audio.
+        codes: (B, K, T) int64 in [0, V), T = F / 4.
+        num_books: (B,) int64, how many codebooks each row is decoded from.
+        noise: (B, C, M, F) float32, standard normal.
+        time: (B,) float32, standard normal, to be mapped to angles of the flow's path.
+    """
+
+    spectrogram: Tensor
+    codes: Tensor
+    num_books: Tensor
+    noise: Tensor
+    time: Tensor
+
+
+class DecoderCrops(Dataset):
+    """Endless seeded crops: item n is a function of (seed, n), its noise included.
+
+    Args:
+        data: see :class:`DecoderData`.
+        split: "train" or "validation".
+        seed: of order, crops, noise, times and numbers of codebooks.
+        stereo_bands: of the codec; with an image one channel is painted, of the total power.
+
+    Raises:
+        ValueError: the token caches do not belong to the prepared datasets.
+    """
+
+    def __init__(self, data: DecoderData, split: str, seed: int, stereo_bands: int = 0) -> None:
+        self.data = data
+        self.seed = seed
+        self.stereo_bands = stereo_bands
+        rows, tokens = open_all(data.prepared, split), open_all_tokens(data.tokens, split)
+        if rows["id"][:] != tokens["id"][:]:
+            raise ValueError(
+                f"the token caches {data.tokens} were not made from {data.prepared} in this order"
+            )
+        self.rows, self.tokens = as_arrow(rows), as_arrow(tokens)
+        self.order = EpochOrder(len(rows), seed)
+
+    def __getitem__(self, item: int) -> DecoderBatch:
+        row = self.order(item)
+        frames = self.data.crop_tokens * FRAMES_PER_TOKEN
+        start = crop_start(read_levels(self.rows, row).shape[-1], frames, self.seed, item)
+        return self.item(row, start, generator(self.seed, "flow", item))
+
+    def item(self, row: int, start: int, draws: torch.Generator) -> DecoderBatch:
+        """Read one item, without the batch dimension; its random parts come from ``draws``."""
+        frames = self.data.crop_tokens * FRAMES_PER_TOKEN
+        spectrogram = read_crop(self.rows, row, start, frames, self.stereo_bands)
+        first = start // FRAMES_PER_TOKEN
+        codes = read_codes(self.tokens, row)[:, first : first + self.data.crop_tokens]
+        missing = self.data.crop_tokens - codes.shape[-1]
+        codes = torch.nn.functional.pad(codes, (0, missing))
+        return DecoderBatch(
+            spectrogram,
+            codes,
+            self._num_books(codes.shape[0], draws),
+            torch.randn(spectrogram[:, :NUM_MELS].shape, generator=draws),
+            torch.randn((), generator=draws),
+        )
+
+    def _num_books(self, most: int, draws: torch.Generator) -> Tensor:
+        share, uniform = torch.rand(2, generator=draws).tolist()
+        if share < self.data.focus_share:
+            return torch.tensor(min(self.data.focus_books, most))
+        return torch.tensor(1 + int(uniform * most))

@@ -1,0 +1,168 @@
+"""What the prior trains on: token clips with one of their captions and their plan."""
+
+import json
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+
+from codec.seeds import generator
+from pipelines.data.plans import plan_of_labels
+from pipelines.data.prepared import FRAME_RATE, FRAMES_PER_TOKEN
+from pipelines.data.shards import as_arrow
+from pipelines.data.tokens import open_all_tokens, read_codes
+from pipelines.inference.text import PRETRAINED, encode_text
+from pipelines.training.loop import EpochOrder
+from prior.loss import PriorBatch, draw_depth_frames
+from prior.plan import plan_features
+
+TOKEN_RATE = FRAME_RATE / FRAMES_PER_TOKEN
+
+
+@dataclass(frozen=True)
+class PriorData:
+    """Where tokens and text encoder are, and how items are drawn.
+
+    Args:
+        tokens: folders of token caches; their clips are one pool.
+        text_encoder: folder of a saved pipeline whose tokenizer and text encoder are used.
+        codec: folder of the codec that made the tokens; with it, samples are written as audio.
+        crop_s: seconds per training item; shorter clips are padded, longer ones cut at random.
+        crop_frames: frames per item instead of seconds, for frames that are notes.
+        text_dropout: share of items trained without text and plan, for classifier-free guidance.
+        whole_plan_dropout: share of the other items trained without their plan.
+        players_dropout: share of the items with a plan whose plan does not say who plays.
+        caption_dropout: share of the items with a whole plan that are trained without their
+            caption, so that the prior learns to read instruments in the plan too.
+        depth_share: share of frames that train the later codebooks.
+        validation_clips: held-out clips for the validation loss.
+    """
+
+    tokens: list[str]
+    text_encoder: str = str(PRETRAINED)
+    codec: str | None = None
+    crop_s: float = 20.0
+    crop_frames: int | None = None
+    text_dropout: float = 0.15
+    whole_plan_dropout: float = 0.1
+    players_dropout: float = 0.1
+    caption_dropout: float = 0.0
+    depth_share: float = 0.25
+    validation_clips: int = 32
+
+    def __post_init__(self) -> None:
+        if not self.crop_s > 0:
+            raise ValueError(f"crop_s must be positive, got {self.crop_s}")
+        if self.crop_frames is not None and self.crop_frames < 2:
+            raise ValueError(f"crop_frames must be at least 2, got {self.crop_frames}")
+        shares = ("text_dropout", "whole_plan_dropout", "players_dropout", "caption_dropout")
+        for name in shares:
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"{name} must lie in [0, 1), got {getattr(self, name)}")
+        if not 0 < self.depth_share <= 1:
+            raise ValueError(f"depth_share must lie in (0, 1], got {self.depth_share}")
+
+    @property
+    def crop_tokens(self) -> int:
+        """Frames per item."""
+        return self.crop_frames or max(2, round(self.crop_s * TOKEN_RATE))
+
+
+class TokenClip(NamedTuple):
+    """One item: a clip's codes with what they are to follow from.
+
+    Attributes:
+        codes: (K, T) int64 in [0, V), zeros after the clip's frames.
+        frame_mask: (T,) bool, true at the clip's frames.
+        ends: whether the piece ends with the clip.
+        depth_frames: (N,) int64, the frames that train the later codebooks.
+        caption: "" where the text is dropped.
+        plan: (T, P) float32, zeros where it is dropped or not known; None for a prior that reads
+            no plans.
+    """
+
+    codes: Tensor
+    frame_mask: Tensor
+    ends: bool
+    depth_frames: Tensor
+    caption: str
+    plan: Tensor | None
+
+
+class TokenClips(Dataset):
+    """Endless seeded token clips: item n is a function of (seed, n).
+
+    Args:
+        data: see :class:`PriorData`.
+        num_codebooks: codebooks that the prior writes, the first of those cached.
+        reads_plan: whether items carry plans.
+        split: "train" or "validation".
+        seed: of order, crops, captions and dropout.
+    """
+
+    def __init__(
+        self, data: PriorData, num_codebooks: int, reads_plan: bool, split: str, seed: int
+    ) -> None:
+        self.data = data
+        self.reads_plan = reads_plan
+        self.num_codebooks = num_codebooks
+        self.seed = seed
+        rows = open_all_tokens(data.tokens, split)
+        self.facts = rows.select_columns(["captions", "is_end", "labels"])
+        self.rows = as_arrow(rows)
+        self.order = EpochOrder(len(rows), seed)
+
+    def __getitem__(self, item: int) -> TokenClip:
+        draws = generator(self.seed, "clip", item)
+        return self.clip(self.order(item), draws, dropout=True)
+
+    def clip(self, row: int, draws: torch.Generator, dropout: bool) -> TokenClip:
+        """Read one clip, its random parts taken from ``draws``; drop text and plan at random."""
+        data, length = self.data, self.data.crop_tokens
+        place, choice, *uniform = torch.rand(6, generator=draws).tolist()
+        drop_all = dropout and uniform[0] < data.text_dropout
+        drop_plan = drop_all or (dropout and uniform[1] < data.whole_plan_dropout)
+        drop_players = dropout and uniform[2] < data.players_dropout
+        drop_caption = dropout and uniform[3] < data.caption_dropout
+
+        codes = read_codes(self.rows, row)[: self.num_codebooks]
+        if codes.shape[0] < self.num_codebooks:
+            raise ValueError(
+                f"the token cache holds {codes.shape[0]} codebooks, "
+                f"num_codebooks={self.num_codebooks} asked for"
+            )
+        start = int(place * (max(0, codes.shape[-1] - length) + 1))
+        crop = codes[:, start : start + length]
+        known = crop.shape[-1]
+        mask = torch.arange(length) < known
+        count = max(1, round(length * data.depth_share))
+        facts = self.facts[row]
+        captions = facts["captions"] or [""]
+        caption = captions[int(choice * len(captions))]
+        plan = None if drop_plan else plan_of_labels(json.loads(facts["labels"]))
+        if plan is not None and drop_players:
+            plan = replace(plan, instruments=(), drums=None)
+        says_all = plan is not None and not drop_players  # the plan replaces the caption
+        return TokenClip(
+            torch.nn.functional.pad(crop, (0, length - known)),
+            mask,
+            facts["is_end"] and start + known == codes.shape[-1],
+            draw_depth_frames(mask[None], count, draws)[0],
+            "" if drop_all or (drop_caption and says_all) else caption,
+            plan_features(plan, start + length, TOKEN_RATE)[start:] if self.reads_plan else None,
+        )
+
+
+def make_batch(clips: list[TokenClip], tokenizer: Any, text_encoder: nn.Module) -> PriorBatch:
+    """Encode the captions of clips and stack them."""
+    text = encode_text(tokenizer, text_encoder, [clip.caption for clip in clips])
+    plans = [clip.plan for clip in clips if clip.plan is not None]
+    return PriorBatch(
+        torch.stack([clip.codes for clip in clips]),
+        torch.stack([clip.frame_mask for clip in clips]),
+        torch.tensor([clip.ends for clip in clips]),
+        replace(text, plan=torch.stack(plans) if plans else None),
+        torch.stack([clip.depth_frames for clip in clips]),
+    )

@@ -1,0 +1,292 @@
+"""Autoregressive generation: codes frame by frame, under a condition that may change on the way."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from prior.attention import Place
+from prior.compiled import compiled, fix_shapes, masked_place, pad_text
+from prior.condition import Condition
+from prior.model import Prior
+from prior.plan import contrary_features
+from prior.sampling import Sampling, choose_code, draw_uniform, guide, uniform_of_book
+from prior.state import PriorState
+
+
+class Frame(NamedTuple):
+    """One frame of every row.
+
+    Attributes:
+        codes: (B, K) int64 in [0, V) on the prior's device; 0 where the row has ended.
+        ended: (B,) bool, true where the row ended before this frame; it never restarts.
+    """
+
+    codes: Tensor
+    ended: Tensor
+
+
+class Draw(NamedTuple):
+    """How one frame is drawn.
+
+    Attributes:
+        uniform: (B, K * V + 1) float32 in [0, 1), see ``sampling.draw_uniform``.
+        codebooks: the settings of each of the K codebooks.
+        ended: (B,) bool, rows that ended earlier.
+        may_end: whether a row may end before this frame.
+    """
+
+    uniform: Tensor
+    books: tuple[Sampling, ...]
+    ended: Tensor
+    may_end: bool
+
+
+class FrameGenerator:
+    """Iterate over it for up to ``num_frames`` new frames, one at a time; just stop to cancel.
+
+    A row's codes follow from its condition, prompt, seed and the settings alone, whatever the other
+    rows are; n frames and then m with the first n as the prompt equal n + m. Between two frames the
+    condition can be changed and the state saved.
+
+    Args:
+        prior: the model, on any device.
+        condition: B rows; its plan counts from the first frame of the piece, a prompt included.
+        negative: B texts to move away from; None for the unconditional prior. Read only when
+            ``sampling.guidance`` is not 1; its rows read the plan's ``contrary_features``.
+        num_frames: the most new frames to generate.
+        sampling: temperature, top-k, top-p, guidance.
+        seeds: one per row.
+        prompt_codes: (B, K, P) int64 in [0, V), frames to continue; not yielded again.
+        min_frames: new frames before which a piece may not end; None for ``num_frames``, which
+            makes the duration exact.
+
+    Yields:
+        A ``Frame`` for every new frame, until all rows have ended.
+
+    Raises:
+        ValueError: an argument does not fit, named with its rule.
+    """
+
+    def __init__(
+        self,
+        prior: Prior,
+        condition: Condition,
+        negative: Condition | None,
+        num_frames: int,
+        sampling: Sampling,
+        seeds: list[int],
+        prompt_codes: Tensor | None = None,
+        min_frames: int | None = None,
+    ) -> None:
+        if prompt_codes is None:
+            prompt_codes = torch.zeros(len(seeds), prior.num_codebooks, 0, dtype=torch.long)
+        self.min_frames = num_frames if min_frames is None else min_frames
+        check_frames(num_frames, self.min_frames)
+        check_prompt_codes(prompt_codes, prior, len(seeds))
+        self.prior = prior
+        self.num_frames = num_frames
+        self.guidance = sampling.guidance
+        self.books = sampling.by_book(prior.num_codebooks)
+        self.seeds = seeds
+        self.prompt_codes = prompt_codes
+        self.device = prior.device  # which diffusers looks for among all modules, every time
+        self.next_frame = next_frame
+        if prior.is_compiled:
+            self.next_frame = compiled(next_frame, self.device.type)
+        self.index = 0  # frames generated
+        self.last: Tensor | None = None  # (B, K), the frame generated last
+        self.ended = torch.zeros(len(seeds), dtype=torch.bool, device=self.device)
+        self.state: PriorState | None = None
+        self.steer(condition, negative)
+
+    def __iter__(self) -> Iterator[Frame]:
+        return self
+
+    @torch.inference_mode()
+    def __next__(self) -> Frame:
+        if self.index == self.num_frames or bool(self.ended.all()):
+            raise StopIteration
+        number = self.prompt_codes.shape[-1] + self.index
+        prior, may_end = self.prior, self.index >= self.min_frames
+        uniform = draw_uniform(self.seeds, number, prior.num_codebooks, prior.codebook_size)
+        draw = Draw(uniform.to(self.device), self.books, self.ended, may_end)
+        if self.state is None:
+            frame = draw_frame(prior, self._prefill(), draw)
+        else:
+            assert self.last is not None
+            added, place = prior.advance(self.state)
+            if prior.is_compiled:
+                place = masked_place(place, self.state.capacity)
+            frame = self.next_frame(prior, self.last, added, place, self.state, draw)
+        self.ended, self.last = frame.ended, frame.codes
+        if may_end and bool(frame.ended.all()):
+            raise StopIteration
+        self.index += 1
+        return frame
+
+    @torch.inference_mode()
+    def steer(self, condition: Condition, negative: Condition | None) -> None:
+        """Condition the frames from the next one on otherwise; what was generated stays.
+
+        Args:
+            condition: one row per seed; its plan counts from the first frame of the piece.
+            negative: as many texts to move away from; None for the unconditional prior.
+
+        Raises:
+            ValueError: the condition does not fit.
+        """
+        for name, given in (("condition", condition), ("negative", negative)):
+            check_condition(given, name, self.prior, len(self.seeds))
+        if self.guidance != 1:
+            condition = with_negative(condition, negative)
+        self.condition = condition.to(self.device)
+        if self.state is not None:
+            self._read_condition(self.state)
+
+    @torch.inference_mode()
+    def state_dict(self) -> dict[str, Tensor]:
+        """All that an equal generator needs to continue exactly; grows with the frames."""
+        state = {
+            "index": torch.tensor(self.index),
+            "ended": self.ended,
+            "text.states": self.condition.text_states,
+            "text.mask": self.condition.text_mask,
+        }
+        if self.condition.plan is not None:
+            state["text.plan"] = self.condition.plan
+        if self.state is not None and self.last is not None:
+            state |= {"last": self.last, **self.state.tensors()}
+        return {name: tensor.clone() for name, tensor in state.items()}
+
+    @torch.inference_mode()
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Continue from what :meth:`state_dict` returned."""
+        state = {name: tensor.to(self.device) for name, tensor in state.items()}
+        self.index = int(state["index"])
+        self.ended = state["ended"]
+        self.condition = Condition(state["text.states"], state["text.mask"], state.get("text.plan"))
+        if "last" in state:
+            self.last = state["last"]
+            self.state = self._init_state()
+            self.state.restore(state)
+            self._read_condition(self.state)
+            if self.prior.is_compiled:
+                fix_shapes(self.state, self.prior.network.window)
+
+    def _init_state(self) -> PriorState:
+        condition = pad_text(self.condition) if self.prior.is_compiled else self.condition
+        longest = self.prompt_codes.shape[-1] + self.num_frames
+        return self.prior.init_state(condition, longest)
+
+    def _prefill(self) -> Tensor:
+        """Make the state and read the prompt: (B, D), or (2B, D) with guidance."""
+        self.state = self._init_state()
+        copies = self.condition.text_mask.shape[0] // len(self.seeds)
+        hidden = self.prior.prefill(
+            self.prompt_codes.to(self.device).repeat(copies, 1, 1), self.state
+        )
+        if self.prior.is_compiled:
+            fix_shapes(self.state, self.prior.network.window)
+        return hidden
+
+    def _read_condition(self, state: PriorState) -> None:
+        """Give a state in use the present condition; the history that it holds stays."""
+        fresh = self._init_state()
+        state.text, state.frame_condition = fresh.text, fresh.frame_condition
+        for block, layer in zip(self.prior.network.blocks, state.layers, strict=False):
+            layer.text = block.text_attention.read(state.text).contiguous()  # type: ignore[operator,union-attr]
+
+
+def with_negative(condition: Condition, negative: Condition | None) -> Condition:
+    """Append the rows to move away from: the negative text, beside it the plan's contrary."""
+    states = condition.text_states
+    away = negative or Condition.empty(states.shape[0], states.shape[-1], states.device)
+    if condition.plan is not None:
+        away = replace(away, plan=contrary_features(condition.plan))
+    return Condition.joined([condition, away])
+
+
+def draw_frame(prior: Prior, hidden: Tensor, draw: Draw) -> Frame:
+    """Draw one frame of every row from the backbone's hidden states.
+
+    Args:
+        prior: the model.
+        hidden: (B, D), or (2B, D) with the guiding rows after the conditional ones.
+        draw: of B rows.
+    """
+    size, ended = prior.codebook_size, draw.ended
+
+    def choose(logits: Tensor, book: int) -> Tensor:
+        nonlocal ended
+        logits, sampling = logits.float(), draw.books[book]
+        if sampling.guidance != 1:
+            conditional, unconditional = logits.chunk(2)
+            logits = guide(conditional, unconditional, sampling.guidance)
+        noise = uniform_of_book(draw.uniform, book, size)
+        if book == 0 and not draw.may_end:
+            logits, noise = logits[:, :size], noise[:, :size]
+        codes = choose_code(logits, noise, sampling)
+        if book == 0:
+            ended = ended | (codes == size)
+        codes = codes.masked_fill(ended, 0)
+        copies = hidden.shape[0] // codes.shape[0]
+        return torch.cat([codes] * copies)  # repeat takes six times as long
+
+    codes = prior.sample_frame(hidden, choose)
+    return Frame(codes[: draw.uniform.shape[0]], ended)
+
+
+def next_frame(
+    prior: Prior, last: Tensor, added: Tensor, place: Place, state: PriorState, draw: Draw
+) -> Frame:
+    """Read the frame before and draw one, of every row; one function, to be compiled as one.
+
+    Args:
+        prior: the model.
+        last: (B, K) codes of the frame before.
+        added: (B, D), or (2B, D) with guidance; this and ``place`` from ``Prior.advance``.
+        place: where the step reads and writes.
+        state: of as many rows as ``added``; changed in place.
+        draw: of B rows.
+    """
+    codes = torch.cat([last] * (added.shape[0] // last.shape[0]))
+    return draw_frame(prior, prior.step(codes, added, place, state), draw)
+
+
+def check_frames(num_frames: int, min_frames: int) -> None:
+    """Raise a ``ValueError`` unless 0 <= min_frames <= num_frames and there is a frame to make."""
+    if num_frames < 1:
+        raise ValueError(f"num_frames must be at least 1, got {num_frames}")
+    if not 0 <= min_frames <= num_frames:
+        raise ValueError(
+            f"min_frames must lie in 0 to num_frames, got min_frames={min_frames} "
+            f"and num_frames={num_frames}"
+        )
+
+
+def check_condition(condition: Condition | None, name: str, prior: Prior, num_rows: int) -> None:
+    """Raise a ``ValueError`` unless there is one row per seed and the prior can read it."""
+    if condition is None:
+        return
+    B, _, width = condition.text_states.shape
+    if num_rows != B:
+        raise ValueError(f"{name} must have one row per seed, got {B} and {num_rows} seeds")
+    if width != prior.config["text_width"]:
+        raise ValueError(f"{name} states must be {prior.config['text_width']} wide, got {width}")
+    if condition.plan is not None and not prior.config["reads_plan"]:
+        raise ValueError(f"{name} has a plan, which a prior with reads_plan=false cannot read")
+
+
+def check_prompt_codes(codes: Tensor, prior: Prior, num_rows: int) -> None:
+    """Raise a ``ValueError`` unless codes are one row per seed that the prior could have made."""
+    expected = (num_rows, prior.num_codebooks)
+    if codes.ndim != 3 or codes.shape[:2] != expected:
+        raise ValueError(f"prompt_codes must be {(*expected, 'P')}, got {tuple(codes.shape)}")
+    if ((codes < 0) | (codes >= prior.codebook_size)).any():
+        raise ValueError(
+            f"prompt_codes must lie in [0, {prior.codebook_size}), "
+            f"got {int(codes.min())} to {int(codes.max())}"
+        )
