@@ -1,7 +1,6 @@
 """The token cache, made with real small codecs."""
 
 import io
-import json
 from typing import Any
 
 import numpy as np
@@ -215,12 +214,19 @@ def test_opening_says_what_is_wrong(prepared, spectral, tmp_path):
     with pytest.raises(ValueError, match="split must be one of"):
         open_tokens(tmp_path, "test")
     path = tmp_path / "tokens.json"
-    path.write_text(json.dumps({"format_version": 7}))
-    with pytest.raises(ValueError, match="format_version must be 1, got 7"):
-        open_tokens(tmp_path)
-    path.write_text("?")
-    with pytest.raises(ValueError, match="is not JSON"):
-        open_tokens(tmp_path)
+    for text, said in (
+        ('{"format_version": 7}', "format_version must be 1, got 7"),
+        ('{"format_version": 1}', r"tokens\.json: .* missing"),
+        ("?", "is not JSON"),
+        ("[]", "is not a JSON object"),
+    ):
+        path.write_text(text)
+        with pytest.raises(ValueError, match=said):
+            open_tokens(tmp_path)
+    with pytest.raises(ValueError, match="nowhere is not a folder: no token cache there"):
+        open_tokens(tmp_path / "nowhere")
+    with pytest.raises(ValueError, match="nowhere is not a folder: no prepared dataset there"):
+        build_token_cache(tmp_path / "nowhere", spectral, tmp_path / "x")
 
 
 def test_settings_out_of_range_are_refused(prepared, spectral, tmp_path):
@@ -244,9 +250,18 @@ def test_the_command_line_encodes_with_a_saved_codec(prepared, spectral, tmp_pat
     assert "is not a saved codec" in capsys.readouterr().err
 
 
-def test_only_our_codecs_are_loaded(tmp_path):
-    (tmp_path / "config.json").write_text('{"_class_name": "TransformerPrior"}')
-    with pytest.raises(
-        ValueError, match="must be one of SpectralCodec, EncodecCodec, NoteTokenizer"
-    ):
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        (
+            b'{"_class_name": "TransformerPrior"}',
+            "must be one of SpectralCodec, EncodecCodec, NoteTokenizer",
+        ),
+        (b"[]", r"config\.json is not a JSON object"),
+        (b"\xff\xfe", r"config\.json is not JSON"),
+    ],
+)
+def test_only_our_codecs_are_loaded(config, message, tmp_path):
+    (tmp_path / "config.json").write_bytes(config)
+    with pytest.raises(ValueError, match=message):
         load_codec(tmp_path)

@@ -4,7 +4,6 @@ A folder holds ``dataset.json`` (written last: a folder without it is unfinished
 split, ``shard-00000.arrow``, ``shard-00001.arrow``... (see ``shards``).
 """
 
-import json
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, fields
@@ -17,7 +16,14 @@ import torch
 from torch import Tensor
 
 from codec.whole_file import write_json
-from pipelines.data.shards import ShardWriter, as_arrow, list_shards, open_shards, read_columns
+from pipelines.data.shards import (
+    ShardWriter,
+    as_arrow,
+    list_shards,
+    open_shards,
+    read_columns,
+    read_description,
+)
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -249,20 +255,9 @@ def read_info(folder: str | Path) -> dict[str, Any]:
     Raises:
         ValueError: it is missing, unreadable or of another format version.
     """
-    path = Path(folder) / INFO_NAME
-    if not path.is_file():
-        raise ValueError(
-            f"{folder} is not a finished prepared dataset: {INFO_NAME} is missing "
-            "(run the same `partita prepare` again to finish it)"
-        )
-    try:
-        info = json.loads(path.read_text())
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path} is not JSON: {error}") from error
-    if not isinstance(info, dict) or info.get("format_version") != FORMAT_VERSION:
-        found = info.get("format_version") if isinstance(info, dict) else None
-        raise ValueError(f"{path}: format_version must be {FORMAT_VERSION}, got {found}")
-    return info
+    return read_description(
+        folder, INFO_NAME, "prepared dataset", "partita prepare", FORMAT_VERSION
+    )
 
 
 def finish_dataset(folder: str | Path, settings: dict[str, Any]) -> dict[str, Any]:

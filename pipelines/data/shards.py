@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from codec.whole_file import sync_and_rename
+from codec.whole_file import read_json_object, sync_and_rename
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -142,6 +142,36 @@ def count_rows(path: Path) -> int:
             return sum(batch.num_rows for batch in pa.ipc.open_stream(source))
     except (pa.ArrowInvalid, OSError) as error:
         raise ValueError(f"{path} is not a whole Arrow shard: {error}") from error
+
+
+def read_description(
+    folder: str | Path, name: str, kind: str, command: str, version: int
+) -> dict[str, Any]:
+    """Read the JSON file that is written last to a folder of shards.
+
+    Args:
+        folder: of the shards.
+        name: of the file.
+        kind: what the folder should be, for messages.
+        command: that makes such folders, for messages.
+        version: the ``format_version`` that can be read.
+
+    Raises:
+        ValueError: the file is missing, unreadable or of another format version.
+    """
+    path = Path(folder) / name
+    if not Path(folder).is_dir():
+        raise ValueError(f"{folder} is not a folder: no {kind} there")
+    if not path.is_file():
+        raise ValueError(
+            f"{folder} is not a finished {kind}: {name} is missing "
+            f"(run the same `{command}` again to finish it)"
+        )
+    content = read_json_object(path)
+    found = content.get("format_version")
+    if found != version:
+        raise ValueError(f"{path}: format_version must be {version}, got {found}")
+    return content
 
 
 def list_shards(folder: Path) -> list[Path]:

@@ -17,8 +17,9 @@ import torch
 from torch import Tensor, nn
 
 from codec.protocols import Codec
+from codec.whole_file import read_json_object
 from pipelines.data.prepared import check_split
-from pipelines.data.shards import as_arrow, list_shards, open_shards
+from pipelines.data.shards import as_arrow, list_shards, open_shards, read_description
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -172,20 +173,13 @@ def read_token_info(folder: str | Path) -> TokenInfo:
     Raises:
         ValueError: it is missing, unreadable or of another format version.
     """
-    path = Path(folder) / INFO_NAME
-    if not path.is_file():
-        raise ValueError(
-            f"{folder} is not a finished token cache: {INFO_NAME} is missing "
-            "(run the same `partita prepare tokens` again to finish it)"
-        )
+    values = read_description(
+        folder, INFO_NAME, "token cache", "partita prepare tokens", TOKENS_VERSION
+    )
     try:
-        values = json.loads(path.read_text())
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path} is not JSON: {error}") from error
-    found = values.get("format_version") if isinstance(values, dict) else None
-    if found != TOKENS_VERSION:
-        raise ValueError(f"{path}: format_version must be {TOKENS_VERSION}, got {found}")
-    return TokenInfo(**values)
+        return TokenInfo(**values)
+    except TypeError as error:
+        raise ValueError(f"{Path(folder) / INFO_NAME}: {error}") from error
 
 
 def load_codec(folder: str | Path) -> Codec:
@@ -200,7 +194,7 @@ def load_codec(folder: str | Path) -> Codec:
     path = Path(folder) / "config.json"
     if not path.is_file():
         raise ValueError(f"{folder} is not a saved codec: config.json is missing")
-    name = json.loads(path.read_text()).get("_class_name")
+    name = read_json_object(path).get("_class_name")
     if name in ("NoteTokenizer", OLD_NAMES["NoteTokenizer"]):
         return NoteTokenizer.from_pretrained(folder).eval()
     known = ("SpectralCodec", "EncodecCodec", "NoteTokenizer")
