@@ -10,7 +10,7 @@ import numpy as np
 from torch import Tensor
 
 from codec.resampling import resample
-from pipelines.data.scores import theory
+from pipelines.data.scores import keys
 from pipelines.errors import MissingPackageError, import_package
 from pipelines.evaluation.clip_checks import check_clip, check_duration
 from pipelines.evaluation.reasons import UnmeasurableError
@@ -87,7 +87,7 @@ def refine_period(envelope: np.ndarray, period: float, reach_s: float = 4.0) -> 
     return float(refined)
 
 
-def estimate_key(audio: Tensor, sample_rate: int) -> theory.Key:
+def estimate_key(audio: Tensor, sample_rate: int) -> keys.Key:
     """Find the key whose Krumhansl-Kessler profile correlates best with the mean chroma.
 
     Args:
@@ -101,7 +101,7 @@ def estimate_key(audio: Tensor, sample_rate: int) -> theory.Key:
     librosa = import_package("librosa", "key")
     samples = _analysis_samples(audio, sample_rate)
     chroma = librosa.feature.chroma_cqt(y=samples, sr=ANALYSIS_RATE, hop_length=CHROMA_HOP)
-    return theory.estimate_key(chroma.mean(1).tolist())[0]
+    return keys.estimate_key(chroma.mean(1).tolist())[0]
 
 
 def _analysis_samples(audio: Tensor, sample_rate: int) -> np.ndarray:

@@ -181,7 +181,7 @@ def measure_forward(model: Any, frames: int, depth_share: float = 1.0) -> tuple[
 
     for module in model.modules():
         if isinstance(module, nn.LSTM):
-            module.forward = partial(multiply_at_once, module)  # type: ignore[method-assign]
+            module.forward = partial(multiply_at_once, module)  # type: ignore[method-assign, assignment]
     attention = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
     with (
         FakeTensorMode(allow_non_fake_inputs=True),
@@ -222,7 +222,8 @@ def run_forward(model: Any, frames: int, depth_share: float) -> None:
 
 def multiply_at_once(lstm: nn.LSTM, x: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
     """Do an LSTM layer's products for all frames at once; frame by frame takes half a minute."""
-    gates = F.linear(x, lstm.weight_ih_l0) + F.linear(x, lstm.weight_hh_l0)  # (1, T, 4 D)
+    inputs, states, *_ = lstm.all_weights[0]
+    gates = F.linear(x, inputs) + F.linear(x, states)  # (1, T, 4 D)
     first, second, third, fourth = gates.sigmoid().chunk(4, dim=-1)
     cell = first * second
     output = third * (fourth * cell).tanh()
