@@ -205,7 +205,7 @@ def write_audio(
     for note in notes:
         warnings.warn(note, stacklevel=2)
     if isinstance(target, str | os.PathLike):
-        write_whole(target, data)
+        write_whole(Path(target), data)
     else:
         target.write(data)
     return WriteReport(peak, gain, sample_rate, tuple(notes))

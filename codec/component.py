@@ -2,7 +2,11 @@
 
 import inspect
 import json
+import re
 import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, get_args, get_type_hints
 
@@ -10,6 +14,8 @@ import torch
 from diffusers.configuration_utils import ConfigMixin
 from diffusers.models.modeling_utils import ModelMixin
 from safetensors import SafetensorError, safe_open
+
+from codec.whole_file import read_json_object
 
 WEIGHTS_NAME = "diffusion_pytorch_model.safetensors"
 
@@ -44,7 +50,8 @@ class Component(ModelMixin, ConfigMixin):
 
         Raises:
             ValueError: the folder's config or weights do not fit this class.
-            FileNotFoundError: a local folder lacks ``config.json`` or its weights.
+            FileNotFoundError: a local folder lacks ``config.json`` or its weights, or there is
+                neither such a folder nor such a hub id.
         """
         folder = Path(path) / (kwargs.get("subfolder") or "")
         if folder.is_dir():
@@ -52,7 +59,8 @@ class Component(ModelMixin, ConfigMixin):
         kwargs |= {"use_safetensors": True, "low_cpu_mem_usage": False}
         if kwargs.get("torch_dtype") is None:
             kwargs["torch_dtype"] = torch.float32
-        return super().from_pretrained(str(path), **kwargs)
+        with folder_or_hub_id(path):
+            return super().from_pretrained(str(path), **kwargs)
 
     @classmethod
     def extract_init_dict(cls, config: dict[str, Any], **kwargs: Any) -> tuple[Any, ...]:
@@ -66,6 +74,29 @@ class Component(ModelMixin, ConfigMixin):
         config = json.loads(super().to_json_string())
         config.pop("_name_or_path", None)
         return json.dumps(config, indent=2, sort_keys=True) + "\n"
+
+
+@contextmanager
+def folder_or_hub_id(path: str | Path) -> Iterator[None]:
+    """Say in one line that what is loaded is neither a folder nor a hub id that can be reached.
+
+    Raises:
+        FileNotFoundError: at once where ``path`` cannot be a hub id ("user/name").
+    """
+    if Path(path).is_dir():
+        yield
+        return
+    message = f"{path} is not a folder, and no hub id (user/name) that could be reached"
+    if Path(path).exists() or not re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", str(path)):
+        raise FileNotFoundError(message)
+    try:
+        with warnings.catch_warnings():  # about an argument that diffusers passes
+            warnings.filterwarnings("ignore", message=".*local_dir_use_symlinks")
+            yield
+    except OSError as error:
+        if error.errno is not None:  # this machine's fault, such as a full disk
+            raise
+        raise FileNotFoundError(message) from error
 
 
 def check_folder(cls: type[Component], folder: Path) -> None:
@@ -94,12 +125,7 @@ def read_config(cls: type[Component], path: Path) -> dict[str, Any]:
     """Read a component's ``config.json`` and check its keys against ``cls.__init__``."""
     if not path.is_file():
         raise FileNotFoundError(f"{path} does not exist: not a saved {cls.__name__}")
-    try:
-        config = json.loads(path.read_text())
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is not JSON: {error}") from error
-    if not isinstance(config, dict):
-        raise ValueError(f"{path} is not a JSON object, got {config!r}")
+    config = read_json_object(path)
     former = cls.former_keys
     given = {key: value for key, value in config.items() if key[:1] != "_" and key not in former}
     values = {**cls.added_keys, **given}

@@ -1,4 +1,4 @@
-"""Files that carry their name only when they are whole."""
+"""Files that carry their name only when they are whole, and the reading of JSON objects."""
 
 import json
 import os
@@ -44,6 +44,21 @@ def write_whole(path: str | os.PathLike[str], content: str | bytes) -> None:
 def write_json(path: str | os.PathLike[str], content: Any) -> None:
     """Write indented JSON under ``path``, whole or not at all."""
     write_whole(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+
+
+def read_json_object(path: str | Path) -> dict[str, Any]:
+    """Read a file that holds a JSON object.
+
+    Raises:
+        ValueError: it holds something else; the message names the file.
+    """
+    try:
+        content = json.loads(Path(path).read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is not JSON: {error}") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} is not a JSON object, got {type(content).__name__}")
+    return content
 
 
 @contextmanager

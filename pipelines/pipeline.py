@@ -12,6 +12,7 @@ from diffusers import FlowMatchEulerDiscreteScheduler
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from torch import Tensor, nn
 
+from codec.component import folder_or_hub_id
 from codec.encodec_codec import EncodecCodec
 from codec.spectral_codec import SpectralCodec
 from codec.stages import run
@@ -19,7 +20,7 @@ from codec.validation import check_codes
 from codec.windows import Windows
 from decoder.diffusion_decoder import DiffusionDecoder
 from decoder.sampler import FlowSampler
-from pipelines.inference.components import OPTIONAL, check_fit, check_saved
+from pipelines.inference.components import OPTIONAL, check_fit, read_index
 from pipelines.inference.conditioning import Conditioner, check_prompt, check_prompts
 from pipelines.inference.quantization import (
     Precision,
@@ -126,18 +127,19 @@ class Pipeline(DiffusionPipeline):
             **kwargs: of diffusers' ``DiffusionPipeline.from_pretrained``.
 
         Raises:
-            FileNotFoundError: the folder is not a saved pipeline or lacks a file.
-            ValueError: a component is null, or its config or weights do not fit.
+            FileNotFoundError: the folder is not a saved pipeline or lacks a file, or there is
+                neither such a folder nor such a hub id.
+            ValueError: a component is null, a stored default has the wrong type, or a config
+                or weights do not fit.
         """
         if quantize is not None:
             check_precision(quantize)
         if Path(path).is_dir():
-            check_saved(Path(path), given=kwargs.keys())
+            read_index(Path(path), given=kwargs.keys())
             if "tokenizer" not in kwargs and "text_encoder" not in kwargs:
                 kwargs["tokenizer"], kwargs["text_encoder"] = load_text_encoder(path)
-        elif Path(path).exists() or str(path).startswith((".", "/")):
-            raise FileNotFoundError(f"{path} is not a folder: no saved pipeline there")
-        pipeline = super().from_pretrained(str(path), **kwargs)
+        with folder_or_hub_id(path):
+            pipeline = super().from_pretrained(str(path), **kwargs)
         if quantize is not None:
             quantize_linear(pipeline.prior, quantize)
         else:
@@ -153,7 +155,7 @@ class Pipeline(DiffusionPipeline):
         if is_quantized(self.prior):
             raise ValueError("a quantized pipeline cannot be saved: load it without quantize")
         super().save_pretrained(str(path), **kwargs)
-        check_saved(Path(path))
+        read_index(Path(path))
 
     @torch.no_grad()
     def __call__(

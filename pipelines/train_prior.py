@@ -24,7 +24,13 @@ from pipelines.errors import one_line_errors
 from pipelines.inference.text import load_text_encoder
 from pipelines.training.configuration import configure
 from pipelines.training.loop import TrainingConfig, train
-from pipelines.training.prior_data import PriorData, TokenClip, TokenClips, make_batch
+from pipelines.training.prior_data import (
+    PriorData,
+    TokenClip,
+    TokenClips,
+    check_tokens_fit,
+    make_batch,
+)
 from prior.condition import Condition
 from prior.frame_generator import FrameGenerator
 from prior.loss import PriorBatch, prior_loss
@@ -42,6 +48,7 @@ class PriorTask:
         self.tokenizer, self.text_encoder = load_text_encoder(data.text_encoder)
         self.codec = load_codec(data.codec) if data.codec else None
         config = prior.config
+        check_tokens_fit(data.tokens, prior)
         reads = config.num_codebooks, config.reads_plan
         self.dataset = TokenClips(data, *reads, "train", training.seed)
         self.audio_s_per_item = data.crop_tokens / config.frame_rate if config.frame_rate else 0.0

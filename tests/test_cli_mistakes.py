@@ -1,8 +1,10 @@
 """What the command line says to mistakes: one line, exit code 2, and nothing half done."""
 
+import json
 import pickle
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -170,9 +172,16 @@ def test_reconstruct_refuses_more_books_than_there_are(
     ("file", "content", "said"),
     [
         ("model_index.json", b"{", "is not JSON"),
+        ("model_index.json", b"\xff{", "model_index.json is not JSON"),
+        ("model_index.json", b"[]", "model_index.json is not a JSON object"),
+        ("model_index.json", {"prior": 5}, "prior must be [library, class], got 5"),
+        ("model_index.json", {"prior": ["a"]}, "prior must be [library, class], got ['a']"),
+        ("model_index.json", {"guidance": "four"}, "json: guidance must be float, got 'four'"),
+        ("model_index.json", {"frobnicate": 3}, "unknown key 'frobnicate'"),
         ("model_index.json", None, "is not a saved pipeline"),
         ("prior/config.json", b'{"depth": 3}', "unknown key 'depth'"),
-        ("prior/config.json", b'"num_heads": 3', "num_heads must divide width"),
+        ("prior/config.json", {"num_heads": 3}, "num_heads must divide width"),
+        ("codec/config.json", b"\xff\xfe", "codec/config.json is not JSON"),
         ("prior/diffusion_pytorch_model.safetensors", b"\x80\x04K", "not a whole safetensors"),
         ("codec/diffusion_pytorch_model.safetensors", None, "does not exist"),
         ("text_encoder/model.safetensors", b"torn", "safetensors"),
@@ -182,7 +191,7 @@ def test_reconstruct_refuses_more_books_than_there_are(
 def test_damaged_pipelines_are_refused(
     command: str,
     file: str,
-    content: bytes | None,
+    content: bytes | dict[str, Any] | None,
     said: str,
     tmp_path: Path,
     pipeline_folder: Path,
@@ -192,9 +201,9 @@ def test_damaged_pipelines_are_refused(
     shutil.copytree(pipeline_folder, folder)
     if content is None:
         (folder / file).unlink()
-    elif content.startswith(b'"num_heads"'):
-        whole = (folder / file).read_bytes()
-        (folder / file).write_bytes(whole.replace(b'"num_heads": 2', content))
+    elif isinstance(content, dict):
+        whole = json.loads((folder / file).read_bytes())
+        (folder / file).write_text(json.dumps(whole | content))
     else:
         (folder / file).write_bytes(content)
     if command == "generate":
@@ -206,6 +215,28 @@ def test_damaged_pipelines_are_refused(
 
 
 @pytest.mark.parametrize(
+    ("file", "content"),
+    [
+        ("tokenizer/tokenizer.json", b"\xff\xfe"),
+        ("tokenizer/tokenizer.json", b"{}"),
+        ("text_encoder/config.json", b"\x00garbage"),
+    ],
+)
+def test_damaged_text_encoders_are_refused(
+    file: str,
+    content: bytes,
+    tmp_path: Path,
+    pipeline_folder: Path,
+    capsys: pytest.CaptureFixture[str],
+):
+    folder = shutil.copytree(pipeline_folder, tmp_path / "pipeline")
+    (folder / file).write_bytes(content)
+    line = mistake(capsys, "generate", "a", "--pipeline", folder, "--output", tmp_path / "a.wav")
+    assert file.split("/")[0] in line
+    assert content == b"{}" or file in line
+
+
+@pytest.mark.parametrize(
     ("argv", "said"),
     [
         (["compose"], "no command 'compose': choose from generate, render, notes, encode"),
@@ -214,7 +245,15 @@ def test_damaged_pipelines_are_refused(
         (["prepare", "report", "nowhere"], "nowhere is no prepared dataset"),
         (["decode"], "required: input, --output"),
         (["generate", "a", "--pipeline", "./nowhere"], "./nowhere is not a folder"),
+        (["generate", "a", "--pipeline", "nowhere"], "nowhere is not a folder, and no hub id"),
+        (["generate", "a", "--pipeline", "no/where"], "no/where is not a folder, and no hub id"),
+        (["assemble", "--codec", "nowhere", "--prior", "b", "--output", "c"], "no hub id (user/"),
+        (["assemble", "--codec", "no/where", "--prior", "b", "--output", "c"], "no hub id (user/"),
+        (["decode", ".", "--output", "a.wav"], ". is a folder, not a safetensors file"),
         (["train", "codec", "--config", "nowhere.yaml"], "nowhere.yaml"),
+        (["train", "codec", "--config", "bytes.yaml"], "bytes.yaml"),
+        (["train", "codec", "--config", "torn.yaml"], "torn.yaml"),
+        (["info", "--config", "bytes.yaml"], "bytes.yaml is not YAML"),
         (["info", "--config", "nowhere.yaml"], "nowhere.yaml"),
     ],
 )
@@ -226,6 +265,9 @@ def test_other_mistakes(
     tmp_path: Path,
 ):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    Path("bytes.yaml").write_bytes(b"\xff\xfe")
+    Path("torn.yaml").write_text("a: [")
     assert said in mistake(capsys, *argv)
 
 

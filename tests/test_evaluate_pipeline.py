@@ -311,7 +311,7 @@ def test_the_whole_command_with_ground_truth_copies_and_drift(
         (["--groups", "none"], "groups must be among trained, held-out, free, got 'none'"),
         (["--spaces", "none"], "spaces must be among logmel_statistics, aisfx, got 'none'"),
         (["--prompts", "nowhere.jsonl"], "No such file or directory: 'nowhere.jsonl'"),
-        (["--train-data", "nowhere"], "nowhere is not a finished token cache"),
+        (["--train-data", "nowhere"], "nowhere is not a folder: no token cache there"),
     ],
 )
 def test_mistakes_are_one_line(

@@ -177,7 +177,7 @@ def test_the_other_caption_has_other_words() -> None:
         (["--duration", "0"], "duration_s must be positive"),
         (["--frames", "0"], "frames must be at least 1, got 0"),
         (["--split", "test"], "has a split 'test'"),
-        (["--tokens", "nowhere"], "nowhere is not a finished token cache"),
+        (["--tokens", "nowhere"], "nowhere is not a folder: no token cache there"),
         (["--prior", "nowhere"], "nowhere holds no config.json: not a saved prior"),
     ],
 )

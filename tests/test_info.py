@@ -275,6 +275,17 @@ def test_a_wrong_config_is_refused(
     assert captured.err.count("\n") == 1
 
 
+@pytest.mark.parametrize("card", [b"---\nlicense: [\n---\n", b"\xff\xfe"])
+def test_a_damaged_model_card_is_refused(
+    card: bytes, pipeline_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    for item in pipeline_folder.iterdir():
+        (tmp_path / item.name).symlink_to(item)
+    (tmp_path / "README.md").write_bytes(card)
+    assert main(["info", str(tmp_path)]) == 2
+    assert "README.md: the front matter is not YAML" in capsys.readouterr().err
+
+
 def test_processes_must_be_positive(capsys: pytest.CaptureFixture[str]):
     path = str(ROOT / "configs/prior/smoke.yaml")
     assert main(["info", "--config", path, "--processes", "0"]) == 2

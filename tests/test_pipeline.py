@@ -1,5 +1,6 @@
 """The pipeline: saved and loaded whole, an item independent of its batch, clear refusals."""
 
+import inspect
 import json
 import shutil
 from dataclasses import replace
@@ -12,6 +13,7 @@ from tiny_pipeline import CODEBOOK_SIZE, tiny_codec, tiny_pipeline, tiny_prior
 
 from pipelines import MusicOutput, Pipeline
 from pipelines.commands.assemble import assemble
+from pipelines.inference.components import DEFAULTS, OPTIONAL, REQUIRED
 from pipelines.inference.conditioning import PLAN_PROMPT_TOKENS
 from pipelines.inference.text import MAX_TOKENS
 from prior import Plan
@@ -168,10 +170,15 @@ def test_null_component_is_named(pipeline: Pipeline, tmp_path: Path) -> None:
 
 
 def test_missing_folder_is_named(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match="no saved pipeline"):
+    with pytest.raises(FileNotFoundError, match="is not a folder, and no hub id"):
         Pipeline.from_pretrained(tmp_path / "nothing")
     with pytest.raises(FileNotFoundError, match=r"model_index\.json does not exist"):
         Pipeline.from_pretrained(tmp_path)
+
+
+def test_every_argument_is_a_known_key_of_the_index() -> None:
+    arguments = {name for name in inspect.signature(Pipeline.__init__).parameters if name != "self"}
+    assert arguments == {*REQUIRED, *OPTIONAL, *DEFAULTS}
 
 
 def test_truncated_text_encoder_is_refused(pipeline: Pipeline, tmp_path: Path) -> None:

@@ -1,7 +1,6 @@
 """Test the token cache with real small codecs."""
 
 import io
-import json
 from typing import Any
 
 import numpy as np
@@ -195,11 +194,20 @@ def test_opening_says_what_is_wrong(prepared, spectral, tmp_path):
     build_token_cache(prepared, spectral, tmp_path, quiet=True)
     with pytest.raises(ValueError, match="split must be one of"):
         open_tokens(tmp_path, "test")
-    wrong = {json.dumps({"format_version": 7}): "version must be 1, got 7", "?": "is not JSON"}
-    for text, message in wrong.items():
-        (tmp_path / "tokens.json").write_text(text)
-        with pytest.raises(ValueError, match=message):
+    path = tmp_path / "tokens.json"
+    for text, said in (
+        ('{"format_version": 7}', "format_version must be 1, got 7"),
+        ('{"format_version": 1}', r"tokens\.json: .* missing"),
+        ("?", "is not JSON"),
+        ("[]", "is not a JSON object"),
+    ):
+        path.write_text(text)
+        with pytest.raises(ValueError, match=said):
             open_tokens(tmp_path)
+    with pytest.raises(ValueError, match="nowhere is not a folder: no token cache there"):
+        open_tokens(tmp_path / "nowhere")
+    with pytest.raises(ValueError, match="nowhere is not a folder: no prepared dataset there"):
+        build_token_cache(tmp_path / "nowhere", spectral, tmp_path / "x")
 
 
 def test_settings_out_of_range_are_refused(prepared, spectral, tmp_path):
@@ -222,9 +230,18 @@ def test_the_command_line_encodes_with_a_saved_codec(prepared, spectral, tmp_pat
     assert "is not a saved codec" in capsys.readouterr().err
 
 
-def test_only_our_codecs_are_loaded(tmp_path):
-    (tmp_path / "config.json").write_text('{"_class_name": "TransformerPrior"}')
-    with pytest.raises(
-        ValueError, match="must be one of SpectralCodec, EncodecCodec, NoteTokenizer"
-    ):
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        (
+            b'{"_class_name": "TransformerPrior"}',
+            "must be one of SpectralCodec, EncodecCodec, NoteTokenizer",
+        ),
+        (b"[]", r"config\.json is not a JSON object"),
+        (b"\xff\xfe", r"config\.json is not JSON"),
+    ],
+)
+def test_only_our_codecs_are_loaded(config, message, tmp_path):
+    (tmp_path / "config.json").write_bytes(config)
+    with pytest.raises(ValueError, match=message):
         load_codec(tmp_path)

@@ -89,12 +89,12 @@ def run_codec(
     return train_codec(codec, losses, data, training, resume)
 
 
-def tiny_prior() -> Prior:
+def tiny_prior(**changes: Any) -> Prior:
     torch.manual_seed(0)
+    sizes = {"num_codebooks": 2, "codebook_size": CODEBOOK_SIZE} | changes
     return Prior(
+        **sizes,
         backbone="lstm",
-        num_codebooks=2,
-        codebook_size=CODEBOOK_SIZE,
         width=32,
         num_layers=1,
         num_heads=2,
@@ -326,6 +326,7 @@ def test_every_epoch_is_a_permutation() -> None:
     ("changes", "message"),
     [
         ({"steps": 0}, "steps must be at least 1, got 0"),
+        ({"warmup_steps": -5}, "warmup_steps must be at least 0, got -5"),
         ({"learning_rate": -1.0}, "learning_rate must be positive"),
         ({"ema_decay": 1.0}, r"ema_decay must lie in \[0, 1\)"),
         ({"mixed_precision": "int3"}, "mixed_precision must be"),
@@ -335,6 +336,43 @@ def test_every_epoch_is_a_permutation() -> None:
 def test_bad_settings_name_the_field(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         TrainingConfig("x", **changes)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda **changes: SpectrogramData(["a"], **changes),
+        lambda **changes: PriorData(["a"], **changes),
+        lambda **changes: DecoderData(["a"], ["b"], "c", **changes),
+    ],
+)
+def test_validation_needs_a_clip(make: Callable[..., Any]) -> None:
+    with pytest.raises(ValueError, match="validation_clips must be at least 1, got 0"):
+        make(validation_clips=0)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"codebook_size": 8}, "codebook_size must be at least the 16 of the tokens .*, got 8"),
+        ({"num_codebooks": 5}, "num_codebooks must be at most the 4 of the tokens .*, got 5"),
+    ],
+)
+def test_a_prior_that_does_not_fit_the_tokens_is_refused(
+    parts: Parts, tmp_path: Path, changes: dict[str, Any], message: str
+) -> None:
+    data = PriorData([parts["tokens"]], parts["pipeline"])
+    with pytest.raises(ValueError, match=message):
+        train_prior(tiny_prior(**changes), data, settings(tmp_path))
+
+
+def test_processes_that_do_not_see_one_another_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start_accelerator(settings(tmp_path))  # alone; accelerate keeps what it saw first
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(ValueError, match="2 processes were launched, accelerate sees 1"):
+        start_accelerator(settings(tmp_path))
 
 
 @pytest.mark.parametrize(

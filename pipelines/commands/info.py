@@ -1,7 +1,6 @@
 """``partita info``: what a saved pipeline holds, or what a training config costs."""
 
 import argparse
-import json
 import math
 import re
 from pathlib import Path
@@ -80,12 +79,9 @@ def read_config(path: str) -> tuple[str, dict[str, Any]]:
 
 def which_part(path: Path) -> str:
     """Tell the part from what the data section names: spectrograms, tokens, or (decoder) both."""
-    import yaml
+    from pipelines.training.configuration import read_yaml
 
-    try:
-        content = yaml.safe_load(path.read_text())
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is not YAML: {error}") from error
+    content = read_yaml(path)
     data = content.get("data") if isinstance(content, dict) else None
     if not isinstance(data, dict) or not {"prepared", "tokens"} & data.keys():
         raise ValueError(f"{path} is no trainer's config: it lacks data.prepared and data.tokens")
@@ -179,13 +175,16 @@ def describe_pipeline(folder: Path) -> list[str]:
         FileNotFoundError: the folder is not a saved pipeline or lacks a file.
         ValueError: a config or the names and shapes of the weights do not fit.
     """
-    from pipelines.inference.components import check_saved
+    from pipelines.inference.components import read_index
 
-    check_saved(folder)
-    index = json.loads((folder / "model_index.json").read_text())
+    index = read_index(folder)
     names = ("text_encoder", "codec", "planner", "prior", "decoder")
     present = [name for name in names if (index.get(name) or [None])[0] is not None]
-    models = {name: read_component(folder, name) for name in present if name != "text_encoder"}
+    models = {
+        name: read_component(folder, name, index[name][1])
+        for name in present
+        if name != "text_encoder"
+    }
     counts = {"text_encoder": count_text_encoder(folder / "text_encoder")}
     counts |= {
         name: sum(parameter.numel() for parameter in model.parameters())
@@ -200,7 +199,7 @@ def describe_pipeline(folder: Path) -> list[str]:
     return lines + describe_card(folder / "README.md")
 
 
-def read_component(folder: Path, name: str) -> Any:
+def read_component(folder: Path, name: str, class_name: str) -> Any:
     """A part on the meta device, after its weight file was checked against it."""
     import torch
 
@@ -214,10 +213,9 @@ def read_component(folder: Path, name: str) -> Any:
     classes: dict[str, Any] = {
         kind.__name__: kind for kind in (SpectralCodec, EncodecCodec, Prior, DiffusionDecoder)
     }
-    index = json.loads((folder / "model_index.json").read_text())
-    if index[name][1] not in classes:
-        raise ValueError(f"{folder}: {name} must be one of {list(classes)}, got {index[name][1]!r}")
-    kind = classes[index[name][1]]
+    if class_name not in classes:
+        raise ValueError(f"{folder}: {name} must be one of {list(classes)}, got {class_name!r}")
+    kind = classes[class_name]
     check_folder(kind, folder / name)
     with torch.device("meta"):
         return kind(**read_component_config(kind, folder / name / "config.json"))
@@ -253,7 +251,7 @@ def describe_rates(codec: Any, prior: Any) -> list[str]:
 def describe_defaults(index: dict[str, Any], decoder: Any) -> list[str]:
     """Describe what a call uses by default, in lines."""
     names = ("guidance", "temperature", "top_k", "max_duration_s")
-    defaults = [f"{name} {index[name]:g}" for name in names if name in index]
+    defaults = [f"{name} {index[name]:g}" for name in names if index.get(name) is not None]
     steps = [f"steps {decoder.config.default_steps}"] if decoder is not None else []
     return ["defaults: " + ", ".join(defaults + steps)]
 
@@ -263,11 +261,16 @@ def describe_card(path: Path) -> list[str]:
     if not path.is_file():
         return ["license and training data: not stated (no README.md in the folder)"]
     from huggingface_hub import ModelCard
+    from yaml import YAMLError
 
-    card = ModelCard.load(path, ignore_metadata_errors=True)
+    try:
+        card = ModelCard.load(path, ignore_metadata_errors=True)
+    except (YAMLError, ValueError) as error:
+        raise ValueError(f"{path}: the front matter is not YAML: {error}") from error
     lines = [f"license: {card.data.license or 'not stated'}"]
     named = card.data.datasets or []
-    lines += [f"data: {', '.join(named if isinstance(named, list) else [named])}"] if named else []
+    named = [str(name) for name in (named if isinstance(named, list) else [named])]
+    lines += [f"data: {', '.join(named)}"] if named else []
     section = re.search(r"^#+ *Training data *\n(.*?)(?=^#|\Z)", card.text, re.I | re.M | re.S)
     if section:
         lines += ["training data", *(f"  {line}" for line in section[1].strip().splitlines())]

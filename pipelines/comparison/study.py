@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 
 from pipelines.comparison.arm import Arm, TrainedArm, is_held, lineage, train_arm
 from pipelines.comparison.comparison_settings import Budget, ComparisonSettings, PriorVariant
 from pipelines.comparison.equal_size import fit_width
 from pipelines.data.tokens import INFO_NAME, read_token_info, read_token_infos
+from pipelines.training.configuration import read_yaml
 
 
 @dataclass
@@ -146,7 +146,7 @@ def read_model(variant: PriorVariant) -> dict[str, Any]:
     """
     if variant.config is None:
         return {}
-    content = yaml.safe_load(Path(variant.config).read_text())
+    content = read_yaml(variant.config)
     if not isinstance(content, dict) or not isinstance(content.get("model"), dict):
         raise ValueError(f"{variant.config} has no model section")
     return dict(content["model"])

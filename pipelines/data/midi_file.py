@@ -1,11 +1,13 @@
 """Read and write MIDI files as symusic scores, with one-line errors."""
 
+import io
 import math
 import warnings
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
+import mido
 import symusic
 from symusic.core import ScoreTick
 
@@ -17,7 +19,8 @@ def read_midi(source: str | Path | bytes | ScoreTick) -> ScoreTick:
     """Read a Standard MIDI File of type 0 or 1.
 
     A note-off without a note-on and a note-on that never ends are left out; notes that overlap on
-    one pitch end in the order in which they began; a note of length 0 gets one tick.
+    one pitch end in the order in which they began; a pitch that is struck again without a note-off
+    between ends there; a note of length 0 gets one tick.
 
     Args:
         source: a path, a file's bytes, or a score, which is only checked.
@@ -54,11 +57,52 @@ def _parse(data: bytes, name: str) -> ScoreTick:
     if data[8:10] == b"\x00\x02":
         raise ValueError(f"{name}: MIDI type 2 holds several songs, types 0 and 1 hold one")
     try:
-        score: Any = symusic.Score.from_midi(data)
+        score: Any = symusic.Score.from_midi(end_struck_notes(data))
     except Exception as error:  # symusic raises RuntimeError and worse on damaged files
         reason = " ".join(str(error).split()).removesuffix(": iostream error")
         raise ValueError(f"{name} is not a whole MIDI file: {reason}") from error
     return score
+
+
+def end_struck_notes(data: bytes) -> bytes:
+    """Add the note-offs that are missing where a pitch is struck again while it sounds.
+
+    symusic would drop every note-on but the first of such a pitch (findings/). Pitches that have a
+    note-off for each note-on stay as they are, and so does a file that mido cannot read.
+    """
+    try:
+        file = mido.MidiFile(file=io.BytesIO(data))
+    except Exception:  # damaged: symusic says how
+        return data
+    added = False
+    for track in file.tracks:
+        missing: dict[tuple[int, int], int] = defaultdict(int)  # note-ons without a note-off
+        for message in track:
+            if message.type in ("note_on", "note_off"):
+                missing[message.channel, message.note] += 1 if _strikes(message) else -1
+        sounding: set[tuple[int, int]] = set()
+        messages = []
+        for message in track:
+            if message.type in ("note_on", "note_off"):
+                pitch = message.channel, message.note
+                if _strikes(message) and pitch in sounding and missing[pitch] > 0:
+                    missing[pitch] -= 1
+                    off = mido.Message("note_off", channel=pitch[0], note=pitch[1])
+                    messages.append(off.copy(time=message.time))
+                    message = message.copy(time=0)
+                    added = True
+                (sounding.add if _strikes(message) else sounding.discard)(pitch)
+            messages.append(message)
+        track[:] = messages
+    if not added:
+        return data
+    out = io.BytesIO()
+    file.save(file=out)
+    return out.getvalue()
+
+
+def _strikes(message: Any) -> bool:
+    return message.type == "note_on" and message.velocity > 0
 
 
 def midi_bytes(score: ScoreTick, tail_s: float = 0.0) -> bytes:

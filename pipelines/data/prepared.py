@@ -369,7 +369,9 @@ def read_info(folder: str | Path) -> dict[str, Any]:
     Raises:
         ValueError: it is missing, unreadable or of another format version.
     """
-    return read_description(folder, INFO_NAME, FORMAT_VERSION, "prepared dataset", "prepare")
+    return read_description(
+        folder, INFO_NAME, "prepared dataset", "partita prepare", FORMAT_VERSION
+    )
 
 
 def finish_dataset(folder: str | Path, settings: dict[str, Any]) -> dict[str, Any]:

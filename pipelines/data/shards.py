@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from codec.whole_file import sync_and_rename, write_json
+from codec.whole_file import read_json_object, sync_and_rename, write_json
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -151,27 +151,33 @@ def count_rows(path: Path) -> int:
 
 
 def read_description(
-    folder: str | Path, name: str, version: int, what: str, command: str
+    folder: str | Path, name: str, kind: str, command: str, version: int
 ) -> dict[str, Any]:
-    """Read the JSON file that is written last into a folder of shards.
+    """Read the JSON file that is written last to a folder of shards.
+
+    Args:
+        folder: of the shards.
+        name: of the file.
+        kind: what the folder should be, for messages.
+        command: that makes such folders, for messages.
+        version: the ``format_version`` that can be read.
 
     Raises:
         ValueError: the file is missing, unreadable or of another format version.
     """
     path = Path(folder) / name
+    if not Path(folder).is_dir():
+        raise ValueError(f"{folder} is not a folder: no {kind} there")
     if not path.is_file():
         raise ValueError(
-            f"{folder} is not a finished {what}: {name} is missing "
-            f"(run the same `partita {command}` again to finish it)"
+            f"{folder} is not a finished {kind}: {name} is missing "
+            f"(run the same `{command}` again to finish it)"
         )
-    try:
-        values = json.loads(path.read_text())
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path} is not JSON: {error}") from error
-    found = values.get("format_version") if isinstance(values, dict) else None
+    content = read_json_object(path)
+    found = content.get("format_version")
     if found != version:
         raise ValueError(f"{path}: format_version must be {version}, got {found}")
-    return values
+    return content
 
 
 def begin_or_resume(folder: Path, path: Path, settings: dict[str, Any], what: str) -> None:

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from codec.protocols import Codec
+from codec.whole_file import read_json_object
 from pipelines.data.prepared import check_split
 from pipelines.data.shards import as_arrow, list_shards, open_shards, read_description
 
@@ -172,8 +173,13 @@ def read_token_info(folder: str | Path) -> TokenInfo:
     Raises:
         ValueError: it is missing, unreadable or of another format version.
     """
-    arguments = INFO_NAME, TOKENS_VERSION, "token cache", "prepare tokens"
-    return TokenInfo(**read_description(folder, *arguments))
+    values = read_description(
+        folder, INFO_NAME, "token cache", "partita prepare tokens", TOKENS_VERSION
+    )
+    try:
+        return TokenInfo(**values)
+    except TypeError as error:
+        raise ValueError(f"{Path(folder) / INFO_NAME}: {error}") from error
 
 
 def load_codec(folder: str | Path) -> Codec:
@@ -188,7 +194,7 @@ def load_codec(folder: str | Path) -> Codec:
     path = Path(folder) / "config.json"
     if not path.is_file():
         raise ValueError(f"{folder} is not a saved codec: config.json is missing")
-    name = json.loads(path.read_text()).get("_class_name")
+    name = read_json_object(path).get("_class_name")
     if name in ("NoteTokenizer", OLD_NAMES["NoteTokenizer"]):
         return NoteTokenizer.from_pretrained(folder).eval()
     known = ("SpectralCodec", "EncodecCodec", "NoteTokenizer")

@@ -1,10 +1,11 @@
 """The components of a pipeline: which there are, whether they fit, whether a folder holds them."""
 
-import json
 from pathlib import Path
 from typing import Any
 
+from codec.component import fits
 from codec.spectral_codec import SpectralCodec
+from codec.whole_file import read_json_object
 from decoder.diffusion_decoder import DiffusionDecoder
 from decoder.sampler import check_conditions, check_scheduler
 from prior.model import Prior
@@ -12,6 +13,14 @@ from prior.planner import check_planner
 
 REQUIRED = ("tokenizer", "text_encoder", "codec", "prior")
 OPTIONAL = ("decoder", "scheduler", "planner")
+DEFAULTS: dict[str, Any] = {
+    "guidance": float,
+    "temperature": float,
+    "top_k": int | None,
+    "max_duration_s": float,
+    "fine_temperature": float | None,
+}
+"""The stored defaults of a call and their types."""
 
 
 def check_fit(
@@ -46,20 +55,38 @@ def check_fit(
     check_conditions(codec, decoder)
 
 
-def check_saved(folder: Path, given: Any = ()) -> None:
-    """Raise unless ``model_index.json`` names every required component and its folder exists."""
+def read_index(folder: Path, given: Any = ()) -> dict[str, Any]:
+    """Read and check ``model_index.json``.
+
+    Args:
+        folder: of a saved pipeline.
+        given: names of components that are not loaded from the folder.
+
+    Raises:
+        FileNotFoundError: the file or the folder of a component is missing.
+        ValueError: a key is unknown, a required component is null, or a value has the wrong type.
+    """
     path = folder / "model_index.json"
     if not path.is_file():
         raise FileNotFoundError(f"{path} does not exist: {folder} is not a saved pipeline")
-    try:
-        index = json.loads(path.read_text())
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path} is not JSON: {error}") from error
+    index = read_json_object(path)
+    known = (*REQUIRED, *OPTIONAL, *DEFAULTS)
+    for name, value in index.items():
+        if name not in known and name[:1] != "_":  # diffusers' own begin with "_"
+            raise ValueError(f"{path}: unknown key {name!r}; a pipeline knows {', '.join(known)}")
+        if name in DEFAULTS and not fits(value, DEFAULTS[name]):
+            wanted = getattr(DEFAULTS[name], "__name__", DEFAULTS[name])
+            raise ValueError(f"{path}: {name} must be {wanted}, got {value!r}")
     for name in (*REQUIRED, *OPTIONAL):
         if name in given:
             continue
-        library = (index.get(name) or [None])[0]
-        if library is None and name in REQUIRED:
+        entry = index.get(name) or [None, None]
+        if entry == [None, None] and name in REQUIRED:
             raise ValueError(f"{path}: the component {name!r} is null")
-        if library is not None and not (folder / name).is_dir():
+        if entry == [None, None]:
+            continue
+        if not isinstance(entry, list) or [type(item) for item in entry] != [str, str]:
+            raise ValueError(f"{path}: {name} must be [library, class], got {entry!r}")
+        if not (folder / name).is_dir():
             raise FileNotFoundError(f"{folder / name} does not exist, but {path} names it")
+    return index

@@ -16,6 +16,8 @@ def read_safetensors(path: str | Path) -> tuple[dict[str, str], dict[str, Tensor
         FileNotFoundError: there is none.
         ValueError: it is truncated or no safetensors file (a pickle is never loaded).
     """
+    if Path(path).is_dir():
+        raise IsADirectoryError(f"{path} is a folder, not a safetensors file")
     if not Path(path).is_file():
         raise FileNotFoundError(f"{path} does not exist")
     try:

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from codec.process_settings import hidden_progress_bars
+from codec.whole_file import read_json_object
 from prior.condition import Condition
 
 MAX_TOKENS = 64
@@ -51,7 +52,7 @@ def load_text_encoder(folder: str | Path) -> tuple[Any, nn.Module]:
 
     Raises:
         FileNotFoundError: the folder lacks one of them.
-        ValueError: the weights do not fit the encoder's config.
+        ValueError: a file is damaged, or the weights do not fit the encoder's config.
     """
     from safetensors import SafetensorError
     from transformers import AutoModel, AutoTokenizer
@@ -60,7 +61,12 @@ def load_text_encoder(folder: str | Path) -> tuple[Any, nn.Module]:
     for name in ("tokenizer", "text_encoder"):
         if not (folder / name).is_dir():
             raise FileNotFoundError(f"{folder} holds no {name}/: not a saved pipeline")
-    tokenizer = AutoTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True)
+        for path in (folder / name).glob("*.json"):
+            read_json_object(path)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True)
+    except Exception as error:  # tokenizers raises no class of its own
+        raise ValueError(f"{folder}/tokenizer cannot be loaded: {error}") from error
     try:
         with hidden_progress_bars():
             encoder, report = AutoModel.from_pretrained(

@@ -1,10 +1,12 @@
 """YAML and command line to configured objects (jsonargparse), and one-line errors."""
 
 import re
+from pathlib import Path
 from typing import Any
 
 import torch
-from jsonargparse import ArgumentError, ArgumentParser, Namespace
+import yaml
+from jsonargparse import ActionConfigFile, ArgumentError, ArgumentParser, Namespace
 
 from codec.process_settings import kept_process_settings
 
@@ -16,6 +18,29 @@ RENAMED = {
 """What fields of older configs are called now."""
 
 
+def read_yaml(path: str | Path) -> Any:
+    """Read a YAML file.
+
+    Raises:
+        FileNotFoundError: there is none.
+        ValueError: it is not YAML; the message names the file.
+    """
+    try:
+        return yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is not YAML: {error}") from error
+
+
+class ConfigFile(ActionConfigFile):
+    """Reads ``--config FILE.yaml``; the message about a file that cannot be read names it."""
+
+    def __call__(self, parser: Any, cfg: Any, values: Any, option_string: Any = None) -> None:
+        try:
+            super().__call__(parser, cfg, values, option_string)
+        except (ArgumentError, UnicodeDecodeError) as error:
+            raise ArgumentError(None, f"{values}: {error}") from error
+
+
 def build_parser(program: str, parts: dict[str, Any]) -> ArgumentParser:
     """Make a parser with ``--config FILE.yaml`` and ``--PART.FIELD`` for every field of every part.
 
@@ -24,7 +49,7 @@ def build_parser(program: str, parts: dict[str, Any]) -> ArgumentParser:
         parts: name -> class whose constructor takes the fields.
     """
     parser = ArgumentParser(prog=program, exit_on_error=False)
-    parser.add_argument("--config", action="config", help="YAML file; later options override it")
+    parser.add_argument("--config", action=ConfigFile, help="YAML file; later options override it")
     for name, part in parts.items():
         parser.add_class_arguments(part, name)
     parser.add_argument("--resume", action="store_true", help="continue from the last checkpoint")

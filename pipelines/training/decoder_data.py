@@ -42,6 +42,8 @@ class DecoderData:
             raise ValueError(f"crop_s must be positive, got {self.crop_s}")
         if not 0 <= self.focus_share <= 1:
             raise ValueError(f"focus_share must lie in [0, 1], got {self.focus_share}")
+        if self.validation_clips < 1:
+            raise ValueError(f"validation_clips must be at least 1, got {self.validation_clips}")
 
     @property
     def crop_tokens(self) -> int:

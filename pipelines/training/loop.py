@@ -93,6 +93,9 @@ class TrainingConfig:
         for name in (*counts, "keep_checkpoints", "validate_every", "log_every"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        for name in ("warmup_steps", "weight_decay", "num_workers"):
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"{name} must be at least 0, got {getattr(self, name)}")
         if not self.learning_rate > 0:
             raise ValueError(f"learning_rate must be positive, got {self.learning_rate}")
         if not 0 <= self.ema_decay < 1:
@@ -262,7 +265,7 @@ def start_accelerator(config: TrainingConfig) -> Accelerator:
     """Let accelerate choose processes, device and precision.
 
     Raises:
-        RuntimeError: the launcher started several processes and they do not see one another.
+        ValueError: the launcher started several processes and they do not see one another.
     """
     device = torch.accelerator.current_accelerator() or torch.device("cpu")
     accelerator = Accelerator(
@@ -274,7 +277,7 @@ def start_accelerator(config: TrainingConfig) -> Accelerator:
     )
     launched = int(os.environ.get("WORLD_SIZE", 1))
     if accelerator.num_processes != launched:
-        raise RuntimeError(
+        raise ValueError(
             f"{launched} processes were launched, accelerate sees {accelerator.num_processes}"
         )
     if config.log_with:

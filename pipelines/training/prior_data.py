@@ -12,10 +12,11 @@ from codec.seeds import generator
 from pipelines.data.plans import plan_of_labels
 from pipelines.data.prepared import FRAME_RATE, FRAMES_PER_TOKEN
 from pipelines.data.shards import as_arrow
-from pipelines.data.tokens import open_all_tokens, read_codes
+from pipelines.data.tokens import open_all_tokens, read_codes, read_token_infos
 from pipelines.inference.text import PRETRAINED, encode_text
 from pipelines.training.loop import EpochOrder
 from prior.loss import PriorBatch, draw_depth_frames
+from prior.model import Prior
 from prior.plan import plan_features
 
 TOKEN_RATE = FRAME_RATE / FRAMES_PER_TOKEN
@@ -63,6 +64,8 @@ class PriorData:
                 raise ValueError(f"{name} must lie in [0, 1), got {getattr(self, name)}")
         if not 0 < self.depth_share <= 1:
             raise ValueError(f"depth_share must lie in (0, 1], got {self.depth_share}")
+        if self.validation_clips < 1:
+            raise ValueError(f"validation_clips must be at least 1, got {self.validation_clips}")
 
     @property
     def crop_tokens(self) -> int:
@@ -128,11 +131,6 @@ class TokenClips(Dataset):
         drop_caption = dropout and uniform[3] < data.caption_dropout
 
         codes = read_codes(self.rows, row)[: self.num_codebooks]
-        if codes.shape[0] < self.num_codebooks:
-            raise ValueError(
-                f"the token cache holds {codes.shape[0]} codebooks, "
-                f"num_codebooks={self.num_codebooks} asked for"
-            )
         start = int(place * (max(0, codes.shape[-1] - length) + 1))
         crop = codes[:, start : start + length]
         known = crop.shape[-1]
@@ -152,6 +150,21 @@ class TokenClips(Dataset):
             draw_depth_frames(mask[None], count, draws)[0],
             "" if drop_all or (drop_caption and says_all) else caption,
             plan_features(plan, start + length, TOKEN_RATE)[start:] if self.reads_plan else None,
+        )
+
+
+def check_tokens_fit(folders: list[str], prior: Prior) -> None:
+    """Raise ValueError unless a prior can be trained on the codes of some token caches."""
+    info = read_token_infos(folders)[0]
+    if prior.num_codebooks > info.num_codebooks:
+        raise ValueError(
+            f"num_codebooks must be at most the {info.num_codebooks} of the tokens {folders[0]}, "
+            f"got {prior.num_codebooks}"
+        )
+    if prior.codebook_size < info.codebook_size:
+        raise ValueError(
+            f"codebook_size must be at least the {info.codebook_size} of the tokens {folders[0]}, "
+            f"got {prior.codebook_size}"
         )
 
 
