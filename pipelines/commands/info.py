@@ -3,6 +3,7 @@
 import argparse
 import math
 import re
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -91,28 +92,9 @@ def which_part(path: Path) -> str:
 
 
 def trainer_parts(part: str) -> dict[str, Any]:
-    """The classes that a trainer configures, as its ``main`` names them."""
-    from codec.spectral_codec import SpectralCodec
-    from decoder.diffusion_decoder import DiffusionDecoder
-    from pipelines.train_codec import CodecLosses
-    from pipelines.training.augmentation import Augmentation
-    from pipelines.training.codec_data import SpectrogramData
-    from pipelines.training.decoder_data import DecoderData
-    from pipelines.training.loop import TrainingConfig
-    from pipelines.training.prior_data import PriorData
-    from prior.model import Prior
-
-    parts: dict[str, dict[str, Any]] = {
-        "codec": {
-            "model": SpectralCodec,
-            "losses": CodecLosses,
-            "data": SpectrogramData,
-            "augmentation": Augmentation,
-        },
-        "prior": {"model": Prior, "data": PriorData},
-        "decoder": {"model": DiffusionDecoder, "data": DecoderData},
-    }
-    return parts[part] | {"training": TrainingConfig}
+    """Return the sections of a trainer's configuration, with the class of each."""
+    parts: dict[str, Any] = import_module(f"pipelines.train_{part}").PARTS
+    return parts
 
 
 def render_estimate(cost: "Estimate", training: dict[str, Any]) -> list[str]:
