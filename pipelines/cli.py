@@ -18,6 +18,7 @@ from pipelines.errors import USER_ERRORS, print_error
 COMMANDS = {
     "generate": "music from a prompt",
     "render": "many prompts to files, resumable, on any machines",
+    "serve": "a page in the browser, and music over HTTP",
     "notes": "notes from a prompt: MIDI, and its sound",
     "encode": "an audio file to tokens",
     "decode": "tokens to an audio file",

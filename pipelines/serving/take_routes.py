@@ -1,0 +1,57 @@
+"""The shelf: list, describe, play, download and delete takes."""
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Path, Query, Request
+from fastapi.responses import FileResponse, Response
+
+from pipelines.serving.chunk_encoder import CONTENT_TYPES
+from pipelines.serving.music_request import Format
+from pipelines.serving.music_routes import studio_of
+from pipelines.serving.shelf import ID
+
+router = APIRouter(tags=["takes"])
+TakeId = Annotated[str, Path(pattern=f"^{ID.pattern}$")]
+
+
+@router.get("/v1/takes")
+def list_takes(
+    request: Request, limit: Annotated[int, Query(ge=0, le=10_000)] = 200
+) -> dict[str, Any]:
+    """List the takes, newest first."""
+    return {"data": studio_of(request).shelf.list(limit)}
+
+
+@router.get("/v1/takes/{id}")
+def get_take(id: TakeId, request: Request) -> dict[str, Any]:
+    """Say what a take was made from, and how loud it is."""
+    return studio_of(request).shelf.describe(id)
+
+
+@router.delete("/v1/takes/{id}", status_code=204)
+def delete_take(id: TakeId, request: Request) -> None:
+    """Remove a take's sound and tokens from the folder."""
+    studio_of(request).shelf.delete(id)
+
+
+@router.get("/v1/takes/{id}/play", response_class=FileResponse)
+def play_take(id: TakeId, request: Request) -> FileResponse:
+    """Send the sound as it lies on the shelf, or the range of it that is asked for."""
+    return FileResponse(studio_of(request).shelf.file(id, "wav"), media_type="audio/wav")
+
+
+@router.get("/v1/takes/{id}/tokens", response_class=FileResponse)
+def take_tokens(id: TakeId, request: Request) -> FileResponse:
+    """Send the tokens, which ``partita decode`` makes the same sound from."""
+    path = studio_of(request).shelf.file(id, "safetensors")
+    return FileResponse(path, media_type="application/octet-stream", filename=path.name)
+
+
+@router.get("/v1/takes/{id}/audio", response_class=Response)
+def take_audio(id: TakeId, request: Request, format: Format = "wav") -> Response:
+    """Send the file that ``partita generate`` would have written."""
+    studio = studio_of(request)
+    codec = studio.pipeline.codec
+    kind = CONTENT_TYPES[format].format(rate=codec.sample_rate, channels=codec.channels)
+    name = {"content-disposition": f'attachment; filename="{id}.{format}"'}
+    return Response(studio.shelf.convert(id, format), media_type=kind, headers=name)
