@@ -1,5 +1,6 @@
 """Who may reach the server, and with how much."""
 
+import contextlib
 import json
 import os
 import signal
@@ -78,20 +79,16 @@ def test_the_page_is_fenced_in(client: Client):
     assert headers["x-content-type-options"] == "nosniff"
 
 
-def test_a_huge_body_is_refused(client: Client):
-    good = {"authorization": f"Bearer {TOKEN}"}
-    assert client.send("POST", "/v1/jobs", b" " * (2 << 20), good)[0] == 413
-    with socket.create_connection(("127.0.0.1", client.port)) as raw:  # of a length not announced
-        head = f"POST /v1/jobs HTTP/1.1\r\nhost: {client.address}\r\nauthorization: Bearer {TOKEN}"
-        raw.sendall(f"{head}\r\ntransfer-encoding: chunked\r\n\r\n".encode())
-        for _ in range(40):
-            try:
+@pytest.mark.parametrize("announced", [True, False])
+def test_a_huge_body_is_refused(client: Client, announced: bool):
+    length = "content-length: 99999999" if announced else "transfer-encoding: chunked"
+    head = f"POST /v1/jobs HTTP/1.1\r\nhost: {client.address}\r\nauthorization: Bearer {TOKEN}"
+    with socket.create_connection(("127.0.0.1", client.port), timeout=30) as raw:
+        raw.sendall(f"{head}\r\n{length}\r\n\r\n".encode())
+        with contextlib.suppress(OSError):  # it hangs up in the middle
+            for _ in range(0 if announced else 17):
                 raw.sendall(b"10000\r\n" + b" " * 0x10000 + b"\r\n")
-            except OSError:
-                break
-        raw.settimeout(10)
-        answer = raw.recv(100)
-    assert answer.startswith(b"HTTP/1.1 413")
+        assert raw.recv(100).startswith(b"HTTP/1.1 413")
 
 
 def test_a_slow_reader_is_let_go(pipeline_folder: Path, tmp_path: Path):
@@ -176,8 +173,8 @@ def test_nothing_is_lost_or_made_twice_when_the_server_is_killed(
     client = Client(port, None)  # type: ignore[arg-type]
     for number, id in enumerate(ids):
         assert client.json("POST", "/v1/jobs", PIECE | {"id": id, "seed": number})[0] == 202
-    for stop in (signal.SIGKILL, signal.SIGTERM):
-        wait_for(lambda: len(list(takes.glob("job-*.wav"))) > (2 if stop == signal.SIGKILL else 4))
+    for count, stop in ((2, signal.SIGKILL), (4, signal.SIGTERM)):
+        wait_for(lambda count=count: len(list(takes.glob("job-*.wav"))) > count)
         process.send_signal(stop)
         process.wait(timeout=30)
         made = {path.name: path.stat().st_mtime_ns for path in takes.glob("job-*.safetensors")}

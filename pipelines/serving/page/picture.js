@@ -5,10 +5,32 @@ const WINDOW = Float32Array.from({length: SIZE}, (_, i) => 0.5 - 0.5 * Math.cos(
 const FLOOR_DB = -90;
 
 export class Picture {
-  constructor(canvas) {
+  // `seek(share)` is called after a click, `mark([start, end])` after a drag, in shares of the whole.
+  constructor(canvas, seek, mark) {
     this.canvas = canvas;
     this.context = canvas.getContext("2d");
-    this.span = null;  // [start, end] in seconds
+    const share = (event) => Math.max(0, Math.min(1, event.offsetX / canvas.clientWidth));
+    let from = null;
+    canvas.addEventListener("pointerdown", (event) => { from = share(event); });
+    canvas.addEventListener("pointerup", (event) => {
+      if (from === null) return;
+      const to = share(event);
+      if (Math.abs(to - from) * canvas.clientWidth < 6) seek(to);
+      else mark([Math.min(from, to), Math.max(from, to)]);
+      from = null;
+    });
+  }
+
+  // Shows where the sound is and which span is marked, in shares of the whole; null for neither.
+  point(head, span) {
+    const place = (id, at, width) => {
+      const {style} = document.getElementById(id);
+      document.getElementById(id).hidden = at === null;
+      style.left = `${100 * at}%`;
+      if (width !== undefined) style.width = `${100 * width}%`;
+    };
+    place("head", head);
+    place("span", span ? span[0] : null, span ? span[1] - span[0] : 0);
   }
 
   // Clears the canvas for a piece of so many samples.
