@@ -13,7 +13,7 @@ pytest.importorskip("fastapi")
 pytest.importorskip("playwright.sync_api")
 
 from playwright import sync_api as playwright
-from served_studio import Client, served
+from served_studio import Client, served, wait_for
 
 from pipelines import Pipeline
 
@@ -82,7 +82,8 @@ def test_what_is_heard_is_what_the_pipeline_makes(page: Any, client: Client, pip
     assert np.array_equal(heard, wanted)
     assert page.evaluate("document.body.dataset.gaps") == "0"
     page.click("#shelf li:first-child button")
-    page.wait_for_function("document.querySelector('#transport audio')?.currentTime > 0.3")
+    time = "document.querySelector('#transport audio')?.currentTime > 0.3"
+    wait_for(lambda: page.evaluate(time))
 
 
 def test_a_piece_is_steered_and_stopped(page: Any, client: Client):

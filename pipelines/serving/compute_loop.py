@@ -1,23 +1,29 @@
 """The thread that computes: live pieces first, by who runs dry soonest, then jobs in batches."""
 
+import contextlib
 import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from codec.process_settings import cpu_threads
+from pipelines.music_output import MusicOutput
 from pipelines.serving.live_piece import LivePiece
 from pipelines.serving.music_request import PieceFields
+from pipelines.serving.song_facts import describe_song
 from prior.frame_generator import FrameGenerator
 from prior.plan import Plan
 
 if TYPE_CHECKING:
     from pipelines.pipeline import Pipeline
+
+Call = tuple[Future[Any], Callable[[], Any]]
 
 CAPACITY = 0.9
 """Share of the thread's time that live pieces may be promised."""
@@ -47,7 +53,8 @@ class Work:
         take: takes each (C, s) piece of audio, in the computing thread.
         on_start: called before the first frame.
         on_end: called at the end, or at an error, which is then in ``error``.
-        codes: (K, T) once they are written.
+        edit: makes the whole at once instead, from a function to be called between its steps.
+        song: what was made.
     """
 
     fields: PieceFields
@@ -58,8 +65,8 @@ class Work:
     started: float | None = None
     canceled: bool = False
     alone: bool = False
-    codes: Tensor | None = None
-    plan: Plan | None = None
+    edit: Callable[[Callable[..., None]], MusicOutput] | None = None
+    song: MusicOutput | None = None
     error: Exception | None = None
 
     def batch_key(self) -> tuple[object, ...]:
@@ -87,6 +94,7 @@ class ComputeLoop:
     live: list[LivePiece] = field(default_factory=list)
     waiting: deque[Work] = field(default_factory=deque)
     current: list[Work] = field(default_factory=list)
+    calls: deque[Call] = field(default_factory=deque)
 
     def __post_init__(self) -> None:
         self.changed = threading.Condition()
@@ -110,6 +118,14 @@ class ComputeLoop:
         with self.changed:
             self.waiting.append(work)
             self.changed.notify_all()
+
+    def call(self, function: Callable[[], Any]) -> Future[Any]:
+        """Let the thread call a short function before it goes on."""
+        future: Future[Any] = Future()
+        with self.changed:
+            self.calls.append((future, function))
+            self.changed.notify_all()
+        return future
 
     def open_live(self, piece: LivePiece) -> None:
         """Let a live piece begin.
@@ -149,8 +165,10 @@ class ComputeLoop:
                     self._perform(batch)
                 elif not any(piece.wants_more for piece in self.live):
                     with self.changed:
-                        if not self.waiting and not self.stopping:
+                        if not self.waiting and not self.calls and not self.stopping:
                             self.changed.wait(0.1)
+            for future, _ in self.calls:
+                future.set_exception(InterruptedError("the server stops"))
             for piece in list(self.live):
                 piece.error = InterruptedError("the server stops")
                 piece.end()
@@ -167,6 +185,8 @@ class ComputeLoop:
     def serve_live(self) -> None:
         """Compute for live pieces until none is urgent, and a step for one that is not."""
         while not self.stopping:
+            while self.calls:
+                answer(*self.calls.popleft())
             for piece in [piece for piece in self.live if piece.finished]:
                 self._close(piece)
             wanting = [piece for piece in self.live if piece.wants_more]
@@ -222,10 +242,12 @@ class ComputeLoop:
         """Write the tokens of all, then decode one after another, each as if it were alone."""
         if not batch:
             return
-        pipeline, fields = self.pipeline, [work.fields for work in batch]
         for work in batch:
             work.started = time.time()
             work.on_start(work)
+        if batch[0].edit is not None:
+            return self._edit(batch[0])
+        pipeline, fields = self.pipeline, [work.fields for work in batch]
         first = fields[0]
         num_frames = pipeline.num_frames(first.duration_s)
         seeds = [one.seed or 0 for one in fields]
@@ -250,10 +272,27 @@ class ComputeLoop:
                 return
         codes = torch.stack(frames, dim=-1)  # (B, K, T)
         for index, work in enumerate(batch):
-            work.codes, work.plan = codes[index].cpu(), given.plans[index]
-            self._decode(work, codes[index : index + 1])
+            self._decode(work, codes[index : index + 1], given.plans[index])
 
-    def _decode(self, work: Work, codes: Tensor) -> None:
+    def _edit(self, work: Work) -> None:
+        assert work.edit is not None
+        frames = 0
+
+        def between(*_: object) -> None:
+            nonlocal frames
+            frames += 1
+            work.progress = PRIOR_SHARE * frames / (frames + 50)  # how many come is not known
+            self._between([work])
+            if work.canceled:
+                raise CanceledError
+
+        with contextlib.suppress(CanceledError):
+            song = work.edit(between)
+            work.take(song.audio[0].cpu())
+            work.song = song
+            finish(work)
+
+    def _decode(self, work: Work, codes: Tensor, plan: Plan | None) -> None:
         fields, pipeline = work.fields, self.pipeline
         left = total = round(fields.duration_s * pipeline.codec.sample_rate)
         seed = fields.seed if fields.decoder_seed is None else fields.decoder_seed
@@ -265,6 +304,7 @@ class ComputeLoop:
             left -= min(left, piece.shape[-1])
             work.progress = min(0.999, 1 - (1 - PRIOR_SHARE) * left / total)
             self._between([work])
+        work.song = describe_song(pipeline, fields, codes, plan, total)
         finish(work)
 
     def _between(self, batch: list[Work]) -> None:
@@ -274,9 +314,21 @@ class ComputeLoop:
             raise InterruptedError("the server stops")
 
 
+class CanceledError(Exception):
+    """An edit that nobody wants any more."""
+
+
+def answer(future: Future[Any], function: Callable[[], Any]) -> None:
+    """Call a function for a thread that waits for it."""
+    try:
+        future.set_result(function())
+    except Exception as error:
+        future.set_exception(error)
+
+
 def finish(work: Work) -> None:
     """Hand a job over, done, canceled or failed."""
-    if work.codes is not None and work.error is None and not work.canceled:
+    if work.song is not None and work.error is None and not work.canceled:
         work.progress = 1.0
     try:
         work.on_end(work)

@@ -141,6 +141,7 @@ class _GuardedChannel:
         self.received = 0
         self.whole = scope["type"] == "websocket"  # whose messages may come at any time
         self.started = False
+        self.refusal: Refusal | None = None
 
     async def receive(self) -> Message:
         if self.whole:
@@ -149,16 +150,20 @@ class _GuardedChannel:
             try:
                 message = await asyncio.wait_for(self._receive(), self.patience_s)
             except TimeoutError:
-                raise Refusal(408, "the body did not come") from None
+                self.refusal = Refusal(408, "the body did not come")
+                raise self.refusal from None
         if message["type"] == "http.request":
             self.received += len(message.get("body", b""))
             self.whole = not message.get("more_body", False)
             if self.received > self.limit:
-                raise Refusal(413, f"the body must have at most {self.limit} bytes")
+                self.refusal = Refusal(413, f"the body must have at most {self.limit} bytes")
+                raise self.refusal
         return message
 
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
+            if self.refusal is not None:  # the application took it for a body that is not JSON
+                raise self.refusal
             self.started = True
             headers = MutableHeaders(scope=message)
             for name, value in SECURITY_HEADERS.items():

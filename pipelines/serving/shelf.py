@@ -16,10 +16,12 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from codec.audio_file import read_audio, write_audio
+from codec.protocols import Codec
 from codec.whole_file import sync_and_rename
 from pipelines.evaluation.loudness import integrated_loudness
 from pipelines.inference.playback import PipeWriter
-from pipelines.inference.token_file import TokenFile, save_tokens
+from pipelines.inference.token_file import save_song_tokens
+from pipelines.music_output import MusicOutput
 
 ID = re.compile(r"[a-z0-9][a-z0-9-]{0,63}")
 SHOWN = ("prompt", "seed", "decoder_seed", "sample_rate", "num_samples", "settings")
@@ -50,7 +52,7 @@ class TakeRecorder:
         self.file.write(np.ascontiguousarray(piece.cpu().T.numpy()))
         self.num_samples += piece.shape[-1]
 
-    def finish(self, tokens: TokenFile) -> None:
+    def finish(self, song: MusicOutput, codec: Codec) -> None:
         """Put the take on the shelf: sound first, since tokens are what is listed.
 
         Raises:
@@ -61,7 +63,7 @@ class TakeRecorder:
         if soundfile.info(self.partial).frames != self.num_samples:  # libsndfile hides a full disk
             raise OSError(errno.ENOSPC, "the disk of the takes is full")
         sync_and_rename(self.partial, self.final)
-        save_tokens(self.final.with_suffix(".safetensors"), tokens)
+        save_song_tokens(self.final.with_suffix(".safetensors"), song, codec)
 
     def abandon(self) -> None:
         """Leave nothing behind."""

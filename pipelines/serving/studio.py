@@ -5,17 +5,14 @@ import logging
 import shutil
 import sqlite3
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
 from filelock import FileLock, Timeout
 from torch import Tensor
 
 from pipelines.inference.streaming import Stream
-from pipelines.inference.token_file import TokenFile, describe_codes
-from pipelines.music_output import describe_call
+from pipelines.music_output import MusicOutput
 from pipelines.rendering.origin import describe_origin
 from pipelines.serving.compute_loop import ComputeLoop, Work
 from pipelines.serving.job_store import DuplicateJobError, Job, JobStore
@@ -23,7 +20,7 @@ from pipelines.serving.live_piece import AHEAD_S, LivePiece
 from pipelines.serving.music_request import JobRequest, LiveStart, PieceFields, SteerFields
 from pipelines.serving.request_check import RequestCheck
 from pipelines.serving.shelf import Shelf, TakeRecorder, new_id
-from prior.plan import Plan
+from pipelines.serving.song_facts import describe_song
 
 if TYPE_CHECKING:
     from pipelines.pipeline import Pipeline
@@ -177,10 +174,7 @@ class Studio:
         recorder = TakeRecorder(self.shelf, job.id, self.pipeline.codec.sample_rate)
 
         def end(work: Work) -> None:
-            tokens = None
-            if work.codes is not None and work.progress == 1:
-                tokens = self._describe(work.codes, piece, work.plan, [(0, piece.prompt)])
-            self._end_job(job.id, recorder, tokens, work.error)
+            self._end_job(job.id, recorder, None if work.canceled else work.song, work.error)
 
         def begin(work: Work) -> None:
             recorder.abandon()  # what a failed attempt wrote
@@ -193,12 +187,12 @@ class Studio:
         self.loop.submit(work)
 
     def _end_job(
-        self, id: str, recorder: TakeRecorder, tokens: TokenFile | None, error: Exception | None
+        self, id: str, recorder: TakeRecorder, song: MusicOutput | None, error: Exception | None
     ) -> None:
         """Put a take on the shelf and write the end of its job down, or say why there is none."""
         self.works.pop(id, None)
-        if error is None and tokens is not None:
-            recorder.finish(tokens)
+        if error is None and song is not None:
+            recorder.finish(song, self.pipeline.codec)
             state = "done"
         else:
             recorder.abandon()
@@ -261,10 +255,13 @@ class Studio:
         piece.keep_pieces = recorder.write
 
         def end(piece: LivePiece) -> None:
-            tokens, stream = None, piece.stream
-            if stream is not None and piece.made_s > 0 and piece.error is None:
-                tokens = self._describe(stream.codes[0], fields, stream.plan, stream.prompts, piece)
-            self._end_job(id, recorder, tokens if not piece.canceled else None, piece.error)
+            song, stream = None, piece.stream
+            if stream is not None and piece.made_s > 0 and not piece.canceled:
+                num_samples = round(piece.made_s * stream.sample_rate)
+                song = describe_song(self.pipeline, fields, stream.codes, stream.plan, num_samples)
+                if len(stream.prompts) > 1:
+                    song.settings["prompts"] = stream.prompts
+            self._end_job(id, recorder, song, piece.error)
 
         piece.on_end = end
         self.works[id] = piece
@@ -274,38 +271,6 @@ class Studio:
 
     def _stream_maker(self, fields: PieceFields) -> Callable[[], Stream]:
         return lambda: self.pipeline.stream(**fields.arguments())
-
-    def _describe(
-        self,
-        codes: Tensor,
-        fields: PieceFields,
-        plan: Plan | None,
-        prompts: list[tuple[int, str]],
-        live: LivePiece | None = None,
-    ) -> TokenFile:
-        """Make the token file of a take."""
-        sampling = self.pipeline.sampling(
-            fields.temperature, fields.top_k, fields.top_p, fields.guidance
-        )
-        steps = self.pipeline.check_steps(fields.num_inference_steps, fields.preview)
-        call = [fields.prompt], fields.negative_prompt, fields.duration_s, sampling, steps
-        settings = describe_call(*call, fields.preview)
-        del settings["prompt"]
-        settings["plan"] = None if plan is None else asdict(plan)
-        if len(prompts) > 1:
-            settings["prompts"] = prompts
-        rate = self.pipeline.codec.sample_rate
-        num_samples = round((fields.duration_s if live is None else live.made_s) * rate)
-        seed = fields.seed or 0
-        return describe_codes(
-            codes.cpu().to(torch.int64),
-            self.pipeline.codec,
-            num_samples,
-            prompt=fields.prompt,
-            seed=seed,
-            decoder_seed=seed if fields.decoder_seed is None else fields.decoder_seed,
-            settings=settings,
-        )
 
     def _check_room(self) -> None:
         if len(self.loop.waiting) >= self.max_queue:

@@ -24,7 +24,7 @@ export class LivePlayer {
     socket.onopen = () => this.send({type: "start", keep: true, ...request});
     socket.onmessage = ({data}) => socket === this.socket &&
       (typeof data === "string" ? this.hear(JSON.parse(data)) : this.schedule(data));
-    socket.onclose = () => socket === this.socket && this.finish("the server went away");
+    socket.onclose = ({code}) => socket === this.socket && this.finish(`the server hung up (${code})`);
     this.timer = setInterval(() => this.report(), REPORT_MS);
   }
 

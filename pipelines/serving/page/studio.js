@@ -25,7 +25,7 @@ const picture = new Picture($("picture"), (share) => {
 const takes = new TakePlayer(picture, show);
 const live = new LivePlayer({
   started(facts) {
-    state.plan = facts.plan ?? state.plan;
+    if (facts.plan?.meter) state.plan = facts.plan;
     picture.begin(Math.round(facts.duration_s * facts.sample_rate), facts.sample_rate);
     say(`playing, seed ${facts.seed}`);
   },
@@ -36,7 +36,7 @@ const live = new LivePlayer({
     document.body.dataset.gaps = live.gaps;
   },
   steered(facts) {
-    state.plan = facts.plan ?? state.plan;
+    if (facts.plan?.meter) state.plan = facts.plan;
     say(`steered: heard from ${facts.at_s.toFixed(1)} s on`);
   },
   end(error) {
@@ -109,7 +109,7 @@ async function compare() {
 async function openTake(take) {
   live.stop();
   state.span = null;
-  if (take.settings.plan?.bpm) state.plan = take.settings.plan;
+  if (take.settings.plan?.meter) state.plan = take.settings.plan;
   await takes.open(take);
 }
 
