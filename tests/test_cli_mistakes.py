@@ -239,7 +239,7 @@ def test_damaged_text_encoders_are_refused(
 @pytest.mark.parametrize(
     ("argv", "said"),
     [
-        (["compose"], "no command 'compose': choose from generate, render, notes, encode"),
+        (["compose"], "no command 'compose': choose from generate, plan, vocabulary, score"),
         (["train", "vocoder"], "choose from train codec, train prior, train decoder"),
         (["prepare", "muisc"], "no command 'prepare muisc'"),
         (["prepare", "report", "nowhere"], "nowhere is no prepared dataset"),

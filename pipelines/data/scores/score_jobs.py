@@ -13,6 +13,7 @@ from pipelines.data.scores.instruments import BASSES, INSTRUMENTS
 from pipelines.data.scores.score import Score
 from pipelines.data.scores.score_sound import check_programs
 from pipelines.data.scores.score_sources import SOURCES
+from pipelines.data.scores.songs import compose_song
 
 VALIDATION_EVERY = 33
 """One piece in this many is for validation."""
@@ -68,6 +69,7 @@ def compose_piece(job: ScoreJob) -> Score:
         "bach": bach,
         "openttd": openttd,
         "mma": arrange,
+        "songs": compose_song,
     }
     score = composers[source](rng, held_out=job.split == "validation")
     score.room = rng.uniform(0.2, 0.8)
