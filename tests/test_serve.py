@@ -121,9 +121,12 @@ def test_openais_clients_are_understood(client: Client):
         ({"seed": 2**70}, "seed"),
         ({"format": "mp2"}, "format"),
         ({"format": "flac", "stream": True}, "format"),
-        ({"plan": {"tempo_bpm": 9000}}, "tempo_bpm"),
-        ({"plan": {"tempo_bpm": 90, "swing": 1}}, "plan.swing"),
-        ({"plan": "4/4"}, "plan"),
+        ({"plan": {"bpm": 9000}}, "bpm"),
+        ({"plan": {"bpm": 90, "swing": 1}}, "swing"),
+        ({"plan": "/etc/passwd"}, "plan"),
+        ({"plan": {"chords": 3}}, "chords"),
+        ({"plan": {"melody": [{"x": 1}]}}, "melody"),
+        ({"chords": "Hm"}, "chord"),
         ({"model": "other"}, "model"),
         ({"num_inference_steps": 17}, "num_inference_steps"),
     ],
@@ -167,7 +170,7 @@ def test_a_job_becomes_a_take(client: Client, pipeline_folder: Path, tmp_path: P
         assert body == generated(pipeline_folder, tmp_path / f"song.{format}")
     _, take = client.json("GET", "/v1/takes/first")
     assert (take["prompt"], take["seed"], take["duration_s"]) == ("a slow piano", 3, 1.27)
-    assert take["settings"]["plan"]["tempo_bpm"] > 0
+    assert take["settings"]["plan"]["bpm"] > 0
     assert "first" in [one["id"] for one in client.json("GET", "/v1/takes")[1]["data"]]
     status, part, _ = client.send("GET", "/v1/takes/first/play", headers={"range": "bytes=0-3"})
     assert (status, part) == (206, b"RIFF")
@@ -176,6 +179,41 @@ def test_a_job_becomes_a_take(client: Client, pipeline_folder: Path, tmp_path: P
     assert client.json("POST", "/v1/jobs", PIECE | {"id": "first"})[0] == 409
     assert client.send("DELETE", "/v1/takes/first")[0] == 204
     assert client.json("GET", "/v1/takes/first")[0] == 404
+
+
+def test_a_plan_is_written_changed_and_followed(client: Client):
+    asked = {name: PIECE[name] for name in ("prompt", "duration_s", "seed")}
+    plan = client.json("POST", "/v1/plans", asked | {"bpm": 90})[1]["plan"]
+    assert plan["bpm"] == 90
+    plan["chords"] = [{"bar": 1, "beat": 1, "chord": "Dm"}]
+    job = client.json("POST", "/v1/jobs", PIECE | {"plan": plan, "instruments": "flute"})[1]
+    assert client.finished(job["id"])["state"] == "done"
+    made = client.json("GET", f"/v1/takes/{job['id']}")[1]["settings"]["plan"]
+    assert (made["bpm"], made["chords"], made["instruments"]) == (90, plan["chords"], ["flute"])
+    assert client.send("GET", f"/v1/takes/{job['id']}/mid")[1].startswith(b"MThd")
+
+
+def test_takes_are_edited(client: Client):
+    source = client.json("POST", "/v1/jobs", PIECE | {"id": "source", "duration_s": 4})[1]["id"]
+    client.finished(source)
+    before = read_audio(client.send("GET", f"/v1/takes/{source}/play")[1]).audio
+    edits = [
+        {"edit": "extend", "add_s": 1.0},
+        {"edit": "inpaint", "spans_s": [[1.0, 2.0]]},
+        {"edit": "vary", "strength": 0.5},
+        {"edit": "loop", "bars": 1, "bpm": 120},
+    ]
+    for edit in edits:
+        status, job = client.json("POST", "/v1/edits", edit | {"take": source, "seed": 9})
+        assert (status, client.finished(job["id"])["error"]) == (202, "")
+        audio = read_audio(client.send("GET", f"/v1/takes/{job['id']}/play")[1]).audio
+        if edit["edit"] == "extend":
+            assert audio.shape[1] == 5 * 44_100
+        if edit["edit"] == "inpaint":
+            assert torch.equal(audio[:, :44_100], before[:, :44_100])
+            assert not torch.equal(audio, before)
+    assert client.json("POST", "/v1/edits", {"edit": "vary", "take": "none"})[0] == 404
+    assert client.json("POST", "/v1/edits", {"edit": "melt", "take": source})[0] == 422
 
 
 def test_jobs_that_wait_are_made_together_and_sound_as_if_alone(client: Client):

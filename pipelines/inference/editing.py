@@ -9,7 +9,7 @@ import math
 import random
 import secrets
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -49,6 +49,7 @@ class EditOptions(PlanFields, total=False):
     temperature: float | None
     num_inference_steps: int | None
     preview: bool
+    callback_on_step_end: Callable[..., Any] | None
     plan: PlanSource
 
 
@@ -243,7 +244,8 @@ class Editor:
             codes[..., start:first],
             future_codes=future,
         )
-        return self.pipeline.collect(frames).cpu()
+        callback = self.options.get("callback_on_step_end")
+        return self.pipeline.collect(frames, callback).cpu()
 
     def level_gain(self, new: Tensor, span: Span) -> float:
         """The factor that brings a decode to its source's level beside a span."""

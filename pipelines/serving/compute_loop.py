@@ -251,11 +251,10 @@ class ComputeLoop:
         first = fields[0]
         num_frames = pipeline.num_frames(first.duration_s)
         seeds = [one.seed or 0 for one in fields]
-        arguments = [one.arguments() for one in fields]
         given = pipeline.conditioner(
             [one.prompt for one in fields],
             [one.negative_prompt for one in fields],
-            [one["plan"] for one in arguments],
+            [one.draft() for one in fields],
             seeds,
             first.duration_s,
             num_frames,

@@ -10,7 +10,7 @@ from fastapi.responses import Response
 from sse_starlette import EventSourceResponse
 
 from pipelines.serving.job_store import Job
-from pipelines.serving.music_request import Format, JobRequest
+from pipelines.serving.music_request import EditRequest, Format, JobRequest
 from pipelines.serving.music_routes import studio_of
 from pipelines.serving.studio import Studio
 from pipelines.serving.take_routes import take_audio
@@ -44,6 +44,13 @@ def submit(body: JobRequest, request: Request) -> dict[str, Any]:
     studio = studio_of(request)
     studio.check.piece(body)
     return show(studio, studio.add_job(body))
+
+
+@router.post("/v1/edits", status_code=202)
+def submit_edit(body: EditRequest, request: Request) -> dict[str, Any]:
+    """Queue a continuation, a filled span, a variation or a loop of a take."""
+    studio = studio_of(request)
+    return show(studio, studio.add_edit(body))
 
 
 @router.get("/v1/jobs")

@@ -8,12 +8,12 @@ import asyncio
 import contextlib
 import json
 import time
-from dataclasses import asdict
 from typing import Any
 
 from fastapi import APIRouter, WebSocket, WebSocketDisconnect
 from pydantic import ValidationError
 
+from pipelines.inference.plan_schema import plan_json
 from pipelines.serving.compute_loop import BusyError
 from pipelines.serving.error_replies import first_fault
 from pipelines.serving.live_piece import LivePiece
@@ -97,7 +97,7 @@ async def obey(socket: WebSocket, studio: Studio, id: str, piece: LivePiece) -> 
                     frame = await asyncio.to_thread(studio.steer, id, piece, message)
                     plan = None if piece.stream is None else piece.stream.plan
                     at_s = frame / studio.pipeline.codec.frame_rate
-                    shown = None if plan is None else asdict(plan)
+                    shown = None if plan is None else plan_json(plan)
                     await socket.send_text(
                         json.dumps({"type": "steered", "at_s": at_s, "plan": shown})
                     )
@@ -120,7 +120,7 @@ def describe(id: str, piece: LivePiece, codec: Any) -> dict[str, Any]:
         "sample_rate": codec.sample_rate,
         "channels": codec.channels,
         "duration_s": made.duration_s,
-        "plan": None if plan is None else asdict(plan),
+        "plan": None if plan is None else plan_json(plan),
     }
 
 

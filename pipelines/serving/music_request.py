@@ -1,12 +1,17 @@
 """What a request may say, checked before any work is done; unknown fields are refused by name."""
 
+import json
 import secrets
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter
 
-from prior.plan import ChordChange, Plan
+from pipelines.inference.plan_schema import draft_plan
+from prior.plan_draft import PlanDraft
 
+LARGEST_PLAN = 1 << 18
+"""Bytes of a plan's JSON."""
+PLAN_FIELDS = ("bpm", "key", "meter", "chords", "instruments", "drums", "sections")
 LARGEST_SEED = 2**53 - 1
 """The largest integer that every JSON reader keeps exactly."""
 
@@ -20,6 +25,8 @@ def printable_text(text: str) -> str:
 
 Text = Annotated[str, Field(max_length=2000), AfterValidator(printable_text)]
 Prompt = Annotated[str, Field(min_length=1, max_length=2000), AfterValidator(printable_text)]
+JobName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,63}$")]
+TakeName = JobName
 Seed = Annotated[int, Field(ge=0, le=LARGEST_SEED)]
 
 
@@ -29,34 +36,42 @@ class StrictFields(BaseModel):
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False, strict=False)
 
 
-class ChordFields(StrictFields):
-    """A chord of a plan, as ``prior.plan.ChordChange``."""
+def small_plan(plan: dict[str, Any]) -> dict[str, Any]:
+    """Return a plan's JSON as given; raise where it is larger than any piece's."""
+    if len(json.dumps(plan)) > LARGEST_PLAN:
+        raise ValueError(f"must have at most {LARGEST_PLAN} bytes")
+    return plan
 
-    beat: float
-    root: int
-    quality: str
+
+PlanJson = Annotated[dict[str, Any], AfterValidator(small_plan)]
+Symbols = Annotated[str, Field(max_length=10_000), AfterValidator(printable_text)]
 
 
-class PlanFields(StrictFields):
-    """A plan, as ``prior.plan.Plan``."""
+class PlanOptions(StrictFields):
+    """A plan, whole or in part (docs/plans.md), and the fields that go before its own."""
 
-    tempo_bpm: float
-    beats_per_bar: int = 4
-    tonic: int | None = None
-    mode: str | None = None
-    chords: Annotated[list[ChordFields], Field(max_length=4096)] = []
-    first_beat: float = 0.0
-    instruments: Annotated[list[str], Field(max_length=64)] = []
+    plan: PlanJson | None = None
+    bpm: float | None = None
+    key: Text | None = None
+    meter: Text | None = None
+    chords: Symbols | None = None
+    instruments: Symbols | list[Text] | None = None
     drums: bool | None = None
+    sections: Symbols | None = None
 
-    def to_plan(self) -> Plan:
-        """Make the plan; ValueError where a value is out of its range."""
-        values = self.model_dump()
-        chords = tuple(ChordChange(**chord) for chord in values["chords"])
-        return Plan(**(values | {"chords": chords, "instruments": tuple(values["instruments"])}))
+    def plan_fields(self) -> dict[str, Any]:
+        """Return the fields that are given, without ``plan``."""
+        return self.model_dump(include=set(PLAN_FIELDS), exclude_none=True)
+
+    def draft(self) -> PlanDraft:
+        """Read all of it; ValueError where it is no plan."""
+        try:
+            return draft_plan(self.plan, self.plan_fields())
+        except (TypeError, AttributeError, KeyError, OverflowError) as error:
+            raise ValueError(f"plan cannot be read: {error}") from error
 
 
-class PieceFields(StrictFields):
+class PieceFields(PlanOptions):
     """What a piece is made from: the arguments of ``Pipeline.stream``."""
 
     prompt: Prompt
@@ -71,13 +86,15 @@ class PieceFields(StrictFields):
     num_inference_steps: Annotated[int, Field(ge=1, le=16)] | None = None
     decoder_seed: Seed | None = None
     preview: bool = False
-    plan: PlanFields | None = None
 
     def arguments(self) -> dict[str, Any]:
         """Arguments of ``Pipeline.stream``."""
-        names = set(PieceFields.model_fields) - {"model", "plan"}
-        plan = None if self.plan is None else self.plan.to_plan()
-        return {**self.model_dump(include=names), "plan": plan}
+        unset = {
+            name
+            for name in ("model", *PLAN_FIELDS)
+            if name == "model" or getattr(self, name) is None
+        }
+        return self.model_dump(include=set(PieceFields.model_fields) - unset)
 
     def with_seed(self) -> Self:
         """Return the fields with a seed; one is drawn where none is given."""
@@ -97,7 +114,25 @@ class MusicRequest(PieceFields):
 class JobRequest(PieceFields):
     """The body of ``POST /v1/jobs``: a piece that is kept on the shelf."""
 
-    id: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,63}$")] | None = None
+    id: JobName | None = None
+
+
+class EditRequest(PlanOptions):
+    """The body of ``POST /v1/edits``: a take that is made from another."""
+
+    edit: Literal["extend", "inpaint", "vary", "loop"]
+    take: TakeName
+    id: JobName | None = None
+    prompt: Prompt | None = None
+    seed: Seed | None = None
+    negative_prompt: Text | None = None
+    guidance: Annotated[float, Field(ge=0)] | None = None
+    temperature: Annotated[float, Field(ge=0)] | None = None
+    num_inference_steps: Annotated[int, Field(ge=1, le=16)] | None = None
+    add_s: Annotated[float, Field(gt=0)] = 10.0
+    spans_s: Annotated[list[tuple[float, float]], Field(max_length=100)] = []
+    strength: Annotated[float, Field(gt=0, le=1)] = 0.4
+    bars: Annotated[int, Field(ge=1, le=256)] = 8
 
 
 class SpeechRequest(StrictFields):
@@ -125,12 +160,16 @@ class SpeechRequest(StrictFields):
         )
 
 
-class SteerFields(StrictFields):
+class SteerFields(PlanOptions):
     """What a live piece goes on with."""
 
     prompt: Prompt
     negative_prompt: Text | None = None
-    plan: PlanFields | None = None
+
+    def arguments(self) -> dict[str, Any]:
+        """Arguments of ``Stream.steer``."""
+        texts = {"prompt": self.prompt, "negative_prompt": self.negative_prompt}
+        return {**texts, "plan": self.plan, **self.plan_fields()}
 
 
 class LiveStart(PieceFields):

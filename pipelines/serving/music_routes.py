@@ -10,10 +10,11 @@ import torch
 from fastapi import APIRouter, HTTPException, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 
+from pipelines.inference.plan_schema import plan_json
 from pipelines.serving.chunk_encoder import CONTENT_TYPES, STREAMED, ChunkEncoder
 from pipelines.serving.compute_loop import Work
 from pipelines.serving.live_piece import LivePiece
-from pipelines.serving.music_request import MusicRequest, SpeechRequest
+from pipelines.serving.music_request import MusicRequest, PieceFields, SpeechRequest
 from pipelines.serving.service_metrics import ServiceMetrics
 from pipelines.serving.shelf import audio_bytes
 from pipelines.serving.studio import Studio
@@ -49,6 +50,8 @@ def models(request: Request) -> dict[str, Any]:
         "longest_s": studio.check.longest_s,
         "reads_plan": bool(pipeline.prior.config.reads_plan),
         "edits": edits,
+        "plans": pipeline.planner is not None,
+        "midi": True,
     }
     return {"object": "list", "data": [model]}
 
@@ -127,6 +130,19 @@ async def whole_piece(body: MusicRequest, request: Request) -> Response:
     data = await asyncio.to_thread(audio_bytes, audio, codec.sample_rate, body.format)
     kind = CONTENT_TYPES[body.format].format(rate=codec.sample_rate, channels=codec.channels)
     return Response(data, media_type=kind, headers={"x-partita-seed": str(work.fields.seed)})
+
+
+@router.post("/v1/plans")
+async def write_plan(body: PieceFields, request: Request) -> dict[str, Any]:
+    """Let the planner write what the plan that is given leaves open."""
+    studio = studio_of(request)
+    await asyncio.to_thread(studio.check.piece, body)
+    given = body.plan, body.plan_fields()
+    call = studio.loop.call(
+        lambda: studio.pipeline.plan(body.prompt, body.duration_s, body.seed, given[0], **given[1])
+    )
+    plan = await asyncio.wrap_future(call)
+    return {"plan": plan_json(plan), "text": str(plan)}
 
 
 @router.get("/healthz")

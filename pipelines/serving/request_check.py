@@ -5,7 +5,8 @@ import threading
 from typing import TYPE_CHECKING
 
 from pipelines.inference.text import MAX_TOKENS
-from pipelines.serving.music_request import PieceFields, SteerFields
+from pipelines.serving.music_request import PieceFields, PlanOptions, SteerFields
+from prior.plan import Plan
 
 if TYPE_CHECKING:
     from pipelines.pipeline import Pipeline
@@ -48,7 +49,13 @@ class RequestCheck:
                 count = len(self.tokenizer(text or "")["input_ids"])
             if count > MAX_TOKENS:
                 raise ValueError(f"{name} may have at most {MAX_TOKENS} tokens, got {count}")
-        if fields.plan is not None:
-            fields.plan.to_plan()
-            if not self.pipeline.prior.config.reads_plan:
-                raise ValueError("plan was given, but this pipeline's prior reads none")
+        self.plan(fields)
+
+    def plan(self, fields: PlanOptions) -> None:
+        """Check a plan and what goes before it."""
+        draft = fields.draft()
+        if not draft:
+            return
+        if not self.pipeline.prior.config.reads_plan:
+            raise ValueError("plan was given, but this pipeline's prior reads none")
+        self.pipeline.conditioner.check_form(draft.completed(Plan(100.0), 0.0))

@@ -18,7 +18,9 @@ from torch import Tensor
 from codec.audio_file import read_audio, write_audio
 from codec.protocols import Codec
 from codec.whole_file import sync_and_rename
+from pipelines.data.scores.lead_sheet import midi_sheet
 from pipelines.evaluation.loudness import integrated_loudness
+from pipelines.inference.plan_schema import read_plan
 from pipelines.inference.playback import PipeWriter
 from pipelines.inference.token_file import save_song_tokens
 from pipelines.music_output import MusicOutput
@@ -102,7 +104,7 @@ class Shelf:
 
     def describe(self, id: str) -> dict[str, Any]:
         """Say what a take was made from, and how loud it is (LUFS; None for silence)."""
-        facts, path = self._facts(id), self.file(id, "wav")
+        facts, path = self.facts(id), self.file(id, "wav")
         return facts | {"loudness_lufs": loudness(path, path.stat().st_mtime_ns)}
 
     def list(self, limit: int) -> list[dict[str, Any]]:
@@ -112,7 +114,7 @@ class Shelf:
         takes = []
         for path in found[:limit]:
             try:
-                takes.append(self._facts(path.stem))
+                takes.append(self.facts(path.stem))
             except (ValueError, FileNotFoundError):  # another program's file, or deleted meanwhile
                 continue
         return takes
@@ -127,7 +129,21 @@ class Shelf:
         self.file(id, "safetensors").unlink()
         (self.path / f"{id}.wav").unlink(missing_ok=True)
 
-    def _facts(self, id: str) -> dict[str, Any]:
+    def lead_sheet(self, id: str) -> bytes:
+        """Make the MIDI file of a take's plan: chords, tune, tempo and sections.
+
+        Raises:
+            FileNotFoundError: there is no such take, or it has no plan.
+        """
+        facts = self.facts(id)
+        made = facts["settings"].get("plan")
+        if not made:
+            raise FileNotFoundError("the take has no plan")
+        plan = read_plan(made).completed(None, 0.0)
+        return midi_sheet(plan, facts["duration_s"] * plan.tempo_bpm / 60)
+
+    def facts(self, id: str) -> dict[str, Any]:
+        """Say what a take was made from."""
         path = self.file(id, "safetensors")
         self.file(id, "wav")
         facts = read_facts(path, path.stat().st_mtime_ns)

@@ -5,6 +5,7 @@ import logging
 import shutil
 import sqlite3
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,9 +16,17 @@ from pipelines.inference.streaming import Stream
 from pipelines.music_output import MusicOutput
 from pipelines.rendering.origin import describe_origin
 from pipelines.serving.compute_loop import ComputeLoop, Work
+from pipelines.serving.edited_take import edit_length, edit_take
 from pipelines.serving.job_store import DuplicateJobError, Job, JobStore
 from pipelines.serving.live_piece import AHEAD_S, LivePiece
-from pipelines.serving.music_request import JobRequest, LiveStart, PieceFields, SteerFields
+from pipelines.serving.music_request import (
+    EditRequest,
+    JobRequest,
+    LiveStart,
+    PieceFields,
+    SteerFields,
+    draw_seed,
+)
 from pipelines.serving.request_check import RequestCheck
 from pipelines.serving.shelf import Shelf, TakeRecorder, new_id
 from pipelines.serving.song_facts import describe_song
@@ -136,7 +145,36 @@ class Studio:
         if request.id and (self.shelf.path / f"{request.id}.safetensors").exists():
             raise DuplicateJobError(f"id must be new, got {request.id!r}, which a take has")
         id = request.id or new_id(request.prompt)
-        self._write_down(id, fields, "queued")
+        self._write_down(id, json.loads(fields.model_dump_json(exclude={"id"})), "queued")
+        job = self.store.get(id)
+        assert job is not None
+        self._take_up(job)
+        return job
+
+    def add_edit(self, request: EditRequest) -> Job:
+        """Write an edit of a take down and queue it.
+
+        Raises:
+            FileNotFoundError: there is no such take.
+            ValueError: the pipeline cannot do this, or would not.
+        """
+        if not hasattr(self.pipeline, request.edit):
+            raise ValueError(f"edit {request.edit} was asked for, but this pipeline cannot do it")
+        self.check.plan(request)
+        take = self.shelf.facts(request.take)
+        self._check_room()
+        if request.prompt is None and request.edit == "loop":
+            request = request.model_copy(update={"prompt": take["prompt"]})
+        seed = draw_seed() if request.seed is None else request.seed
+        fields = request.model_copy(update={"seed": seed}).model_dump(exclude={"id"})
+        shown = {
+            "prompt": request.prompt or take["prompt"],
+            "duration_s": edit_length(request, take),
+        }
+        if shown["duration_s"] > self.check.longest_s:
+            raise ValueError(f"add_s must keep the piece within {self.check.longest_s:g} s")
+        id = request.id or new_id(f"{request.edit} {shown['prompt']}")
+        self._write_down(id, {**shown, "request": fields}, "queued")
         job = self.store.get(id)
         assert job is not None
         self._take_up(job)
@@ -162,12 +200,14 @@ class Studio:
         return 0.0 if work is None else work.progress
 
     def _take_up(self, job: Job) -> None:
-        fields = dict(job.fields)
+        fields, edit = dict(job.fields), None
         steers = fields.pop("steers", [])
+        if request := fields.pop("request", None):
+            edit = partial(edit_take, self.pipeline, self.shelf, EditRequest(**request))
         piece = PieceFields(**fields)
         if steers:
             live = self._live_job(job.id, piece)
-            live.steers = [(at, steer_arguments(SteerFields(**said))) for at, said in steers]
+            live.steers = [(at, SteerFields(**said).arguments()) for at, said in steers]
             live.detached = True
             self.loop.open_live(live)
             return
@@ -182,7 +222,7 @@ class Studio:
             said = {"prompt": piece.prompt} if self.log_prompts else {}
             LOG.info("job", extra={"job": job.id, "state": "running", **said})
 
-        work = Work(piece, recorder.write, end, begin)
+        work = Work(piece, recorder.write, end, begin, edit=edit, alone=edit is not None)
         self.works[job.id] = work
         self.loop.submit(work)
 
@@ -223,7 +263,7 @@ class Studio:
             return "", piece
         id = new_id(fields.prompt)
         piece = self._live_job(id, fields)
-        self._write_down(id, fields, "running")
+        self._write_down(id, json.loads(fields.model_dump_json()), "running")
         try:
             self.loop.open_live(piece)
         except Exception:
@@ -241,7 +281,7 @@ class Studio:
         self.check.steer(fields)
         if piece.stream is None:
             raise ValueError("the piece has not begun")
-        piece.stream.steer(**steer_arguments(fields))
+        piece.stream.steer(**fields.arguments())
         frame = piece.stream.prompts[-1][0]
         job = self.store.get(id) if id else None
         if job is not None:
@@ -276,17 +316,11 @@ class Studio:
         if len(self.loop.waiting) >= self.max_queue:
             raise QueueFullError(f"{self.max_queue} pieces wait already: try again later")
 
-    def _write_down(self, id: str, fields: PieceFields, state: str) -> None:
+    def _write_down(self, id: str, fields: dict[str, Any], state: str) -> None:
         try:
             free = shutil.disk_usage(self.shelf.path).free
             if free < SPARE_BYTES:
                 raise StorageError(f"the disk of the takes is full: {free >> 20} MB are free")
-            self.store.add(id, json.loads(fields.model_dump_json(exclude={"id"})), state)
+            self.store.add(id, fields, state)
         except (OSError, sqlite3.Error) as error:
             raise StorageError(f"the folder of takes cannot be written to: {error}") from error
-
-
-def steer_arguments(fields: SteerFields) -> dict[str, Any]:
-    """Return arguments of ``Stream.steer``."""
-    plan = None if fields.plan is None else fields.plan.to_plan()
-    return {"prompt": fields.prompt, "negative_prompt": fields.negative_prompt, "plan": plan}

@@ -47,6 +47,13 @@ def take_tokens(id: TakeId, request: Request) -> FileResponse:
     return FileResponse(path, media_type="application/octet-stream", filename=path.name)
 
 
+@router.get("/v1/takes/{id}/mid", response_class=Response)
+def take_midi(id: TakeId, request: Request) -> Response:
+    """Send a take's plan as MIDI: chords, tune, tempo and sections."""
+    name = {"content-disposition": f'attachment; filename="{id}.mid"'}
+    return Response(studio_of(request).shelf.lead_sheet(id), media_type="audio/midi", headers=name)
+
+
 @router.get("/v1/takes/{id}/audio", response_class=Response)
 def take_audio(id: TakeId, request: Request, format: Format = "wav") -> Response:
     """Send the file that ``partita generate`` would have written."""

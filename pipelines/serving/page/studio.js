@@ -88,7 +88,7 @@ const enqueueAll = attempt(async () => {
 
 const edit = (name, take) => attempt(async () => {
   const body = {edit: name, take: take.id};
-  if (name === "inpaint") [body.start_s, body.end_s] = state.span;
+  if (name === "inpaint") body.spans_s = [state.span];
   if (String(state.seed).trim() !== "") body.seed = Number(state.seed);
   const job = await ask("POST", "/v1/edits", body);
   say(`queued: ${job.id}`);
