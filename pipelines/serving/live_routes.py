@@ -7,6 +7,7 @@ or ``stop``; the server sends JSON about the piece and binary messages of interl
 import asyncio
 import contextlib
 import json
+import logging
 import time
 from typing import Any
 
@@ -22,6 +23,7 @@ from pipelines.serving.service_metrics import ServiceMetrics
 from pipelines.serving.shelf import pcm_bytes
 from pipelines.serving.studio import StorageError, Studio
 
+LOG = logging.getLogger("partita.serve")
 router = APIRouter()
 START_S = 30.0
 """For the first message to come."""
@@ -55,15 +57,20 @@ async def live(socket: WebSocket) -> None:
         asyncio.create_task(obey(socket, studio, id, piece)),
     ]
     try:
-        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-        if tasks[0].done() and not tasks[0].exception() and not piece.error:
-            with contextlib.suppress(Exception):
-                await socket.close()
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        for fault in filter(None, (task.exception() for task in done)):
+            if not isinstance(fault, TimeoutError | WebSocketDisconnect):
+                LOG.error("fault", exc_info=fault)
     finally:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        piece.detach() if id else piece.cancel()
+        if id:
+            piece.detach()
+        else:
+            piece.cancel()
+        with contextlib.suppress(Exception):  # it may be closed already
+            await socket.close()
 
 
 async def send_audio(
