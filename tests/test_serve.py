@@ -258,6 +258,8 @@ def hear(socket: Any) -> tuple[list[dict[str, Any]], torch.Tensor]:
     for message in socket:
         if isinstance(message, str):
             said.append(json.loads(message))
+            if said[-1]["type"] == "end":
+                break
         else:
             samples.write(message)
     audio = torch.frombuffer(bytearray(samples.getvalue()), dtype=torch.float32)

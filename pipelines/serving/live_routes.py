@@ -1,7 +1,8 @@
 """``WS /v1/live``: hear a piece while it is made, and steer it.
 
 The client sends ``{"type": "start", "prompt": ...}`` and then, at any time, ``steer``, ``played``
-or ``stop``; the server sends JSON about the piece and binary messages of interleaved samples.
+or ``stop``, and hangs up after the server's ``end``; the server sends JSON about the piece and
+binary messages of interleaved samples.
 """
 
 import asyncio
@@ -27,6 +28,8 @@ LOG = logging.getLogger("partita.serve")
 router = APIRouter()
 START_S = 30.0
 """For the first message to come."""
+HANG_UP_S = 60.0
+"""For the client to hang up after ``end``."""
 
 
 @router.websocket("/v1/live")
@@ -58,6 +61,8 @@ async def live(socket: WebSocket) -> None:
     ]
     try:
         done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        if tasks[0] in done and tasks[0].exception() is None:
+            await asyncio.wait(tasks, timeout=HANG_UP_S)  # a slow client has not read it all yet
         for fault in filter(None, (task.exception() for task in done)):
             if not isinstance(fault, TimeoutError | WebSocketDisconnect):
                 LOG.error("fault", exc_info=fault)
