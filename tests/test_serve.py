@@ -216,6 +216,17 @@ def test_takes_are_edited(client: Client):
     assert client.json("POST", "/v1/edits", {"edit": "melt", "take": source})[0] == 422
 
 
+def test_a_sound_file_is_put_on_the_shelf(client: Client, sound: Path):
+    status, content, _ = client.send("POST", "/v1/takes?name=My%20noise", sound.read_bytes())
+    take = json.loads(content)
+    assert (status, take["prompt"], take["seed"]) == (201, "My noise", None)
+    kept = read_audio(client.send("GET", f"/v1/takes/{take['id']}/play")[1]).audio
+    assert torch.equal(kept, read_audio(sound).audio)
+    for damaged in (b"", b"RIFF", b"\0" * 1000):
+        assert client.send("POST", "/v1/takes", damaged)[0] == 422
+    assert not list(client.studio.shelf.path.glob(".*.partial.*"))
+
+
 def test_jobs_that_wait_are_made_together_and_sound_as_if_alone(client: Client):
     long = client.json("POST", "/v1/jobs", PIECE | {"duration_s": 8})[1]["id"]  # others wait for
     ids = [client.json("POST", "/v1/jobs", PIECE | {"seed": seed})[1]["id"] for seed in range(5)]

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from codec.process_settings import cpu_threads
-from pipelines.music_output import MusicOutput
 from pipelines.serving.live_piece import LivePiece
-from pipelines.serving.music_request import PieceFields
+from pipelines.serving.piece_work import CanceledError, Work, finish
+from pipelines.serving.refusals import BusyError
 from pipelines.serving.song_facts import describe_song
 from prior.frame_generator import FrameGenerator
 from prior.plan import Plan
@@ -30,50 +30,6 @@ CAPACITY = 0.9
 WARM_UP_S = 4.0
 PRIOR_SHARE = 0.8
 """Of a job's progress; the rest is decoding."""
-
-
-class BusyError(Exception):
-    """A live piece could not keep up beside those that are open.
-
-    Args:
-        retry_after_s: when to ask again (s).
-    """
-
-    def __init__(self, retry_after_s: float) -> None:
-        self.retry_after_s = max(1, round(retry_after_s))
-        super().__init__(f"no more streams would keep up: try again in {self.retry_after_s} s")
-
-
-@dataclass(eq=False)
-class Work:
-    """A piece that nobody listens to while it is made.
-
-    Attributes:
-        fields: what it is made from, with a seed.
-        take: takes each (C, s) piece of audio, in the computing thread.
-        on_start: called before the first frame.
-        on_end: called at the end, or at an error, which is then in ``error``.
-        edit: makes the whole at once instead, from a function to be called between its steps.
-        song: what was made.
-    """
-
-    fields: PieceFields
-    take: Callable[[Tensor], None]
-    on_end: Callable[["Work"], None]
-    on_start: Callable[["Work"], None] = lambda work: None
-    progress: float = 0.0
-    started: float | None = None
-    canceled: bool = False
-    alone: bool = False
-    edit: Callable[[Callable[..., None]], MusicOutput] | None = None
-    song: MusicOutput | None = None
-    error: Exception | None = None
-
-    def batch_key(self) -> tuple[object, ...]:
-        """What the members of a batch have in common."""
-        fields = self.fields
-        sampling = (fields.guidance, fields.temperature, fields.top_k, fields.top_p)
-        return (fields.duration_s, *sampling)
 
 
 @dataclass
@@ -313,24 +269,9 @@ class ComputeLoop:
             raise InterruptedError("the server stops")
 
 
-class CanceledError(Exception):
-    """An edit that nobody wants any more."""
-
-
 def answer(future: Future[Any], function: Callable[[], Any]) -> None:
     """Call a function for a thread that waits for it."""
     try:
         future.set_result(function())
     except Exception as error:
         future.set_exception(error)
-
-
-def finish(work: Work) -> None:
-    """Hand a job over, done, canceled or failed."""
-    if work.song is not None and work.error is None and not work.canceled:
-        work.progress = 1.0
-    try:
-        work.on_end(work)
-    except Exception as error:  # a full disk, a deleted folder
-        work.error = error
-        work.on_end(work)

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipelines.music_output import MusicOutput
 from pipelines.rendering.edit_files import edit_file
-from pipelines.serving.music_request import EditRequest
+from pipelines.serving.music_request import EditRequest, draw_seed
 from pipelines.serving.shelf import Shelf
 
 if TYPE_CHECKING:
@@ -31,8 +31,13 @@ def edit_take(
     return edit_file(pipeline, path, stretches[request.edit], options, request.prompt)
 
 
-def edit_length(request: EditRequest, take: dict[str, Any]) -> float:
-    """Return about how long the edited piece is (s)."""
+def edit_fields(request: EditRequest, take: dict[str, Any]) -> dict[str, Any]:
+    """Return what a job is written down with: the request with a seed, prompt, about how long."""
+    prompt = request.prompt or take["prompt"]
+    drawn: dict[str, Any] = {"prompt": prompt if request.edit == "loop" else request.prompt}
+    drawn["seed"] = draw_seed() if request.seed is None else request.seed
+    duration_s = take["duration_s"] + (request.add_s if request.edit == "extend" else 0.0)
     if request.edit == "loop":
-        return request.bars * 4 * 60 / (request.bpm or 100.0)
-    return take["duration_s"] + (request.add_s if request.edit == "extend" else 0.0)
+        duration_s = request.bars * 4 * 60 / (request.bpm or 100.0)
+    made_from = request.model_copy(update=drawn).model_dump(exclude={"id"})
+    return {"prompt": prompt, "duration_s": duration_s, "request": made_from}

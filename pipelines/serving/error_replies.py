@@ -11,10 +11,9 @@ from fastapi.responses import JSONResponse
 from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 
-from pipelines.serving.compute_loop import BusyError
 from pipelines.serving.guard import error_body
 from pipelines.serving.job_store import DuplicateJobError
-from pipelines.serving.studio import QueueFullError, StorageError
+from pipelines.serving.refusals import BusyError, QueueFullError, StorageError
 
 LOG = logging.getLogger("partita.serve")
 

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
+
 STATES = ("queued", "running", "done", "failed", "canceled")
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS jobs (
@@ -54,20 +56,31 @@ class JobStore:
 
     Args:
         path: of the SQLite file, made if missing.
+
+    Raises:
+        OSError: it cannot be opened, or another process has it open.
     """
 
     def __init__(self, path: Path) -> None:
         self.lock = threading.Lock()
-        self.database = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
-        self.database.execute("PRAGMA journal_mode=WAL")
-        self.database.execute("PRAGMA synchronous=FULL")
-        self.database.execute(SCHEMA)
+        self.file_lock = FileLock(path.with_suffix(".lock"), timeout=0)
+        try:
+            self.file_lock.acquire()
+            self.database = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
+            self.database.execute("PRAGMA journal_mode=WAL")
+            self.database.execute("PRAGMA synchronous=FULL")
+            self.database.execute(SCHEMA)
+        except Timeout as error:
+            raise OSError(f"{path.parent} is in use by another partita serve") from error
+        except sqlite3.Error as error:
+            raise OSError(f"{path} cannot be opened: {error}") from error
         self._run("UPDATE jobs SET state = 'queued', started = NULL WHERE state = 'running'")
 
     def close(self) -> None:
         """Close the file."""
         with self.lock:
             self.database.close()
+        self.file_lock.release()
 
     def add(self, id: str, fields: dict[str, Any], state: str = "queued") -> None:
         """Write down a job.

@@ -16,13 +16,13 @@ from fastapi import APIRouter, WebSocket, WebSocketDisconnect
 from pydantic import ValidationError
 
 from pipelines.inference.plan_schema import plan_json
-from pipelines.serving.compute_loop import BusyError
 from pipelines.serving.error_replies import first_fault
 from pipelines.serving.live_piece import LivePiece
 from pipelines.serving.music_request import LiveMessage, LivePlayed, LiveStart, LiveSteer
+from pipelines.serving.refusals import BusyError, StorageError
 from pipelines.serving.service_metrics import ServiceMetrics
 from pipelines.serving.shelf import pcm_bytes
-from pipelines.serving.studio import StorageError, Studio
+from pipelines.serving.studio import Studio
 
 LOG = logging.getLogger("partita.serve")
 router = APIRouter()

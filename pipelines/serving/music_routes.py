@@ -12,9 +12,9 @@ from fastapi.responses import JSONResponse, Response, StreamingResponse
 
 from pipelines.inference.plan_schema import plan_json
 from pipelines.serving.chunk_encoder import CONTENT_TYPES, STREAMED, ChunkEncoder
-from pipelines.serving.compute_loop import Work
 from pipelines.serving.live_piece import LivePiece
 from pipelines.serving.music_request import MusicRequest, PieceFields, SpeechRequest
+from pipelines.serving.piece_work import Work
 from pipelines.serving.service_metrics import ServiceMetrics
 from pipelines.serving.shelf import audio_bytes
 from pipelines.serving.studio import Studio

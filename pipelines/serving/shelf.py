@@ -22,7 +22,7 @@ from pipelines.data.scores.lead_sheet import midi_sheet
 from pipelines.evaluation.loudness import integrated_loudness
 from pipelines.inference.plan_schema import read_plan
 from pipelines.inference.playback import PipeWriter
-from pipelines.inference.token_file import save_song_tokens
+from pipelines.inference.token_file import TokenFile, save_song_tokens, save_tokens
 from pipelines.music_output import MusicOutput
 
 ID = re.compile(r"[a-z0-9][a-z0-9-]{0,63}")
@@ -90,6 +90,11 @@ class Shelf:
         self.path.mkdir(parents=True, exist_ok=True)
         for left in self.path.glob(".*.partial.*"):  # a killed server's
             left.unlink()
+
+    def put(self, id: str, decoded: Path, tokens: TokenFile) -> None:
+        """Put a file that was decoded and encoded on the shelf."""
+        sync_and_rename(decoded, self.path / f"{id}.wav")
+        save_tokens(self.path / f"{id}.safetensors", tokens)
 
     def file(self, id: str, suffix: str) -> Path:
         """Find a take's file.

@@ -9,14 +9,13 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from filelock import FileLock, Timeout
 from torch import Tensor
 
 from pipelines.inference.streaming import Stream
 from pipelines.music_output import MusicOutput
 from pipelines.rendering.origin import describe_origin
-from pipelines.serving.compute_loop import ComputeLoop, Work
-from pipelines.serving.edited_take import edit_length, edit_take
+from pipelines.serving.compute_loop import ComputeLoop
+from pipelines.serving.edited_take import edit_fields, edit_take
 from pipelines.serving.job_store import DuplicateJobError, Job, JobStore
 from pipelines.serving.live_piece import AHEAD_S, LivePiece
 from pipelines.serving.music_request import (
@@ -25,8 +24,9 @@ from pipelines.serving.music_request import (
     LiveStart,
     PieceFields,
     SteerFields,
-    draw_seed,
 )
+from pipelines.serving.piece_work import Work
+from pipelines.serving.refusals import QueueFullError, StorageError
 from pipelines.serving.request_check import RequestCheck
 from pipelines.serving.shelf import Shelf, TakeRecorder, new_id
 from pipelines.serving.song_facts import describe_song
@@ -39,14 +39,6 @@ LIVE_AHEAD_S = 3.0
 """Seconds made ahead of what a page has played: little, so that steering is heard soon."""
 SPARE_BYTES = 64 << 20
 """Free space below which no job is taken."""
-
-
-class QueueFullError(Exception):
-    """As many jobs wait as may wait."""
-
-
-class StorageError(Exception):
-    """The folder of takes cannot be written to."""
 
 
 class Studio:
@@ -78,16 +70,8 @@ class Studio:
         self.origin = describe_origin(pipeline)
         self.check = RequestCheck(pipeline, self.origin.name, longest_s)
         folder.mkdir(parents=True, exist_ok=True)
-        self.folder_lock = FileLock(folder / ".lock", timeout=0)
-        try:
-            self.folder_lock.acquire()
-        except Timeout as error:
-            raise OSError(f"{folder} is in use by another partita serve") from error
+        self.store = JobStore(folder / "jobs.sqlite")
         self.shelf = Shelf(folder)
-        try:
-            self.store = JobStore(folder / "jobs.sqlite")
-        except sqlite3.Error as error:
-            raise OSError(f"{folder}/jobs.sqlite cannot be opened: {error}") from error
         self.max_queue = max_queue
         self.log_prompts = log_prompts
         self.loop = ComputeLoop(pipeline, batch_size, max_streams)
@@ -104,7 +88,6 @@ class Studio:
         """Stop computing; jobs that are not done are kept for the next start."""
         self.loop.stop()
         self.store.close()
-        self.folder_lock.release()
 
     # -- whole pieces, kept nowhere ------------------------------------------------------------
 
@@ -145,11 +128,7 @@ class Studio:
         if request.id and (self.shelf.path / f"{request.id}.safetensors").exists():
             raise DuplicateJobError(f"id must be new, got {request.id!r}, which a take has")
         id = request.id or new_id(request.prompt)
-        self._write_down(id, json.loads(fields.model_dump_json(exclude={"id"})), "queued")
-        job = self.store.get(id)
-        assert job is not None
-        self._take_up(job)
-        return job
+        return self._queue(id, json.loads(fields.model_dump_json(exclude={"id"})))
 
     def add_edit(self, request: EditRequest) -> Job:
         """Write an edit of a take down and queue it.
@@ -163,22 +142,10 @@ class Studio:
         self.check.plan(request)
         take = self.shelf.facts(request.take)
         self._check_room()
-        if request.prompt is None and request.edit == "loop":
-            request = request.model_copy(update={"prompt": take["prompt"]})
-        seed = draw_seed() if request.seed is None else request.seed
-        fields = request.model_copy(update={"seed": seed}).model_dump(exclude={"id"})
-        shown = {
-            "prompt": request.prompt or take["prompt"],
-            "duration_s": edit_length(request, take),
-        }
-        if shown["duration_s"] > self.check.longest_s:
+        fields = edit_fields(request, take)
+        if fields["duration_s"] > self.check.longest_s:
             raise ValueError(f"add_s must keep the piece within {self.check.longest_s:g} s")
-        id = request.id or new_id(f"{request.edit} {shown['prompt']}")
-        self._write_down(id, {**shown, "request": fields}, "queued")
-        job = self.store.get(id)
-        assert job is not None
-        self._take_up(job)
-        return job
+        return self._queue(request.id or new_id(f"{request.edit} {fields['prompt']}"), fields)
 
     def cancel_job(self, id: str) -> Job | None:
         """End a job that is queued or running."""
@@ -198,6 +165,13 @@ class Studio:
             stream = work.stream
             return 0.0 if stream is None else work.made_s / max(stream.piece.duration_s, 1e-9)
         return 0.0 if work is None else work.progress
+
+    def _queue(self, id: str, fields: dict[str, Any]) -> Job:
+        self._write_down(id, fields, "queued")
+        job = self.store.get(id)
+        assert job is not None
+        self._take_up(job)
+        return job
 
     def _take_up(self, job: Job) -> None:
         fields, edit = dict(job.fields), None

@@ -1,16 +1,21 @@
 """The shelf: list, describe, play, download and delete takes."""
 
+import asyncio
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Query, Request
 from fastapi.responses import FileResponse, Response
 
+from codec.audio_file import read_audio
+from pipelines.inference.token_file import describe_codes
 from pipelines.serving.chunk_encoder import CONTENT_TYPES
 from pipelines.serving.music_request import Format
 from pipelines.serving.music_routes import studio_of
-from pipelines.serving.shelf import ID
+from pipelines.serving.shelf import ID, new_id
+from pipelines.serving.upload_decoder import decode_upload
 
 router = APIRouter(tags=["takes"])
+LONGEST_UPLOAD_S = 300.0
 TakeId = Annotated[str, Path(pattern=f"^{ID.pattern}$")]
 
 
@@ -20,6 +25,31 @@ def list_takes(
 ) -> dict[str, Any]:
     """List the takes, newest first."""
     return {"data": studio_of(request).shelf.list(limit)}
+
+
+@router.post("/v1/takes", status_code=201)
+async def upload(
+    request: Request, name: Annotated[str, Query(min_length=1, max_length=100)] = "upload"
+) -> dict[str, Any]:
+    """Put an audio file, which is the body, on the shelf, so that it can be edited."""
+    studio = studio_of(request)
+    codec, id = studio.pipeline.codec, new_id(name)
+    sent, decoded = (studio.shelf.path / f".{id}.partial.{end}" for end in ("sent", "wav"))
+    try:
+        with sent.open("wb") as file:
+            async for data in request.stream():
+                await asyncio.to_thread(file.write, data)
+        wanted = codec.sample_rate, codec.channels, min(LONGEST_UPLOAD_S, studio.check.longest_s)
+        await asyncio.to_thread(decode_upload, sent, decoded, *wanted)
+        audio = (await asyncio.to_thread(read_audio, decoded)).audio
+        encoding = studio.loop.call(lambda: studio.pipeline.encode(audio[None])[0])
+        codes = await asyncio.wrap_future(encoding)
+        tokens = describe_codes(codes.cpu(), codec, audio.shape[-1], prompt=name)
+        await asyncio.to_thread(studio.shelf.put, id, decoded, tokens)
+    finally:
+        sent.unlink(missing_ok=True)
+        decoded.unlink(missing_ok=True)
+    return studio.shelf.facts(id)
 
 
 @router.get("/v1/takes/{id}")

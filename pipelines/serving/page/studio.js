@@ -94,6 +94,17 @@ const edit = (name, take) => attempt(async () => {
   say(`queued: ${job.id}`);
 });
 
+const upload = attempt(async (event) => {
+  const [file] = event.target.files;
+  if (!file) return;
+  say(`reading ${file.name}`);
+  const answer = await fetch(`/v1/takes?name=${encodeURIComponent(file.name.slice(0, 100))}`, {method: "POST", body: file});
+  event.target.value = "";
+  if (!answer.ok) throw new Error((await answer.json()).error.message);
+  say(`${file.name} is on the shelf`);
+  await refreshTakes();
+});
+
 async function refreshTakes() {
   try { state.takes = (await ask("GET", "/v1/takes")).data; } catch (error) { return fail(error); }
   show();
@@ -193,10 +204,11 @@ const queueView = () => {
 
 const shelfView = () => html`<h2>Shelf</h2>
   <div class="row"><button id="compare" class="main" ?disabled=${!state.a || !state.b || state.a === state.b} @click=${attempt(compare)}>Compare A and B</button>
+    <label>Add a sound file<input type="file" accept="audio/*" @change=${upload}></label>
     <span class="dim">${state.takes.length} takes</span></div>
   <ul class="list">${state.takes.map((take) => html`<li aria-current=${takes.take?.id === take.id}>
     <button aria-label=${`Play ${take.id}`} @click=${attempt(() => openTake(take))}>▶</button>
-    <span class="name">${take.prompt}<br><span class="dim">${take.duration_s.toFixed(1)} s, seed ${take.seed}</span></span>
+    <span class="name">${take.prompt}<br><span class="dim">${take.duration_s.toFixed(1)} s, ${take.seed === null ? "added" : `seed ${take.seed}`}</span></span>
     ${["a", "b"].map((slot) => html`<label class="check"><input type="radio" name=${slot} .checked=${state[slot] === take.id}
       aria-label=${`${take.id} is ${slot.toUpperCase()}`} @change=${() => { state[slot] = take.id; show(); }}>${slot.toUpperCase()}</label>`)}
     <select aria-label=${`Download ${take.id}`} @change=${(event) => { download(take, event.target.value); event.target.value = ""; }}>
