@@ -29,7 +29,7 @@ IMAGE_BOOK = 3
 
 @dataclass
 class CodecOutput:
-    """What training needs of one forward pass."""
+    """Hold what training needs of one forward pass."""
 
     reconstruction: Tensor  # (B, C, M, F) natural-log mel magnitudes
     commitment: Tensor  # scalar; zero while the quantizer is bypassed
@@ -280,7 +280,7 @@ class SpectralCodec(Component):
         return image[:, None].repeat_interleave(P, dim=-1)
 
     def residual_books(self, num_books: Tensor) -> Tensor:
-        """How many of the first ``num_books`` books code the spectrogram."""
+        """Count the spectrogram's books among the first ``num_books``."""
         if self.image_place is None:
             return num_books
         return num_books - (num_books > self.image_place).long()

@@ -29,7 +29,7 @@ from codec.stereo import ParametricStereo
 
 @dataclass
 class Context:
-    """What one block hands to the next: the committed frames' sound and the last one's phases."""
+    """Hand from one block to the next the committed frames' sound and the last one's phases."""
 
     tail: Tensor  # (B, C, n_fft - hop_length) of their windowed sum, where frames still follow
     found: Tensor  # (B, n_fft - hop_length) the same of the one sound that phases are found for

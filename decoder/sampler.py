@@ -24,7 +24,7 @@ STEP_OPTIONS = (
 
 @dataclass(frozen=True)
 class Span:
-    """Where a window lies on the grid, in token frames.
+    """Place a window on the grid, in token frames.
 
     Attributes:
         start: its first frame.

@@ -21,7 +21,7 @@ class Rotation(NamedTuple):
 
 
 class Text(NamedTuple):
-    """What cross-attention reads.
+    """Hold what cross-attention reads.
 
     Attributes:
         states: (B, L, Dt).
@@ -82,7 +82,7 @@ class TextMemory(NamedTuple):
 
 
 class Place(NamedTuple):
-    """Where a step reads and writes: computed once per frame, shared by all layers.
+    """Hold where a step reads and writes: computed once per frame, shared by all layers.
 
     Attributes:
         rotation: the rows of this position, (1, D / H) each.
@@ -99,7 +99,7 @@ class Place(NamedTuple):
 
     @property
     def seen(self) -> int:
-        """How many slots are read."""
+        """Count the slots that are read."""
         return self.filled if self.mask is None else self.mask.shape[-1]
 
 

@@ -29,7 +29,7 @@ class Frame(NamedTuple):
 
 
 class Draw(NamedTuple):
-    """How one frame is drawn.
+    """Set how one frame is drawn.
 
     Attributes:
         uniform: (B, K * V + 1) float32 in [0, 1), see ``sampling.draw_uniform``.

@@ -27,7 +27,7 @@ BACKBONES: dict[str, type[TransformerBackbone] | type[LSTMBackbone]] = {
 
 
 class PriorOutput(NamedTuple):
-    """What ``Prior.forward`` predicts.
+    """Hold what ``Prior.forward`` predicts.
 
     Attributes:
         first_logits: (B, T, V + 1): codebook 0 of every frame; index V is the end of the piece.

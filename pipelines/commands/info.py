@@ -42,7 +42,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def describe_config(path: str, processes: int = 1) -> list[str]:
-    """What training with a config takes, in lines; the head of every file in ``configs/``.
+    """Say what training with a config takes, in lines; the head of every file in ``configs/``.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -151,7 +151,7 @@ def duration(hours: float) -> str:
 
 
 def describe_pipeline(folder: Path) -> list[str]:
-    """What a saved pipeline holds, read from its configs and the heads of its weight files.
+    """Say what a saved pipeline holds, read from its configs and the heads of its weight files.
 
     Raises:
         FileNotFoundError: the folder is not a saved pipeline or lacks a file.

@@ -76,7 +76,7 @@ def quantize_linear(model: nn.Module, precision: Precision) -> None:
 
 
 def fits_kernel(linear: nn.Linear) -> bool:
-    """Whether the kernel can take the layer; with another width it reads beyond the weight."""
+    """Tell whether the kernel can take the layer; with another width it reads beyond the weight."""
     return linear.bias is None and linear.in_features % KERNEL_WIDTH == 0
 
 

@@ -19,7 +19,7 @@ PACKAGES = ("partita", "torch", "torchaudio", "diffusers", "transformers", "nump
 
 @dataclass(frozen=True)
 class Origin:
-    """What the items of a job have in common.
+    """Hold what the items of a job have in common.
 
     Attributes:
         path: from which a worker loads the pipeline: a folder or a hub id; "" for one that was
@@ -82,7 +82,7 @@ def hash_pipeline(pipeline: "Pipeline") -> str:
 
 
 def _config_of(part: Any) -> dict[str, Any]:
-    """What was configured; a transformers config also holds where it came from."""
+    """Return what was configured; a transformers config also holds where it came from."""
     config, left_out = part.config, set()
     if hasattr(config, "to_diff_dict"):
         config = config.to_diff_dict()

@@ -56,7 +56,7 @@ def run(args: argparse.Namespace) -> int:
 
 @torch.no_grad()
 def missing_power(codec: SpectralCodec, crop: Tensor, num_books: int) -> Tensor:
-    """What the decoded sound lacks in every band.
+    """Measure what the decoded sound lacks in every band.
 
     Args:
         codec: in evaluation mode.

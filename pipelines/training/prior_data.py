@@ -24,7 +24,7 @@ TOKEN_RATE = FRAME_RATE / FRAMES_PER_TOKEN
 
 @dataclass(frozen=True)
 class PriorData:
-    """Where tokens and text encoder are, and how items are drawn.
+    """Name the tokens and the text encoder, and set how items are drawn.
 
     Args:
         tokens: folders of token caches; their clips are one pool.
