@@ -31,7 +31,7 @@ class StereoError(NamedTuple):
 
 
 class MonoSum(NamedTuple):
-    """Measure what summing to mono does to the estimate beyond what it does to the original (dB)."""
+    """Measure what summing to mono does to the estimate but not to the original (dB)."""
 
     level_db: float
     worst_band_db: float

@@ -71,7 +71,7 @@ class DaskWorkers:
                 raise error
 
     def workers(self) -> dict[str, dict[str, Any]]:
-        """Return what the scheduler knows of every worker, by address; workers may change at any time."""
+        """Return what the scheduler knows of every worker, by address."""
         return self.client.scheduler_info(n_workers=-1)["workers"]
 
     def max_tasks(self) -> int:

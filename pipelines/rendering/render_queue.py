@@ -139,7 +139,7 @@ def make_batches(
 
 
 def rows_for(num_frames: int, batch_size: int) -> int:
-    """Return how many items of a length are generated at once: ``batch_size``, halved while too many."""
+    """Return how many items are generated at once: ``batch_size``, halved while too many."""
     rows = batch_size
     while rows > 1 and rows * num_frames > batch_size * FRAMES_PER_ROW:
         rows //= 2
