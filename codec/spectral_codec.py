@@ -73,6 +73,8 @@ class SpectralCodec(Component):
 
     SOUND_PARTS = ("from_latent", "decoder", "patch_out")
     """Children that make sound of codes; codes do not depend on them."""
+    SOUND_KEYS = ("vocoder_gains_db",)
+    """Settings that codes do not depend on either."""
 
     @register_to_config
     def __init__(

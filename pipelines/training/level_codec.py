@@ -3,8 +3,8 @@
 ``python -m pipelines.training.level_codec CODEC OUTPUT --prepared data/music``
 
 Frames whose phases do not fit cancel a little where they overlap: the vocoder gets a gain for each
-of eight groups of bands. Regression on logarithms finds the median, which lies below the mean power:
-the bias of the decoder's last layer gets a gain per mel band. Codes do not change.
+of eight groups of bands. Regression on logarithms finds the median, which lies below the mean
+power: the bias of the decoder's last layer gets a gain per mel band. Codes do not change.
 """
 
 import argparse
