@@ -10,7 +10,6 @@ from torch import Tensor, nn
 
 from codec.component import Component
 from prior.attention import KeyValueCache, Place, Text, rotation_table
-from prior.compiled import compile_step
 from prior.condition import Condition
 from prior.depth import DepthHead
 from prior.frame_condition import FrameCondition, PlanReader, TextSummary
@@ -115,7 +114,6 @@ class Prior(Component):
             "book_offsets", torch.arange(num_codebooks) * codebook_size, persistent=False
         )
         initialize(self, num_layers)
-        self.is_compiled = False  # see compile_step
 
     def forward(
         self, codes: Tensor, condition: Condition, depth_frames: Tensor | None = None
@@ -223,10 +221,6 @@ class Prior(Component):
         """(B, K) codes and what ``advance`` gave -> (B, D), ``state`` changed in place."""
         x = self.embedding(codes + self.book_offsets).sum(dim=1) + added
         return self.network.step(x, place, state)
-
-    def compile_step(self) -> None:
-        """Compile a generation's single steps from now on, see ``prior.compiled.compile_step``."""
-        compile_step(self)
 
     def sample_frame(self, hidden: Tensor, choose: Callable[[Tensor, int], Tensor]) -> Tensor:
         """Write one frame, codebook by codebook.

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 from pipelines.inference.live import add_live_arguments, check_live, is_live, stream_song
 from pipelines.inference.loading import (
     add_pipeline_arguments,
-    add_speed_arguments,
     check_output,
     load_pipeline,
 )
@@ -36,7 +35,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--tokens", metavar="FILE", help="write the tokens too (.safetensors)")
     parser.add_argument("--plot", action="store_true", help="draw the audio, a PNG beside it")
     parser.add_argument("--threads", type=int, default=1, help="of PyTorch on a CPU (default: 1)")
-    add_speed_arguments(parser)
     add_pipeline_arguments(parser)
 
 
@@ -63,7 +61,7 @@ def run(args: argparse.Namespace) -> int:
 
 def generate(args: argparse.Namespace, output: Path | None) -> int:
     """Generate on the threads that are set, once the arguments are checked."""
-    pipeline = load_pipeline(args.pipeline, args.quiet, args.quantize, args.compile)
+    pipeline = load_pipeline(args.pipeline, args.quiet)
     start = time.perf_counter()
     choices = {
         "negative_prompt": args.negative_prompt,

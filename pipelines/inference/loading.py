@@ -4,7 +4,7 @@ import argparse
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from pipelines.pipeline import Pipeline
@@ -23,21 +23,7 @@ def add_pipeline_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--quiet", action="store_true", help="print the result and errors only")
 
 
-def add_speed_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare ``--quantize`` and ``--compile``, for the commands that generate."""
-    parser.add_argument(
-        "--quantize", choices=["int8"], help="keep the prior's weights in eight bits: faster"
-    )
-    parser.add_argument(
-        "--compile",
-        action="store_true",
-        help="compile the prior's step: faster after a minute, ten seconds the next time",
-    )
-
-
-def load_pipeline(
-    name: str, quiet: bool, quantize: Literal["int8"] | None = None, compile_step: bool = False
-) -> "Pipeline":
+def load_pipeline(name: str, quiet: bool) -> "Pipeline":
     """Load a pipeline onto the fastest device, and say on standard error how long that took."""
     start = time.perf_counter()
     import torch
@@ -46,11 +32,9 @@ def load_pipeline(
     from pipelines.pipeline import Pipeline
 
     with hidden_progress_bars():
-        pipeline = Pipeline.from_pretrained(name, quantize=quantize)
+        pipeline = Pipeline.from_pretrained(name)
     if torch.cuda.is_available():
         pipeline.to("cuda")
-    if compile_step:
-        pipeline.prior.compile_step()
     pipeline.set_progress_bar_config(disable=quiet, desc="writing", unit="frame")
     if not quiet:
         print(f"loaded {name} in {time.perf_counter() - start:.1f} s", file=sys.stderr)
