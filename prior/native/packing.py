@@ -14,7 +14,7 @@ from prior.depth import DepthBlock, DepthHead
 from prior.feed_forward import SwiGLU
 from prior.model import Prior
 from prior.native.library import Library, NativeStepError
-from prior.native.structures import Block, Matrix, Model
+from prior.native.structures import BlockPointers, Matrix, Model
 from prior.normalization import RMSNorm
 from prior.transformer import TransformerBackbone, TransformerBlock
 
@@ -70,13 +70,13 @@ class PackedPrior:
             size=prior.codebook_size,
             embedding=self._numbers(prior.embedding),
             gain=self._numbers(network.norm),
-            blocks=self._array(Block, blocks),
+            blocks=self._array(BlockPointers, blocks),
         )
         if depth is not None:
             model.depth_width, model.depth_heads = config.depth_width, config.depth_heads
             model.depth_layers = config.depth_layers
             model.depth_frame = self._matrix(depth.frame)
-            model.depth_blocks = self._array(Block, [self._block(block) for block in depth.blocks])
+            model.depth_blocks = self._array(BlockPointers, [self._block(block) for block in depth.blocks])
             embeddings = [self._numbers(embedding) for embedding in depth.embeddings]
             model.depth_embeddings = self._array(ctypes.c_void_p, embeddings)
             model.depth_gain = self._numbers(depth.norm)
@@ -84,8 +84,8 @@ class PackedPrior:
         model.heads_of_books = self._array(Matrix, heads)
         return model
 
-    def _block(self, block: Any) -> Block:
-        packed = Block(
+    def _block(self, block: Any) -> BlockPointers:
+        packed = BlockPointers(
             attention_gain=self._numbers(block.attention_norm),
             head_gain=self._numbers(block.attention.query_key_norm),
             feed_forward_gain=self._numbers(block.feed_forward_norm),

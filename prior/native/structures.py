@@ -15,7 +15,7 @@ class Matrix(Structure):
     ]
 
 
-class Block(Structure):
+class BlockPointers(Structure):
     """A layer of the backbone or of the depth head."""
 
     _fields_: ClassVar[Any] = [
