@@ -22,6 +22,7 @@ from decoder.diffusion_decoder import DiffusionDecoder
 from decoder.sampler import FlowSampler
 from pipelines.inference.components import OPTIONAL, check_fit, read_index
 from pipelines.inference.conditioning import Conditioner, check_prompt, check_prompts
+from pipelines.inference.lora import LoraLoading
 from pipelines.inference.quantization import (
     Precision,
     check_precision,
@@ -42,7 +43,7 @@ if TYPE_CHECKING:
     from codec.stages import Stage
 
 
-class Pipeline(DiffusionPipeline):
+class Pipeline(LoraLoading, DiffusionPipeline):
     """Text to music: text encoder, prior, diffusion decoder, vocoder.
 
     Args:
@@ -150,10 +151,12 @@ class Pipeline(DiffusionPipeline):
         """Save every component, and check that none was written as null.
 
         Raises:
-            ValueError: the prior was quantized when it was loaded.
+            ValueError: the prior was quantized when it was loaded, or LoRA adapters are in use.
         """
         if is_quantized(self.prior):
             raise ValueError("a quantized pipeline cannot be saved: load it without quantize")
+        if self.list_loras():
+            raise ValueError("LoRA adapters are in use: fuse_lora() or unload_lora_weights() first")
         super().save_pretrained(str(path), **kwargs)
         read_index(Path(path))
 

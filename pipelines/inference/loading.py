@@ -3,6 +3,7 @@
 import argparse
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -35,8 +36,41 @@ def add_speed_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_lora_argument(parser: argparse.ArgumentParser) -> None:
+    """Declare ``--lora``, for the commands that generate."""
+    parser.add_argument(
+        "--lora",
+        action="append",
+        default=[],
+        metavar="DIR[:STRENGTH]",
+        help="an adapter of partita finetune, and how much of it (default: 1); may be repeated",
+    )
+
+
+def parse_loras(entries: Sequence[str]) -> tuple[tuple[str, float], ...]:
+    """Read ``FOLDER`` or ``FOLDER:STRENGTH`` entries of a command line.
+
+    Raises:
+        FileNotFoundError: there is no such adapter.
+    """
+    parsed = []
+    for entry in entries:
+        path, colon, strength = entry.rpartition(":")
+        try:
+            parsed.append((path, float(strength)) if colon else (entry, 1.0))
+        except ValueError:
+            parsed.append((entry, 1.0))
+        if not Path(parsed[-1][0]).exists():
+            raise FileNotFoundError(f"--lora {entry}: {parsed[-1][0]} does not exist")
+    return tuple(parsed)
+
+
 def load_pipeline(
-    name: str, quiet: bool, quantize: Literal["int8"] | None = None, compile_step: bool = False
+    name: str,
+    quiet: bool,
+    quantize: Literal["int8"] | None = None,
+    compile_step: bool = False,
+    loras: Sequence[tuple[str, float]] = (),
 ) -> "Pipeline":
     """Load a pipeline onto the fastest device, and say on standard error how long that took."""
     start = time.perf_counter()
@@ -46,7 +80,15 @@ def load_pipeline(
     from pipelines.pipeline import Pipeline
 
     with hidden_progress_bars():
-        pipeline = Pipeline.from_pretrained(name, quantize=quantize)
+        pipeline = Pipeline.from_pretrained(name, quantize=None if loras else quantize)
+    if loras:
+        from pipelines.inference.lora import add_loras
+        from pipelines.inference.quantization import quantize_linear
+
+        add_loras(pipeline, loras)
+        if quantize:
+            pipeline.fuse_lora()
+            quantize_linear(pipeline.prior, quantize)
     if torch.cuda.is_available():
         pipeline.to("cuda")
     if compile_step:

@@ -121,7 +121,7 @@ def make_renderer(origin: Origin) -> Renderer:
         SetupError: it cannot be loaded here, or is not the one that the job was started with.
     """
     try:
-        pipeline = load_pipeline(origin.path, quiet=True)
+        pipeline = load_pipeline(origin.path, quiet=True, loras=origin.loras)
     except Exception as error:
         raise SetupError(f"a worker cannot load {origin.path}: {error}") from error
     found = hash_pipeline(pipeline)
