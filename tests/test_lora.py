@@ -112,7 +112,7 @@ def test_quantized_after_the_adapter(adapter: Path, pipeline_folder: Path) -> No
 def test_mistakes_name_both_sides(adapter: Path, tmp_path: Path) -> None:
     pipeline = tiny_pipeline()
     pipeline.load_lora_weights(adapter, adapter_name="one")
-    with pytest.raises(ValueError, match="'one' is taken by .*one"):
+    with pytest.raises(ValueError, match=r"'one' is taken by .*one"):
         pipeline.load_lora_weights(adapter, adapter_name="one")
     with pytest.raises(ValueError, match="'two' is not loaded; loaded: one"):
         pipeline.set_adapters("two")
@@ -131,7 +131,9 @@ def test_mistakes_name_both_sides(adapter: Path, tmp_path: Path) -> None:
     Pipeline.save_lora_weights(tmp_path / "large", layers)
     with pytest.raises(ValueError, match=r"qkv is \(96, 32\), this pipeline's is \(48, 16\)"):
         pipeline.load_lora_weights(tmp_path / "large")
-    Pipeline.save_lora_weights(tmp_path / "deep", {k.replace("0", "7"): v for k, v in layers.items()})
+    Pipeline.save_lora_weights(
+        tmp_path / "deep", {k.replace("0", "7"): v for k, v in layers.items()}
+    )
     with pytest.raises(ValueError, match=r"a prior with .*blocks.7.*this has none"):
         pipeline.load_lora_weights(tmp_path / "deep")
     file = adapter / FILE_NAME

@@ -23,9 +23,7 @@ PROMPTS = 12
 TAKES = 12
 
 
-def compare(
-    base: "Pipeline", adapter: Path, tokens: Path, tracks: list[Track], take_s: float = TAKE_S
-) -> dict[str, Any]:
+def compare(base: "Pipeline", adapter: Path, tokens: Path, tracks: list[Track]) -> dict[str, Any]:
     """Measure a pipeline without and with an adapter.
 
     Args:
@@ -33,7 +31,6 @@ def compare(
         adapter: folder of the adapter; the reports on the prior go into its ``reports``.
         tokens: the album's token cache.
         tracks: of the album, with captions and splits.
-        take_s: length of each generated take (s).
 
     Returns:
         By figure ``[before, after]``: bits a frame of held-out clips, of the base model's own
@@ -45,7 +42,7 @@ def compare(
     captions = [t.metadata["captions"][0] for t in tracks]
     captions = [captions[index % len(captions)] for index in range(TAKES)]
     album = np.concatenate([read_windows(track) for track in tracks])
-    own = base(texts, take_s, seed=0, preview=True)
+    own = base(texts, TAKE_S, seed=0, preview=True)
     figures: dict[str, Any] = {"held_out_bits": [], "base_bits": [], "frechet": []}
     try:
         for name in ("before", "after"):
@@ -56,7 +53,7 @@ def compare(
             report = report_prior(*parts, settings, f"{adapter.name}, {name}")
             figures["held_out_bits"].append(report["frame"]["own caption"]["mean"])
             figures["base_bits"].append(own_bits(base, texts, own.codes, own.plans, own.seeds))
-            takes = base(captions, take_s, seed=1)
+            takes = base(captions, TAKE_S, seed=1)
             windows = [logmel_statistics(audio, takes.sample_rate) for audio in takes.audio.cpu()]
             sets = equal_windows(album, np.concatenate(windows))
             figures["frechet"].append(frechet_distance(*sets))

@@ -10,16 +10,18 @@ from safetensors import safe_open
 from decoder.diffusion_decoder import DiffusionDecoder
 from pipelines.data.recordings.preparation import prepare_tracks
 from pipelines.data.recordings.prepare_config import PrepareConfig
+from pipelines.data.recordings.tracks import read_metadata
 from pipelines.data.token_cache import build_token_cache
 from pipelines.data.tokens import load_codec
 from pipelines.finetuning.album import CAPTIONS_NAME, describe_album
 from pipelines.inference.components import read_index
 from pipelines.inference.lora import FILE_NAME, METADATA_KEY, LoraLoading
+from pipelines.inference.text import encode_text
 from pipelines.train_decoder import DecoderTask
 from pipelines.train_prior import PriorTask
 from pipelines.training.decoder_data import DecoderData
-from pipelines.training.lora_task import LoraConfig, LoraTask
 from pipelines.training.loop import TrainingConfig, train
+from pipelines.training.lora_task import LoraConfig, LoraTask
 from pipelines.training.prior_data import PriorData
 from prior.model import Prior
 
@@ -63,7 +65,7 @@ class FinetuneConfig:
             raise ValueError(f"pipeline must be the folder of a saved one, got {self.pipeline}")
         index = read_index(self.pipeline)
         if self.decoder and (index.get("decoder") or [None])[0] is None:
-            raise ValueError(f"decoder=true needs a pipeline with a decoder, {self.pipeline} has none")
+            raise ValueError(f"decoder=true, and {self.pipeline} has no decoder")
 
     @property
     def captions(self) -> Path:
@@ -138,12 +140,13 @@ def adapt_prior(config: FinetuneConfig) -> LoraTask:
     data = PriorData(
         [str(config.tokens)],
         str(config.pipeline),
-        str(config.pipeline / "codec"),
         crop_s=config.crop_s,
         text_dropout=0.1,
     )
     task = PriorTask(prior, data, training_config(config, "prior"))
-    return LoraTask(task, "prior", LoraConfig(config.rank, float(config.rank)))
+    captions = [text for row in read_metadata(config.captions).values() for text in row["captions"]]
+    encode_text(task.tokenizer, task.text_encoder, captions)  # refuses one that is too long
+    return LoraTask(task, "prior", LoraConfig(config.rank, float(config.rank), config.seed))
 
 
 def adapt_decoder(config: FinetuneConfig, prepared: Path) -> LoraTask:
@@ -158,7 +161,7 @@ def adapt_decoder(config: FinetuneConfig, prepared: Path) -> LoraTask:
         focus_share=0.75,
     )
     task = DecoderTask(decoder, data, training_config(config, "decoder"))
-    return LoraTask(task, "decoder", LoraConfig(config.rank, float(config.rank)))
+    return LoraTask(task, "decoder", LoraConfig(config.rank, float(config.rank), config.seed))
 
 
 def join_adapters(folders: list[Path], output: Path) -> None:

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from pipelines.errors import import_package
@@ -20,16 +21,16 @@ class LoraConfig:
     Args:
         rank: of what is added to each linear layer's weight.
         alpha: what is added is scaled by ``alpha / rank``.
-        dropout: of the layers' inputs to the adapter.
+        seed: of the adapter's first weights.
     """
 
     rank: int = 16
     alpha: float = 16.0
-    dropout: float = 0.0
+    seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.rank < 1 or not self.alpha > 0 or not 0 <= self.dropout < 1:
-            raise ValueError(f"rank and alpha must be positive, dropout in [0, 1), got {self}")
+        if self.rank < 1 or not self.alpha > 0:
+            raise ValueError(f"rank and alpha must be positive, got {self.rank} and {self.alpha}")
 
 
 class LoraTask:
@@ -50,10 +51,11 @@ class LoraTask:
         self.settings = peft.LoraConfig(
             r=config.rank,
             lora_alpha=config.alpha,
-            lora_dropout=config.dropout,
             target_modules=[n for n, m in task.model.named_modules() if isinstance(m, nn.Linear)],
         )
-        self.model: nn.Module = peft.inject_adapter_in_model(self.settings, task.model)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(config.seed)
+            self.model: nn.Module = peft.inject_adapter_in_model(self.settings, task.model)
         self.dataset = task.dataset
         self.audio_s_per_item = task.audio_s_per_item
 
