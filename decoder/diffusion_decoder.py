@@ -42,6 +42,8 @@ class DiffusionDecoder(Component):
             it paints less detail, which suits a decoder that cannot yet take all noise away.
     """
 
+    _no_split_modules = ["Block"]  # noqa: RUF012  (diffusers')
+
     @register_to_config
     def __init__(
         self,

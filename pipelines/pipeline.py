@@ -22,6 +22,7 @@ from decoder.diffusion_decoder import DiffusionDecoder
 from decoder.sampler import FlowSampler
 from pipelines.inference.components import OPTIONAL, check_fit, read_index
 from pipelines.inference.conditioning import Conditioner, check_prompt, check_prompts
+from pipelines.inference.lora import LoraLoading
 from pipelines.inference.stream_state import Piece, StreamState
 from pipelines.inference.streaming import Stream, StreamParts, fingerprint, prior_input
 from pipelines.inference.text import load_text_encoder
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
     from codec.stages import Stage
 
 
-class Pipeline(DiffusionPipeline):
+class Pipeline(LoraLoading, DiffusionPipeline):
     """Text to music: text encoder, prior, diffusion decoder, vocoder.
 
     Args:
@@ -129,7 +130,13 @@ class Pipeline(DiffusionPipeline):
             return super().from_pretrained(str(path), **kwargs)
 
     def save_pretrained(self, path: str | Path, **kwargs: Any) -> None:
-        """Save every component, and check that none was written as null."""
+        """Save every component, and check that none was written as null.
+
+        Raises:
+            ValueError: LoRA adapters are in use.
+        """
+        if self.list_loras():
+            raise ValueError("LoRA adapters are in use: fuse_lora() or unload_lora_weights() first")
         super().save_pretrained(str(path), **kwargs)
         read_index(Path(path))
 

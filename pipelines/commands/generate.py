@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING
 
 from pipelines.inference.live import add_live_arguments, check_live, is_live, stream_song
 from pipelines.inference.loading import (
+    add_lora_argument,
     add_pipeline_arguments,
     check_output,
     load_pipeline,
+    parse_loras,
 )
 
 if TYPE_CHECKING:
@@ -35,6 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--tokens", metavar="FILE", help="write the tokens too (.safetensors)")
     parser.add_argument("--plot", action="store_true", help="draw the audio, a PNG beside it")
     parser.add_argument("--threads", type=int, default=1, help="of PyTorch on a CPU (default: 1)")
+    add_lora_argument(parser)
     add_pipeline_arguments(parser)
 
 
@@ -61,7 +64,8 @@ def run(args: argparse.Namespace) -> int:
 
 def generate(args: argparse.Namespace, output: Path | None) -> int:
     """Generate on the threads that are set, once the arguments are checked."""
-    pipeline = load_pipeline(args.pipeline, args.quiet)
+    loras = parse_loras(args.lora)
+    pipeline = load_pipeline(args.pipeline, args.quiet, loras)
     start = time.perf_counter()
     choices = {
         "negative_prompt": args.negative_prompt,

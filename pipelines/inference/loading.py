@@ -3,6 +3,7 @@
 import argparse
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,7 +24,36 @@ def add_pipeline_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--quiet", action="store_true", help="print the result and errors only")
 
 
-def load_pipeline(name: str, quiet: bool) -> "Pipeline":
+def add_lora_argument(parser: argparse.ArgumentParser) -> None:
+    """Declare ``--lora``, for the commands that generate."""
+    parser.add_argument(
+        "--lora",
+        action="append",
+        default=[],
+        metavar="DIR[:STRENGTH]",
+        help="an adapter of partita finetune, and how much of it (default: 1); may be repeated",
+    )
+
+
+def parse_loras(entries: Sequence[str]) -> tuple[tuple[str, float], ...]:
+    """Read ``FOLDER`` or ``FOLDER:STRENGTH`` entries of a command line.
+
+    Raises:
+        FileNotFoundError: there is no such adapter.
+    """
+    parsed = []
+    for entry in entries:
+        path, colon, strength = entry.rpartition(":")
+        try:
+            parsed.append((path, float(strength)) if colon else (entry, 1.0))
+        except ValueError:
+            parsed.append((entry, 1.0))
+        if not Path(parsed[-1][0]).exists():
+            raise FileNotFoundError(f"--lora {entry}: {parsed[-1][0]} does not exist")
+    return tuple(parsed)
+
+
+def load_pipeline(name: str, quiet: bool, loras: Sequence[tuple[str, float]] = ()) -> "Pipeline":
     """Load a pipeline onto the fastest device, and say on standard error how long that took."""
     start = time.perf_counter()
     import torch
@@ -33,6 +63,10 @@ def load_pipeline(name: str, quiet: bool) -> "Pipeline":
 
     with hidden_progress_bars():
         pipeline = Pipeline.from_pretrained(name)
+    if loras:
+        from pipelines.inference.lora import add_loras
+
+        add_loras(pipeline, loras)
     if torch.cuda.is_available():
         pipeline.to("cuda")
     pipeline.set_progress_bar_config(disable=quiet, desc="writing", unit="frame")

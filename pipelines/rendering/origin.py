@@ -28,6 +28,7 @@ class Origin:
         hash: of its configs, weights and vocabulary.
         license: of its weights, from the model card; "" where it says none.
         versions: names and versions of the libraries.
+        loras: file and strength of every LoRA adapter in use.
     """
 
     path: str
@@ -35,6 +36,7 @@ class Origin:
     hash: str
     license: str
     versions: tuple[tuple[str, str], ...]
+    loras: tuple[tuple[str, float], ...] = ()
 
 
 def describe_origin(pipeline: "Pipeline") -> Origin:
@@ -46,12 +48,14 @@ def describe_origin(pipeline: "Pipeline") -> Origin:
     for package in PACKAGES:
         with suppress(PackageNotFoundError):  # partita itself, run from a checkout
             versions[package] = version(package)
+    name, loras = folder.resolve().name if is_folder else path or "in memory", pipeline.list_loras()
     return Origin(
         path=str(folder.resolve()) if is_folder else path,
-        name=folder.resolve().name if is_folder else path or "in memory",
+        name=" + ".join([name, *(f"{Path(lora).parent.name}:{s:g}" for lora, s in loras)]),
         hash=hash_pipeline(pipeline),
         license=read_license(folder / "README.md") if is_folder else "",
         versions=tuple(versions.items()),
+        loras=loras,
     )
 
 

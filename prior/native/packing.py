@@ -60,7 +60,7 @@ class PackedPrior:
 
     def _pack(self, prior: Prior) -> Model:
         network, depth, config = prior.network, prior.depth, prior.config
-        blocks = [self._block(block) for block in network.blocks]  # type: ignore[union-attr]
+        blocks = [self._block(block) for block in network.blocks]
         heads = [self._matrix(prior.first_head)]
         model = Model(
             width=config.width,
@@ -76,7 +76,9 @@ class PackedPrior:
             model.depth_width, model.depth_heads = config.depth_width, config.depth_heads
             model.depth_layers = config.depth_layers
             model.depth_frame = self._matrix(depth.frame)
-            model.depth_blocks = self._array(BlockPointers, [self._block(block) for block in depth.blocks])
+            model.depth_blocks = self._array(
+                BlockPointers, [self._block(block) for block in depth.blocks]
+            )
             embeddings = [self._numbers(embedding) for embedding in depth.embeddings]
             model.depth_embeddings = self._array(ctypes.c_void_p, embeddings)
             model.depth_gain = self._numbers(depth.norm)
