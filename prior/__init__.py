@@ -13,17 +13,21 @@ if TYPE_CHECKING:
     from prior.model import Prior as Prior
     from prior.next_frame import Frame as Frame
     from prior.plan import ChordChange as ChordChange
+    from prior.plan import MelodyNote as MelodyNote
     from prior.plan import Plan as Plan
+    from prior.plan import Section as Section
     from prior.sampling import Sampling as Sampling
 
 _HOMES = {
     "ChordChange": "prior.plan",
     "Frame": "prior.next_frame",
     "FrameGenerator": "prior.frame_generator",
+    "MelodyNote": "prior.plan",
     "Plan": "prior.plan",
     "Prior": "prior.model",
     "PriorBatch": "prior.loss",
     "Sampling": "prior.sampling",
+    "Section": "prior.plan",
     "Condition": "prior.condition",
     "prior_loss": "prior.loss",
 }

@@ -62,6 +62,17 @@ def window_mask(num_positions: int, window: int | None, device: torch.device) ->
     return ones.tril().triu(1 - window)
 
 
+def place_sequence(
+    x: Tensor, head_width: int, window: int | None, positions: Tensor | None
+) -> tuple[Rotation, Tensor | None]:
+    """Rotary tables and attention mask of a sequence (B, T, D), see ``TransformerBackbone``."""
+    T = x.shape[1]
+    if positions is None:
+        return rotation_table(T, head_width, x.device), window_mask(T, window, x.device)
+    table = rotation_table(int(positions.max()) + 1, head_width, x.device)
+    return Rotation(table.cos[positions], table.sin[positions]), None
+
+
 class KeysValues(NamedTuple):
     """Keys and values of the positions so far, (B, H, T, D / H) each."""
 

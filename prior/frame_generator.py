@@ -31,6 +31,8 @@ class FrameGenerator:
         sampling: temperature, top-k, top-p, guidance.
         seeds: one per row.
         prompt_codes: (B, K, P) int64 in [0, V), frames to continue; not yielded again.
+        future_codes: (B, K, F) int64 in [0, V), the known frames after the last new one; of a prior
+            that fills.
         min_frames: new frames before which a piece may not end; None for ``num_frames``, which
             makes the duration exact.
 
@@ -51,12 +53,18 @@ class FrameGenerator:
         seeds: list[int],
         prompt_codes: Tensor | None = None,
         min_frames: int | None = None,
+        future_codes: Tensor | None = None,
     ) -> None:
         if prompt_codes is None:
             prompt_codes = torch.zeros(len(seeds), prior.num_codebooks, 0, dtype=torch.long)
         self.min_frames = num_frames if min_frames is None else min_frames
         check_frames(num_frames, self.min_frames)
         check_prompt_codes(prompt_codes, prior, len(seeds))
+        if future_codes is not None:
+            if not prior.config["fills"]:
+                raise ValueError("future_codes need a prior that was trained to fill (fills)")
+            check_prompt_codes(future_codes, prior, len(seeds), "future_codes")
+        self.future_codes = future_codes
         self.prior = prior
         self.num_frames = num_frames
         self.guidance = sampling.guidance
@@ -143,14 +151,19 @@ class FrameGenerator:
 
     def _init_state(self) -> PriorState:
         longest = self.prompt_codes.shape[-1] + self.num_frames
-        return self.prior.init_state(self.condition, longest)
+        known = 0 if self.future_codes is None else self.future_codes.shape[-1]
+        return self.prior.init_state(self.condition, longest, known)
 
     def _prefill(self) -> Tensor:
         """Make the state and read the prompt: (B, D), or (2B, D) with guidance."""
         self.state = self._init_state()
         copies = self.condition.text_mask.shape[0] // len(self.seeds)
-        codes = self.prompt_codes.to(self.device).repeat(copies, 1, 1)
-        return self.prior.prefill(codes, self.state)
+        prompt, future = (
+            None if codes is None else codes.to(self.device).repeat(copies, 1, 1)
+            for codes in (self.prompt_codes, self.future_codes)
+        )
+        assert prompt is not None
+        return self.prior.prefill(prompt, self.state, future)
 
     def _read_condition(self, state: PriorState) -> None:
         """Give a state in use the present condition; the history that it holds stays."""
@@ -191,15 +204,21 @@ def check_condition(condition: Condition | None, name: str, prior: Prior, num_ro
         raise ValueError(f"{name} states must be {prior.config['text_width']} wide, got {width}")
     if condition.plan is not None and not prior.config["reads_plan"]:
         raise ValueError(f"{name} has a plan, which a prior with reads_plan=false cannot read")
+    reader = prior.plan_reader
+    if condition.plan is not None and reader and condition.plan.shape[-1] != reader.num_features:
+        found = condition.plan.shape[-1]
+        raise ValueError(f"{name}'s plan must have {reader.num_features} features, got {found}")
 
 
-def check_prompt_codes(codes: Tensor, prior: Prior, num_rows: int) -> None:
+def check_prompt_codes(
+    codes: Tensor, prior: Prior, num_rows: int, name: str = "prompt_codes"
+) -> None:
     """Raise a ``ValueError`` unless codes are one row per seed that the prior could have made."""
     expected = (num_rows, prior.num_codebooks)
     if codes.ndim != 3 or codes.shape[:2] != expected:
-        raise ValueError(f"prompt_codes must be {(*expected, 'P')}, got {tuple(codes.shape)}")
+        raise ValueError(f"{name} must be {(*expected, 'P')}, got {tuple(codes.shape)}")
     if ((codes < 0) | (codes >= prior.codebook_size)).any():
         raise ValueError(
-            f"prompt_codes must lie in [0, {prior.codebook_size}), "
+            f"{name} must lie in [0, {prior.codebook_size}), "
             f"got {int(codes.min())} to {int(codes.max())}"
         )

@@ -72,7 +72,7 @@ def draw_frame(prior: Prior, hidden: Tensor, draw: Draw) -> Frame:
 def next_frame(
     prior: Prior, last: Tensor, added: Tensor, place: Place, state: PriorState, draw: Draw
 ) -> Frame:
-    """Read the frame before and draw one, of every row; one function, to be compiled as one.
+    """Read the frame before and draw one, of every row; in PyTorch.
 
     Args:
         prior: the model.

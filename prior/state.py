@@ -34,7 +34,9 @@ class PriorState:
         rotation: rotary tables for every position below ``max_frames``.
         layers: one per layer of the backbone.
         max_frames: how many frames may be read and generated, the prompt included.
-        position: how many positions the backbone has seen; 0 before the prefill.
+        position: how many positions the backbone has seen; 0 before the prefill. Known frames of
+            the future are not counted.
+        num_future: known frames of the future, which lie before the others in the history.
     """
 
     text: Text
@@ -43,6 +45,7 @@ class PriorState:
     layers: list[LayerState]
     max_frames: int
     position: int = 0
+    num_future: int = 0
 
     @property
     def capacity(self) -> int:
@@ -51,11 +54,12 @@ class PriorState:
 
     def place(self) -> Place:
         """Compute where the next step reads and writes."""
-        slot = self.position % self.capacity
+        index = self.position + self.num_future
+        slot = index % self.capacity
         return Place(
             rotation=self.rotation.at(self.position, self.position + 1),
             slot=torch.full((1,), slot, device=self.rotation.cos.device),
-            filled=min(self.position + 1, self.capacity),
+            filled=min(index + 1, self.capacity),
         )
 
     def tensors(self) -> dict[str, Tensor]:
@@ -63,7 +67,7 @@ class PriorState:
         tensors = {"position": torch.tensor(self.position)}
         for index, layer in enumerate(self.layers):
             if layer.history.keys.numel():
-                seen = min(self.position, layer.history.capacity)
+                seen = min(self.position + self.num_future, layer.history.capacity)
                 tensors[f"{index}.keys"] = layer.history.keys[:, :, :seen].contiguous()
                 tensors[f"{index}.values"] = layer.history.values[:, :, :seen].contiguous()
             for part, tensor in enumerate(layer.hidden or ()):

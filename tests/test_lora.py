@@ -100,7 +100,6 @@ def test_fused_pipeline_is_saved(adapter: Path, tmp_path: Path, pipeline_folder:
     assert torch.equal(Pipeline.from_pretrained(folder)("a", 0.4, seed=0).codes, song)
 
 
-
 def test_mistakes_name_both_sides(adapter: Path, tmp_path: Path) -> None:
     pipeline = tiny_pipeline()
     pipeline.load_lora_weights(adapter, adapter_name="one")

@@ -2,7 +2,7 @@
 
 An adapter (Hu et al. 2021, arXiv 2106.09685) holds for some linear layers the factors of what is
 added to their weight, ``strength * scale * up @ down``. Adding it once per change of strength
-costs nothing per frame, and works with ``compile_step``. A file is as diffusers writes it.
+costs nothing per frame. A file is as diffusers writes it.
 """
 
 import json

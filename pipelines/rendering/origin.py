@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from prior.model import Prior
+
 if TYPE_CHECKING:
     from pipelines.pipeline import Pipeline
 
@@ -91,6 +93,9 @@ def _config_of(part: Any) -> dict[str, Any]:
     if hasattr(config, "to_diff_dict"):
         config = config.to_diff_dict()
         left_out = {"transformers_version", "dtype", "torch_dtype", "architectures"}
+    # what earlier versions did not write changes nothing at the value that they stood for
+    added = getattr(part, "added_keys", {}) if isinstance(part, Prior) else {}
+    left_out |= {key for key, value in added.items() if config.get(key) == value}
     return {key: v for key, v in config.items() if key[0] != "_" and key not in left_out}
 
 
