@@ -8,6 +8,7 @@ import torch
 
 from pipelines.cli import main
 from pipelines.data.midi_file import read_midi
+from pipelines.data.scores.melody_file import read_melody_file
 from pipelines.inference.endings import with_ending
 from pipelines.inference.plan_schema import draft_plan, save_plan
 from prior import ChordChange, MelodyNote, Plan, Section
@@ -52,6 +53,26 @@ def test_a_plan_becomes_musicxml(tmp_path: Path):
     notes = [n.pitch.midi for n in sheet.recurse().notes if n.isNote]
     assert notes == [62, 65]
     random.setstate(state)
+
+
+def test_a_tune_is_read_from_what_was_written(tmp_path: Path):
+    pytest.importorskip("music21")
+    save_plan(tmp_path / "plan.json", PLAN)
+    state = random.getstate()
+    for name in ("s.mid", "s.musicxml"):
+        assert main(["score", str(tmp_path / "plan.json"), "--output", str(tmp_path / name)]) == 0
+        assert read_melody_file(tmp_path / name) == PLAN.melody
+    (tmp_path / "t.abc").write_text("X:1\nM:4/4\nL:1/4\nK:C\nC D E2|[CG]4|\n")
+    assert [note.pitch for note in read_melody_file(tmp_path / "t.abc")] == [60, 62, 64, 67]
+    random.setstate(state)
+
+
+@pytest.mark.parametrize("name", ["a.mid", "a.musicxml", "a.txt", "none.mid"])
+def test_a_damaged_tune_is_refused(name: str, tmp_path: Path):
+    if name[0] == "a":
+        (tmp_path / name).write_bytes(b"MThd no tune")
+    with pytest.raises((ValueError, FileNotFoundError), match=name):
+        read_melody_file(tmp_path / name)
 
 
 def test_a_plan_closes_with_a_cadence_that_has_time_to_ring():

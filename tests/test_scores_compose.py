@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from pipelines.data.plans import plan_of_labels
+from pipelines.data.scores.captions import MEDIUM, captions
 from pipelines.data.scores.compose import ENSEMBLES, compose, swing, without_overlap
 from pipelines.data.scores.drums import PATTERNS, play_drums
 from pipelines.data.scores.harmony import slots
@@ -224,3 +225,16 @@ def test_a_song_returns_to_its_sections_and_ends() -> None:
         assert plan.sections == tuple(song.sections)
         assert plan.end_beat == pytest.approx(song.num_beats, abs=1e-3)
         assert all(a.beat + a.beats <= b.beat + 1e-3 for a, b in pairwise(plan.melody))
+
+
+def test_drums_may_play_alone() -> None:
+    score = compose(random.Random(3), ensemble="drums")
+    labels = clip_labels(score, 0.0, 20.0)
+    assert [part.instrument for part in score.parts] == ["drums"]
+    assert (labels["key"], labels["instruments"], labels["drums"]) == (None, [], True)
+    plan = plan_of_labels(labels)
+    assert plan is not None
+    assert (plan.chords, plan.instruments, plan.drums) == ((), (), True)
+    assert all(
+        "drums" in text or "percussion" in text for text in captions(labels, 1, 12, (MEDIUM,))
+    )

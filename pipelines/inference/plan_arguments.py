@@ -21,13 +21,15 @@ def add_plan_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--drums", action=argparse.BooleanOptionalAction, default=None, help="with drums or without"
     )
+    group.add_argument("--melody", metavar="FILE", help="a tune: MIDI, MusicXML or ABC")
     group.add_argument("--sections", help='"intro:4 verse:8 chorus:8", in bars')
 
 
 def plan_fields(args: argparse.Namespace) -> dict[str, Any]:
     """The options' values as keyword arguments of the pipeline."""
-    names = ("bpm", "key", "meter", "chords", "instruments", "drums", "sections")
-    return {name: getattr(args, name) for name in names if getattr(args, name) is not None}
+    from pipelines.inference.plan_schema import FLAG_FIELDS
+
+    return {name: value for name in FLAG_FIELDS if (value := getattr(args, name)) is not None}
 
 
 def describe_plan(plan: "Plan", prompt: str, seconds: float) -> list[str]:

@@ -185,7 +185,11 @@ def read_sections(value: Any) -> tuple[Section, ...]:
 
 
 def read_melody(value: Any, meter: int | None) -> tuple[MelodyNote, ...]:
-    """Notes of a list of bar, beat, beats (the length) and pitch ("D4" or a MIDI number)."""
+    """Notes of a file, or of a list of bar, beat, beats (the length) and pitch ("D4" or 62)."""
+    if isinstance(value, str):
+        from pipelines.data.scores.melody_file import read_melody_file
+
+        return read_melody_file(value)
     notes: list[MelodyNote] = []
     for row in read_rows_by_bar("melody", value, meter, {"beats", "pitch"}):
         beats = read_number(f"{row.where}: beats", row.values["beats"], 1 / 64, 1024)

@@ -33,7 +33,7 @@ class PlanFields(TypedDict, total=False):
     instruments: str | list[str] | None
     drums: bool | None
     sections: str | list[dict[str, Any]] | None
-    melody: list[dict[str, Any]] | None
+    melody: str | list[dict[str, Any]] | None
 
 
 PlanSource = Plan | PlanDraft | Mapping[str, Any] | str | Path | None

@@ -16,6 +16,7 @@ from pipelines.data.scores.score import Note, Part, Score, is_key_clear
 from pipelines.data.scores.styles import DYNAMICS, STYLES, Style, moods
 from prior.theory import METERS, Meter
 
+DRUMS_ALONE = "drums"
 ENSEMBLES = {"solo": 0.27, "duo": 0.23, "band": 0.5}
 REGISTERS = ("low", "middle", "high")
 _UNACCOMPANIED = 0.2
@@ -48,8 +49,9 @@ def compose(
     Raises:
         ValueError: the style, ensemble or lead is unknown.
     """
-    if ensemble not in (None, *ENSEMBLES):
-        raise ValueError(f"ensemble must be one of {list(ENSEMBLES)}, got {ensemble!r}")
+    if ensemble not in (None, DRUMS_ALONE, *ENSEMBLES):
+        wanted = [*ENSEMBLES, DRUMS_ALONE]
+        raise ValueError(f"ensemble must be one of {wanted}, got {ensemble!r}")
     if lead is not None and lead not in INSTRUMENTS:
         raise ValueError(f"lead must be one of {list(INSTRUMENTS)}, got {lead!r}")
     if style_name is not None and style_name not in STYLES:
@@ -58,7 +60,7 @@ def compose(
     for _ in range(_ATTEMPTS):  # the last attempt stays, though its key may be doubtful
         style = STYLES[style_name or rng.choices(list(STYLES), weights)[0]]
         score = _compose_once(rng, held_out, style, ensemble, lead, drums, num_phrases)
-        if is_key_clear(score):
+        if score.key is None or is_key_clear(score):
             break
     return score
 
@@ -147,8 +149,12 @@ class _Piece:
         return self.rng.choice(choices)
 
     def compose(self, ensemble: str, lead: str | None, drums: bool | None) -> Score:
-        solo = ensemble == "solo"
-        parts = self._solo(lead) if solo else self._ensemble(ensemble, lead, drums)
+        if ensemble == DRUMS_ALONE:
+            parts = [self._drums(self.style.drums or "rock")]
+        elif ensemble == "solo":
+            parts = self._solo(lead)
+        else:
+            parts = self._ensemble(ensemble, lead, drums)
         parts = [finish(self.rng, part, self.tempo_bpm, self.dynamics) for part in parts]
         if self.style.swing:
             parts = [swing(part) for part in parts]
@@ -161,6 +167,8 @@ class _Piece:
             "ensemble": ensemble,
             "source": "generated",
         }
+        if ensemble == DRUMS_ALONE:
+            return Score(float(self.tempo_bpm), self.meter, None, parts, labels)
         chords = chords_of_slots(self.harmony)
         tune = swung(self.tune) if self.style.swing else self.tune
         tempo_bpm = float(self.tempo_bpm)
