@@ -188,10 +188,11 @@ class Editor:
         """
         total = max(self.source.audio.shape[-1], spans[-1].last)
         num_frames = self.pipeline.num_frames(total / self.rate)
+        reads_plan = self.pipeline.prior.config.reads_plan
         given = self.pipeline.conditioner(
             [self.prompt],
             [self.options.get("negative_prompt")],
-            [plan],
+            [plan if reads_plan else None],
             [self.seed],
             total / self.rate,
             num_frames,
