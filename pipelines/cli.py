@@ -59,6 +59,9 @@ TRAINERS = {
 }
 """Every trainer is a module of ``pipelines/`` that is called like it."""
 
+RENAMED = {name: f"{name}_command" for name in ("plan", "score", "loop")}
+"""Modules of commands whose own name another module has."""
+
 GROUPS = ("prepare", "evaluate", "train")
 
 
@@ -143,7 +146,7 @@ def dispatch(argv: list[str]) -> int:
 
 def find_module(name: str) -> Any:
     """Import the module of a command or a trainer."""
-    stem = name.replace(" ", "_").replace("-", "_")
+    stem = RENAMED.get(name, name.replace(" ", "_").replace("-", "_"))
     module = f"pipelines.{stem}" if name in TRAINERS else f"pipelines.commands.{stem}"
     return import_module(module)
 

@@ -23,7 +23,7 @@ from decoder.sampler import FlowSampler
 from pipelines.inference.components import OPTIONAL, check_fit, read_index
 from pipelines.inference.conditioning import Conditioner, check_prompt, check_prompts
 from pipelines.inference.edit_source import SourceToEdit, open_to_edit
-from pipelines.inference.editing import EditOptions, Editor
+from pipelines.inference.editing import EditOptions, Editor, SoundOptions
 from pipelines.inference.endings import Ending, check_ending, with_ending
 from pipelines.inference.looping import make_loop
 from pipelines.inference.lora import LoraLoading
@@ -297,7 +297,7 @@ class Pipeline(LoraLoading, DiffusionPipeline):
         """
         return Editor(self, open_to_edit(self, source), options).vary(strength)
 
-    def loop(self, prompt: str, bars: int = 8, **options: Unpack[EditOptions]) -> MusicOutput:
+    def loop(self, prompt: str, bars: int = 8, **options: Unpack[SoundOptions]) -> MusicOutput:
         """Generate a loop: as long as its bars to the sample, and its end runs into its beginning.
 
         Its codes begin a bar before it; ``settings["edit"]["first_sample"]`` says where.
@@ -438,7 +438,8 @@ class Pipeline(LoraLoading, DiffusionPipeline):
         self, piece: Piece, plan: Plan | PlanDraft | None, chunk_s: float | None
     ) -> Stream:
         num_frames = self.num_frames(piece.duration_s)
-        given = prior_input(self.conditioner, replace(piece, plan=plan), num_frames)
+        followed = replace(piece, plan=PlanDraft.of(plan) or None)
+        given = prior_input(self.conditioner, followed, num_frames)
         texts = given.condition, given.negative
         frames = FrameGenerator(self.prior, *texts, num_frames, piece.sampling, [piece.seed])
         stages = self.decode_stages([piece.decoder_seed], piece.num_inference_steps)
