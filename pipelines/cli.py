@@ -25,6 +25,7 @@ COMMANDS = {
     "vary": "other notes under the same plan",
     "loop": "bars that repeat without a seam",
     "render": "many prompts to files, resumable, on any machines",
+    "serve": "a page in the browser, and music over HTTP",
     "notes": "notes from a prompt: MIDI, and its sound",
     "encode": "an audio file to tokens",
     "decode": "tokens to an audio file",

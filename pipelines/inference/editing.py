@@ -9,7 +9,7 @@ import math
 import random
 import secrets
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -45,6 +45,7 @@ class SoundOptions(PlanFields, total=False):
     temperature: float | None
     num_inference_steps: int | None
     preview: bool
+    callback_on_step_end: Callable[..., Any] | None
     plan: PlanSource
 
 
@@ -247,7 +248,8 @@ class Editor:
             codes[..., start:first],
             future_codes=future,
         )
-        return self.pipeline.collect(frames).cpu()
+        callback = self.options.get("callback_on_step_end")
+        return self.pipeline.collect(frames, callback).cpu()
 
     def level_gain(self, new: Tensor, span: SampleSpan) -> float:
         """The factor that brings a decode to its source's level beside a span."""
