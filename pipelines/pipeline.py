@@ -2,10 +2,10 @@
 
 import secrets
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from diffusers import FlowMatchEulerDiscreteScheduler
@@ -20,6 +20,7 @@ from codec.validation import check_codes
 from codec.windows import Windows
 from decoder.diffusion_decoder import DiffusionDecoder
 from decoder.sampler import FlowSampler
+from pipelines.inference.call_names import check_output_type, choose, draw_seeds, onload
 from pipelines.inference.components import OPTIONAL, check_fit, read_index
 from pipelines.inference.conditioning import Conditioner, check_prompt, check_prompts
 from pipelines.inference.lora import LoraLoading
@@ -29,6 +30,7 @@ from pipelines.inference.quantization import (
     is_quantized,
     quantize_linear,
 )
+from pipelines.inference.sharing import save_with_card
 from pipelines.inference.stream_state import Piece, StreamState
 from pipelines.inference.streaming import Stream, StreamParts, fingerprint, prior_input
 from pipelines.inference.text import load_text_encoder
@@ -72,6 +74,8 @@ class Pipeline(LoraLoading, DiffusionPipeline):
     planner: Prior | None
     config: Any  # the registered arguments, by attribute or by key
 
+    _callback_tensor_inputs = ["codes"]  # noqa: RUF012  (diffusers' name and type)
+    _exclude_from_cpu_offload = ["prior", "planner", "codec"]  # noqa: RUF012  (from layer by layer)
     model_cpu_offload_seq = "text_encoder->planner->prior->decoder->codec"
     _optional_components = list(OPTIONAL)  # noqa: RUF012  (diffusers' name and type)
 
@@ -157,8 +161,15 @@ class Pipeline(LoraLoading, DiffusionPipeline):
             raise ValueError("a quantized pipeline cannot be saved: load it without quantize")
         if self.list_loras():
             raise ValueError("LoRA adapters are in use: fuse_lora() or unload_lora_weights() first")
-        super().save_pretrained(str(path), **kwargs)
+        save_with_card(self, super().save_pretrained, Path(path), kwargs)
         read_index(Path(path))
+
+    @classmethod
+    def _dict_from_json_file(cls, json_file: str) -> dict[str, Any]:
+        """Read a config; this class needs no code from the folder to find itself."""
+        found = super()._dict_from_json_file(json_file)
+        name = found.get("_class_name")
+        return found | {"_class_name": name[-1] if isinstance(name, list) else name}
 
     @torch.no_grad()
     def __call__(
@@ -177,7 +188,14 @@ class Pipeline(LoraLoading, DiffusionPipeline):
         preview: bool = False,
         plan: Plan | list[Plan | None] | None = None,
         callback_on_step_end: Callable[[Any, int, float, dict[str, Any]], Any] | None = None,
-    ) -> MusicOutput:
+        callback_on_step_end_tensor_inputs: Sequence[str] = ("codes",),
+        guidance_scale: float | None = None,
+        audio_length_in_s: float | None = None,
+        num_waveforms_per_prompt: int = 1,
+        generator: torch.Generator | list[torch.Generator] | None = None,
+        output_type: Literal["pt", "np", "latent"] = "pt",
+        return_dict: bool = True,
+    ) -> Any:
         """Render one item per prompt.
 
         Args:
@@ -197,12 +215,38 @@ class Pipeline(LoraLoading, DiffusionPipeline):
             plan: tempo, key, chords and instruments, for all items or one each; None lets the
                 planner write them from the prompt and the seed.
             callback_on_step_end: called as ``(pipeline, frame, time_s, {"codes": (B, K)})`` after
-                every frame of the prior; ``pipeline.interrupt()`` ends the generation there.
+                every frame of the prior; ``pipeline.interrupt()`` ends the generation there. Codes
+                in a dict that it returns take the place of those.
+            callback_on_step_end_tensor_inputs: which of ``codes`` it gets.
+            guidance_scale: diffusers' name of ``guidance``.
+            audio_length_in_s: diffusers' name of ``duration_s``.
+            num_waveforms_per_prompt: items per prompt, one after the other.
+            generator: diffusers' way to ``seed``: the items' seeds are drawn from it, or one from
+                each of a list.
+            output_type: "pt" or "np" for audio, "latent" for codes that are not decoded.
+            return_dict: False returns the tuple ``(audios,)``.
+
+        Returns:
+            A ``MusicOutput``.
 
         Raises:
             ValueError: an argument is out of its range, named with its rule.
         """
-        prompts = check_prompts(prompt)
+        check_output_type(output_type)
+        if unknown := set(callback_on_step_end_tensor_inputs) - set(self._callback_tensor_inputs):
+            raise ValueError(
+                "callback_on_step_end_tensor_inputs must be among "
+                f"{self._callback_tensor_inputs}, got {sorted(unknown)}"
+            )
+        if num_waveforms_per_prompt < 1:
+            raise ValueError(
+                f"num_waveforms_per_prompt must be at least 1, got {num_waveforms_per_prompt}"
+            )
+        guidance = choose("guidance", guidance, "guidance_scale", guidance_scale)
+        length_s = audio_length_in_s
+        duration_s = choose("duration_s", duration_s, "audio_length_in_s", length_s, 10.0)
+        prompts = [p for p in check_prompts(prompt) for _ in range(num_waveforms_per_prompt)]
+        seed = draw_seeds(generator, seed, len(prompts))
         num_frames = self.num_frames(duration_s)
         seeds = spread_seeds(seed, len(prompts), "seed")
         decoder_seeds = (
@@ -214,14 +258,23 @@ class Pipeline(LoraLoading, DiffusionPipeline):
         steps = self.check_steps(num_inference_steps, preview)
         negatives = [negative_prompt] * len(prompts)
         plans = plan if isinstance(plan, list) else [plan] * len(prompts)
+        onload(self.planner)
         given = self.conditioner(prompts, negatives, plans, seeds, duration_s, num_frames)
+        onload(self.prior)
         frames = FrameGenerator(
             self.prior, given.condition, given.negative, num_frames, sampling, seeds
         )
         codes = self._collect(frames, callback_on_step_end)
-        audio = self.decode(codes, decoder_seeds, num_inference_steps=steps, preview=preview)
+        audio = codes
+        if output_type != "latent":
+            audio = self.decode(codes, decoder_seeds, num_inference_steps=steps, preview=preview)
+            audio = audio[..., : round(duration_s * self.codec.sample_rate)]
+        self.maybe_free_model_hooks()
+        audios = audio.float().cpu().numpy() if output_type == "np" else audio
+        if not return_dict:
+            return (audios,)
         return MusicOutput(
-            audio[..., : round(duration_s * self.codec.sample_rate)],
+            audios,
             self.codec.sample_rate,
             codes,
             seeds,
@@ -244,7 +297,8 @@ class Pipeline(LoraLoading, DiffusionPipeline):
     @torch.no_grad()
     def encode(self, audio: Tensor) -> Tensor:
         """(B, C, S) audio at the codec's rate -> (B, K, T) codes of all its codebooks."""
-        return self.codec.encode(audio.to(self.device))
+        onload(self.codec)
+        return self.codec.encode(audio.to(self.codec.device))
 
     @torch.no_grad()
     def decode(
@@ -272,6 +326,7 @@ class Pipeline(LoraLoading, DiffusionPipeline):
         check_codes(codes, self.codec.num_codebooks, self.codec.codebook_size)
         seeds = spread_seeds(seed, len(codes), "seed")
         steps = self.check_steps(num_inference_steps, preview)
+        onload(self.codec)
         pieces = self.decode_stream([codes.to(self.codec.device)], seeds, steps)
         return torch.cat(list(pieces), dim=-1)
 
@@ -396,7 +451,9 @@ class Pipeline(LoraLoading, DiffusionPipeline):
                 progress.update()
                 if callback is not None:
                     time_s = (index + 1) / self.codec.frame_rate
-                    callback(self, index, time_s, {"codes": frame.codes})
+                    changed = callback(self, index, time_s, {"codes": frame.codes})
+                    if isinstance(changed, dict) and "codes" in changed:
+                        codes[-1] = frames.last = changed["codes"]
                 if self._interrupt:
                     break
         return torch.stack(codes, dim=-1)
