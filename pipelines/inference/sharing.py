@@ -6,7 +6,7 @@ from typing import Any
 
 from codec.whole_file import read_json_object, write_json, write_whole
 
-CODE = '''"""``DiffusionPipeline.from_pretrained(folder, trust_remote_code=True)`` finds the class here."""
+CODE = '''"""Finds the class for ``DiffusionPipeline.from_pretrained(DIR, trust_remote_code=True)``."""
 
 from pipelines import Pipeline  # noqa: F401  (of `pip install partita`)
 '''
