@@ -6,7 +6,7 @@ from typing import Any
 
 from codec.whole_file import read_json_object, write_json, write_whole
 
-CODE = '''"""Finds the class for ``DiffusionPipeline.from_pretrained(DIR, trust_remote_code=True)``."""
+CODE = '''"""What ``DiffusionPipeline.from_pretrained(DIR, trust_remote_code=True)`` imports."""
 
 from pipelines import Pipeline  # noqa: F401  (of `pip install partita`)
 '''
@@ -42,9 +42,10 @@ def save_with_card(
     index = read_json_object(folder / "model_index.json")
     write_json(folder / "model_index.json", index | {"_class_name": ["pipeline", "Pipeline"]})
     write_whole(folder / "pipeline.py", CODE)
-    card, loaded = folder / "README.md", Path(str(pipeline.name_or_path or "")) / "README.md"
+    card, origin = folder / "README.md", pipeline.name_or_path
     if not card.is_file():
-        text = loaded.read_text(encoding="utf-8") if loaded.is_file() else ""
+        loaded = Path(str(origin)) / "README.md"
+        text = loaded.read_text(encoding="utf-8") if origin and loaded.is_file() else ""
         write_whole(card, text or CARD.format(name=folder.name.removeprefix(".partial-")))
     if push:
         from huggingface_hub import create_repo
