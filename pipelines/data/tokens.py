@@ -226,7 +226,7 @@ def load_codec(folder: str | Path) -> Codec:
     name = read_json_object(path).get("_class_name")
     if name in ("NoteTokenizer", OLD_NAMES["NoteTokenizer"]):
         return NoteTokenizer.from_pretrained(folder).eval()
-    known = ("SpectralCodec", "EncodecCodec", "NoteTokenizer")
+    known = ("SpectralCodec", "EncodecCodec", "TransformersCodec", "NoteTokenizer")
     if name not in known:
         raise ValueError(f"{path}: a codec must be one of {', '.join(known)}, got {name!r}")
     return getattr(codec, name).from_pretrained(folder).eval()
