@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 import soundfile
@@ -17,14 +17,21 @@ import torch
 from torch import Tensor
 
 from codec.audio_tags import read_tags
-from codec.ogg import with_serial
+from codec.mp3_frames import with_true_length
+from codec.ogg import count_joined, on_two_pages, with_serial
 from codec.resampling import resample, resample_part, resampled_length
 from codec.sample_reader import SampleReader
 from codec.validation import check_audio
-from codec.whole_file import write_whole
+from codec.whole_file import printable, write_whole
 
 Source = str | os.PathLike[str] | bytes | BinaryIO
 Target = str | os.PathLike[str] | BinaryIO
+
+OTHER_SUFFIXES = (
+    *(".m4a", ".m4b", ".mp4", ".aac", ".wma", ".ape"),
+    *(".wv", ".mpc", ".tta", ".dsf", ".webm", ".mka"),
+)
+"""Of audio formats that libsndfile does not read."""
 
 STREAMED_LENGTH = 0x7F000000
 """A WAV header that promises more bytes than this was written to a pipe and knows no length."""
@@ -117,6 +124,35 @@ def read_audio(
         rates = reader.file.samplerate, rate
         audio = resample_part(reader.read, reader.file.frames, first, last, rates)
     return AudioClip(_mix(audio, channels), rate, notes)
+
+
+@dataclass(frozen=True)
+class AudioFacts:
+    """What is known of an audio file before its samples are read.
+
+    Attributes:
+        duration_s: its length (s).
+        sample_rate: Hz.
+        tags: title, artist and so on that are not empty (see ``TAGS``).
+        notes: what was put right in it, one sentence each.
+    """
+
+    duration_s: float
+    sample_rate: int
+    tags: dict[str, str]
+    notes: tuple[str, ...]
+
+
+def describe_audio(source: Source) -> AudioFacts:
+    """Read an audio file's length, rate and tags.
+
+    Raises:
+        FileNotFoundError, ValueError: as :func:`read_audio`.
+    """
+    with _open_audio(source) as reader:
+        file = reader.file
+        tags = {key: value for key, value in file.copy_metadata().items() if value}
+        return AudioFacts(file.frames / file.samplerate, file.samplerate, tags, reader.notes)
 
 
 def read_blocks(
@@ -222,7 +258,7 @@ def _name(source: Source | Target) -> str:
     if isinstance(source, bytes):
         return f"audio of {len(source)} bytes"
     if isinstance(source, str | os.PathLike):
-        return str(source)
+        return printable(source)
     return str(getattr(source, "name", "audio stream"))
 
 
@@ -241,14 +277,71 @@ def _open_audio(source: Source) -> Iterator[SampleReader]:
         raise ValueError(f"{name} is empty")
     if Path(name).suffix.lower() == ".raw":
         raise ValueError(f"{name} is headerless (raw) audio, which is not read")
+    if Path(name).suffix.lower() in OTHER_SUFFIXES:
+        raise ValueError(f"{name} is of a format that is not read: convert it to FLAC or WAV")
     try:
-        reader = SampleReader(handle, name)
+        reader = _read_whole(handle, name)
         with reader.file:
             _check_whole(reader)
             yield reader
     except soundfile.LibsndfileError as error:
         reason = error.error_string.strip() or "a frame cannot be decoded"
         raise ValueError(f"{name} is not audio or is damaged: {reason}") from error
+
+
+def _read_whole(handle: Any, name: str) -> SampleReader:
+    """Open a file; where its header belies its length, open it with a true one."""
+    if _content(handle, 4) in (b"RIFF", b"RF64"):
+        data, notes = _with_data_size(handle)
+    else:
+        data, notes = None, ""
+    reader = SampleReader(handle if data is None else data, name)
+    if reader.file.format == "MP3":
+        found = with_true_length(_content(handle), reader.file.frames)
+        if found is not None:
+            notes = f"its header tells of {reader.file.frames} samples, {found[1]} are there"
+            reader.file.close()
+            reader = SampleReader(io.BytesIO(found[0]), name)
+    elif reader.file.format == "OGG" and (joined := count_joined(_content(handle))) > 1:
+        raise ValueError(
+            f"{name} holds {joined} Ogg streams one after the other, of which only the first can "
+            "be read: decode it to WAV with another program"
+        )
+    if notes:
+        warnings.warn(f"{name}: {notes}", stacklevel=5)
+        reader.notes = (notes,)
+    return reader
+
+
+def _content(handle: Any, size: int = -1) -> bytes:
+    """Read the beginning of a file, or all of it, and go back to its start."""
+    if isinstance(handle, str | os.PathLike):
+        with open(handle, "rb") as stream:
+            return stream.read(size)
+    handle.seek(0)
+    content = handle.read(size)
+    handle.seek(0)
+    return content
+
+
+def _with_data_size(handle: Any) -> tuple[BinaryIO | None, str]:
+    """Give a WAV file its size where its recorder stopped before writing it; None: it has one."""
+    head = _content(handle, 1 << 16)
+    place = 12
+    while place + 8 <= len(head) and head[place : place + 4] != b"data":
+        size = int.from_bytes(head[place + 4 : place + 8], "little")
+        place += 8 + size + size % 2
+    if head[:4] != b"RIFF" or head[place : place + 8] != b"data\0\0\0\0":
+        return None, ""
+    data = bytearray(_content(handle))
+    if int.from_bytes(head[4:8], "little") >= len(data) - 8:  # finished, and empty
+        return None, ""
+    size = len(data) - place - 8
+    if size <= 0:
+        return None, ""
+    data[place + 4 : place + 8] = min(size, 2**32 - 1).to_bytes(4, "little")
+    data[4:8] = min(len(data) - 8, 2**32 - 1).to_bytes(4, "little")
+    return io.BytesIO(data), f"its header tells of no sound, {size} bytes of it are there"
 
 
 def _check_whole(reader: SampleReader) -> None:
@@ -276,7 +369,7 @@ def _rate_and_length(reader: SampleReader, sample_rate: int | None) -> tuple[int
 
 def _conversions(reader: SampleReader, sample_rate: int, channels: int | None) -> tuple[str, ...]:
     """Say, in a warning too, what reading at this rate and with these channels will do."""
-    notes, file = [], reader.file
+    notes, file = [*reader.notes], reader.file
     if sample_rate != file.samplerate:
         notes.append(f"resampled {file.samplerate} -> {sample_rate} Hz")
     if channels is not None and channels != file.channels:
@@ -286,7 +379,7 @@ def _conversions(reader: SampleReader, sample_rate: int, channels: int | None) -
                 f"got {file.channels} channels and channels={channels}"
             )
         notes.append("mixed stereo to mono" if channels == 1 else "doubled mono to stereo")
-    for note in notes:
+    for note in notes[len(reader.notes) :]:
         warnings.warn(note, stacklevel=3)
     return tuple(notes)
 
@@ -341,6 +434,8 @@ def _encode(
         for first in range(0, len(frames), WRITE_BLOCK):  # libvorbis overflows on long arrays
             file.write(frames[first : first + WRITE_BLOCK])
     data = stream.getvalue()
+    if subtype == "VORBIS":
+        data = on_two_pages(data)
     return with_serial(data, zlib.crc32(frames.tobytes())) if container == "OGG" else data
 
 

@@ -37,13 +37,19 @@ class SampleReader:
         source: a path, or a binary file that can seek.
         name: what errors call it.
 
+    Attributes:
+        notes: what was put right in the file, one sentence each.
+
     Raises:
         soundfile.LibsndfileError: the file is not audio.
     """
 
     def __init__(self, source: str | os.PathLike[str] | BinaryIO, name: str):
+        if isinstance(source, str | os.PathLike) and os.name != "nt":
+            source = os.fsencode(source)  # a name need not be UTF-8
         self.file = ForwardSoundFile(source)
         self.name = name
+        self.notes: tuple[str, ...] = ()
         self.held = torch.zeros(self.file.channels, 0)
         self.held_from = 0
 
