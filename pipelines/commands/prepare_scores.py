@@ -8,9 +8,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command line of ``partita prepare scores``."""
     from pipelines.data.scores.score_sources import DEFAULT_SOURCES, SOURCES
 
-    parser.add_argument(
-        "--out", "--output", type=Path, required=True, help="folder of the prepared dataset"
-    )
+    parser.add_argument("--output", type=Path, required=True, help="folder of the prepared dataset")
     parser.add_argument("--hours", type=float, required=True, help="hours of music to render")
     parser.add_argument("--seed", type=int, default=0, help="equal seeds give equal datasets")
     parser.add_argument("--workers", type=int, default=1, help="processes that render")

@@ -38,6 +38,25 @@ def save_checkpoint(accelerator: "Accelerator", folder: Path, step: int, keep: i
     accelerator.wait_for_everyone()
 
 
+def load_checkpoint(accelerator: "Accelerator", checkpoint: Path) -> None:
+    """Load all that was prepared or registered.
+
+    Raises:
+        ValueError: the checkpoint is of a model of other sizes, or a file in it is damaged.
+    """
+    try:
+        accelerator.load_state(str(checkpoint))
+    except Exception as error:  # a torn file can end in any of them
+        reason = " ".join(str(error).split())
+        if "size mismatch" in reason or "parameter group" in reason or "_keys" in reason:
+            raise ValueError(
+                f"{checkpoint} is of a model of other sizes: {reason[:300]}"
+            ) from error
+        raise ValueError(
+            f"{checkpoint} is damaged ({reason[:300]}): delete it to go on from the one before"
+        ) from error
+
+
 def load_weights(model: "nn.Module", folder: str | Path) -> list[str]:
     """Take over the weights of a saved model of the same sizes.
 
