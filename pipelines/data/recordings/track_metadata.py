@@ -56,7 +56,10 @@ class Described:
         name = (parent / file_name.replace("\\", "/")).as_posix()
         known = self.rows.setdefault(same_name(name), {"file_name": name, "captions": []})
         known["captions"] += [text for key in CAPTION_KEYS for text in as_texts(row.pop(key, None))]
-        differing = [key for key, value in row.items() if known.setdefault(key, value) != value]
+        # by their texts, because NaN equals nothing
+        differing = [
+            k for k, value in row.items() if repr(known.setdefault(k, value)) != repr(value)
+        ]
         if differing:
             raise ValueError(
                 f"{differing[0]} of {name} is {row[differing[0]]!r:.80} here and "
