@@ -100,8 +100,8 @@ def page_blocks(content: dict[str, Any]) -> list[str]:
     picture = content.get("stereo_plot")
     return [
         f"{content['num_clips']} clips, {content['seconds']:.0f} s in all. Every number is a mean "
-        "over the clips that have it; docs/evaluation.md explains the columns. The bit rates of "
-        "classical codecs are counted from their packets: Opus and Vorbis spend more than was asked "
+        "over the clips that have it; docs/evaluation.md explains the columns. Bit rates of "
+        "classical codecs are counted in their packets: Opus and Vorbis spend more than was asked "
         "for on some sounds and less on others.",
         metric_table(rows),
         metric_table(rows, PART_COLUMNS),

@@ -56,9 +56,8 @@ class Described:
         name = (parent / file_name.replace("\\", "/")).as_posix()
         known = self.rows.setdefault(same_name(name), {"file_name": name, "captions": []})
         known["captions"] += [text for key in CAPTION_KEYS for text in as_texts(row.pop(key, None))]
-        # by their texts, because NaN equals nothing
-        differing = [
-            k for k, value in row.items() if repr(known.setdefault(k, value)) != repr(value)
+        differing = [  # by their texts, because NaN equals nothing
+            name for name in row if repr(known.setdefault(name, row[name])) != repr(row[name])
         ]
         if differing:
             raise ValueError(
