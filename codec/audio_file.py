@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import numpy as np
 import soundfile
@@ -17,11 +17,11 @@ import torch
 from torch import Tensor
 
 from codec.audio_tags import read_tags
-from codec.mp3_frames import with_true_length
-from codec.ogg import count_joined, on_two_pages, with_serial
+from codec.ogg import on_two_pages, with_serial
 from codec.resampling import resample, resample_part, resampled_length
 from codec.sample_reader import SampleReader
 from codec.validation import check_audio
+from codec.whole_audio import open_whole
 from codec.whole_file import printable, write_whole
 
 Source = str | os.PathLike[str] | bytes | BinaryIO
@@ -280,68 +280,13 @@ def _open_audio(source: Source) -> Iterator[SampleReader]:
     if Path(name).suffix.lower() in OTHER_SUFFIXES:
         raise ValueError(f"{name} is of a format that is not read: convert it to FLAC or WAV")
     try:
-        reader = _read_whole(handle, name)
+        reader = open_whole(handle, name)
         with reader.file:
             _check_whole(reader)
             yield reader
     except soundfile.LibsndfileError as error:
         reason = error.error_string.strip() or "a frame cannot be decoded"
         raise ValueError(f"{name} is not audio or is damaged: {reason}") from error
-
-
-def _read_whole(handle: Any, name: str) -> SampleReader:
-    """Open a file; where its header belies its length, open it with a true one."""
-    if _content(handle, 4) in (b"RIFF", b"RF64"):
-        data, notes = _with_data_size(handle)
-    else:
-        data, notes = None, ""
-    reader = SampleReader(handle if data is None else data, name)
-    if reader.file.format == "MP3":
-        found = with_true_length(_content(handle), reader.file.frames)
-        if found is not None:
-            notes = f"its header tells of {reader.file.frames} samples, {found[1]} are there"
-            reader.file.close()
-            reader = SampleReader(io.BytesIO(found[0]), name)
-    elif reader.file.format == "OGG" and (joined := count_joined(_content(handle))) > 1:
-        raise ValueError(
-            f"{name} holds {joined} Ogg streams one after the other, of which only the first can "
-            "be read: decode it to WAV with another program"
-        )
-    if notes:
-        warnings.warn(f"{name}: {notes}", stacklevel=5)
-        reader.notes = (notes,)
-    return reader
-
-
-def _content(handle: Any, size: int = -1) -> bytes:
-    """Read the beginning of a file, or all of it, and go back to its start."""
-    if isinstance(handle, str | os.PathLike):
-        with open(handle, "rb") as stream:
-            return stream.read(size)
-    handle.seek(0)
-    content = handle.read(size)
-    handle.seek(0)
-    return content
-
-
-def _with_data_size(handle: Any) -> tuple[BinaryIO | None, str]:
-    """Give a WAV file its size where its recorder stopped before writing it; None: it has one."""
-    head = _content(handle, 1 << 16)
-    place = 12
-    while place + 8 <= len(head) and head[place : place + 4] != b"data":
-        size = int.from_bytes(head[place + 4 : place + 8], "little")
-        place += 8 + size + size % 2
-    if head[:4] != b"RIFF" or head[place : place + 8] != b"data\0\0\0\0":
-        return None, ""
-    data = bytearray(_content(handle))
-    if int.from_bytes(head[4:8], "little") >= len(data) - 8:  # finished, and empty
-        return None, ""
-    size = len(data) - place - 8
-    if size <= 0:
-        return None, ""
-    data[place + 4 : place + 8] = min(size, 2**32 - 1).to_bytes(4, "little")
-    data[4:8] = min(len(data) - 8, 2**32 - 1).to_bytes(4, "little")
-    return io.BytesIO(data), f"its header tells of no sound, {size} bytes of it are there"
 
 
 def _check_whole(reader: SampleReader) -> None:
