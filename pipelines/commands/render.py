@@ -101,7 +101,7 @@ def render_rows(args: argparse.Namespace) -> int:
     pipeline = load_pipeline(args.pipeline, args.quiet or args.progress != "line")
     pipeline.set_progress_bar_config(disable=True)
     try:
-        summary = render(pipeline, args.rows, args.outputput, defaults, options)
+        summary = render(pipeline, args.rows, args.output, defaults, options)
     except (BadRowsError, ChangedItemsError) as error:  # a line for every row
         print(f"partita: error: {error}", file=sys.stderr)
         return 2
