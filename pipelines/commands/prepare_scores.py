@@ -34,5 +34,5 @@ def run(args: argparse.Namespace) -> int:
     values["sources"] = tuple(args.sources)
     info = prepare_scores(ScoreDataset(values.pop("out"), **values))
     hours = sum(split["hours"] for split in info["splits"].values())
-    print(f"{hours:.2f} hours in {args.out}, {len(read_skipped(args.out))} skipped")
+    print(f"{hours:.2f} hours in {args.output}, {len(read_skipped(args.output))} skipped")
     return 0
