@@ -32,7 +32,7 @@ def run(args: argparse.Namespace) -> int:
 
     values = {name: value for name, value in vars(args).items() if value is not None}
     values["sources"] = tuple(args.sources)
-    info = prepare_scores(ScoreDataset(values.pop("out"), **values))
+    info = prepare_scores(ScoreDataset(values.pop("output"), **values))
     hours = sum(split["hours"] for split in info["splits"].values())
     print(f"{hours:.2f} hours in {args.output}, {len(read_skipped(args.output))} skipped")
     return 0
