@@ -94,6 +94,14 @@ def test_encodec_all_the_way(prepared: Path, tmp_path: Path, capsys) -> None:
     frame = report["frame"]["own caption"]
     assert frame["kbps"] == pytest.approx(frame["mean"] * 75 / 1000)
     assert report["seconds"] == pytest.approx(0.8)
+    parts = ["--prior", f"{tmp_path}/run/model", "--text-encoder", f"{tmp_path}/text"]
+    output = ["--output", f"{tmp_path}/half"]
+    assert main(["assemble", *parts, *output, "--codec", codec, "--half"]) == 0
+    Pipeline.from_pretrained(tmp_path / "half")  # rounded weights are still the same codec's
+    EncodecCodec.untrained("24khz", 1.5, 1, num_filters=2).save_pretrained(tmp_path / "other")
+    capsys.readouterr()
+    assert main(["assemble", *parts, *output, "--codec", str(tmp_path / "other")]) == 2
+    assert "the prior belongs to another codec: it was made with" in capsys.readouterr().err
 
 
 def test_a_class_of_the_users_own_all_the_way(

@@ -2,10 +2,11 @@
 
 import json
 import shutil
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from codec.whole_file import replace_folder
+from codec.whole_file import read_json_object, replace_folder
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -76,6 +77,7 @@ def load_weights(model: "nn.Module", folder: str | Path) -> list[str]:
     from codec.component import WEIGHTS_NAME
 
     path = Path(folder) / WEIGHTS_NAME
+    warn_of_other_codec(model, Path(folder) / "config.json")
     if not path.is_file():
         raise FileNotFoundError(f"start_from: {path} does not exist")
     found, own = load_file(path), model.state_dict()
@@ -89,6 +91,18 @@ def load_weights(model: "nn.Module", folder: str | Path) -> list[str]:
             )
     model.load_state_dict(found, strict=False)
     return sorted(own.keys() - found.keys())
+
+
+def warn_of_other_codec(model: "nn.Module", path: Path) -> None:
+    """Warn where a model goes on on the codes of another codec than those it has learned."""
+    own = getattr(model, "config", {}).get("_codec_hash")
+    found = read_json_object(path).get("_codec_hash") if path.is_file() else None
+    if own and found and own != found:
+        warnings.warn(
+            f"start_from: {path.parent} was trained on the codes of another codec "
+            f"({found[:8]}, now {own[:8]}): it has to learn what they mean anew",
+            stacklevel=3,
+        )
 
 
 def checkpoints(folder: Path) -> list[Path]:
