@@ -72,7 +72,7 @@ class MusicOutput(AudioPipelineOutput):
 
 def describe_call(
     prompts: list[str],
-    negative_prompt: str | None,
+    negative_prompt: str | list[str | None] | None,
     duration_s: float,
     sampling: Sampling,
     num_inference_steps: int | None,

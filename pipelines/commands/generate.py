@@ -58,8 +58,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Generate, write, and print what came of it."""
     from codec.audio_file import FORMATS
+    from pipelines.inference.call_arguments import check_before_loading, check_prompt
+    from pipelines.inference.shipped import find_shipped
 
     check_live(args)
+    check_prompt(args.prompt)
+    sampling = {"guidance": args.guidance, "temperature": args.temperature}
+    texts = [args.prompt, args.negative_prompt]
+    folder = find_shipped(args.pipeline)
+    check_before_loading(folder, texts, args.duration, args.steps, (args.seed,), sampling)
     name = args.output or (None if is_live(args) else "song.wav")
     output = check_output(name, tuple(FORMATS)) if name else None
     if args.tokens:

@@ -9,7 +9,9 @@ from torch import Tensor
 
 from codec.audio_file import read_audio
 from codec.whole_file import write_whole
-from pipelines.data.recordings.tracks import Track, describe, find_tracks, read_metadata
+from pipelines.data.recordings.track import Track
+from pipelines.data.recordings.track_metadata import Described, describe, same_name
+from pipelines.data.recordings.tracks import find_tracks
 from pipelines.evaluation.detectors import LEADS, Detected, load_detectors
 
 CAPTIONS_NAME = "metadata.jsonl"
@@ -29,10 +31,10 @@ def describe_album(album: Path, style: str, captions: Path) -> list[Track]:
     Raises:
         ValueError: fewer than three tracks, or a track cannot be read.
     """
-    tracks = find_tracks(album)
+    tracks = find_tracks(album).tracks
     if len(tracks) < FEWEST_TRACKS:
         raise ValueError(f"{album} must hold {FEWEST_TRACKS} tracks or more, got {len(tracks)}")
-    known = read_metadata(captions) if captions.is_file() else {}
+    known = read_captions(captions) if captions.is_file() else {}
     held_out = {
         index * len(tracks) // count + len(tracks) // (2 * count)
         for count in [max(1, len(tracks) // TRACKS_PER_HELD_OUT)]
@@ -40,7 +42,7 @@ def describe_album(album: Path, style: str, captions: Path) -> list[Track]:
     }
     described = []
     for index, track in enumerate(tracks):
-        row = known.get(track.name) or make_row(track, style, index in held_out)
+        row = known.get(same_name(track.name)) or make_row(track, style, index in held_out)
         described.append(describe(replace(track, labels={}), row))
     splits = {track.split for track in described}
     if splits != {"train", "validation"}:
@@ -50,6 +52,15 @@ def describe_album(album: Path, style: str, captions: Path) -> list[Track]:
         )
     write_captions(captions, described)
     return described
+
+
+def read_captions(path: Path) -> dict[str, dict[str, Any]]:
+    """Read the rows of a captions file by the track's name; ValueError at a bad one."""
+    described = Described()
+    described.read(path, PurePosixPath())
+    if described.faults:
+        raise ValueError(described.faults[0])
+    return described.rows
 
 
 def make_row(track: Track, style: str, held_out: bool) -> dict[str, Any]:
