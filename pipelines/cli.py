@@ -37,6 +37,8 @@ COMMANDS = {
     "prepare tokens": "the tokens of a dataset, for prior and decoder",
     "prepare report": "what a dataset holds and what was left out",
     "assemble": "trained parts to a pipeline",
+    "finetune": "your own music to a LoRA adapter",
+    "merge": "adapters and their pipeline to a pipeline",
     "evaluate codec": "a codec against classical codecs",
     "evaluate decoder": "a decoder against its codec",
     "evaluate prior": "held-out bits, what text is worth",

@@ -26,18 +26,12 @@ from pipelines.inference.edit_source import SourceToEdit, open_to_edit
 from pipelines.inference.editing import EditOptions, Editor, SoundOptions
 from pipelines.inference.endings import Ending, check_ending, with_ending
 from pipelines.inference.looping import make_loop
+from pipelines.inference.lora import LoraLoading
 from pipelines.inference.plan_schema import PlanFields, PlanSource, draft_plan
-from pipelines.inference.quantization import (
-    Precision,
-    check_precision,
-    is_quantized,
-    quantize_linear,
-)
 from pipelines.inference.stream_state import Piece, StreamState
 from pipelines.inference.streaming import Stream, StreamParts, fingerprint, prior_input
 from pipelines.inference.text import load_text_encoder
 from pipelines.music_output import MusicOutput, describe_call
-from prior.compiled import lay_out_by_column
 from prior.frame_generator import FrameGenerator
 from prior.model import Prior
 from prior.plan import Plan
@@ -48,7 +42,7 @@ if TYPE_CHECKING:
     from codec.stages import Stage
 
 
-class Pipeline(DiffusionPipeline):
+class Pipeline(LoraLoading, DiffusionPipeline):
     """Text to music: text encoder, prior, diffusion decoder, vocoder.
 
     Args:
@@ -121,15 +115,11 @@ class Pipeline(DiffusionPipeline):
                 part.eval()
 
     @classmethod
-    def from_pretrained(
-        cls, path: str | Path, *, quantize: Precision | None = None, **kwargs: Any
-    ) -> "Pipeline":
+    def from_pretrained(cls, path: str | Path, **kwargs: Any) -> "Pipeline":
         """Load a saved pipeline from a folder, or from the hub.
 
         Args:
             path: a folder or a hub id.
-            quantize: "int8" keeps the prior's linear layers in eight bits: faster on a CPU and a
-                quarter of the memory. Such a pipeline cannot be saved.
             **kwargs: of diffusers' ``DiffusionPipeline.from_pretrained``.
 
         Raises:
@@ -138,28 +128,21 @@ class Pipeline(DiffusionPipeline):
             ValueError: a component is null, a stored default has the wrong type, or a config
                 or weights do not fit.
         """
-        if quantize is not None:
-            check_precision(quantize)
         if Path(path).is_dir():
             read_index(Path(path), given=kwargs.keys())
             if "tokenizer" not in kwargs and "text_encoder" not in kwargs:
                 kwargs["tokenizer"], kwargs["text_encoder"] = load_text_encoder(path)
         with folder_or_hub_id(path):
-            pipeline = super().from_pretrained(str(path), **kwargs)
-        if quantize is not None:
-            quantize_linear(pipeline.prior, quantize)
-        else:
-            lay_out_by_column(pipeline.prior)
-        return pipeline
+            return super().from_pretrained(str(path), **kwargs)
 
     def save_pretrained(self, path: str | Path, **kwargs: Any) -> None:
         """Save every component, and check that none was written as null.
 
         Raises:
-            ValueError: the prior was quantized when it was loaded.
+            ValueError: LoRA adapters are in use.
         """
-        if is_quantized(self.prior):
-            raise ValueError("a quantized pipeline cannot be saved: load it without quantize")
+        if self.list_loras():
+            raise ValueError("LoRA adapters are in use: fuse_lora() or unload_lora_weights() first")
         super().save_pretrained(str(path), **kwargs)
         read_index(Path(path))
 

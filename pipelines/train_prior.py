@@ -18,7 +18,6 @@ from codec.process_settings import kept_process_settings
 from codec.seeds import generator
 from pipelines.data.midi_file import midi_bytes
 from pipelines.data.notes.note_tokenizer import NoteTokenizer
-from pipelines.data.shards import evenly_spaced
 from pipelines.data.tokens import load_codec
 from pipelines.errors import one_line_errors
 from pipelines.inference.text import load_text_encoder
@@ -57,9 +56,10 @@ class PriorTask:
         self.dataset = TokenClips(data, *reads, "train", training.seed, form)
         self.audio_s_per_item = data.crop_tokens / config.frame_rate if config.frame_rate else 0.0
         held_out = TokenClips(data, *reads, "validation", training.seed, form)
+        places: Any = held_out.rows.spread(data.validation_clips)
         clips = [
-            held_out.clip(row, generator(training.seed, "validation", row), dropout=False)
-            for row in evenly_spaced(held_out.rows, data.validation_clips)
+            held_out.clip(place, generator(training.seed, "validation", place), dropout=False)
+            for place in places
         ]
         self.held_out = make_batch(clips, self.tokenizer, self.text_encoder)
         self.sample_caption = clips[0].caption

@@ -10,7 +10,6 @@ from torch import Tensor, nn
 
 from codec.component import Component
 from prior.attention import KeyValueCache, Place, Text, rotation_table
-from prior.compiled import compile_step
 from prior.condition import Condition
 from prior.depth import DepthHead
 from prior.frame_condition import FrameCondition, PlanReader, TextSummary
@@ -27,7 +26,7 @@ BACKBONES: dict[str, type[TransformerBackbone] | type[LSTMBackbone]] = {
 
 
 class PriorOutput(NamedTuple):
-    """What ``Prior.forward`` predicts.
+    """Hold what ``Prior.forward`` predicts.
 
     Attributes:
         first_logits: (B, T, V + 1): codebook 0 of every frame; index V is the end of the piece.
@@ -122,7 +121,6 @@ class Prior(Component):
             "book_offsets", torch.arange(num_codebooks) * codebook_size, persistent=False
         )
         initialize(self, num_layers)
-        self.is_compiled = False  # see compile_step
 
     def forward(
         self,
@@ -254,10 +252,6 @@ class Prior(Component):
         """(B, K) codes and what ``advance`` gave -> (B, D), ``state`` changed in place."""
         x = self.embedding(codes + self.book_offsets).sum(dim=1) + added
         return self.network.step(x, place, state)
-
-    def compile_step(self) -> None:
-        """Compile a generation's single steps from now on, see ``prior.compiled.compile_step``."""
-        compile_step(self)
 
     def sample_frame(self, hidden: Tensor, choose: Callable[[Tensor, int], Tensor]) -> Tensor:
         """Write one frame, codebook by codebook.

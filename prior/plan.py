@@ -215,7 +215,7 @@ def plan_features(plan: Plan | None, num_frames: int, frame_rate: float) -> Tens
 
 
 def ensemble_features(plan: Plan) -> Tensor:
-    """Who plays, the same in every frame: (``ENSEMBLE_WIDTH``,) float32 of zeros and ones."""
+    """Return who plays, equal in every frame: (``ENSEMBLE_WIDTH``,) float32 of zeros and ones."""
     playing = [INSTRUMENTS.index(name) for name in plan.instruments]
     features = torch.zeros(ENSEMBLE_WIDTH)
     features[playing[:1]] = 1.0
@@ -226,7 +226,7 @@ def ensemble_features(plan: Plan) -> Tensor:
 
 
 def contrary_features(features: Tensor) -> Tensor:
-    """What guidance moves away from: nothing is known but that drums are the other way round.
+    """Return what guidance moves away from: nothing is known but drums, the other way round.
 
     Most music of a style has drums or has none; moved away from nothing at all, a plan without
     drums still gave way to its style.

@@ -1,4 +1,4 @@
-"""What decoding remembers between two frames, owned by the caller."""
+"""The state of decoding between two frames, owned by the caller."""
 
 from dataclasses import dataclass
 
@@ -11,7 +11,7 @@ from prior.frame_condition import FrameCondition
 
 @dataclass
 class LayerState:
-    """What one layer remembers; a layer uses the fields that it has a part for.
+    """Hold what one layer remembers; a layer uses the fields that it has a part for.
 
     Attributes:
         history: self-attention's keys and values of earlier frames.
@@ -49,11 +49,11 @@ class PriorState:
 
     @property
     def capacity(self) -> int:
-        """How many positions self-attention can look at."""
+        """Count the positions that self-attention can look at."""
         return self.layers[-1].history.capacity
 
     def place(self) -> Place:
-        """Where the next step reads and writes."""
+        """Compute where the next step reads and writes."""
         index = self.position + self.num_future
         slot = index % self.capacity
         return Place(

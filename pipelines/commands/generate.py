@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, TextIO
 
 from pipelines.inference.live import add_live_arguments, check_live, is_live, stream_song
 from pipelines.inference.loading import (
+    add_lora_argument,
     add_pipeline_arguments,
-    add_speed_arguments,
     check_output,
     load_pipeline,
+    parse_loras,
 )
 from pipelines.inference.plan_arguments import add_plan_arguments, describe_plan, plan_fields
 
@@ -49,8 +50,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--tokens", metavar="FILE", help="write the tokens too (.safetensors)")
     parser.add_argument("--plot", action="store_true", help="draw the audio, a PNG beside it")
     parser.add_argument("--threads", type=int, default=1, help="of PyTorch on a CPU (default: 1)")
+    add_lora_argument(parser)
     add_plan_arguments(parser)
-    add_speed_arguments(parser)
     add_pipeline_arguments(parser)
 
 
@@ -92,7 +93,8 @@ def check_takes(args: argparse.Namespace) -> None:
 
 def generate(args: argparse.Namespace, output: Path | None) -> int:
     """Generate on the threads that are set, once the arguments are checked."""
-    pipeline = load_pipeline(args.pipeline, args.quiet, args.quantize, args.compile)
+    loras = parse_loras(args.lora)
+    pipeline = load_pipeline(args.pipeline, args.quiet, loras)
     start = time.perf_counter()
     choices = {
         "negative_prompt": args.negative_prompt,

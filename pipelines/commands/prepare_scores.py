@@ -3,6 +3,8 @@
 import argparse
 from pathlib import Path
 
+from pipelines.commands.prepare_audio import add_scheduler_argument
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command line of ``partita prepare scores``."""
@@ -14,6 +16,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--hours", type=float, required=True, help="hours of music to render")
     parser.add_argument("--seed", type=int, default=0, help="equal seeds give equal datasets")
     parser.add_argument("--workers", type=int, default=1, help="processes that render")
+    add_scheduler_argument(parser)
     parser.add_argument(
         "--sources",
         nargs="+",

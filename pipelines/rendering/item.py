@@ -8,7 +8,7 @@ import numpy as np
 
 @dataclass(frozen=True)
 class RenderSettings:
-    """What shapes an item besides its prompts and seeds.
+    """Hold what shapes an item besides its prompts and seeds.
 
     Attributes:
         duration_s: length of the audio (s).

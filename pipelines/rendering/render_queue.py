@@ -69,7 +69,7 @@ TaskResult = BatchTokens | RenderedFiles | RenderFailure
 
 @dataclass(frozen=True)
 class ItemResult:
-    """What became of an item: its files, or why there are none, after so many attempts."""
+    """Hold what became of an item: its files, or why there are none, after so many attempts."""
 
     item: RenderItem
     result: RenderedFiles | RenderFailure
@@ -150,7 +150,7 @@ def make_batches(
 
 
 def rows_for(num_frames: int, batch_size: int) -> int:
-    """How many items of a length are generated at once: ``batch_size``, halved while too many."""
+    """Return how many items are generated at once: ``batch_size``, halved while too many."""
     rows = batch_size
     while rows > 1 and rows * num_frames > batch_size * FRAMES_PER_ROW:
         rows //= 2

@@ -162,7 +162,7 @@ class Renderer:
             yield piece
 
     def provenance(self, item: RenderItem) -> Provenance:
-        """What an item's audio file says about how it came about."""
+        """Return what an item's audio file says about how it came about."""
         return Provenance(
             generator=f"partita {dict(self.origin.versions).get('partita', '')}".strip(),
             pipeline=self.origin.name,
@@ -172,7 +172,7 @@ class Renderer:
         )
 
     def facts(self, mastered: Mastered, report: WriteReport) -> dict[str, Any]:
-        """What the manifest says about the sound and where it was made."""
+        """Return what the manifest says about the sound and where it was made."""
         device = self.pipeline.device
         name = torch.cuda.get_device_name(device) if device.type == "cuda" else str(device)
         return {

@@ -65,7 +65,7 @@ FORBIDDEN_IN_ID = set('/\\:*?"<>|')
 
 @dataclass(frozen=True)
 class Defaults:
-    """What a row gets for a field that it leaves out; None takes the pipeline's own default.
+    """Hold what a row gets for a field that it leaves out; None takes the pipeline's own default.
 
     Attributes:
         duration_s: length (s).
@@ -105,7 +105,7 @@ class BadRowsError(ValueError):
 
 @dataclass
 class RenderRequest:
-    """What is to be rendered.
+    """Describe what is to be rendered.
 
     Attributes:
         name: of the source.

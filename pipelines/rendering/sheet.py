@@ -180,7 +180,7 @@ def readable(values: dict[str, Any]) -> dict[str, str]:
 
 
 def label(name: str) -> str:
-    """What a field is called on the page."""
+    """Return what a field is called on the page."""
     return LABELS.get(name, name.replace("_", " "))
 
 

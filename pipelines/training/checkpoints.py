@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,7 +15,9 @@ if TYPE_CHECKING:
 CHECKPOINT_PREFIX = "checkpoint-"
 
 
-def save_checkpoint(accelerator: "Accelerator", folder: Path, step: int, keep: int) -> None:
+def save_checkpoint(
+    accelerator: "Accelerator", write: Callable[[str], None], folder: Path, step: int, keep: int
+) -> None:
     """Write a checkpoint under a temporary name, rename it, then drop the oldest."""
     target = folder / f"{CHECKPOINT_PREFIX}{step:08d}"
     partial = folder / f".partial-{target.name}"
@@ -23,7 +26,7 @@ def save_checkpoint(accelerator: "Accelerator", folder: Path, step: int, keep: i
             shutil.rmtree(partial, ignore_errors=True)
             partial.mkdir(parents=True)
         accelerator.wait_for_everyone()
-        accelerator.save_state(str(partial))
+        write(str(partial))
         accelerator.wait_for_everyone()
         if accelerator.is_main_process:
             (partial / "step.json").write_text(json.dumps({"step": step}))

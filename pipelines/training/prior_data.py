@@ -11,8 +11,9 @@ from torch.utils.data import Dataset
 from codec.seeds import generator
 from pipelines.data.plans import plan_of_labels
 from pipelines.data.prepared import FRAME_RATE, FRAMES_PER_TOKEN
-from pipelines.data.shards import as_arrow
-from pipelines.data.tokens import open_all_tokens, read_codes, read_token_infos
+from pipelines.data.remote_files import is_remote
+from pipelines.data.remote_tokens import ShardOrder, ShardStore
+from pipelines.data.tokens import TokenRows, open_all_tokens, read_codes, read_token_infos
 from pipelines.inference.text import PRETRAINED, encode_text
 from pipelines.training.loop import EpochOrder
 from prior.form import frame_features
@@ -25,10 +26,11 @@ TOKEN_RATE = FRAME_RATE / FRAMES_PER_TOKEN
 
 @dataclass(frozen=True)
 class PriorData:
-    """Where tokens and text encoder are, and how items are drawn.
+    """Name the tokens and the text encoder, and set how items are drawn.
 
     Args:
-        tokens: folders of token caches; their clips are one pool.
+        tokens: folders of token caches, or URLs of caches that are streamed (docs/scaling.md);
+            their clips are one pool.
         text_encoder: folder of a saved pipeline whose tokenizer and text encoder are used.
         codec: folder of the codec that made the tokens; with it, samples are written as audio.
         crop_s: seconds per training item; shorter clips are padded, longer ones cut at random.
@@ -133,31 +135,36 @@ class TokenClips(Dataset):
         self.reads_form = reads_form
         self.num_codebooks = num_codebooks
         self.seed = seed
-        rows = open_all_tokens(data.tokens, split)
-        self.facts = rows.select_columns(["captions", "is_end", "labels"])
-        self.rows = as_arrow(rows)
-        self.order = EpochOrder(len(rows), seed)
+        self.order: EpochOrder | ShardOrder
+        self.rows: TokenRows | ShardStore
+        if any(map(is_remote, data.tokens)):
+            self.rows = ShardStore(data.tokens, split)
+            self.order = ShardOrder([shard.rows for shard in self.rows.shards], seed)
+        else:
+            self.rows = TokenRows(open_all_tokens(data.tokens, split))
+            self.order = EpochOrder(len(self.rows), seed)
 
     def __getitem__(self, item: int) -> TokenClip:
         draws = generator(self.seed, "clip", item)
         return self.clip(self.order(item), draws, dropout=True)
 
-    def clip(self, row: int, draws: torch.Generator, dropout: bool) -> TokenClip:
+    def clip(self, place: Any, draws: torch.Generator, dropout: bool) -> TokenClip:
         """Read one clip, its random parts taken from ``draws``; drop text and plan at random."""
         data, length = self.data, self.data.crop_tokens
-        place, choice, *uniform = torch.rand(6, generator=draws).tolist()
+        start_at, choice, *uniform = torch.rand(6, generator=draws).tolist()
         drop_all = dropout and uniform[0] < data.text_dropout
         drop_plan = drop_all or (dropout and uniform[1] < data.whole_plan_dropout)
         drop_players = dropout and uniform[2] < data.players_dropout
         drop_caption = dropout and uniform[3] < data.caption_dropout
 
-        codes = read_codes(self.rows, row)[: self.num_codebooks]
-        start = int(place * (max(0, codes.shape[-1] - length) + 1))
+        table, row = self.rows.find(place)
+        codes = read_codes(table, row)[: self.num_codebooks]
+        start = int(start_at * (max(0, codes.shape[-1] - length) + 1))
         crop = codes[:, start : start + length]
         known = crop.shape[-1]
         mask = torch.arange(length) < known
         count = max(1, round(length * data.depth_share))
-        facts = self.facts[row]
+        facts = {name: table[row][name][0].as_py() for name in ("captions", "labels", "is_end")}
         captions = facts["captions"] or [""]
         caption = captions[int(choice * len(captions))]
         plan = None if drop_plan else plan_of_labels(json.loads(facts["labels"]))

@@ -28,7 +28,7 @@ from pipelines.data.shards import begin_or_resume, refuse_other
 from pipelines.data.worker_processes import map_in_order
 
 WORK_NAME = ".work"
-NOT_PART_OF_THE_RESULT = ("output", "workers", "quiet")
+NOT_PART_OF_THE_RESULT = ("output", "workers", "scheduler", "quiet")
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,7 @@ def cut_tracks(tracks: list[Track], config: PrepareConfig, work: Path) -> list[T
     jobs = [(track, config, work / f"{index:06d}") for index, track in enumerate(tracks)]
     records: list[TrackRecord] = []
     with (
-        closing(map_in_order(cut_one, jobs, config.workers)) as results,
+        closing(map_in_order(cut_one, jobs, config.workers, config.scheduler)) as results,
         tqdm(total=len(jobs), unit="track", disable=config.quiet or None) as bar,
     ):
         for record in results:

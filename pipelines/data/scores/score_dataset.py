@@ -40,6 +40,7 @@ class ScoreDataset:
         hours: hours of music to render in all.
         seed: equal seeds give equal datasets.
         workers: processes that render; the result does not depend on their number.
+        scheduler: of a running dask cluster, tcp://host:port, to render on.
         sources: names in ``score_sources.SOURCES``.
         audio: "keep" stores FLAC beside each spectrogram, "none" does not.
         soundfont: an SF2 file with a General MIDI bank.
@@ -54,6 +55,7 @@ class ScoreDataset:
     hours: float
     seed: int = 0
     workers: int = 1
+    scheduler: str | None = None
     sources: tuple[str, ...] = DEFAULT_SOURCES
     audio: str = "none"
     soundfont: Path = SOUNDFONT
@@ -127,7 +129,7 @@ def fill(wanted: ScoreDataset, writers: dict[str, PreparedWriter]) -> None:
         if job.index >= last[job.split]
     )
     failures = 0
-    with closing(map_in_order(render_piece, jobs, wanted.workers)) as results:
+    with closing(map_in_order(render_piece, jobs, wanted.workers, wanted.scheduler)) as results:
         while seconds < wanted.hours * 3600:
             job, clips, reason = next(results)
             failures = failures + 1 if reason else 0
