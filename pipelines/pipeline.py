@@ -382,7 +382,7 @@ class Pipeline(LoraLoading, DiffusionPipeline):
     def loop(self, prompt: str, bars: int = 8, **options: Unpack[SoundOptions]) -> MusicOutput:
         """Generate a loop: as long as its bars to the sample, and its end runs into its beginning.
 
-        Its codes begin a bar before it; ``settings["edit"]["first_sample"]`` says where.
+        Its codes begin a bar before it; ``settings["edit"]["first_sample"]`` says where it begins.
         """
         return make_loop(self, prompt, bars, options)
 

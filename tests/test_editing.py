@@ -186,3 +186,11 @@ def test_a_bad_source_is_one_line(
     assert len(lines) == 1
     assert message in lines[0]
     assert not Path("out.wav").exists()
+
+
+def test_a_preview_is_edited_as_a_preview_and_a_loop_is_not_edited(pipeline: Pipeline):
+    rough = pipeline("abc", 1.0, 3, plan=PLAN, preview=True)
+    longer = pipeline.extend(rough, 0.2, seed=4)
+    assert longer.settings["num_inference_steps"] is None
+    with pytest.raises(ValueError, match="a loop's codes begin before it"):
+        pipeline.extend(pipeline.loop("abc", 1, seed=4, bpm=240, meter="2/4"), 1.0)

@@ -113,6 +113,8 @@ def open_output_to_edit(pipeline: EditingPipeline, song: MusicOutput) -> EditSou
     """Take the only item of what a call of the pipeline returned."""
     if len(song.audio) != 1:
         raise ValueError(f"an edit takes one item, got {len(song.audio)}")
+    if "first_sample" in song.settings.get("edit", {}):
+        raise ValueError("a loop's codes begin before it: continue or vary the piece that it is of")
     (prompt,), (plan,) = song.settings["prompt"], song.plans
     sound = (True, song.decoder_seeds[0], song.settings["num_inference_steps"])
     return EditSource(song.codes[0].cpu(), song.audio[0].cpu(), plan, prompt, *sound)

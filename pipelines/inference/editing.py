@@ -88,8 +88,9 @@ class Editor:
         self.sampling = pipeline.sampling(
             options.get("temperature"), None, None, options.get("guidance")
         )
-        steps = options.get("num_inference_steps", source.num_inference_steps)
-        self.steps = pipeline.check_steps(steps, options.get("preview", False))
+        steps = options.get("num_inference_steps") or source.num_inference_steps
+        preview = options.get("preview") or (source.is_decoded and steps is None)
+        self.steps = pipeline.check_steps(steps, bool(preview))
         decoder_seed = options.get("decoder_seed")
         self.decoder_seed = source.decoder_seed if decoder_seed is None else decoder_seed
         prompt = options.get("prompt")
