@@ -66,6 +66,10 @@ export class LivePlayer {
     this.on.piece(channels);
   }
 
+  get sounding() {
+    return this.playing || this.sources?.size > 0;
+  }
+
   // Seconds heard so far.
   get time() {
     return this.begun ? Math.max(0, Math.min(this.next, this.context.currentTime) - this.begun) : 0;

@@ -142,7 +142,7 @@ const composeView = () => html`
     <label class="check"><input type="checkbox" .checked=${state.preview} @change=${set("preview")}>quick preview</label>
     <button id="play" class="main" @click=${play} ?disabled=${!state.prompt.trim()}>Play</button>
     <button id="steer" @click=${steer} ?disabled=${!live.playing || !state.prompt.trim()}>Steer</button>
-    <button id="stop" @click=${() => live.stop()} ?disabled=${!live.playing}>Stop</button>
+    <button id="stop" @click=${() => live.stop()} ?disabled=${!live.sounding}>Stop</button>
     <button id="enqueue" @click=${enqueue} ?disabled=${!state.prompt.trim()}>Queue</button>
   </div>
   <p class=${state.wrong ? "wrong" : "dim"} id="status" role="status">${state.wrong || state.status || "Ctrl+Enter plays, and steers what plays."}</p>
@@ -251,7 +251,7 @@ watchJobs((jobs) => {
   if (changed) refreshTakes(); else show();
 }, () => fail(new Error("the server cannot be reached; the page tries again")));
 
-setInterval(() => live.playing && show(), 250);
+setInterval(() => live.sounding && show(), 250);
 ask("GET", "/v1/models").then(({data: [model]}) => {
   state.model = model;
   $("model").textContent = `${model.id}, up to ${model.longest_s} s`;
