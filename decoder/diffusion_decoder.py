@@ -161,7 +161,7 @@ class DiffusionDecoder(Component):
 
 @dataclass
 class Modulation:
-    """What the condition does to one branch of a block; (B, 1, D) each."""
+    """Hold what the condition does to one branch of a block; (B, 1, D) each."""
 
     shift: Tensor
     scale: Tensor

@@ -17,6 +17,13 @@ from pipelines.errors import USER_ERRORS, print_error
 
 COMMANDS = {
     "generate": "music from a prompt",
+    "plan": "tempo, key, chords and players from a prompt, to edit",
+    "vocabulary": "the instruments, styles, moods and keys that prompts may name",
+    "score": "the plan of a piece as MIDI or MusicXML",
+    "continue": "a piece goes on",
+    "inpaint": "stretches of a piece anew",
+    "vary": "other notes under the same plan",
+    "loop": "bars that repeat without a seam",
     "render": "many prompts to files, resumable, on any machines",
     "notes": "notes from a prompt: MIDI, and its sound",
     "encode": "an audio file to tokens",
@@ -36,6 +43,7 @@ COMMANDS = {
     "evaluate decoder": "a decoder against its codec",
     "evaluate prior": "held-out bits, what text is worth",
     "evaluate pipeline": "how much of what prompts ask for is in the music",
+    "evaluate plans": "chords, loops and edits: what is heard of them",
     "evaluate fit-detectors": "detectors of what prompts ask for, from rendered scores",
     "bench": "speed and memory on this machine",
     "bench render": "speed and memory of rendering, by batch and processes",

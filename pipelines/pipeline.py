@@ -5,7 +5,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Unpack
 
 import torch
 from diffusers import FlowMatchEulerDiscreteScheduler
@@ -23,22 +23,21 @@ from decoder.sampler import FlowSampler
 from pipelines.inference.call_names import check_output_type, choose, draw_seeds, onload
 from pipelines.inference.components import OPTIONAL, check_fit, read_index
 from pipelines.inference.conditioning import Conditioner, check_prompt, check_prompts
+from pipelines.inference.edit_source import SourceToEdit, open_to_edit
+from pipelines.inference.editing import EditOptions, Editor
+from pipelines.inference.endings import Ending, check_ending, with_ending
+from pipelines.inference.looping import make_loop
 from pipelines.inference.lora import LoraLoading
-from pipelines.inference.quantization import (
-    Precision,
-    check_precision,
-    is_quantized,
-    quantize_linear,
-)
+from pipelines.inference.plan_schema import PlanFields, PlanSource, draft_plan
 from pipelines.inference.sharing import save_with_card
 from pipelines.inference.stream_state import Piece, StreamState
 from pipelines.inference.streaming import Stream, StreamParts, fingerprint, prior_input
 from pipelines.inference.text import load_text_encoder
 from pipelines.music_output import MusicOutput, describe_call
-from prior.compiled import lay_out_by_column
 from prior.frame_generator import FrameGenerator
 from prior.model import Prior
 from prior.plan import Plan
+from prior.plan_draft import PlanDraft
 from prior.sampling import Sampling
 
 if TYPE_CHECKING:
@@ -120,15 +119,11 @@ class Pipeline(LoraLoading, DiffusionPipeline):
                 part.eval()
 
     @classmethod
-    def from_pretrained(
-        cls, path: str | Path, *, quantize: Precision | None = None, **kwargs: Any
-    ) -> "Pipeline":
+    def from_pretrained(cls, path: str | Path, **kwargs: Any) -> "Pipeline":
         """Load a saved pipeline from a folder, or from the hub.
 
         Args:
             path: a folder or a hub id.
-            quantize: "int8" keeps the prior's linear layers in eight bits: faster on a CPU and a
-                quarter of the memory. Such a pipeline cannot be saved.
             **kwargs: of diffusers' ``DiffusionPipeline.from_pretrained``.
 
         Raises:
@@ -137,28 +132,19 @@ class Pipeline(LoraLoading, DiffusionPipeline):
             ValueError: a component is null, a stored default has the wrong type, or a config
                 or weights do not fit.
         """
-        if quantize is not None:
-            check_precision(quantize)
         if Path(path).is_dir():
             read_index(Path(path), given=kwargs.keys())
             if "tokenizer" not in kwargs and "text_encoder" not in kwargs:
                 kwargs["tokenizer"], kwargs["text_encoder"] = load_text_encoder(path)
         with folder_or_hub_id(path):
-            pipeline = super().from_pretrained(str(path), **kwargs)
-        if quantize is not None:
-            quantize_linear(pipeline.prior, quantize)
-        else:
-            lay_out_by_column(pipeline.prior)
-        return pipeline
+            return super().from_pretrained(str(path), **kwargs)
 
     def save_pretrained(self, path: str | Path, **kwargs: Any) -> None:
         """Save every component, and check that none was written as null.
 
         Raises:
-            ValueError: the prior was quantized when it was loaded, or LoRA adapters are in use.
+            ValueError: LoRA adapters are in use.
         """
-        if is_quantized(self.prior):
-            raise ValueError("a quantized pipeline cannot be saved: load it without quantize")
         if self.list_loras():
             raise ValueError("LoRA adapters are in use: fuse_lora() or unload_lora_weights() first")
         save_with_card(self, super().save_pretrained, Path(path), kwargs)
@@ -186,7 +172,8 @@ class Pipeline(LoraLoading, DiffusionPipeline):
         num_inference_steps: int | None = None,
         decoder_seed: int | list[int] | None = None,
         preview: bool = False,
-        plan: Plan | list[Plan | None] | None = None,
+        plan: PlanSource | list[PlanSource] = None,
+        ending: Ending = "cut",
         callback_on_step_end: Callable[[Any, int, float, dict[str, Any]], Any] | None = None,
         callback_on_step_end_tensor_inputs: Sequence[str] = ("codes",),
         guidance_scale: float | None = None,
@@ -195,6 +182,7 @@ class Pipeline(LoraLoading, DiffusionPipeline):
         generator: torch.Generator | list[torch.Generator] | None = None,
         output_type: Literal["pt", "np", "latent"] = "pt",
         return_dict: bool = True,
+        **plan_fields: Unpack[PlanFields],
     ) -> Any:
         """Render one item per prompt.
 
@@ -212,8 +200,10 @@ class Pipeline(LoraLoading, DiffusionPipeline):
             num_inference_steps: steps of the diffusion decoder, 1 to 16.
             decoder_seed: as ``seed``, for decoder and vocoder; ``seed`` itself if None.
             preview: skip the diffusion decoder.
-            plan: tempo, key, chords and instruments, for all items or one each; None lets the
-                planner write them from the prompt and the seed.
+            plan: a plan, the JSON of one or of a part of one, or the name of its file, for all
+                items or one each; the planner writes what it leaves out from prompt and seed.
+            ending: "cut" stops where the duration is over, "fade" fades the last 3 s, "ring" closes
+                the plan with a cadence and lets its last chord fade.
             callback_on_step_end: called as ``(pipeline, frame, time_s, {"codes": (B, K)})`` after
                 every frame of the prior; ``pipeline.interrupt()`` ends the generation there. Codes
                 in a dict that it returns take the place of those.
@@ -225,6 +215,8 @@ class Pipeline(LoraLoading, DiffusionPipeline):
                 each of a list.
             output_type: "pt" or "np" for audio, "latent" for codes that are not decoded.
             return_dict: False returns the tuple ``(audios,)``.
+            **plan_fields: bpm, key, meter, chords, instruments, drums and sections, as in a plan's
+                JSON, before those of ``plan`` (docs/plans.md).
 
         Returns:
             A ``MusicOutput``.
@@ -257,29 +249,33 @@ class Pipeline(LoraLoading, DiffusionPipeline):
         sampling = self.sampling(temperature, top_k, top_p, guidance)
         steps = self.check_steps(num_inference_steps, preview)
         negatives = [negative_prompt] * len(prompts)
-        plans = plan if isinstance(plan, list) else [plan] * len(prompts)
+        sources = plan if isinstance(plan, list) else [plan] * len(prompts)
+        plans = [draft_plan(source, plan_fields) for source in sources]
+        check_ending(ending)
+        items = (prompts, negatives, plans, seeds)
         onload(self.planner)
-        given = self.conditioner(prompts, negatives, plans, seeds, duration_s, num_frames)
+        given = self.conditioner(*items, duration_s, num_frames, rings=ending == "ring")
         onload(self.prior)
         frames = FrameGenerator(
             self.prior, given.condition, given.negative, num_frames, sampling, seeds
         )
-        codes = self._collect(frames, callback_on_step_end)
-        audio = codes
+        codes = self.collect(frames, callback_on_step_end)
+        rate, audio = self.codec.sample_rate, codes
         if output_type != "latent":
             audio = self.decode(codes, decoder_seeds, num_inference_steps=steps, preview=preview)
-            audio = audio[..., : round(duration_s * self.codec.sample_rate)]
+            audio = with_ending(audio[..., : round(duration_s * rate)], rate, ending)
         self.maybe_free_model_hooks()
         audios = audio.float().cpu().numpy() if output_type == "np" else audio
         if not return_dict:
             return (audios,)
         return MusicOutput(
             audios,
-            self.codec.sample_rate,
+            rate,
             codes,
             seeds,
             decoder_seeds,
-            describe_call(prompts, negative_prompt, duration_s, sampling, steps, preview),
+            describe_call(prompts, negative_prompt, duration_s, sampling, steps, preview)
+            | ({} if ending == "cut" else {"ending": ending}),
             given.plans,
         )
 
@@ -292,7 +288,73 @@ class Pipeline(LoraLoading, DiffusionPipeline):
             self.planner,
             bool(self.prior.config.reads_plan),
             self.codec.frame_rate,
+            bool(self.prior.config.get("reads_form")),
         )
+
+    def plan(
+        self,
+        prompt: str,
+        duration_s: float = 10.0,
+        seed: int | None = None,
+        plan: PlanSource = None,
+        **plan_fields: Unpack[PlanFields],
+    ) -> Plan:
+        """Plan a piece as a call with the same arguments does, without any sound.
+
+        Raises:
+            ValueError: an argument is out of its range, or the pipeline has no planner and no plan
+                was given.
+        """
+        (prompt,), (seed,) = check_prompts(prompt), spread_seeds(seed, 1, "seed")
+        frames, draft = self.num_frames(duration_s), draft_plan(plan, plan_fields)
+        (made,) = self.conditioner([prompt], [None], [draft], [seed], duration_s, frames).plans
+        if made is None:
+            raise ValueError("this pipeline has no planner: a plan must be given")
+        return made
+
+    def extend(
+        self, source: SourceToEdit, add_s: float = 10.0, **options: Unpack[EditOptions]
+    ) -> MusicOutput:
+        """Continue a piece by ``add_s`` seconds.
+
+        Args:
+            source: what a call returned, a token file, its name, or an ``EditSource``, which
+                ``open_audio_to_edit`` makes of other audio and its plan.
+            add_s: length of what is new (s).
+            **options: prompt, seed, sampling and plan fields as of a call (``EditOptions``).
+
+        Raises:
+            ValueError: an argument is out of its range, or the source does not fit.
+        """
+        return Editor(self, open_to_edit(self, source), options).extend(add_s)
+
+    def inpaint(
+        self,
+        source: SourceToEdit,
+        spans_s: Sequence[tuple[float, float]],
+        **options: Unpack[EditOptions],
+    ) -> MusicOutput:
+        """Replace stretches of a piece, each given by the seconds from and to which it goes.
+
+        Other arguments and errors are those of ``extend``.
+        """
+        return Editor(self, open_to_edit(self, source), options).inpaint(spans_s)
+
+    def vary(
+        self, source: SourceToEdit, strength: float = 0.4, **options: Unpack[EditOptions]
+    ) -> MusicOutput:
+        """Write other notes in a share ``strength`` of a piece's bars, under the same plan.
+
+        Other arguments and errors are those of ``extend``.
+        """
+        return Editor(self, open_to_edit(self, source), options).vary(strength)
+
+    def loop(self, prompt: str, bars: int = 8, **options: Unpack[EditOptions]) -> MusicOutput:
+        """Generate a loop: as long as its bars to the sample, and its end runs into its beginning.
+
+        Its codes begin a bar before it; ``settings["edit"]["first_sample"]`` says where.
+        """
+        return make_loop(self, prompt, bars, options)
 
     @torch.no_grad()
     def encode(self, audio: Tensor) -> Tensor:
@@ -368,9 +430,10 @@ class Pipeline(LoraLoading, DiffusionPipeline):
         num_inference_steps: int | None = None,
         decoder_seed: int | None = None,
         preview: bool = False,
-        plan: Plan | None = None,
+        plan: PlanSource = None,
         chunk_s: float | None = None,
         state: StreamState | None = None,
+        **plan_fields: Unpack[PlanFields],
     ) -> Stream:
         """Render one item while it is listened to: iterate over the (C, s) pieces of its audio.
 
@@ -400,6 +463,7 @@ class Pipeline(LoraLoading, DiffusionPipeline):
             "decoder_seed": decoder_seed,
             "preview": preview or None,
             "plan": plan,
+            **plan_fields,
         }
         given = [name for name, value in choices.items() if value is not None]
         if state is not None:
@@ -411,6 +475,7 @@ class Pipeline(LoraLoading, DiffusionPipeline):
             stream.load_state(state)
             return stream
         seed = secrets.randbelow(2**31) if seed is None else seed
+        draft = draft_plan(plan, plan_fields)
         piece = Piece(
             prompt=check_prompt(prompt),
             duration_s=10.0 if duration_s is None else duration_s,
@@ -418,12 +483,14 @@ class Pipeline(LoraLoading, DiffusionPipeline):
             decoder_seed=seed if decoder_seed is None else decoder_seed,
             negative_prompt=negative_prompt,
             sampling=self.sampling(temperature, top_k, top_p, guidance),
-            plan=plan,
+            plan=draft or None,
             num_inference_steps=self.check_steps(num_inference_steps, preview),
         )
-        return self._open_stream(piece, plan, chunk_s)
+        return self._open_stream(piece, draft, chunk_s)
 
-    def _open_stream(self, piece: Piece, plan: Plan | None, chunk_s: float | None) -> Stream:
+    def _open_stream(
+        self, piece: Piece, plan: Plan | PlanDraft | None, chunk_s: float | None
+    ) -> Stream:
         num_frames = self.num_frames(piece.duration_s)
         given = prior_input(self.conditioner, replace(piece, plan=plan), num_frames)
         texts = given.condition, given.negative
@@ -441,7 +508,7 @@ class Pipeline(LoraLoading, DiffusionPipeline):
         """Stop generating after the current frame; what there is so far is decoded."""
         self._interrupt = True
 
-    def _collect(self, frames: FrameGenerator, callback: Callable[..., Any] | None) -> Tensor:
+    def collect(self, frames: FrameGenerator, callback: Callable[..., Any] | None = None) -> Tensor:
         """Run the prior to its end: (B, K, T) codes."""
         self._interrupt = False
         codes: list[Tensor] = []

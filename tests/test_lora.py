@@ -10,7 +10,7 @@ from torch import nn
 
 from pipelines import Pipeline
 from pipelines.cli import main
-from pipelines.inference.loading import load_pipeline, parse_loras
+from pipelines.inference.loading import parse_loras
 from pipelines.inference.lora import FILE_NAME, add_loras
 
 
@@ -98,15 +98,6 @@ def test_fused_pipeline_is_saved(adapter: Path, tmp_path: Path, pipeline_folder:
     command = ["merge", "--lora", str(adapter), "--pipeline", str(pipeline_folder), "--quiet"]
     assert main([*command, "--output", folder]) == 0
     assert torch.equal(Pipeline.from_pretrained(folder)("a", 0.4, seed=0).codes, song)
-
-
-def test_quantized_after_the_adapter(adapter: Path, pipeline_folder: Path) -> None:
-    pipeline = load_pipeline(str(pipeline_folder), True, "int8", loras=[(str(adapter), 0.5)])
-    plain = load_pipeline(str(pipeline_folder), True, "int8")
-    codes = [p("a", 0.4, seed=0).codes for p in (pipeline, plain)]
-    assert not torch.equal(*codes)
-    with pytest.raises(ValueError, match="quantized"):
-        plain.load_lora_weights(adapter)
 
 
 def test_mistakes_name_both_sides(adapter: Path, tmp_path: Path) -> None:

@@ -28,6 +28,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--audio", choices=("none", "keep"), default="none", help="keep FLAC audio in the dataset"
     )
     parser.add_argument("--soundfont", type=Path, default=None, help="SF2 file, default FluidR3_GM")
+    parser.add_argument(
+        "--clip", dest="clip_s", type=float, default=20.0, metavar="S", help="clip length (20)"
+    )
     parser.add_argument("--shard-clips", type=int, default=256, help="clips per shard")
 
 

@@ -95,7 +95,8 @@ def build_token_cache(
     start_or_resume(folder, info, batch_clips, shard_clips)
     for split in info.clips:
         clips = open_prepared(prepared_folder, split)
-        if scheduler is None:
+        encode_all: partial[Any]
+        if scheduler is None or codec_folder is None:
             encoder = choose_encoder(clips, codec, prepared_folder), codec
             encode_all = partial(map, partial(encode_rows, encoder))
         else:

@@ -90,12 +90,14 @@ class TokenInfo:
 
 
 def hash_codec(codec: Codec) -> str:
-    """Hash a codec's class, configuration and weights, except those of its ``SOUND_PARTS``.
+    """Hash a codec's class, configuration and weights, except ``SOUND_PARTS`` and ``SOUND_KEYS``.
 
     Codecs with equal hashes (BLAKE2b) encode audio to equal codes, though they may decode better.
     """
     digest = hashlib.blake2b(digest_size=16)
     config = {key: value for key, value in getattr(codec, "config", {}).items() if key[0] != "_"}
+    for key in getattr(codec, "SOUND_KEYS", ()):
+        config.pop(key, None)
     rates = [codec.sample_rate, codec.channels, codec.num_codebooks, codec.codebook_size]
     name = type(codec).__name__
     digest.update(json.dumps([OLD_NAMES.get(name, name), rates, config], default=str).encode())

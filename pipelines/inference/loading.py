@@ -5,7 +5,7 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from pipelines.pipeline import Pipeline
@@ -22,18 +22,6 @@ def add_pipeline_arguments(parser: argparse.ArgumentParser) -> None:
         help="saved pipeline or hub id (default: the model that ships)",
     )
     parser.add_argument("--quiet", action="store_true", help="print the result and errors only")
-
-
-def add_speed_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare ``--quantize`` and ``--compile``, for the commands that generate."""
-    parser.add_argument(
-        "--quantize", choices=["int8"], help="keep the prior's weights in eight bits: faster"
-    )
-    parser.add_argument(
-        "--compile",
-        action="store_true",
-        help="compile the prior's step: faster after a minute, ten seconds the next time",
-    )
 
 
 def add_lora_argument(parser: argparse.ArgumentParser) -> None:
@@ -65,13 +53,7 @@ def parse_loras(entries: Sequence[str]) -> tuple[tuple[str, float], ...]:
     return tuple(parsed)
 
 
-def load_pipeline(
-    name: str,
-    quiet: bool,
-    quantize: Literal["int8"] | None = None,
-    compile_step: bool = False,
-    loras: Sequence[tuple[str, float]] = (),
-) -> "Pipeline":
+def load_pipeline(name: str, quiet: bool, loras: Sequence[tuple[str, float]] = ()) -> "Pipeline":
     """Load a pipeline onto the fastest device, and say on standard error how long that took."""
     start = time.perf_counter()
     import torch
@@ -80,19 +62,13 @@ def load_pipeline(
     from pipelines.pipeline import Pipeline
 
     with hidden_progress_bars():
-        pipeline = Pipeline.from_pretrained(name, quantize=None if loras else quantize)
+        pipeline = Pipeline.from_pretrained(name)
     if loras:
         from pipelines.inference.lora import add_loras
-        from pipelines.inference.quantization import quantize_linear
 
         add_loras(pipeline, loras)
-        if quantize:
-            pipeline.fuse_lora()
-            quantize_linear(pipeline.prior, quantize)
     if torch.cuda.is_available():
         pipeline.to("cuda")
-    if compile_step:
-        pipeline.prior.compile_step()
     pipeline.set_progress_bar_config(disable=quiet, desc="writing", unit="frame")
     if not quiet:
         print(f"loaded {name} in {time.perf_counter() - start:.1f} s", file=sys.stderr)

@@ -2,7 +2,7 @@
 
 An adapter (Hu et al. 2021, arXiv 2106.09685) holds for some linear layers the factors of what is
 added to their weight, ``strength * scale * up @ down``. Adding it once per change of strength
-costs nothing per frame, and works with ``compile_step``. A file is as diffusers writes it.
+costs nothing per frame. A file is as diffusers writes it.
 """
 
 import json
@@ -19,7 +19,6 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from codec.whole_file import whole_file
-from pipelines.inference.quantization import is_quantized
 
 FILE_NAME = "pytorch_lora_weights.safetensors"
 METADATA_KEY = "lora_adapter_metadata"
@@ -84,8 +83,7 @@ class LoraLoading:
 
         Raises:
             FileNotFoundError: there is no such file.
-            ValueError: it holds no adapter, or one for layers of other sizes; the name is taken;
-                or the pipeline is quantized.
+            ValueError: it holds no adapter, or one for layers of other sizes; or the name is taken.
         """
         name = f"default_{len(self._stack.adapters)}" if adapter_name is None else adapter_name
         if name in self._stack.adapters:
@@ -108,8 +106,6 @@ class LoraLoading:
         model = getattr(self, part, None)
         if model is None:
             raise ValueError(f"{adapter.path} is for a {part}, and this pipeline has none")
-        if is_quantized(model):
-            raise ValueError("an adapter cannot be added to a quantized pipeline: load it before")
         try:
             found = model.get_submodule(layer)
         except AttributeError:
@@ -193,7 +189,7 @@ class LoraLoading:
         self.__dict__["_stack"] = AdapterStack()
 
     def fuse_lora(self) -> None:
-        """Make the adapters in use part of the weights for good, to save or to quantize them."""
+        """Make the adapters in use part of the weights for good, to save them."""
         self.__dict__["_stack"] = AdapterStack()
 
     @classmethod

@@ -70,7 +70,7 @@ class DaskWorkers:
                 raise error
 
     def workers(self) -> dict[str, dict[str, Any]]:
-        """What the scheduler knows of every worker, by address; they may change at any time."""
+        """Return what the scheduler knows of every worker, by address."""
         return self.client.scheduler_info(n_workers=-1)["workers"]
 
     def max_tasks(self) -> int:
@@ -83,7 +83,7 @@ class DaskWorkers:
         return self.client.submit(perform, task, self.origin, priority=priority, **self.options)
 
     def result_of(self, future: "Future") -> TaskResult:
-        """What a task gave; a worker that died of it again and again is a failure of its items.
+        """Return a task's result; a worker that died of the task again and again fails its items.
 
         Raises:
             ConnectionError: the scheduler is gone.

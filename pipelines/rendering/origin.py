@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from prior.model import Prior
+
 if TYPE_CHECKING:
     from pipelines.pipeline import Pipeline
 
@@ -19,7 +21,7 @@ PACKAGES = ("partita", "torch", "torchaudio", "diffusers", "transformers", "nump
 
 @dataclass(frozen=True)
 class Origin:
-    """What the items of a job have in common.
+    """Hold what the items of a job have in common.
 
     Attributes:
         path: from which a worker loads the pipeline: a folder or a hub id; "" for one that was
@@ -86,11 +88,14 @@ def hash_pipeline(pipeline: "Pipeline") -> str:
 
 
 def _config_of(part: Any) -> dict[str, Any]:
-    """What was configured; a transformers config also holds where it came from."""
+    """Return what was configured; a transformers config also holds where it came from."""
     config, left_out = part.config, set()
     if hasattr(config, "to_diff_dict"):
         config = config.to_diff_dict()
         left_out = {"transformers_version", "dtype", "torch_dtype", "architectures"}
+    # what earlier versions did not write changes nothing at the value that they stood for
+    added = getattr(part, "added_keys", {}) if isinstance(part, Prior) else {}
+    left_out |= {key for key, value in added.items() if config.get(key) == value}
     return {key: v for key, v in config.items() if key[0] != "_" and key not in left_out}
 
 

@@ -44,7 +44,7 @@ SMALLEST_SCALE = 2.0**-20
 
 @dataclass(frozen=True)
 class TrainingConfig:
-    """What every trainer needs to know besides its model and its data.
+    """Set what every trainer needs besides its model and its data.
 
     Args:
         output_dir: where checkpoints, logs, samples and the exported model go.
@@ -121,11 +121,11 @@ class TrainingConfig:
 
 
 class TrainingTask(Protocol):
-    """What a trainer adds to the loop: its model and data, its loss, how it is judged."""
+    """Define what a trainer adds to the loop: its model and data, its loss, how it is judged."""
 
     @property
     def model(self) -> nn.Module:
-        """What is trained; its forward is the only thing that the loss may call."""
+        """Return what is trained; its forward is the only thing that the loss may call."""
 
     @property
     def dataset(self) -> Dataset:

@@ -16,16 +16,17 @@ from pipelines.data.remote_tokens import ShardOrder, ShardStore
 from pipelines.data.tokens import TokenRows, open_all_tokens, read_codes, read_token_infos
 from pipelines.inference.text import PRETRAINED, encode_text
 from pipelines.training.loop import EpochOrder
+from prior.form import frame_features
 from prior.loss import PriorBatch, draw_depth_frames
 from prior.model import Prior
-from prior.plan import plan_features
+from prior.plan import Plan
 
 TOKEN_RATE = FRAME_RATE / FRAMES_PER_TOKEN
 
 
 @dataclass(frozen=True)
 class PriorData:
-    """Where tokens and text encoder are, and how items are drawn.
+    """Name the tokens and the text encoder, and set how items are drawn.
 
     Args:
         tokens: folders of token caches, or URLs of caches that are streamed (docs/scaling.md);
@@ -39,6 +40,11 @@ class PriorData:
         players_dropout: share of the items with a plan whose plan does not say who plays.
         caption_dropout: share of the items with a whole plan that are trained without their
             caption, so that the prior learns to read instruments in the plan too.
+        sections_dropout: share of the items with a plan whose plan has no sections.
+        melody_dropout: share of the items with a plan whose plan has no melody.
+        end_dropout: share of the items with a plan whose plan does not say where the piece ends.
+        fill_share: share of the steps in which the frames before known ones are predicted, of a
+            prior with ``fills``.
         depth_share: share of frames that train the later codebooks.
         validation_clips: held-out clips for the validation loss.
     """
@@ -52,6 +58,10 @@ class PriorData:
     whole_plan_dropout: float = 0.1
     players_dropout: float = 0.1
     caption_dropout: float = 0.0
+    sections_dropout: float = 0.3
+    melody_dropout: float = 0.5
+    end_dropout: float = 0.3
+    fill_share: float = 0.0
     depth_share: float = 0.25
     validation_clips: int = 32
 
@@ -61,6 +71,7 @@ class PriorData:
         if self.crop_frames is not None and self.crop_frames < 2:
             raise ValueError(f"crop_frames must be at least 2, got {self.crop_frames}")
         shares = ("text_dropout", "whole_plan_dropout", "players_dropout", "caption_dropout")
+        shares += ("sections_dropout", "melody_dropout", "end_dropout", "fill_share")
         for name in shares:
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} must lie in [0, 1), got {getattr(self, name)}")
@@ -104,14 +115,22 @@ class TokenClips(Dataset):
         num_codebooks: codebooks that the prior writes, the first of those cached.
         reads_plan: whether items carry plans.
         split: "train" or "validation".
+        reads_form: whether the plans have sections, melody and end.
         seed: of order, crops, captions and dropout.
     """
 
     def __init__(
-        self, data: PriorData, num_codebooks: int, reads_plan: bool, split: str, seed: int
+        self,
+        data: PriorData,
+        num_codebooks: int,
+        reads_plan: bool,
+        split: str,
+        seed: int,
+        reads_form: bool = False,
     ) -> None:
         self.data = data
         self.reads_plan = reads_plan
+        self.reads_form = reads_form
         self.num_codebooks = num_codebooks
         self.seed = seed
         self.order: EpochOrder | ShardOrder
@@ -149,6 +168,8 @@ class TokenClips(Dataset):
         plan = None if drop_plan else plan_of_labels(json.loads(facts["labels"]))
         if plan is not None and drop_players:
             plan = replace(plan, instruments=(), drums=None)
+        if plan is not None and self.reads_form and dropout:
+            plan = self.drop_form(plan, draws)
         says_all = plan is not None and not drop_players  # the plan replaces the caption
         return TokenClip(
             torch.nn.functional.pad(crop, (0, length - known)),
@@ -156,7 +177,23 @@ class TokenClips(Dataset):
             facts["is_end"] and start + known == codes.shape[-1],
             draw_depth_frames(mask[None], count, draws)[0],
             "" if drop_all or (drop_caption and says_all) else caption,
-            plan_features(plan, start + length, TOKEN_RATE)[start:] if self.reads_plan else None,
+            self.features(plan, start, start + length),
+        )
+
+    def features(self, plan: Plan | None, start: int, stop: int) -> Tensor | None:
+        """A plan's numbers from frame to frame; None for a prior that reads none."""
+        if not self.reads_plan:
+            return None
+        return frame_features(plan, stop, TOKEN_RATE, self.reads_form)[start:]
+
+    def drop_form(self, plan: Plan, draws: torch.Generator) -> Plan:
+        """Leave sections, melody and end out of a plan, each by itself at random."""
+        sections, melody, end = torch.rand(3, generator=draws).tolist()
+        return replace(
+            plan,
+            sections=() if sections < self.data.sections_dropout else plan.sections,
+            melody=() if melody < self.data.melody_dropout else plan.melody,
+            end_beat=None if end < self.data.end_dropout else plan.end_beat,
         )
 
 
