@@ -45,9 +45,9 @@ class SampleReader:
     """
 
     def __init__(self, source: str | os.PathLike[str] | BinaryIO, name: str):
-        if isinstance(source, str | os.PathLike) and os.name != "nt":
-            source = os.fsencode(source)  # a name need not be UTF-8
-        self.file = ForwardSoundFile(source)
+        is_path = isinstance(source, str | os.PathLike) and os.name != "nt"
+        # a name need not be UTF-8
+        self.file = ForwardSoundFile(os.fsencode(source) if is_path else source)  # type: ignore[arg-type]
         self.name = name
         self.notes: tuple[str, ...] = ()
         self.held = torch.zeros(self.file.channels, 0)

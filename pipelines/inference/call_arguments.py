@@ -78,7 +78,7 @@ def check_duration(duration_s: Any, longest_s: float) -> None:
     """Raise ValueError unless a duration is one number in (0, ``longest_s``]."""
     if not isinstance(duration_s, Real):
         raise ValueError(f"duration_s must be one number for all items, got {duration_s!r:.80}")
-    if not 0 < duration_s <= longest_s:  # also refuses NaN
+    if not 0 < float(duration_s) <= longest_s:  # also refuses NaN
         raise ValueError(f"duration_s must lie in (0, {longest_s:g}], got {duration_s}")
 
 
