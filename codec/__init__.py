@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from codec.encodec_codec import EncodecCodec as EncodecCodec
     from codec.spectral_codec import SpectralCodec as SpectralCodec
     from codec.spectrogram import LogMel as LogMel
+    from codec.transformers_codec import TransformersCodec as TransformersCodec
     from codec.vocoder import GriffinLim as GriffinLim
 
 _HOMES = {
@@ -16,6 +17,7 @@ _HOMES = {
     "GriffinLim": "codec.vocoder",
     "LogMel": "codec.spectrogram",
     "SpectralCodec": "codec.spectral_codec",
+    "TransformersCodec": "codec.transformers_codec",
 }
 __all__ = [*_HOMES]
 

@@ -37,7 +37,7 @@ LEVEL_STEP_DB = 0.1
 
 @dataclass(frozen=True)
 class Variant:
-    """What tells the two published models apart; ``segment`` and ``stride`` are in samples."""
+    """Tell the two published models apart; ``segment`` and ``stride`` are in samples."""
 
     sample_rate: int
     channels: int
@@ -316,7 +316,7 @@ def code_to_level(code: Tensor) -> Tensor:
 
 
 def _lstm_position(layers: nn.Sequential) -> int:
-    """Where the one layer with unlimited memory stands."""
+    """Hold the state of the one layer with unlimited memory."""
     return next(index for index, layer in enumerate(layers) if isinstance(layer, SLSTM))
 
 

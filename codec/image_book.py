@@ -90,7 +90,7 @@ class ImageBook(nn.Module):
 
 
 def band_weights(levels: Tensor, num_bands: int) -> Tensor:
-    """How much the image of every band counts: in full in a frame's loudest, ever less below it.
+    """Weigh the bands' images: in full in a frame's loudest band, ever less below it.
 
     Args:
         levels: (B, M, T) natural-log mel magnitudes.

@@ -44,10 +44,10 @@ def energy_loss(reconstruction: Tensor, target: Tensor) -> Tensor:
 
 
 def generator_hinge(fake: Tensor) -> Tensor:
-    """What the codec wants of the discriminator's patch scores (Lim and Ye 2017)."""
+    """Compute the generator's hinge loss of the discriminator's patch scores (Lim and Ye 2017)."""
     return -fake.mean()
 
 
 def discriminator_hinge(real: Tensor, fake: Tensor) -> Tensor:
-    """What the discriminator wants of its scores (Lim and Ye 2017)."""
+    """Compute the discriminator's hinge loss of its scores (Lim and Ye 2017)."""
     return torch.relu(1 - real).mean() + torch.relu(1 + fake).mean()

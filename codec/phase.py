@@ -114,7 +114,7 @@ def _peaks(level: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _offset(level: Tensor, peak: Tensor, bin_of_peak: Tensor, num_bins: int) -> Tensor:
-    """How far a parabola's top lies from each peak's bin, in bins; zero at the first and last."""
+    """Find how far a parabola's top lies from each peak's bin, in bins; zero at the edges."""
     inner = (bin_of_peak > 0) & (bin_of_peak < num_bins - 1)
     place = torch.where(inner, peak, 1)
     below, here, above = (level.index_select(0, place + step) for step in (-1, 0, 1))

@@ -44,7 +44,7 @@ class ResidualQuantizer(nn.Module):
 
     @property
     def is_initialized(self) -> bool:
-        """Whether the codebooks hold data rather than zeros."""
+        """Tell whether the codebooks hold data rather than zeros."""
         return all(bool(layer._codebook.initted.item()) for layer in self.vq.layers)
 
     @torch.no_grad()

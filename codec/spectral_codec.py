@@ -29,7 +29,7 @@ IMAGE_BOOK = 3
 
 @dataclass
 class CodecOutput:
-    """What training needs of one forward pass."""
+    """Hold what training needs of one forward pass."""
 
     reconstruction: Tensor  # (B, C, M, F) natural-log mel magnitudes
     commitment: Tensor  # scalar; zero while the quantizer is bypassed
@@ -66,12 +66,15 @@ class SpectralCodec(Component):
         spectrogram_std: of the same, divided by.
         vocoder_iterations: Griffin-Lim iterations, from phases carried along (codec/phase.py).
         stereo_bands: bands of the stereo image, N; 0 codes a spectrogram per channel.
+        vocoder_gains_db: see :class:`codec.vocoder.GriffinLim`.
     """
 
-    added_keys: ClassVar[dict[str, Any]] = {"stereo_bands": 0}
+    added_keys: ClassVar[dict[str, Any]] = {"stereo_bands": 0, "vocoder_gains_db": None}
 
     SOUND_PARTS = ("from_latent", "decoder", "patch_out")
     """Children that make sound of codes; codes do not depend on them."""
+    SOUND_KEYS = ("vocoder_gains_db",)
+    """Settings that codes do not depend on either."""
 
     @register_to_config
     def __init__(
@@ -93,6 +96,7 @@ class SpectralCodec(Component):
         spectrogram_std: float = 2.5,
         vocoder_iterations: int = 1,
         stereo_bands: int = 0,
+        vocoder_gains_db: list[float] | None = None,
     ) -> None:
         super().__init__()
         self._check_sizes()
@@ -100,7 +104,9 @@ class SpectralCodec(Component):
         stereo = None
         if stereo_bands:
             stereo = ParametricStereo(self.log_mel, stereo_bands, patch_frames)
-        self.vocoder = GriffinLim(self.log_mel, vocoder_iterations, stereo=stereo)
+        self.vocoder = GriffinLim(
+            self.log_mel, vocoder_iterations, stereo=stereo, gains_db=vocoder_gains_db or ()
+        )
         self.spectrogram_channels = 1 if stereo_bands else channels
         patch_size = self.spectrogram_channels * num_mels * patch_frames
         self.patch_in = nn.Linear(patch_size, width)
@@ -280,7 +286,7 @@ class SpectralCodec(Component):
         return image[:, None].repeat_interleave(P, dim=-1)
 
     def residual_books(self, num_books: Tensor) -> Tensor:
-        """How many of the first ``num_books`` books code the spectrogram."""
+        """Count the spectrogram's books among the first ``num_books``."""
         if self.image_place is None:
             return num_books
         return num_books - (num_books > self.image_place).long()

@@ -68,7 +68,7 @@ class LogMel(nn.Module):
 
     @property
     def log_floor(self) -> float:
-        """What silence reads."""
+        """Return the level of silence (nats)."""
         return math.log(self.floor)
 
     def forward(self, audio: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ class Stage(Protocol):
     """Consecutive pieces of one stream in, consecutive pieces of another out."""
 
     input: "PieceBuffer"
-    """Where pieces are pushed, cut anywhere."""
+    """Take pieces, cut anywhere."""
 
     def pull(self) -> Tensor | None:
         """The next piece of the output; None where more must be pushed, or nothing is left."""

@@ -22,7 +22,7 @@ from codec.spectrogram import LogMel
 
 MAX_DIFFERENCE_DB = 30.0
 MIN_POWER = 1e-9
-"""Of a band, against a full-scale sine; a band far below it reads as mono."""
+"""Power of a band against a full-scale sine's; a band far below it reads as mono."""
 MONO_SHARE = 1e-4
 """A frame whose side signal would hold less of its power than this is mono, exactly."""
 DECAY_S = 0.012
@@ -31,7 +31,7 @@ DECORRELATOR_SHARE = 0.5
 
 
 class Mixing(NamedTuple):
-    """How much of the mono signal and of its decorrelated copy goes into middle and side."""
+    """Hold how much of the mono signal and of its decorrelated copy goes into middle and side."""
 
     middle: Tensor  # of mono; the copy has no part in (L + R) / 2, which therefore cannot comb
     side: Tensor  # of mono, in (L - R) / 2
@@ -77,7 +77,7 @@ def mixing(difference: Tensor, angle: Tensor) -> Mixing:
 
 
 def decorrelating_response(window: Tensor, sample_rate: int) -> Tensor:
-    """What each bin of a frame is multiplied with to give its decorrelated copy.
+    """Compute the factors of a frame's bins that give its decorrelated copy.
 
     All-pass noise that decays by 1 / e in 12 ms. Overlapping windows attenuate what a frame's copy
     delays, so the taps are raised by as much and the overlapped sum is all-pass.

@@ -13,7 +13,7 @@ parametric stereo there is one spectrogram, and two channels are mixed from its 
 """
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -26,10 +26,12 @@ from codec.spectrogram import LogMel
 from codec.stages import PieceBuffer, grown, run
 from codec.stereo import ParametricStereo
 
+DB_PER_NAT = 20 / math.log(10)
+
 
 @dataclass
 class Context:
-    """What one block hands to the next: the committed frames' sound and the last one's phases."""
+    """Hand from one block to the next the committed frames' sound and the last one's phases."""
 
     tail: Tensor  # (B, C, n_fft - hop_length) of their windowed sum, where frames still follow
     found: Tensor  # (B, n_fft - hop_length) the same of the one sound that phases are found for
@@ -56,10 +58,14 @@ class GriffinLim(nn.Module):
         first_block_frames: frames of the first block; at most ``block_frames`` count.
         stereo: mixes two channels from one spectrogram and the image that lies below it; None
             keeps the spectrogram's channels.
+        gains_db: level that frames lose where they overlap with phases that do not fit, one for
+            each of as many equal groups of mel bands; given back before the phases are found.
 
     Raises:
         ValueError: a setting is out of range; a block must reach past the first half window.
     """
+
+    gain: Tensor
 
     def __init__(
         self,
@@ -70,6 +76,7 @@ class GriffinLim(nn.Module):
         lookahead_frames: int = 2,
         first_block_frames: int = 32,
         stereo: ParametricStereo | None = None,
+        gains_db: Sequence[float] = (),
     ) -> None:
         super().__init__()
         if num_iterations < 1:
@@ -94,6 +101,9 @@ class GriffinLim(nn.Module):
         self.lookahead_frames = lookahead_frames
         self.first_block_frames = first_block_frames
         self.stereo = stereo
+        gains = torch.tensor([[gains_db or [0.0]]], device="cpu") / DB_PER_NAT
+        gain = nn.functional.interpolate(gains, log_mel.num_mels, mode="linear")[0, 0]
+        self.register_buffer("gain", gain, persistent=False)  # (M,) nats
         self.past_frames = math.ceil(log_mel.n_fft / log_mel.hop_length)
 
     def forward(self, spectrogram: Tensor, seed: int | list[int] = 0) -> Tensor:
@@ -140,7 +150,7 @@ class GriffinLim(nn.Module):
         levels, image = spectrogram.float().split(
             [log_mel.num_mels, spectrogram.shape[2] - log_mel.num_mels], dim=2
         )
-        magnitude = log_mel.magnitude(levels)  # (B, C, F, N)
+        magnitude = log_mel.magnitude(levels + self.gain[:, None])  # (B, C, F, N)
         total = magnitude.sum(1)
         N = min(num_frames, total.shape[1])
         past = 0 if context is None else min(context.num_frames, self.past_frames)

@@ -64,7 +64,7 @@ class Windows:
         return output
 
     def state_dict(self) -> dict[str, Tensor]:
-        """What is buffered, and where the window stands."""
+        """Save what is buffered and where the window stands."""
         place = torch.tensor([self.left, self.index])
         return {**self.input.state_dict(), "place": place}
 

@@ -42,6 +42,8 @@ class DiffusionDecoder(Component):
             it paints less detail, which suits a decoder that cannot yet take all noise away.
     """
 
+    _no_split_modules = ["Block"]  # noqa: RUF012  (diffusers')
+
     @register_to_config
     def __init__(
         self,
@@ -159,7 +161,7 @@ class DiffusionDecoder(Component):
 
 @dataclass
 class Modulation:
-    """What the condition does to one branch of a block; (B, 1, D) each."""
+    """Hold what the condition does to one branch of a block; (B, 1, D) each."""
 
     shift: Tensor
     scale: Tensor

@@ -23,8 +23,8 @@ STEP_OPTIONS = (
 
 
 @dataclass(frozen=True)
-class Span:
-    """Where a window lies on the grid, in token frames.
+class WindowSpan:
+    """Place a window on the grid, in token frames.
 
     Attributes:
         start: its first frame.
@@ -234,13 +234,13 @@ class FlowStage:
         self.left, self.start, self.index = state["place"].tolist()
 
 
-def window_span(index: int, start: int, window_frames: int, overlap_frames: int) -> Span:
+def window_span(index: int, start: int, window_frames: int, overlap_frames: int) -> WindowSpan:
     """Window ``index`` of the grid, given where it starts."""
     frames = grown(FIRST_WINDOW, window_frames, index)
-    return Span(start, frames, min(overlap_frames, frames // 3))
+    return WindowSpan(start, frames, min(overlap_frames, frames // 3))
 
 
-def window_grid(window_frames: int, overlap_frames: int) -> Iterator[Span]:
+def window_grid(window_frames: int, overlap_frames: int) -> Iterator[WindowSpan]:
     """All windows of the grid, from the first on; each starts where its overlap with the last does.
 
     Args:

@@ -34,6 +34,16 @@ class MusicOutput:
     settings: dict[str, Any] = field(default_factory=dict)
     plans: list[Plan | None] = field(default_factory=list)
 
+    def item(self, index: int) -> "MusicOutput":
+        """One of the items, alone."""
+        at = slice(index, index + 1)
+        settings = self.settings | {"prompt": self.settings["prompt"][at]}
+        seeds, plans = self.seeds[at], self.plans[at]
+        rate, decoder_seeds = self.sample_rate, self.decoder_seeds[at]
+        return MusicOutput(
+            self.audio[at], rate, self.codes[at], seeds, decoder_seeds, settings, plans
+        )
+
     def save(self, path: str | Path) -> list[WriteReport]:
         """Write the items: ``song.wav`` for one, ``song-0.wav``, ``song-1.wav``... for several.
 

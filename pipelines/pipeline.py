@@ -3,11 +3,11 @@
 import math
 import sys
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 import torch
 from diffusers import FlowMatchEulerDiscreteScheduler
@@ -38,28 +38,28 @@ from pipelines.inference.components import (
     read_index,
 )
 from pipelines.inference.conditioning import Conditioner
-from pipelines.inference.quantization import (
-    Precision,
-    check_precision,
-    is_quantized,
-    quantize_linear,
-)
+from pipelines.inference.edit_source import SourceToEdit, open_to_edit
+from pipelines.inference.editing import EditOptions, Editor
+from pipelines.inference.endings import Ending, check_ending, with_ending
+from pipelines.inference.looping import make_loop
+from pipelines.inference.lora import LoraLoading
+from pipelines.inference.plan_schema import PlanFields, PlanSource, draft_plan
 from pipelines.inference.shipped import find_shipped
 from pipelines.inference.stream_state import Piece, StreamState
 from pipelines.inference.streaming import Stream, StreamParts, fingerprint, prior_input
 from pipelines.inference.text import load_text_encoder
 from pipelines.music_output import MusicOutput, describe_call
-from prior.compiled import lay_out_by_column
 from prior.frame_generator import FrameGenerator
 from prior.model import Prior
 from prior.plan import Plan
+from prior.plan_draft import PlanDraft
 from prior.sampling import Sampling
 
 if TYPE_CHECKING:
     from codec.stages import Stage
 
 
-class Pipeline(DiffusionPipeline):
+class Pipeline(LoraLoading, DiffusionPipeline):
     """Text to music: text encoder, prior, diffusion decoder, vocoder.
 
     Args:
@@ -132,15 +132,11 @@ class Pipeline(DiffusionPipeline):
                 part.eval()
 
     @classmethod
-    def from_pretrained(
-        cls, path: str | Path, *, quantize: Precision | None = None, **kwargs: Any
-    ) -> "Pipeline":
+    def from_pretrained(cls, path: str | Path, **kwargs: Any) -> "Pipeline":
         """Load a saved pipeline from a folder, or from the hub.
 
         Args:
             path: a folder, a hub id, or "partita-tiny", the model that ships.
-            quantize: "int8" keeps the prior's linear layers in eight bits: faster on a CPU and a
-                quarter of the memory. Such a pipeline cannot be saved.
             **kwargs: components and stored defaults in place of those saved, ``torch_dtype``
                 (float32 alone) and ``HUB_OPTIONS`` of codec/component.py.
 
@@ -150,8 +146,6 @@ class Pipeline(DiffusionPipeline):
             ValueError: a component is null, a stored default has the wrong type, a config or
                 weights do not fit, or an option is not known.
         """
-        if quantize is not None:
-            check_precision(quantize)
         folder = find_folder(find_shipped(path), kwargs)
         check_options(kwargs)
         index = read_index(folder, given=kwargs.keys())
@@ -162,26 +156,22 @@ class Pipeline(DiffusionPipeline):
         pipeline = super().from_pretrained(str(folder), **kwargs)
         if not Path(path).is_dir() and find_shipped(path) == str(path):
             pipeline.register_to_config(_name_or_path=str(path))  # the hub id, not its cache
-        if quantize is not None:
-            quantize_linear(pipeline.prior, quantize)
-        else:
-            lay_out_by_column(pipeline.prior)
         return pipeline
 
     def save_pretrained(self, path: str | Path, **kwargs: Any) -> None:
         """Save every component as safetensors, and check that none was written as null.
 
         Raises:
-            ValueError: the prior was quantized when it was loaded, or an option is given by which
-                the folder could not be loaded again.
+            ValueError: LoRA adapters are in use, or an option is given by which the folder could
+                not be loaded again.
         """
         for name in ("variant", "max_shard_size"):
             if kwargs.get(name) is not None:
                 raise ValueError(f"save_pretrained of a pipeline takes no {name}")
         if not kwargs.get("safe_serialization", True):
             raise ValueError("safe_serialization must be true: pickles are never loaded")
-        if is_quantized(self.prior):
-            raise ValueError("a quantized pipeline cannot be saved: load it without quantize")
+        if self.list_loras():
+            raise ValueError("LoRA adapters are in use: fuse_lora() or unload_lora_weights() first")
         super().save_pretrained(str(path), **kwargs)
         read_index(Path(path))
 
@@ -200,8 +190,10 @@ class Pipeline(DiffusionPipeline):
         num_inference_steps: int | None = None,
         decoder_seed: int | list[int] | None = None,
         preview: bool = False,
-        plan: Plan | list[Plan | None] | None = None,
+        plan: PlanSource | list[PlanSource] = None,
+        ending: Ending = "cut",
         callback_on_step_end: Callable[[Any, int, float, dict[str, Any]], Any] | None = None,
+        **plan_fields: Unpack[PlanFields],
     ) -> MusicOutput:
         """Render one item per prompt.
 
@@ -219,10 +211,14 @@ class Pipeline(DiffusionPipeline):
             num_inference_steps: steps of the diffusion decoder, 1 to 16.
             decoder_seed: as ``seed``, for decoder and vocoder; ``seed`` itself if None.
             preview: skip the diffusion decoder.
-            plan: tempo, key, chords and instruments, for all items or one each; None lets the
-                planner write them from the prompt and the seed.
+            plan: a plan, the JSON of one or of a part of one, or the name of its file, for all
+                items or one each; the planner writes what it leaves out from prompt and seed.
+            ending: "cut" stops where the duration is over, "fade" fades the last 3 s, "ring" closes
+                the plan with a cadence and lets its last chord fade.
             callback_on_step_end: called as ``(pipeline, frame, time_s, {"codes": (B, K)})`` after
                 every frame of the prior; ``pipeline.interrupt()`` in it ends this call there.
+            **plan_fields: bpm, key, meter, chords, instruments, drums and sections, as in a plan's
+                JSON, before those of ``plan`` (docs/plans.md).
 
         Raises:
             ValueError: an argument is out of its range, named with its rule.
@@ -239,20 +235,25 @@ class Pipeline(DiffusionPipeline):
         sampling = self.sampling(temperature, top_k, top_p, guidance)
         steps = self.check_steps(num_inference_steps, preview)
         negatives = spread_texts(negative_prompt, len(prompts))
-        plans = plan if isinstance(plan, list) else [plan] * len(prompts)
-        given = self.conditioner(prompts, negatives, plans, seeds, duration_s, num_frames)
+        sources = plan if isinstance(plan, list) else [plan] * len(prompts)
+        plans = [draft_plan(source, plan_fields) for source in sources]
+        check_ending(ending)
+        items = (prompts, negatives, plans, seeds)
+        given = self.conditioner(*items, duration_s, num_frames, rings=ending == "ring")
         frames = FrameGenerator(
             self.prior, given.condition, given.negative, num_frames, sampling, seeds
         )
-        codes = self._collect(frames, callback_on_step_end)
+        codes = self.collect(frames, callback_on_step_end)
         audio = self.decode(codes, decoder_seeds, num_inference_steps=steps, preview=preview)
+        rate = self.codec.sample_rate
         return MusicOutput(
-            audio[..., : round(duration_s * self.codec.sample_rate)],
-            self.codec.sample_rate,
+            with_ending(audio[..., : round(duration_s * rate)], rate, ending),
+            rate,
             codes,
             seeds,
             decoder_seeds,
-            describe_call(prompts, negative_prompt, duration_s, sampling, steps, preview),
+            describe_call(prompts, negative_prompt, duration_s, sampling, steps, preview)
+            | ({} if ending == "cut" else {"ending": ending}),
             given.plans,
         )
 
@@ -265,7 +266,73 @@ class Pipeline(DiffusionPipeline):
             self.planner,
             bool(self.prior.config.reads_plan),
             self.codec.frame_rate,
+            bool(self.prior.config.get("reads_form")),
         )
+
+    def plan(
+        self,
+        prompt: str,
+        duration_s: float = 10.0,
+        seed: int | None = None,
+        plan: PlanSource = None,
+        **plan_fields: Unpack[PlanFields],
+    ) -> Plan:
+        """Plan a piece as a call with the same arguments does, without any sound.
+
+        Raises:
+            ValueError: an argument is out of its range, or the pipeline has no planner and no plan
+                was given.
+        """
+        (prompt,), (seed,) = check_prompts(prompt), spread_seeds(seed, 1, "seed")
+        frames, draft = self.num_frames(duration_s), draft_plan(plan, plan_fields)
+        (made,) = self.conditioner([prompt], [None], [draft], [seed], duration_s, frames).plans
+        if made is None:
+            raise ValueError("this pipeline has no planner: a plan must be given")
+        return made
+
+    def extend(
+        self, source: SourceToEdit, add_s: float = 10.0, **options: Unpack[EditOptions]
+    ) -> MusicOutput:
+        """Continue a piece by ``add_s`` seconds.
+
+        Args:
+            source: what a call returned, a token file, its name, or an ``EditSource``, which
+                ``open_audio_to_edit`` makes of other audio and its plan.
+            add_s: length of what is new (s).
+            **options: prompt, seed, sampling and plan fields as of a call (``EditOptions``).
+
+        Raises:
+            ValueError: an argument is out of its range, or the source does not fit.
+        """
+        return Editor(self, open_to_edit(self, source), options).extend(add_s)
+
+    def inpaint(
+        self,
+        source: SourceToEdit,
+        spans_s: Sequence[tuple[float, float]],
+        **options: Unpack[EditOptions],
+    ) -> MusicOutput:
+        """Replace stretches of a piece, each given by the seconds from and to which it goes.
+
+        Other arguments and errors are those of ``extend``.
+        """
+        return Editor(self, open_to_edit(self, source), options).inpaint(spans_s)
+
+    def vary(
+        self, source: SourceToEdit, strength: float = 0.4, **options: Unpack[EditOptions]
+    ) -> MusicOutput:
+        """Write other notes in a share ``strength`` of a piece's bars, under the same plan.
+
+        Other arguments and errors are those of ``extend``.
+        """
+        return Editor(self, open_to_edit(self, source), options).vary(strength)
+
+    def loop(self, prompt: str, bars: int = 8, **options: Unpack[EditOptions]) -> MusicOutput:
+        """Generate a loop: as long as its bars to the sample, and its end runs into its beginning.
+
+        Its codes begin a bar before it; ``settings["edit"]["first_sample"]`` says where.
+        """
+        return make_loop(self, prompt, bars, options)
 
     @torch.no_grad()
     def encode(self, audio: Tensor) -> Tensor:
@@ -341,9 +408,10 @@ class Pipeline(DiffusionPipeline):
         num_inference_steps: int | None = None,
         decoder_seed: int | None = None,
         preview: bool = False,
-        plan: Plan | None = None,
+        plan: PlanSource = None,
         chunk_s: float | None = None,
         state: StreamState | None = None,
+        **plan_fields: Unpack[PlanFields],
     ) -> Stream:
         """Render one item while it is listened to: iterate over the (C, s) pieces of its audio.
 
@@ -373,6 +441,7 @@ class Pipeline(DiffusionPipeline):
             "decoder_seed": decoder_seed,
             "preview": preview or None,
             "plan": plan,
+            **plan_fields,
         }
         given = [name for name, value in choices.items() if value is not None]
         if state is not None:
@@ -385,6 +454,7 @@ class Pipeline(DiffusionPipeline):
             return stream
         self.check_dtype()
         (seed,) = spread_seeds(seed, 1, "seed")
+        draft = draft_plan(plan, plan_fields)
         piece = Piece(
             prompt=check_prompt(prompt),
             duration_s=10.0 if duration_s is None else duration_s,
@@ -394,12 +464,14 @@ class Pipeline(DiffusionPipeline):
             else spread_seeds(decoder_seed, 1, "decoder_seed")[0],
             negative_prompt=negative_prompt,
             sampling=self.sampling(temperature, top_k, top_p, guidance),
-            plan=plan,
+            plan=draft or None,
             num_inference_steps=self.check_steps(num_inference_steps, preview),
         )
-        return self._open_stream(piece, plan, chunk_s)
+        return self._open_stream(piece, draft, chunk_s)
 
-    def _open_stream(self, piece: Piece, plan: Plan | None, chunk_s: float | None) -> Stream:
+    def _open_stream(
+        self, piece: Piece, plan: Plan | PlanDraft | None, chunk_s: float | None
+    ) -> Stream:
         num_frames = self.num_frames(piece.duration_s)
         given = prior_input(self.conditioner, replace(piece, plan=plan), num_frames)
         texts = given.condition, given.negative
@@ -423,7 +495,7 @@ class Pipeline(DiffusionPipeline):
         for call in [own] if own else list(self._calls.values()):
             call.set()
 
-    def _collect(self, frames: FrameGenerator, callback: Callable[..., Any] | None) -> Tensor:
+    def collect(self, frames: FrameGenerator, callback: Callable[..., Any] | None = None) -> Tensor:
         """Run the prior to its end: (B, K, T) codes."""
         codes: list[Tensor] = []
         interrupted = self._calls[threading.get_ident()] = threading.Event()

@@ -123,7 +123,7 @@ class CodecTraining(nn.Module):
         return books
 
     def _decoded_codes(self, spectrogram: Tensor, books: Tensor) -> CodecOutput:
-        """What the decoder makes of each row's codes, of its number of books."""
+        """Decode each row's codes from its own number of books."""
         codes = self.codec.encode_spectrogram(spectrogram)
         latents = self.codec.decode_latents(codes, books)
         return CodecOutput(self.codec.reconstruct(latents), latents.new_zeros(()))

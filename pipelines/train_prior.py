@@ -18,7 +18,6 @@ from codec.process_settings import kept_process_settings
 from codec.seeds import generator
 from pipelines.data.midi_file import midi_bytes
 from pipelines.data.notes.note_tokenizer import NoteTokenizer
-from pipelines.data.shards import evenly_spaced
 from pipelines.data.tokens import hash_module, load_codec, refuse_other_codec
 from pipelines.errors import one_line_errors
 from pipelines.inference.text import load_text_encoder
@@ -33,7 +32,7 @@ from pipelines.training.prior_data import (
 )
 from prior.condition import Condition
 from prior.frame_generator import FrameGenerator
-from prior.loss import PriorBatch, prior_loss
+from prior.loss import PriorBatch, fill_loss, prior_loss
 from prior.model import Prior
 from prior.sampling import Sampling
 
@@ -52,13 +51,18 @@ class PriorTask:
             refuse_other_codec(info.codec_hash, self.codec, f"the token cache {data.tokens[0]}")
         prior.register_to_config(_text_encoder_hash=hash_module(self.text_encoder))
         reads = config.num_codebooks, config.reads_plan
-        self.dataset = TokenClips(data, *reads, "train", training.seed)
+        form = bool(config.reads_form)
+        if data.fill_share and not config.fills:
+            raise ValueError("fill_share needs a prior with fills=true (model.fills)")
+        self.fill_share, self.seed = data.fill_share, training.seed
+        self.dataset = TokenClips(data, *reads, "train", training.seed, form)
         frames = self.dataset.crop_tokens
         self.audio_s_per_item = frames / info.frame_rate if info.frame_rate else 0.0
-        held_out = TokenClips(data, *reads, "validation", training.seed)
+        held_out = TokenClips(data, *reads, "validation", training.seed, form)
+        places: Any = held_out.rows.spread(data.validation_clips)
         clips = [
-            held_out.clip(row, generator(training.seed, "validation", row), dropout=False)
-            for row in evenly_spaced(held_out.rows, data.validation_clips)
+            held_out.clip(place, generator(training.seed, "validation", place), dropout=False)
+            for place in places
         ]
         self.held_out = make_batch(clips, self.tokenizer, self.text_encoder)
         self.sample_caption = clips[0].caption
@@ -74,8 +78,19 @@ class PriorTask:
         self, model: nn.Module, batch: PriorBatch, step: int
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Compute the nats per code of the (wrapped) prior, and those of each codebook."""
-        result = prior_loss(model, batch)
+        first_known = self.draw_fill(step, batch.codes.shape[-1])
+        result = fill_loss(model, batch, first_known) if first_known else prior_loss(model, batch)
         return result.loss, {f"nats_book_{k}": nats for k, nats in enumerate(result.nats_per_book)}
+
+    def draw_fill(self, step: int, num_frames: int) -> int:
+        """From which frame on a step's clips are known; 0 for a step that fills nothing.
+
+        A step has one place for all its clips, the same in all processes.
+        """
+        share, place = torch.rand(2, generator=generator(self.seed, "fill", step)).tolist()
+        if share >= self.fill_share or num_frames < 2:
+            return 0
+        return 1 + int(place * (num_frames - 1))
 
     def validate(self, model: Prior, folder: Path) -> dict[str, float]:
         """Measure held-out nats per codebook and what text and plan are worth; write a sample."""
@@ -86,8 +101,12 @@ class PriorTask:
         changed = {"loss_wrong_text": Condition(*others, condition.plan)}
         if condition.plan is not None:
             changed["loss_no_plan"] = replace(condition, plan=None)
-        loss, figures = self.loss(model, batch, 0)
-        figures = {"loss": loss, **figures}
+        result = prior_loss(model, batch)
+        figures: dict[str, Tensor] = {"loss": result.loss}
+        figures |= {f"nats_book_{k}": nats for k, nats in enumerate(result.nats_per_book)}
+        if self.fill_share:
+            half = batch.codes.shape[-1] // 2
+            figures["loss_fill"] = fill_loss(model, batch, half).loss
         for name, other in changed.items():
             figures[name] = prior_loss(model, batch._replace(condition=other)).loss
         if self.codec is not None:

@@ -7,23 +7,27 @@ from codec.torchaudio_guard import guard_torchaudio
 
 if TYPE_CHECKING:
     from prior.condition import Condition as Condition
-    from prior.frame_generator import Frame as Frame
     from prior.frame_generator import FrameGenerator as FrameGenerator
     from prior.loss import PriorBatch as PriorBatch
     from prior.loss import prior_loss as prior_loss
     from prior.model import Prior as Prior
+    from prior.next_frame import Frame as Frame
     from prior.plan import ChordChange as ChordChange
+    from prior.plan import MelodyNote as MelodyNote
     from prior.plan import Plan as Plan
+    from prior.plan import Section as Section
     from prior.sampling import Sampling as Sampling
 
 _HOMES = {
     "ChordChange": "prior.plan",
-    "Frame": "prior.frame_generator",
+    "Frame": "prior.next_frame",
     "FrameGenerator": "prior.frame_generator",
+    "MelodyNote": "prior.plan",
     "Plan": "prior.plan",
     "Prior": "prior.model",
     "PriorBatch": "prior.loss",
     "Sampling": "prior.sampling",
+    "Section": "prior.plan",
     "Condition": "prior.condition",
     "prior_loss": "prior.loss",
 }

@@ -62,6 +62,17 @@ def window_mask(num_positions: int, window: int | None, device: torch.device) ->
     return ones.tril().triu(1 - window)
 
 
+def place_sequence(
+    x: Tensor, head_width: int, window: int | None, positions: Tensor | None
+) -> tuple[Rotation, Tensor | None]:
+    """Rotary tables and attention mask of a sequence (B, T, D), see ``TransformerBackbone``."""
+    T = x.shape[1]
+    if positions is None:
+        return rotation_table(T, head_width, x.device), window_mask(T, window, x.device)
+    table = rotation_table(int(positions.max()) + 1, head_width, x.device)
+    return Rotation(table.cos[positions], table.sin[positions]), None
+
+
 class KeysValues(NamedTuple):
     """Keys and values of the positions so far, (B, H, T, D / H) each."""
 
@@ -88,19 +99,11 @@ class Place(NamedTuple):
         rotation: the rows of this position, (1, D / H) each.
         slot: (1,) int64, where the ring of keys and values is written.
         filled: slots from the first on that hold something, this position's included.
-        mask: (1, S) bool, false at those of the first S slots that are not read; None where the
-            filled ones are read (``prior.compiled`` gives one).
     """
 
     rotation: Rotation
     slot: Tensor
     filled: int
-    mask: Tensor | None = None
-
-    @property
-    def seen(self) -> int:
-        """How many slots are read."""
-        return self.filled if self.mask is None else self.mask.shape[-1]
 
 
 class KeyValueCache:
@@ -128,7 +131,8 @@ class KeyValueCache:
         """Store one position, (B, H, D / H) each, and return views of what is seen."""
         self.keys.index_copy_(2, place.slot, key[:, :, None])
         self.values.index_copy_(2, place.slot, value[:, :, None])
-        return KeysValues(self.keys.narrow(2, 0, place.seen), self.values.narrow(2, 0, place.seen))
+        keys, values = (cache.narrow(2, 0, place.filled) for cache in (self.keys, self.values))
+        return KeysValues(keys, values)
 
 
 class SelfAttention(nn.Module):
@@ -183,7 +187,7 @@ class SelfAttention(nn.Module):
         query_key = self.query_key_norm(qkv[:, :2])
         query, key = rotate(query_key, place.rotation).to(qkv.dtype).unbind(1)
         keys, values = cache.append(key, qkv[:, 2], place)
-        y = F.scaled_dot_product_attention(query[:, :, None], keys, values, place.mask)
+        y = F.scaled_dot_product_attention(query[:, :, None], keys, values)
         return self.out(y.reshape(B, D))
 
     def _project(self, x: Tensor, rotation: Rotation | None) -> tuple[Tensor, Tensor, Tensor]:

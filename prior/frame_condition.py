@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from prior.form import FORM_WIDTH
 from prior.plan import PLAN_WIDTH
 
 BLOCK_FRAMES = 256
@@ -25,7 +26,7 @@ class FrameCondition:
     def __init__(self, summary: Tensor, plan: Tensor | None, reader: "PlanReader | None") -> None:
         assert plan is None or reader is not None
         if plan is None and reader is not None:
-            summary = summary + reader(summary.new_zeros(1, 1, PLAN_WIDTH))
+            summary = summary + reader(summary.new_zeros(1, 1, reader.num_features))
         self.summary = summary
         self.plan = plan
         self.reader = reader
@@ -89,17 +90,26 @@ class TextSummary(nn.Module):
 class PlanReader(nn.Module):
     """Two layers from a frame's plan to the backbone's width; added to the frame before it.
 
-    Its last layer starts at zero, so that a prior that was trained without a plan is unchanged.
+    Its last layer starts at zero, so that a prior that was trained without a plan is unchanged; so
+    do the two layers for the form, beside a plan that was trained without one.
 
     Args:
         width: D, of the backbone.
+        reads_form: whether the features of ``form.form_features`` follow those of the plan.
     """
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, reads_form: bool = False) -> None:
         super().__init__()
+        self.num_features = PLAN_WIDTH + FORM_WIDTH * reads_form
         self.hidden = nn.Linear(PLAN_WIDTH, width)
         self.project = nn.Linear(width, width, bias=False)
+        self.form_hidden = nn.Linear(FORM_WIDTH, width) if reads_form else None
+        self.form_project = nn.Linear(width, width, bias=False) if reads_form else None
 
     def forward(self, features: Tensor) -> Tensor:
-        """(B, T, P) from ``plan.plan_features`` -> (B, T, D)."""
-        return self.project(F.silu(self.hidden(features)))
+        """(B, T, P) from ``plan.plan_features``, or (B, T, P + F) with the form -> (B, T, D)."""
+        plan, form = features[..., :PLAN_WIDTH], features[..., PLAN_WIDTH:]
+        read = self.project(F.silu(self.hidden(plan)))
+        if self.form_hidden is not None and self.form_project is not None:
+            read = read + self.form_project(F.silu(self.form_hidden(form)))
+        return read

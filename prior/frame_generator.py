@@ -2,46 +2,17 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from prior.attention import Place
-from prior.compiled import compiled, fix_shapes, masked_place, pad_text
 from prior.condition import Condition
 from prior.model import Prior
+from prior.native.step import NativeStep
+from prior.next_frame import Draw, Frame, draw_frame
 from prior.plan import contrary_features
-from prior.sampling import Sampling, choose_code, draw_uniform, guide, uniform_of_book
+from prior.sampling import Sampling, draw_uniform
 from prior.state import PriorState
-
-
-class Frame(NamedTuple):
-    """One frame of every row.
-
-    Attributes:
-        codes: (B, K) int64 in [0, V) on the prior's device; 0 where the row has ended.
-        ended: (B,) bool, true where the row ended before this frame; it never restarts.
-    """
-
-    codes: Tensor
-    ended: Tensor
-
-
-class Draw(NamedTuple):
-    """How one frame is drawn.
-
-    Attributes:
-        uniform: (B, K * V + 1) float32 in [0, 1), see ``sampling.draw_uniform``.
-        codebooks: the settings of each of the K codebooks.
-        ended: (B,) bool, rows that ended earlier.
-        may_end: whether a row may end before this frame.
-    """
-
-    uniform: Tensor
-    books: tuple[Sampling, ...]
-    ended: Tensor
-    may_end: bool
 
 
 class FrameGenerator:
@@ -60,6 +31,8 @@ class FrameGenerator:
         sampling: temperature, top-k, top-p, guidance.
         seeds: one per row.
         prompt_codes: (B, K, P) int64 in [0, V), frames to continue; not yielded again.
+        future_codes: (B, K, F) int64 in [0, V), the known frames after the last new one; of a prior
+            that fills.
         min_frames: new frames before which a piece may not end; None for ``num_frames``, which
             makes the duration exact.
 
@@ -80,12 +53,18 @@ class FrameGenerator:
         seeds: list[int],
         prompt_codes: Tensor | None = None,
         min_frames: int | None = None,
+        future_codes: Tensor | None = None,
     ) -> None:
         if prompt_codes is None:
             prompt_codes = torch.zeros(len(seeds), prior.num_codebooks, 0, dtype=torch.long)
         self.min_frames = num_frames if min_frames is None else min_frames
         check_frames(num_frames, self.min_frames)
         check_prompt_codes(prompt_codes, prior, len(seeds))
+        if future_codes is not None:
+            if not prior.config["fills"]:
+                raise ValueError("future_codes need a prior that was trained to fill (fills)")
+            check_prompt_codes(future_codes, prior, len(seeds), "future_codes")
+        self.future_codes = future_codes
         self.prior = prior
         self.num_frames = num_frames
         self.guidance = sampling.guidance
@@ -93,9 +72,7 @@ class FrameGenerator:
         self.seeds = seeds
         self.prompt_codes = prompt_codes
         self.device = prior.device  # which diffusers looks for among all modules, every time
-        self.next_frame = next_frame
-        if prior.is_compiled:
-            self.next_frame = compiled(next_frame, self.device.type)
+        self.next_frame = NativeStep(prior)
         self.index = 0  # frames generated
         self.last: Tensor | None = None  # (B, K), the frame generated last
         self.ended = torch.zeros(len(seeds), dtype=torch.bool, device=self.device)
@@ -118,8 +95,6 @@ class FrameGenerator:
         else:
             assert self.last is not None
             added, place = prior.advance(self.state)
-            if prior.is_compiled:
-                place = masked_place(place, self.state.capacity)
             frame = self.next_frame(prior, self.last, added, place, self.state, draw)
         self.ended, self.last = frame.ended, frame.codes
         if may_end and bool(frame.ended.all()):
@@ -173,24 +148,22 @@ class FrameGenerator:
             self.state = self._init_state()
             self.state.restore(state)
             self._read_condition(self.state)
-            if self.prior.is_compiled:
-                fix_shapes(self.state, self.prior.network.window)
 
     def _init_state(self) -> PriorState:
-        condition = pad_text(self.condition) if self.prior.is_compiled else self.condition
         longest = self.prompt_codes.shape[-1] + self.num_frames
-        return self.prior.init_state(condition, longest)
+        known = 0 if self.future_codes is None else self.future_codes.shape[-1]
+        return self.prior.init_state(self.condition, longest, known)
 
     def _prefill(self) -> Tensor:
         """Make the state and read the prompt: (B, D), or (2B, D) with guidance."""
         self.state = self._init_state()
         copies = self.condition.text_mask.shape[0] // len(self.seeds)
-        hidden = self.prior.prefill(
-            self.prompt_codes.to(self.device).repeat(copies, 1, 1), self.state
+        prompt, future = (
+            None if codes is None else codes.to(self.device).repeat(copies, 1, 1)
+            for codes in (self.prompt_codes, self.future_codes)
         )
-        if self.prior.is_compiled:
-            fix_shapes(self.state, self.prior.network.window)
-        return hidden
+        assert prompt is not None
+        return self.prior.prefill(prompt, self.state, future)
 
     def _read_condition(self, state: PriorState) -> None:
         """Give a state in use the present condition; the history that it holds stays."""
@@ -207,53 +180,6 @@ def with_negative(condition: Condition, negative: Condition | None) -> Condition
     if condition.plan is not None:
         away = replace(away, plan=contrary_features(condition.plan))
     return Condition.joined([condition, away])
-
-
-def draw_frame(prior: Prior, hidden: Tensor, draw: Draw) -> Frame:
-    """Draw one frame of every row from the backbone's hidden states.
-
-    Args:
-        prior: the model.
-        hidden: (B, D), or (2B, D) with the guiding rows after the conditional ones.
-        draw: of B rows.
-    """
-    size, ended = prior.codebook_size, draw.ended
-
-    def choose(logits: Tensor, book: int) -> Tensor:
-        nonlocal ended
-        logits, sampling = logits.float(), draw.books[book]
-        if sampling.guidance != 1:
-            conditional, unconditional = logits.chunk(2)
-            logits = guide(conditional, unconditional, sampling.guidance)
-        noise = uniform_of_book(draw.uniform, book, size)
-        if book == 0 and not draw.may_end:
-            logits, noise = logits[:, :size], noise[:, :size]
-        codes = choose_code(logits, noise, sampling)
-        if book == 0:
-            ended = ended | (codes == size)
-        codes = codes.masked_fill(ended, 0)
-        copies = hidden.shape[0] // codes.shape[0]
-        return torch.cat([codes] * copies)  # repeat takes six times as long
-
-    codes = prior.sample_frame(hidden, choose)
-    return Frame(codes[: draw.uniform.shape[0]], ended)
-
-
-def next_frame(
-    prior: Prior, last: Tensor, added: Tensor, place: Place, state: PriorState, draw: Draw
-) -> Frame:
-    """Read the frame before and draw one, of every row; one function, to be compiled as one.
-
-    Args:
-        prior: the model.
-        last: (B, K) codes of the frame before.
-        added: (B, D), or (2B, D) with guidance; this and ``place`` from ``Prior.advance``.
-        place: where the step reads and writes.
-        state: of as many rows as ``added``; changed in place.
-        draw: of B rows.
-    """
-    codes = torch.cat([last] * (added.shape[0] // last.shape[0]))
-    return draw_frame(prior, prior.step(codes, added, place, state), draw)
 
 
 def check_frames(num_frames: int, min_frames: int) -> None:
@@ -278,15 +204,21 @@ def check_condition(condition: Condition | None, name: str, prior: Prior, num_ro
         raise ValueError(f"{name} states must be {prior.config['text_width']} wide, got {width}")
     if condition.plan is not None and not prior.config["reads_plan"]:
         raise ValueError(f"{name} has a plan, which a prior with reads_plan=false cannot read")
+    reader = prior.plan_reader
+    if condition.plan is not None and reader and condition.plan.shape[-1] != reader.num_features:
+        found = condition.plan.shape[-1]
+        raise ValueError(f"{name}'s plan must have {reader.num_features} features, got {found}")
 
 
-def check_prompt_codes(codes: Tensor, prior: Prior, num_rows: int) -> None:
+def check_prompt_codes(
+    codes: Tensor, prior: Prior, num_rows: int, name: str = "prompt_codes"
+) -> None:
     """Raise a ``ValueError`` unless codes are one row per seed that the prior could have made."""
     expected = (num_rows, prior.num_codebooks)
     if codes.ndim != 3 or codes.shape[:2] != expected:
-        raise ValueError(f"prompt_codes must be {(*expected, 'P')}, got {tuple(codes.shape)}")
+        raise ValueError(f"{name} must be {(*expected, 'P')}, got {tuple(codes.shape)}")
     if ((codes < 0) | (codes >= prior.codebook_size)).any():
         raise ValueError(
-            f"prompt_codes must lie in [0, {prior.codebook_size}), "
+            f"{name} must lie in [0, {prior.codebook_size}), "
             f"got {int(codes.min())} to {int(codes.max())}"
         )

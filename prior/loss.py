@@ -43,6 +43,32 @@ class PriorLoss:
     nats_per_book: Tensor
 
 
+def fill_loss(model: nn.Module, batch: PriorBatch, first_known: int) -> PriorLoss:
+    """Nats per code of the frames before ``first_known``, where those from there on are given.
+
+    All frames before the known ones are predicted: a prefix is what a filling call is given of
+    them, so no place for it has to be drawn. The padding of short clips counts as known silence of
+    code 0; frames that train the later codebooks are folded into the predicted ones.
+
+    Args:
+        model: as of :func:`prior_loss`, a prior that ``fills``.
+        batch: the clips.
+        first_known: 1 to T - 1.
+    """
+    codes, future = batch.codes[..., :first_known], batch.codes[..., first_known:]
+    mask = batch.frame_mask[:, :first_known]
+    frames = None if batch.depth_frames is None else batch.depth_frames % first_known
+    output = model(codes, batch.condition, frames, future)
+    nats = [row_means(cross_entropy(output.first_logits, codes[:, 0]), mask)]
+    for k, logits in enumerate(output.depth_logits.unbind(1), start=1):
+        book, book_mask = codes[:, k], mask
+        if frames is not None:
+            book, book_mask = book.gather(1, frames), mask.gather(1, frames)
+        nats.append(row_means(cross_entropy(logits, book), book_mask))
+    nats_per_book = torch.stack(nats, dim=1).mean(dim=0)  # (K,)
+    return PriorLoss(nats_per_book.mean(), nats_per_book.detach())
+
+
 def prior_loss(model: nn.Module, batch: PriorBatch) -> PriorLoss:
     """Cross-entropy in nats, the mean over codebooks of the mean over rows of each row's mean.
 

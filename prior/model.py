@@ -10,7 +10,6 @@ from torch import Tensor, nn
 
 from codec.component import Component
 from prior.attention import KeyValueCache, Place, Text, rotation_table
-from prior.compiled import compile_step
 from prior.condition import Condition
 from prior.depth import DepthHead
 from prior.frame_condition import FrameCondition, PlanReader, TextSummary
@@ -28,7 +27,7 @@ DEFAULT_FRAME_RATE = 25.0
 
 
 class PriorOutput(NamedTuple):
-    """What ``Prior.forward`` predicts.
+    """Hold what ``Prior.forward`` predicts.
 
     Attributes:
         first_logits: (B, T, V + 1): codebook 0 of every frame; index V is the end of the piece.
@@ -67,12 +66,16 @@ class Prior(Component):
             are notes. Training replaces the default by the tokens' own.
         reads_plan: whether it reads beat, key, chords and players frame by frame
             (``plan.plan_features``).
+        reads_form: whether it reads sections, melody and the distance to the end too
+            (``form.form_features``).
+        fills: whether it is trained, and may be asked, to write frames before known ones.
 
     Raises:
         ValueError: a value that does not fit, named with its rule.
     """
 
     former_keys = ("fine_temperature",)  # which the pipeline reads (see Pipeline)
+    added_keys = {"reads_form": False, "fills": False}  # noqa: RUF012  (Component's)
     _no_split_modules = ["TransformerBlock", "LSTMBlock", "DepthHead"]  # noqa: RUF012  (diffusers')
 
     @register_to_config
@@ -91,6 +94,8 @@ class Prior(Component):
         sliding_window: int | None = None,
         frame_rate: float | None = DEFAULT_FRAME_RATE,
         reads_plan: bool = False,
+        reads_form: bool = False,
+        fills: bool = False,
     ) -> None:
         super().__init__()
         check_config(dict(self.config))
@@ -101,7 +106,8 @@ class Prior(Component):
         self.null_text = nn.Parameter(torch.empty(text_width))
         self.text_norm = RMSNorm(text_width)
         self.text_summary = TextSummary(text_width, width)
-        self.plan_reader = PlanReader(width) if reads_plan else None
+        self.plan_reader = PlanReader(width, reads_form) if reads_plan else None
+        self.future_mark = nn.Parameter(torch.zeros(width)) if fills else None
         self.network: TransformerBackbone | LSTMBackbone = BACKBONES[backbone](
             width, num_layers, num_heads, text_width, sliding_window
         )
@@ -116,10 +122,13 @@ class Prior(Component):
             "book_offsets", torch.arange(num_codebooks) * codebook_size, persistent=False
         )
         initialize(self, num_layers)
-        self.is_compiled = False  # see compile_step
 
     def forward(
-        self, codes: Tensor, condition: Condition, depth_frames: Tensor | None = None
+        self,
+        codes: Tensor,
+        condition: Condition,
+        depth_frames: Tensor | None = None,
+        future: Tensor | None = None,
     ) -> PriorOutput:
         """Predict every frame from the frames before it, the text and the plan.
 
@@ -127,6 +136,8 @@ class Prior(Component):
             codes: (B, K, T) int64 in [0, V).
             condition: of B rows.
             depth_frames: (B, N) int64, frames whose later codebooks are predicted; None for all.
+            future: (B, K, F) int64, the frames after the last, which all frames then follow from
+                too; of a prior with ``fills``.
 
         Returns:
             ``PriorOutput``, N = T when ``depth_frames`` is None.
@@ -134,7 +145,13 @@ class Prior(Component):
         frames = self._embed(codes)[:, :-1]  # (B, T - 1, D)
         x = torch.cat((self._starts(codes), frames), dim=1)  # (B, T, D)
         text, frame_condition = self.read_condition(condition)
-        hidden = self.network(x + frame_condition.frames(0, x.shape[1]), text)
+        x = x + frame_condition.frames(0, x.shape[1])
+        positions = None
+        if future is not None:
+            ahead, positions = self._read_future(future, x.shape[1], frame_condition)
+            x = torch.cat((ahead, x), dim=1)  # (B, F + T, D)
+            positions = torch.cat((positions, torch.arange(codes.shape[-1], device=x.device)))
+        hidden = self.network(x, text, positions=positions)[:, -codes.shape[-1] :]
         return PriorOutput(
             self.first_head(hidden), self._predict_depth(hidden, codes, depth_frames)
         )
@@ -151,15 +168,19 @@ class Prior(Component):
         logits = self.depth(hidden.flatten(0, 1), codes.flatten(0, 1))  # (B * N, K - 1, V)
         return logits.view(B, N, K - 1, self.codebook_size).transpose(1, 2)
 
-    def init_state(self, condition: Condition, max_frames: int) -> PriorState:
+    def init_state(self, condition: Condition, max_frames: int, num_future: int = 0) -> PriorState:
         """Make an empty state for ``prefill``.
 
         Args:
             condition: of B rows; its plan begins with the prompt's frames.
             max_frames: frames that will be read and generated, the prompt included.
+            num_future: known frames after the last, which stay in sight whatever the window.
         """
         capacity = min(self.network.window or max_frames, max_frames)
-        table = rotation_table(max_frames, self.network.head_width, condition.text_mask.device)
+        if num_future:
+            capacity = max_frames + num_future
+        num_positions = max_frames + num_future + 1
+        table = rotation_table(num_positions, self.network.head_width, condition.text_mask.device)
         text, frame_condition = self.read_condition(condition)
         return PriorState(
             text=text,
@@ -167,14 +188,16 @@ class Prior(Component):
             rotation=table,
             layers=[LayerState(KeyValueCache(capacity)) for _ in range(self.network.num_states)],
             max_frames=max_frames,
+            num_future=num_future,
         )
 
-    def prefill(self, codes: Tensor, state: PriorState) -> Tensor:
+    def prefill(self, codes: Tensor, state: PriorState, future: Tensor | None = None) -> Tensor:
         """Read the start and a prompt, and fill ``state``; always the first call with a state.
 
         Args:
             codes: (B, K, P) int64 in [0, V); P may be 0.
             state: from ``init_state``.
+            future: (B, K, F) int64, frames ``max_frames`` and later, which are known.
 
         Returns:
             (B, D), the hidden state from which ``sample_frame`` draws frame P.
@@ -187,7 +210,13 @@ class Prior(Component):
             raise ValueError(f"prefill needs a fresh state, got one at frame {state.position}")
         _check_room(P, state)
         x = torch.cat((self._starts(codes), self._embed(codes)), dim=1)  # (B, P + 1, D)
-        hidden = self.network(x + state.frame_condition.frames(0, P + 1), state.text, state)
+        x, positions = x + state.frame_condition.frames(0, P + 1), None
+        if future is not None:
+            assert future.shape[-1] == state.num_future
+            ahead, positions = self._read_future(future, state.max_frames, state.frame_condition)
+            x = torch.cat((ahead, x), dim=1)
+            positions = torch.cat((positions, torch.arange(P + 1, device=x.device)))
+        hidden = self.network(x, state.text, state, positions)
         state.position = P + 1
         return hidden[:, -1]
 
@@ -225,10 +254,6 @@ class Prior(Component):
         x = self.embedding(codes + self.book_offsets).sum(dim=1) + added
         return self.network.step(x, place, state)
 
-    def compile_step(self) -> None:
-        """Compile a generation's single steps from now on, see ``prior.compiled.compile_step``."""
-        compile_step(self)
-
     def sample_frame(self, hidden: Tensor, choose: Callable[[Tensor, int], Tensor]) -> Tensor:
         """Write one frame, codebook by codebook.
 
@@ -244,6 +269,18 @@ class Prior(Component):
         if self.depth is not None:
             codes = self.depth.sample(hidden, codes[0], choose)
         return torch.stack(codes, dim=1)
+
+    def _read_future(
+        self, future: Tensor, first: int, frame_condition: FrameCondition
+    ) -> tuple[Tensor, Tensor]:
+        """(B, K, F) known frames from ``first`` on -> (B, F, D) and their (F,) positions.
+
+        A frame stands at the position at which it would be read if all before it were written.
+        """
+        assert self.future_mark is not None
+        stop = first + future.shape[-1]
+        x = self._embed(future) + self.future_mark + frame_condition.frames(first, stop)
+        return x, torch.arange(first + 1, stop + 1, device=future.device)
 
     def _starts(self, codes: Tensor) -> Tensor:
         return self.start.expand(codes.shape[0], 1, -1)
@@ -280,11 +317,21 @@ def check_config(config: dict[str, int | float | str | None]) -> None:
                 f"{heads} must divide {width}, got {width}={config[width]} "
                 f"and {heads}={config[heads]}"
             )
+    if config["reads_form"] and not config["reads_plan"]:
+        raise ValueError("reads_form needs reads_plan, got reads_form=True and reads_plan=False")
+    if config["fills"] and config["backbone"] == "lstm-plain":
+        raise ValueError("fills needs a backbone with attention, got backbone='lstm-plain'")
     if config["width"] // config["num_heads"] % 2:  # type: ignore[operator]
         raise ValueError(
             "width / num_heads must be even (rotary positions turn pairs), "
             f"got width={config['width']} and num_heads={config['num_heads']}"
         )
+
+
+STARTS_AT_ZERO = (
+    *("text_summary.project.weight", "plan_reader.project.weight"),
+    *("plan_reader.form_project.weight", "future_mark"),
+)
 
 
 def initialize(prior: Prior, num_layers: int) -> None:
@@ -302,7 +349,7 @@ def initialize(prior: Prior, num_layers: int) -> None:
                     parameter.chunk(4)[1].fill_(1.0)
         elif name in ("start", "embedding.weight"):
             nn.init.normal_(parameter, std=0.5)
-        elif name in ("text_summary.project.weight", "plan_reader.project.weight"):
+        elif name in STARTS_AT_ZERO:
             nn.init.zeros_(parameter)
         elif name.endswith(("out.weight", "down.weight")):
             nn.init.normal_(parameter, std=0.02 / math.sqrt(3 * num_layers))

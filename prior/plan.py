@@ -1,4 +1,4 @@
-"""What a piece is to be, frame by frame: its beat, its key, its chords, and who plays.
+"""What a piece is to be, frame by frame: its beat, its key, its chords, who plays, and its form.
 
 A prior reads the plan beside the text. Text says "137 bpm" once; the plan says in every frame how
 far the beat has come, which is what decides the next onset (as in MusiConGen, arXiv 2407.15060, and
@@ -6,7 +6,7 @@ Mustango, arXiv 2311.08355).
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -17,6 +17,8 @@ SLOWEST_BPM, FASTEST_BPM = 20, 400
 QUALITIES = ("major", "minor", "diminished")
 SUFFIXES = {"major": "", "minor": "m", "diminished": "dim"}
 SHOWN_CHORDS = 8
+LONGEST_SECTION = 512
+SECTIONS = ("intro", "verse", "chorus", "bridge", "outro")
 INSTRUMENTS = (
     *("piano", "electric piano", "harpsichord", "music box", "glockenspiel", "vibraphone"),
     *("marimba", "organ", "accordion", "harmonica", "acoustic guitar", "electric guitar"),
@@ -49,8 +51,36 @@ class ChordChange:
 
 
 @dataclass(frozen=True)
+class Section:
+    """A stretch of the piece's form.
+
+    Attributes:
+        name: one of ``SECTIONS``.
+        bars: its length; the first section begins with the piece, each other where one ends.
+    """
+
+    name: str
+    bars: float
+
+
+@dataclass(frozen=True)
+class MelodyNote:
+    """A note of the tune.
+
+    Attributes:
+        beat: of its start, from the start of the piece.
+        beats: its length.
+        pitch: MIDI pitch, 0 to 127.
+    """
+
+    beat: float
+    beats: float
+    pitch: int
+
+
+@dataclass(frozen=True)
 class Plan:
-    """Tempo, meter, key, chords and instruments of a piece.
+    """Tempo, meter, key, chords, instruments and form of a piece.
 
     Attributes:
         tempo_bpm: beats a minute, constant.
@@ -61,6 +91,9 @@ class Plan:
         first_beat: beats that have passed when frame 0 begins.
         instruments: names of ``INSTRUMENTS``, who plays the tune first; none where not known.
         drums: whether there are any; None where it is not known.
+        sections: the form, from the start of the piece; none where it is not known.
+        melody: the tune in order, one note at a time; none where it is not known.
+        end_beat: where the piece ends; None where it is not known.
 
     Raises:
         ValueError: a value out of range, named with its rule.
@@ -74,6 +107,9 @@ class Plan:
     first_beat: float = 0.0
     instruments: tuple[str, ...] = ()
     drums: bool | None = None
+    sections: tuple[Section, ...] = ()
+    melody: tuple[MelodyNote, ...] = ()
+    end_beat: float | None = None
 
     def __post_init__(self) -> None:
         if not SLOWEST_BPM <= self.tempo_bpm <= FASTEST_BPM:  # also refuses NaN
@@ -100,6 +136,12 @@ class Plan:
                 raise ValueError(
                     f"instruments must be among {', '.join(INSTRUMENTS)}, got {name!r}"
                 )
+        check_form(self)
+
+    def until(self, duration_s: float) -> "Plan":
+        """Leave out the chords that begin after ``duration_s``."""
+        last = self.first_beat + duration_s * self.tempo_bpm / 60
+        return replace(self, chords=tuple(chord for chord in self.chords if chord.beat < last))
 
     def __str__(self) -> str:
         """For a person: ``70 bpm, 4 beats a bar, D minor, flute, no drums: Dm Gm A Dm``."""
@@ -109,9 +151,32 @@ class Plan:
         facts += self.instruments
         if self.drums is not None:
             facts.append("drums" if self.drums else "no drums")
+        facts += [f"{section.name} {section.bars:g}" for section in self.sections]
+        if self.melody:
+            facts.append(f"a tune of {len(self.melody)} notes")
         names = [PITCH_NAMES[chord.root] + SUFFIXES[chord.quality] for chord in self.chords]
         shown = " ".join(names[:SHOWN_CHORDS]) + " ..." * (len(names) > SHOWN_CHORDS)
         return ", ".join(facts) + (f": {shown}" if names else "")
+
+
+def check_form(plan: Plan) -> None:
+    """Raise a ``ValueError`` where sections, melody or end of a plan cannot be."""
+    for section in plan.sections:
+        if section.name not in SECTIONS:
+            raise ValueError(f"sections must be among {', '.join(SECTIONS)}, got {section.name!r}")
+        if not 0 < section.bars <= LONGEST_SECTION:
+            raise ValueError(
+                f"a section must have more than 0 and at most {LONGEST_SECTION} bars, got {section}"
+            )
+    end = 0.0 if plan.melody else None
+    for note in plan.melody:
+        if not 0 <= note.pitch < 128 or not 0 < note.beats < math.inf:
+            raise ValueError(f"a note must have a pitch in [0, 128) and a length, got {note}")
+        if not end <= note.beat + 1e-6:  # type: ignore[operator]
+            raise ValueError(f"a note must begin where the one before it ends ({end:g}): {note}")
+        end = note.beat + note.beats
+    if plan.end_beat is not None and not max(end or 0.0, 1e-6) <= plan.end_beat + 1e-6 < math.inf:
+        raise ValueError(f"end_beat must lie behind the whole tune, got {plan.end_beat}")
 
 
 def plan_features(plan: Plan | None, num_frames: int, frame_rate: float) -> Tensor:
@@ -150,7 +215,7 @@ def plan_features(plan: Plan | None, num_frames: int, frame_rate: float) -> Tens
 
 
 def ensemble_features(plan: Plan) -> Tensor:
-    """Who plays, the same in every frame: (``ENSEMBLE_WIDTH``,) float32 of zeros and ones."""
+    """Return who plays, equal in every frame: (``ENSEMBLE_WIDTH``,) float32 of zeros and ones."""
     playing = [INSTRUMENTS.index(name) for name in plan.instruments]
     features = torch.zeros(ENSEMBLE_WIDTH)
     features[playing[:1]] = 1.0
@@ -161,7 +226,7 @@ def ensemble_features(plan: Plan) -> Tensor:
 
 
 def contrary_features(features: Tensor) -> Tensor:
-    """What guidance moves away from: nothing is known but that drums are the other way round.
+    """Return what guidance moves away from: nothing is known but drums, the other way round.
 
     Most music of a style has drums or has none; moved away from nothing at all, a plan without
     drums still gave way to its style.

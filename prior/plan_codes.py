@@ -127,5 +127,5 @@ def decode_tempo(tempo_range: int, place: int) -> float:
 
 
 def chord_beats(code: int) -> float:
-    """How many beats a chord's code in codebook 1 stands for."""
+    """Return the number of beats that a chord's code in codebook 1 stands for."""
     return (code + 1) / STEPS_PER_BEAT

@@ -14,7 +14,7 @@ COARSE_BOOKS = 2
 
 @dataclass(frozen=True)
 class Sampling:
-    """How codes are drawn.
+    """Set how codes are drawn.
 
     Attributes:
         temperature: divides the logits; 0 takes the likeliest code.

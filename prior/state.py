@@ -1,4 +1,4 @@
-"""What decoding remembers between two frames, owned by the caller."""
+"""The state of decoding between two frames, owned by the caller."""
 
 from dataclasses import dataclass
 
@@ -11,7 +11,7 @@ from prior.frame_condition import FrameCondition
 
 @dataclass
 class LayerState:
-    """What one layer remembers; a layer uses the fields that it has a part for.
+    """Hold what one layer remembers; a layer uses the fields that it has a part for.
 
     Attributes:
         history: self-attention's keys and values of earlier frames.
@@ -34,7 +34,9 @@ class PriorState:
         rotation: rotary tables for every position below ``max_frames``.
         layers: one per layer of the backbone.
         max_frames: how many frames may be read and generated, the prompt included.
-        position: how many positions the backbone has seen; 0 before the prefill.
+        position: how many positions the backbone has seen; 0 before the prefill. Known frames of
+            the future are not counted.
+        num_future: known frames of the future, which lie before the others in the history.
     """
 
     text: Text
@@ -43,19 +45,21 @@ class PriorState:
     layers: list[LayerState]
     max_frames: int
     position: int = 0
+    num_future: int = 0
 
     @property
     def capacity(self) -> int:
-        """How many positions self-attention can look at."""
+        """Count the positions that self-attention can look at."""
         return self.layers[-1].history.capacity
 
     def place(self) -> Place:
-        """Where the next step reads and writes."""
-        slot = self.position % self.capacity
+        """Compute where the next step reads and writes."""
+        index = self.position + self.num_future
+        slot = index % self.capacity
         return Place(
             rotation=self.rotation.at(self.position, self.position + 1),
             slot=torch.full((1,), slot, device=self.rotation.cos.device),
-            filled=min(self.position + 1, self.capacity),
+            filled=min(index + 1, self.capacity),
         )
 
     def tensors(self) -> dict[str, Tensor]:
@@ -63,7 +67,7 @@ class PriorState:
         tensors = {"position": torch.tensor(self.position)}
         for index, layer in enumerate(self.layers):
             if layer.history.keys.numel():
-                seen = min(self.position, layer.history.capacity)
+                seen = min(self.position + self.num_future, layer.history.capacity)
                 tensors[f"{index}.keys"] = layer.history.keys[:, :, :seen].contiguous()
                 tensors[f"{index}.values"] = layer.history.values[:, :, :seen].contiguous()
             for part, tensor in enumerate(layer.hidden or ()):

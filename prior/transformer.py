@@ -10,8 +10,7 @@ from prior.attention import (
     Rotation,
     SelfAttention,
     Text,
-    rotation_table,
-    window_mask,
+    place_sequence,
 )
 from prior.feed_forward import SwiGLU
 from prior.normalization import RMSNorm
@@ -33,11 +32,18 @@ class TransformerBackbone(nn.Module):
         )
         self.norm = RMSNorm(width)
 
-    def forward(self, x: Tensor, text: Text, state: PriorState | None = None) -> Tensor:
-        """A whole sequence, (B, T, D) -> (B, T, D) normalized; ``state`` is filled if given."""
-        T = x.shape[1]
-        rotation = rotation_table(T, self.head_width, x.device)
-        mask = window_mask(T, self.window, x.device)
+    def forward(
+        self,
+        x: Tensor,
+        text: Text,
+        state: PriorState | None = None,
+        positions: Tensor | None = None,
+    ) -> Tensor:
+        """A whole sequence, (B, T, D) -> (B, T, D) normalized; ``state`` is filled if given.
+
+        ``positions`` (T,) are those of a sequence that is not in order, and has no window then.
+        """
+        rotation, mask = place_sequence(x, self.head_width, self.window, positions)
         layers = state.layers if state else repeat(None)
         for block, layer in zip(self.blocks, layers, strict=False):
             x = block(x, text, rotation, mask, layer)

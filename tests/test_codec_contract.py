@@ -1,8 +1,11 @@
 """What the rooms above rely on, for every codec: shapes, ranges, nested books, refusals."""
 
+from functools import partial
+
 import pytest
 import torch
 from tiny_codec import tiny_codec
+from tiny_transformers_codecs import SETTINGS, tiny_transformers_codec
 
 from codec.encodec_codec import EncodecCodec
 from codec.protocols import Codec
@@ -13,7 +16,7 @@ BUILDERS = {
     "spectral-mono": lambda: tiny_codec(channels=1, num_codebooks=1),
     "encodec-24khz": lambda: EncodecCodec.untrained("24khz", 3.0, num_filters=2),
     "encodec-48khz": lambda: EncodecCodec.untrained("48khz", 6.0, num_filters=4),
-}
+} | {f"transformers-{kind}": partial(tiny_transformers_codec, kind) for kind in SETTINGS}
 
 
 @pytest.fixture(scope="module", params=BUILDERS)

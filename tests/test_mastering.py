@@ -15,6 +15,7 @@ from codec.audio_file import write_audio
 from codec.seeds import generator
 from pipelines.evaluation.loudness import integrated_loudness
 from pipelines.rendering import mastering
+from pipelines.rendering.limiter import limit
 from pipelines.rendering.mastering import NUM_TAPS, TRUE_PEAK_TAPS, decibels, master, true_peak
 
 
@@ -206,3 +207,27 @@ def test_ffmpeg_measures_what_was_reported(tmp_path, wanted):
     peak = float(re.search(r"Peak:\s+(-?[\d.]+) dBFS", summary)[1])
     assert found == pytest.approx(mastered.loudness_lufs, abs=0.1)
     assert peak == pytest.approx(mastered.true_peak_db, abs=0.6)  # another interpolator, on noise
+
+
+def test_a_limiter_reaches_a_loudness_that_the_peaks_forbid():
+    clip = 0.3 * noise(4.0)
+    clip[:, ::11_025] = 0.95
+    alone = master(clip, 44100, -16.0)
+    mastered = master(clip, 44100, -16.0, most_limiting_db=12.0)
+    assert alone.loudness_lufs is not None
+    assert alone.loudness_lufs < -17
+    assert mastered.loudness_lufs == pytest.approx(-16.0, abs=0.1)
+    assert decibels(true_peak(mastered.audio)) <= -1.0 + 1e-4
+    (note,) = mastered.notes
+    assert re.match(r"peaks were limited by up to \d+\.\d dB", note)
+    little = master(clip, 44100, -16.0, most_limiting_db=1.0)
+    assert little.loudness_lufs is not None
+    assert alone.loudness_lufs < little.loudness_lufs < -16.2
+    assert len(little.notes) == 2
+
+
+def test_a_piece_that_needs_no_limiter_is_left_as_it_is():
+    clip = noise(4.0)
+    mastered = master(clip, 44100, -30.0, most_limiting_db=6.0)
+    assert torch.equal(mastered.audio, master(clip, 44100, -30.0).audio)
+    assert limit(clip / clip.abs().max() / 4, 44100, -1.0)[1] == 0

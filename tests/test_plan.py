@@ -29,7 +29,8 @@ from prior.plan_codes import (
     decode_tempo,
     encode_plan,
 )
-from prior.planner import repeated, write_plan
+from prior.plan_draft import PlanDraft, repeated
+from prior.planner import write_plan
 from prior.sampling import Sampling
 from prior.theory import MODES
 from tests.tiny_prior import ALL_BACKBONES, BACKBONES, some_codes, some_text, tiny_prior
@@ -199,10 +200,14 @@ def test_a_tempo_or_meter_without_a_code_is_refused() -> None:
 
 
 def test_chords_return_until_the_piece_ends() -> None:
-    longer = repeated(PLAN, 8.0, 20.0)
-    assert [chord.beat for chord in longer.chords] == [0, 4, 8, 12, 16, 20]
-    assert [chord.root for chord in longer.chords] == [2, 9, 2, 9, 2, 9]
-    assert repeated(Plan(100.0), 0.0, 20.0) == Plan(100.0)
+    longer = repeated(PLAN.chords, 8.0, 20.0)
+    assert [chord.beat for chord in longer] == [0, 4, 8, 12, 16, 20]
+    assert [chord.root for chord in longer] == [2, 9, 2, 9, 2, 9]
+    assert repeated((), 0.0, 20.0) == ()
+
+
+def fixed(**fields) -> PlanDraft:
+    return PlanDraft(fields)
 
 
 def tiny_planner():
@@ -229,12 +234,13 @@ def test_a_fixed_tempo_is_kept_exactly_and_seen_by_the_chords(
     planner, text = tiny_planner(), some_text(1)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        plan = write_plan(planner, text, 30.0, seed=3, tempo_bpm=tempo)
+        plan = write_plan(planner, text, 30.0, seed=3, draft=fixed(tempo_bpm=tempo))
     expected = f"a planner knows tempi in [40, 240] bpm, got {tempo:g}: chords are chosen as for "
     assert [str(item.message) for item in caught] == ([expected + coded] if coded else [])
     assert plan.tempo_bpm == tempo
     assert plan.chords[-1].beat <= 30.0 * tempo / 60
-    nearest = write_plan(planner, text, 30.0, seed=3, tempo_bpm=min(max(tempo, 40.0), 240.0))
+    coded_draft = fixed(tempo_bpm=min(max(tempo, 40.0), 240.0))
+    nearest = write_plan(planner, text, 30.0, seed=3, draft=coded_draft)
     assert plan.tonic == nearest.tonic
 
 

@@ -79,12 +79,16 @@ def test_labels_of_a_clip_give_the_plan_of_its_place() -> None:
     assert plan_labels(score, 4.0, 7.0) == {
         "first_beat": 6.0,
         "chords": [[4.0, 4, "major"], [8.0, 8, "major"]],
+        "melody": [],
+        "sections": [],
+        "end_beat": 1.0,
     }
     labels = {"tempo_bpm": 90.0, "meter": "3/4", "key": "Bb", "mode": "minor"}
     labels |= {"instruments": ["oboe", "harp"], "drums": False}
     plan = plan_of_labels(labels | {"plan": plan_labels(score, 4.0, 7.0)})
     chords = (ChordChange(4.0, 4, "major"), ChordChange(8.0, 8, "major"))
-    assert plan == Plan(90.0, 3, 10, "minor", chords, 6.0, ("oboe", "harp"), False)
+    players = ("oboe", "harp")
+    assert plan == Plan(90.0, 3, 10, "minor", chords, 6.0, players, False, end_beat=1.0)
     assert plan_of_labels(labels) is None
 
 

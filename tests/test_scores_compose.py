@@ -1,10 +1,13 @@
 """Test the composer: every style and instrument, exact tempo, a clear key, one seed."""
 
 import random
+from itertools import pairwise
 from typing import Any
 
 import pytest
 
+from pipelines.data.plans import plan_of_labels
+from pipelines.data.scores.captions import MEDIUM, captions
 from pipelines.data.scores.compose import ENSEMBLES, compose, swing, without_overlap
 from pipelines.data.scores.drums import PATTERNS, play_drums
 from pipelines.data.scores.harmony import slots
@@ -19,6 +22,8 @@ from pipelines.data.scores.score import (
     is_key_clear,
     pitch_class_weights,
 )
+from pipelines.data.scores.score_sound import clip_labels
+from pipelines.data.scores.songs import compose_song
 from pipelines.data.scores.styles import DYNAMICS, STYLES, moods
 from prior.theory import METERS
 
@@ -183,3 +188,53 @@ def test_pitch_class_weights_count_seconds_in_the_window() -> None:
     score = Score(60.0, METERS["4/4"], None, [Part("piano", 0, [Note(0, 4, 60, 90)])])
     assert pitch_class_weights(score)[0] == pytest.approx(4)
     assert pitch_class_weights(score, 1, 2)[0] == pytest.approx(1)
+
+
+def test_a_song_returns_to_its_sections_and_ends() -> None:
+    for seed in range(4):
+        song = compose_song(random.Random(seed))
+        assert 60 <= song.duration_s <= 250
+        assert song.complete
+        assert song.labels["source"] == "songs"
+        bar = song.meter.beats
+        lengths = [section.bars * bar for section in song.sections]
+        starts = [sum(lengths[:n]) for n in range(len(lengths))]
+        chorus = [
+            (start, length)
+            for start, length, section in zip(starts, lengths, song.sections, strict=True)
+            if section.name == "chorus"
+        ]
+        assert len(chorus) >= 2
+        played = []
+        for start, length in chorus:
+            inside = [
+                (n.pitch, n.start - start)
+                for part in song.parts
+                for n in part.notes
+                if start - 0.1 <= n.start < start + length - 0.1
+            ]
+            played.append(sorted(inside))
+        assert [pitch for pitch, _ in played[0]] == [pitch for pitch, _ in played[1]]
+        times = [[time for _, time in notes] for notes in played]
+        assert times[0] == pytest.approx(times[1], abs=1e-6)
+        assert len(played[0]) > 20
+        assert song.num_beats <= sum(lengths) + 0.2
+        assert song.chords[-1].root == (song.key.root if song.key else None)
+        plan = plan_of_labels(clip_labels(song, 0.0, 20.0))
+        assert plan is not None
+        assert plan.sections == tuple(song.sections)
+        assert plan.end_beat == pytest.approx(song.num_beats, abs=1e-3)
+        assert all(a.beat + a.beats <= b.beat + 1e-3 for a, b in pairwise(plan.melody))
+
+
+def test_drums_may_play_alone() -> None:
+    score = compose(random.Random(3), ensemble="drums")
+    labels = clip_labels(score, 0.0, 20.0)
+    assert [part.instrument for part in score.parts] == ["drums"]
+    assert (labels["key"], labels["instruments"], labels["drums"]) == (None, [], True)
+    plan = plan_of_labels(labels)
+    assert plan is not None
+    assert (plan.chords, plan.instruments, plan.drums) == ((), (), True)
+    assert all(
+        "drums" in text or "percussion" in text for text in captions(labels, 1, 12, (MEDIUM,))
+    )

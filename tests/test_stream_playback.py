@@ -15,7 +15,6 @@ from codec.audio_file import read_audio
 from pipelines import Pipeline
 from pipelines.cli import main
 from pipelines.inference.playback import PLAYERS, PipeWriter, Player, wav_header
-from prior.model import Prior
 
 RATE = 44_100
 COMMAND = ["generate", "a slow piano", "--duration", "1.27", "--seed", "3"]
@@ -59,18 +58,6 @@ def test_wav_to_a_pipe(capfdbinary, pipeline_folder, expected):
     assert b"44100 Hz, 2 channels" in err
     assert b"first sound after" in err
     assert b"plan: " in err
-
-
-def test_a_compiler_has_finished_before_anything_is_heard(
-    capfdbinary, pipeline_folder, expected, monkeypatch
-):
-    monkeypatch.setattr(Prior, "compile_step", lambda _: None)
-    options = [*COMMAND, "--stdout", "wav", "--compile", "--pipeline", str(pipeline_folder)]
-    assert main(options) == 0
-    out, err = capfdbinary.readouterr()
-    samples, _ = soundfile.read(io.BytesIO(out), dtype="int16", always_2d=True)
-    assert np.array_equal(samples, sixteen_bits(expected))
-    assert err.index(b"compiled in") < err.index(b"first sound after")
 
 
 def test_bare_samples_to_a_pipe(capfdbinary, pipeline_folder, expected, tmp_path):

@@ -131,9 +131,8 @@ def peer_tasks(pipeline: Pipeline, duration_s: float) -> Iterator[PeerTask]:
 
 
 def count_numbers(model: nn.Module) -> int:
-    """Count a model's parameters and the int8 weights of its quantized layers."""
-    weights = [tensor for tensor in model.buffers() if tensor.dtype == torch.int8]
-    return sum(tensor.numel() for tensor in (*model.parameters(), *weights))
+    """Count a model's parameters."""
+    return sum(tensor.numel() for tensor in model.parameters())
 
 
 def prior_task(prior: Prior, num_frames: int, guidance: float, top_k: int) -> PeerTask:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from pipelines.inference.loading import add_pipeline_arguments, add_speed_arguments, load_pipeline
+from pipelines.inference.loading import add_pipeline_arguments, load_pipeline
 
 if TYPE_CHECKING:
     from pipelines.benchmarks.part_speed import PartSpeed
@@ -29,7 +29,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--peers", action="store_true", help="beside models of other projects of the same size"
     )
     parser.add_argument("--json", action="store_true", help="print JSON in place of the table")
-    add_speed_arguments(parser)
     add_pipeline_arguments(parser)
 
 
@@ -44,7 +43,7 @@ def run(args: argparse.Namespace) -> int:
 
     with cpu_threads(args.threads):
         quiet = args.quiet or args.json
-        pipeline = load_pipeline(args.pipeline, quiet, args.quantize, args.compile)
+        pipeline = load_pipeline(args.pipeline, quiet)
         pipeline.set_progress_bar_config(disable=True)
         machine = describe_machine(pipeline.device)
         rows = []

@@ -12,7 +12,7 @@ from pipelines.benchmarks.stream_latency import (
     summarize_replays,
     time_stream,
 )
-from pipelines.inference.loading import add_pipeline_arguments, add_speed_arguments, load_pipeline
+from pipelines.inference.loading import add_pipeline_arguments, load_pipeline
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -20,7 +20,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--duration", type=float, default=20.0, help="of a piece, s (default: 20)")
     parser.add_argument("--repeats", type=int, default=5, help="pieces (default: 5)")
     parser.add_argument("--threads", type=int, default=1, help="of PyTorch (default: 1)")
-    add_speed_arguments(parser)
     add_pipeline_arguments(parser)
 
 
@@ -31,7 +30,7 @@ def run(args: argparse.Namespace) -> int:
     from codec.process_settings import cpu_threads
 
     with cpu_threads(args.threads):
-        pipeline = load_pipeline(args.pipeline, args.quiet, args.quantize, args.compile)
+        pipeline = load_pipeline(args.pipeline, args.quiet)
         list(time_stream(pipeline, 1.0, 0))  # the first calls of a process are slower
         runs = [list(time_stream(pipeline, args.duration, seed)) for seed in range(args.repeats)]
     print(f"{args.threads} threads, {args.duration:g} s of audio, {args.repeats} runs")

@@ -21,6 +21,7 @@ def run(args: argparse.Namespace) -> int:
     """Decode, write, and print what came of it."""
     from codec.audio_file import FORMATS, write_audio
     from pipelines.inference.call_arguments import check_before_loading
+    from pipelines.inference.endings import with_ending
     from pipelines.inference.shipped import find_shipped
     from pipelines.inference.token_file import check_tokens, load_tokens
 
@@ -39,6 +40,7 @@ def run(args: argparse.Namespace) -> int:
     start = time.perf_counter()
     audio = pipeline.decode(tokens.codes[None], seed, num_inference_steps=steps, preview=preview)
     audio = audio[0, :, : tokens.num_samples].cpu()
+    audio = with_ending(audio, pipeline.codec.sample_rate, tokens.settings.get("ending", "cut"))
     seconds = time.perf_counter() - start
     write_audio(output, audio, pipeline.codec.sample_rate)
     if args.plot:

@@ -138,7 +138,7 @@ def finish(training: TrainingConfig, train: Any) -> Path:
 
 
 def is_finished(training: TrainingConfig) -> bool:
-    """Whether the last step's checkpoint and model are there."""
+    """Tell whether the last step's checkpoint and model are there."""
     folder = Path(training.output_dir)
     newest = newest_checkpoint(folder)
     name = f"{training.steps:08d}"

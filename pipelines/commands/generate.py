@@ -4,15 +4,17 @@ import argparse
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 from pipelines.inference.live import add_live_arguments, check_live, is_live, stream_song
 from pipelines.inference.loading import (
+    add_lora_argument,
     add_pipeline_arguments,
-    add_speed_arguments,
     check_output,
     load_pipeline,
+    parse_loras,
 )
+from pipelines.inference.plan_arguments import add_plan_arguments, describe_plan, plan_fields
 
 if TYPE_CHECKING:
     from pipelines.music_output import MusicOutput
@@ -33,10 +35,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--guidance", type=float, help="how closely to follow the prompt; 1: off")
     parser.add_argument("--temperature", type=float, help="0 takes the likeliest token")
     parser.add_argument("--negative-prompt", help="what to move away from")
+    parser.add_argument(
+        "--num-variations", type=int, default=1, metavar="N", help="takes, song-0.wav and so on"
+    )
+    parser.add_argument(
+        "--loudness", type=float, metavar="LUFS", help="BS.1770 (default: as it is)"
+    )
+    parser.add_argument(
+        "--ending",
+        choices=["ring", "fade", "cut"],
+        default="cut",
+        help="a cadence that rings out, a fade of 3 s, or neither (default: cut)",
+    )
     parser.add_argument("--tokens", metavar="FILE", help="write the tokens too (.safetensors)")
     parser.add_argument("--plot", action="store_true", help="draw the audio, a PNG beside it")
     parser.add_argument("--threads", type=int, default=1, help="of PyTorch on a CPU (default: 1)")
-    add_speed_arguments(parser)
+    add_lora_argument(parser)
+    add_plan_arguments(parser)
     add_pipeline_arguments(parser)
 
 
@@ -62,59 +77,90 @@ def run(args: argparse.Namespace) -> int:
         if output is None:
             raise ValueError("--plot draws beside the file that --output names")
         check_plotting()
+    from pipelines.inference.plan_schema import draft_plan
+
+    draft_plan(args.plan, plan_fields(args))  # before anything is loaded
+    check_takes(args)
     from codec.process_settings import cpu_threads
 
     with cpu_threads(args.threads):
         return generate(args, output)
 
 
+def check_takes(args: argparse.Namespace) -> None:
+    """Raise ValueError for a number, a loudness or an ending that cannot be."""
+    from pipelines.rendering.mastering import LOUDNESS_RANGE, check_range
+
+    if not 1 <= args.num_variations <= 100:
+        raise ValueError(f"num_variations must lie in [1, 100], got {args.num_variations}")
+    check_range("loudness", args.loudness, LOUDNESS_RANGE)
+    if is_live(args) and (args.num_variations, args.loudness, args.ending) != (1, None, "cut"):
+        raise ValueError("a stream has one take, its own level and no ending: leave --play out")
+
+
 def generate(args: argparse.Namespace, output: Path | None) -> int:
     """Generate on the threads that are set, once the arguments are checked."""
-    pipeline = load_pipeline(args.pipeline, args.quiet, args.quantize, args.compile)
+    loras = parse_loras(args.lora)
+    pipeline = load_pipeline(args.pipeline, args.quiet, loras)
     start = time.perf_counter()
     choices = {
         "negative_prompt": args.negative_prompt,
         "guidance": args.guidance,
         "temperature": args.temperature,
         "num_inference_steps": args.steps,
+        "plan": args.plan,
+        **plan_fields(args),
     }
     if is_live(args):
         song = stream_song(pipeline, args, choices)
         if song is None:
             return 0
     else:
-        song = pipeline(args.prompt, args.duration, args.seed, **choices)
+        prompts = [args.prompt] * args.num_variations
+        song = pipeline(prompts, args.duration, args.seed, ending=args.ending, **choices)
     seconds = time.perf_counter() - start
-    if args.tokens:
-        write_tokens(args.tokens, pipeline, song)
-    duration_s = song.audio.shape[-1] / song.sample_rate
     said = sys.stderr if args.stdout else sys.stdout
-    if output is not None:
-        song.save(output)
-        print(f"{output}: {duration_s:.2f} s, seed {song.seeds[0]}", file=said)
-    if output is not None and args.plot:
-        from pipelines.inference.plot import plot_audio
-
-        plot_audio(song.audio[0].cpu(), song.sample_rate, output.with_suffix(".png"), args.prompt)
-    if not (is_live(args) and args.quiet):
-        for plan in filter(None, song.plans):
-            print(f"plan: {plan}", file=said)
+    count = len(song.audio)
+    for index in range(count):
+        place = f"-{index}" if count > 1 else ""
+        write_take(args, output, pipeline, song.item(index), place, said)
     if not is_live(args):
+        duration_s = count * song.audio.shape[-1] / song.sample_rate
         print(f"made in {seconds:.2f} s: {duration_s / seconds:.2f} times as fast as it plays")
     return 0
 
 
-def write_tokens(path: str, pipeline: "Pipeline", song: "MusicOutput") -> None:
-    """Write what ``partita decode`` needs to make the same audio again."""
-    from pipelines.inference.token_file import describe_codes, save_tokens
+def write_take(
+    args: argparse.Namespace,
+    output: Path | None,
+    pipeline: "Pipeline",
+    take: "MusicOutput",
+    place: str,
+    said: TextIO,
+) -> None:
+    """Write one take's files, at the loudness that is asked for, and print what it is."""
+    duration_s = take.audio.shape[-1] / take.sample_rate
+    if args.tokens:
+        from pipelines.inference.token_file import save_song_tokens
 
-    tokens = describe_codes(
-        song.codes[0].cpu(),
-        pipeline.codec,
-        song.audio.shape[-1],
-        prompt=song.settings["prompt"][0],
-        seed=song.seeds[0],
-        decoder_seed=song.decoder_seeds[0],
-        settings={name: value for name, value in song.settings.items() if name != "prompt"},
-    )
-    save_tokens(path, tokens)
+        path = Path(args.tokens)
+        save_song_tokens(path.with_stem(path.stem + place), take, pipeline.codec)
+    if output is not None:
+        output = output.with_stem(output.stem + place)
+        if args.loudness is not None:
+            from pipelines.rendering.mastering import MOST_LIMITING_DB, master
+
+            limiting = {"most_limiting_db": MOST_LIMITING_DB}
+            mastered = master(take.audio[0], take.sample_rate, args.loudness, **limiting)
+            take.audio = mastered.audio[None]
+            for note in mastered.notes:
+                print(f"partita: note: {output}: {note}", file=sys.stderr)
+        take.save(output)
+        print(f"{output}: {duration_s:.2f} s, seed {take.seeds[0]}", file=said)
+    if output is not None and args.plot:
+        from pipelines.inference.plot import plot_audio
+
+        plot_audio(take.audio[0].cpu(), take.sample_rate, output.with_suffix(".png"), args.prompt)
+    if not (is_live(args) and args.quiet):
+        for plan in filter(None, take.plans):
+            print("\n".join(describe_plan(plan, args.prompt, duration_s)), file=said)

@@ -42,7 +42,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def describe_config(path: str, processes: int = 1) -> list[str]:
-    """What training with a config takes, in lines; the head of every file in ``configs/``.
+    """Say what training with a config takes, in lines; the head of every file in ``configs/``.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -151,7 +151,7 @@ def duration(hours: float) -> str:
 
 
 def describe_pipeline(folder: Path) -> list[str]:
-    """What a saved pipeline holds, read from its configs and the heads of its weight files.
+    """Say what a saved pipeline holds, read from its configs and the heads of its weight files.
 
     Raises:
         FileNotFoundError: the folder is not a saved pipeline or lacks a file.
@@ -218,7 +218,9 @@ def count_text_encoder(folder: Path) -> int:
 
 
 def describe_rates(codec: Any, prior: Any) -> list[str]:
-    """Rates and bitrates, in lines."""
+    """Rates, bitrates and the prior's step, in lines."""
+    from prior.native.step import describe_step
+
     bits = codec.frame_rate * math.log2(codec.codebook_size) / 1000
     count, written = codec.num_codebooks, prior.num_codebooks
     return [
@@ -227,6 +229,7 @@ def describe_rates(codec: Any, prior: Any) -> list[str]:
         f"bitrate: {bits * count:.2f} kbps with all {count} codebooks, "
         f"{bits * written:.2f} kbps with the {written} that the prior generates",
         f"prior: {prior.config.backbone}",
+        f"step of the prior on a CPU: {describe_step(prior)}",
     ]
 
 

@@ -75,7 +75,17 @@ def add_output_arguments(parser: argparse.ArgumentParser) -> None:
         "--audio", choices=("keep", "none"), default="keep", help="store FLAC too (default: keep)"
     )
     parser.add_argument("--workers", type=int, default=1, help="processes (default: 1)")
+    add_scheduler_argument(parser)
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
+
+
+def add_scheduler_argument(parser: argparse.ArgumentParser) -> None:
+    """Declare ``--scheduler``, for what a dask cluster can prepare."""
+    parser.add_argument(
+        "--scheduler",
+        metavar="URL",
+        help="running dask scheduler, tcp://host:port, whose workers see the same folders",
+    )
 
 
 def config_values(args: argparse.Namespace) -> dict[str, Any]:

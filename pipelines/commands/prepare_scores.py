@@ -3,6 +3,8 @@
 import argparse
 from pathlib import Path
 
+from pipelines.commands.prepare_audio import add_scheduler_argument
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command line of ``partita prepare scores``."""
@@ -12,6 +14,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--hours", type=float, required=True, help="hours of music to render")
     parser.add_argument("--seed", type=int, default=0, help="equal seeds give equal datasets")
     parser.add_argument("--workers", type=int, default=1, help="processes that render")
+    add_scheduler_argument(parser)
     parser.add_argument(
         "--sources",
         nargs="+",
@@ -23,6 +26,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--audio", choices=("none", "keep"), default="none", help="keep FLAC audio in the dataset"
     )
     parser.add_argument("--soundfont", type=Path, default=None, help="SF2 file, default FluidR3_GM")
+    parser.add_argument(
+        "--clip", dest="clip_s", type=float, default=20.0, metavar="S", help="clip length (20)"
+    )
     parser.add_argument("--shard-clips", type=int, default=256, help="clips per shard")
 
 

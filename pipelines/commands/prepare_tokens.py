@@ -3,6 +3,8 @@
 import argparse
 import time
 
+from pipelines.commands.prepare_audio import add_scheduler_argument
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command line of ``partita prepare tokens``."""
@@ -13,6 +15,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--output", required=True, help="folder of the token cache")
     parser.add_argument("--batch-clips", type=int, default=16, help="clips at once (default: 16)")
     parser.add_argument("--device", default="cpu", help="where to encode (default: cpu)")
+    add_scheduler_argument(parser)
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
 
 
@@ -28,7 +31,13 @@ def run(args: argparse.Namespace) -> int:
         codec.to(args.device)
     started = time.monotonic()
     info = build_token_cache(
-        args.prepared, codec, args.output, batch_clips=args.batch_clips, quiet=args.quiet
+        args.prepared,
+        codec,
+        args.output,
+        batch_clips=args.batch_clips,
+        quiet=args.quiet,
+        scheduler=args.scheduler,
+        codec_folder=args.codec,
     )
     clips = ", ".join(f"{split} {count} clips" for split, count in info.clips.items())
     print(f"{args.output}: {clips}, {info.num_codebooks} books of {info.codebook_size}")

@@ -123,7 +123,7 @@ def mean(values: list[float | str]) -> float | str:
 
 
 def bitrate_kbps(codec: Any, books: int) -> float:
-    """What ``books`` of the codec's codebooks take."""
+    """Return the bit rate of ``books`` of the codec's codebooks."""
     return books * codec.frame_rate * math.log2(codec.codebook_size) / 1000
 
 

@@ -7,7 +7,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipelines.inference.loading import add_pipeline_arguments, load_pipeline
+from pipelines.inference.loading import (
+    add_lora_argument,
+    add_pipeline_arguments,
+    load_pipeline,
+    parse_loras,
+)
 
 if TYPE_CHECKING:
     from pipelines.rendering.engine import RenderSummary
@@ -40,6 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--progress", choices=("line", "json", "none"), default="line", help="(default: line)"
     )
     run.add_argument("--log-file", metavar="FILE", help="append what happens, with the time")
+    add_lora_argument(parser)
     add_pipeline_arguments(parser)
 
 
@@ -98,7 +104,8 @@ def render_rows(args: argparse.Namespace) -> int:
         from pipelines.rendering.sheet import write_sheet
 
         check_plotting()
-    pipeline = load_pipeline(args.pipeline, args.quiet or args.progress != "line")
+    quiet = args.quiet or args.progress != "line"
+    pipeline = load_pipeline(args.pipeline, quiet, loras=parse_loras(args.lora))
     pipeline.set_progress_bar_config(disable=True)
     try:
         summary = render(pipeline, args.rows, args.output, defaults, options)

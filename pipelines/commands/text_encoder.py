@@ -40,7 +40,7 @@ def keep_pieces(vocabulary: dict[str, int], used: set[int], size: int) -> list[i
 
 
 def is_character(piece: str) -> bool:
-    """Whether a piece is a Latin letter, a digit or a sign such as the sharp, alone."""
+    """Tell whether a piece is a Latin letter, a digit or a sign such as the sharp, alone."""
     character = piece.removeprefix("##")
     return len(character) == 1 and (character < "\u0250" or "\u2000" <= character < "\u2e80")
 

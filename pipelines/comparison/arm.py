@@ -30,7 +30,7 @@ RESULT_NAME = "arm.json"
 
 @dataclass(frozen=True)
 class Arm:
-    """What is trained, and everything that the result depends on.
+    """Hold what is trained, and everything that the result depends on.
 
     Args:
         name: for people; two arms that differ in nothing else are the same arm.

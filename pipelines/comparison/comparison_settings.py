@@ -22,7 +22,7 @@ ROWS = (
 
 @dataclass(frozen=True)
 class Budget:
-    """How long an arm trains.
+    """Set how long an arm trains.
 
     Args:
         steps: optimizer steps.
@@ -64,7 +64,7 @@ class PriorVariant:
 
 @dataclass(frozen=True)
 class Optimization:
-    """What all arms share besides their budget.
+    """Set what all arms share besides their budget.
 
     Args:
         learning_rate: peak.
@@ -156,7 +156,7 @@ class ScalingSettings:
 
 @dataclass(frozen=True)
 class ContextSettings:
-    """What the past is worth on whole pieces.
+    """Set how the past's worth is measured on whole pieces.
 
     Args:
         tokens: token caches whose clips are joined to pieces again.
@@ -196,7 +196,7 @@ class GenerationSettings:
 
 @dataclass(frozen=True)
 class ReconstructionSettings:
-    """What notes and tokens keep of a sound.
+    """Set how notes and tokens are compared as codes of a sound.
 
     Args:
         scores: dataset of ``partita prepare scores``, made with ``--audio keep``.

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from prior.plan import ChordChange, Plan
+from prior.plan import ChordChange, MelodyNote, Plan, Section
 from prior.theory import METERS, PITCH_CLASSES
 
 
@@ -21,4 +21,7 @@ def plan_of_labels(labels: dict[str, Any]) -> Plan | None:
         first_beat=place["first_beat"],
         instruments=tuple(labels["instruments"]),
         drums=labels["drums"],
+        sections=tuple(Section(*row) for row in place.get("sections", ())),
+        melody=tuple(MelodyNote(*row) for row in place.get("melody", ())),
+        end_beat=place.get("end_beat"),
     )

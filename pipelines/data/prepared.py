@@ -152,7 +152,7 @@ def analysis() -> ParametricStereo:
 
 
 def analyze(padded: Tensor) -> tuple[np.ndarray, np.ndarray]:
-    """What is stored of a clip's sound.
+    """Return what is stored of a clip's sound.
 
     Args:
         padded: (2, (F - 1) * hop_length + n_fft) float32, the samples around the clip included, as

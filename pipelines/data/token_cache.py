@@ -2,8 +2,10 @@
 
 import warnings
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, replace
+from functools import lru_cache, partial
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +16,7 @@ from torch import Tensor, nn
 from codec.audio_file import read_audio
 from codec.protocols import Codec
 from codec.whole_file import write_json
+from pipelines.data.dask_cluster import map_on_cluster
 from pipelines.data.prepared import (
     SAMPLE_RATE,
     SPLITS,
@@ -31,6 +34,7 @@ from pipelines.data.tokens import (
     TokenInfo,
     hash_prepared,
     is_hash_of,
+    load_codec,
     read_token_info,
 )
 
@@ -39,6 +43,8 @@ if TYPE_CHECKING:
 
 UNFINISHED_NAME = "unfinished.json"
 SHARD_CLIPS = 1024
+EncodeAll = Callable[[Iterable[list[int]]], Iterable[np.ndarray]]
+"""From batches of row numbers to their codes, (B, K, T) int16 each, in the same order."""
 
 
 def build_token_cache(
@@ -49,6 +55,8 @@ def build_token_cache(
     batch_clips: int = 16,
     shard_clips: int = SHARD_CLIPS,
     quiet: bool = False,
+    scheduler: str | None = None,
+    codec_folder: str | Path | None = None,
 ) -> TokenInfo:
     """Encode every clip of a prepared dataset.
 
@@ -63,6 +71,9 @@ def build_token_cache(
         batch_clips: equally long clips encoded at once.
         shard_clips: clips per Arrow shard.
         quiet: no progress bar.
+        scheduler: of a running dask cluster, tcp://host:port, whose workers encode.
+        codec_folder: from which they load the codec; it and the dataset must be there by the same
+            name.
 
     Returns:
         The content of ``tokens.json``.
@@ -75,6 +86,8 @@ def build_token_cache(
         raise ValueError(f"batch_clips must be at least 1, got {batch_clips}")
     if codec.codebook_size > MAX_CODEBOOK_SIZE:
         raise ValueError(f"codebook_size must be at most 32768, got {codec.codebook_size}")
+    if scheduler is not None and codec_folder is None:
+        raise ValueError("scheduler needs codec_folder, from which workers load the codec")
     folder = Path(out_folder)
     info = describe(prepared_folder, codec)
     if (folder / INFO_NAME).is_file():
@@ -85,7 +98,16 @@ def build_token_cache(
         return info
     start_or_resume(folder, info, batch_clips, shard_clips)
     for split in info.clips:
-        encode_split(prepared_folder, split, codec, folder, batch_clips, shard_clips, quiet)
+        clips = open_prepared(prepared_folder, split)
+        encode_all: partial[Any]
+        if scheduler is None or codec_folder is None:
+            encoder = choose_encoder(clips, codec, prepared_folder), codec
+            encode_all = partial(map, partial(encode_rows, encoder))
+        else:
+            where = str(Path(prepared_folder).resolve()), split, str(Path(codec_folder).resolve())
+            encode_all = partial(map_on_cluster, partial(encode_there, where), scheduler=scheduler)
+        with ShardWriter(folder / split, SCHEMA, shard_clips) as writer:
+            encode_split(clips, encode_all, writer, batch_clips, quiet)
     write_json(folder / INFO_NAME, asdict(info))
     (folder / UNFINISHED_NAME).unlink()
     return info
@@ -106,33 +128,46 @@ def start_or_resume(folder: Path, info: TokenInfo, batch_clips: int, shard_clips
 
 
 def encode_split(
-    prepared_folder: str | Path,
-    split: str,
-    codec: Codec,
-    folder: Path,
-    batch_clips: int,
-    shard_clips: int,
-    quiet: bool,
+    clips: "Dataset", encode_all: EncodeAll, writer: ShardWriter, batch_clips: int, quiet: bool
 ) -> None:
     """Encode the clips of a split that are not in a whole shard yet, shard by shard."""
     from tqdm import tqdm
 
-    clips = open_prepared(prepared_folder, split)
     facts = clips.select_columns([*KEPT_COLUMNS, "num_frames", "duration_s"])
-    encode = choose_encoder(clips, codec, prepared_folder)
-    with (
-        ShardWriter(folder / split, SCHEMA, shard_clips) as writer,
-        tqdm(total=len(clips), desc=split, unit="clip", disable=quiet or None) as bar,
-    ):
+    size = writer.shard_rows
+    shards = [
+        [*range(first, min(first + size, len(clips)))]
+        for first in range(writer.complete_rows, len(clips), size)
+    ]
+    batches = [[*equal_batches(facts, rows, batch_clips)] for rows in shards]
+    results = iter(encode_all(chain.from_iterable(batches)))
+    with tqdm(total=len(clips), unit="clip", disable=quiet or None) as bar:
         bar.update(writer.complete_rows)
-        for first in range(writer.complete_rows, len(clips), shard_clips):
-            rows = list(range(first, min(first + shard_clips, len(clips))))
+        for rows, groups in zip(shards, batches, strict=True):
             codes: dict[int, np.ndarray] = {}
-            for batch in equal_batches(facts, rows, batch_clips):
-                codes |= dict(zip(batch, to_int16(encode(batch), codec), strict=True))
+            for batch in groups:
+                codes |= dict(zip(batch, next(results), strict=True))
                 bar.update(len(batch))
             for row in rows:
                 writer.add_row(token_row(facts[row], codes[row]))
+
+
+def encode_rows(encoder: tuple[Any, Codec], rows: list[int]) -> np.ndarray:
+    """(B, K, T) int16 codes of equally long clips, by a function of ``choose_encoder``."""
+    encode, codec = encoder
+    return to_int16(encode(rows), codec)
+
+
+def encode_there(where: tuple[str, str, str], rows: list[int]) -> np.ndarray:
+    """On a worker: ``encode_rows`` for a dataset, a split of it and a saved codec."""
+    return encode_rows(open_encoder(*where), rows)
+
+
+@lru_cache(maxsize=4)
+def open_encoder(prepared_folder: str, split: str, codec_folder: str) -> tuple[Any, Codec]:
+    """On a worker: the function of ``choose_encoder`` and its codec, made once."""
+    codec = load_codec(codec_folder)
+    return choose_encoder(open_prepared(prepared_folder, split), codec, prepared_folder), codec
 
 
 def choose_encoder(clips: "Dataset", codec: Codec, prepared_folder: str | Path) -> Any:

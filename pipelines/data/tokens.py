@@ -25,7 +25,14 @@ from codec.component import find_folder
 from codec.protocols import Codec
 from codec.whole_file import read_json_object
 from pipelines.data.prepared import check_split, read_info
-from pipelines.data.shards import as_arrow, list_shards, open_shards, read_description
+from pipelines.data.remote_files import is_remote, read_bytes
+from pipelines.data.shards import (
+    as_arrow,
+    evenly_spaced,
+    list_shards,
+    open_shards,
+    read_description,
+)
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -91,7 +98,7 @@ class TokenInfo:
 
 
 def hash_codec(codec: Codec, exact: bool = False) -> str:
-    """Hash a codec's class, configuration and weights, except those of its ``SOUND_PARTS``.
+    """Hash a codec's class, configuration and weights, except ``SOUND_PARTS`` and ``SOUND_KEYS``.
 
     Codecs with equal hashes (BLAKE2b) encode audio to equal codes, though they may decode better.
     Weights count as rounded to half precision, so that storing them so changes no hash; with
@@ -99,6 +106,8 @@ def hash_codec(codec: Codec, exact: bool = False) -> str:
     """
     digest = hashlib.blake2b(digest_size=16)
     config = {key: value for key, value in getattr(codec, "config", {}).items() if key[0] != "_"}
+    for key in getattr(codec, "SOUND_KEYS", ()):
+        config.pop(key, None)
     rates = [codec.sample_rate, codec.channels, codec.num_codebooks, codec.codebook_size]
     name = type(codec).__name__
     digest.update(json.dumps([OLD_NAMES.get(name, name), rates, config], default=str).encode())
@@ -186,6 +195,24 @@ def open_all_tokens(folders: list[str], split: str) -> "Dataset":
     return concatenate_datasets([open_tokens(folder, split) for folder in having])
 
 
+class TokenRows:
+    """The rows of local caches as one, without a copy."""
+
+    def __init__(self, dataset: "Dataset") -> None:
+        self.dataset = as_arrow(dataset)
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def find(self, place: int) -> "tuple[Dataset, int]":
+        """A dataset of Arrow tables, and the number of the row in it."""
+        return self.dataset, place
+
+    def spread(self, most: int) -> list[int]:
+        """Up to ``most`` rows, evenly spaced."""
+        return evenly_spaced(self.dataset, most)
+
+
 def read_codes(dataset: "Dataset", index: int) -> Tensor:
     """Read the (K, T) int64 codes of one clip; ``codes[:k]`` are those of the first codebooks."""
     row = as_arrow(dataset)[index]
@@ -212,18 +239,20 @@ def read_token_infos(folders: Sequence[str]) -> list[TokenInfo]:
 
 
 def read_token_info(folder: str | Path) -> TokenInfo:
-    """Read and check ``tokens.json``.
+    """Read and check ``tokens.json`` in a folder or at a URL.
 
     Raises:
         ValueError: it is missing, unreadable or of another format version.
     """
-    values = read_description(
-        folder, INFO_NAME, "token cache", "partita prepare tokens", TOKENS_VERSION
-    )
     try:
-        return TokenInfo(**values)
-    except TypeError as error:
-        raise ValueError(f"{Path(folder) / INFO_NAME}: {error}") from error
+        if is_remote(str(folder)):
+            return TokenInfo(**json.loads(read_bytes(f"{str(folder).rstrip('/')}/{INFO_NAME}")))
+        command = "partita prepare tokens"
+        return TokenInfo(
+            **read_description(folder, INFO_NAME, "token cache", command, TOKENS_VERSION)
+        )
+    except (TypeError, json.JSONDecodeError) as error:
+        raise ValueError(f"{folder}, {INFO_NAME}: {error}") from error
 
 
 def load_codec(place: str | Path) -> Codec:

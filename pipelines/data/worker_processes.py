@@ -13,13 +13,16 @@ from typing import TypeVar
 import torch
 
 from codec.process_settings import cpu_threads
+from pipelines.data.dask_cluster import map_on_cluster
 
 J = TypeVar("J")
 R = TypeVar("R")
 QUEUED_PER_WORKER = 3
 
 
-def map_in_order(function: Callable[[J], R], jobs: Iterable[J], workers: int) -> Generator[R]:
+def map_in_order(
+    function: Callable[[J], R], jobs: Iterable[J], workers: int, scheduler: str | None = None
+) -> Generator[R]:
     """Call a function on every job and yield the results in the order of the jobs.
 
     Every call computes on one thread, so that rounding does not depend on ``workers``. Jobs are
@@ -30,10 +33,16 @@ def map_in_order(function: Callable[[J], R], jobs: Iterable[J], workers: int) ->
         function: a function of a module, because workers import it.
         jobs: arguments of the calls.
         workers: number of processes; 1 stays in this one.
+        scheduler: of a running dask cluster, whose workers are used instead; folders in jobs must
+            have the same names there.
 
     Raises:
         ChildProcessError: a worker died.
+        ValueError: there is no scheduler at that address.
     """
+    if scheduler is not None:
+        yield from map_on_cluster(function, jobs, scheduler)
+        return
     if workers == 1:
         with cpu_threads(1):
             yield from map(function, jobs)

@@ -17,7 +17,7 @@ DIFFERENCE_ORDER = 4
 
 
 class SeamExcess(NamedTuple):
-    """How far seams differ from their surroundings: 0 dB and 1 for inaudible seams."""
+    """Measure how far seams differ from their surroundings: 0 dB and 1 for inaudible seams."""
 
     difference_db: float
     movement_ratio: float

@@ -47,7 +47,7 @@ FAMILY_OF = {name: family for family, names in FAMILIES.items() for name in name
 
 @dataclass(frozen=True)
 class Detected:
-    """What the detectors say of a clip.
+    """Hold what the detectors say of a clip.
 
     Attributes:
         tempo_bpm: beats a minute.
@@ -63,7 +63,7 @@ class Detected:
 
     @property
     def drums(self) -> bool:
-        """Whether there are any."""
+        """Tell whether there are any."""
         return self.probabilities["drums"] > DRUMS_THRESHOLD
 
     def lead_among(self, names: tuple[str, ...]) -> str:

@@ -7,9 +7,9 @@ from torch import Tensor
 
 from pipelines.data.plans import plan_of_labels
 from prior.condition import Condition
+from prior.form import frame_features
 from prior.loss import cross_entropy
 from prior.model import Prior
-from prior.plan import plan_features
 
 
 @torch.inference_mode()
@@ -50,4 +50,5 @@ def labeled_plan(prior: Prior, labels: str, num_frames: int) -> Tensor | None:
     """
     if not prior.config["reads_plan"]:
         return None
-    return plan_features(plan_of_labels(json.loads(labels)), num_frames, prior.config["frame_rate"])
+    plan, config = plan_of_labels(json.loads(labels)), prior.config
+    return frame_features(plan, num_frames, config["frame_rate"], config["reads_form"])

@@ -59,7 +59,7 @@ class Measured:
 
 @dataclass(frozen=True)
 class _MeasuringRun:
-    """What every measurement of a run depends on beside clip and system."""
+    """Hold what every measurement of a run depends on beside clip and system."""
 
     cache: MeasurementCache
     spaces: tuple[str, ...]

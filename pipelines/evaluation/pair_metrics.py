@@ -66,7 +66,7 @@ def package_versions() -> dict[str, str]:
 
 
 def loudness_change(reference: Tensor, estimate: Tensor, sample_rate: int) -> tuple[float, float]:
-    """How much louder the estimate is than its original (LU), and the same without its sign."""
+    """Measure how much louder the estimate is than its original (LU), with and without its sign."""
     heard, original = (integrated_loudness(clip, sample_rate) for clip in (estimate, reference))
     return heard - original, abs(heard - original)
 

@@ -17,7 +17,7 @@ LEVEL_FLOOR = 1e-12  # power under which a band counts as empty
 
 
 class SpectrumFill(NamedTuple):
-    """How far up the spectrum is filled, and how far the original occupies it (Hz)."""
+    """Hold how far up the spectrum is filled, and how far up the original's is (Hz)."""
 
     filled_hz: float
     occupied_hz: float
@@ -31,7 +31,7 @@ class StereoError(NamedTuple):
 
 
 class MonoSum(NamedTuple):
-    """What summing to mono does to the estimate beyond what it does to the original (dB)."""
+    """Measure what summing to mono does to the estimate but not to the original (dB)."""
 
     level_db: float
     worst_band_db: float
@@ -114,7 +114,7 @@ def spectrum_fill(
     within_db: float = 20.0,
     occupied_db: float = 70.0,
 ) -> SpectrumFill:
-    """How far up, in 128 mel bands, the estimate holds about the original's energy.
+    """Find how far up, in 128 mel bands, the estimate holds about the original's energy.
 
     Args:
         reference: (C, S) float32 in [-1, 1] at ``sample_rate`` Hz.

@@ -35,7 +35,7 @@ class BandImage(NamedTuple):
 
 
 def side_over_mid(reference: Tensor, estimate: Tensor) -> SideOverMid:
-    """How wide the original is, and by how much (absolute, dB) the estimate is wider or narrower.
+    """Hold the original's width and how far (absolute, dB) the estimate's differs.
 
     Raises:
         UnmeasurableError: the clips are not stereo.

@@ -51,7 +51,7 @@ class Take:
 
 @dataclass(frozen=True)
 class TakeSettings:
-    """How takes are generated.
+    """Set how takes are generated.
 
     Attributes:
         seeds: takes of every prompt, with the seeds 0, 1, ...

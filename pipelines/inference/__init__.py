@@ -1,1 +1,1 @@
-"""From a loaded model to music: conditioning, streams, playback, quantization."""
+"""From a loaded model to music: conditioning, streams, playback, adapters."""

@@ -10,16 +10,21 @@ import torch
 from torch import nn
 
 from codec.seeds import derive_seed
+from pipelines.data.scores.keys import estimate_key
 from pipelines.inference.text import MAX_TOKENS, encode_text
+from prior.cadence import with_cadence
 from prior.condition import Condition
+from prior.form import frame_features
 from prior.model import Prior
-from prior.plan import FASTEST_BPM, INSTRUMENTS, PITCH_NAMES, SLOWEST_BPM, Plan, plan_features
+from prior.plan import FASTEST_BPM, INSTRUMENTS, PITCH_NAMES, SLOWEST_BPM, Plan
+from prior.plan_draft import PlanDraft
 from prior.planner import write_plan
+from prior.theory import TRIADS
 
 DRUMS = {True: "with drums", False: "no drums"}
 PLAN_PROMPT_TOKENS = max(map(len, INSTRUMENTS)) + len(", F# minor, with drums") + 2
 """No tokenizer makes more of a plan's prompt, its marks of beginning and end included."""
-_STATED_TEMPO = re.compile(r"\b(\d+(?:\.\d+)?)[\s-]*(?:bpm\b|beats?\s+(?:per|a)\s+minute\b)", re.I)
+STATED_TEMPO = re.compile(r"\b(\d+(?:\.\d+)?)[\s-]*(?:bpm\b|beats?\s+(?:per|a)\s+minute\b)", re.I)
 
 
 @dataclass(frozen=True)
@@ -47,6 +52,7 @@ class Conditioner:
         planner: a prior that writes plans; None leaves items without a plan that come without one.
         reads_plan: whether the prior does.
         frame_rate: of the prior (Hz).
+        reads_form: whether the prior reads sections and melody too.
     """
 
     tokenizer: Any
@@ -54,26 +60,29 @@ class Conditioner:
     planner: Prior | None
     reads_plan: bool
     frame_rate: float
+    reads_form: bool = False
 
     def __call__(
         self,
         prompts: Sequence[str],
         negative_prompts: Sequence[str | None],
-        plans: Sequence[Plan | None],
+        plans: Sequence[Plan | PlanDraft | None],
         seeds: Sequence[int],
         duration_s: float,
         num_frames: int,
+        rings: bool = False,
     ) -> PriorInput:
         """Encode B prompts, complete their plans, and say some of each plan in words too.
 
         Args:
             prompts: at most ``MAX_TOKENS`` tokens each.
             negative_prompts: one per prompt, None for nothing.
-            plans: one per prompt; None lets the planner write it from prompt and seed. A tempo that
-                the prompt states in numbers is taken as it is.
+            plans: one per prompt. What one does not fix, the planner writes from prompt and seed;
+                a tempo that the prompt states in numbers is then taken as it is.
             seeds: one per prompt.
             duration_s: until when the planner's chords go on (s).
             num_frames: frames of the prior that the plans cover.
+            rings: whether the plans are to close with a cadence before ``duration_s``.
 
         Raises:
             ValueError: a prompt is too long, plans are not one per prompt, or the prior reads none.
@@ -85,18 +94,40 @@ class Conditioner:
         text = self.encode(prompts)
         rows = enumerate(zip(plans, prompts, seeds, strict=True))
         complete = [
-            plan or self.plan(text.row(index), prompt, duration_s, seed)
+            self.plan(text.row(index), prompt, duration_s, seed, PlanDraft.of(plan))
             for index, (plan, prompt, seed) in rows
         ]
+        for plan in filter(None, complete):
+            self.check_form(plan)
+        if rings:
+            complete = [plan and with_cadence(plan, duration_s) for plan in complete]
         away = list(map(plan_negative_prompt, complete, negative_prompts))
         negative = self.encode(away) if any(away) else None
         if any(complete):
             said = list(map(plan_prompt, complete, negative_prompts))
             if any(said):
                 text = text.followed_by(self.encode(said, PLAN_PROMPT_TOKENS))
-            features = [plan_features(plan, num_frames, self.frame_rate) for plan in complete]
+            features = [
+                frame_features(plan, num_frames, self.frame_rate, self.reads_form)
+                for plan in complete
+            ]
             text = replace(text, plan=torch.stack(features).to(text.text_states.device))
         return PriorInput(text, negative, complete)
+
+    def check_form(self, plan: Plan) -> None:
+        """Refuse a melody that the prior cannot read, and say where sections do only so much."""
+        if self.reads_form:
+            return
+        if plan.melody:
+            raise ValueError(
+                "melody was given, but this pipeline's prior was not trained to read one"
+            )
+        if plan.sections:
+            warnings.warn(
+                "this pipeline's prior was not trained on sections: those that return have the "
+                "same chords, but not the same tune",
+                stacklevel=3,
+            )
 
     def encode(self, prompts: Sequence[str], max_tokens: int = MAX_TOKENS) -> Condition:
         """Encode texts, each by itself; an empty one becomes a row without tokens."""
@@ -106,12 +137,33 @@ class Conditioner:
         }
         return Condition.joined([encoded[prompt] for prompt in prompts])
 
-    def plan(self, text: Condition, prompt: str, duration_s: float, seed: int) -> Plan | None:
-        """Let the planner, if there is one, plan a piece from its encoded prompt, one row."""
-        if self.planner is None:
+    def plan(
+        self, text: Condition, prompt: str, duration_s: float, seed: int, draft: PlanDraft
+    ) -> Plan | None:
+        """Complete a draft from the encoded prompt, one row; None without planner and draft."""
+        if self.planner is None and not draft:
             return None
+        if self.planner is None or draft.is_complete:
+            return draft.completed(None, duration_s * draft.fixed.get("tempo_bpm", 0.0) / 60)
+        tempo_bpm = None if "tempo_bpm" in draft.fixed else stated_tempo(prompt)
+        if tempo_bpm is not None:
+            draft = replace(draft, fixed={**draft.fixed, "tempo_bpm": tempo_bpm})
+        if draft.has_chords and "tonic" not in draft.fixed:
+            draft = replace(draft, fixed={**draft.fixed, **key_of_chords(draft)})
         seed = derive_seed(seed, "plan", prompt)
-        return write_plan(self.planner, text, duration_s, seed, stated_tempo(prompt))
+        return write_plan(self.planner, text, duration_s, seed, draft)
+
+
+def key_of_chords(draft: PlanDraft) -> dict[str, Any]:
+    """Estimate tonic and mode from the chords of a draft, in which nobody named the key."""
+    weights = [0.0] * 12
+    for chord in draft.completed(Plan(100.0), 0.0).chords:
+        for step in TRIADS[chord.quality]:
+            weights[(chord.root + step) % 12] += 1.0
+    if not any(weights):
+        return {}
+    key, _ = estimate_key(weights)
+    return {"tonic": key.root, "mode": key.mode}
 
 
 def plan_prompt(plan: Plan | None, negative_prompt: str | None = None) -> str:
@@ -149,7 +201,7 @@ def stated_tempo(prompt: str) -> float | None:
 
     A number that no plan can have is left to the planner, with a warning.
     """
-    found = _STATED_TEMPO.search(prompt)
+    found = STATED_TEMPO.search(prompt)
     if found is None:
         return None
     tempo_bpm = float(found[1])

@@ -60,8 +60,6 @@ def stream_song(
     from pipelines.inference.playback import abandon_stdout
     from pipelines.music_output import MusicOutput, describe_call
 
-    if args.compile:
-        compile_before(pipeline, args, choices)
     start = time.perf_counter()
     stream = pipeline.stream(args.prompt, args.duration, args.seed, **choices)
     if not args.quiet:
@@ -89,14 +87,6 @@ def stream_song(
         ),
         [stream.plan],
     )
-
-
-def compile_before(pipeline: "Pipeline", args: argparse.Namespace, choices: dict[str, Any]) -> None:
-    """Generate a stream's first piece, so that the compiler works before anything is played."""
-    start = time.perf_counter()
-    next(iter(pipeline.stream(args.prompt, args.duration, args.seed, **choices)))
-    if not args.quiet:
-        print(f"compiled in {time.perf_counter() - start:.1f} s", file=sys.stderr)
 
 
 def hand_out(stream: "Stream", channels: int, args: argparse.Namespace, start: float) -> "Tensor":

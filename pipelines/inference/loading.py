@@ -3,8 +3,9 @@
 import argparse
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from pipelines.inference.shipped import SHIPPED as SHIPPED
 
@@ -23,21 +24,36 @@ def add_pipeline_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--quiet", action="store_true", help="print the result and errors only")
 
 
-def add_speed_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare ``--quantize`` and ``--compile``, for the commands that generate."""
+def add_lora_argument(parser: argparse.ArgumentParser) -> None:
+    """Declare ``--lora``, for the commands that generate."""
     parser.add_argument(
-        "--quantize", choices=["int8"], help="keep the prior's weights in eight bits: faster"
-    )
-    parser.add_argument(
-        "--compile",
-        action="store_true",
-        help="compile the prior's step: faster after a minute, ten seconds the next time",
+        "--lora",
+        action="append",
+        default=[],
+        metavar="DIR[:STRENGTH]",
+        help="an adapter of partita finetune, and how much of it (default: 1); may be repeated",
     )
 
 
-def load_pipeline(
-    name: str, quiet: bool, quantize: Literal["int8"] | None = None, compile_step: bool = False
-) -> "Pipeline":
+def parse_loras(entries: Sequence[str]) -> tuple[tuple[str, float], ...]:
+    """Read ``FOLDER`` or ``FOLDER:STRENGTH`` entries of a command line.
+
+    Raises:
+        FileNotFoundError: there is no such adapter.
+    """
+    parsed = []
+    for entry in entries:
+        path, colon, strength = entry.rpartition(":")
+        try:
+            parsed.append((path, float(strength)) if colon else (entry, 1.0))
+        except ValueError:
+            parsed.append((entry, 1.0))
+        if not Path(parsed[-1][0]).exists():
+            raise FileNotFoundError(f"--lora {entry}: {parsed[-1][0]} does not exist")
+    return tuple(parsed)
+
+
+def load_pipeline(name: str, quiet: bool, loras: Sequence[tuple[str, float]] = ()) -> "Pipeline":
     """Load a pipeline onto the fastest device, and say on standard error how long that took."""
     start = time.perf_counter()
     import torch
@@ -46,11 +62,13 @@ def load_pipeline(
     from pipelines.pipeline import Pipeline
 
     with hidden_progress_bars():
-        pipeline = Pipeline.from_pretrained(name, quantize=quantize)
+        pipeline = Pipeline.from_pretrained(name)
+    if loras:
+        from pipelines.inference.lora import add_loras
+
+        add_loras(pipeline, loras)
     if torch.cuda.is_available():
         pipeline.to("cuda")
-    if compile_step:
-        pipeline.prior.compile_step()
     pipeline.set_progress_bar_config(disable=quiet, desc="writing", unit="frame")
     if not quiet:
         print(f"loaded {name} in {time.perf_counter() - start:.1f} s", file=sys.stderr)

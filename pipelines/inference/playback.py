@@ -28,7 +28,7 @@ PLAYERS = {
 
 
 class Sink(Protocol):
-    """Where pieces of audio go."""
+    """Take pieces of audio."""
 
     def write(self, piece: Tensor) -> None:
         """Take the next (C, s) float32 samples."""
@@ -162,7 +162,7 @@ class Player:
         return None
 
     def _complaint(self) -> str:
-        """What the player said before it stopped."""
+        """Return what the player said before it stopped."""
         self.process.kill()
         assert self.process.stderr is not None
         said = self.process.stderr.read().decode(errors="replace").split("\n")

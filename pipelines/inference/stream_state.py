@@ -1,20 +1,21 @@
 """Where a stream stands, in one safetensors file, so that it can go on later."""
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors.torch import save
 from torch import Tensor
 
 from codec.whole_file import write_whole
+from pipelines.inference.plan_schema import draft_json, plan_json, read_plan
 from pipelines.inference.safetensors_file import check_version, read_facts, read_safetensors
-from prior.plan import ChordChange, Plan
+from prior.plan import Plan
+from prior.plan_draft import PlanDraft
 from prior.sampling import Sampling
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,7 @@ class Piece:
         decoder_seed: of decoder and vocoder.
         negative_prompt: what to move away from.
         sampling: of the prior.
-        plan: as given; None lets the planner write one for every prompt.
+        plan: what was given of one; the planner writes the rest for every prompt.
         num_inference_steps: of the diffusion decoder; None for the codec's own decode.
     """
 
@@ -38,7 +39,7 @@ class Piece:
     decoder_seed: int
     negative_prompt: str | None
     sampling: Sampling
-    plan: Plan | None
+    plan: PlanDraft | None
     num_inference_steps: int | None
 
 
@@ -64,8 +65,11 @@ class StreamState:
         """Write a file that appears under its name only when it is whole."""
         facts = {
             "format_version": FORMAT_VERSION,
-            "piece": asdict(self.piece),
-            "plan": None if self.plan is None else asdict(self.plan),
+            "piece": {
+                **asdict(replace(self.piece, plan=None)),
+                "plan": None if self.piece.plan is None else draft_json(self.piece.plan),
+            },
+            "plan": None if self.plan is None else plan_json(self.plan),
             "prompts": self.prompts,
             "fingerprint": self.fingerprint,
         }
@@ -86,24 +90,17 @@ class StreamState:
         facts = read_facts(path, metadata, ("piece", "plan", "prompts", "fingerprint"))
         try:
             piece = facts["piece"]
-            sampling, given = Sampling(**piece["sampling"]), _read_plan(piece["plan"])
+            sampling, given, plan = Sampling(**piece["sampling"]), piece["plan"], facts["plan"]
+            given = None if given is None else read_plan(given)
             return cls(
                 Piece(**(piece | {"sampling": sampling, "plan": given})),
-                _read_plan(facts["plan"]),
+                None if plan is None else read_plan(plan).completed(None, 0.0),
                 [(int(frame), str(text)) for frame, text in facts["prompts"]],
                 facts["fingerprint"],
                 tensors,
             )
         except (TypeError, KeyError) as error:
             raise ValueError(f"{path}: the metadata are damaged: {error}") from error
-
-
-def _read_plan(values: dict[str, Any] | None) -> Plan | None:
-    if values is None:
-        return None
-    chords = tuple(ChordChange(**chord) for chord in values["chords"])
-    instruments = tuple(values["instruments"])
-    return Plan(**(values | {"chords": chords, "instruments": instruments}))
 
 
 def nested(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -5,7 +5,7 @@ import json
 import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Unpack
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from codec.stages import PieceBuffer, pull
 from pipelines.inference.call_arguments import check_prompt
 from pipelines.inference.conditioning import Conditioner, PriorInput
+from pipelines.inference.plan_schema import PlanFields, PlanSource, draft_plan
 from pipelines.inference.stream_state import Piece, StreamState, below, nested
 from prior.frame_generator import FrameGenerator
 from prior.plan import Plan
@@ -113,14 +114,20 @@ class Stream:
         return torch.stack(self._frames, dim=-1) if self._frames else self._no_codes
 
     def steer(
-        self, prompt: str, negative_prompt: str | None = None, plan: Plan | None = None
+        self,
+        prompt: str,
+        negative_prompt: str | None = None,
+        plan: PlanSource = None,
+        **plan_fields: Unpack[PlanFields],
     ) -> None:
         """Let the prior follow another prompt from the next frame on.
 
         Args:
             prompt: the new text.
             negative_prompt: what to move away from; None keeps what it was.
-            plan: the new plan; None keeps the given one, or lets the planner write another.
+            plan: a new plan or parts of one; without it and ``plan_fields`` what was given stays.
+                What is not given, the planner writes from the new prompt.
+            **plan_fields: as of ``Pipeline.stream``.
 
         Raises:
             ValueError: the prompt is empty or too long, the prior reads no plan, or the last frame
@@ -134,7 +141,7 @@ class Stream:
             piece = replace(
                 self.piece,
                 negative_prompt=negative_prompt or self.piece.negative_prompt,
-                plan=plan or self.piece.plan,
+                plan=draft_plan(plan, plan_fields) or self.piece.plan,
             )
             num_frames = parts.generator.num_frames
             found = prior_input(parts.conditioner, replace(piece, prompt=prompt), num_frames)

@@ -13,7 +13,9 @@ from codec.protocols import Codec
 from codec.validation import check_codes
 from codec.whole_file import write_whole
 from pipelines.data.tokens import hash_codec, is_hash_of
+from pipelines.inference.plan_schema import plan_json
 from pipelines.inference.safetensors_file import check_version, read_facts, read_safetensors
+from pipelines.music_output import MusicOutput
 
 FORMAT_VERSION = 1
 LARGEST_INT16 = 2**15
@@ -71,6 +73,22 @@ def describe_codes(codes: Tensor, codec: Codec, num_samples: int, **facts: Any) 
 def save_tokens(path: str | Path, tokens: TokenFile) -> None:
     """Write a file that appears under its name only when it is whole."""
     write_whole(path, token_bytes(tokens))
+
+
+def save_song_tokens(path: str | Path, song: MusicOutput, codec: Codec) -> None:
+    """Write what ``partita decode`` needs to make a song again, and edits to go on from it."""
+    settings = {name: value for name, value in song.settings.items() if name != "prompt"}
+    plan = song.plans[0]
+    tokens = describe_codes(
+        song.codes[0].cpu(),
+        codec,
+        song.audio.shape[-1],
+        prompt=song.settings["prompt"][0],
+        seed=song.seeds[0],
+        decoder_seed=song.decoder_seeds[0],
+        settings={**settings, "plan": None if plan is None else plan_json(plan)},
+    )
+    save_tokens(path, tokens)
 
 
 def token_bytes(tokens: TokenFile) -> bytes:

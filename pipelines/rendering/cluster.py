@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from codec.process_settings import kept_process_settings
-from pipelines.errors import import_package
+from pipelines.data.dask_cluster import import_distributed, join_cluster
 from pipelines.inference.loading import load_pipeline
 from pipelines.rendering.origin import Origin, hash_pipeline
 from pipelines.rendering.render_queue import RenderTask, TaskResult
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 
     from pipelines.pipeline import Pipeline
 
-JOIN_TIMEOUT_S = 30
 LOADING = threading.Lock()
 """A worker performs as many tasks at once as it has threads, all on one pipeline."""
 
@@ -71,7 +70,7 @@ class DaskWorkers:
                 raise error
 
     def workers(self) -> dict[str, dict[str, Any]]:
-        """What the scheduler knows of every worker, by address; they may change at any time."""
+        """Return what the scheduler knows of every worker, by address."""
         return self.client.scheduler_info(n_workers=-1)["workers"]
 
     def max_tasks(self) -> int:
@@ -84,7 +83,7 @@ class DaskWorkers:
         return self.client.submit(perform, task, self.origin, priority=priority, **self.options)
 
     def result_of(self, future: "Future") -> TaskResult:
-        """What a task gave; a worker that died of it again and again is a failure of its items.
+        """Return a task's result; a worker that died of the task again and again fails its items.
 
         Raises:
             ConnectionError: the scheduler is gone.
@@ -121,7 +120,7 @@ def make_renderer(origin: Origin) -> Renderer:
         SetupError: it cannot be loaded here, or is not the one that the job was started with.
     """
     try:
-        pipeline = load_pipeline(origin.path, quiet=True)
+        pipeline = load_pipeline(origin.path, quiet=True, loras=origin.loras)
     except Exception as error:
         raise SetupError(f"a worker cannot load {origin.path}: {error}") from error
     found = hash_pipeline(pipeline)
@@ -147,9 +146,7 @@ def start_cluster(
         stack.enter_context(kept_process_settings())  # dask sets variables of the environment
         logger = logging.getLogger("distributed")
         stack.callback(logger.setLevel, logger.level)
-        distributed = import_package(
-            "distributed", "a cluster of workers", "pip install 'partita[cluster]'"
-        )
+        distributed = import_distributed()
         logger.setLevel(logging.ERROR)
         if scheduler is not None:
             if not origin.path:
@@ -164,14 +161,6 @@ def start_cluster(
             cluster = stack.enter_context(local_cluster(distributed, workers))
             client = distributed.Client(cluster, set_as_default=False)
         yield DaskWorkers(stack.enter_context(client), origin)
-
-
-def join_cluster(distributed: ModuleType, address: str) -> "Client":
-    """Connect to a running scheduler."""
-    try:
-        return distributed.Client(address, timeout=JOIN_TIMEOUT_S, set_as_default=False)
-    except (OSError, ValueError) as error:
-        raise ValueError(f"no dask scheduler at {address}: {error}") from error
 
 
 def local_cluster(distributed: ModuleType, workers: int) -> Any:

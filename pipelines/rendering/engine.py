@@ -26,7 +26,7 @@ MAX_BATCH = 1024
 
 @dataclass(frozen=True)
 class RenderOptions:
-    """How a job runs; none of it changes what an item sounds like.
+    """Set how a job runs; no setting changes what an item sounds like.
 
     Attributes:
         batch_size: items whose tokens are generated at once.
@@ -60,7 +60,7 @@ class RenderOptions:
 
 @dataclass
 class RenderSummary:
-    """What a run came to.
+    """Sum up a run.
 
     Attributes:
         items: of the job.
@@ -232,7 +232,7 @@ def find_todo(
 
 
 def first_difference(entry: ManifestEntry, identity: dict[str, Any], pipeline_hash: str) -> str:
-    """What an entry was made with and what is wanted now, "" where they are the same."""
+    """Compare what an entry was made with and what is wanted now, "" where they are the same."""
     wanted = identity | identity["settings"] | {"pipeline": pipeline_hash}
     found = vars(entry) | entry.settings | {"pipeline": entry.pipeline_hash}
     for name, value in wanted.items():

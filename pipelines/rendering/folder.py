@@ -34,7 +34,7 @@ class RenderFolder:
         self.entries = manifest.read_manifest(path)
 
     def is_whole(self, entry: ManifestEntry) -> bool:
-        """Whether an entry's files are there as they were written."""
+        """Tell whether an entry's files are there as they were written."""
         files = ((entry.audio, entry.audio_sha256), (entry.tokens, entry.tokens_sha256))
         return entry.status == "done" and all(
             (self.path / name).is_file() and hash_file(self.path / name) == sha256
@@ -99,7 +99,7 @@ def open_folder(path: Path) -> Iterator[RenderFolder]:
 
 
 def is_locked(path: Path) -> bool:
-    """Whether a run is at work in a folder."""
+    """Tell whether a run is at work in a folder."""
     try:
         with (path / LOCK_NAME).open("rb") as lock:
             fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)

@@ -8,7 +8,7 @@ import numpy as np
 
 @dataclass(frozen=True)
 class RenderSettings:
-    """What shapes an item besides its prompts and seeds.
+    """Hold what shapes an item besides its prompts and seeds.
 
     Attributes:
         duration_s: length of the audio (s).
@@ -22,6 +22,8 @@ class RenderSettings:
         format: of the audio file: "wav", "flac", "ogg" or "opus".
         loudness_lufs: integrated loudness to reach (BS.1770, LUFS); None leaves the level alone.
         codes: SHA-256 of the token file that is rendered again; None where the prior generates.
+        plan: JSON of what is fixed of the plan (``inference.plan_schema``); None for nothing.
+        edit: the row's ``edit``, with the SHA-256 of its source; None for a piece from nothing.
     """
 
     duration_s: float
@@ -34,6 +36,8 @@ class RenderSettings:
     format: str
     loudness_lufs: float | None
     codes: str | None = None
+    plan: dict[str, Any] | None = None
+    edit: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -48,6 +52,7 @@ class RenderItem:
         decoder_seed: of decoder and vocoder.
         settings: everything else that the result depends on.
         codes: (K, T) integers from a token file; None where the prior generates them.
+        source: absolute name of the file that is edited; "" for none.
     """
 
     id: str
@@ -57,6 +62,7 @@ class RenderItem:
     decoder_seed: int
     settings: RenderSettings
     codes: np.ndarray | None = field(default=None, compare=False, repr=False)
+    source: str = field(default="", compare=False)
 
     @property
     def audio_name(self) -> str:

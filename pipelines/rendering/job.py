@@ -14,7 +14,7 @@ from pipelines.rendering.manifest import read_manifest
 
 @dataclass(frozen=True)
 class RenderJob:
-    """What was asked for, and since when.
+    """Hold what was asked for, and since when.
 
     Attributes:
         items: of the job, those that an earlier run made included.
@@ -47,7 +47,7 @@ class RenderJob:
 
 @dataclass(frozen=True)
 class RenderStatus:
-    """How a job stands.
+    """Hold how a job stands.
 
     Attributes:
         state: "running", "finished", "stopped" or "killed".
@@ -112,7 +112,7 @@ def read_job(folder: Path) -> RenderJob:
 
 
 def read_status(folder: str | Path) -> RenderStatus:
-    """How the job in a folder stands, running or not; its files are not read.
+    """Read how the job in a folder stands, running or not, without opening its files.
 
     Raises:
         FileNotFoundError: nothing was rendered there.

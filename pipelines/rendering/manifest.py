@@ -27,7 +27,8 @@ class ManifestEntry:
         seed: of the prior; None for tokens of encoded audio.
         decoder_seed: of decoder and vocoder.
         settings: fields of ``RenderSettings``: duration_s, guidance, temperature, top_k, top_p,
-            num_inference_steps, preview, format, loudness_lufs (wanted), codes.
+            num_inference_steps, preview, format, loudness_lufs (wanted), codes, plan (asked for).
+        plan: that was followed, as JSON (docs/plans.md); None where there was none.
         pipeline: name or folder of the pipeline.
         pipeline_hash: BLAKE2b of its configs, weights and vocabulary.
         license: of the weights.
@@ -59,6 +60,7 @@ class ManifestEntry:
     settings: dict[str, Any]
     pipeline: str
     pipeline_hash: str
+    plan: dict[str, Any] | None = None
     license: str = ""
     versions: dict[str, str] = field(default_factory=dict)
     machine: dict[str, Any] = field(default_factory=dict)

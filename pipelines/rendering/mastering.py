@@ -1,18 +1,22 @@
-"""Loudness for listening: one gain per piece, never a clipped sample."""
+"""Loudness for listening: one gain per piece, a limiter where it is asked for, nothing clipped."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from pipelines.evaluation.loudness import block_loudness, gated_loudness
 from pipelines.evaluation.reasons import UnmeasurableError
+from pipelines.rendering.limiter import limit
 
 LOUDNESS_RANGE = (-60, 0)  # LUFS that may be asked for
 CEILING_RANGE = (-20, 0)  # dB
 GAIN_STEPS = 100  # to the decibel
 MAX_CORRECTIONS = 10  # of the gain
+MOST_LIMITING_DB = 6.0  # where a loudness is asked for on the command line
+LIMITER_MARGIN_DB = 0.1  # for what lies between the limiter's samples
+LOUDNESS_TOLERANCE = 0.05  # LU
 
 TRUE_PEAK_TAPS = (
     *(0.001708984375, 0.010986328125, -0.0196533203125, 0.033203125, -0.0594482421875),
@@ -52,12 +56,14 @@ def master(
     sample_rate: int,
     loudness_lufs: float | None,
     true_peak_ceiling_db: float = -1.0,
+    most_limiting_db: float = 0.0,
 ) -> Mastered:
     """Bring a piece to an integrated loudness (ITU-R BS.1770-4) under a true-peak ceiling.
 
-    One gain for the whole piece: dynamics stay, nothing is limited or clipped. Where the ceiling
-    allows less gain than the loudness asks for, the piece stays quieter, which a note says. Gains
-    are rounded down to 0.01 dB, so that rounding errors of the measurement do not reach the audio.
+    One gain for the whole piece: dynamics stay, nothing is clipped. Where the ceiling allows less
+    gain than the loudness asks for, peaks are limited as far as is allowed, and beyond that the
+    piece stays quieter; a note says either. Gains are rounded down to 0.01 dB, so that rounding
+    errors of the measurement do not reach the audio.
 
     Args:
         audio: (C, S) float32, C 1 or 2; samples may exceed [-1, 1].
@@ -66,6 +72,7 @@ def master(
             silent or never exceeds -70 LUFS has no loudness and is left alone. One shorter than a
             gating block of 0.4 s is measured as a whole, without gates.
         true_peak_ceiling_db: the highest level between samples, in dB of full scale, -20 to 0.
+        most_limiting_db: how far the limiter may turn a peak down; 0 for no limiter.
 
     Raises:
         ValueError: not (C, S), more than two channels, NaN, or a level out of its range.
@@ -84,6 +91,13 @@ def master(
             notes.append(f"not brought to {loudness_lufs:g} LUFS: {error}")
     level = decibels(true_peak(audio))
     headroom = true_peak_ceiling_db - level
+    if loudness_lufs is not None and most_limiting_db > 0 and headroom < asked:
+        loud, note = limited(
+            audio, sample_rate, loudness_lufs, true_peak_ceiling_db, headroom + most_limiting_db
+        )
+        found = master(loud, sample_rate, loudness_lufs, true_peak_ceiling_db)
+        said = found.notes if missed(found, loudness_lufs) else ()
+        return replace(found, notes=(*notes, note, *said))
     gain_db = math.floor(min(asked, headroom) * GAIN_STEPS) / GAIN_STEPS
     if headroom < asked:
         notes.append(
@@ -99,6 +113,27 @@ def master(
         gain_db,
         tuple(notes),
     )
+
+
+def limited(
+    audio: Tensor, sample_rate: int, loudness_lufs: float, ceiling_db: float, most_gain_db: float
+) -> tuple[Tensor, str]:
+    """Raise a piece against a limiter until it has a loudness, or the gain is at its most."""
+    gain_db, loud, depth_db = 0.0, audio, 0.0
+    for _ in range(MAX_CORRECTIONS):
+        missing = loudness_lufs - gated_loudness(block_loudness(loud, sample_rate))
+        gain_db = min(gain_db + missing, most_gain_db)
+        raised = audio * 10 ** (gain_db / 20)
+        loud, depth_db = limit(raised, sample_rate, ceiling_db - LIMITER_MARGIN_DB)
+        if abs(missing) < LOUDNESS_TOLERANCE or gain_db == most_gain_db:
+            break
+    return loud, f"peaks were limited by up to {depth_db:.1f} dB"
+
+
+def missed(found: Mastered, loudness_lufs: float) -> bool:
+    """Whether a piece has not the loudness that was asked for."""
+    level = found.loudness_lufs
+    return level is None or abs(level - loudness_lufs) > 2 * LOUDNESS_TOLERANCE
 
 
 def check_range(name: str, value: float | None, limits: tuple[float, float]) -> None:

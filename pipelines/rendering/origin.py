@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from pipelines.inference.components import OPTIONAL, REQUIRED
+from prior.model import Prior
 
 if TYPE_CHECKING:
     from pipelines.pipeline import Pipeline
@@ -21,7 +22,7 @@ PACKAGES = ("partita", "torch", "torchaudio", "diffusers", "transformers", "nump
 
 @dataclass(frozen=True)
 class Origin:
-    """What the items of a job have in common.
+    """Hold what the items of a job have in common.
 
     Attributes:
         path: from which a worker loads the pipeline: a folder or a hub id; "" for one that was
@@ -30,6 +31,7 @@ class Origin:
         hash: of its configs, weights and vocabulary.
         license: of its weights, from the model card; "" where it says none.
         versions: names and versions of the libraries.
+        loras: file and strength of every LoRA adapter in use.
     """
 
     path: str
@@ -37,6 +39,7 @@ class Origin:
     hash: str
     license: str
     versions: tuple[tuple[str, str], ...]
+    loras: tuple[tuple[str, float], ...] = ()
 
 
 def describe_origin(pipeline: "Pipeline") -> Origin:
@@ -48,12 +51,14 @@ def describe_origin(pipeline: "Pipeline") -> Origin:
     for package in PACKAGES:
         with suppress(PackageNotFoundError):  # partita itself, run from a checkout
             versions[package] = version(package)
+    name, loras = folder.resolve().name if is_folder else path or "in memory", pipeline.list_loras()
     return Origin(
         path=str(folder.resolve()) if is_folder else path,
-        name=folder.resolve().name if is_folder else path or "in memory",
+        name=" + ".join([name, *(f"{Path(lora).parent.name}:{s:g}" for lora, s in loras)]),
         hash=hash_pipeline(pipeline),
         license=read_license(folder / "README.md") if is_folder else "",
         versions=tuple(versions.items()),
+        loras=loras,
     )
 
 
@@ -85,11 +90,14 @@ def hash_pipeline(pipeline: "Pipeline") -> str:
 
 
 def _config_of(part: Any) -> dict[str, Any]:
-    """What was configured; a transformers config also holds where it came from."""
+    """Return what was configured; a transformers config also holds where it came from."""
     config, left_out = part.config, set()
     if hasattr(config, "to_diff_dict"):
         config = config.to_diff_dict()
         left_out = {"transformers_version", "dtype", "torch_dtype", "architectures"}
+    # what earlier versions did not write changes nothing at the value that they stood for
+    added = getattr(part, "added_keys", {}) if isinstance(part, Prior) else {}
+    left_out |= {key for key, value in added.items() if config.get(key) == value}
     return {key: v for key, v in config.items() if key[0] != "_" and key not in left_out}
 
 

@@ -14,7 +14,7 @@ from pipelines.rendering.job import clock
 
 KINDS = ("line", "json", "none")
 LINE_EVERY_S = 30.0
-"""Where standard error is not a terminal, a line is written so often."""
+"""Seconds between lines where standard error is not a terminal."""
 
 
 class RenderProgress:

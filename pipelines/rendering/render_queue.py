@@ -3,6 +3,7 @@
 from collections import defaultdict, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -24,6 +25,7 @@ class RenderTask:
         num_rows: that the prior computes, whatever the number of items.
         frames: token frames of every item.
         codes: (K, T) integers, of the item to decode; None where they are to be generated.
+        plan: that they follow, as JSON.
         prior_s: what generating them took (s).
         attempt: 1, then 2.
     """
@@ -32,15 +34,17 @@ class RenderTask:
     num_rows: int
     frames: tuple[int, ...]
     codes: np.ndarray | None = None
+    plan: dict[str, Any] | None = None
     prior_s: float = 0.0
     attempt: int = 1
 
 
 @dataclass(frozen=True)
 class BatchTokens:
-    """The tokens of a batch: (K, T) codes per item, and the seconds of work."""
+    """The tokens of a batch: (K, T) codes and plan per item, and the seconds of work."""
 
     codes: tuple[np.ndarray, ...]
+    plans: tuple[dict[str, Any] | None, ...]
     seconds: float
 
 
@@ -65,7 +69,7 @@ TaskResult = BatchTokens | RenderedFiles | RenderFailure
 
 @dataclass(frozen=True)
 class ItemResult:
-    """What became of an item: its files, or why there are none, after so many attempts."""
+    """Hold what became of an item: its files, or why there are none, after so many attempts."""
 
     item: RenderItem
     result: RenderedFiles | RenderFailure
@@ -87,8 +91,13 @@ class RenderQueue:
         self, items: Sequence[RenderItem], num_frames: Callable[[float], int], batch_size: int
     ) -> None:
         given = [item for item in items if item.codes is not None]
-        self.tasks = deque(RenderTask((item,), 1, (0,), item.codes) for item in given)
-        self.tasks += make_batches([i for i in items if i.codes is None], num_frames, batch_size)
+        self.tasks = deque(
+            RenderTask((item,), 1, (0,), item.codes, item.settings.plan) for item in given
+        )
+        edited = [item for item in items if item.source]
+        self.tasks += [RenderTask((item,), 1, (0,)) for item in edited]
+        new = [item for item in items if item.codes is None and not item.source]
+        self.tasks += make_batches(new, num_frames, batch_size)
 
     def next_task(self) -> RenderTask | None:
         """The next task, or None where there is none at the moment."""
@@ -98,8 +107,10 @@ class RenderQueue:
         """Take a task's result, and return the items that are done or given up."""
         if isinstance(result, BatchTokens):
             share = result.seconds / len(task.items)
-            for item, frames, codes in zip(task.items, task.frames, result.codes, strict=True):
-                self.tasks.appendleft(RenderTask((item,), 1, (frames,), codes, share, task.attempt))
+            made = zip(task.items, task.frames, result.codes, result.plans, strict=True)
+            for item, frames, codes, plan in made:
+                decoding = RenderTask((item,), 1, (frames,), codes, plan, share, task.attempt)
+                self.tasks.appendleft(decoding)
             return []
         if isinstance(result, RenderedFiles) or task.attempt == MAX_ATTEMPTS:
             return [ItemResult(item, result, task.attempt) for item in task.items]
@@ -139,7 +150,7 @@ def make_batches(
 
 
 def rows_for(num_frames: int, batch_size: int) -> int:
-    """How many items of a length are generated at once: ``batch_size``, halved while too many."""
+    """Return how many items are generated at once: ``batch_size``, halved while too many."""
     rows = batch_size
     while rows > 1 and rows * num_frames > batch_size * FRAMES_PER_ROW:
         rows //= 2

@@ -16,10 +16,12 @@ from codec.audio_file import WriteReport, write_audio
 from codec.process_settings import cpu_threads
 from pipelines.data.tokens import hash_codec
 from pipelines.inference.conditioning import PLAN_PROMPT_TOKENS
+from pipelines.inference.plan_schema import draft_plan, plan_json
 from pipelines.inference.text import MAX_TOKENS
 from pipelines.inference.token_file import TokenFile, token_bytes
+from pipelines.rendering.edit_files import edit_file
 from pipelines.rendering.item import RenderItem
-from pipelines.rendering.mastering import Mastered, master
+from pipelines.rendering.mastering import MOST_LIMITING_DB, Mastered, master
 from pipelines.rendering.origin import Origin
 from pipelines.rendering.render_queue import (
     BatchTokens,
@@ -30,6 +32,7 @@ from pipelines.rendering.render_queue import (
 )
 from pipelines.rendering.tags import Provenance, provenance_tags
 from prior.frame_generator import FrameGenerator
+from prior.plan import Plan
 
 if TYPE_CHECKING:
     from pipelines.pipeline import Pipeline
@@ -62,6 +65,8 @@ class Renderer:
         """Do a task; whatever goes wrong in it is its result."""
         try:
             with cpu_threads(1):
+                if task.items[0].source:
+                    return self.edit(task.items[0])
                 return self.generate(task) if task.codes is None else self.decode(task)
         except Exception as error:
             return failure(error)
@@ -69,12 +74,16 @@ class Renderer:
     def generate(self, task: RenderTask) -> BatchTokens:
         """Generate the tokens of a batch."""
         start = time.perf_counter()
-        frames = generate_frames(self.pipeline, task.items, max(task.frames), task.num_rows)
+        frames, plans = start_frames(self.pipeline, task.items, max(task.frames), task.num_rows)
         rows = torch.stack(list(self.until_stopped(frames)), dim=-1).cpu().numpy()  # (B, K, T)
         codes = tuple(
             row[:, :length].astype("<i4") for row, length in zip(rows, task.frames, strict=False)
         )
-        return BatchTokens(codes, time.perf_counter() - start)
+        written = tuple(
+            plan and plan_json(plan.until(item.settings.duration_s))
+            for item, plan in zip(task.items, plans, strict=True)
+        )
+        return BatchTokens(codes, written, time.perf_counter() - start)
 
     @torch.no_grad()
     def decode(self, task: RenderTask) -> RenderedFiles:
@@ -88,15 +97,55 @@ class Renderer:
         blocks = [codes[None].to(pipeline.codec.device)]  # alone, so that no other item matters
         pieces = pipeline.decode_stream(blocks, [item.decoder_seed], steps)
         audio = torch.cat(list(self.until_stopped(pieces)), dim=-1)[0, :, :num_samples].cpu()
+        return self.finish(item, audio, codes, task.plan, task.prior_s, start)
+
+    @torch.no_grad()
+    def edit(self, item: RenderItem) -> RenderedFiles:
+        """Edit an item's source."""
+        start, made = time.perf_counter(), item.settings
+        assert made.edit is not None
+        numbers = {name: value for name, value in made.edit.items() if name.endswith("_s")}
+        stretch: dict[str, Any] = {"strength": made.edit.get("strength")}
+        if "to_s" in numbers:
+            stretch = {"spans_s": [(numbers["from_s"], numbers["to_s"])]}
+        elif numbers:
+            stretch = numbers
+        options = {
+            "seed": item.seed,
+            "negative_prompt": item.negative_prompt,
+            "guidance": made.guidance,
+            "temperature": made.temperature,
+            "num_inference_steps": made.num_inference_steps,
+            "preview": made.preview,
+            "plan": made.plan,
+        }
+        song = edit_file(self.pipeline, item.source, stretch, options, item.prompt or None)
+        plan = song.plans[0]
+        written = None if plan is None else plan_json(plan)
+        return self.finish(item, song.audio[0], song.codes[0], written, 0.0, start)
+
+    def finish(
+        self,
+        item: RenderItem,
+        audio: Tensor,
+        codes: Tensor,
+        plan: dict[str, Any] | None,
+        prior_s: float,
+        start: float,
+    ) -> RenderedFiles:
+        """Bring a piece to its level and write its two files."""
+        rate, num_samples = self.pipeline.codec.sample_rate, audio.shape[-1]
         decoded = time.perf_counter()
-        mastered = master(audio, rate, item.settings.loudness_lufs)
+        loudness_lufs = item.settings.loudness_lufs
+        mastered = master(audio, rate, loudness_lufs, most_limiting_db=MOST_LIMITING_DB)
         stream = io.BytesIO()
         tags = provenance_tags(self.provenance(item), item.settings.format)
         report = write_audio(stream, mastered.audio, rate, format=item.settings.format, tags=tags)
-        tokens = token_bytes(self.token_file(item, codes, num_samples))
+        tokens = token_bytes(self.token_file(item, codes, num_samples, plan))
         facts = self.facts(mastered, report) | {
+            "plan": plan,
             "timings": {
-                "prior_s": round(task.prior_s, 4),
+                "prior_s": round(prior_s, 4),
                 "decoder_s": round(decoded - start, 4),
                 "write_s": round(time.perf_counter() - decoded, 4),
             },
@@ -113,7 +162,7 @@ class Renderer:
             yield piece
 
     def provenance(self, item: RenderItem) -> Provenance:
-        """What an item's audio file says about how it came about."""
+        """Return what an item's audio file says about how it came about."""
         return Provenance(
             generator=f"partita {dict(self.origin.versions).get('partita', '')}".strip(),
             pipeline=self.origin.name,
@@ -123,7 +172,7 @@ class Renderer:
         )
 
     def facts(self, mastered: Mastered, report: WriteReport) -> dict[str, Any]:
-        """What the manifest says about the sound and where it was made."""
+        """Return what the manifest says about the sound and where it was made."""
         device = self.pipeline.device
         name = torch.cuda.get_device_name(device) if device.type == "cuda" else str(device)
         return {
@@ -137,10 +186,13 @@ class Renderer:
             "machine": {"device": name},
         }
 
-    def token_file(self, item: RenderItem, codes: Tensor, num_samples: int) -> TokenFile:
+    def token_file(
+        self, item: RenderItem, codes: Tensor, num_samples: int, plan: dict[str, Any] | None
+    ) -> TokenFile:
         """The token file of an item, as ``partita generate --tokens`` writes it."""
         codec = self.pipeline.codec
-        settings = asdict(item.settings) | {"negative_prompt": item.negative_prompt}
+        settings = asdict(item.settings)
+        settings |= {"negative_prompt": item.negative_prompt, "plan": plan}
         for name in ("format", "loudness_lufs", "codes"):  # of the audio file, not of the tokens
             del settings[name]
         return TokenFile(
@@ -161,16 +213,16 @@ def failure(error: Exception) -> RenderFailure:
     return RenderFailure(" ".join(f"{type(error).__name__}: {error}".split()).removesuffix(":"))
 
 
-def generate_frames(
+def start_frames(
     pipeline: "Pipeline", items: tuple[RenderItem, ...], num_frames: int, num_rows: int
-) -> Iterator[Tensor]:
-    """Generate the tokens of items that share their sampling settings, frame by frame.
+) -> tuple[Iterator[Tensor], list[Plan | None]]:
+    """Plan items that share their sampling settings, and generate their tokens frame by frame.
 
     Every shape that the prior sees follows from ``num_rows`` alone: rows are filled up with copies
     of the first item, texts with masked tokens.
 
-    Yields:
-        (``num_rows``, K) codes; those of the items come first.
+    Returns:
+        An iterator over (``num_rows``, K) codes, those of the items first; and the items' plans.
     """
     filled = items + items[:1] * (num_rows - len(items))
     settings = items[0].settings
@@ -181,10 +233,8 @@ def generate_frames(
     prompts = [item.prompt for item in filled]
     negatives = [item.negative_prompt for item in filled]
     duration_s = num_frames / pipeline.codec.frame_rate
-    plans = [None] * num_rows
+    plans = [draft_plan(item.settings.plan) for item in filled]
     given = pipeline.conditioner(prompts, negatives, plans, seeds, duration_s, num_frames)
     condition = given.condition.padded(TEXT_LENGTH)
-    for frame in FrameGenerator(
-        pipeline.prior, condition, given.negative, num_frames, sampling, seeds
-    ):
-        yield frame.codes
+    frames = FrameGenerator(pipeline.prior, condition, given.negative, num_frames, sampling, seeds)
+    return (frame.codes for frame in frames), given.plans[: len(items)]

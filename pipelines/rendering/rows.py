@@ -1,6 +1,5 @@
 """Rows to items: every field checked, every default filled in, all faults in one report."""
 
-import hashlib
 import math
 import sys
 import unicodedata
@@ -14,8 +13,10 @@ from codec.audio_file import FORMATS
 from codec.seeds import derive_seed
 from codec.validation import check_codes
 from pipelines.data.row_files import RowFault, has_surrogate, read_rows
+from pipelines.inference.plan_schema import FLAG_FIELDS, draft_json, draft_plan
 from pipelines.inference.text import MAX_TOKENS
 from pipelines.inference.token_file import check_tokens, load_tokens
+from pipelines.rendering.edit_rows import hash_file, open_edit
 from pipelines.rendering.item import RenderItem, RenderSettings
 from pipelines.rendering.mastering import LOUDNESS_RANGE
 
@@ -36,7 +37,13 @@ FIELDS: dict[str, type] = {
     "format": str,
     "loudness_lufs": float,
     "codes": str,
+    "edit": str,
+    "plan": str,
+    "bpm": float,
+    **dict.fromkeys(("key", "meter", "chords", "instruments", "drums", "sections"), str),
 }
+OF_THE_PLAN = ("plan", *FLAG_FIELDS)
+"""Fields that ``plan_schema`` checks together."""
 RANGES: dict[str, tuple[float, float]] = {
     "duration_s": (0, math.inf),  # the pipeline knows the longest
     "seed": (0, 2**63 - 1),
@@ -49,6 +56,7 @@ RANGES: dict[str, tuple[float, float]] = {
 }
 OF_THE_PRIOR = (
     *("negative_prompt", "duration_s", "seed", "guidance", "temperature", "num_variations"),
+    *OF_THE_PLAN,
 )
 """Fields that change nothing where the tokens are given."""
 LONGEST_ID = 160
@@ -57,7 +65,7 @@ FORBIDDEN_IN_ID = set('/\\:*?"<>|')
 
 @dataclass(frozen=True)
 class Defaults:
-    """What a row gets for a field that it leaves out; None takes the pipeline's own default.
+    """Hold what a row gets for a field that it leaves out; None takes the pipeline's own default.
 
     Attributes:
         duration_s: length (s).
@@ -97,7 +105,7 @@ class BadRowsError(ValueError):
 
 @dataclass
 class RenderRequest:
-    """What is to be rendered.
+    """Describe what is to be rendered.
 
     Attributes:
         name: of the source.
@@ -180,12 +188,14 @@ class RowChecker:
                 messages.append(str(error))
         if "id" not in given:
             messages.append("id is missing")
-        if "prompt" not in given and "codes" not in given:
+        if not {"prompt", "codes", "edit"} & given.keys():
             messages.append("prompt is missing")
         if messages:
             return [], messages
         try:
-            items = [self.rerender(row, folder)] if "codes" in row else self.generate(row)
+            items = [self.rerender(row, folder)] if "codes" in row else self.generate(row, folder)
+            if "edit" in row:
+                items = [open_edit(item, row, folder) for item in items]
         except (ValueError, OSError) as error:
             return [], [" ".join(str(error).split())]
         return items, []
@@ -194,6 +204,8 @@ class RowChecker:
         """Return the value of a field in its type, or raise ValueError with the rule."""
         if name not in FIELDS:
             raise ValueError(f"there is no field {name!r}: choose from {', '.join(FIELDS)}")
+        if name in OF_THE_PLAN or name == "edit":
+            return value
         value = check_text(name, value) if FIELDS[name] is str else check_number(name, value)
         if name == "duration_s":
             self.pipeline.num_frames(value)
@@ -205,7 +217,7 @@ class RowChecker:
                 raise ValueError(f"{name} may have at most {MAX_TOKENS} tokens, got {tokens}")
         return value
 
-    def generate(self, row: dict[str, Any]) -> list[RenderItem]:
+    def generate(self, row: dict[str, Any], folder: Path) -> list[RenderItem]:
         """The items of a row with a prompt: one, or ``id-0``, ``id-1``... with rising seeds."""
         config = self.pipeline.config
         chosen = {"guidance": config.guidance, "temperature": config.temperature}
@@ -216,13 +228,15 @@ class RowChecker:
             temperature=chosen["temperature"],
             top_k=config.top_k,
             top_p=None,
+            plan=self.plan(row, folder),
             **self.decoding(row),
         )
         # the same seed for the same id, everywhere; 31 bits, like the random seeds of generate
         seed = row.get("seed", derive_seed(0, "render", row["id"]) >> 32)
         decoder_seed = row.get("decoder_seed", seed)
         negative = chosen.get("negative_prompt")
-        item = RenderItem(row["id"], row["prompt"], negative, seed, decoder_seed, settings)
+        prompt = row.get("prompt", "")
+        item = RenderItem(row["id"], prompt, negative, seed, decoder_seed, settings)
         count = chosen["num_variations"]
         if count == 1:
             return [item]
@@ -230,6 +244,17 @@ class RowChecker:
             replace(item, id=f"{item.id}-{n}", seed=seed + n, decoder_seed=decoder_seed + n)
             for n in range(count)
         ]
+
+    def plan(self, row: dict[str, Any], folder: Path) -> dict[str, Any] | None:
+        """The JSON of what a row fixes of its plan; None where it fixes nothing."""
+        source = row.get("plan")
+        source = folder / source if isinstance(source, str) else source
+        if not isinstance(source, Path | dict | None):
+            raise ValueError(f"plan must be an object or the name of a file, got {source!r:.40}")
+        draft = draft_plan(source, {name: row[name] for name in FLAG_FIELDS if name in row})
+        if draft and not self.pipeline.prior.config.reads_plan:
+            raise ValueError("plan was given, but this pipeline's prior reads none")
+        return draft_json(draft) if draft else None
 
     def decoding(self, row: dict[str, Any]) -> dict[str, Any]:
         """The settings from the tokens on."""
@@ -269,6 +294,7 @@ class RowChecker:
             top_k=made.get("top_k"),
             top_p=made.get("top_p"),
             codes=hash_file(path),
+            plan=made.get("plan"),
             **decoding,
         )
         negative, decoder_seed = made.get("negative_prompt"), tokens.decoder_seed
@@ -317,9 +343,3 @@ def check_id(id: str) -> None:
             "id names files and may not begin with a dot, a dash or a space, or end with a dot or "
             f"a space, got {id!r:.80}"
         )
-
-
-def hash_file(path: Path) -> str:
-    """SHA-256 of a file, hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

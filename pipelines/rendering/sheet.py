@@ -12,6 +12,7 @@ from urllib.parse import quote
 
 from codec.audio_file import read_audio
 from codec.whole_file import write_whole
+from pipelines.inference.plan_schema import draft_plan
 from pipelines.inference.plot import check_plotting, draw_thumbnail
 from pipelines.rendering.manifest import NAME, ManifestEntry, read_manifest
 
@@ -162,7 +163,10 @@ def list_facts(entry: ManifestEntry, shared: dict[str, Any]) -> dict[str, str]:
     if entry.decoder_seed != entry.seed:
         facts["decoder seed"] = entry.decoder_seed
     own = {name: value for name, value in entry.settings.items() if name not in shared}
-    own.pop("duration_s", None)
+    for name in ("duration_s", "plan"):  # what came of them is said
+        own.pop(name, None)
+    if entry.plan is not None:
+        facts["plan"] = str(draft_plan(entry.plan).completed(None, 0.0))
     return readable(facts | {"away from": entry.negative_prompt or None} | own)
 
 
@@ -176,7 +180,7 @@ def readable(values: dict[str, Any]) -> dict[str, str]:
 
 
 def label(name: str) -> str:
-    """What a field is called on the page."""
+    """Return what a field is called on the page."""
     return LABELS.get(name, name.replace("_", " "))
 
 

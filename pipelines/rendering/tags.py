@@ -12,7 +12,7 @@ from codec.audio_tags import read_tags
 
 @dataclass(frozen=True)
 class Provenance:
-    """How a file came about.
+    """Describe how a file came about.
 
     Attributes:
         generator: program and version, such as "partita 0.1.0".

@@ -22,7 +22,7 @@ class WorkerPool(Protocol):
     """Performs tasks, in one process or in many."""
 
     def max_tasks(self) -> int:
-        """How many tasks may be under way."""
+        """Return how many tasks may be under way."""
 
     def submit(self, task: RenderTask) -> Any:
         """Start a task, and return its future."""
@@ -69,7 +69,7 @@ class ThreadPool:
         return self.executor.submit(self.renderer.perform, task)
 
     def result_of(self, future: Any) -> TaskResult:
-        """What the renderer returned."""
+        """Return the renderer's result."""
         return future.result()
 
 

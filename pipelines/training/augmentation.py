@@ -18,7 +18,7 @@ NATS_PER_DB = math.log(10) / 20
 
 @dataclass(frozen=True)
 class Augmentation:
-    """How far and how often training crops are changed.
+    """Set how far and how often training crops are changed.
 
     Args:
         gain_db: largest change of level, either way.
@@ -36,7 +36,7 @@ class Augmentation:
 
     @property
     def is_off(self) -> bool:
-        """Whether crops stay as they are."""
+        """Tell whether crops stay as they are."""
         return not any(astuple(self))
 
     def __post_init__(self) -> None:

@@ -3,6 +3,7 @@
 import json
 import shutil
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,7 +16,9 @@ if TYPE_CHECKING:
 CHECKPOINT_PREFIX = "checkpoint-"
 
 
-def save_checkpoint(accelerator: "Accelerator", folder: Path, step: int, keep: int) -> None:
+def save_checkpoint(
+    accelerator: "Accelerator", write: Callable[[str], None], folder: Path, step: int, keep: int
+) -> None:
     """Write a checkpoint under a temporary name, rename it, then drop the oldest."""
     target = folder / f"{CHECKPOINT_PREFIX}{step:08d}"
     partial = folder / f".partial-{target.name}"
@@ -24,7 +27,7 @@ def save_checkpoint(accelerator: "Accelerator", folder: Path, step: int, keep: i
             shutil.rmtree(partial, ignore_errors=True)
             partial.mkdir(parents=True)
         accelerator.wait_for_everyone()
-        accelerator.save_state(str(partial))
+        write(str(partial))
         accelerator.wait_for_everyone()
         if accelerator.is_main_process:
             (partial / "step.json").write_text(json.dumps({"step": step}))
@@ -39,14 +42,14 @@ def save_checkpoint(accelerator: "Accelerator", folder: Path, step: int, keep: i
     accelerator.wait_for_everyone()
 
 
-def load_checkpoint(accelerator: "Accelerator", checkpoint: Path) -> None:
-    """Load all that was prepared or registered.
+def load_checkpoint(load: Callable[[str], None], checkpoint: Path) -> None:
+    """Load all that a run keeps in a checkpoint.
 
     Raises:
         ValueError: the checkpoint is of a model of other sizes, or a file in it is damaged.
     """
     try:
-        accelerator.load_state(str(checkpoint))
+        load(str(checkpoint))
     except Exception as error:  # a torn file can end in any of them
         reason = " ".join(str(error).split())
         if "size mismatch" in reason or "parameter group" in reason or "_keys" in reason:

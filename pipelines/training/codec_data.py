@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class SpectrogramData:
-    """Where the spectrograms are and how long a training crop is.
+    """Name the spectrograms and set the length of a training crop.
 
     Args:
         prepared: folders of prepared datasets; their clips are one pool.

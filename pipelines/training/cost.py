@@ -106,7 +106,7 @@ class Estimate:
         return self.training_flops / (hardware.flops * self.processes) / 3600
 
     def fits(self, hardware: Hardware) -> bool:
-        """Whether a process has enough memory on such a device, and keeps it busy."""
+        """Tell whether a process has enough memory on such a device, and keeps it busy."""
         fills = self.parameters >= hardware.smallest
         return fills and self.training_memory < hardware.memory
 

@@ -23,7 +23,7 @@ from pipelines.training.loop import EpochOrder
 
 @dataclass(frozen=True)
 class DecoderData:
-    """Where spectrograms and tokens are, and how they are drawn.
+    """Name the spectrograms and tokens, and set how they are drawn.
 
     Args:
         prepared: folders of prepared datasets.

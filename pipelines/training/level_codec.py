@@ -2,27 +2,31 @@
 
 ``python -m pipelines.training.level_codec CODEC OUTPUT --prepared data/music``
 
-Regression on logarithms finds the median, which lies below the mean power, and a vocoder's phases
-cancel a little of what they share. Both are nearly constant in a band, so one gain per mel band,
-added to the bias of the last layer, gives them back: nothing else changes, codes included.
+Frames whose phases do not fit cancel a little where they overlap: the vocoder gets a gain for each
+of eight groups of bands. Regression on logarithms finds the median, which lies below the mean
+power: the bias of the decoder's last layer gets a gain per mel band. Codes do not change.
 """
 
 import argparse
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 import torch
+from datasets import Dataset
 from torch import Tensor
 
 from codec.seeds import generator
 from codec.spectral_codec import SpectralCodec
-from pipelines.data.prepared import FRAMES_PER_TOKEN, read_crop
+from codec.vocoder import DB_PER_NAT
+from pipelines.data.prepared import FRAMES_PER_TOKEN, NUM_MELS, read_crop
 from pipelines.errors import one_line_errors
 from pipelines.training.codec_data import open_all
 
 AUDIBLE_NATS = 6.0
 """Bands further below a crop's loudest say nothing about their gain."""
 MAX_GAIN_NATS = 0.7
+VOCODER_GAINS = 8
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -41,34 +45,50 @@ def main(argv: list[str] | None = None) -> int:
 def run(args: argparse.Namespace) -> int:
     """Level and save."""
     codec = SpectralCodec.from_pretrained(args.codec).eval()
-    rows = open_all(args.prepared, "train")
-    draws = generator(args.seed, "level")
-    gains = []
-    for row in torch.randint(len(rows), (args.crops,), generator=draws).tolist():
-        crop = read_crop(rows, row, 0, 100 * FRAMES_PER_TOKEN, codec.config.stereo_bands)
-        gains += [missing_power(codec, crop[None], books) for books in args.books]
-    gain = torch.stack(gains).nanmean(0).nan_to_num(0.0).clamp(-MAX_GAIN_NATS, MAX_GAIN_NATS)
+    crops = draw_crops(codec, open_all(args.prepared, "train"), args.crops, args.seed)
+    lost = mean_gain(missing_power(crop, codec.analyze(codec.vocoder(crop))) for crop in crops)
+    codec.register_to_config(
+        vocoder_gains_db=[
+            round(float(band.mean()) * DB_PER_NAT, 2) for band in lost.chunk(VOCODER_GAINS)
+        ]
+    )
+    gain = mean_gain(
+        missing_power(crop, codec.decode_spectrogram(codes[:, :books]))
+        for crop in crops
+        for codes in [codec.encode_spectrogram(crop)]
+        for books in args.books
+    )
     raise_levels(codec, gain)
     codec.save_pretrained(args.output)
-    print(f"{args.output}: bands raised by {gain.mean() * 8.686:.2f} dB on average")
+    print(f"{args.output}: the vocoder's gains {codec.config.vocoder_gains_db} dB")
+    print(f"{args.output}: bands raised by {gain.mean() * DB_PER_NAT:.2f} dB on average")
     return 0
 
 
-@torch.no_grad()
-def missing_power(codec: SpectralCodec, crop: Tensor, num_books: int) -> Tensor:
-    """What the decoded sound lacks in every band.
+def draw_crops(codec: SpectralCodec, rows: Dataset, count: int, seed: int) -> list[Tensor]:
+    """Read (1, C, R, F) crops of 4 s from rows drawn at random."""
+    chosen = torch.randint(len(rows), (count,), generator=generator(seed, "level")).tolist()
+    bands, frames = codec.config.stereo_bands, 100 * FRAMES_PER_TOKEN
+    return [read_crop(rows, row, 0, frames, bands)[None] for row in chosen]
+
+
+def mean_gain(gains: Iterable[Tensor]) -> Tensor:
+    """Average (M,) gains in nats over crops, of those that hold a band; at most .7."""
+    mean = torch.stack(list(gains)).nanmean(0).nan_to_num(0.0)
+    return mean.clamp(-MAX_GAIN_NATS, MAX_GAIN_NATS)
+
+
+def missing_power(original: Tensor, estimate: Tensor) -> Tensor:
+    """Measure what an estimate lacks in every band.
 
     Args:
-        codec: in evaluation mode.
-        crop: (1, C, R, F) as the codec analyzes audio.
-        num_books: books that decode it.
+        original: (1, C, R, F) log-mel, an image below it.
+        estimate: the same of its decode.
 
     Returns:
-        (M,) natural log of the missing magnitude; NaN where the crop holds next to nothing.
+        (M,) natural log of the missing magnitude; NaN where the original holds next to nothing.
     """
-    codes = codec.encode_spectrogram(crop)[:, :num_books]
-    heard = codec.analyze(codec.vocoder(codec.decode_spectrogram(codes)))
-    levels = [band_levels(x[:, :, : codec.config.num_mels]) for x in (crop, heard)]
+    levels = [band_levels(x[:, :, :NUM_MELS]) for x in (original, estimate)]
     audible = levels[0] > levels[0].max() - AUDIBLE_NATS
     return torch.where(audible, levels[0] - levels[1], torch.nan)
 

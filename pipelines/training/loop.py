@@ -12,6 +12,7 @@ import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -30,12 +31,14 @@ from codec.component import Component
 from codec.process_settings import STOP_SIGNALS, kept_process_settings, matmul_precision
 from codec.seeds import derive_seed, generator
 from codec.whole_file import new_folder
+from pipelines.training.blocks import checkpoint_activations, compile_blocks
 from pipelines.training.checkpoints import (
     load_checkpoint,
     load_weights,
     newest_checkpoint,
     save_checkpoint,
 )
+from pipelines.training.distribution import ShardedWeights, WholeWeights, whole
 from pipelines.training.precision import choose_precision
 from pipelines.training.run_log import RunLog
 from pipelines.training.weight_average import WeightAverage
@@ -46,7 +49,7 @@ SMALLEST_SCALE = 2.0**-20
 
 @dataclass(frozen=True)
 class TrainingConfig:
-    """What every trainer needs to know besides its model and its data.
+    """Set what every trainer needs besides its model and its data.
 
     Args:
         output_dir: where checkpoints, logs, samples and the exported model go.
@@ -71,6 +74,10 @@ class TrainingConfig:
         log_every: steps between lines of ``metrics.jsonl``.
         log_with: "tensorboard" or "trackio" beside ``metrics.jsonl``, if installed.
         num_workers: data-loading processes.
+        sharding: split parameters, gradients, optimizer and average over all processes (FSDP2), for
+            a prior or a decoder that one device cannot hold; otherwise every process has them all.
+        activation_checkpointing: compute activations inside blocks twice instead of keeping them.
+        compile_blocks: compile the blocks of a prior or a decoder.
         seed: of everything random.
     """
 
@@ -91,6 +98,9 @@ class TrainingConfig:
     log_every: int = 20
     log_with: str | None = None
     num_workers: int = 0
+    sharding: bool = False
+    activation_checkpointing: bool = False
+    compile_blocks: bool = False
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -111,14 +121,16 @@ class TrainingConfig:
         ):
             if getattr(self, name) not in known:
                 raise ValueError(f"{name} must be one of {known}, got {getattr(self, name)!r}")
+        if self.sharding and self.mixed_precision == "fp16":
+            raise ValueError("mixed_precision must be no, bf16 or auto with sharding, got 'fp16'")
 
 
 class TrainingTask(Protocol):
-    """What a trainer adds to the loop: its model and data, its loss, how it is judged."""
+    """Define what a trainer adds to the loop: its model and data, its loss, how it is judged."""
 
     @property
     def model(self) -> nn.Module:
-        """What is trained; its forward is the only thing that the loss may call."""
+        """Return what is trained; its forward is the only thing that the loss may call."""
 
     @property
     def dataset(self) -> Dataset:
@@ -171,11 +183,11 @@ def train(task: TrainingTask, config: TrainingConfig, resume: bool = False) -> P
         least_decay = 0.0 if fresh else config.ema_decay
     # before `prepare`, which puts an autocasting forward over the model's own
     average = WeightAverage(task.model, config.ema_decay, least_decay).to(accelerator.device)
-    model, optimizer = accelerator.prepare(task.model, make_optimizer(task.model, config))
-    accelerator.register_for_checkpointing(average)
+    weights = prepare_weights(task.model, average, config, accelerator)
+    model, optimizer = weights.model, weights.optimizer
     step = 0
     if checkpoint:
-        load_checkpoint(accelerator, checkpoint)
+        load_checkpoint(weights.load, checkpoint)
         # as the settings are now; learning rate and ema_decay are read at every step
         optimizer.param_groups[0]["weight_decay"] = config.weight_decay
         average.least_decay = config.ema_decay if average.least_decay else 0.0
@@ -209,16 +221,18 @@ def train(task: TrainingTask, config: TrainingConfig, resume: bool = False) -> P
             if step % config.log_every == 0:
                 log.training(step, metrics, optimizer.param_groups[0]["lr"], progress)
             if step % config.checkpoint_every == 0 or stopping or step == config.steps:
-                save_checkpoint(accelerator, folder, step, config.keep_checkpoints)
+                save_checkpoint(accelerator, weights.save, folder, step, config.keep_checkpoints)
+                averaged = weights.averaged()
                 if is_main:
-                    with new_folder(folder / "model") as partial:
-                        task.component(average.module).save_pretrained(partial)
+                    with new_folder(folder / "model") as unfinished:
+                        task.component(averaged).save_pretrained(unfinished)
             if step % config.validate_every == 0 or step == config.steps:
+                averaged = weights.averaged()
                 if is_main:
                     samples = folder / "samples" / f"step-{step:08d}"
                     samples.mkdir(parents=True, exist_ok=True)
                     with torch.no_grad():
-                        log.validation(step, task.validate(average.module, samples))
+                        log.validation(step, task.validate(averaged, samples))
                 accelerator.wait_for_everyone()
             if stopping:
                 accelerator.print(f"stopped at step {step}; continue with --resume")
@@ -256,7 +270,7 @@ def take_step(
                 accelerator.backward(loss)
                 if accelerator.sync_gradients:
                     norm = accelerator.clip_grad_norm_(model.parameters(), config.max_grad_norm)
-                    totals["gradient_norm"] = torch.as_tensor(norm)
+                    totals["gradient_norm"] = torch.as_tensor(whole(norm))
                 optimizer.step()
                 optimizer.zero_grad()
             for name, value in {"loss": loss, **metrics}.items():
@@ -267,6 +281,18 @@ def take_step(
             return totals
         if accelerator.scaler is None or accelerator.scaler.get_scale() < SMALLEST_SCALE:
             raise FloatingPointError(f"the gradients became infinite or NaN at step {step}")
+
+
+def prepare_weights(
+    model: nn.Module, average: WeightAverage, config: TrainingConfig, accelerator: Accelerator
+) -> WholeWeights | ShardedWeights:
+    """Make the blocks what the settings ask for, and the model ready for all processes."""
+    if config.activation_checkpointing:
+        checkpoint_activations(model)
+    if config.compile_blocks:
+        compile_blocks(model)
+    kind = ShardedWeights if config.sharding else WholeWeights
+    return kind(model, average, partial(make_optimizer, config=config), accelerator)
 
 
 def start_accelerator(config: TrainingConfig) -> Accelerator:

@@ -12,21 +12,30 @@ from torch.utils.data import Dataset
 from codec.seeds import generator
 from pipelines.data.caption_length import MAX_TOKENS, shorten
 from pipelines.data.plans import plan_of_labels
-from pipelines.data.shards import as_arrow
-from pipelines.data.tokens import TokenInfo, open_all_tokens, read_codes, read_token_infos
+from pipelines.data.remote_files import is_remote
+from pipelines.data.remote_tokens import ShardOrder, ShardStore
+from pipelines.data.tokens import (
+    TokenInfo,
+    TokenRows,
+    open_all_tokens,
+    read_codes,
+    read_token_infos,
+)
 from pipelines.inference.text import PRETRAINED, encode_text
 from pipelines.training.loop import EpochOrder
+from prior.form import frame_features
 from prior.loss import PriorBatch, draw_depth_frames
 from prior.model import DEFAULT_FRAME_RATE, Prior
-from prior.plan import plan_features
+from prior.plan import Plan
 
 
 @dataclass(frozen=True)
 class PriorData:
-    """Where tokens and text encoder are, and how items are drawn.
+    """Name the tokens and the text encoder, and set how items are drawn.
 
     Args:
-        tokens: folders of token caches; their clips are one pool.
+        tokens: folders of token caches, or URLs of caches that are streamed (docs/scaling.md);
+            their clips are one pool.
         text_encoder: folder of a saved pipeline whose tokenizer and text encoder are used.
         codec: folder of the codec that made the tokens; with it, samples are written as audio.
         crop_s: seconds per training item; shorter clips are padded, longer ones cut at random.
@@ -36,6 +45,11 @@ class PriorData:
         players_dropout: share of the items with a plan whose plan does not say who plays.
         caption_dropout: share of the items with a whole plan that are trained without their
             caption, so that the prior learns to read instruments in the plan too.
+        sections_dropout: share of the items with a plan whose plan has no sections.
+        melody_dropout: share of the items with a plan whose plan has no melody.
+        end_dropout: share of the items with a plan whose plan does not say where the piece ends.
+        fill_share: share of the steps in which the frames before known ones are predicted, of a
+            prior with ``fills``.
         depth_share: share of frames that train the later codebooks.
         validation_clips: held-out clips for the validation loss.
     """
@@ -49,6 +63,10 @@ class PriorData:
     whole_plan_dropout: float = 0.1
     players_dropout: float = 0.1
     caption_dropout: float = 0.0
+    sections_dropout: float = 0.3
+    melody_dropout: float = 0.5
+    end_dropout: float = 0.3
+    fill_share: float = 0.0
     depth_share: float = 0.25
     validation_clips: int = 32
 
@@ -58,6 +76,7 @@ class PriorData:
         if self.crop_frames is not None and self.crop_frames < 2:
             raise ValueError(f"crop_frames must be at least 2, got {self.crop_frames}")
         shares = ("text_dropout", "whole_plan_dropout", "players_dropout", "caption_dropout")
+        shares += ("sections_dropout", "melody_dropout", "end_dropout", "fill_share")
         for name in shares:
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} must lie in [0, 1), got {getattr(self, name)}")
@@ -102,52 +121,63 @@ class TokenClips(Dataset):
         num_codebooks: codebooks that the prior writes, the first of those cached.
         reads_plan: whether items carry plans.
         split: "train" or "validation".
+        reads_form: whether the plans have sections, melody and end.
         seed: of order, crops, captions and dropout.
     """
 
     def __init__(
-        self, data: PriorData, num_codebooks: int, reads_plan: bool, split: str, seed: int
+        self,
+        data: PriorData,
+        num_codebooks: int,
+        reads_plan: bool,
+        split: str,
+        seed: int,
+        reads_form: bool = False,
     ) -> None:
         self.data = data
         self.reads_plan = reads_plan
+        self.reads_form = reads_form
         self.num_codebooks = num_codebooks
         self.seed = seed
-        rows = open_all_tokens(data.tokens, split)
         self.frame_rate = read_token_infos(data.tokens)[0].frame_rate
         self.crop_tokens = data.crop_tokens(self.frame_rate)
-        self.facts = rows.select_columns(["captions", "is_end", "labels"])
-        self.rows = as_arrow(rows)
-        self.order = EpochOrder(len(rows), seed)
+        self.order: EpochOrder | ShardOrder
+        self.rows: TokenRows | ShardStore
+        if any(map(is_remote, data.tokens)):
+            self.rows = ShardStore(data.tokens, split)
+            self.order = ShardOrder([shard.rows for shard in self.rows.shards], seed)
+        else:
+            self.rows = TokenRows(open_all_tokens(data.tokens, split))
+            self.order = EpochOrder(len(self.rows), seed)
 
     def __getitem__(self, item: int) -> TokenClip:
         draws = generator(self.seed, "clip", item)
         return self.clip(self.order(item), draws, dropout=True)
 
-    def clip(self, row: int, draws: torch.Generator, dropout: bool) -> TokenClip:
+    def clip(self, place: Any, draws: torch.Generator, dropout: bool) -> TokenClip:
         """Read one clip, its random parts taken from ``draws``; drop text and plan at random."""
         data, length = self.data, self.crop_tokens
-        place, choice, *uniform = torch.rand(6, generator=draws).tolist()
+        start_at, choice, *uniform = torch.rand(6, generator=draws).tolist()
         drop_all = dropout and uniform[0] < data.text_dropout
         drop_plan = drop_all or (dropout and uniform[1] < data.whole_plan_dropout)
         drop_players = dropout and uniform[2] < data.players_dropout
         drop_caption = dropout and uniform[3] < data.caption_dropout
 
-        codes = read_codes(self.rows, row)[: self.num_codebooks]
-        start = int(place * (max(0, codes.shape[-1] - length) + 1))
+        table, row = self.rows.find(place)
+        codes = read_codes(table, row)[: self.num_codebooks]
+        start = int(start_at * (max(0, codes.shape[-1] - length) + 1))
         crop = codes[:, start : start + length]
         known = crop.shape[-1]
         mask = torch.arange(length) < known
         count = max(1, round(length * data.depth_share))
-        facts = self.facts[row]
+        facts = {name: table[row][name][0].as_py() for name in ("captions", "labels", "is_end")}
         captions = facts["captions"] or [""]
         caption = captions[int(choice * len(captions))]
         plan = None if drop_plan else plan_of_labels(json.loads(facts["labels"]))
         if plan is not None and drop_players:
             plan = replace(plan, instruments=(), drums=None)
-        features = None
-        if self.reads_plan:
-            assert self.frame_rate is not None
-            features = plan_features(plan, start + length, self.frame_rate)[start:]
+        if plan is not None and self.reads_form and dropout:
+            plan = self.drop_form(plan, draws)
         says_all = plan is not None and not drop_players  # the plan replaces the caption
         return TokenClip(
             torch.nn.functional.pad(crop, (0, length - known)),
@@ -155,7 +185,24 @@ class TokenClips(Dataset):
             facts["is_end"] and start + known == codes.shape[-1],
             draw_depth_frames(mask[None], count, draws)[0],
             "" if drop_all or (drop_caption and says_all) else caption,
-            features,
+            self.features(plan, start, start + length),
+        )
+
+    def features(self, plan: Plan | None, start: int, stop: int) -> Tensor | None:
+        """A plan's numbers from frame to frame; None for a prior that reads none."""
+        if not self.reads_plan:
+            return None
+        assert self.frame_rate is not None
+        return frame_features(plan, stop, self.frame_rate, self.reads_form)[start:]
+
+    def drop_form(self, plan: Plan, draws: torch.Generator) -> Plan:
+        """Leave sections, melody and end out of a plan, each by itself at random."""
+        sections, melody, end = torch.rand(3, generator=draws).tolist()
+        return replace(
+            plan,
+            sections=() if sections < self.data.sections_dropout else plan.sections,
+            melody=() if melody < self.data.melody_dropout else plan.melody,
+            end_beat=None if end < self.data.end_dropout else plan.end_beat,
         )
 
 

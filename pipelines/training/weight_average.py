@@ -4,6 +4,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 from torch.optim.swa_utils import AveragedModel
 
 
@@ -28,7 +29,7 @@ class WeightAverage(AveragedModel):
                 return
             n = int(count)
             kept = max(self.least_decay, min(decay, (1 + n) / (10 + n)))
-            torch._foreach_lerp_(averages, values, 1 - kept)
+            torch._foreach_lerp_([*map(own_part, averages)], [*map(own_part, values)], 1 - kept)
 
         super().__init__(model, multi_avg_fn=average, use_buffers=True)
         self.module.eval()
@@ -54,3 +55,8 @@ class WeightAverage(AveragedModel):
         self.n_averaged.fill_(state_dict["optimization_step"])
         self.least_decay = state_dict["min_decay"]
         return None
+
+
+def own_part(tensor: Tensor) -> Tensor:
+    """What this process holds of a tensor, which is all of one that is not split."""
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor

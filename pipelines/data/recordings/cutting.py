@@ -54,7 +54,7 @@ NUMBERED_NAME = re.compile(r"^(track|music|song|untitled|theme)?[ _-]*\d+$", re.
 
 @dataclass
 class TrackRecord:
-    """What is known about a track after it was cut.
+    """Hold what is known about a track after it was cut.
 
     Attributes:
         name, source, license, attribution, split: as in ``Track``; ``split`` "" is not yet drawn.
@@ -136,7 +136,7 @@ def cut_track(track: Track, config: PrepareConfig, staged: Path) -> TrackRecord:
 
 @dataclass(frozen=True)
 class Facts:
-    """What every clip of a track carries."""
+    """Return what every clip of a track carries."""
 
     track: str
     captions: list[str]

@@ -30,7 +30,7 @@ from pipelines.data.shards import begin_or_resume, refuse_other
 from pipelines.data.worker_processes import map_in_order
 
 WORK_NAME = ".work"
-NOT_PART_OF_THE_RESULT = ("output", "workers", "quiet")
+NOT_PART_OF_THE_RESULT = ("output", "workers", "scheduler", "quiet")
 
 
 @dataclass(frozen=True)
@@ -145,7 +145,7 @@ def cut_tracks(tracks: list[Track], config: PrepareConfig, staged: list[Path]) -
     jobs = [(track, config, path) for track, path in zip(tracks, staged, strict=True)]
     records: list[TrackRecord] = []
     with (
-        closing(map_in_order(cut_one, jobs, config.workers)) as results,
+        closing(map_in_order(cut_one, jobs, config.workers, config.scheduler)) as results,
         tqdm(total=len(jobs), unit="track", disable=config.quiet or None) as bar,
     ):
         for record in results:

@@ -25,6 +25,7 @@ class PrepareConfig:
             track is dropped.
         shard_clips: clips per Arrow shard.
         workers: processes; the result does not depend on it.
+        scheduler: of a running dask cluster, tcp://host:port, whose workers see the same folders.
         quiet: no progress bar.
     """
 
@@ -43,6 +44,7 @@ class PrepareConfig:
     duplicate_fraction: float = 0.5
     shard_clips: int = 256
     workers: int = 1
+    scheduler: str | None = None
     quiet: bool = False
 
     def __post_init__(self) -> None:

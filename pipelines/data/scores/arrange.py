@@ -17,7 +17,7 @@ from pipelines.data.scores.harmony import Slot, progression, slots
 from pipelines.data.scores.instruments import BASSES, INSTRUMENTS, balance, name_of_program
 from pipelines.data.scores.keys import Chord, Key, key_of
 from pipelines.data.scores.melody import compose_melody
-from pipelines.data.scores.score import Note, Part, Score, is_key_clear
+from pipelines.data.scores.score import Note, Part, Score, is_key_clear, top_voice
 from pipelines.data.scores.score_midi import read_tracks
 from pipelines.data.scores.score_sound import RenderError
 from pipelines.data.scores.styles import DYNAMICS, STYLES, Style, moods
@@ -112,7 +112,9 @@ def _arrange_once(rng: random.Random, held_out: bool, row: tuple[str, str, int, 
         "ensemble": "duo" if len({part.instrument for part in parts}) == 2 else "band",
         "source": "mma",
     }
-    return Score(float(tempo_bpm), meter, key, parts, labels, chords=chords_of_slots(harmony))
+    score = Score(float(tempo_bpm), meter, key, parts, labels, chords=chords_of_slots(harmony))
+    score.melody = top_voice(parts[0].notes)
+    return score
 
 
 def mma_source(groove: str, tempo_bpm: int, harmony: list[Slot], seed: int) -> str:

@@ -128,7 +128,7 @@ SPEEDS = (  # tempo below which the words fit (beats a minute)
         "extremely fast", "racing", "prestissimo", "breakneck", "hectic", "lightning-fast"))),
 )
 # fmt: on
-_STYLES = {
+STYLE_WORDS = {
     "classical": ("classical", "classical", "classical-style"),
     "baroque": ("baroque",),
     "folk": ("folk", "folk", "traditional folk"),
@@ -145,6 +145,7 @@ _STYLES = {
     "lullaby": ("lullaby",),
     "film": ("film", "cinematic", "film score"),
     "epic": ("epic", "epic orchestral"),
+    "orchestral": ("orchestral", "orchestra"),
     "chiptune": ("chiptune", "8-bit", "video game"),
     "funk": ("funk",),
     "blues": ("blues",),
@@ -154,7 +155,7 @@ _STYLES = {
     "tango": ("tango",),
     "chorale": ("chorale", "Bach chorale", "baroque chorale"),
 }  # fmt: skip
-_INSTRUMENTS = {
+INSTRUMENT_WORDS = {
     "electric piano": ("e-piano", "Rhodes"), "acoustic guitar": ("guitar", "nylon guitar"),
     "distorted guitar": ("overdriven guitar", "distorted electric guitar"), "saxophone": ("sax",),
     "strings": ("string orchestra", "string section"), "brass": ("brass section",),
@@ -163,15 +164,15 @@ _INSTRUMENTS = {
     "double bass": ("upright bass",), "pan flute": ("panpipes",), "french horn": ("horn",),
     "organ": ("pipe organ",), "vibraphone": ("vibes",),
 }  # fmt: skip
-_DRUMS = {
+DRUM_WORDS = {
     True: ("with drums", "with drums", "with percussion", "drums"),
     False: ("no drums", "without drums"),
 }
-_DYNAMICS = {"soft": ("soft", "quiet", "gentle"), "loud": ("loud", "forte", "strong")}
-_DENSITIES = {
+DYNAMICS_WORDS = {"soft": ("soft", "quiet", "gentle"), "loud": ("loud", "forte", "strong")}
+DENSITY_WORDS = {
     "sparse": ("sparse", "simple"), "medium": ("flowing", "steady"), "busy": ("busy", "dense")
 }  # fmt: skip
-_METERS = {
+METER_WORDS = {
     "4/4": ("4/4", "in 4/4 time"), "3/4": ("3/4", "in 3/4 time", "three-four time"),
     "6/8": ("6/8", "in 6/8 time"), "2/4": ("2/4", "in 2/4 time"),
 }  # fmt: skip
@@ -246,8 +247,8 @@ def fill(rng: random.Random, template: str, words: dict[str, str]) -> tuple[str,
 def draw_words(rng: random.Random, labels: dict[str, Any], held_out: bool) -> dict[str, str]:
     """Draw a word or phrase for every slot that the labels can fill."""
     words = {
-        "drums": rng.choice(_DRUMS[bool(labels["drums"])]),
-        "meter": rng.choice(_METERS[labels["meter"]]),
+        "drums": rng.choice(DRUM_WORDS[bool(labels["drums"])]),
+        "meter": rng.choice(METER_WORDS[labels["meter"]]),
         "tempo": rng.choice(_TEMPOS).format(round(labels["tempo_bpm"])),
         "speed": next(w for limit, w in SPEEDS if labels["tempo_bpm"] < limit).draw(rng, held_out),
     }
@@ -260,8 +261,8 @@ def draw_words(rng: random.Random, labels: dict[str, Any], held_out: bool) -> di
     if labels.get("mood"):
         words["mood"] = MOODS[rng.choice(labels["mood"])].draw(rng, held_out)
     if labels.get("style"):
-        words["style"] = rng.choice(_STYLES.get(labels["style"], (labels["style"],)))
-    for fact, table in (("dynamics", _DYNAMICS), ("density", _DENSITIES)):
+        words["style"] = rng.choice(STYLE_WORDS.get(labels["style"], (labels["style"],)))
+    for fact, table in (("dynamics", DYNAMICS_WORDS), ("density", DENSITY_WORDS)):
         if labels.get(fact) in table:
             words[fact] = rng.choice(table[labels[fact]])
     if labels.get("register") in ("low", "high"):
@@ -272,7 +273,8 @@ def draw_words(rng: random.Random, labels: dict[str, Any], held_out: bool) -> di
 def _instrument_words(rng: random.Random, labels: dict[str, Any]) -> dict[str, str]:
     names = [_instrument(rng, name) for name in labels["instruments"]]
     if not names:
-        return {}
+        alone = rng.choice(("drums only", "drums alone", "solo drums")) if labels["drums"] else ""
+        return {"lead": "drums", "band": alone} if alone else {}
     lead, others = names[0], names[1:3]
     alone = not others and not labels["drums"]
     words = {"lead": f"solo {lead}" if alone and rng.random() < 0.5 else lead}
@@ -287,7 +289,8 @@ def _instrument_words(rng: random.Random, labels: dict[str, Any]) -> dict[str, s
 
 def _instrument(rng: random.Random, name: str) -> str:
     """Return an instrument's name or, now and then, a synonym."""
-    return rng.choice(_INSTRUMENTS[name]) if name in _INSTRUMENTS and rng.random() < 0.25 else name
+    words = INSTRUMENT_WORDS.get(name)
+    return rng.choice(words) if words and rng.random() < 0.25 else name
 
 
 def polish(text: str, capital: bool) -> str:

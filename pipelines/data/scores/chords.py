@@ -66,13 +66,23 @@ def plan_labels(score: Score, start_s: float, end_s: float) -> dict:
     Returns:
         ``first_beat``: beats from the start of the piece to ``start_s``. ``chords``: rows of beat
         (from the start of the piece), root and quality, starting with the one at ``start_s``.
+        ``melody``: rows of beat, beats and pitch. ``sections``: rows of name and bars of the whole
+        piece, where it has a form. ``end_beat``: of the piece, None where it goes on.
     """
     first, last = (time_s * score.tempo_bpm / 60 for time_s in (start_s, end_s))
     earlier = [index for index, chord in enumerate(score.chords) if chord.beat <= first]
+    end = score.num_beats
     rest = score.chords[earlier[-1] if earlier else 0 :]
     return {
         "first_beat": round(first, 6),
         "chords": [
             [round(chord.beat, 4), chord.root, chord.quality] for chord in rest if chord.beat < last
         ],
+        "melody": [
+            [round(note.start, 4), round(min(note.duration, end - note.start), 4), note.pitch]
+            for note in score.melody
+            if first - 8 <= note.start < min(last, end - 0.01)
+        ],
+        "sections": [[section.name, section.bars] for section in score.sections],
+        "end_beat": round(end, 4) if score.complete else None,
     }

@@ -16,6 +16,7 @@ from pipelines.data.scores.score import Note, Part, Score, is_key_clear
 from pipelines.data.scores.styles import DYNAMICS, STYLES, Style, moods
 from prior.theory import METERS, Meter
 
+DRUMS_ALONE = "drums"
 ENSEMBLES = {"solo": 0.27, "duo": 0.23, "band": 0.5}
 REGISTERS = ("low", "middle", "high")
 _UNACCOMPANIED = 0.2
@@ -34,6 +35,7 @@ def compose(
     ensemble: str | None = None,
     lead: str | None = None,
     drums: bool | None = None,
+    num_phrases: int | None = None,
 ) -> Score:
     """Compose one piece of 12 to 65 seconds whose notes leave no doubt about its key.
 
@@ -42,12 +44,14 @@ def compose(
         held_out: use the chord progressions kept for validation.
         style_name, ensemble, lead: fix these features instead of drawing them.
         drums: give a band drums or none, where its style has a pattern; None draws by the style.
+        num_phrases: of four chords each; None draws as many as last 20, 40 or 60 s.
 
     Raises:
         ValueError: the style, ensemble or lead is unknown.
     """
-    if ensemble not in (None, *ENSEMBLES):
-        raise ValueError(f"ensemble must be one of {list(ENSEMBLES)}, got {ensemble!r}")
+    if ensemble not in (None, DRUMS_ALONE, *ENSEMBLES):
+        wanted = [*ENSEMBLES, DRUMS_ALONE]
+        raise ValueError(f"ensemble must be one of {wanted}, got {ensemble!r}")
     if lead is not None and lead not in INSTRUMENTS:
         raise ValueError(f"lead must be one of {list(INSTRUMENTS)}, got {lead!r}")
     if style_name is not None and style_name not in STYLES:
@@ -55,8 +59,8 @@ def compose(
     weights = [style.weight for style in STYLES.values()]
     for _ in range(_ATTEMPTS):  # the last attempt stays, though its key may be doubtful
         style = STYLES[style_name or rng.choices(list(STYLES), weights)[0]]
-        score = _compose_once(rng, held_out, style, ensemble, lead, drums)
-        if is_key_clear(score):
+        score = _compose_once(rng, held_out, style, ensemble, lead, drums, num_phrases)
+        if score.key is None or is_key_clear(score):
             break
     return score
 
@@ -68,6 +72,7 @@ def _compose_once(
     ensemble: str | None,
     lead: str | None,
     drums: bool | None,
+    num_phrases: int | None,
 ) -> Score:
     ensemble = ensemble or rng.choices(list(ENSEMBLES), list(ENSEMBLES.values()))[0]
     if ensemble == "solo" and not style.solos and lead is None:
@@ -77,8 +82,11 @@ def _compose_once(
     meter = METERS[rng.choice(style.meters)]
     tempo_bpm = _draw_tempo(rng, style, meter)
     key = key_of(rng.randrange(12), "minor" if rng.random() < style.minor else "major")
-    harmony = _plan(rng, style, meter, tempo_bpm, key, held_out)
-    return _Piece(rng, style, meter, tempo_bpm, key, harmony).compose(ensemble, lead, drums)
+    harmony = _plan(rng, style, meter, tempo_bpm, key, held_out, num_phrases)
+    score = _Piece(rng, style, meter, tempo_bpm, key, harmony).compose(ensemble, lead, drums)
+    if num_phrases is not None:
+        score.phrase_beats = (harmony[-1].start + harmony[-1].length) / num_phrases
+    return score
 
 
 def _draw_tempo(rng: random.Random, style: Style, meter: Meter) -> int:
@@ -91,7 +99,13 @@ def _draw_tempo(rng: random.Random, style: Style, meter: Meter) -> int:
 
 
 def _plan(
-    rng: random.Random, style: Style, meter: Meter, tempo_bpm: int, key: Key, held_out: bool
+    rng: random.Random,
+    style: Style,
+    meter: Meter,
+    tempo_bpm: int,
+    key: Key,
+    held_out: bool,
+    num_phrases: int | None,
 ) -> list[Slot]:
     """Draw the chords of a piece that fits 20, 40 or 60 seconds with its last chord ringing out."""
     bar_s = meter.beats * 60 / tempo_bpm
@@ -101,7 +115,7 @@ def _plan(
     slot_beats = meter.beats * (0.5 if halve else 2.0 if double else 1.0)
     goal_s = rng.choices((20.0, 40.0, 60.0), (0.4, 0.4, 0.2))[0] - _TAIL_S
     phrase_s = 4 * slot_beats * 60 / tempo_bpm
-    phrases = max(1, math.ceil(goal_s / phrase_s - 0.7))
+    phrases = num_phrases or max(1, math.ceil(goal_s / phrase_s - 0.7))
     chords = progression(rng, style.bank, key, phrases, held_out)
     if double:  # melodies have no rhythms for such long chords: every chord is played twice
         return slots([chord for chord in chords for _ in (0, 1)], key, float(meter.beats))
@@ -135,8 +149,12 @@ class _Piece:
         return self.rng.choice(choices)
 
     def compose(self, ensemble: str, lead: str | None, drums: bool | None) -> Score:
-        solo = ensemble == "solo"
-        parts = self._solo(lead) if solo else self._ensemble(ensemble, lead, drums)
+        if ensemble == DRUMS_ALONE:
+            parts = [self._drums(self.style.drums or "rock")]
+        elif ensemble == "solo":
+            parts = self._solo(lead)
+        else:
+            parts = self._ensemble(ensemble, lead, drums)
         parts = [finish(self.rng, part, self.tempo_bpm, self.dynamics) for part in parts]
         if self.style.swing:
             parts = [swing(part) for part in parts]
@@ -149,14 +167,19 @@ class _Piece:
             "ensemble": ensemble,
             "source": "generated",
         }
+        if ensemble == DRUMS_ALONE:
+            return Score(float(self.tempo_bpm), self.meter, None, parts, labels)
         chords = chords_of_slots(self.harmony)
-        return Score(float(self.tempo_bpm), self.meter, self.key, parts, labels, chords=chords)
+        tune = swung(self.tune) if self.style.swing else self.tune
+        tempo_bpm = float(self.tempo_bpm)
+        return Score(tempo_bpm, self.meter, self.key, parts, labels, chords=chords, melody=tune)
 
     def _melody(self, instrument: Instrument) -> list[Note]:
         span = register_span(instrument, self.register)
-        return compose_melody(
+        self.tune = compose_melody(
             self.rng, self.harmony, self.key, self.meter, span, self.wanted_density
         )
+        return list(self.tune)
 
     def _solo(self, lead: str | None) -> list[Part]:
         alone = lead is not None and not INSTRUMENTS[lead].polyphonic
@@ -309,11 +332,16 @@ def without_overlap(notes: list[Note]) -> list[Note]:
 
 def swing(part: Part) -> Part:
     """Move the middle of every beat to its last third."""
-    part.notes = [
-        Note(_late(n.start), _late(n.start + n.duration) - _late(n.start), n.pitch, n.velocity)
-        for n in part.notes
-    ]
+    part.notes = swung(part.notes)
     return part
+
+
+def swung(notes: list[Note]) -> list[Note]:
+    """Move the middle of every beat of notes to its last third."""
+    return [
+        Note(_late(n.start), _late(n.start + n.duration) - _late(n.start), n.pitch, n.velocity)
+        for n in notes
+    ]
 
 
 def _late(time: float) -> float:

@@ -18,7 +18,7 @@ from pipelines.data.scores.compose import density_word, finish
 from pipelines.data.scores.harmony import HELD_OUT_SHARE
 from pipelines.data.scores.instruments import INSTRUMENTS, name_of_program
 from pipelines.data.scores.keys import Key, estimate_key, key_of
-from pipelines.data.scores.score import Note, Part, Score, pitch_class_weights
+from pipelines.data.scores.score import Note, Part, Score, pitch_class_weights, top_voice
 from pipelines.data.scores.score_midi import read_tracks
 from pipelines.data.scores.styles import DYNAMICS, moods
 from prior.theory import METERS, Meter
@@ -160,6 +160,7 @@ def _orchestrate(rng: random.Random, voices: Voices, meter: Meter, key: Key | No
     moved = key_of(key.root + shift, key.mode) if key else None
     score = Score(float(tempo_bpm), meter, moved, parts, labels, "Public Domain", BACH_CREDIT)
     score.chords = find_chords(score)
+    score.melody = top_voice(parts[0].notes)
     return score
 
 

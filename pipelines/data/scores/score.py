@@ -1,10 +1,11 @@
 """Hold a composed piece: parts of notes in beats, and the facts about them."""
 
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from pipelines.data.scores.keys import Key, estimate_key
-from prior.plan import ChordChange
+from prior.plan import ChordChange, Section
 from prior.theory import Meter
 
 
@@ -54,6 +55,9 @@ class Score:
         room: size of the simulated space for reverberation, 0 to 1.
         complete: the music ends where the score ends.
         chords: chord changes in order; none where they are not known.
+        melody: the tune, one note at a time; none where it is not known.
+        sections: the form of a song; none for a piece without.
+        phrase_beats: of a piece with a wanted number of phrases, the length of one.
     """
 
     tempo_bpm: float
@@ -66,6 +70,9 @@ class Score:
     room: float = 0.4
     complete: bool = True
     chords: list[ChordChange] = field(default_factory=list)
+    melody: list[Note] = field(default_factory=list)
+    sections: list[Section] = field(default_factory=list)
+    phrase_beats: float = 0.0
 
     @property
     def num_beats(self) -> float:
@@ -76,6 +83,21 @@ class Score:
     def duration_s(self) -> float:
         """Return the seconds from the start to the end of the last note."""
         return self.num_beats * 60 / self.tempo_bpm
+
+
+def top_voice(notes: Iterable[Note]) -> list[Note]:
+    """Take the highest of the notes that begin together, each cut where the next one begins.
+
+    A lower note that begins while a higher one still sounds is left out: it accompanies.
+    """
+    kept: list[Note] = []
+    for note in sorted(notes, key=lambda n: (n.start, -n.pitch)):
+        if kept and note.start < kept[-1].start + kept[-1].duration - 1e-3:
+            if note.start - kept[-1].start < 0.02 or note.pitch < kept[-1].pitch:
+                continue
+            kept[-1] = replace(kept[-1], duration=note.start - kept[-1].start)
+        kept.append(note)
+    return kept
 
 
 def pitch_class_weights(score: Score, start_s: float = 0.0, end_s: float = 1e9) -> list[float]:

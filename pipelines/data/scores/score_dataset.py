@@ -15,6 +15,7 @@ from pipelines.data.markdown import bullets, table, write_page
 from pipelines.data.prepared import SPLITS, Clip, PreparedWriter, finish_dataset
 from pipelines.data.scores.score_jobs import ScoreJob, check_sources, compose_piece, piece_index
 from pipelines.data.scores.score_sound import (
+    CLIP_S,
     SOUNDFONT,
     RenderError,
     check_programs,
@@ -39,10 +40,12 @@ class ScoreDataset:
         hours: hours of music to render in all.
         seed: equal seeds give equal datasets.
         workers: processes that render; the result does not depend on their number.
+        scheduler: of a running dask cluster, tcp://host:port, to render on.
         sources: names in ``score_sources.SOURCES``.
         audio: "keep" stores FLAC beside each spectrogram, "none" does not.
         soundfont: an SF2 file with a General MIDI bank.
         shard_clips: clips per Arrow shard.
+        clip_s: length of a clip (s); songs need long ones for a prior to see a section return.
 
     Raises:
         ValueError: a number is out of range.
@@ -52,14 +55,18 @@ class ScoreDataset:
     hours: float
     seed: int = 0
     workers: int = 1
+    scheduler: str | None = None
     sources: tuple[str, ...] = DEFAULT_SOURCES
     audio: str = "none"
     soundfont: Path = SOUNDFONT
     shard_clips: int = 256
+    clip_s: float = CLIP_S
 
     def __post_init__(self) -> None:
         if not self.hours > 0:
             raise ValueError(f"hours must be positive, got {self.hours}")
+        if not 5 <= self.clip_s <= 600 or self.clip_s != int(self.clip_s):
+            raise ValueError(f"clip must be whole seconds from 5 to 600, got {self.clip_s}")
         for name in ("workers", "shard_clips"):
             if getattr(self, name) < 1:
                 option = name.replace("_", "-")
@@ -100,6 +107,7 @@ def open_folder(wanted: ScoreDataset) -> dict[str, Any]:
         "audio": wanted.audio,
         "soundfont": wanted.soundfont.name,
         "shard_clips": wanted.shard_clips,
+        **({} if wanted.clip_s == CLIP_S else {"clip_s": wanted.clip_s}),
     }
     begin_or_resume(wanted.output, wanted.output / SETTINGS_NAME, settings, "a dataset")
     return settings
@@ -116,12 +124,12 @@ def fill(wanted: ScoreDataset, writers: dict[str, PreparedWriter]) -> None:
     )
     # clips are stored in order, so only a split's last piece can be there in part
     jobs = (
-        (job, wanted.soundfont, wanted.audio == "keep")
+        (job, wanted.soundfont, wanted.audio == "keep", wanted.clip_s)
         for job in numbered
         if job.index >= last[job.split]
     )
     failures = 0
-    with closing(map_in_order(render_piece, jobs, wanted.workers)) as results:
+    with closing(map_in_order(render_piece, jobs, wanted.workers, wanted.scheduler)) as results:
         while seconds < wanted.hours * 3600:
             job, clips, reason = next(results)
             failures = failures + 1 if reason else 0
@@ -137,14 +145,14 @@ def fill(wanted: ScoreDataset, writers: dict[str, PreparedWriter]) -> None:
                 print(f"{seconds / 3600:.2f} hours, piece {job.index}", flush=True)
 
 
-def render_piece(job: tuple[ScoreJob, Path, bool]) -> tuple[ScoreJob, list[Clip], str]:
+def render_piece(job: tuple[ScoreJob, Path, bool, float]) -> tuple[ScoreJob, list[Clip], str]:
     """Compose, play and cut one piece; return its clips, or the reason why there are none."""
-    piece, soundfont, keep_audio = job
+    piece, soundfont, keep_audio, clip_s = job
     try:
         score = compose_piece(piece)
         audio = render(score, soundfont)
         seed = derive_seed(piece.seed, "scores", piece.index)
-        clips = cut_clips(score, audio, piece.track, seed, keep_audio)
+        clips = cut_clips(score, audio, piece.track, seed, keep_audio, clip_s)
     except (RenderError, ValueError, OSError) as error:
         return piece, [], f"{type(error).__name__}: {error}"
     return piece, clips, "" if clips else "shorter than a clip"

@@ -7,12 +7,13 @@ from functools import partial
 
 from codec.seeds import derive_seed
 from pipelines.data.scores.arrange import arrange
-from pipelines.data.scores.compose import compose
+from pipelines.data.scores.compose import DRUMS_ALONE, compose
 from pipelines.data.scores.corpus import bach, check_bach, check_openttd, openttd
 from pipelines.data.scores.instruments import BASSES, INSTRUMENTS
 from pipelines.data.scores.score import Score
 from pipelines.data.scores.score_sound import check_programs
 from pipelines.data.scores.score_sources import SOURCES
+from pipelines.data.scores.songs import compose_song
 
 VALIDATION_EVERY = 33
 """One piece in this many is for validation."""
@@ -22,6 +23,9 @@ nor an oboe over drums, but prompts ask for them."""
 FREE_DRUMS = 0.5
 """Share of the composed pieces whose drums are drawn evenly, not by the style: all techno bands
 have drums, but prompts ask for none."""
+
+DRUMS_ALONE_SHARE = 0.02
+"""Share of the composed pieces in which nothing but drums plays."""
 
 
 @dataclass(frozen=True)
@@ -64,10 +68,13 @@ def compose_piece(job: ScoreJob) -> Score:
     weights = [SOURCES[source] for source in job.sources]
     source = rng.choices(job.sources, weights)[0]
     composers: dict[str, Callable[..., Score]] = {
-        "generated": partial(compose, lead=free_lead(job), drums=free_drums(job)),
+        "generated": partial(
+            compose, lead=free_lead(job), drums=free_drums(job), ensemble=drums_alone(job)
+        ),
         "bach": bach,
         "openttd": openttd,
         "mma": arrange,
+        "songs": compose_song,
     }
     score = composers[source](rng, held_out=job.split == "validation")
     score.room = rng.uniform(0.2, 0.8)
@@ -86,3 +93,9 @@ def free_drums(job: ScoreJob) -> bool | None:
     """Draw drums or none for ``FREE_DRUMS`` of the pieces; None for the others."""
     rng = random.Random(derive_seed(job.seed, "drums", job.index))
     return rng.random() < 0.5 if rng.random() < FREE_DRUMS else None
+
+
+def drums_alone(job: ScoreJob) -> str | None:
+    """Draw an ensemble of drums for ``DRUMS_ALONE_SHARE`` of the pieces; None for the others."""
+    rng = random.Random(derive_seed(job.seed, "drums alone", job.index))
+    return DRUMS_ALONE if rng.random() < DRUMS_ALONE_SHARE else None

@@ -116,9 +116,14 @@ def trim_end(audio: np.ndarray, floor_db: float = -66.0) -> np.ndarray:
 
 
 def cut_clips(
-    score: Score, audio: np.ndarray, track: str, seed: int, keep_audio: bool
+    score: Score,
+    audio: np.ndarray,
+    track: str,
+    seed: int,
+    keep_audio: bool,
+    clip_s: float = CLIP_S,
 ) -> list[Clip]:
-    """Cut a rendered piece into clips of 20 s; the last one is kept from 5 s on.
+    """Cut a rendered piece into clips; the last one is kept from 5 s on.
 
     Args:
         score: the piece, for its labels.
@@ -126,9 +131,10 @@ def cut_clips(
         track: the piece's id; clips are numbered after it.
         seed: source of the captions' seeds.
         keep_audio: store FLAC bytes beside the spectrogram.
+        clip_s: length of a clip, whole token frames (s).
     """
     levels, stereo = analyze(analysis().log_mel.pad(torch.from_numpy(audio)))
-    clip_samples, clip_frames = int(CLIP_S * SAMPLE_RATE), int(CLIP_S * 100)
+    clip_samples, clip_frames = round(clip_s * SAMPLE_RATE), round(clip_s * 100)
     clips = []
     for number, start in enumerate(range(0, audio.shape[1], clip_samples)):
         samples = audio[:, start : start + clip_samples]

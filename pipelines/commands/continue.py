@@ -1,0 +1,28 @@
+"""``partita continue``: a piece goes on."""
+
+import argparse
+from typing import TYPE_CHECKING, Any
+
+from pipelines.inference.edit_arguments import add_edit_arguments, run_edit
+
+if TYPE_CHECKING:
+    from pipelines.music_output import MusicOutput
+    from pipelines.pipeline import Pipeline
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command line of ``partita continue``."""
+    parser.add_argument("input", help="a token file of generate --tokens, or an audio file")
+    parser.add_argument("--add", type=float, default=10.0, metavar="S", help="new seconds (10)")
+    add_edit_arguments(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Continue the piece, and write all of it."""
+
+    def edit(pipeline: "Pipeline", options: dict[str, Any]) -> "MusicOutput":
+        from pipelines.rendering.edit_files import edit_file
+
+        return edit_file(pipeline, args.input, {"add_s": args.add}, options, args.prompt)
+
+    return run_edit(args, edit)

@@ -1,0 +1,30 @@
+"""``partita evaluate plans``: what is heard of plans and edits."""
+
+import argparse
+from pathlib import Path
+
+from pipelines.inference.loading import add_pipeline_arguments, load_pipeline
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command line of ``partita evaluate plans``."""
+    add_pipeline_arguments(parser)
+    parser.add_argument("--output", required=True, type=Path, help="folder of the report")
+    parser.add_argument("--pieces", type=int, default=12, help="of each kind (default: 12)")
+    parser.add_argument("--seed", type=int, default=0, help="of the first piece (default: 0)")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Measure, write the report and print its figures."""
+    from pipelines.data.scores.score_sound import SOUNDFONT, check_programs
+    from pipelines.evaluation.plan_report import PlanReport, report_plans
+
+    if args.pieces < 2:
+        raise ValueError(f"pieces must be at least 2, got {args.pieces}")
+    check_programs(["fluidsynth"], SOUNDFONT)
+    pipeline = load_pipeline(args.pipeline, args.quiet)
+    pipeline.set_progress_bar_config(disable=True)
+    figures = report_plans(pipeline, PlanReport(args.pieces, args.seed), args.output)
+    for name, value in figures.items():
+        print(f"{name}: {value:.3g}")
+    return 0

@@ -1,0 +1,71 @@
+"""``partita finetune``: a folder of music to a LoRA adapter."""
+
+import argparse
+import json
+from pathlib import Path
+
+from pipelines.inference.loading import SHIPPED
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command line."""
+    parser.add_argument("album", type=Path, help="folder, archive, metadata.jsonl or list of files")
+    parser.add_argument("--output", required=True, type=Path, help="folder of the adapter")
+    parser.add_argument("--pipeline", type=Path, default=SHIPPED, help="(default: the shipped one)")
+    parser.add_argument(
+        "--captions-only", action="store_true", help="write metadata.jsonl to edit, and stop"
+    )
+    parser.add_argument("--style", help="words that captions begin with (default: output's name)")
+    parser.add_argument("--steps", type=int, default=600, help="of training (default: 600)")
+    parser.add_argument("--batch-size", type=int, default=8, help="clips per step (default: 8)")
+    parser.add_argument("--crop", type=float, default=10.0, help="clip length in s (default: 10)")
+    parser.add_argument("--learning-rate", type=float, default=1e-3, help="(default: 0.001)")
+    parser.add_argument("--rank", type=int, default=16, help="of the adapter (default: 16)")
+    parser.add_argument("--decoder", action="store_true", help="adapt the decoder too")
+    parser.add_argument("--seed", type=int, default=0, help="(default: 0)")
+    parser.add_argument("--workers", type=int, default=1, help="processes that read the album")
+    parser.add_argument("--resume", action="store_true", help="go on where it was stopped")
+    parser.add_argument("--no-figures", action="store_true", help="skip before and after")
+    parser.add_argument("--quiet", action="store_true", help="print results and errors only")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Train the adapter and print what it changed."""
+    from codec.whole_file import write_json, write_whole
+    from pipelines.finetuning.before_after import compare, describe_figures
+    from pipelines.finetuning.card import adapter_card
+    from pipelines.finetuning.finetune import FinetuneConfig, finetune
+    from pipelines.inference.loading import load_pipeline
+
+    config = FinetuneConfig(
+        album=args.album,
+        output=args.output,
+        pipeline=args.pipeline,
+        style=args.style,
+        steps=args.steps,
+        batch_size=args.batch_size,
+        crop_s=args.crop,
+        learning_rate=args.learning_rate,
+        rank=args.rank,
+        decoder=args.decoder,
+        seed=args.seed,
+        workers=args.workers,
+        quiet=args.quiet,
+    )
+    tracks = config.write_captions()
+    for track in tracks:
+        print(f"{track.split:10}  {track.name}: {json.dumps(track.metadata.get('captions', []))}")
+    if args.captions_only:
+        print(f"edit {config.captions}, then run the same command without --captions-only")
+        return 0
+    folder = finetune(config, args.resume)
+    figures = None
+    if not args.no_figures:
+        base = load_pipeline(str(args.pipeline), quiet=True)
+        base.set_progress_bar_config(disable=True)
+        figures = compare(base, folder, config.tokens, tracks)
+        write_json(folder / "figures.json", figures)
+        print("\n".join(describe_figures(figures)))
+    write_whole(folder / "README.md", adapter_card(config, tracks, figures))
+    print(f"{folder}: partita generate 'a prompt' --lora {folder}:0.8")
+    return 0

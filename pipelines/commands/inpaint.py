@@ -1,0 +1,42 @@
+"""``partita inpaint``: a stretch of a piece is written anew."""
+
+import argparse
+from typing import TYPE_CHECKING, Any
+
+from pipelines.inference.edit_arguments import add_edit_arguments, run_edit
+
+if TYPE_CHECKING:
+    from pipelines.music_output import MusicOutput
+    from pipelines.pipeline import Pipeline
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command line of ``partita inpaint``."""
+    parser.add_argument("input", help="a token file of generate --tokens, or an audio file")
+    parser.add_argument(
+        "--from",
+        dest="starts",
+        type=float,
+        action="append",
+        required=True,
+        metavar="S",
+        help="where it begins, in s; with --to, several times for several stretches",
+    )
+    parser.add_argument(
+        "--to", dest="ends", type=float, action="append", required=True, metavar="S", help="ends"
+    )
+    add_edit_arguments(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Fill the stretches, and write the whole piece."""
+    if len(args.starts) != len(args.ends):
+        raise ValueError("--from and --to go together, each as often as the other")
+    spans_s = [*zip(args.starts, args.ends, strict=True)]
+
+    def edit(pipeline: "Pipeline", options: dict[str, Any]) -> "MusicOutput":
+        from pipelines.rendering.edit_files import edit_file
+
+        return edit_file(pipeline, args.input, {"spans_s": spans_s}, options, args.prompt)
+
+    return run_edit(args, edit)

@@ -1,0 +1,32 @@
+"""``partita merge``: LoRA adapters and their pipeline to a pipeline of its own."""
+
+import argparse
+from pathlib import Path
+
+from pipelines.inference.loading import (
+    add_lora_argument,
+    add_pipeline_arguments,
+    load_pipeline,
+    parse_loras,
+)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command line."""
+    add_lora_argument(parser)
+    add_pipeline_arguments(parser)
+    parser.add_argument("--output", required=True, type=Path, help="folder of the pipeline")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Add the adapters to the weights and save the pipeline."""
+    from codec.whole_file import new_folder
+
+    if not args.lora:
+        raise ValueError("name at least one adapter with --lora")
+    pipeline = load_pipeline(args.pipeline, args.quiet, loras=parse_loras(args.lora))
+    pipeline.fuse_lora()
+    with new_folder(args.output) as partial:
+        pipeline.save_pretrained(partial)
+    print(args.output)
+    return 0

@@ -1,0 +1,30 @@
+"""``partita vary``: other notes under the same plan."""
+
+import argparse
+from typing import TYPE_CHECKING, Any
+
+from pipelines.inference.edit_arguments import add_edit_arguments, run_edit
+
+if TYPE_CHECKING:
+    from pipelines.music_output import MusicOutput
+    from pipelines.pipeline import Pipeline
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command line of ``partita vary``."""
+    parser.add_argument("input", help="a token file of generate --tokens, or an audio file")
+    parser.add_argument(
+        "--strength", type=float, default=0.4, help="share of the bars that are new (default: 0.4)"
+    )
+    add_edit_arguments(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Write the variation."""
+
+    def edit(pipeline: "Pipeline", options: dict[str, Any]) -> "MusicOutput":
+        from pipelines.rendering.edit_files import edit_file
+
+        return edit_file(pipeline, args.input, {"strength": args.strength}, options, args.prompt)
+
+    return run_edit(args, edit)

@@ -1,0 +1,140 @@
+"""The plan of recorded music, so that it can be edited: beats, key, chords and players.
+
+Tempo, key, players and drums are the detectors' (:mod:`pipelines.evaluation.detectors`). The beat's
+place is the one at which most begins; a bar begins where most chords change. One tempo is assumed.
+"""
+
+import math
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from codec.resampling import resample
+from pipelines.data.prepared import SAMPLE_RATE
+from pipelines.data.scores.chords import best_triad, joined
+from pipelines.evaluation.detectors import (
+    ANALYSIS_RATE,
+    FRAME_RATE,
+    HOP_LENGTH,
+    Detected,
+    load_detectors,
+    log_mel_analysis,
+    mono_log_mel,
+    onset_envelopes,
+    peak_chroma,
+)
+from pipelines.evaluation.reasons import UnmeasurableError
+from prior.plan import ChordChange, Plan
+from prior.plan_draft import PlanDraft
+from prior.theory import PITCH_CLASSES
+
+CLEAREST = 0.25
+"""Mean of the onset envelope at the beats below which there is no beat."""
+PLAYING = 0.5
+"""Probability above which an instrument counts as playing."""
+
+
+def estimate_plan(audio: Tensor, sample_rate: int, draft: PlanDraft | None = None) -> Plan:
+    """Estimate the plan of music.
+
+    Args:
+        audio: (C, S) float32, at least 3 s.
+        sample_rate: Hz.
+        draft: what is known, and goes before what is found; tempo and meter help to find the rest.
+
+    Raises:
+        UnmeasurableError: silent, too short, or without a beat.
+    """
+    draft = draft or PlanDraft()
+    detected = load_detectors().detect(audio, sample_rate)
+    tempo_bpm = draft.fixed.get("tempo_bpm", detected.tempo_bpm)
+    meter = draft.fixed.get("beats_per_bar", 4)
+    log_mel = mono_log_mel(log_mel_analysis()(resample(audio, sample_rate, SAMPLE_RATE)[None]))
+    tempo_bpm, first_s = find_beats(
+        onset_envelopes(log_mel).mean(0), tempo_bpm, "tempo_bpm" not in draft.fixed
+    )
+    chroma = peak_chroma(resample(audio.mean(0), sample_rate, ANALYSIS_RATE)).sum(0)
+    changes = chords_at_beats(chroma, tempo_bpm, first_s)
+    upbeat = bar_start(changes, meter)
+    first_beat = (meter - upbeat) % meter - first_s * tempo_bpm / 60
+    shift = (meter - upbeat) % meter
+    if first_beat < 0:
+        first_beat, shift = first_beat + meter, shift + meter
+    tonic, mode = detected.key.split()
+    plan = Plan(
+        round(tempo_bpm, 3),
+        meter,
+        PITCH_CLASSES[tonic],
+        mode,
+        tuple(replace(chord, beat=chord.beat + shift) for chord in changes),
+        round(first_beat, 4),
+        players(detected),
+        detected.drums,
+    )
+    return draft.completed(plan, first_beat + audio.shape[-1] / sample_rate * tempo_bpm / 60)
+
+
+def find_beats(envelope: Tensor, tempo_bpm: float, refine: bool) -> tuple[float, float]:
+    """Place a comb of beats on an onset envelope at 100 frames a second.
+
+    Args:
+        envelope: (F,) of deviation 1 or so.
+        tempo_bpm: about which to search, or to take as it is.
+        refine: whether to search within 1.5 %.
+
+    Returns:
+        Beats a minute, and when the first beat falls (s).
+
+    Raises:
+        UnmeasurableError: nothing stands out at any place.
+    """
+    length = len(envelope)
+    best = (-math.inf, tempo_bpm, 0.0)
+    for percent in torch.linspace(-1.5, 1.5, 61).tolist() if refine else [0.0]:
+        tempo = tempo_bpm * (1 + percent / 100)
+        period = 60 * FRAME_RATE / tempo
+        count = max(1, int(length / period) - 1)
+        phases = torch.arange(0, period, 1.0)
+        places = (phases[:, None] + torch.arange(count) * period).round().long()
+        sums = envelope[places.clamp(max=length - 1)].mean(1)
+        index = int(sums.argmax())
+        best = max(best, (float(sums[index]), tempo, float(phases[index]) / FRAME_RATE))
+    strength, tempo, first_s = best
+    if not strength > CLEAREST * float(envelope.std()):
+        raise UnmeasurableError("no beat was found in the source: name its tempo with bpm")
+    return tempo, first_s
+
+
+def chords_at_beats(chroma: Tensor, tempo_bpm: float, first_s: float) -> list[ChordChange]:
+    """The triad that covers most of every pair of beats, (12, T) chroma -> changes.
+
+    Beat 0 is the first beat.
+    """
+    frame_rate, beat_s = ANALYSIS_RATE / HOP_LENGTH, 60 / tempo_bpm
+    found = []
+    for beat in range(max(1, int((chroma.shape[1] / frame_rate - first_s) / beat_s))):
+        start, stop = (round((first_s + n * beat_s) * frame_rate) for n in (beat, beat + 1))
+        weights = chroma[:, start : max(stop, start + 1)].sum(1)
+        if float(weights.sum()):
+            found.append(ChordChange(float(beat), *best_triad((weights / weights.sum()).tolist())))
+    return joined(found)
+
+
+def bar_start(changes: Iterable[ChordChange], meter: int) -> int:
+    """Which beat, 0 to ``meter - 1``, most chords change on: bars begin there."""
+    counts = Counter(round(chord.beat) % meter for chord in changes if chord.beat > 0)
+    return max(range(meter), key=lambda beat: (counts[beat], -beat))
+
+
+def players(detected: Detected) -> tuple[str, ...]:
+    """Instruments that play, who is likeliest to lead first; at most five."""
+    lead = max(detected.leads, key=lambda name: detected.leads[name])
+    others = [
+        name
+        for name, share in sorted(detected.probabilities.items(), key=lambda item: -item[1])
+        if share > PLAYING and name not in (lead, "drums")
+    ]
+    return (lead, *others[:4])

@@ -1,0 +1,1 @@
+"""Fine-tune a pipeline on a folder of music."""

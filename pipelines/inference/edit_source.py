@@ -1,0 +1,96 @@
+"""A piece to be edited: from a token file, from what a call returned, or from any audio."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from torch import Tensor
+
+from codec.validation import check_audio
+from pipelines.inference.plan_schema import read_plan
+from pipelines.inference.token_file import TokenFile, check_tokens, load_tokens
+from pipelines.music_output import MusicOutput
+from prior.plan import Plan
+
+if TYPE_CHECKING:
+    from pipelines.pipeline import Pipeline
+
+
+@dataclass(frozen=True)
+class EditSource:
+    """A piece to be edited.
+
+    Attributes:
+        codes: (K, T) int64 of the codec's first K codebooks.
+        audio: (C, S) float32 at the codec's rate, on the CPU.
+        plan: that it follows; None where it is not known.
+        prompt: that it was made from; "" where there was none.
+        is_decoded: whether the audio is the codes' own sound.
+        decoder_seed: of that sound.
+        num_inference_steps: of that sound; None for the codec's own decode.
+    """
+
+    codes: Tensor
+    audio: Tensor
+    plan: Plan | None = None
+    prompt: str = ""
+    is_decoded: bool = False
+    decoder_seed: int = 0
+    num_inference_steps: int | None = None
+
+
+def open_tokens_to_edit(pipeline: "Pipeline", tokens: TokenFile, name: str) -> EditSource:
+    """Decode a token file, whose codes are edited as they are.
+
+    Raises:
+        ValueError: the tokens are another codec's, too few codebooks, or too long.
+    """
+    check_tokens(tokens, pipeline.codec, name)
+    settings = tokens.settings
+    steps = pipeline.check_steps(
+        settings.get("num_inference_steps"), bool(settings.get("preview", False))
+    )
+    audio = pipeline.decode(
+        tokens.codes[None], tokens.decoder_seed, num_inference_steps=steps, preview=steps is None
+    )
+    made, plan = settings.get("plan"), None
+    if made:
+        plan = read_plan(made).completed(None, 0.0)
+    elif tokens.prompt and tokens.seed is not None and pipeline.planner is not None:
+        plan = pipeline.plan(tokens.prompt, tokens.duration_s, tokens.seed)
+    sound = (True, tokens.decoder_seed, steps)
+    audio = audio[0, :, : tokens.num_samples].cpu()
+    return EditSource(tokens.codes, audio, plan, tokens.prompt, *sound)
+
+
+def open_audio_to_edit(pipeline: "Pipeline", audio: Tensor, plan: Plan | None) -> EditSource:
+    """Encode audio at the codec's rate, (C, S)."""
+    check_audio(audio[None], pipeline.codec.channels)
+    pipeline.num_frames(audio.shape[-1] / pipeline.codec.sample_rate)  # refuses what is too long
+    if not float(audio.abs().max()) > 0:
+        raise ValueError("the source is silent: there is nothing to go on from")
+    codes = pipeline.encode(audio[None])[0].cpu()
+    return EditSource(codes, audio.float(), plan)
+
+
+def open_output_to_edit(pipeline: "Pipeline", song: MusicOutput) -> EditSource:
+    """Take the only item of what a call of the pipeline returned."""
+    if len(song.audio) != 1:
+        raise ValueError(f"an edit takes one item, got {len(song.audio)}")
+    (prompt,), (plan,) = song.settings["prompt"], song.plans
+    sound = (True, song.decoder_seeds[0], song.settings["num_inference_steps"])
+    return EditSource(song.codes[0].cpu(), song.audio[0].cpu(), plan, prompt, *sound)
+
+
+SourceToEdit = EditSource | MusicOutput | TokenFile | str | Path
+
+
+def open_to_edit(pipeline: "Pipeline", source: SourceToEdit) -> EditSource:
+    """Open what may be edited; a name is that of a token file."""
+    if isinstance(source, MusicOutput):
+        return open_output_to_edit(pipeline, source)
+    if isinstance(source, str | Path):
+        return open_tokens_to_edit(pipeline, load_tokens(source), str(source))
+    if isinstance(source, TokenFile):
+        return open_tokens_to_edit(pipeline, source, "the source")
+    return source

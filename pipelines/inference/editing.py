@@ -1,0 +1,255 @@
+"""Continue, fill in and vary: new tokens for a stretch of a piece, pasted into its own samples.
+
+Outside the stretch every sample stays as it is, to the last bit. Inside it, the first and last
+``CROSSFADE_S`` go over from the old samples to the new ones and back. A continuation has no old
+samples behind the seam, so its cross-fade takes the last ``CROSSFADE_S`` of the source.
+"""
+
+import math
+import random
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from codec.seeds import derive_seed
+from pipelines.inference.call_arguments import spread_seeds
+from pipelines.inference.crossfade import CROSSFADE_S, Span, bar_spans, paste
+from pipelines.inference.edit_source import EditSource
+from pipelines.inference.plan_schema import FLAG_FIELDS, PlanFields, PlanSource, draft_plan
+from pipelines.music_output import MusicOutput, describe_call
+from prior.condition import Condition
+from prior.frame_generator import FrameGenerator
+from prior.plan import Plan
+from prior.plan_draft import PlanDraft, chords_between, lay_progression, repeated
+
+if TYPE_CHECKING:
+    from pipelines.pipeline import Pipeline
+
+CONTEXT_FRAMES = 1500
+"""Frames before a stretch that the prior reads: a minute, more than it was trained on."""
+FUTURE_FRAMES = 250
+"""Frames behind a stretch that a prior with ``fills`` reads: 10 s."""
+LEVEL_S = 2.0
+"""Before and behind a stretch, where the level of the new samples is matched to the old."""
+MAX_GAIN_DB = 12.0
+
+
+class EditOptions(PlanFields, total=False):
+    """What an edit takes besides its stretch; each as in ``Pipeline.__call__``."""
+
+    prompt: str | None
+    seed: int | None
+    decoder_seed: int | None
+    negative_prompt: str | None
+    guidance: float | None
+    temperature: float | None
+    num_inference_steps: int | None
+    preview: bool
+    plan: PlanSource
+
+
+def check_options(options: Mapping[str, Any]) -> None:
+    """Raise a ``TypeError`` for an argument that no edit takes."""
+    known = {*EditOptions.__annotations__, *PlanFields.__annotations__}
+    if wrong := options.keys() - known:
+        raise TypeError(f"unexpected argument {min(wrong)!r}")
+
+
+class Editor:
+    """Edits pieces with one pipeline and one set of options.
+
+    Args:
+        pipeline: that writes the new stretch.
+        source: the piece.
+        options: see ``EditOptions``.
+
+    Raises:
+        ValueError: an option is out of its range, or the source does not fit the prior.
+    """
+
+    def __init__(self, pipeline: "Pipeline", source: EditSource, options: EditOptions) -> None:
+        check_options(options)
+        self.pipeline, self.source, self.options = pipeline, source, options
+        self.codec, self.rate = pipeline.codec, pipeline.codec.sample_rate
+        self.books = pipeline.prior.num_codebooks
+        if source.codes.shape[0] < self.books:
+            raise ValueError(
+                f"the source has {source.codes.shape[0]} codebooks, the prior writes {self.books}"
+            )
+        (self.seed,) = spread_seeds(options.get("seed"), 1, "seed")
+        self.sampling = pipeline.sampling(
+            options.get("temperature"), None, None, options.get("guidance")
+        )
+        steps = options.get("num_inference_steps", source.num_inference_steps)
+        self.steps = pipeline.check_steps(steps, options.get("preview", False))
+        decoder_seed = options.get("decoder_seed")
+        self.decoder_seed = source.decoder_seed if decoder_seed is None else decoder_seed
+        self.prompt = source.prompt if options.get("prompt") is None else options["prompt"]
+        self.draft = draft_plan(
+            options.get("plan"), {name: options.get(name) for name in FLAG_FIELDS}
+        )
+
+    def extend(self, add_s: float) -> MusicOutput:
+        """Append ``add_s`` seconds."""
+        if not 0 < add_s < math.inf:
+            raise ValueError(f"add_s must be positive, got {add_s}")
+        start = self.source.audio.shape[-1]
+        stop = start + max(1, round(add_s * self.rate))
+        plan = self.extended_plan(start / self.rate, stop / self.rate)
+        fade = min(round(CROSSFADE_S * self.rate), start)
+        return self.regenerate([Span(start - fade, stop)], plan, {"add_s": add_s}, kept=fade)
+
+    def inpaint(self, spans_s: Sequence[tuple[float, float]]) -> MusicOutput:
+        """Replace stretches from one second to another."""
+        end_s = self.source.audio.shape[-1] / self.rate
+        spans = []
+        if not spans_s:
+            raise ValueError("inpaint needs a span: from_s and to_s")
+        for from_s, to_s in sorted(spans_s):
+            if not 0 <= from_s < to_s <= end_s + 1e-9:
+                raise ValueError(
+                    f"from_s and to_s must lie in the {end_s:.2f} s of the source, in this order, "
+                    f"got {from_s} and {to_s}"
+                )
+            if spans and round(from_s * self.rate) < spans[-1].last:
+                raise ValueError(f"spans must not overlap, got {from_s} before the end of another")
+            spans.append(Span(round(from_s * self.rate), round(to_s * self.rate)))
+        return self.regenerate(spans, self.whole_plan(end_s), {"spans_s": sorted(spans_s)})
+
+    def vary(self, strength: float) -> MusicOutput:
+        """Write other notes in a share of the bars, drawn by the seed, under the same plan."""
+        if not 0 < strength <= 1:
+            raise ValueError(f"strength must lie in (0, 1], got {strength}")
+        length = self.source.audio.shape[-1]
+        plan = self.whole_plan(length / self.rate)
+        if plan is None:
+            raise ValueError("a variation needs the source's plan: give bpm and chords")
+        bars = bar_spans(plan, length, self.rate)
+        count = max(1, round(strength * len(bars)))
+        chosen = sorted(random.Random(derive_seed(self.seed, "vary")).sample(bars, count))
+        joined: list[Span] = []
+        for span in chosen:  # neighbors become one stretch, without a seam between them
+            if joined and joined[-1].last == span.first:
+                span = Span(joined.pop().first, span.last)
+            joined.append(span)
+        return self.regenerate(joined, plan, {"strength": strength})
+
+    def whole_plan(self, seconds: float) -> Plan | None:
+        """The source's plan with what the options fix; None where neither says anything."""
+        plan = self.source.plan
+        if plan is None and not self.draft:
+            return None
+        if plan is None:
+            return self.draft.completed(None, seconds * self.draft.fixed.get("tempo_bpm", 0) / 60)
+        num_beats = plan.first_beat + seconds * plan.tempo_bpm / 60
+        return self.draft.completed(plan, num_beats)
+
+    def extended_plan(self, seam_s: float, end_s: float) -> Plan | None:
+        """The source's plan, whose chords begin again at the seam, or go over to the given ones."""
+        plan = self.source.plan
+        if plan is None:
+            return self.whole_plan(end_s)
+        for name in ("tempo_bpm", "beats_per_bar"):
+            if self.draft.fixed.get(name, getattr(plan, name)) != getattr(plan, name):
+                warnings.warn(f"{name} is the source's, {getattr(plan, name):g}", stacklevel=4)
+        kept = {"tempo_bpm": plan.tempo_bpm, "beats_per_bar": plan.beats_per_bar}
+        bar = plan.beats_per_bar
+        seam = plan.first_beat + seam_s * plan.tempo_bpm / 60
+        seam = math.floor(seam / bar + 1e-6) * bar  # the chords of a bar that was begun are new
+        left = plan.first_beat + end_s * plan.tempo_bpm / 60 - seam
+        if self.draft.progression:
+            later = lay_progression(self.draft.progression, bar, left)
+        elif "chords" in self.draft.fixed:
+            later = repeated(self.draft.fixed["chords"], max(bar, seam), left)
+        else:
+            first = math.floor(plan.first_beat / bar) * bar
+            earlier = chords_between(plan.chords, first, seam)
+            earlier = tuple(replace(chord, beat=chord.beat - first) for chord in earlier)
+            later = repeated(earlier, seam - first, left)
+        later = tuple(replace(chord, beat=chord.beat + seam) for chord in later)
+        chords = (*(chord for chord in plan.chords if chord.beat < seam), *later)
+        fixed = {**self.draft.fixed, **kept, "chords": chords}
+        return PlanDraft(fixed).completed(plan, 0.0)
+
+    def regenerate(
+        self, spans: list[Span], plan: Plan | None, facts: dict[str, Any], kept: int = 0
+    ) -> MusicOutput:
+        """Generate the frames of each span after what is before it, and paste their sound.
+
+        The codes of the first ``kept`` samples of a span stay.
+        """
+        total = max(self.source.audio.shape[-1], spans[-1].last)
+        num_frames = self.pipeline.num_frames(total / self.rate)
+        given = self.pipeline.conditioner(
+            [self.prompt],
+            [self.options.get("negative_prompt")],
+            [plan],
+            [self.seed],
+            total / self.rate,
+            num_frames,
+        )
+        codes = torch.zeros(1, self.books, num_frames, dtype=torch.long)
+        known = self.source.codes[: self.books, :num_frames]
+        codes[0, :, : known.shape[-1]] = known
+        for span in spans:
+            first = (span.first + kept) // self.codec.hop_length
+            last = min(num_frames, -(-span.last // self.codec.hop_length))
+            codes[..., first:last] = self.fill(codes, first, last, given.condition, given.negative)
+        sound = self.pipeline.decode(
+            codes,
+            self.decoder_seed,
+            num_inference_steps=self.steps,
+            preview=self.steps is None,
+        )
+        audio = torch.zeros(self.source.audio.shape[0], total)
+        audio[:, : self.source.audio.shape[-1]] = self.source.audio
+        old, new = audio.clone(), sound[0, :, :total].cpu()
+        for span in spans:
+            gain = 1.0 if self.source.is_decoded else self.level_gain(new, span)
+            paste(audio, old, new * gain, span, self.source.audio.shape[-1], self.rate)
+        settings = describe_call(
+            [self.prompt],
+            self.options.get("negative_prompt"),
+            total / self.rate,
+            self.sampling,
+            self.steps,
+            self.steps is None,
+        )
+        settings["edit"] = facts
+        seeds = [self.seed], [self.decoder_seed]
+        return MusicOutput(audio[None], self.rate, codes, *seeds, settings, given.plans)
+
+    def fill(
+        self, codes: Tensor, first: int, last: int, condition: Condition, negative: Condition | None
+    ) -> Tensor:
+        """(1, K, last - first) new codes after those before ``first``."""
+        start, future = max(0, first - CONTEXT_FRAMES), None
+        if self.pipeline.prior.config.get("fills") and last < codes.shape[-1]:
+            future = codes[..., last : last + FUTURE_FRAMES]
+        if condition.plan is not None:
+            condition = replace(condition, plan=condition.plan[:, start : last + FUTURE_FRAMES])
+        frames = FrameGenerator(
+            self.pipeline.prior,
+            condition,
+            negative,
+            last - first,
+            self.sampling,
+            [self.seed],
+            codes[..., start:first],
+            future_codes=future,
+        )
+        return self.pipeline.collect(frames).cpu()
+
+    def level_gain(self, new: Tensor, span: Span) -> float:
+        """The factor that brings a decode to its source's level beside a span."""
+        reach, old = round(LEVEL_S * self.rate), self.source.audio
+        parts = [slice(max(0, span.first - reach), span.first)]
+        parts += [slice(span.last, min(span.last + reach, old.shape[-1]))]
+        wanted = sum(float(old[:, part].square().sum()) for part in parts)
+        found = sum(float(new[:, part].square().sum()) for part in parts)
+        limit = 10 ** (MAX_GAIN_DB / 20)
+        return min(limit, max(1 / limit, math.sqrt(wanted / found))) if wanted and found else 1.0

@@ -1,0 +1,67 @@
+"""Open files to be edited: token files as they are, other audio with an estimated plan."""
+
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pipelines.inference.edit_source import EditSource, open_audio_to_edit, open_to_edit
+from pipelines.inference.editing import Editor
+from pipelines.inference.plan_schema import FLAG_FIELDS, PlanSource, draft_plan
+
+if TYPE_CHECKING:
+    from pipelines.music_output import MusicOutput
+    from pipelines.pipeline import Pipeline
+
+
+def open_file_to_edit(
+    pipeline: "Pipeline", path: str | Path, plan: PlanSource, fields: Mapping[str, Any]
+) -> EditSource:
+    """Open a token file, or encode an audio file and estimate the plan that it follows.
+
+    Args:
+        pipeline: that edits.
+        path: ``.safetensors``, or audio of any rate and channels.
+        plan: what is known of the source's plan, or is to be followed in the new stretch.
+        fields: of the plan's schema, before those of ``plan``.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is neither, silent, too long, or without a beat.
+    """
+    if Path(path).suffix == ".safetensors":
+        return open_to_edit(pipeline, path)
+    from codec.audio_file import read_audio
+    from pipelines.evaluation.plan_estimation import estimate_plan
+
+    codec = pipeline.codec
+    clip = read_audio(path, sample_rate=codec.sample_rate, channels=codec.channels)
+    source = open_audio_to_edit(pipeline, clip.audio, None)
+    draft = draft_plan(plan, fields)
+    found = estimate_plan(clip.audio, codec.sample_rate, draft)
+    warnings.warn(f"found in {path}: {found}; options go before what is found", stacklevel=2)
+    return EditSource(source.codes, source.audio, found)
+
+
+def edit_file(
+    pipeline: "Pipeline",
+    path: str | Path,
+    stretch: dict[str, Any],
+    options: dict[str, Any],
+    prompt: str | None = None,
+) -> "MusicOutput":
+    """Edit a file.
+
+    Args:
+        pipeline: that edits.
+        path: see :func:`open_file_to_edit`.
+        stretch: ``add_s``, ``spans_s`` or ``strength``: which edit, and where.
+        options: see ``inference.editing.EditOptions``.
+        prompt: for what is new; None takes the source's.
+    """
+    fields = {name: options[name] for name in FLAG_FIELDS if name in options}
+    source = open_file_to_edit(pipeline, path, options.get("plan"), fields)
+    editor = Editor(pipeline, source, {**options, "prompt": prompt})  # type: ignore[typeddict-item]
+    (name,) = stretch
+    edits = {"add_s": editor.extend, "spans_s": editor.inpaint, "strength": editor.vary}
+    return edits[name](stretch[name])  # type: ignore[operator]

@@ -1,0 +1,115 @@
+"""Several processes: sharded or whole, equal to one, and resumed by another number of them."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from test_training import run_codec, run_decoder, run_prior, settings
+from tiny_data import write_parts
+from tiny_pipeline import CODEBOOK_SIZE, NUM_BOOKS, TEXT_WIDTH
+
+from codec.component import WEIGHTS_NAME
+
+ROOT = Path(__file__).parent.parent
+ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+ITEMS = 4  # of a step, all processes together
+MODELS = {
+    "prior": {"width": 32, "num_layers": 2, "num_heads": 2, "codebook_size": CODEBOOK_SIZE}
+    | {"text_width": TEXT_WIDTH, "depth_width": 16, "depth_layers": 1, "depth_heads": 2},
+    "decoder": {"width": 32, "num_layers": 2, "num_heads": 2, "latent_dim": 8}
+    | {"num_codebooks": NUM_BOOKS},
+}
+
+
+@pytest.fixture(scope="module")
+def parts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Tiny data and frozen parts."""
+    return write_parts(tmp_path_factory.mktemp("parts"))
+
+
+def train(
+    parts: dict[str, str], trainer: str, folder: Path, processes: int, *options: str
+) -> subprocess.CompletedProcess[str]:
+    """Start a trainer on some processes, the items of a step shared among them."""
+    data = {"tokens": f"[{parts['tokens']}]", "codec": parts["codec"]}
+    data |= {"crop_s": "0.64", "validation_clips": "2"}
+    if trainer == "prior":
+        data["text_encoder"] = parts["pipeline"]
+    else:
+        data["prepared"] = f"[{parts['prepared']}]"
+    training = {"output_dir": folder, "steps": 4, "checkpoint_every": 2, "log_every": 1}
+    training |= {"mixed_precision": "no", "warmup_steps": 1, "batch_size": ITEMS // processes}
+    training |= {"validate_every": 4}
+    groups = {"model": MODELS[trainer], "data": data, "training": training}
+    words = [
+        word
+        for group, values in groups.items()
+        for name, value in values.items()
+        for word in (f"--{group}.{name}", str(value))
+    ]
+    launch = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
+    command = [sys.executable, *launch, f"pipelines/train_{trainer}.py", *words, *options]
+    return subprocess.run(
+        command, cwd=ROOT, env=ENVIRONMENT, check=False, capture_output=True, text=True
+    )
+
+
+def losses(folder: Path) -> dict[int, float]:
+    """The loss of every step; a repeated step counts once."""
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return {line["step"]: line["loss"] for line in lines if "loss" in line}
+
+
+def assert_equal(folder: Path, other: Path) -> None:
+    """Losses within 1e-4 of one another, averaged weights within 5e-5."""
+    assert losses(folder) == pytest.approx(losses(other), rel=1e-4)
+    weights, others = (load_file(f / "model" / WEIGHTS_NAME) for f in (folder, other))
+    for name, tensor in weights.items():
+        torch.testing.assert_close(tensor, others[name], rtol=0, atol=5e-5)
+
+
+@pytest.mark.parametrize("trainer", ["prior", "decoder"])
+def test_sharded_processes_equal_one(parts: dict[str, str], tmp_path: Path, trainer: str) -> None:
+    """Two sharded processes train as one; four go on from their checkpoint, and one from DDP's."""
+    sharded, whole = tmp_path / "sharded", tmp_path / "whole"
+    options = ["--training.sharding", "true", "--training.activation_checkpointing", "true"]
+    assert train(parts, trainer, whole, 1).returncode == 0
+    result = train(parts, trainer, sharded, 2, *options)
+    assert (sharded / "model").is_dir(), result.stderr[-3000:]
+    assert_equal(sharded, whole)
+    shutil.rmtree(sharded / "checkpoint-00000004")
+    shutil.rmtree(sharded / "model")
+    result = train(parts, trainer, sharded, 4, *options, "--resume")
+    assert (sharded / "model").is_dir(), result.stderr[-3000:]
+    assert "at step 2" in result.stdout
+    assert_equal(sharded, whole)
+    result = train(parts, trainer, sharded, 2, "--resume")
+    assert "written with sharding=true, got sharding=false" in result.stderr
+
+
+@pytest.mark.parametrize("run", [run_prior, run_decoder])
+def test_activations_computed_twice_change_nothing(
+    parts: dict[str, str], tmp_path: Path, run: object
+) -> None:
+    plain = settings(tmp_path / "plain")
+    again = replace(plain, output_dir=str(tmp_path / "again"), activation_checkpointing=True)
+    for config in (plain, again):
+        run(parts, config)  # type: ignore[operator]
+    assert_equal(tmp_path / "again", tmp_path / "plain")
+
+
+def test_what_needs_blocks_or_processes_says_so(parts: dict[str, str], tmp_path: Path) -> None:
+    config = settings(tmp_path / "codec", activation_checkpointing=True)
+    with pytest.raises(ValueError, match="need a prior or a decoder, got CodecTraining"):
+        run_codec(parts, config)
+    with pytest.raises(ValueError, match="needs several processes"):
+        run_prior(parts, settings(tmp_path / "prior", sharding=True))
+    with pytest.raises(ValueError, match="with sharding, got 'fp16'"):
+        settings(tmp_path, sharding=True, mixed_precision="fp16")

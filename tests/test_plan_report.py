@@ -1,0 +1,80 @@
+"""Estimated plans, and what of a plan and of an edit is heard, on sound made for the test."""
+
+import math
+
+import pytest
+import torch
+
+from pipelines.evaluation.plan_estimation import estimate_plan, find_beats
+from pipelines.evaluation.plan_report import chord_share, measure_seam
+from pipelines.evaluation.reasons import UnmeasurableError
+from pipelines.inference.plan_schema import read_plan
+from prior import ChordChange, Plan
+from prior.theory import TRIADS
+
+RATE = 22_050
+TEMPO = 100.0
+QUALITIES = ("major", "minor", "major", "major")
+PLAN = Plan(
+    TEMPO,
+    4,
+    chords=tuple(
+        ChordChange(4.0 * n, root, quality)
+        for n, (root, quality) in enumerate(zip((0, 9, 5, 7), QUALITIES, strict=True))
+    ),
+)
+
+
+def played(offset_s: float = 0.0, bars: int = 4) -> torch.Tensor:
+    """Plucked triads on every beat of ``PLAN``, after a silence."""
+    beat_s = 60 / TEMPO
+    sound = torch.zeros(round((offset_s + bars * 4 * beat_s) * RATE))
+    times = torch.arange(round(beat_s * RATE)) / RATE
+    for beat in range(bars * 4):
+        chord = PLAN.chords[beat // 4 % 4]
+        start = round((offset_s + beat * beat_s) * RATE)
+        for step in TRIADS[chord.quality]:
+            hertz = 261.63 * 2 ** ((chord.root + step) % 12 / 12)
+            note = 0.2 * torch.sin(2 * math.pi * hertz * times) * torch.exp(-4 * times)
+            sound[start : start + len(note)] += note[: len(sound) - start]
+    return sound.expand(2, -1).clone()
+
+
+def test_a_plan_is_estimated_with_beat_chords_and_what_is_known():
+    draft = read_plan({"bpm": TEMPO, "drums": False})
+    plan = estimate_plan(played(0.3), RATE, draft)
+    assert plan.tempo_bpm == TEMPO
+    assert plan.drums is False
+    first_beat_s = (-plan.first_beat % 1) * 60 / TEMPO
+    assert first_beat_s == pytest.approx(0.3, abs=0.04)
+    assert chord_share(played(), RATE, PLAN) > 0.9
+    assert chord_share(played(0.3), RATE, plan) > 0.9
+    bar_s = (-plan.first_beat % 4) * 60 / TEMPO
+    assert bar_s == pytest.approx(0.3, abs=0.04)
+
+
+def test_chords_that_are_not_there_are_not_heard():
+    other = Plan(TEMPO, 4, chords=(ChordChange(0.0, 6, "major"),))
+    assert chord_share(played(), RATE, other) < 0.1
+    assert chord_share(played(), RATE, Plan(TEMPO)) is None
+
+
+def test_a_tempo_is_refined_and_a_sound_without_beat_is_refused():
+    envelope = torch.zeros(1000)
+    envelope[(torch.arange(20) * 50.5).round().long().clamp(max=999)] = 4.0
+    tempo, first_s = find_beats(envelope, 119.5, refine=True)
+    assert tempo == pytest.approx(60 / 0.505, rel=2e-3)
+    assert first_s < 0.02
+    with pytest.raises(UnmeasurableError, match="no beat was found"):
+        find_beats(torch.zeros(1000), 120.0, refine=True)
+
+
+def test_a_seam_with_a_jump_is_found_and_a_smooth_place_is_not():
+    sound = played()
+    at = sound.shape[1] // 2 + 3000
+    smooth = measure_seam(sound, RATE, at / RATE)
+    broken = sound.clone()
+    broken[:, at:] += 0.3
+    rough = measure_seam(broken, RATE, at / RATE)
+    assert not smooth["click"]
+    assert rough["roughness_db"] > smooth["roughness_db"] + 10

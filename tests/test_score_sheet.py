@@ -1,0 +1,92 @@
+"""A plan out again as a lead sheet, and plans that close."""
+
+import random
+from pathlib import Path
+
+import pytest
+import torch
+
+from pipelines.cli import main
+from pipelines.data.midi_file import read_midi
+from pipelines.data.scores.melody_file import read_melody_file
+from pipelines.inference.endings import with_ending
+from pipelines.inference.plan_schema import draft_plan, save_plan
+from prior import ChordChange, MelodyNote, Plan, Section
+from prior.cadence import with_cadence
+
+CHORDS = (ChordChange(0.0, 2, "minor"), ChordChange(4.0, 10, "major"), ChordChange(8.0, 9, "major"))
+PLAN = Plan(
+    120.0,
+    4,
+    2,
+    "minor",
+    CHORDS,
+    sections=(Section("verse", 2.0), Section("chorus", 1.0)),
+    melody=(MelodyNote(0.5, 1.0, 62), MelodyNote(4.0, 2.0, 65)),
+    end_beat=12.0,
+)
+
+
+def test_a_plan_becomes_midi(tmp_path: Path):
+    save_plan(tmp_path / "plan.json", PLAN)
+    assert main(["score", str(tmp_path / "plan.json"), "--output", str(tmp_path / "s.mid")]) == 0
+    midi = read_midi(tmp_path / "s.mid")
+    assert midi.tempos[0].qpm == pytest.approx(120)
+    tune, chords = midi.tracks
+    assert [(n.start / 480, n.duration / 480, n.pitch) for n in tune.notes] == [
+        (0.5, 1.0, 62),
+        (4.0, 2.0, 65),
+    ]
+    assert sorted(n.pitch % 12 for n in chords.notes if n.start == 4 * 480) == [2, 5, 10]
+    assert [(mark.time / 480, mark.text) for mark in midi.markers] == [(0, "verse"), (8, "chorus")]
+
+
+def test_a_plan_becomes_musicxml(tmp_path: Path):
+    music21 = pytest.importorskip("music21")
+    state = random.getstate()  # which music21 changes
+    save_plan(tmp_path / "plan.json", PLAN)
+    assert main(["score", str(tmp_path / "plan.json"), "--output", str(tmp_path / "s.xml")]) == 0
+    sheet = music21.converter.parse(tmp_path / "s.xml")
+    symbols = list(sheet.recurse().getElementsByClass("ChordSymbol"))
+    roots = [[p.pitchClass for p in symbol.pitches] for symbol in symbols]
+    assert [sorted(found) for found in roots] == [[2, 5, 9], [2, 5, 10], [1, 4, 9]]
+    notes = [n.pitch.midi for n in sheet.recurse().notes if n.isNote]
+    assert notes == [62, 65]
+    random.setstate(state)
+
+
+def test_a_tune_is_read_from_what_was_written(tmp_path: Path):
+    pytest.importorskip("music21")
+    save_plan(tmp_path / "plan.json", PLAN)
+    state = random.getstate()
+    for name in ("s.mid", "s.musicxml"):
+        assert main(["score", str(tmp_path / "plan.json"), "--output", str(tmp_path / name)]) == 0
+        assert read_melody_file(tmp_path / name) == PLAN.melody
+    (tmp_path / "t.abc").write_text("X:1\nM:4/4\nL:1/4\nK:C\nC D E2|[CG]4|\n")
+    assert [note.pitch for note in read_melody_file(tmp_path / "t.abc")] == [60, 62, 64, 67]
+    random.setstate(state)
+
+
+@pytest.mark.parametrize("name", ["a.mid", "a.musicxml", "a.txt", "none.mid"])
+def test_a_damaged_tune_is_refused(name: str, tmp_path: Path):
+    if name[0] == "a":
+        (tmp_path / name).write_bytes(b"MThd no tune")
+    with pytest.raises((ValueError, FileNotFoundError), match=name):
+        read_melody_file(tmp_path / name)
+
+
+def test_a_plan_closes_with_a_cadence_that_has_time_to_ring():
+    closed = with_cadence(draft_plan(PLAN, {"chords": "Dm Bb"}).completed(None, 40), 10.0)
+    assert closed.chords[-2:] == (ChordChange(12.0, 9, "major"), ChordChange(16.0, 2, "minor"))
+    assert closed.end_beat == 20.0
+    assert with_cadence(PLAN, 3.0) == PLAN
+    assert with_cadence(Plan(100.0), 30.0) == Plan(100.0)
+
+
+def test_an_ending_fades_the_end_alone():
+    audio = torch.ones(2, 5 * 1000)
+    faded = with_ending(audio, 1000, "fade")
+    assert torch.equal(faded[:, :2500], audio[:, :2500])
+    assert float(faded[:, -1].abs().max()) == 0
+    assert torch.equal(with_ending(audio, 1000, "cut"), audio)
+    assert int((with_ending(audio, 1000, "ring") < 1).any(0).sum()) == 999

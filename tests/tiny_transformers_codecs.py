@@ -1,0 +1,65 @@
+"""DAC, Mimi and EnCodec of transformers, with random weights and codebooks, at small sizes."""
+
+from typing import Any
+
+import torch
+
+from codec.transformers_codec import TransformersCodec
+
+SETTINGS: dict[str, dict[str, Any]] = {
+    "dac": {
+        "encoder_hidden_size": 4,
+        "downsampling_ratios": [4, 8, 10],
+        "decoder_hidden_size": 16,
+        "upsampling_ratios": [10, 8, 4],
+        "n_codebooks": 3,
+        "codebook_size": 16,
+        "codebook_dim": 4,
+        "sampling_rate": 16000,
+        "hop_length": 320,
+        "hidden_size": 32,
+    },
+    "mimi": {
+        "num_filters": 4,
+        "hidden_size": 16,
+        "upsampling_ratios": [10, 8, 6],
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 2,
+        "head_dim": 8,
+        "intermediate_size": 16,
+        "codebook_size": 16,
+        "codebook_dim": 8,
+        "vector_quantization_hidden_dimension": 8,
+        "num_quantizers": 3,
+        "num_semantic_quantizers": 1,
+        "frame_rate": 25.0,
+        "sampling_rate": 24000,
+        "upsample_groups": 16,
+        "audio_channels": 1,
+        "sliding_window": 8,
+    },
+    "encodec": {
+        "num_filters": 4,
+        "hidden_size": 16,
+        "upsampling_ratios": [10, 8, 4],
+        "codebook_size": 16,
+        "codebook_dim": 16,
+        "target_bandwidths": [0.6, 0.9],
+        "sampling_rate": 24000,
+        "audio_channels": 1,
+    },
+}
+
+
+def tiny_transformers_codec(kind: str) -> TransformersCodec:
+    """Three codebooks of sixteen entries, far apart."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        codec = TransformersCodec(kind, SETTINGS[kind])  # type: ignore[arg-type]
+        for name, tensor in codec.state_dict().items():
+            if name.endswith((".embed", ".embed_sum", ".codebook.weight")):
+                tensor.copy_(torch.randn(tensor.shape))
+            elif name.endswith(".cluster_usage"):
+                tensor.fill_(1.0)
+    return codec.eval()
