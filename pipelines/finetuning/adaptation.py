@@ -10,10 +10,11 @@ from safetensors import safe_open
 from decoder.diffusion_decoder import DiffusionDecoder
 from pipelines.data.recordings.preparation import prepare_tracks
 from pipelines.data.recordings.prepare_config import PrepareConfig
+from pipelines.data.recordings.track_metadata import read_metadata
 from pipelines.data.recordings.tracks import TrackList
 from pipelines.data.token_cache import build_token_cache
 from pipelines.data.tokens import load_codec
-from pipelines.finetuning.album import CAPTIONS_NAME, describe_album, read_captions
+from pipelines.finetuning.album import CAPTIONS_NAME, describe_album
 from pipelines.inference.components import read_index
 from pipelines.inference.lora import FILE_NAME, METADATA_KEY, LoraLoading
 from pipelines.inference.text import encode_text
@@ -144,7 +145,7 @@ def adapt_prior(config: FinetuneConfig) -> LoraTask:
         text_dropout=0.1,
     )
     task = PriorTask(prior, data, training_config(config, "prior"))
-    captions = [text for row in read_captions(config.captions).values() for text in row["captions"]]
+    captions = [text for row in read_metadata(config.captions).values() for text in row["captions"]]
     encode_text(task.tokenizer, task.text_encoder, captions)  # refuses one that is too long
     return LoraTask(task, "prior", LoraConfig(config.rank, float(config.rank), config.seed))
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from codec.audio_file import read_audio
 from codec.whole_file import write_whole
 from pipelines.data.recordings.track import Track
-from pipelines.data.recordings.track_metadata import Described, describe, same_name
+from pipelines.data.recordings.track_metadata import describe, read_metadata, same_name
 from pipelines.data.recordings.tracks import find_tracks
 from pipelines.evaluation.detectors import LEADS, Detected, load_detectors
 
@@ -34,7 +34,7 @@ def describe_album(album: Path, style: str, captions: Path) -> list[Track]:
     tracks = find_tracks(album).tracks
     if len(tracks) < FEWEST_TRACKS:
         raise ValueError(f"{album} must hold {FEWEST_TRACKS} tracks or more, got {len(tracks)}")
-    known = read_captions(captions) if captions.is_file() else {}
+    known = read_metadata(captions) if captions.is_file() else {}
     held_out = {
         index * len(tracks) // count + len(tracks) // (2 * count)
         for count in [max(1, len(tracks) // TRACKS_PER_HELD_OUT)]
@@ -52,15 +52,6 @@ def describe_album(album: Path, style: str, captions: Path) -> list[Track]:
         )
     write_captions(captions, described)
     return described
-
-
-def read_captions(path: Path) -> dict[str, dict[str, Any]]:
-    """Read the rows of a captions file by the track's name; ValueError at a bad one."""
-    described = Described()
-    described.read(path, PurePosixPath())
-    if described.faults:
-        raise ValueError(described.faults[0])
-    return described.rows
 
 
 def make_row(track: Track, style: str, held_out: bool) -> dict[str, Any]:

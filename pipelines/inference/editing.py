@@ -7,7 +7,6 @@ samples behind the seam, so its cross-fade takes the last ``CROSSFADE_S`` of the
 
 import math
 import random
-import secrets
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -17,6 +16,7 @@ import torch
 from torch import Tensor
 
 from codec.seeds import derive_seed
+from pipelines.inference.call_arguments import spread_seeds
 from pipelines.inference.crossfade import CROSSFADE_S, SampleSpan, bar_spans, paste
 from pipelines.inference.edit_source import EditingPipeline, EditSource
 from pipelines.inference.plan_schema import FLAG_FIELDS, PlanFields, PlanSource, draft_plan
@@ -83,8 +83,7 @@ class Editor:
             raise ValueError(
                 f"the source has {source.codes.shape[0]} codebooks, the prior writes {self.books}"
             )
-        seed = options.get("seed")
-        self.seed = secrets.randbelow(2**31) if seed is None else seed
+        (self.seed,) = spread_seeds(options.get("seed"), 1, "seed")
         self.sampling = pipeline.sampling(
             options.get("temperature"), None, None, options.get("guidance")
         )

@@ -42,14 +42,14 @@ def save_checkpoint(
     accelerator.wait_for_everyone()
 
 
-def load_checkpoint(accelerator: "Accelerator", checkpoint: Path) -> None:
-    """Load all that was prepared or registered.
+def load_checkpoint(load: Callable[[str], None], checkpoint: Path) -> None:
+    """Load all that a run keeps in a checkpoint.
 
     Raises:
         ValueError: the checkpoint is of a model of other sizes, or a file in it is damaged.
     """
     try:
-        accelerator.load_state(str(checkpoint))
+        load(str(checkpoint))
     except Exception as error:  # a torn file can end in any of them
         reason = " ".join(str(error).split())
         if "size mismatch" in reason or "parameter group" in reason or "_keys" in reason:

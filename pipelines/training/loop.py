@@ -187,8 +187,7 @@ def train(task: TrainingTask, config: TrainingConfig, resume: bool = False) -> P
     model, optimizer = weights.model, weights.optimizer
     step = 0
     if checkpoint:
-        weights.load(str(checkpoint))
-        load_checkpoint(accelerator, checkpoint)
+        load_checkpoint(weights.load, checkpoint)
         # as the settings are now; learning rate and ema_decay are read at every step
         optimizer.param_groups[0]["weight_decay"] = config.weight_decay
         average.least_decay = config.ema_decay if average.least_decay else 0.0

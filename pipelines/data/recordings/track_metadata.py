@@ -82,6 +82,19 @@ class Described:
         return joined
 
 
+def read_metadata(path: Path) -> dict[str, dict[str, Any]]:
+    """Read the rows of one metadata file, which may have no fault, by the file that they describe.
+
+    Raises:
+        ValueError: a row is faulty; the message names its line.
+    """
+    described = Described()
+    described.read(path, PurePosixPath())
+    if described.faults:
+        raise ValueError(described.faults[0])
+    return described.rows
+
+
 def locate(path: Path) -> Path:
     """Return a path, or that of a file whose name differs in the composition of letters alone."""
     if path.exists() or not path.parent.is_dir():
