@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipelines.inference.loading import add_pipeline_arguments, add_speed_arguments, load_pipeline
+from pipelines.inference.loading import add_pipeline_arguments, load_pipeline
 
 if TYPE_CHECKING:
     from pipelines.serving.studio import Studio
@@ -43,7 +43,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--streams", type=int, default=32, help="open at once, at most (32)")
     parser.add_argument("--batch", type=int, default=8, help="jobs made at once (default: 8)")
     parser.add_argument("--log-prompts", action="store_true", help="prompts of jobs go to the log")
-    add_speed_arguments(parser)
     add_pipeline_arguments(parser)
 
 
@@ -107,7 +106,7 @@ def open_studio(args: argparse.Namespace) -> "Studio":
     """Load the pipeline and open the folder of takes."""
     from pipelines.serving.studio import Studio
 
-    pipeline = load_pipeline(args.pipeline, args.quiet, args.quantize, args.compile)
+    pipeline = load_pipeline(args.pipeline, args.quiet)
     pipeline.set_progress_bar_config(disable=True)
     options: dict[str, Any] = {
         "longest_s": args.longest,

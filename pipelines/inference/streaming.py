@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from codec.stages import PieceBuffer, pull
-from pipelines.inference.conditioning import Conditioner, PriorInput, check_prompt
+from pipelines.inference.call_arguments import check_prompt
+from pipelines.inference.conditioning import Conditioner, PriorInput
 from pipelines.inference.plan_schema import PlanFields, PlanSource, draft_plan
 from pipelines.inference.stream_state import Piece, StreamState, below, nested
 from prior.frame_generator import FrameGenerator
