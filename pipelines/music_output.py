@@ -36,11 +36,6 @@ class MusicOutput(AudioPipelineOutput):
     settings: dict[str, Any] = field(default_factory=dict)
     plans: list[Plan | None] = field(default_factory=list)
 
-    @property
-    def audio(self) -> Any:
-        """``audios``."""
-        return self.audios
-
     def item(self, index: int) -> "MusicOutput":
         """One of the items, alone."""
         at = slice(index, index + 1)
@@ -50,6 +45,11 @@ class MusicOutput(AudioPipelineOutput):
         return MusicOutput(
             self.audio[at], rate, self.codes[at], seeds, decoder_seeds, settings, plans
         )
+
+    @property
+    def audio(self) -> Any:
+        """``audios``."""
+        return self.audios
 
     def save(self, path: str | Path) -> list[WriteReport]:
         """Write the items: ``song.wav`` for one, ``song-0.wav``, ``song-1.wav``... for several.
@@ -72,7 +72,7 @@ class MusicOutput(AudioPipelineOutput):
 
 def describe_call(
     prompts: list[str],
-    negative_prompt: str | None,
+    negative_prompt: str | list[str | None] | None,
     duration_s: float,
     sampling: Sampling,
     num_inference_steps: int | None,
