@@ -36,6 +36,7 @@ from pipelines.inference.components import (
     check_options,
     import_codec_class,
     read_index,
+    renew_origins,
 )
 from pipelines.inference.conditioning import Conditioner
 from pipelines.inference.edit_source import SourceToEdit, open_to_edit
@@ -172,6 +173,7 @@ class Pipeline(LoraLoading, DiffusionPipeline):
             raise ValueError("safe_serialization must be true: pickles are never loaded")
         if self.list_loras():
             raise ValueError("LoRA adapters are in use: fuse_lora() or unload_lora_weights() first")
+        renew_origins(self)
         super().save_pretrained(str(path), **kwargs)
         read_index(Path(path))
 

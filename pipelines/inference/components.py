@@ -11,7 +11,12 @@ from codec.spectral_codec import SpectralCodec
 from codec.whole_file import read_json_object
 from decoder.diffusion_decoder import DiffusionDecoder
 from decoder.sampler import check_conditions, check_scheduler
-from pipelines.data.tokens import import_user_module, refuse_other_codec
+from pipelines.data.tokens import (
+    hash_codec,
+    hash_module,
+    import_user_module,
+    refuse_other_codec,
+)
 from prior.model import Prior
 from prior.planner import check_planner
 
@@ -65,6 +70,24 @@ def check_fit(
         raise ValueError("a DiffusionDecoder needs a scheduler, got None")
     check_scheduler(scheduler)
     check_conditions(codec, decoder)
+
+
+def renew_origins(pipeline: Any) -> None:
+    """Let parts that know the codec and text encoder they were made for know them as they are now.
+
+    Parts that belong together are then saved as such in half precision too, which rounds weights.
+    """
+    owners: dict[str, tuple[tuple[str, str], Any, Any]] = {
+        "_codec_hash": (("prior", "decoder"), hash_codec, pipeline.codec),
+        "_text_encoder_hash": (("prior", "planner"), hash_module, pipeline.text_encoder),
+    }
+    for name, (parts, hash_of, owner) in owners.items():
+        known = [part for part in (getattr(pipeline, part) for part in parts) if part is not None]
+        known = [part for part in known if part.config.get(name)]
+        if known:
+            renewed = hash_of(owner)  # once: it takes a while
+            for part in known:
+                part.register_to_config(**{name: renewed})
 
 
 def import_codec_class(index: dict[str, Any]) -> None:
