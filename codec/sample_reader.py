@@ -1,7 +1,7 @@
 """Sample-exact reading of parts of an audio file, without trusting the decoders' seeking."""
 
 import os
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 import soundfile
@@ -45,9 +45,10 @@ class SampleReader:
     """
 
     def __init__(self, source: str | os.PathLike[str] | BinaryIO, name: str):
-        is_path = isinstance(source, str | os.PathLike) and os.name != "nt"
-        # a name need not be UTF-8
-        self.file = ForwardSoundFile(os.fsencode(source) if is_path else source)  # type: ignore[arg-type]
+        readable: Any = source
+        if isinstance(source, str | os.PathLike) and os.name != "nt":
+            readable = os.fsencode(source)  # a name need not be UTF-8
+        self.file = ForwardSoundFile(readable)
         self.name = name
         self.notes: tuple[str, ...] = ()
         self.held = torch.zeros(self.file.channels, 0)

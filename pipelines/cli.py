@@ -25,6 +25,7 @@ COMMANDS = {
     "vary": "other notes under the same plan",
     "loop": "bars that repeat without a seam",
     "render": "many prompts to files, resumable, on any machines",
+    "serve": "a page in the browser, and music over HTTP",
     "notes": "notes from a prompt: MIDI, and its sound",
     "encode": "an audio file to tokens",
     "decode": "tokens to an audio file",
@@ -58,6 +59,9 @@ TRAINERS = {
     "train decoder": "tokens to a fine spectrogram",
 }
 """Every trainer is a module of ``pipelines/`` that is called like it."""
+
+RENAMED = {name: f"{name}_command" for name in ("plan", "score", "loop")}
+"""Modules of commands whose own name another module has."""
 
 FORMER_OPTIONS = ("--out", "--output-dir")
 RESUMABLE = ("render", "prepare")
@@ -160,7 +164,7 @@ def dispatch(argv: list[str]) -> int:
 
 def find_module(name: str) -> Any:
     """Import the module of a command or a trainer."""
-    stem = name.replace(" ", "_").replace("-", "_")
+    stem = RENAMED.get(name, name.replace(" ", "_").replace("-", "_"))
     module = f"pipelines.{stem}" if name in TRAINERS else f"pipelines.commands.{stem}"
     return import_module(module)
 

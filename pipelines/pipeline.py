@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Unpack
+from typing import TYPE_CHECKING, Any, Literal, Unpack
 
 import torch
 from diffusers import FlowMatchEulerDiscreteScheduler
@@ -29,6 +29,7 @@ from pipelines.inference.call_arguments import (
     spread_seeds,
     spread_texts,
 )
+from pipelines.inference.call_names import check_output_type, choose, draw_seeds, onload
 from pipelines.inference.components import (
     DEFAULTS,
     OPTIONAL,
@@ -40,11 +41,12 @@ from pipelines.inference.components import (
 )
 from pipelines.inference.conditioning import Conditioner
 from pipelines.inference.edit_source import SourceToEdit, open_to_edit
-from pipelines.inference.editing import EditOptions, Editor
+from pipelines.inference.editing import EditOptions, Editor, SoundOptions
 from pipelines.inference.endings import Ending, check_ending, with_ending
 from pipelines.inference.looping import make_loop
 from pipelines.inference.lora import LoraLoading
 from pipelines.inference.plan_schema import PlanFields, PlanSource, draft_plan
+from pipelines.inference.sharing import save_with_card
 from pipelines.inference.shipped import find_shipped
 from pipelines.inference.stream_state import Piece, StreamState
 from pipelines.inference.streaming import Stream, StreamParts, fingerprint, prior_input
@@ -89,6 +91,8 @@ class Pipeline(LoraLoading, DiffusionPipeline):
     planner: Prior | None
     config: Any  # the registered arguments, by attribute or by key
 
+    _callback_tensor_inputs = ["codes"]  # noqa: RUF012  (diffusers' name and type)
+    _exclude_from_cpu_offload = ["prior", "planner", "codec"]  # noqa: RUF012  (from layer by layer)
     model_cpu_offload_seq = "text_encoder->planner->prior->decoder->codec"
     _optional_components = list(OPTIONAL)  # noqa: RUF012  (diffusers' name and type)
 
@@ -174,8 +178,15 @@ class Pipeline(LoraLoading, DiffusionPipeline):
         if self.list_loras():
             raise ValueError("LoRA adapters are in use: fuse_lora() or unload_lora_weights() first")
         renew_origins(self)
-        super().save_pretrained(str(path), **kwargs)
+        save_with_card(self, super().save_pretrained, Path(path), kwargs)
         read_index(Path(path))
+
+    @classmethod
+    def _dict_from_json_file(cls, json_file: str) -> dict[str, Any]:
+        """Read a config; this class needs no code from the folder to find itself."""
+        found = super()._dict_from_json_file(json_file)
+        name = found.get("_class_name")
+        return found | {"_class_name": name[-1] if isinstance(name, list) else name}
 
     @torch.no_grad()
     def __call__(
@@ -195,8 +206,15 @@ class Pipeline(LoraLoading, DiffusionPipeline):
         plan: PlanSource | list[PlanSource] = None,
         ending: Ending = "cut",
         callback_on_step_end: Callable[[Any, int, float, dict[str, Any]], Any] | None = None,
+        callback_on_step_end_tensor_inputs: Sequence[str] = ("codes",),
+        guidance_scale: float | None = None,
+        audio_length_in_s: float | None = None,
+        num_waveforms_per_prompt: int = 1,
+        generator: torch.Generator | list[torch.Generator] | None = None,
+        output_type: Literal["pt", "np", "latent"] = "pt",
+        return_dict: bool = True,
         **plan_fields: Unpack[PlanFields],
-    ) -> MusicOutput:
+    ) -> Any:
         """Render one item per prompt.
 
         Args:
@@ -218,14 +236,40 @@ class Pipeline(LoraLoading, DiffusionPipeline):
             ending: "cut" stops where the duration is over, "fade" fades the last 3 s, "ring" closes
                 the plan with a cadence and lets its last chord fade.
             callback_on_step_end: called as ``(pipeline, frame, time_s, {"codes": (B, K)})`` after
-                every frame of the prior; ``pipeline.interrupt()`` in it ends this call there.
+                every frame of the prior; ``pipeline.interrupt()`` in it ends this call. Codes in
+                a dict that it returns take the place of those.
+            callback_on_step_end_tensor_inputs: which of ``codes`` it gets.
+            guidance_scale: diffusers' name of ``guidance``.
+            audio_length_in_s: diffusers' name of ``duration_s``.
+            num_waveforms_per_prompt: items per prompt, one after the other.
+            generator: diffusers' way to ``seed``: the items' seeds are drawn from it, or one from
+                each of a list.
+            output_type: "pt" or "np" for audio, "latent" for codes that are not decoded.
+            return_dict: False returns the tuple ``(audios,)``.
             **plan_fields: bpm, key, meter, chords, instruments, drums and sections, as in a plan's
                 JSON, before those of ``plan`` (docs/plans.md).
+
+        Returns:
+            A ``MusicOutput``.
 
         Raises:
             ValueError: an argument is out of its range, named with its rule.
         """
-        prompts = check_prompts(prompt)
+        check_output_type(output_type)
+        if unknown := set(callback_on_step_end_tensor_inputs) - set(self._callback_tensor_inputs):
+            raise ValueError(
+                "callback_on_step_end_tensor_inputs must be among "
+                f"{self._callback_tensor_inputs}, got {sorted(unknown)}"
+            )
+        if num_waveforms_per_prompt < 1:
+            raise ValueError(
+                f"num_waveforms_per_prompt must be at least 1, got {num_waveforms_per_prompt}"
+            )
+        guidance = choose("guidance", guidance, "guidance_scale", guidance_scale)
+        length_s = audio_length_in_s
+        duration_s = choose("duration_s", duration_s, "audio_length_in_s", length_s, 10.0)
+        prompts = [p for p in check_prompts(prompt) for _ in range(num_waveforms_per_prompt)]
+        seed = draw_seeds(generator, seed, len(prompts))
         self.check_dtype()
         num_frames = self.num_frames(duration_s)
         seeds = spread_seeds(seed, len(prompts), "seed")
@@ -240,16 +284,24 @@ class Pipeline(LoraLoading, DiffusionPipeline):
         sources = plan if isinstance(plan, list) else [plan] * len(prompts)
         plans = [draft_plan(source, plan_fields) for source in sources]
         check_ending(ending)
+        onload(self.planner)
         items = (prompts, negatives, plans, seeds)
         given = self.conditioner(*items, duration_s, num_frames, rings=ending == "ring")
+        onload(self.prior)
         frames = FrameGenerator(
             self.prior, given.condition, given.negative, num_frames, sampling, seeds
         )
-        codes = self.collect(frames, callback_on_step_end)
-        audio = self.decode(codes, decoder_seeds, num_inference_steps=steps, preview=preview)
-        rate = self.codec.sample_rate
+        codes, rate = self.collect(frames, callback_on_step_end), self.codec.sample_rate
+        audio = codes
+        if output_type != "latent":
+            audio = self.decode(codes, decoder_seeds, num_inference_steps=steps, preview=preview)
+            audio = with_ending(audio[..., : round(duration_s * rate)], rate, ending)
+        self.maybe_free_model_hooks()
+        audios = audio.float().cpu().numpy() if output_type == "np" else audio
+        if not return_dict:
+            return (audios,)
         return MusicOutput(
-            with_ending(audio[..., : round(duration_s * rate)], rate, ending),
+            audios,
             rate,
             codes,
             seeds,
@@ -329,10 +381,10 @@ class Pipeline(LoraLoading, DiffusionPipeline):
         """
         return Editor(self, open_to_edit(self, source), options).vary(strength)
 
-    def loop(self, prompt: str, bars: int = 8, **options: Unpack[EditOptions]) -> MusicOutput:
+    def loop(self, prompt: str, bars: int = 8, **options: Unpack[SoundOptions]) -> MusicOutput:
         """Generate a loop: as long as its bars to the sample, and its end runs into its beginning.
 
-        Its codes begin a bar before it; ``settings["edit"]["first_sample"]`` says where.
+        Its codes begin a bar before it; ``settings["edit"]["first_sample"]`` says where it begins.
         """
         return make_loop(self, prompt, bars, options)
 
@@ -340,7 +392,8 @@ class Pipeline(LoraLoading, DiffusionPipeline):
     def encode(self, audio: Tensor) -> Tensor:
         """(B, C, S) audio at the codec's rate -> (B, K, T) codes of all its codebooks."""
         self.check_dtype()
-        return self.codec.encode(audio.to(self.device))
+        onload(self.codec)
+        return self.codec.encode(audio.to(self.codec.device))
 
     @torch.no_grad()
     def decode(
@@ -369,6 +422,7 @@ class Pipeline(LoraLoading, DiffusionPipeline):
         check_codes(codes, self.codec.num_codebooks, self.codec.codebook_size)
         seeds = spread_seeds(seed, len(codes), "seed")
         steps = self.check_steps(num_inference_steps, preview)
+        onload(self.codec)
         pieces = self.decode_stream([codes.to(self.codec.device)], seeds, steps)
         return torch.cat(list(pieces), dim=-1)
 
@@ -475,7 +529,8 @@ class Pipeline(LoraLoading, DiffusionPipeline):
         self, piece: Piece, plan: Plan | PlanDraft | None, chunk_s: float | None
     ) -> Stream:
         num_frames = self.num_frames(piece.duration_s)
-        given = prior_input(self.conditioner, replace(piece, plan=plan), num_frames)
+        followed = replace(piece, plan=PlanDraft.of(plan) or None)
+        given = prior_input(self.conditioner, followed, num_frames)
         texts = given.condition, given.negative
         frames = FrameGenerator(self.prior, *texts, num_frames, piece.sampling, [piece.seed])
         stages = self.decode_stages([piece.decoder_seed], piece.num_inference_steps)
@@ -509,7 +564,9 @@ class Pipeline(LoraLoading, DiffusionPipeline):
                 progress.update()
                 if callback is not None:
                     time_s = (index + 1) / self.codec.frame_rate
-                    callback(self, index, time_s, {"codes": frame.codes})
+                    changed = callback(self, index, time_s, {"codes": frame.codes})
+                    if isinstance(changed, dict) and "codes" in changed:
+                        codes[-1] = frames.last = changed["codes"]
                 if interrupted.is_set():
                     break
         return torch.stack(codes, dim=-1)

@@ -143,6 +143,7 @@ def test_the_commands_edit_token_files_and_audio(
     assert main([*argv, *options]) == 0
     assert soundfile.info(out).frames == round(2.5 * RATE)
     assert load_tokens(again).settings["edit"] == {"add_s": 0.5}
+    assert load_tokens(again).settings["plan"]["bpm"] == 240
     noise = 0.1 * torch.randn(4 * 22_050, generator=torch.Generator().manual_seed(1))
     noise[::5512] = 0.9  # four beats a second
     soundfile.write(tmp_path / "mono.wav", noise.numpy(), 22_050, "PCM_24")
@@ -162,6 +163,7 @@ def test_the_commands_edit_token_files_and_audio(
         (["inpaint", "short.wav", "--from", "1", "--to", "2", "--to", "3"], "--from and --to go"),
         (["vary", "text.wav"], "text.wav"),
         (["continue", "short.wav", "--key", "H"], "key must be like D minor"),
+        (["continue", "long.wav"], "duration_s must lie in (0, 20], got 25"),
         (["continue", "short.wav", "--plan", "none.json"], "none.json does not exist"),
     ],
 )
@@ -176,6 +178,7 @@ def test_a_bad_source_is_one_line(
     monkeypatch.chdir(tmp_path)
     soundfile.write("silent.wav", torch.zeros(4 * RATE, 2).numpy(), RATE)
     soundfile.write("short.wav", 0.1 * torch.ones(RATE, 2).numpy(), RATE)
+    soundfile.write("long.wav", 0.1 * torch.ones(25 * 8000).numpy(), 8000)
     Path("text.wav").write_text("no audio")
     options = ["--output", "out.wav", "--quiet", "--pipeline", str(pipeline_folder)]
     assert main([*argv, *options]) == 2
@@ -183,3 +186,11 @@ def test_a_bad_source_is_one_line(
     assert len(lines) == 1
     assert message in lines[0]
     assert not Path("out.wav").exists()
+
+
+def test_a_preview_is_edited_as_a_preview_and_a_loop_is_not_edited(pipeline: Pipeline):
+    rough = pipeline("abc", 1.0, 3, plan=PLAN, preview=True)
+    longer = pipeline.extend(rough, 0.2, seed=4)
+    assert longer.settings["num_inference_steps"] is None
+    with pytest.raises(ValueError, match="a loop's codes begin before it"):
+        pipeline.extend(pipeline.loop("abc", 1, seed=4, bpm=240, meter="2/4"), 1.0)

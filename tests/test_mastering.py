@@ -218,6 +218,7 @@ def test_a_limiter_reaches_a_loudness_that_the_peaks_forbid():
     assert alone.loudness_lufs < -17
     assert mastered.loudness_lufs == pytest.approx(-16.0, abs=0.1)
     assert decibels(true_peak(mastered.audio)) <= -1.0 + 1e-4
+    assert mastered.gain_db > alone.gain_db
     (note,) = mastered.notes
     assert re.match(r"peaks were limited by up to \d+\.\d dB", note)
     little = master(clip, 44100, -16.0, most_limiting_db=1.0)

@@ -48,7 +48,7 @@ def test_a_plan_is_estimated_with_beat_chords_and_what_is_known():
     first_beat_s = (-plan.first_beat % 1) * 60 / TEMPO
     assert first_beat_s == pytest.approx(0.3, abs=0.04)
     assert chord_share(played(), RATE, PLAN) > 0.9
-    assert chord_share(played(0.3), RATE, plan) > 0.9
+    assert chord_share(played(0.3), RATE, plan) > 0.7
     bar_s = (-plan.first_beat % 4) * 60 / TEMPO
     assert bar_s == pytest.approx(0.3, abs=0.04)
 

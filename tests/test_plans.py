@@ -5,6 +5,7 @@ import random
 import re
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -23,6 +24,7 @@ from pipelines.train_prior import train_prior
 from pipelines.training.loop import TrainingConfig
 from pipelines.training.prior_data import PriorData, TokenClip, TokenClips
 from prior import ChordChange, Plan, Prior
+from prior.form import FORM_WIDTH, SECTIONS_WIDTH
 from prior.plan import HARMONY_WIDTH, PLAN_WIDTH, plan_features
 from prior.plan import INSTRUMENTS as PLANNED_INSTRUMENTS
 from prior.plan_codes import HEAD_FRAMES, decode_plan
@@ -191,6 +193,48 @@ def test_captions_may_leave_everything_to_the_plan(cache: Path) -> None:
     silent = [plan for item, plan in pairs if not plan[:, -2:].any() and item.caption == ""]
     assert 0.25 < len(silent) / len(items) < 0.35  # the text dropout alone
     assert not any(plan.any() for plan in silent)
+
+
+def test_clips_carry_their_form_and_may_lose_each_part_of_it(cache: Path) -> None:
+    shares = {"sections_dropout": 0.0, "melody_dropout": 0.5, "end_dropout": 0.25}
+    data = PriorData([str(cache)], crop_frames=16, text_dropout=0.0, **shares)
+    clips = TokenClips(data, 2, True, "train", seed=0, reads_form=True)
+    plans = torch.stack([clips[n].plan for n in range(200)])  # type: ignore[misc]
+    assert plans.shape == (200, 16, PLAN_WIDTH + FORM_WIDTH)
+    planned = plans[..., 0].any(1)
+    melody = plans[planned][..., PLAN_WIDTH + SECTIONS_WIDTH].any(1).float().mean()
+    end = plans[planned][..., -2].any(1).float().mean()
+    assert 0.35 < float(melody) < 0.65
+    assert 0.65 < float(end) < 0.85
+    whole = TokenClips(data, 2, True, "train", seed=0, reads_form=True)
+    assert torch.equal(plans[7], whole[7].plan)  # type: ignore[arg-type]
+    bare = TokenClips(data, 2, True, "train", seed=0)[7]
+    assert bare.plan is not None
+    assert torch.equal(bare.plan, plans[7, :, :PLAN_WIDTH])
+
+
+@pytest.mark.parametrize("backbone", ["transformer", "lstm"])
+def test_a_prior_trains_on_form_and_filling(cache: Path, tmp_path: Path, backbone: Any) -> None:
+    torch.manual_seed(0)
+    prior = Prior(backbone, num_codebooks=2, codebook_size=128, width=32, num_layers=1, num_heads=2,
+                  depth_width=16, depth_layers=1, depth_heads=2, frame_rate=None, reads_plan=True,
+                  reads_form=True, fills=True)  # fmt: skip
+    data = PriorData([str(cache)], crop_frames=16, validation_clips=2, fill_share=0.5)
+    training = TrainingConfig(
+        str(tmp_path), steps=6, batch_size=2, learning_rate=1e-2, warmup_steps=2, ema_decay=0.5,
+        mixed_precision="no", checkpoint_every=6, validate_every=6, log_every=1,
+    )  # fmt: skip
+    folder = train_prior(prior, data, training)
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").open()]
+    assert any("loss_fill" in name for line in lines for name in line)
+    trained = Prior.from_pretrained(folder)
+    assert trained.config.fills
+    assert trained.future_mark is not None
+    assert bool(trained.future_mark.any())
+    plain = Prior(num_codebooks=2, codebook_size=128, width=32, num_layers=1, num_heads=2,
+                  depth_width=16, depth_layers=1, depth_heads=2)  # fmt: skip
+    with pytest.raises(ValueError, match="fill_share needs a prior with fills=true"):
+        train_prior(plain, data, replace(training, output_dir=str(tmp_path / "no")))
 
 
 def test_most_captions_of_a_planner_name_no_key_and_many_no_tempo() -> None:

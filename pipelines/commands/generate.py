@@ -152,7 +152,7 @@ def write_take(
 
             limiting = {"most_limiting_db": MOST_LIMITING_DB}
             mastered = master(take.audio[0], take.sample_rate, args.loudness, **limiting)
-            take.audio = mastered.audio[None]
+            take.audios = mastered.audio[None]
             for note in mastered.notes:
                 print(f"partita: note: {output}: {note}", file=sys.stderr)
         take.save(output)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import pyarrow as pa
@@ -273,7 +273,7 @@ def load_codec(place: str | Path) -> Codec:
     name = read_json_object(path).get("_class_name")
     if name in ("NoteTokenizer", OLD_NAMES["NoteTokenizer"]):
         return NoteTokenizer.from_pretrained(place).eval()
-    known = ("SpectralCodec", "EncodecCodec", "NoteTokenizer")
+    known = ("SpectralCodec", "EncodecCodec", "TransformersCodec", "NoteTokenizer")
     if name not in known:
         raise ValueError(
             f"{path}: a codec must be one of {', '.join(known)}, got {name!r} "
@@ -303,9 +303,9 @@ def load_user_codec(module: str, name: str, folder: str) -> Codec:
         loaded = cls.from_pretrained(folder)
     except (ImportError, AttributeError) as error:
         raise ValueError(f"the codec class {module}:{name} cannot be loaded: {error}") from error
-    codec = loaded.eval() if isinstance(loaded, nn.Module) else loaded
+    codec: Any = loaded.eval() if isinstance(loaded, nn.Module) else loaded
     needed = ("sample_rate", "channels", "frame_rate", "num_codebooks", "codebook_size")
     missing = [item for item in (*needed, "encode", "decode") if not hasattr(codec, item)]
     if missing:
         raise ValueError(f"the codec class {module}:{name} lacks {missing[0]}")
-    return codec
+    return cast(Codec, codec)

@@ -6,8 +6,9 @@ a click lies within 10 ms of it, or where its roughness exceeds 19 of 20 places 
 pieces without a seam.
 """
 
+import json
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +24,7 @@ from pipelines.data.plans import plan_of_labels
 from pipelines.data.scores.captions import held_out_captions
 from pipelines.data.scores.chords import best_triad
 from pipelines.data.scores.compose import compose
+from pipelines.data.scores.score import Score
 from pipelines.data.scores.score_sound import SAMPLE_RATE, clip_labels, render
 from pipelines.evaluation.artifacts import find_clicks, seam_excess
 from pipelines.evaluation.detectors import (
@@ -57,8 +59,18 @@ class PlanReport:
 
 
 def report_plans(pipeline: "Pipeline", wanted: PlanReport, folder: Path) -> dict[str, Any]:
-    """Generate, measure, and write ``plans.json`` and ``plans.md``."""
-    rows = list(tqdm(measure_pieces(pipeline, wanted), total=wanted.pieces, unit="piece"))
+    """Generate, measure, and write ``plans.json`` and ``plans.md``; a stopped run goes on."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "rows.jsonl"
+    lines = path.read_text().splitlines() if path.is_file() else []
+    known = {row["seed"]: row for row in map(json.loads, lines)}
+    rows = []
+    for seed in tqdm(range(wanted.seed, wanted.seed + wanted.pieces), unit="piece"):
+        if seed not in known:
+            known[seed] = measure_piece(pipeline, seed)
+            with path.open("a") as file:
+                file.write(json.dumps(known[seed]) + "\n")
+        rows.append(known[seed])
     roughness = sorted(value for row in rows for value in row["controls_db"])
     limit_db = roughness[min(len(roughness) - 1, int(FOUND_QUANTILE * len(roughness)))]
     figures: dict[str, Any] = {"pieces": wanted.pieces, "seam_limit_db": limit_db}
@@ -71,43 +83,44 @@ def report_plans(pipeline: "Pipeline", wanted: PlanReport, folder: Path) -> dict
     for name in ("key_kept", "beat_error_s"):
         figures[name] = mean([row[name] for row in rows])
     figures["beat_within_30_ms"] = mean([row["beat_error_s"] <= 0.03 for row in rows])
-    folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / "plans.json", {"figures": figures, "rows": rows})
     page = table(("figure", "value"), [[name, f"{value:.3g}"] for name, value in figures.items()])
     write_page(folder / "plans.md", ["# Plans and edits", page])
     return figures
 
 
-def measure_pieces(pipeline: "Pipeline", wanted: PlanReport) -> Iterator[dict[str, Any]]:
-    """Generate a piece, an edit and a loop for each composed score, and measure them."""
-    rate, earlier = pipeline.codec.sample_rate, None
-    for index in range(wanted.pieces):
-        seed = wanted.seed + index
-        score = compose(random.Random(seed), held_out=True)
-        labels = clip_labels(score, 0.0, PIECE_S)
-        plan, prompt = plan_of_labels(labels), held_out_captions(labels, seed, 1)[0]
-        assert plan is not None
-        bare = replace(plan, sections=(), melody=(), end_beat=None)
-        song = pipeline(prompt, PIECE_S, seed, plan=bare)
-        audio = song.audio[0].cpu()
-        true = torch.from_numpy(render(score))[:, : round(PIECE_S * SAMPLE_RATE)]
-        edited = pipeline.inpaint(song, [SPAN_S], seed=seed + 1).audio[0].cpu()
-        loop = pipeline.loop(prompt, 2, seed=seed, plan=bare).audio[0].cpu()
-        bars_s = 2 * plan.beats_per_bar * 60 / plan.tempo_bpm
-        yield {
-            "seed": seed,
-            "plan": str(plan),
-            "chords": chord_share(audio, rate, plan),
-            "chords_ceiling": chord_share(true, SAMPLE_RATE, plan),
-            "chords_floor": chord_share(audio, rate, earlier or plan) if earlier else None,
-            "controls_db": [measure_seam(audio, rate, at)["roughness_db"] for at in places(seed)],
-            "edit_seams": [measure_seam(edited, rate, at) for at in SPAN_S],
-            "loop_seams": [measure_seam(loop.repeat(1, 2), rate, loop.shape[1] / rate)],
-            "loop_error_samples": abs(loop.shape[1] - bars_s * rate),
-            "key_kept": keys_agree(audio, edited, rate),
-            "beat_error_s": beat_error(edited, rate, plan.tempo_bpm),
-        }
-        earlier = plan
+def composed(seed: int) -> tuple[Score, Plan, str]:
+    """The score of a seed, its plan, and a caption that no prior was trained on."""
+    score = compose(random.Random(seed), held_out=True)
+    labels = clip_labels(score, 0.0, PIECE_S)
+    plan = plan_of_labels(labels)
+    assert plan is not None
+    bare = replace(plan, sections=(), melody=(), end_beat=None)
+    return score, bare, held_out_captions(labels, seed, 1)[0]
+
+
+def measure_piece(pipeline: "Pipeline", seed: int) -> dict[str, Any]:
+    """Generate a piece, an edit and a loop for a composed score, and measure them."""
+    rate, (score, plan, prompt) = pipeline.codec.sample_rate, composed(seed)
+    song = pipeline(prompt, PIECE_S, seed, plan=plan)
+    audio = song.audio[0].cpu()
+    true = torch.from_numpy(render(score))[:, : round(PIECE_S * SAMPLE_RATE)]
+    edited = pipeline.inpaint(song, [SPAN_S], seed=seed + 1).audio[0].cpu()
+    loop = pipeline.loop(prompt, 2, seed=seed, plan=plan).audio[0].cpu()
+    bars_s = 2 * plan.beats_per_bar * 60 / plan.tempo_bpm
+    return {
+        "seed": seed,
+        "plan": str(plan),
+        "chords": chord_share(audio, rate, plan),
+        "chords_ceiling": chord_share(true, SAMPLE_RATE, plan),
+        "chords_floor": chord_share(audio, rate, composed(seed + 1)[1]),
+        "controls_db": [measure_seam(audio, rate, at)["roughness_db"] for at in places(seed)],
+        "edit_seams": [measure_seam(edited, rate, at) for at in SPAN_S],
+        "loop_seams": [measure_seam(loop.repeat(1, 2), rate, loop.shape[1] / rate)],
+        "loop_error_samples": abs(loop.shape[1] - bars_s * rate),
+        "key_kept": keys_agree(audio, edited, rate),
+        "beat_error_s": beat_error(edited, rate, plan.tempo_bpm),
+    }
 
 
 def places(seed: int) -> list[float]:

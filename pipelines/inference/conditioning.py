@@ -138,9 +138,15 @@ class Conditioner:
         return Condition.joined([encoded[prompt] for prompt in prompts])
 
     def plan(
-        self, text: Condition, prompt: str, duration_s: float, seed: int, draft: PlanDraft
+        self,
+        text: Condition,
+        prompt: str,
+        duration_s: float,
+        seed: int,
+        draft: PlanDraft | None = None,
     ) -> Plan | None:
         """Complete a draft from the encoded prompt, one row; None without planner and draft."""
+        draft = draft or PlanDraft()
         if self.planner is None and not draft:
             return None
         if self.planner is None or draft.is_complete:

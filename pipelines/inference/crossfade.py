@@ -12,14 +12,14 @@ from prior.plan import Plan
 CROSSFADE_S = 0.05
 
 
-class Span(NamedTuple):
+class SampleSpan(NamedTuple):
     """Samples ``first`` to ``last - 1``."""
 
     first: int
     last: int
 
 
-def bar_spans(plan: Plan, num_samples: int, rate: int) -> list[Span]:
+def bar_spans(plan: Plan, num_samples: int, rate: int) -> list[SampleSpan]:
     """The bars of a plan within a piece, in samples; the last one may be cut off."""
     beat_s = 60 / plan.tempo_bpm
     first = math.ceil(plan.first_beat / plan.beats_per_bar - 1e-9)
@@ -27,10 +27,12 @@ def bar_spans(plan: Plan, num_samples: int, rate: int) -> list[Span]:
     beats = range(first * plan.beats_per_bar, math.ceil(last), plan.beats_per_bar)
     edges = [round((beat - plan.first_beat) * beat_s * rate) for beat in beats]
     edges = [edge for edge in dict.fromkeys([0, *edges, num_samples]) if edge <= num_samples]
-    return [Span(*pair) for pair in itertools.pairwise(edges)]
+    return [SampleSpan(*pair) for pair in itertools.pairwise(edges)]
 
 
-def paste(audio: Tensor, old: Tensor, new: Tensor, span: Span, old_end: int, rate: int) -> None:
+def paste(
+    audio: Tensor, old: Tensor, new: Tensor, span: SampleSpan, old_end: int, rate: int
+) -> None:
     """Put (C, S) ``new`` into ``audio`` within a span, with cross-fades from and to ``old``."""
     audio[:, span.first : span.last] = new[:, span.first : span.last]
     fade = min(round(CROSSFADE_S * rate), (span.last - span.first) // 2)

@@ -18,9 +18,9 @@ def add_edit_arguments(parser: argparse.ArgumentParser, needs_prompt: bool = Fal
     """Declare the options of every edit."""
     if not needs_prompt:
         parser.add_argument("--prompt", help="for what is new (default: the source's)")
+        parser.add_argument("--tokens", metavar="FILE", help="write the tokens too (.safetensors)")
     parser.add_argument("--seed", type=int, help="equal seeds, equal edits (default: drawn)")
     parser.add_argument("--output", required=True, help=".wav, .flac, .ogg or .opus file")
-    parser.add_argument("--tokens", metavar="FILE", help="write the tokens too (.safetensors)")
     parser.add_argument("--steps", type=int, help="of the decoder, 1 to 16 (default: the source's)")
     parser.add_argument("--guidance", type=float, help="how closely to follow the prompt; 1: off")
     parser.add_argument("--temperature", type=float, help="0 takes the likeliest token")
@@ -40,8 +40,9 @@ def run_edit(
     from pipelines.inference.token_file import save_song_tokens
 
     output = check_output(args.output, tuple(FORMATS))
-    if args.tokens:
-        check_output(args.tokens, ("safetensors",))
+    tokens = getattr(args, "tokens", None)
+    if tokens:
+        check_output(tokens, ("safetensors",))
     if getattr(args, "input", None) and not Path(args.input).is_file():
         raise FileNotFoundError(f"{args.input} does not exist")
     draft_plan(args.plan, plan_fields(args))  # before anything is loaded
@@ -51,8 +52,8 @@ def run_edit(
         song = edit(pipeline, edit_options(args))
         seconds = time.perf_counter() - start
     song.save(output)
-    if args.tokens:
-        save_song_tokens(args.tokens, song, pipeline.codec)
+    if tokens:
+        save_song_tokens(tokens, song, pipeline.codec)
     duration_s = song.audio.shape[-1] / song.sample_rate
     print(f"{output}: {duration_s:.2f} s, {song.audio.shape[-1]} samples, seed {song.seeds[0]}")
     for plan in filter(None, song.plans):

@@ -8,26 +8,23 @@ samples behind the seam, so its cross-fade takes the last ``CROSSFADE_S`` of the
 import math
 import random
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from codec.seeds import derive_seed
 from pipelines.inference.call_arguments import spread_seeds
-from pipelines.inference.crossfade import CROSSFADE_S, Span, bar_spans, paste
-from pipelines.inference.edit_source import EditSource
+from pipelines.inference.crossfade import CROSSFADE_S, SampleSpan, bar_spans, paste
+from pipelines.inference.edit_source import EditingPipeline, EditSource
 from pipelines.inference.plan_schema import FLAG_FIELDS, PlanFields, PlanSource, draft_plan
 from pipelines.music_output import MusicOutput, describe_call
 from prior.condition import Condition
 from prior.frame_generator import FrameGenerator
 from prior.plan import Plan
 from prior.plan_draft import PlanDraft, chords_between, lay_progression, repeated
-
-if TYPE_CHECKING:
-    from pipelines.pipeline import Pipeline
 
 CONTEXT_FRAMES = 1500
 """Frames before a stretch that the prior reads: a minute, more than it was trained on."""
@@ -38,10 +35,9 @@ LEVEL_S = 2.0
 MAX_GAIN_DB = 12.0
 
 
-class EditOptions(PlanFields, total=False):
-    """What an edit takes besides its stretch; each as in ``Pipeline.__call__``."""
+class SoundOptions(PlanFields, total=False):
+    """What every generation takes besides prompt and length; each as in ``Pipeline.__call__``."""
 
-    prompt: str | None
     seed: int | None
     decoder_seed: int | None
     negative_prompt: str | None
@@ -49,12 +45,19 @@ class EditOptions(PlanFields, total=False):
     temperature: float | None
     num_inference_steps: int | None
     preview: bool
+    callback_on_step_end: Callable[..., Any] | None
     plan: PlanSource
+
+
+class EditOptions(SoundOptions, total=False):
+    """What an edit takes besides its stretch; the prompt is the source's where none is given."""
+
+    prompt: str | None
 
 
 def check_options(options: Mapping[str, Any]) -> None:
     """Raise a ``TypeError`` for an argument that no edit takes."""
-    known = {*EditOptions.__annotations__, *PlanFields.__annotations__}
+    known = {*EditOptions.__optional_keys__}
     if wrong := options.keys() - known:
         raise TypeError(f"unexpected argument {min(wrong)!r}")
 
@@ -71,7 +74,7 @@ class Editor:
         ValueError: an option is out of its range, or the source does not fit the prior.
     """
 
-    def __init__(self, pipeline: "Pipeline", source: EditSource, options: EditOptions) -> None:
+    def __init__(self, pipeline: EditingPipeline, source: EditSource, options: EditOptions) -> None:
         check_options(options)
         self.pipeline, self.source, self.options = pipeline, source, options
         self.codec, self.rate = pipeline.codec, pipeline.codec.sample_rate
@@ -84,11 +87,13 @@ class Editor:
         self.sampling = pipeline.sampling(
             options.get("temperature"), None, None, options.get("guidance")
         )
-        steps = options.get("num_inference_steps", source.num_inference_steps)
-        self.steps = pipeline.check_steps(steps, options.get("preview", False))
+        steps = options.get("num_inference_steps") or source.num_inference_steps
+        preview = options.get("preview") or (source.is_decoded and steps is None)
+        self.steps = pipeline.check_steps(steps, bool(preview))
         decoder_seed = options.get("decoder_seed")
         self.decoder_seed = source.decoder_seed if decoder_seed is None else decoder_seed
-        self.prompt = source.prompt if options.get("prompt") is None else options["prompt"]
+        prompt = options.get("prompt")
+        self.prompt = source.prompt if prompt is None else prompt
         self.draft = draft_plan(
             options.get("plan"), {name: options.get(name) for name in FLAG_FIELDS}
         )
@@ -101,12 +106,12 @@ class Editor:
         stop = start + max(1, round(add_s * self.rate))
         plan = self.extended_plan(start / self.rate, stop / self.rate)
         fade = min(round(CROSSFADE_S * self.rate), start)
-        return self.regenerate([Span(start - fade, stop)], plan, {"add_s": add_s}, kept=fade)
+        return self.regenerate([SampleSpan(start - fade, stop)], plan, {"add_s": add_s}, kept=fade)
 
     def inpaint(self, spans_s: Sequence[tuple[float, float]]) -> MusicOutput:
         """Replace stretches from one second to another."""
         end_s = self.source.audio.shape[-1] / self.rate
-        spans = []
+        spans: list[SampleSpan] = []
         if not spans_s:
             raise ValueError("inpaint needs a span: from_s and to_s")
         for from_s, to_s in sorted(spans_s):
@@ -117,7 +122,7 @@ class Editor:
                 )
             if spans and round(from_s * self.rate) < spans[-1].last:
                 raise ValueError(f"spans must not overlap, got {from_s} before the end of another")
-            spans.append(Span(round(from_s * self.rate), round(to_s * self.rate)))
+            spans.append(SampleSpan(round(from_s * self.rate), round(to_s * self.rate)))
         return self.regenerate(spans, self.whole_plan(end_s), {"spans_s": sorted(spans_s)})
 
     def vary(self, strength: float) -> MusicOutput:
@@ -131,10 +136,10 @@ class Editor:
         bars = bar_spans(plan, length, self.rate)
         count = max(1, round(strength * len(bars)))
         chosen = sorted(random.Random(derive_seed(self.seed, "vary")).sample(bars, count))
-        joined: list[Span] = []
+        joined: list[SampleSpan] = []
         for span in chosen:  # neighbors become one stretch, without a seam between them
             if joined and joined[-1].last == span.first:
-                span = Span(joined.pop().first, span.last)
+                span = SampleSpan(joined.pop().first, span.last)
             joined.append(span)
         return self.regenerate(joined, plan, {"strength": strength})
 
@@ -176,7 +181,7 @@ class Editor:
         return PlanDraft(fixed).completed(plan, 0.0)
 
     def regenerate(
-        self, spans: list[Span], plan: Plan | None, facts: dict[str, Any], kept: int = 0
+        self, spans: list[SampleSpan], plan: Plan | None, facts: dict[str, Any], kept: int = 0
     ) -> MusicOutput:
         """Generate the frames of each span after what is before it, and paste their sound.
 
@@ -184,10 +189,11 @@ class Editor:
         """
         total = max(self.source.audio.shape[-1], spans[-1].last)
         num_frames = self.pipeline.num_frames(total / self.rate)
+        reads_plan = self.pipeline.prior.config.reads_plan
         given = self.pipeline.conditioner(
             [self.prompt],
             [self.options.get("negative_prompt")],
-            [plan],
+            [plan if reads_plan else None],
             [self.seed],
             total / self.rate,
             num_frames,
@@ -242,9 +248,10 @@ class Editor:
             codes[..., start:first],
             future_codes=future,
         )
-        return self.pipeline.collect(frames).cpu()
+        callback = self.options.get("callback_on_step_end")
+        return self.pipeline.collect(frames, callback).cpu()
 
-    def level_gain(self, new: Tensor, span: Span) -> float:
+    def level_gain(self, new: Tensor, span: SampleSpan) -> float:
         """The factor that brings a decode to its source's level beside a span."""
         reach, old = round(LEVEL_S * self.rate), self.source.audio
         parts = [slice(max(0, span.first - reach), span.first)]

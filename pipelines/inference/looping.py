@@ -2,19 +2,19 @@
 
 import secrets
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pipelines.inference.crossfade import CROSSFADE_S, crossfaded
-from pipelines.inference.editing import EditOptions, check_options
+from pipelines.inference.edit_source import EditingPipeline
+from pipelines.inference.editing import SoundOptions, check_options
 from pipelines.inference.plan_schema import FLAG_FIELDS
 from pipelines.music_output import MusicOutput
 from prior.plan_draft import chords_between, repeated
 
-if TYPE_CHECKING:
-    from pipelines.pipeline import Pipeline
 
-
-def make_loop(pipeline: "Pipeline", prompt: str, bars: int, given: EditOptions) -> MusicOutput:
+def make_loop(
+    pipeline: EditingPipeline, prompt: str, bars: int, given: SoundOptions
+) -> MusicOutput:
     """Generate a piece whose end runs into its beginning, exact to the sample.
 
     A bar before the loop is generated too, on the loop's last chords, so that what rings from the
@@ -43,4 +43,4 @@ def make_loop(pipeline: "Pipeline", prompt: str, bars: int, given: EditOptions) 
     fade = min(round(CROSSFADE_S * rate), first, num_samples)
     audio[:, -fade:] = crossfaded(audio[:, -fade:], whole[0, :, first - fade : first])
     song.settings["edit"] = {"bars": bars, "first_sample": first}
-    return replace(song, audio=audio[None])
+    return replace(song, audios=audio[None])

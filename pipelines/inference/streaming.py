@@ -96,17 +96,28 @@ class Stream:
         return self
 
     def __next__(self) -> Tensor:
-        while True:
-            with self._lock:
-                if self._parts is None:
-                    raise StopIteration
-                piece = self._advance(self._parts)
-                if piece is None and self._parts.stages[0].input.ended:
-                    self._parts = None
-            if self._canceled:  # by another thread, while this one computed
-                raise StopIteration
+        while not self.ended:
+            piece = self.step()
             if piece is not None:
-                return piece[0]
+                return piece
+        raise StopIteration
+
+    @property
+    def ended(self) -> bool:
+        """Whether there is nothing more to come."""
+        return self._parts is None
+
+    def step(self) -> Tensor | None:
+        """Compute a little, at most one frame: a (C, s) piece if one is ready, or None."""
+        with self._lock:
+            if self._parts is None:
+                return None
+            piece = self._advance(self._parts)
+            if piece is None and self._parts.stages[0].input.ended:
+                self._parts = None
+        if piece is None or self._canceled:  # by another thread, while this one computed
+            return None
+        return piece[0]
 
     @property
     def codes(self) -> Tensor:

@@ -2,12 +2,18 @@
 
 import warnings
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import soundfile
+
+from codec.audio_file import read_audio
+from pipelines.evaluation.plan_estimation import estimate_plan
 from pipelines.inference.edit_source import EditSource, open_audio_to_edit, open_to_edit
 from pipelines.inference.editing import Editor
 from pipelines.inference.plan_schema import FLAG_FIELDS, PlanSource, draft_plan
+from pipelines.inference.token_file import load_tokens
 
 if TYPE_CHECKING:
     from pipelines.music_output import MusicOutput
@@ -29,18 +35,31 @@ def open_file_to_edit(
         FileNotFoundError: there is no such file.
         ValueError: it is neither, silent, too long, or without a beat.
     """
+    seconds = source_duration(Path(path))
+    pipeline.num_frames(seconds)  # refuses what is too long before it is read
     if Path(path).suffix == ".safetensors":
-        return open_to_edit(pipeline, path)
-    from codec.audio_file import read_audio
-    from pipelines.evaluation.plan_estimation import estimate_plan
-
-    codec = pipeline.codec
-    clip = read_audio(path, sample_rate=codec.sample_rate, channels=codec.channels)
-    source = open_audio_to_edit(pipeline, clip.audio, None)
-    draft = draft_plan(plan, fields)
-    found = estimate_plan(clip.audio, codec.sample_rate, draft)
+        source = open_to_edit(pipeline, path)
+    else:
+        codec = pipeline.codec
+        clip = read_audio(path, sample_rate=codec.sample_rate, channels=codec.channels)
+        source = open_audio_to_edit(pipeline, clip.audio, None)
+    if source.plan is not None:
+        return source
+    found = estimate_plan(source.audio, pipeline.codec.sample_rate, draft_plan(plan, fields))
     warnings.warn(f"found in {path}: {found}; options go before what is found", stacklevel=2)
-    return EditSource(source.codes, source.audio, found)
+    return replace(source, plan=found)
+
+
+def source_duration(path: Path) -> float:
+    """Length of a token file's or an audio file's sound (s)."""
+    if path.suffix == ".safetensors":
+        return load_tokens(path).duration_s
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} does not exist")
+    try:
+        return soundfile.info(path).duration
+    except soundfile.LibsndfileError as error:
+        raise ValueError(f"{path} is not audio: {error.error_string}") from error
 
 
 def edit_file(

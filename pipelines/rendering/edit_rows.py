@@ -5,9 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import soundfile
-
-from pipelines.inference.token_file import load_tokens
+from pipelines.rendering.edit_files import source_duration
 from pipelines.rendering.item import RenderItem
 
 EDITS = {"spans_s": ("from_s", "to_s"), "add_s": ("add_s",), "strength": ("strength",)}
@@ -39,18 +37,6 @@ def open_edit(item: RenderItem, row: dict[str, Any], folder: Path) -> RenderItem
     made = {**edit, "sha256": hash_file(path)}
     settings = replace(item.settings, duration_s=seconds, edit=made)
     return replace(item, settings=settings, source=str(path))
-
-
-def source_duration(path: Path) -> float:
-    """Length of a token file's or an audio file's sound (s)."""
-    if path.suffix == ".safetensors":
-        return load_tokens(path).duration_s
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} does not exist")
-    try:
-        return soundfile.info(path).duration
-    except soundfile.LibsndfileError as error:
-        raise ValueError(f"{path} is not audio: {error.error_string}") from error
 
 
 def hash_file(path: Path) -> str:

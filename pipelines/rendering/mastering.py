@@ -41,6 +41,7 @@ class Mastered:
         loudness_lufs: of ``audio``, integrated; None where it cannot be measured.
         true_peak_db: of ``audio``, in dB of full scale; None for digital silence.
         gain_db: what was applied to every sample, a multiple of 0.01 dB; 0 left them as they were.
+            A limiter, which a note tells of, came behind it.
         notes: what was not done as asked, one sentence each.
     """
 
@@ -92,12 +93,13 @@ def master(
     level = decibels(true_peak(audio))
     headroom = true_peak_ceiling_db - level
     if loudness_lufs is not None and most_limiting_db > 0 and headroom < asked:
-        loud, note = limited(
+        loud, raised_db, note = limited(
             audio, sample_rate, loudness_lufs, true_peak_ceiling_db, headroom + most_limiting_db
         )
         found = master(loud, sample_rate, loudness_lufs, true_peak_ceiling_db)
         said = found.notes if missed(found, loudness_lufs) else ()
-        return replace(found, notes=(*notes, note, *said))
+        gain_db = round(raised_db + found.gain_db, 2)
+        return replace(found, gain_db=gain_db, notes=(*notes, note, *said))
     gain_db = math.floor(min(asked, headroom) * GAIN_STEPS) / GAIN_STEPS
     if headroom < asked:
         notes.append(
@@ -117,8 +119,12 @@ def master(
 
 def limited(
     audio: Tensor, sample_rate: int, loudness_lufs: float, ceiling_db: float, most_gain_db: float
-) -> tuple[Tensor, str]:
-    """Raise a piece against a limiter until it has a loudness, or the gain is at its most."""
+) -> tuple[Tensor, float, str]:
+    """Raise a piece against a limiter until it has a loudness, or the gain is at its most.
+
+    Returns:
+        The limited piece, the gain before the limiter (dB), and a note.
+    """
     gain_db, loud, depth_db = 0.0, audio, 0.0
     for _ in range(MAX_CORRECTIONS):
         missing = loudness_lufs - gated_loudness(block_loudness(loud, sample_rate))
@@ -127,7 +133,7 @@ def limited(
         loud, depth_db = limit(raised, sample_rate, ceiling_db - LIMITER_MARGIN_DB)
         if abs(missing) < LOUDNESS_TOLERANCE or gain_db == most_gain_db:
             break
-    return loud, f"peaks were limited by up to {depth_db:.1f} dB"
+    return loud, gain_db, f"peaks were limited by up to {depth_db:.1f} dB"
 
 
 def missed(found: Mastered, loudness_lufs: float) -> bool:

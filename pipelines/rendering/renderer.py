@@ -80,7 +80,7 @@ class Renderer:
             row[:, :length].astype("<i4") for row, length in zip(rows, task.frames, strict=False)
         )
         written = tuple(
-            plan and plan_json(plan.until(item.settings.duration_s))
+            None if plan is None else plan_json(plan.until(item.settings.duration_s))
             for item, plan in zip(task.items, plans, strict=True)
         )
         return BatchTokens(codes, written, time.perf_counter() - start)

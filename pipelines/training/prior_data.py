@@ -75,8 +75,10 @@ class PriorData:
             raise ValueError(f"crop_s must be positive, got {self.crop_s}")
         if self.crop_frames is not None and self.crop_frames < 2:
             raise ValueError(f"crop_frames must be at least 2, got {self.crop_frames}")
-        shares = ("text_dropout", "whole_plan_dropout", "players_dropout", "caption_dropout")
-        shares += ("sections_dropout", "melody_dropout", "end_dropout", "fill_share")
+        shares = (
+            *("text_dropout", "whole_plan_dropout", "players_dropout", "caption_dropout"),
+            *("sections_dropout", "melody_dropout", "end_dropout", "fill_share"),
+        )
         for name in shares:
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} must lie in [0, 1), got {getattr(self, name)}")

@@ -273,8 +273,8 @@ def draw_words(rng: random.Random, labels: dict[str, Any], held_out: bool) -> di
 def _instrument_words(rng: random.Random, labels: dict[str, Any]) -> dict[str, str]:
     names = [_instrument(rng, name) for name in labels["instruments"]]
     if not names:
-        alone = rng.choice(("drums only", "drums alone", "solo drums")) if labels["drums"] else ""
-        return {"lead": "drums", "band": alone} if alone else {}
+        band = rng.choice(("drums only", "drums alone", "solo drums")) if labels["drums"] else ""
+        return {"lead": "drums", "band": band} if band else {}
     lead, others = names[0], names[1:3]
     alone = not others and not labels["drums"]
     words = {"lead": f"solo {lead}" if alone and rng.random() < 0.5 else lead}
