@@ -143,7 +143,7 @@ class Pipeline(LoraLoading, DiffusionPipeline):
         Args:
             path: a folder, a hub id, or "partita-tiny", the model that ships.
             **kwargs: components and stored defaults in place of those saved, ``torch_dtype``
-                (float32 alone) and ``HUB_OPTIONS`` of codec/component.py.
+                (float32 for codec and decoder) and ``HUB_OPTIONS`` of codec/component.py.
 
         Raises:
             FileNotFoundError: the folder is not a saved pipeline or lacks a file, or there is
@@ -603,14 +603,14 @@ class Pipeline(LoraLoading, DiffusionPipeline):
         return steps or self.decoder.config.default_steps
 
     def check_dtype(self) -> None:
-        """Raise ValueError unless the parts are float32, in which all of them compute."""
-        for name in ("text_encoder", "codec", "prior", "decoder", "planner"):
+        """Raise ValueError unless codec and decoder are float32, in which they compute."""
+        for name in ("codec", "decoder"):
             part = getattr(self, name)
             dtype = next((p.dtype for p in part.parameters()), torch.float32) if part else None
             if dtype not in (None, torch.float32):
                 raise ValueError(
                     f"a pipeline computes in torch.float32, the {name} is {dtype}: "
-                    "pipeline.to(torch.float32)"
+                    f"pipeline.{name}.to(torch.float32)"
                 )
 
     @property

@@ -4,8 +4,6 @@ import math
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from codec.component import HUB_OPTIONS, fits
 from codec.spectral_codec import SpectralCodec
 from codec.whole_file import read_json_object
@@ -110,14 +108,10 @@ def import_codec_class(index: dict[str, Any]) -> None:
 
 def check_options(given: dict[str, Any]) -> None:
     """Raise ValueError for an option of diffusers' ``from_pretrained`` that is not honored here."""
-    for name, value in given.items():
-        if name == "torch_dtype" and value in (None, torch.float32):
-            continue
-        if name == "torch_dtype":
-            raise ValueError(f"torch_dtype must be torch.float32, got {value}")
-        if name not in (*REQUIRED, *OPTIONAL, *DEFAULTS):
+    for name in given:
+        if name not in ("torch_dtype", *REQUIRED, *OPTIONAL, *DEFAULTS):
             raise ValueError(
-                f"from_pretrained takes no {name}: choose from quantize, torch_dtype, "
+                f"from_pretrained takes no {name}: choose from torch_dtype, "
                 f"{', '.join((*HUB_OPTIONS, *REQUIRED, *OPTIONAL, *DEFAULTS))}"
             )
 
