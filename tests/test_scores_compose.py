@@ -1,7 +1,6 @@
 """Test the composer: every style and instrument, exact tempo, a clear key, one seed."""
 
 import random
-import re
 from itertools import pairwise
 from typing import Any
 
