@@ -45,7 +45,7 @@ ifndef GPU
 		echo '$(CPU_INDEX) does not answer: taking torch from the usual index'; \
 	fi
 endif
-	@$(INSTALL) -e .
+	@$(INSTALL) -e '.[plot]'
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.base

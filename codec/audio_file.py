@@ -17,14 +17,21 @@ import torch
 from torch import Tensor
 
 from codec.audio_tags import read_tags
-from codec.ogg import with_serial
+from codec.ogg import on_two_pages, with_serial
 from codec.resampling import resample, resample_part, resampled_length
 from codec.sample_reader import SampleReader
 from codec.validation import check_audio
-from codec.whole_file import write_whole
+from codec.whole_audio import open_whole
+from codec.whole_file import printable, write_whole
 
 Source = str | os.PathLike[str] | bytes | BinaryIO
 Target = str | os.PathLike[str] | BinaryIO
+
+OTHER_SUFFIXES = (
+    *(".m4a", ".m4b", ".mp4", ".aac", ".wma", ".ape"),
+    *(".wv", ".mpc", ".tta", ".dsf", ".webm", ".mka"),
+)
+"""Of audio formats that libsndfile does not read."""
 
 STREAMED_LENGTH = 0x7F000000
 """A WAV header that promises more bytes than this was written to a pipe and knows no length."""
@@ -117,6 +124,35 @@ def read_audio(
         rates = reader.file.samplerate, rate
         audio = resample_part(reader.read, reader.file.frames, first, last, rates)
     return AudioClip(_mix(audio, channels), rate, notes)
+
+
+@dataclass(frozen=True)
+class AudioFacts:
+    """What is known of an audio file before its samples are read.
+
+    Attributes:
+        duration_s: its length (s).
+        sample_rate: Hz.
+        tags: title, artist and so on that are not empty (see ``TAGS``).
+        notes: what was put right in it, one sentence each.
+    """
+
+    duration_s: float
+    sample_rate: int
+    tags: dict[str, str]
+    notes: tuple[str, ...]
+
+
+def describe_audio(source: Source) -> AudioFacts:
+    """Read an audio file's length, rate and tags.
+
+    Raises:
+        FileNotFoundError, ValueError: as :func:`read_audio`.
+    """
+    with _open_audio(source) as reader:
+        file = reader.file
+        tags = {key: value for key, value in file.copy_metadata().items() if value}
+        return AudioFacts(file.frames / file.samplerate, file.samplerate, tags, reader.notes)
 
 
 def read_blocks(
@@ -222,7 +258,7 @@ def _name(source: Source | Target) -> str:
     if isinstance(source, bytes):
         return f"audio of {len(source)} bytes"
     if isinstance(source, str | os.PathLike):
-        return str(source)
+        return printable(source)
     return str(getattr(source, "name", "audio stream"))
 
 
@@ -241,8 +277,10 @@ def _open_audio(source: Source) -> Iterator[SampleReader]:
         raise ValueError(f"{name} is empty")
     if Path(name).suffix.lower() == ".raw":
         raise ValueError(f"{name} is headerless (raw) audio, which is not read")
+    if Path(name).suffix.lower() in OTHER_SUFFIXES:
+        raise ValueError(f"{name} is of a format that is not read: convert it to FLAC or WAV")
     try:
-        reader = SampleReader(handle, name)
+        reader = open_whole(handle, name)
         with reader.file:
             _check_whole(reader)
             yield reader
@@ -276,7 +314,7 @@ def _rate_and_length(reader: SampleReader, sample_rate: int | None) -> tuple[int
 
 def _conversions(reader: SampleReader, sample_rate: int, channels: int | None) -> tuple[str, ...]:
     """Say, in a warning too, what reading at this rate and with these channels will do."""
-    notes, file = [], reader.file
+    notes, file = [*reader.notes], reader.file
     if sample_rate != file.samplerate:
         notes.append(f"resampled {file.samplerate} -> {sample_rate} Hz")
     if channels is not None and channels != file.channels:
@@ -286,7 +324,7 @@ def _conversions(reader: SampleReader, sample_rate: int, channels: int | None) -
                 f"got {file.channels} channels and channels={channels}"
             )
         notes.append("mixed stereo to mono" if channels == 1 else "doubled mono to stereo")
-    for note in notes:
+    for note in notes[len(reader.notes) :]:
         warnings.warn(note, stacklevel=3)
     return tuple(notes)
 
@@ -341,6 +379,8 @@ def _encode(
         for first in range(0, len(frames), WRITE_BLOCK):  # libvorbis overflows on long arrays
             file.write(frames[first : first + WRITE_BLOCK])
     data = stream.getvalue()
+    if subtype == "VORBIS":
+        data = on_two_pages(data)
     return with_serial(data, zlib.crc32(frames.tobytes())) if container == "OGG" else data
 
 

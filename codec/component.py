@@ -4,11 +4,8 @@ import inspect
 import json
 import re
 import sys
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, get_args, get_type_hints
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, get_args, get_type_hints
 
 import torch
 from diffusers.configuration_utils import ConfigMixin
@@ -17,6 +14,14 @@ from safetensors import SafetensorError, safe_open
 
 from codec.whole_file import read_json_object
 
+HUB_OPTIONS = ("revision", "cache_dir", "token", "local_files_only", "force_download")
+"""Options of ``from_pretrained`` that go to huggingface_hub."""
+HUB_FILES = ["*.json", "*.safetensors", "*.txt", "README.md"]
+INTERNAL_OPTIONS = (
+    *("low_cpu_mem_usage", "use_safetensors", "variant", "proxies", "provider", "sess_options"),
+    *("device_map", "max_memory", "offload_folder", "offload_state_dict", "use_flashpack"),
+    *("quantization_config", "disable_mmap", "dduf_entries", "parallel_config"),
+)
 WEIGHTS_NAME = "diffusion_pytorch_model.safetensors"
 
 
@@ -46,21 +51,27 @@ class Component(ModelMixin, ConfigMixin):
 
     @classmethod
     def from_pretrained(cls, path: str | Path, **kwargs: Any) -> "Component":
-        """Load from a local folder (checked first) or from a hub id (checked by diffusers).
+        """Load from a local folder or from a hub id; both are checked.
+
+        Args:
+            path: of the folder, or a hub id (user/name).
+            **kwargs: ``subfolder``, ``torch_dtype`` and those of ``HUB_OPTIONS``.
 
         Raises:
-            ValueError: the folder's config or weights do not fit this class.
+            ValueError: the folder's config or weights do not fit this class, or an unknown option.
             FileNotFoundError: a local folder lacks ``config.json`` or its weights, or there is
                 neither such a folder nor such a hub id.
         """
-        folder = Path(path) / (kwargs.get("subfolder") or "")
-        if folder.is_dir():
-            check_folder(cls, folder)
-        kwargs |= {"use_safetensors": True, "low_cpu_mem_usage": False}
-        if kwargs.get("torch_dtype") is None:
-            kwargs["torch_dtype"] = torch.float32
-        with folder_or_hub_id(path):
-            return super().from_pretrained(str(path), **kwargs)
+        folder = find_folder(path, kwargs) / (kwargs.pop("subfolder", None) or "")
+        dtype = kwargs.pop("torch_dtype", None) or torch.float32
+        for name in INTERNAL_OPTIONS:  # with which diffusers loads the parts of a pipeline
+            kwargs.pop(name, None)
+        if kwargs:
+            raise ValueError(f"from_pretrained of {cls.__name__} takes no {next(iter(kwargs))}")
+        check_folder(cls, folder)
+        return super().from_pretrained(
+            str(folder), torch_dtype=dtype, use_safetensors=True, low_cpu_mem_usage=False
+        )
 
     @classmethod
     def extract_init_dict(cls, config: dict[str, Any], **kwargs: Any) -> tuple[Any, ...]:
@@ -76,27 +87,30 @@ class Component(ModelMixin, ConfigMixin):
         return json.dumps(config, indent=2, sort_keys=True) + "\n"
 
 
-@contextmanager
-def folder_or_hub_id(path: str | Path) -> Iterator[None]:
-    """Say in one line that what is loaded is neither a folder nor a hub id that can be reached.
+def find_folder(path: str | Path, options: dict[str, Any]) -> Path:
+    """Return a folder, or that of a hub id's files: downloaded, or in the hub's cache.
+
+    Args:
+        path: of a local folder, or a hub id.
+        options: of ``from_pretrained``; those of ``HUB_OPTIONS`` are taken out.
 
     Raises:
-        FileNotFoundError: at once where ``path`` cannot be a hub id ("user/name").
+        FileNotFoundError: it is neither; at once where it cannot be a hub id ("user/name").
     """
+    hub = {name: options.pop(name) for name in HUB_OPTIONS if name in options}
     if Path(path).is_dir():
-        yield
-        return
+        return Path(path)
     message = f"{path} is not a folder, and no hub id (user/name) that could be reached"
     if Path(path).exists() or not re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", str(path)):
         raise FileNotFoundError(message)
+    from huggingface_hub import snapshot_download
+
     try:
-        with warnings.catch_warnings():  # about an argument that diffusers passes
-            warnings.filterwarnings("ignore", message=".*local_dir_use_symlinks")
-            yield
-    except OSError as error:
-        if error.errno is not None:  # this machine's fault, such as a full disk
+        return Path(snapshot_download(str(path), allow_patterns=HUB_FILES, **hub))
+    except Exception as error:  # of several libraries: no network, no such name, no access
+        if isinstance(error, OSError) and error.errno is not None:  # such as a full disk
             raise
-        raise FileNotFoundError(message) from error
+        raise FileNotFoundError(f"{message} ({type(error).__name__})") from error
 
 
 def check_folder(cls: type[Component], folder: Path) -> None:
@@ -106,6 +120,7 @@ def check_folder(cls: type[Component], folder: Path) -> None:
         model = cls(**config)
     expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     found = read_shapes(folder)
+    numbers = {name: tensor.is_floating_point() for name, tensor in model.state_dict().items()}
     missing = sorted(expected.keys() - found.keys())
     extra = sorted(found.keys() - expected.keys())
     if missing:
@@ -115,9 +130,14 @@ def check_folder(cls: type[Component], folder: Path) -> None:
             f"{folder / WEIGHTS_NAME} holds an unknown tensor {extra[0]!r}{_more(extra)}"
         )
     for name, shape in expected.items():
-        if found[name] != shape:
+        if found[name].shape != shape:
             raise ValueError(
-                f"{folder / WEIGHTS_NAME}: tensor {name!r} must be {shape}, got {found[name]}"
+                f"{folder / WEIGHTS_NAME}: tensor {name!r} must be {shape}, got {found[name].shape}"
+            )
+        if found[name].dtype.startswith(("F", "BF")) != numbers[name]:
+            kind = "floating point" if numbers[name] else "integers"
+            raise ValueError(
+                f"{folder / WEIGHTS_NAME}: tensor {name!r} must be {kind}, got {found[name].dtype}"
             )
 
 
@@ -159,8 +179,15 @@ def fits(value: Any, annotation: Any) -> bool:
     return type(value) in options
 
 
-def read_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
-    """Names and shapes of the tensors in a folder's safetensors file (header only)."""
+class TensorHeader(NamedTuple):
+    """Shape and type of a stored tensor, the type as safetensors writes it ("F16", "I64")."""
+
+    shape: tuple[int, ...]
+    dtype: str
+
+
+def read_shapes(folder: Path) -> dict[str, TensorHeader]:
+    """Names, shapes and types of the tensors in a folder's safetensors file (header only)."""
     path = folder / WEIGHTS_NAME
     if not path.is_file():
         pickles = sorted(file.name for file in folder.glob("*.bin"))
@@ -168,7 +195,11 @@ def read_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
         raise FileNotFoundError(f"{path} does not exist{hint}")
     try:
         with safe_open(path, framework="pt") as file:
-            return {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+            slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
+            return {
+                name: TensorHeader(tuple(part.get_shape()), part.get_dtype())
+                for name, part in slices.items()
+            }
     except SafetensorError as error:
         raise ValueError(f"{path} is not a whole safetensors file: {error}") from error
 

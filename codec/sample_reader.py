@@ -1,7 +1,7 @@
 """Sample-exact reading of parts of an audio file, without trusting the decoders' seeking."""
 
 import os
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 import soundfile
@@ -37,13 +37,20 @@ class SampleReader:
         source: a path, or a binary file that can seek.
         name: what errors call it.
 
+    Attributes:
+        notes: what was put right in the file, one sentence each.
+
     Raises:
         soundfile.LibsndfileError: the file is not audio.
     """
 
     def __init__(self, source: str | os.PathLike[str] | BinaryIO, name: str):
-        self.file = ForwardSoundFile(source)
+        readable: Any = source
+        if isinstance(source, str | os.PathLike) and os.name != "nt":
+            readable = os.fsencode(source)  # a name need not be UTF-8
+        self.file = ForwardSoundFile(readable)
         self.name = name
+        self.notes: tuple[str, ...] = ()
         self.held = torch.zeros(self.file.channels, 0)
         self.held_from = 0
 

@@ -1,5 +1,6 @@
 """TransformersCodec: DAC, Mimi and EnCodec of the transformers library behind our contract."""
 
+import warnings
 from typing import Any, Literal, get_args
 
 import torch
@@ -46,7 +47,8 @@ class TransformersCodec(Component):
         most = config.n_codebooks if kind == "dac" else config.num_quantizers
         if num_codebooks is not None and not 1 <= num_codebooks <= most:
             raise ValueError(f"num_codebooks must lie in [1, {most}], got {num_codebooks}")
-        self.model = AutoModel.from_config(config)
+        with warnings.catch_warnings():  # importing a model adds filters
+            self.model = AutoModel.from_config(config)
         self.sample_rate = int(config.sampling_rate)
         self.channels = int(getattr(config, "audio_channels", 1))
         self.num_codebooks = int(num_codebooks or most)
@@ -71,7 +73,8 @@ class TransformersCodec(Component):
 
         model = name_or_model
         if isinstance(model, str):
-            model = AutoModel.from_pretrained(model)
+            with warnings.catch_warnings():
+                model = AutoModel.from_pretrained(model)
         settings = model.config.to_diff_dict()
         for name in ("model_type", "transformers_version", "architectures", "dtype"):
             settings.pop(name, None)

@@ -35,10 +35,17 @@ def sync_and_rename(partial: Path, final: Path) -> None:
     partial.replace(final)
 
 
+def printable(path: str | os.PathLike[str]) -> str:
+    """Return a path as text that can be written; bytes that are not UTF-8 become ``\\xe9``."""
+    return os.fsencode(path).decode(errors="backslashreplace")
+
+
 def write_whole(path: str | os.PathLike[str], content: str | bytes) -> None:
     """Write text or bytes under ``path``, whole or not at all."""
     with whole_file(path) as partial:
-        partial.write_bytes(content.encode() if isinstance(content, str) else content)
+        partial.write_bytes(
+            content.encode(errors="backslashreplace") if isinstance(content, str) else content
+        )
 
 
 def write_json(path: str | os.PathLike[str], content: Any) -> None:

@@ -1,9 +1,24 @@
 """Floor 3: everything a user calls; importing it is instant."""
 
 from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from codec.torchaudio_guard import guard_torchaudio
+
+def _check_neighbors() -> None:
+    """Raise ImportError where a module of the user's hides one of our packages."""
+    for name in ("codec", "prior", "decoder"):
+        spec = find_spec(name)
+        found = None if spec is None else spec.origin
+        ours = Path(__file__).resolve().parents[1] / name / "__init__.py"
+        if found is not None and Path(found).resolve() != ours:
+            raise ImportError(f"{found} hides Partita's package {name!r}: rename it")
+
+
+_check_neighbors()
+
+from codec.torchaudio_guard import guard_torchaudio  # noqa: E402
 
 if TYPE_CHECKING:
     from pipelines.music_output import MusicOutput as MusicOutput

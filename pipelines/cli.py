@@ -25,6 +25,7 @@ COMMANDS = {
     "vary": "other notes under the same plan",
     "loop": "bars that repeat without a seam",
     "render": "many prompts to files, resumable, on any machines",
+    "serve": "a page in the browser, and music over HTTP",
     "notes": "notes from a prompt: MIDI, and its sound",
     "encode": "an audio file to tokens",
     "decode": "tokens to an audio file",
@@ -62,6 +63,9 @@ TRAINERS = {
 RENAMED = {name: f"{name}_command" for name in ("plan", "score", "loop")}
 """Modules of commands whose own name another module has."""
 
+FORMER_OPTIONS = ("--out", "--output-dir")
+RESUMABLE = ("render", "prepare")
+"""Commands that go on where they were stopped, when they are given again."""
 GROUPS = ("prepare", "evaluate", "train")
 
 
@@ -81,6 +85,7 @@ def main(argv: list[str] | None = None) -> int:
     Returns:
         The exit code: 0, 2 after a mistake, 130 after Ctrl-C.
     """
+    is_own_process = argv is None
     if argv is None:
         from pipelines.training.preloading import (
             collect_rarely,
@@ -104,8 +109,18 @@ def main(argv: list[str] | None = None) -> int:
             print_error("partita", error)
             return 2
         except KeyboardInterrupt:
-            print("partita: stopped", file=sys.stderr)
+            print(stopped_line(argv), file=sys.stderr)
+            if is_own_process:  # threads of PyTorch may still compute: their end would abort
+                sys.stdout.flush()
+                os._exit(130)
             return 130
+
+
+def stopped_line(argv: list[str]) -> str:
+    """Say after Ctrl-C how the command goes on."""
+    if argv[:1] and argv[0] in RESUMABLE:
+        return "partita: stopped; the same command goes on"
+    return "partita: stopped" + ("; --resume goes on" if argv[:1] == ["train"] else "")
 
 
 def dispatch(argv: list[str]) -> int:
@@ -136,6 +151,9 @@ def dispatch(argv: list[str]) -> int:
         choices = known or [*COMMANDS, *TRAINERS]
         raise ValueError(f"no command {name!r}: choose from {', '.join(choices)}")
     module = find_module(name)
+    for word in rest:
+        if word.split("=")[0] in FORMER_OPTIONS:
+            raise ValueError(f"{word.split('=')[0]} is now --output (see partita {name} --help)")
     parser = OneLineParser(prog=f"partita {name}", description=COMMANDS[name])
     module.add_arguments(parser)
     args = parser.parse_args(rest)

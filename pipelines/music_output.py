@@ -4,6 +4,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
+from diffusers.pipelines.pipeline_utils import AudioPipelineOutput
 from torch import Tensor
 
 from codec.audio_file import WriteReport, write_audio
@@ -12,11 +14,11 @@ from prior.sampling import Sampling
 
 
 @dataclass
-class MusicOutput:
+class MusicOutput(AudioPipelineOutput):
     """Rendered items with all that is needed to render them again.
 
     Attributes:
-        audio: (B, C, S) float32.
+        audios: (B, C, S) float32; codes for ``output_type="latent"``.
         sample_rate: Hz.
         codes: (B, K, T) int64, what the prior wrote.
         seeds: of the prior, one per item.
@@ -26,7 +28,7 @@ class MusicOutput:
             item without.
     """
 
-    audio: Tensor
+    audios: Any
     sample_rate: int
     codes: Tensor
     seeds: list[int]
@@ -44,26 +46,33 @@ class MusicOutput:
             self.audio[at], rate, self.codes[at], seeds, decoder_seeds, settings, plans
         )
 
+    @property
+    def audio(self) -> Any:
+        """``audios``."""
+        return self.audios
+
     def save(self, path: str | Path) -> list[WriteReport]:
         """Write the items: ``song.wav`` for one, ``song-0.wav``, ``song-1.wav``... for several.
 
         The format follows from the suffix (see ``codec.audio_file.write_audio``).
         """
         path = Path(path)
+        if self.audios is self.codes:
+            raise ValueError("output_type='latent' holds codes and no audio that could be saved")
         names = (
             [path]
             if len(self.audio) == 1
             else [path.with_stem(f"{path.stem}-{index}") for index in range(len(self.audio))]
         )
         return [
-            write_audio(name, audio, self.sample_rate)
+            write_audio(name, torch.as_tensor(audio), self.sample_rate)
             for name, audio in zip(names, self.audio, strict=True)
         ]
 
 
 def describe_call(
     prompts: list[str],
-    negative_prompt: str | None,
+    negative_prompt: str | list[str | None] | None,
     duration_s: float,
     sampling: Sampling,
     num_inference_steps: int | None,

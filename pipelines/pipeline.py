@@ -1,33 +1,52 @@
 """Pipeline: a prompt in, music out."""
 
-import secrets
+import math
 import sys
+import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Unpack
+from typing import TYPE_CHECKING, Any, Literal, Unpack
 
 import torch
 from diffusers import FlowMatchEulerDiscreteScheduler
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from torch import Tensor, nn
 
-from codec.component import folder_or_hub_id
-from codec.encodec_codec import EncodecCodec
+from codec.component import find_folder
 from codec.spectral_codec import SpectralCodec
 from codec.stages import run
 from codec.validation import check_codes
 from codec.windows import Windows
 from decoder.diffusion_decoder import DiffusionDecoder
 from decoder.sampler import FlowSampler
-from pipelines.inference.components import OPTIONAL, check_fit, read_index
-from pipelines.inference.conditioning import Conditioner, check_prompt, check_prompts
+from pipelines.inference.call_arguments import (
+    check_duration,
+    check_num_steps,
+    check_prompt,
+    check_prompts,
+    spread_seeds,
+    spread_texts,
+)
+from pipelines.inference.call_names import check_output_type, choose, draw_seeds, onload
+from pipelines.inference.components import (
+    DEFAULTS,
+    OPTIONAL,
+    check_fit,
+    check_options,
+    import_codec_class,
+    read_index,
+)
+from pipelines.inference.conditioning import Conditioner
 from pipelines.inference.edit_source import SourceToEdit, open_to_edit
 from pipelines.inference.editing import EditOptions, Editor, SoundOptions
 from pipelines.inference.endings import Ending, check_ending, with_ending
 from pipelines.inference.looping import make_loop
 from pipelines.inference.lora import LoraLoading
 from pipelines.inference.plan_schema import PlanFields, PlanSource, draft_plan
+from pipelines.inference.sharing import save_with_card
+from pipelines.inference.shipped import find_shipped
 from pipelines.inference.stream_state import Piece, StreamState
 from pipelines.inference.streaming import Stream, StreamParts, fingerprint, prior_input
 from pipelines.inference.text import load_text_encoder
@@ -64,13 +83,15 @@ class Pipeline(LoraLoading, DiffusionPipeline):
 
     tokenizer: Any
     text_encoder: nn.Module
-    codec: SpectralCodec | EncodecCodec
+    codec: Any  # a ``Codec`` that is a diffusers model
     prior: Prior
     decoder: DiffusionDecoder | None
     scheduler: FlowMatchEulerDiscreteScheduler | None
     planner: Prior | None
     config: Any  # the registered arguments, by attribute or by key
 
+    _callback_tensor_inputs = ["codes"]  # noqa: RUF012  (diffusers' name and type)
+    _exclude_from_cpu_offload = ["prior", "planner", "codec"]  # noqa: RUF012  (from layer by layer)
     model_cpu_offload_seq = "text_encoder->planner->prior->decoder->codec"
     _optional_components = list(OPTIONAL)  # noqa: RUF012  (diffusers' name and type)
 
@@ -78,7 +99,7 @@ class Pipeline(LoraLoading, DiffusionPipeline):
         self,
         tokenizer: Any,
         text_encoder: nn.Module,
-        codec: SpectralCodec | EncodecCodec,
+        codec: Any,
         prior: Prior,
         decoder: DiffusionDecoder | None = None,
         scheduler: FlowMatchEulerDiscreteScheduler | None = None,
@@ -109,7 +130,7 @@ class Pipeline(LoraLoading, DiffusionPipeline):
             max_duration_s=max_duration_s,
             fine_temperature=fine_temperature,
         )
-        self._interrupt = False
+        self._calls: dict[int, threading.Event] = {}
         for part in (text_encoder, codec, prior, decoder, planner):
             if part is not None:
                 part.eval()
@@ -119,32 +140,51 @@ class Pipeline(LoraLoading, DiffusionPipeline):
         """Load a saved pipeline from a folder, or from the hub.
 
         Args:
-            path: a folder or a hub id.
-            **kwargs: of diffusers' ``DiffusionPipeline.from_pretrained``.
+            path: a folder, a hub id, or "partita-tiny", the model that ships.
+            **kwargs: components and stored defaults in place of those saved, ``torch_dtype``
+                (float32 alone) and ``HUB_OPTIONS`` of codec/component.py.
 
         Raises:
             FileNotFoundError: the folder is not a saved pipeline or lacks a file, or there is
                 neither such a folder nor such a hub id.
-            ValueError: a component is null, a stored default has the wrong type, or a config
-                or weights do not fit.
+            ValueError: a component is null, a stored default has the wrong type, a config or
+                weights do not fit, or an option is not known.
         """
-        if Path(path).is_dir():
-            read_index(Path(path), given=kwargs.keys())
-            if "tokenizer" not in kwargs and "text_encoder" not in kwargs:
-                kwargs["tokenizer"], kwargs["text_encoder"] = load_text_encoder(path)
-        with folder_or_hub_id(path):
-            return super().from_pretrained(str(path), **kwargs)
+        folder = find_folder(find_shipped(path), kwargs)
+        check_options(kwargs)
+        index = read_index(folder, given=kwargs.keys())
+        if "codec" not in kwargs:
+            import_codec_class(index)
+        if "tokenizer" not in kwargs and "text_encoder" not in kwargs:
+            kwargs["tokenizer"], kwargs["text_encoder"] = load_text_encoder(folder)
+        pipeline = super().from_pretrained(str(folder), **kwargs)
+        if not Path(path).is_dir() and find_shipped(path) == str(path):
+            pipeline.register_to_config(_name_or_path=str(path))  # the hub id, not its cache
+        return pipeline
 
     def save_pretrained(self, path: str | Path, **kwargs: Any) -> None:
-        """Save every component, and check that none was written as null.
+        """Save every component as safetensors, and check that none was written as null.
 
         Raises:
-            ValueError: LoRA adapters are in use.
+            ValueError: LoRA adapters are in use, or an option is given by which the folder could
+                not be loaded again.
         """
+        for name in ("variant", "max_shard_size"):
+            if kwargs.get(name) is not None:
+                raise ValueError(f"save_pretrained of a pipeline takes no {name}")
+        if not kwargs.get("safe_serialization", True):
+            raise ValueError("safe_serialization must be true: pickles are never loaded")
         if self.list_loras():
             raise ValueError("LoRA adapters are in use: fuse_lora() or unload_lora_weights() first")
-        super().save_pretrained(str(path), **kwargs)
+        save_with_card(self, super().save_pretrained, Path(path), kwargs)
         read_index(Path(path))
+
+    @classmethod
+    def _dict_from_json_file(cls, json_file: str) -> dict[str, Any]:
+        """Read a config; this class needs no code from the folder to find itself."""
+        found = super()._dict_from_json_file(json_file)
+        name = found.get("_class_name")
+        return found | {"_class_name": name[-1] if isinstance(name, list) else name}
 
     @torch.no_grad()
     def __call__(
@@ -153,7 +193,7 @@ class Pipeline(LoraLoading, DiffusionPipeline):
         duration_s: float = 10.0,
         seed: int | list[int] | None = None,
         *,
-        negative_prompt: str | None = None,
+        negative_prompt: str | list[str | None] | None = None,
         guidance: float | None = None,
         temperature: float | None = None,
         top_k: int | None = None,
@@ -164,8 +204,15 @@ class Pipeline(LoraLoading, DiffusionPipeline):
         plan: PlanSource | list[PlanSource] = None,
         ending: Ending = "cut",
         callback_on_step_end: Callable[[Any, int, float, dict[str, Any]], Any] | None = None,
+        callback_on_step_end_tensor_inputs: Sequence[str] = ("codes",),
+        guidance_scale: float | None = None,
+        audio_length_in_s: float | None = None,
+        num_waveforms_per_prompt: int = 1,
+        generator: torch.Generator | list[torch.Generator] | None = None,
+        output_type: Literal["pt", "np", "latent"] = "pt",
+        return_dict: bool = True,
         **plan_fields: Unpack[PlanFields],
-    ) -> MusicOutput:
+    ) -> Any:
         """Render one item per prompt.
 
         Args:
@@ -174,7 +221,7 @@ class Pipeline(LoraLoading, DiffusionPipeline):
             seed: one per item, or one for the first item, the next items counting up from it;
                 None draws one. An item's codes follow from its prompt, seed and settings, whatever
                 else is in the batch.
-            negative_prompt: what to move away from.
+            negative_prompt: what to move away from, for all items or one each.
             guidance: 1 ignores the negative prompt, larger follows the prompt more closely.
             temperature: 0 takes the likeliest code.
             top_k: candidates per code.
@@ -187,14 +234,41 @@ class Pipeline(LoraLoading, DiffusionPipeline):
             ending: "cut" stops where the duration is over, "fade" fades the last 3 s, "ring" closes
                 the plan with a cadence and lets its last chord fade.
             callback_on_step_end: called as ``(pipeline, frame, time_s, {"codes": (B, K)})`` after
-                every frame of the prior; ``pipeline.interrupt()`` ends the generation there.
+                every frame of the prior; ``pipeline.interrupt()`` in it ends this call. Codes in
+                a dict that it returns take the place of those.
+            callback_on_step_end_tensor_inputs: which of ``codes`` it gets.
+            guidance_scale: diffusers' name of ``guidance``.
+            audio_length_in_s: diffusers' name of ``duration_s``.
+            num_waveforms_per_prompt: items per prompt, one after the other.
+            generator: diffusers' way to ``seed``: the items' seeds are drawn from it, or one from
+                each of a list.
+            output_type: "pt" or "np" for audio, "latent" for codes that are not decoded.
+            return_dict: False returns the tuple ``(audios,)``.
             **plan_fields: bpm, key, meter, chords, instruments, drums and sections, as in a plan's
                 JSON, before those of ``plan`` (docs/plans.md).
+
+        Returns:
+            A ``MusicOutput``.
 
         Raises:
             ValueError: an argument is out of its range, named with its rule.
         """
-        prompts = check_prompts(prompt)
+        check_output_type(output_type)
+        if unknown := set(callback_on_step_end_tensor_inputs) - set(self._callback_tensor_inputs):
+            raise ValueError(
+                "callback_on_step_end_tensor_inputs must be among "
+                f"{self._callback_tensor_inputs}, got {sorted(unknown)}"
+            )
+        if num_waveforms_per_prompt < 1:
+            raise ValueError(
+                f"num_waveforms_per_prompt must be at least 1, got {num_waveforms_per_prompt}"
+            )
+        guidance = choose("guidance", guidance, "guidance_scale", guidance_scale)
+        length_s = audio_length_in_s
+        duration_s = choose("duration_s", duration_s, "audio_length_in_s", length_s, 10.0)
+        prompts = [p for p in check_prompts(prompt) for _ in range(num_waveforms_per_prompt)]
+        seed = draw_seeds(generator, seed, len(prompts))
+        self.check_dtype()
         num_frames = self.num_frames(duration_s)
         seeds = spread_seeds(seed, len(prompts), "seed")
         decoder_seeds = (
@@ -204,20 +278,28 @@ class Pipeline(LoraLoading, DiffusionPipeline):
         )
         sampling = self.sampling(temperature, top_k, top_p, guidance)
         steps = self.check_steps(num_inference_steps, preview)
-        negatives = [negative_prompt] * len(prompts)
+        negatives = spread_texts(negative_prompt, len(prompts))
         sources = plan if isinstance(plan, list) else [plan] * len(prompts)
         plans = [draft_plan(source, plan_fields) for source in sources]
         check_ending(ending)
+        onload(self.planner)
         items = (prompts, negatives, plans, seeds)
         given = self.conditioner(*items, duration_s, num_frames, rings=ending == "ring")
+        onload(self.prior)
         frames = FrameGenerator(
             self.prior, given.condition, given.negative, num_frames, sampling, seeds
         )
-        codes = self.collect(frames, callback_on_step_end)
-        audio = self.decode(codes, decoder_seeds, num_inference_steps=steps, preview=preview)
-        rate = self.codec.sample_rate
+        codes, rate = self.collect(frames, callback_on_step_end), self.codec.sample_rate
+        audio = codes
+        if output_type != "latent":
+            audio = self.decode(codes, decoder_seeds, num_inference_steps=steps, preview=preview)
+            audio = with_ending(audio[..., : round(duration_s * rate)], rate, ending)
+        self.maybe_free_model_hooks()
+        audios = audio.float().cpu().numpy() if output_type == "np" else audio
+        if not return_dict:
+            return (audios,)
         return MusicOutput(
-            with_ending(audio[..., : round(duration_s * rate)], rate, ending),
+            audios,
             rate,
             codes,
             seeds,
@@ -307,7 +389,9 @@ class Pipeline(LoraLoading, DiffusionPipeline):
     @torch.no_grad()
     def encode(self, audio: Tensor) -> Tensor:
         """(B, C, S) audio at the codec's rate -> (B, K, T) codes of all its codebooks."""
-        return self.codec.encode(audio.to(self.device))
+        self.check_dtype()
+        onload(self.codec)
+        return self.codec.encode(audio.to(self.codec.device))
 
     @torch.no_grad()
     def decode(
@@ -332,9 +416,11 @@ class Pipeline(LoraLoading, DiffusionPipeline):
         Raises:
             ValueError: codes have the wrong rank, dtype or range.
         """
+        self.check_dtype()
         check_codes(codes, self.codec.num_codebooks, self.codec.codebook_size)
         seeds = spread_seeds(seed, len(codes), "seed")
         steps = self.check_steps(num_inference_steps, preview)
+        onload(self.codec)
         pieces = self.decode_stream([codes.to(self.codec.device)], seeds, steps)
         return torch.cat(list(pieces), dim=-1)
 
@@ -420,13 +506,16 @@ class Pipeline(LoraLoading, DiffusionPipeline):
             stream = self._open_stream(state.piece, state.plan, chunk_s)
             stream.load_state(state)
             return stream
-        seed = secrets.randbelow(2**31) if seed is None else seed
+        self.check_dtype()
+        (seed,) = spread_seeds(seed, 1, "seed")
         draft = draft_plan(plan, plan_fields)
         piece = Piece(
             prompt=check_prompt(prompt),
             duration_s=10.0 if duration_s is None else duration_s,
             seed=seed,
-            decoder_seed=seed if decoder_seed is None else decoder_seed,
+            decoder_seed=seed
+            if decoder_seed is None
+            else spread_seeds(decoder_seed, 1, "decoder_seed")[0],
             negative_prompt=negative_prompt,
             sampling=self.sampling(temperature, top_k, top_p, guidance),
             plan=draft or None,
@@ -452,30 +541,40 @@ class Pipeline(LoraLoading, DiffusionPipeline):
         return {name: getattr(self, name) for name in names}
 
     def interrupt(self) -> None:
-        """Stop generating after the current frame; what there is so far is decoded."""
-        self._interrupt = True
+        """Stop generating after the current frame; what there is so far is decoded.
+
+        In a callback it ends the call that the callback belongs to; from a thread that does not
+        generate, all calls.
+        """
+        own = self._calls.get(threading.get_ident())
+        for call in [own] if own else list(self._calls.values()):
+            call.set()
 
     def collect(self, frames: FrameGenerator, callback: Callable[..., Any] | None = None) -> Tensor:
         """Run the prior to its end: (B, K, T) codes."""
-        self._interrupt = False
         codes: list[Tensor] = []
-        with self.progress_bar(total=frames.num_frames) as progress:
+        interrupted = self._calls[threading.get_ident()] = threading.Event()
+        with ExitStack() as stack:
+            stack.callback(self._calls.pop, threading.get_ident())
+            progress = stack.enter_context(self.progress_bar(total=frames.num_frames))
             for index, frame in enumerate(frames):
                 codes.append(frame.codes)
                 progress.update()
                 if callback is not None:
                     time_s = (index + 1) / self.codec.frame_rate
-                    callback(self, index, time_s, {"codes": frame.codes})
-                if self._interrupt:
+                    changed = callback(self, index, time_s, {"codes": frame.codes})
+                    if isinstance(changed, dict) and "codes" in changed:
+                        codes[-1] = frames.last = changed["codes"]
+                if interrupted.is_set():
                     break
         return torch.stack(codes, dim=-1)
 
     def num_frames(self, duration_s: float) -> int:
         """Token frames that hold a duration; ValueError where it is out of range."""
-        longest = self.config.max_duration_s
-        if not 0 < duration_s <= longest:  # also refuses NaN
-            raise ValueError(f"duration_s must lie in (0, {longest:g}], got {duration_s}")
-        return max(1, -(-round(duration_s * self.codec.sample_rate) // self.codec.hop_length))
+        check_duration(duration_s, self.config.max_duration_s)
+        samples = round(duration_s * self.codec.sample_rate)
+        frames = samples * self.codec.frame_rate / self.codec.sample_rate
+        return max(1, math.ceil(frames - 1e-6))  # less than rounding adds to a whole number
 
     def sampling(
         self,
@@ -496,19 +595,23 @@ class Pipeline(LoraLoading, DiffusionPipeline):
 
     def check_steps(self, steps: int | None, preview: bool) -> int | None:
         """Solver steps, or None where the codec's own decode is wanted or all there is."""
-        if steps is not None and not 1 <= steps <= 16:
-            raise ValueError(f"num_inference_steps must lie in [1, 16], got {steps}")
+        check_num_steps(steps)
         if preview or self.decoder is None:
             return None
         return steps or self.decoder.config.default_steps
 
+    def check_dtype(self) -> None:
+        """Raise ValueError unless the parts are float32, in which all of them compute."""
+        for name in ("text_encoder", "codec", "prior", "decoder", "planner"):
+            part = getattr(self, name)
+            dtype = next((p.dtype for p in part.parameters()), torch.float32) if part else None
+            if dtype not in (None, torch.float32):
+                raise ValueError(
+                    f"a pipeline computes in torch.float32, the {name} is {dtype}: "
+                    "pipeline.to(torch.float32)"
+                )
 
-def spread_seeds(seed: int | list[int] | None, count: int, name: str) -> list[int]:
-    """Give every item a seed: as listed, counted up from one, or drawn."""
-    if seed is None:
-        seed = secrets.randbelow(2**31)
-    if isinstance(seed, int):
-        return [seed + index for index in range(count)]
-    if len(seed) != count:
-        raise ValueError(f"{name} must be one per item, got {len(seed)} for {count} items")
-    return list(seed)
+    @property
+    def components(self) -> dict[str, Any]:
+        """Parts and defaults by name: ``Pipeline(**pipeline.components)`` is the same pipeline."""
+        return {**super().components, **{name: self.config[name] for name in DEFAULTS}}

@@ -24,7 +24,7 @@ from codec.losses import (
 )
 from codec.seeds import derive_seed
 from codec.spectral_codec import CodecOutput, SpectralCodec
-from pipelines.data.prepared import FRAME_RATE
+from pipelines.data.prepared import FRAME_RATE, check_analysis
 from pipelines.errors import one_line_errors
 from pipelines.training.augmentation import Augmentation
 from pipelines.training.codec_data import (
@@ -157,6 +157,7 @@ class CodecTask:
     ) -> None:
         if losses.decoder_alone and training.start_from is None:
             raise ValueError("losses.decoder_alone needs training.start_from, a trained codec")
+        check_analysis(codec.config)
         self.model = CodecTraining(codec, losses)
         self.data = data
         self.seed = training.seed

@@ -20,10 +20,17 @@ from codec.spectral_codec import SpectralCodec
 from decoder.diffusion_decoder import DiffusionDecoder
 from decoder.flow import flow_loss, uniform_angle
 from decoder.sampler import FlowSampler, check_conditions, euler_scheduler
+from pipelines.data.prepared import check_analysis
 from pipelines.data.shards import evenly_spaced
+from pipelines.data.tokens import load_codec, refuse_other_codec
 from pipelines.errors import one_line_errors
 from pipelines.training.configuration import configure
-from pipelines.training.decoder_data import DecoderBatch, DecoderCrops, DecoderData
+from pipelines.training.decoder_data import (
+    DecoderBatch,
+    DecoderCrops,
+    DecoderData,
+    check_origins,
+)
 from pipelines.training.loop import TrainingConfig, train
 
 
@@ -34,11 +41,18 @@ class DecoderTask:
         self, decoder: DiffusionDecoder, data: DecoderData, training: TrainingConfig
     ) -> None:
         self.model = decoder
-        self.codec = SpectralCodec.from_pretrained(data.codec).eval().requires_grad_(False)
-        check_conditions(self.codec, decoder)
+        codec = load_codec(data.codec)
+        if not isinstance(codec, SpectralCodec):
+            raise ValueError(f"a decoder needs a SpectralCodec, got {type(codec).__name__}")
+        self.codec = codec.requires_grad_(False)
+        check_analysis(codec.config)
+        check_conditions(codec, decoder)
+        info = check_origins(data)
+        refuse_other_codec(info.codec_hash, codec, f"the token cache {data.tokens[0]}")
+        decoder.register_to_config(_codec_hash=info.codec_hash)
         bands = self.codec.config.stereo_bands
         self.dataset = DecoderCrops(data, "train", training.seed, bands)
-        self.audio_s_per_item = data.crop_tokens / self.codec.frame_rate
+        self.audio_s_per_item = data.crop_tokens / codec.frame_rate
         held_out = DecoderCrops(data, "validation", training.seed, bands)
         self.held_out = self.collate(
             [

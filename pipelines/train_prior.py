@@ -18,7 +18,7 @@ from codec.process_settings import kept_process_settings
 from codec.seeds import generator
 from pipelines.data.midi_file import midi_bytes
 from pipelines.data.notes.note_tokenizer import NoteTokenizer
-from pipelines.data.tokens import load_codec
+from pipelines.data.tokens import hash_module, load_codec, refuse_other_codec
 from pipelines.errors import one_line_errors
 from pipelines.inference.text import load_text_encoder
 from pipelines.training.configuration import configure
@@ -46,15 +46,18 @@ class PriorTask:
         self.model = prior
         self.tokenizer, self.text_encoder = load_text_encoder(data.text_encoder)
         self.codec = load_codec(data.codec) if data.codec else None
-        config = prior.config
-        check_tokens_fit(data.tokens, prior)
+        info, config = check_tokens_fit(data.tokens, prior), prior.config
+        if self.codec is not None:
+            refuse_other_codec(info.codec_hash, self.codec, f"the token cache {data.tokens[0]}")
+        prior.register_to_config(_text_encoder_hash=hash_module(self.text_encoder))
         reads = config.num_codebooks, config.reads_plan
         form = bool(config.reads_form)
         if data.fill_share and not config.fills:
             raise ValueError("fill_share needs a prior with fills=true (model.fills)")
         self.fill_share, self.seed = data.fill_share, training.seed
         self.dataset = TokenClips(data, *reads, "train", training.seed, form)
-        self.audio_s_per_item = data.crop_tokens / config.frame_rate if config.frame_rate else 0.0
+        frames = self.dataset.crop_tokens
+        self.audio_s_per_item = frames / info.frame_rate if info.frame_rate else 0.0
         held_out = TokenClips(data, *reads, "validation", training.seed, form)
         places: Any = held_out.rows.spread(data.validation_clips)
         clips = [

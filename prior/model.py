@@ -23,6 +23,7 @@ BACKBONES: dict[str, type[TransformerBackbone] | type[LSTMBackbone]] = {
     "lstm": LSTMBackbone,
     "lstm-plain": PlainLSTMBackbone,
 }
+DEFAULT_FRAME_RATE = 25.0
 
 
 class PriorOutput(NamedTuple):
@@ -62,7 +63,7 @@ class Prior(Component):
         depth_heads: of every attention in the depth head.
         sliding_window: how many frames self-attention sees, itself included; None for all.
         frame_rate: frames per second (Hz), for those who count in seconds; None for frames that
-            are notes.
+            are notes. Training replaces the default by the tokens' own.
         reads_plan: whether it reads beat, key, chords and players frame by frame
             (``plan.plan_features``).
         reads_form: whether it reads sections, melody and the distance to the end too
@@ -91,7 +92,7 @@ class Prior(Component):
         depth_layers: int = 2,
         depth_heads: int = 3,
         sliding_window: int | None = None,
-        frame_rate: float | None = 25.0,
+        frame_rate: float | None = DEFAULT_FRAME_RATE,
         reads_plan: bool = False,
         reads_form: bool = False,
         fills: bool = False,

@@ -117,7 +117,7 @@ def test_encode_resamples_and_says_so(
 @pytest.mark.usefixtures("measuring_packages")
 def test_reconstruct(sound: Path, pipeline_folder: Path, capsys: pytest.CaptureFixture[str]):
     folder = sound.parent / "new" / "folder"
-    options = ["--output-dir", str(folder), "--pipeline", str(pipeline_folder), "--quiet"]
+    options = ["--output", str(folder), "--pipeline", str(pipeline_folder), "--quiet"]
     assert main(["reconstruct", str(sound), "--books", "3", *options]) == 0
     assert "3 books, 0.30 kbps" in capsys.readouterr().out
     names = {"original.wav", "preview.wav", "decoded.wav", "metrics.json"}

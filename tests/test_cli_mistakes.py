@@ -117,8 +117,7 @@ def test_damaged_audio_is_refused(
 ):
     source, output = tmp_path / "in.wav", tmp_path / "out.safetensors"
     damage(kind, source)
-    option = "--output" if command == "encode" else "--output-dir"
-    line = mistake(capsys, command, source, option, output, "--pipeline", pipeline_folder)
+    line = mistake(capsys, command, source, "--output", output, "--pipeline", pipeline_folder)
     assert said in line
     written = [path for path in tmp_path.rglob("*") if path.is_file() and path != source]
     assert written == []
@@ -172,7 +171,7 @@ def test_reconstruct_refuses_more_books_than_there_are(
     sound: Path, pipeline_folder: Path, capsys: pytest.CaptureFixture[str]
 ):
     folder = sound.parent / "out"
-    arguments = (sound, "--output-dir", folder, "--pipeline", pipeline_folder, "--books", 5)
+    arguments = (sound, "--output", folder, "--pipeline", pipeline_folder, "--books", 5)
     assert "--books must lie in [1, 4], got 5" in mistake(capsys, "reconstruct", *arguments)
     assert not folder.exists()
 

@@ -76,7 +76,7 @@ def test_plot_option(command: str, tmp_path: Path, pipeline_folder: Path):
     options = {
         "generate": first,
         "decode": ["decode", str(tokens), "--output", str(tmp_path / "again.ogg")],
-        "reconstruct": ["reconstruct", str(song), "--output-dir", str(tmp_path)],
+        "reconstruct": ["reconstruct", str(song), "--output", str(tmp_path)],
     }
     if command != "generate":
         assert main([*first, *shared]) == 0

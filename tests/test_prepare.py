@@ -240,7 +240,16 @@ def test_a_full_disk_stops_and_blames_no_file(music, tmp_path, monkeypatch, caps
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(cutting, "make_clip", no_space)
-    arguments = [str(music), "--out", str(tmp_path), "--clip", "2", "--min-track", "1", "--quiet"]
+    arguments = [
+        str(music),
+        "--output",
+        str(tmp_path),
+        "--clip",
+        "2",
+        "--min-track",
+        "1",
+        "--quiet",
+    ]
     assert main(arguments) == 2
     assert capsys.readouterr().err == "partita: error: [Errno 28] No space left on device\n"
     monkeypatch.undo()
@@ -286,10 +295,10 @@ def test_nothing_usable_is_one_clear_error(tmp_path, capsys):
 
 
 def test_the_command_line_prints_the_hours(music, tmp_path, capsys):
-    options = ["--out", str(tmp_path), "--clip", "2", "--min-track", "1", "--quiet"]
+    options = ["--output", str(tmp_path), "--clip", "2", "--min-track", "1", "--quiet"]
     assert main([str(music), *options]) == 0
     assert "hours of audio a minute" in capsys.readouterr().out
-    assert main([str(tmp_path / "nowhere"), "--out", str(tmp_path / "x")]) == 2
+    assert main([str(tmp_path / "nowhere"), "--output", str(tmp_path / "x")]) == 2
     assert "nowhere does not exist" in capsys.readouterr().err
 
 
@@ -340,14 +349,24 @@ def test_metadata_jsonl_describes_files(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ('{"file_name": "a.wav"}\n{"text": "b"}\n', "line 2 must be an object with a file_name"),
-        ("{\n", "line 1 is not JSON"),
+        (b'{"file_name": "a.wav"}\n{"text": "b"}\n', "line 2: file_name must be a text"),
+        (b'{"file_name": "a.wav"}\n{\n', "line 2: is not JSON"),
+        (
+            b'{"file_name": "a.wav"}\n{"file_name": "b.wav", "text": "caf\xe9"}',
+            "line 2: is not UTF-8",
+        ),
+        (
+            b'{"file_name": "a.wav", "bpm": 1}\n{"file_name": "a.wav", "bpm": 2}',
+            "line 2: bpm of a.wav",
+        ),
     ],
 )
-def test_a_bad_metadata_line_is_named(tmp_path, text, message):
-    (tmp_path / "metadata.jsonl").write_text(text)
-    with pytest.raises(ValueError, match=message):
-        find_tracks(tmp_path)
+def test_a_bad_metadata_line_is_named_and_costs_no_other(tmp_path, text, message):
+    (tmp_path / "metadata.jsonl").write_bytes(text)
+    found = find_tracks(tmp_path)
+    assert [track.name for track in found.tracks] == ["a.wav"]
+    assert len(found.faults) == 1
+    assert message in found.faults[0]
 
 
 def test_a_list_of_paths_is_an_input(music, tmp_path):

@@ -15,7 +15,7 @@ import soundfile
 from pipelines.inference.text import PRETRAINED
 
 ROOT = Path(__file__).parents[1]
-DOCUMENTS = ("README.md", "CONTRIBUTING.md")
+DOCUMENTS = ("README.md", "CONTRIBUTING.md", "docs/how-to.md")
 BLOCK = re.compile(
     r"(?P<slow><!-- slow -->\n)?```(?P<language>bash|python)\n(?P<text>.*?)^```", re.DOTALL | re.M
 )
@@ -88,13 +88,29 @@ def run_block(block: Block, folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "document", [pytest.param("README.md", marks=needs_weights), "CONTRIBUTING.md"]
+    "document",
+    [
+        pytest.param("README.md", marks=needs_weights),
+        "CONTRIBUTING.md",
+        pytest.param("docs/how-to.md", marks=needs_weights),
+    ],
 )
 def test_blocks_run(document, checkout):
     blocks = [block for block in read_blocks(document) if not block.slow]
     assert blocks
     for block in blocks:
         run_block(block, checkout)
+
+
+@pytest.mark.slow
+@needs_weights
+def test_an_album_becomes_a_style(checkout):
+    """With the sizes of the model that ships, for two steps."""
+    (block,) = [block for block in read_blocks("docs/how-to.md") if block.slow]
+    (checkout / "shipped.yaml").write_bytes((ROOT / "configs/prior/tiny.yaml").read_bytes())
+    text = block.text.replace("configs/prior/tiny.yaml", "shipped.yaml")
+    run_block(Block("bash", text.replace("steps 300", "steps 2"), True), checkout)
+    assert (checkout / "album.wav").is_file()
 
 
 @pytest.mark.slow
@@ -107,7 +123,10 @@ def test_all_blocks_of_the_readme_run(checkout):
 
 @pytest.mark.parametrize(
     "document",
-    [*DOCUMENTS, *sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md"))],
+    [
+        *("README.md", "CONTRIBUTING.md"),
+        *sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md")),
+    ],
 )
 def test_links_lead_somewhere(document):
     folder = (ROOT / document).parent

@@ -135,7 +135,7 @@ def test_another_processor_gives_the_same_sound_to_a_tolerance(
     rows = tmp_path / "rows.jsonl"
     rows.write_text(json.dumps({"id": "a", "codes": str(rendered / "a.safetensors")}))
     command = [sys.executable, "-m", "pipelines", "render", str(rows), "--quiet"]
-    command += ["--out", str(tmp_path / "out"), "--pipeline", str(pipeline_folder)]
+    command += ["--output", str(tmp_path / "out"), "--pipeline", str(pipeline_folder)]
     subprocess.run(
         command, cwd=Path(__file__).parents[1], env=os.environ | OLDER_PROCESSOR, check=True
     )

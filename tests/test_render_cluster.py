@@ -122,7 +122,7 @@ def test_workers_end_with_the_process_that_started_them(pipeline_folder: Path, t
     pytest.importorskip("distributed")
     rows, out = tmp_path / "rows.jsonl", tmp_path / "out"
     rows.write_text("".join(json.dumps(row) + "\n" for row in make_rows(40)))
-    command = [sys.executable, "-m", "pipelines", "render", str(rows), "--out", str(out)]
+    command = [sys.executable, "-m", "pipelines", "render", str(rows), "--output", str(out)]
     command += ["--pipeline", str(pipeline_folder), "--workers", "2", "--quiet"]
     with subprocess.Popen(command, cwd=REPOSITORY) as job:
         while not read_manifest(out):

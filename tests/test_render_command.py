@@ -30,7 +30,7 @@ def write_rows(path: Path, *rows: dict[str, Any]) -> Path:
 
 @pytest.fixture
 def command(tmp_path: Path, pipeline_folder: Path) -> list[str]:
-    return ["render", "--out", str(tmp_path / "out"), "--pipeline", str(pipeline_folder)]
+    return ["render", "--output", str(tmp_path / "out"), "--pipeline", str(pipeline_folder)]
 
 
 def test_files_are_counted_and_a_second_run_finds_them(rows, command, tmp_path, capsys):

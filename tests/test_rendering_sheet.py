@@ -187,7 +187,7 @@ def test_small_and_silent_jobs(folder, tmp_path):
 def test_the_command_says_so_before_it_renders(tmp_path, pipeline_folder, monkeypatch, capsys):
     rows, out = tmp_path / "rows.jsonl", tmp_path / "out"
     rows.write_text('{"id": "a", "prompt": "calm", "duration_s": 0.5}')
-    command = ["render", str(rows), "--out", str(out), "--sheet", "--quiet"]
+    command = ["render", str(rows), "--output", str(out), "--sheet", "--quiet"]
     command += ["--pipeline", str(pipeline_folder)]
     with monkeypatch.context() as patch:
         patch.setitem(sys.modules, "matplotlib", None)

@@ -76,8 +76,9 @@ def test_a_long_prompt_comes_back(tmp_path, suffix, length):
 def test_people_read_title_and_license_too():
     tags = provenance_tags(PROVENANCE, "flac")
     assert tags["title"] == 'Größe, 音楽 & "<b>" C:\\x'
-    assert (tags["license"], tags["artist"]) == ("Apache-2.0", "partita-tiny")
-    assert provenance_tags(PROVENANCE, "wav")["copyright"] == "Apache-2.0"
+    license = "weights of the model: Apache-2.0"  # and not of the sound
+    assert (tags["license"], tags["artist"]) == (license, "partita-tiny")
+    assert provenance_tags(PROVENANCE, "wav")["copyright"] == "weights of the model: Apache-2.0"
     unknown = replace(PROVENANCE, license="")
     assert not {"license", "copyright"} & provenance_tags(unknown, "flac").keys()
 
@@ -107,5 +108,5 @@ def test_other_programs_read_the_tags(tmp_path, suffix):
     tags = found["format"].get("tags", {}) | found["streams"][0].get("tags", {})
     tags = {name.lower(): text for name, text in tags.items()}
     assert tags["title"] == 'Größe, 音楽 & "<b>" C:\\x'
-    assert tags["copyright" if suffix == "wav" else "license"] == "Apache-2.0"
+    assert tags["copyright" if suffix == "wav" else "license"] == "weights of the model: Apache-2.0"
     assert json.loads(re.sub(r"^\s+", "", tags["comment"]))["seed"] == 2**63 - 1

@@ -67,7 +67,7 @@ def wanted(player: Path, out: Path, clips: int, audio: str = "none") -> ScoreDat
 
 
 def run(soundfont: Path, out: Path, *more: object) -> int:
-    command = ["prepare", "scores", "--out", out, "--soundfont", soundfont]
+    command = ["prepare", "scores", "--output", out, "--soundfont", soundfont]
     command += ["--hours", SECONDS / 7200, "--sources", "generated", *more]
     return main([str(word) for word in command])
 

@@ -217,7 +217,13 @@ def test_settings_out_of_range_are_refused(prepared, spectral, tmp_path):
 
 def test_the_command_line_encodes_with_a_saved_codec(prepared, spectral, tmp_path, capsys):
     spectral.save_pretrained(tmp_path / "codec")
-    arguments = [str(prepared), "--codec", str(tmp_path / "codec"), "--out", str(tmp_path / "out")]
+    arguments = [
+        str(prepared),
+        "--codec",
+        str(tmp_path / "codec"),
+        "--output",
+        str(tmp_path / "out"),
+    ]
     clips = open_prepared(prepared)
     assert main(["prepare", "tokens", *arguments, "--quiet"]) == 0
     assert "train 7 clips, validation 2 clips, 3 books of 16" in capsys.readouterr().out
@@ -225,7 +231,7 @@ def test_the_command_line_encodes_with_a_saved_codec(prepared, spectral, tmp_pat
         read_codes(open_tokens(tmp_path / "out"), 0),
         spectral.encode_spectrogram(read_crop(clips, 0, 0, clips[0]["num_frames"])[None])[0],
     )
-    arguments[2:] = [str(tmp_path), "--out", str(tmp_path / "x")]
+    arguments[2:] = [str(tmp_path), "--output", str(tmp_path / "x")]
     assert main(["prepare", "tokens", *arguments]) == 2
     assert "is not a saved codec" in capsys.readouterr().err
 

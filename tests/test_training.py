@@ -354,7 +354,7 @@ def test_validation_needs_a_clip(make: Callable[..., Any]) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"codebook_size": 8}, "codebook_size must be at least the 16 of the tokens .*, got 8"),
+        ({"codebook_size": 8}, "codebook_size must be the 16 of the tokens .*, got 8"),
         ({"num_codebooks": 5}, "num_codebooks must be at most the 4 of the tokens .*, got 5"),
     ],
 )

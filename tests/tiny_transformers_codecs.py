@@ -59,7 +59,7 @@ def tiny_transformers_codec(kind: str) -> TransformersCodec:
         codec = TransformersCodec(kind, SETTINGS[kind])  # type: ignore[arg-type]
         for name, tensor in codec.state_dict().items():
             if name.endswith((".embed", ".embed_sum", ".codebook.weight")):
-                tensor.copy_(torch.randn(tensor.shape))
+                tensor.copy_(torch.randn(tensor.shape) * (0.1 if kind == "encodec" else 1.0))
             elif name.endswith(".cluster_usage"):
                 tensor.fill_(1.0)
     return codec.eval()

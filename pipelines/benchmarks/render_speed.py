@@ -52,7 +52,7 @@ def measure_rendering(
         folder = Path(name)
         (folder / "rows.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
         command = [sys.executable, "-m", "pipelines", "render", str(folder / "rows.jsonl")]
-        command += ["--out", str(folder / "out"), "--pipeline", pipeline, "--progress", "json"]
+        command += ["--output", str(folder / "out"), "--pipeline", pipeline, "--progress", "json"]
         command += ["--batch-size", str(batch_size), "--workers", str(workers)]
         command += ["--threads", str(threads)] if threads else []
         peak = run_watched(command, folder / "events")

@@ -23,7 +23,7 @@ def assemble(
 
     Args:
         output: folder to write; it appears when it is whole and replaces an older one.
-        codec: folder of a trained codec.
+        codec: folder of a trained codec, ``MODULE:CLASS:FOLDER`` for a class of yours.
         prior: folder of a trained prior.
         decoder: folder of a trained decoder; None leaves the codec's own decode.
         planner: folder of a trained planner, for a prior that reads plans.
@@ -43,10 +43,10 @@ def assemble(
     """
     import torch
 
-    from codec.spectral_codec import SpectralCodec
     from codec.whole_file import new_folder
     from decoder.diffusion_decoder import DiffusionDecoder
     from decoder.sampler import euler_scheduler
+    from pipelines.data.tokens import hash_module, load_codec
     from pipelines.inference.text import load_text_encoder
     from pipelines.pipeline import Pipeline
     from prior.model import Prior
@@ -55,7 +55,7 @@ def assemble(
     pipeline = Pipeline(
         tokenizer,
         encoder,
-        SpectralCodec.from_pretrained(codec),
+        load_codec(codec),
         Prior.from_pretrained(prior),
         DiffusionDecoder.from_pretrained(decoder) if decoder else None,
         euler_scheduler() if decoder else None,
@@ -65,6 +65,12 @@ def assemble(
         top_k=top_k,
         fine_temperature=fine_temperature,
     )
+    for name in ("prior", "planner"):
+        found = (pipeline.components[name] or pipeline.prior).config.get("_text_encoder_hash")
+        if found and found != hash_module(encoder):
+            raise ValueError(
+                f"the {name} was trained with another text encoder than {text_encoder}"
+            )
     if half_precision:
         pipeline.to(dtype=torch.float16)
     with new_folder(Path(output)) as partial:
@@ -74,7 +80,9 @@ def assemble(
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command line of ``partita assemble``."""
-    parser.add_argument("--codec", required=True, help="folder of a trained codec")
+    parser.add_argument(
+        "--codec", required=True, help="folder of a trained codec (MODULE:CLASS:FOLDER: of yours)"
+    )
     parser.add_argument("--prior", required=True, help="folder of a trained prior")
     parser.add_argument("--decoder", help="folder of a trained decoder (default: none)")
     parser.add_argument("--planner", help="folder of a trained planner (default: none)")

@@ -20,10 +20,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Decode, write, and print what came of it."""
     from codec.audio_file import FORMATS, write_audio
+    from pipelines.inference.call_arguments import check_before_loading
     from pipelines.inference.endings import with_ending
+    from pipelines.inference.shipped import find_shipped
     from pipelines.inference.token_file import check_tokens, load_tokens
 
     output = check_output(args.output, tuple(FORMATS))
+    check_before_loading(find_shipped(args.pipeline), [], None, args.steps, (args.seed,))
     tokens = load_tokens(args.input)
     if args.plot:
         from pipelines.inference.plot import check_plotting

@@ -74,9 +74,10 @@ def run(args: argparse.Namespace) -> int:
     from pipelines.data.tokens import load_codec
     from pipelines.evaluation.classical_codecs import choose_classical
     from pipelines.evaluation.codec_report import encodec_systems, load_encodec, report_codec
+    from pipelines.inference.shipped import find_shipped
 
     choice, settings = choose_clips_and_settings(args)
-    folder = Path(args.pipeline)
+    folder = Path(find_shipped(args.pipeline))
     codec = load_codec(folder / "codec" if (folder / "codec").is_dir() else folder)
     others = []
     for model in ENCODEC_MODELS:

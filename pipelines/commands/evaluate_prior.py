@@ -24,9 +24,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Measure, write the report and print its page."""
     from pipelines.evaluation.prior_report import PriorReportSettings, report_prior
+    from pipelines.inference.shipped import find_shipped
     from pipelines.inference.text import load_text_encoder
     from prior.model import Prior
 
+    args.pipeline = find_shipped(args.pipeline)
     folder = Path(args.prior or Path(args.pipeline) / "prior")
     if not (folder / "config.json").is_file():
         raise FileNotFoundError(f"{folder} holds no config.json: not a saved prior")

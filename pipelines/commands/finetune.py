@@ -32,9 +32,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Train the adapter and print what it changed."""
     from codec.whole_file import write_json, write_whole
+    from pipelines.finetuning.adaptation import FinetuneConfig, finetune
     from pipelines.finetuning.before_after import compare, describe_figures
     from pipelines.finetuning.card import adapter_card
-    from pipelines.finetuning.finetune import FinetuneConfig, finetune
     from pipelines.inference.loading import load_pipeline
 
     config = FinetuneConfig(

@@ -58,8 +58,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Generate, write, and print what came of it."""
     from codec.audio_file import FORMATS
+    from pipelines.inference.call_arguments import check_before_loading, check_prompt
+    from pipelines.inference.shipped import find_shipped
 
     check_live(args)
+    check_prompt(args.prompt)
+    sampling = {"guidance": args.guidance, "temperature": args.temperature}
+    texts = [args.prompt, args.negative_prompt]
+    folder = find_shipped(args.pipeline)
+    check_before_loading(folder, texts, args.duration, args.steps, (args.seed,), sampling)
     name = args.output or (None if is_live(args) else "song.wav")
     output = check_output(name, tuple(FORMATS)) if name else None
     if args.tokens:
@@ -145,7 +152,7 @@ def write_take(
 
             limiting = {"most_limiting_db": MOST_LIMITING_DB}
             mastered = master(take.audio[0], take.sample_rate, args.loudness, **limiting)
-            take.audio = mastered.audio[None]
+            take.audios = mastered.audio[None]
             for note in mastered.notes:
                 print(f"partita: note: {output}: {note}", file=sys.stderr)
         take.save(output)

@@ -57,12 +57,16 @@ def write_notes(
 
 
 def check_fit(prior: "Prior", codec: "NoteTokenizer") -> None:
-    """Raise unless the prior writes notes."""
+    """Raise unless the prior writes the notes of this codec."""
+    from pipelines.data.tokens import refuse_other_codec
+
     if prior.codebook_size != codec.codebook_size or prior.num_codebooks > codec.num_codebooks:
         raise ValueError(
             f"the prior writes {prior.num_codebooks} codes in [0, {prior.codebook_size}) a frame: "
             f"notes have at most {codec.num_codebooks} in [0, {codec.codebook_size})"
         )
+    if found := prior.config.get("_codec_hash"):
+        refuse_other_codec(found, codec, "the prior")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -90,10 +94,13 @@ def run(args: argparse.Namespace) -> int:
     from pipelines.data.midi_file import midi_bytes
     from pipelines.data.notes.note_tokenizer import NoteTokenizer
     from pipelines.data.scores.score_sound import SOUNDFONT, check_programs
+    from pipelines.inference.call_arguments import check_before_loading, check_prompt
+    from pipelines.inference.shipped import find_shipped
     from pipelines.inference.text import encode_text, load_text_encoder
     from prior.model import Prior
     from prior.sampling import Sampling
 
+    check_before_loading(find_shipped(args.text_encoder), [check_prompt(args.prompt)])
     output = check_output(args.output, ("mid",))
     if not args.duration > 0:
         raise ValueError(f"--duration must be positive, got {args.duration}")
@@ -108,7 +115,7 @@ def run(args: argparse.Namespace) -> int:
     prior = Prior.from_pretrained(args.prior).eval()
     codec = NoteTokenizer.from_pretrained(args.codec) if args.codec else NoteTokenizer()
     check_fit(prior, codec)
-    text = encode_text(*load_text_encoder(args.text_encoder), [args.prompt])
+    text = encode_text(*load_text_encoder(find_shipped(args.text_encoder)), [args.prompt])
     codes = write_notes(prior, codec, text, args.duration, sampling, args.seed)
     (score,) = codec.decode(codes)
     output.write_bytes(midi_bytes(score))

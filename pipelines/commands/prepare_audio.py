@@ -8,12 +8,15 @@ from pipelines.data.recordings.prepare_config import PrepareConfig
 
 if TYPE_CHECKING:
     from pipelines.data.recordings.preparation import PrepareReport
+SHOWN = 10
+"""Lines of each kind in the terminal; the report has all."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command line of ``partita prepare audio``."""
     parser.add_argument(
-        "input", help="folder, .zip or .pk3 archive, metadata.jsonl, or text file listing paths"
+        "input",
+        help="folder, .zip or .pk3 archive, metadata.jsonl or .csv, or text file listing paths",
     )
     add_output_arguments(parser)
     parser.add_argument("--source", default="", help="name of the collection")
@@ -43,7 +46,7 @@ def run(args: argparse.Namespace) -> int:
 
 def add_output_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments that ``prepare audio`` and ``prepare music`` share."""
-    parser.add_argument("--output", "--out", required=True, help="folder of the prepared dataset")
+    parser.add_argument("--output", required=True, help="folder of the prepared dataset")
     parser.add_argument(
         "--clip", dest="clip_s", type=float, default=20.0, help="clip length in s (default: 20)"
     )
@@ -94,6 +97,12 @@ def config_values(args: argparse.Namespace) -> dict[str, Any]:
     return values
 
 
+def first_few(lines: list[str]) -> list[str]:
+    """Return up to ten lines, and how many more there are."""
+    more = [f"... and {len(lines) - SHOWN} more"] if len(lines) > SHOWN else []
+    return [*lines[:SHOWN], *more]
+
+
 def print_result(result: "PrepareReport") -> None:
     """Print hours per split and source, what was left out and how fast it went."""
     splits = result.info["splits"]
@@ -108,6 +117,14 @@ def print_result(result: "PrepareReport") -> None:
         print(f"  {value:7.2f} h  {split:10}  {source}  ({license_name})")
     skipped, duplicates = len(result.report["skipped"]), len(result.report["duplicates"])
     print(f"  {skipped} files skipped, {duplicates} duplicates dropped: see report.md")
+    for text in first_few([f"{r['track']}: {r['detail']}" for r in result.report["skipped"]]):
+        print(f"    skipped: {text}")
+    for text in first_few(result.report.get("metadata", [])):
+        print(f"    metadata: {text}")
+    for text in first_few(
+        [f"{r['track']}: {r['note']}" for r in result.report.get("put_right", [])]
+    ):
+        print(f"    put right: {text}")
     for warning in result.report["warnings"]:
         print(f"  warning: {warning}")
     if result.seconds:

@@ -10,9 +10,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command line of ``partita prepare scores``."""
     from pipelines.data.scores.score_sources import DEFAULT_SOURCES, SOURCES
 
-    parser.add_argument(
-        "--out", "--output", type=Path, required=True, help="folder of the prepared dataset"
-    )
+    parser.add_argument("--output", type=Path, required=True, help="folder of the prepared dataset")
     parser.add_argument("--hours", type=float, required=True, help="hours of music to render")
     parser.add_argument("--seed", type=int, default=0, help="equal seeds give equal datasets")
     parser.add_argument("--workers", type=int, default=1, help="processes that render")
@@ -40,7 +38,7 @@ def run(args: argparse.Namespace) -> int:
 
     values = {name: value for name, value in vars(args).items() if value is not None}
     values["sources"] = tuple(args.sources)
-    info = prepare_scores(ScoreDataset(values.pop("out"), **values))
+    info = prepare_scores(ScoreDataset(values.pop("output"), **values))
     hours = sum(split["hours"] for split in info["splits"].values())
-    print(f"{hours:.2f} hours in {args.out}, {len(read_skipped(args.out))} skipped")
+    print(f"{hours:.2f} hours in {args.output}, {len(read_skipped(args.output))} skipped")
     return 0

@@ -9,8 +9,10 @@ from pipelines.commands.prepare_audio import add_scheduler_argument
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command line of ``partita prepare tokens``."""
     parser.add_argument("prepared", help="folder of a prepared dataset")
-    parser.add_argument("--codec", required=True, help="folder of a saved codec")
-    parser.add_argument("--output", "--out", required=True, help="folder of the token cache")
+    parser.add_argument(
+        "--codec", required=True, help="folder (MODULE:CLASS:FOLDER: a class of yours)"
+    )
+    parser.add_argument("--output", required=True, help="folder of the token cache")
     parser.add_argument("--batch-clips", type=int, default=16, help="clips at once (default: 16)")
     parser.add_argument("--device", default="cpu", help="where to encode (default: cpu)")
     add_scheduler_argument(parser)

@@ -66,7 +66,7 @@ def tiny_recipe(folder: Path, hours: float, seed: int, workers: int) -> list[Rec
     rendering = ["--hours", f"{hours:g}", "--seed", str(seed), "--workers", str(workers)]
     return [
         RecipeStep("music", ["prepare", "music", "--output", str(music)], music / "dataset.json"),
-        RecipeStep("scores", ["prepare", "scores", "--out", str(scores), *rendering]),
+        RecipeStep("scores", ["prepare", "scores", "--output", str(scores), *rendering]),
         RecipeStep("codec", train("codec", "--data.prepared", both, run="codec-regression")),
         RecipeStep("codec, energy", train("codec", "--data.prepared", both, *ENERGY,
                                      "--training.start_from",

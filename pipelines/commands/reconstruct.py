@@ -22,7 +22,7 @@ MAX_MEASURED = 12
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command line of ``partita reconstruct``."""
     parser.add_argument("input", help="WAV, FLAC, Ogg Vorbis, Opus or MP3 file")
-    parser.add_argument("--output-dir", required=True, type=Path, help="folder, made if missing")
+    parser.add_argument("--output", required=True, type=Path, help="folder, made if missing")
     parser.add_argument("--books", type=int, help="of codes to decode (default: the prior's)")
     parser.add_argument("--steps", type=int, help="of the decoder, 1 to 16")
     parser.add_argument("--seed", type=int, default=0, help="of decoder and vocoder (default: 0)")
@@ -34,7 +34,10 @@ def run(args: argparse.Namespace) -> int:
     """Encode, decode twice, write the three files and the metrics, and print the metrics."""
     from codec.audio_file import read_audio
     from codec.whole_file import write_json
+    from pipelines.inference.call_arguments import check_before_loading
+    from pipelines.inference.shipped import find_shipped
 
+    check_before_loading(find_shipped(args.pipeline), [], None, args.steps, (args.seed,))
     read_audio(args.input, duration_s=0.1)  # a wrong file is found before a model is loaded
     if args.plot:
         from pipelines.inference.plot import check_plotting
@@ -45,17 +48,17 @@ def run(args: argparse.Namespace) -> int:
     books = pipeline.prior.num_codebooks if args.books is None else args.books
     if not 1 <= books <= codec.num_codebooks:
         raise ValueError(f"--books must lie in [1, {codec.num_codebooks}], got {books}")
-    args.output_dir.mkdir(parents=True, exist_ok=True)
+    args.output.mkdir(parents=True, exist_ok=True)
     clips = reconstruct(pipeline, args.input, books, args.steps, args.seed)
-    write_clips(clips, codec.sample_rate, args.output_dir, args.plot)
+    write_clips(clips, codec.sample_rate, args.output, args.plot)
     metrics = {
         "books": books,
         "bitrate_kbps": bitrate_kbps(codec, books),
         "duration_s": clips["original"].shape[-1] / codec.sample_rate,
         **measure(clips, codec.sample_rate),
     }
-    write_json(args.output_dir / "metrics.json", metrics)
-    print(f"{args.output_dir}: {', '.join(f'{name}.wav' for name in clips)}, metrics.json")
+    write_json(args.output / "metrics.json", metrics)
+    print(f"{args.output}: {', '.join(f'{name}.wav' for name in clips)}, metrics.json")
     print(table(metrics))
     return 0
 

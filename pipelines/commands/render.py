@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command line of ``partita render``."""
     parser.add_argument("rows", nargs="?", help=".jsonl or .csv file, or - for standard input")
-    parser.add_argument("--out", metavar="DIR", type=Path, help="folder, made if missing")
+    parser.add_argument("--output", metavar="DIR", type=Path, help="folder, made if missing")
     parser.add_argument("--status", metavar="DIR", type=Path, help="how the job there stands")
     row = parser.add_argument_group("what a row gets for a field that it leaves out")
     row.add_argument("--duration", type=float, default=10.0, help="in s (default: 10)")
@@ -61,10 +61,12 @@ def run(args: argparse.Namespace) -> int:
 
 def render_rows(args: argparse.Namespace) -> int:
     """Render on the threads that are set."""
-    if args.rows is None or args.out is None:
-        raise ValueError("name the rows and --out, or --status alone (see partita render --help)")
+    if args.rows is None or args.output is None:
+        raise ValueError("name the rows and --output, or --status alone (partita render --help)")
+    from pipelines.inference.call_arguments import check_before_loading
+    from pipelines.inference.shipped import find_shipped
     from pipelines.rendering.engine import ChangedItemsError, RenderOptions, render
-    from pipelines.rendering.rows import BadRowsError, Defaults
+    from pipelines.rendering.rows import BadRowsError, Defaults, check_number, check_text
 
     options = RenderOptions(
         batch_size=args.batch_size,
@@ -86,6 +88,17 @@ def render_rows(args: argparse.Namespace) -> int:
         loudness_lufs=args.loudness,
         preview=args.preview,
     )
+    sampling = {"guidance": args.guidance, "temperature": args.temperature}
+    check_before_loading(
+        find_shipped(args.pipeline), [args.negative_prompt], args.duration, args.steps, (), sampling
+    )
+    for name in ("num_variations", "format", "loudness"):
+        if getattr(args, name) is not None:
+            field = "loudness_lufs" if name == "loudness" else name
+            check = check_text if name == "format" else check_number
+            check(field, getattr(args, name))
+    if args.rows != "-" and not Path(args.rows).is_file():
+        raise FileNotFoundError(f"{args.rows} does not exist")
     if args.sheet:
         from pipelines.inference.plot import check_plotting
         from pipelines.rendering.sheet import write_sheet
@@ -95,14 +108,14 @@ def render_rows(args: argparse.Namespace) -> int:
     pipeline = load_pipeline(args.pipeline, quiet, loras=parse_loras(args.lora))
     pipeline.set_progress_bar_config(disable=True)
     try:
-        summary = render(pipeline, args.rows, args.out, defaults, options)
+        summary = render(pipeline, args.rows, args.output, defaults, options)
     except (BadRowsError, ChangedItemsError) as error:  # a line for every row
         print(f"partita: error: {error}", file=sys.stderr)
         return 2
     if args.sheet:
-        write_sheet(args.out)
+        write_sheet(args.output)
     if args.progress != "json":
-        print("\n".join(describe(summary, args.out)))
+        print("\n".join(describe(summary, args.output)))
     return summary.exit_code
 
 

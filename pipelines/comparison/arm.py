@@ -16,12 +16,13 @@ from accelerate import PartialState
 from filelock import FileLock, Timeout
 
 from codec.whole_file import write_json
-from pipelines.comparison.comparison_settings import Budget, Optimization
-from pipelines.data.tokens import read_token_info
+from pipelines.comparison.comparison_settings import TOKEN_RATE, Budget, Optimization
+from pipelines.data.row_files import read_rows
+from pipelines.data.tokens import read_token_info, read_token_infos
 from pipelines.train_prior import PriorTask
 from pipelines.training.checkpoints import checkpoints
 from pipelines.training.loop import TrainingConfig, train
-from pipelines.training.prior_data import TOKEN_RATE, PriorData
+from pipelines.training.prior_data import PriorData
 from prior.model import Prior
 
 RESULT_NAME = "arm.json"
@@ -263,10 +264,16 @@ def training_config(
 
 def prior_data(tokens: Sequence[str], budget: Budget, optimization: Optimization) -> PriorData:
     """Fill in the trainer's data; a crop is counted in positions, whether frames or notes."""
+    for info in read_token_infos(tokens):
+        if info.frame_rate not in (None, TOKEN_RATE):
+            raise ValueError(
+                f"tokens of a comparison must have {TOKEN_RATE} frames a second, "
+                f"got {info.frame_rate} in {tokens[0]}"
+            )
     return PriorData(
         tokens=[*tokens],
         text_encoder=optimization.text_encoder,
-        crop_s=budget.crop_frames / TOKEN_RATE,
+        crop_frames=budget.crop_frames,
         text_dropout=optimization.text_dropout,
         depth_share=optimization.depth_share,
         validation_clips=optimization.validation_clips,
@@ -276,7 +283,7 @@ def prior_data(tokens: Sequence[str], budget: Budget, optimization: Optimization
 def read_curve(run: Path) -> Curve:
     """Read the validations of a run; one that a resumed run repeated counts once."""
     path = run / "metrics.jsonl"
-    lines = [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
+    lines = list(read_rows(path).rows.values()) if path.is_file() else []
     found = {line["step"]: line for line in lines if "validation/loss" in line}
     ordered = [found[step] for step in sorted(found)]
     return Curve(

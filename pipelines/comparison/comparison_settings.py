@@ -5,6 +5,8 @@ from typing import Any
 
 from pipelines.inference.text import PRETRAINED
 
+TOKEN_RATE = 25.0
+"""Frames a second of the token caches that are compared (Hz)."""
 ROWS = (
     "throughput",
     "recall",

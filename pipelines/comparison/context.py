@@ -9,6 +9,7 @@ import numpy as np
 
 from pipelines.comparison.arm import Arm
 from pipelines.comparison.comparison_row import ComparisonRow, Plot
+from pipelines.comparison.comparison_settings import TOKEN_RATE
 from pipelines.comparison.passages import Passage, find_new, find_returning
 from pipelines.comparison.piece_bits import code_bits
 from pipelines.comparison.piece_cache import TrackPiece, join_tracks, read_pieces, write_cache
@@ -16,7 +17,6 @@ from pipelines.comparison.spread import number, show, spread_series, verdict
 from pipelines.comparison.study import Study, digest
 from pipelines.data.markdown import table
 from pipelines.data.tokens import read_token_infos
-from pipelines.training.prior_data import TOKEN_RATE
 from prior.model import Prior
 
 NOTHING = "passages that match nothing earlier"

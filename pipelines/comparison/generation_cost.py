@@ -9,10 +9,10 @@ from torch import Tensor
 from codec.process_settings import matmul_precision
 from codec.seeds import generator
 from pipelines.comparison.comparison_row import ComparisonRow, Plot, Series
+from pipelines.comparison.comparison_settings import TOKEN_RATE
 from pipelines.comparison.spread import number, show
 from pipelines.comparison.study import Study
 from pipelines.data.markdown import table
-from pipelines.training.prior_data import TOKEN_RATE
 from prior.condition import Condition
 from prior.model import Prior
 from prior.state import PriorState

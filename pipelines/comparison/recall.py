@@ -7,13 +7,12 @@ import numpy as np
 from codec.seeds import derive_seed
 from pipelines.comparison.arm import Arm
 from pipelines.comparison.comparison_row import ComparisonRow, Plot
-from pipelines.comparison.comparison_settings import Budget, RecallSettings
+from pipelines.comparison.comparison_settings import TOKEN_RATE, Budget, RecallSettings
 from pipelines.comparison.piece_bits import code_bits
 from pipelines.comparison.piece_cache import TrackPiece, cache_info, write_cache
 from pipelines.comparison.spread import number, show, spread_series, verdict
 from pipelines.comparison.study import Study, digest
 from pipelines.data.markdown import table
-from pipelines.training.prior_data import TOKEN_RATE
 from prior.model import Prior
 
 HELD_OUT = 16

@@ -11,6 +11,8 @@ import mido
 import symusic
 from symusic.core import ScoreTick
 
+from pipelines.data.midi_events import escapes_as_texts
+
 NUM_PITCHED_CHANNELS = 15
 """Channels for pitched tracks: the tenth of a MIDI file's sixteen is for drums."""
 
@@ -57,7 +59,7 @@ def _parse(data: bytes, name: str) -> ScoreTick:
     if data[8:10] == b"\x00\x02":
         raise ValueError(f"{name}: MIDI type 2 holds several songs, types 0 and 1 hold one")
     try:
-        score: Any = symusic.Score.from_midi(end_struck_notes(data))
+        score: Any = symusic.Score.from_midi(end_struck_notes(escapes_as_texts(data)))
     except Exception as error:  # symusic raises RuntimeError and worse on damaged files
         reason = " ".join(str(error).split()).removesuffix(": iostream error")
         raise ValueError(f"{name} is not a whole MIDI file: {reason}") from error

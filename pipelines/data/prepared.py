@@ -315,6 +315,19 @@ def read_image(dataset: "Dataset", index: int) -> np.ndarray:
     return flat.reshape(image_shape(row["num_frames"][0].as_py()))
 
 
+def check_analysis(config: Any) -> None:
+    """Raise ValueError unless a ``SpectralCodec``'s config analyzes audio as prepared data were."""
+    wanted = {
+        **{
+            name: SPECTROGRAM_PARAMETERS[name] for name in SPECTROGRAM_PARAMETERS if name != "floor"
+        },
+        "patch_frames": FRAMES_PER_TOKEN,
+    }
+    for name, value in wanted.items():
+        if config[name] != value:
+            raise ValueError(f"{name} must be the {value} of prepared data, got {config[name]}")
+
+
 def read_crop(rows: "Dataset", row: int, start: int, frames: int, stereo_bands: int = 0) -> Tensor:
     """Part of a stored clip as a codec analyzes audio, padded with silence past the clip's end.
 

@@ -1,5 +1,6 @@
 """Read rows with their line numbers from JSONL and CSV files, standard input or a list."""
 
+import codecs
 import csv
 import io
 import json
@@ -10,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 ROW_FORMATS = {".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv"}
-BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ def read_rows(
     source: str | Path | Iterable[dict[str, Any]],
     types: Mapping[str, Callable[[str], Any]] | None = None,
 ) -> RowFile:
-    """Read rows in UTF-8, with or without a byte order mark.
+    """Read rows in UTF-8, with or without a byte order mark, or in UTF-16 with one.
 
     Args:
         source: a ``.jsonl``, ``.ndjson`` or ``.csv`` file, "-" for either format on standard input,
@@ -69,7 +69,9 @@ def read_rows(
         found: Iterable[tuple[int, Any]] = enumerate(source, start=1)
     else:
         file, data, kind = _read_source(source)
-        data = data.removeprefix(BYTE_ORDER_MARK)
+        if data[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
+            data = data.decode("utf-16", "replace").encode()
+        data = data.removeprefix(codecs.BOM_UTF8)
         found = _parse_jsonl(data) if kind == "jsonl" else _parse_csv(data, types or {})
     for line, row in found:
         if isinstance(row, dict):
@@ -87,7 +89,7 @@ def _read_source(source: str | Path) -> tuple[RowFile, bytes, str]:
     """Read a source; return the file to fill, the bytes and the format."""
     if str(source) == "-":
         data = sys.stdin.buffer.read()
-        is_jsonl = data.removeprefix(BYTE_ORDER_MARK).lstrip().startswith(b"{")
+        is_jsonl = data.removeprefix(codecs.BOM_UTF8).lstrip().startswith(b"{")
         return RowFile("standard input", Path()), data, "jsonl" if is_jsonl else "csv"
     path = Path(source)
     if path.suffix.lower() not in ROW_FORMATS:
@@ -123,12 +125,7 @@ def _check_names(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _parse_csv(data: bytes, types: Mapping[str, Callable[[str], Any]]) -> Iterator[tuple[int, Any]]:
-    try:
-        text = data.decode()
-    except UnicodeDecodeError as error:
-        line = data[: error.start].count(b"\n") + 1
-        yield line, RowFault(line, "is not UTF-8")
-        return
+    text = data.decode(errors="surrogateescape")  # so that a bad byte costs its own row alone
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     header: list[str] = []
     line = 1
@@ -136,6 +133,10 @@ def _parse_csv(data: bytes, types: Mapping[str, Callable[[str], Any]]) -> Iterat
         for cells in reader:
             if not any(cell.strip() for cell in cells):
                 pass
+            elif not "".join(cells).isascii() and has_surrogate("".join(cells)):
+                yield line, RowFault(line, "is not UTF-8")
+                if not header:
+                    return
             elif not header:
                 header = [cell.strip() for cell in cells]
                 for name in sorted({name for name in header if header.count(name) > 1}):
@@ -149,6 +150,11 @@ def _parse_csv(data: bytes, types: Mapping[str, Callable[[str], Any]]) -> Iterat
             line = reader.line_num + 1  # a quoted cell may hold line breaks
     except csv.Error as error:
         yield line, RowFault(line, f"is not CSV: {error}")
+
+
+def has_surrogate(text: str) -> bool:
+    """Return whether a text holds half a surrogate pair, which no file can hold in UTF-8."""
+    return any("\ud800" <= letter <= "\udfff" for letter in text)
 
 
 def _parse_cell(text: str, kind: Callable[[str], Any] | None) -> Any:

@@ -1,10 +1,9 @@
 """Build a token cache: the codes of every clip of a prepared dataset."""
 
-import json
 import warnings
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import lru_cache, partial
 from itertools import chain
 from pathlib import Path
@@ -21,6 +20,7 @@ from pipelines.data.dask_cluster import map_on_cluster
 from pipelines.data.prepared import (
     SAMPLE_RATE,
     SPLITS,
+    check_analysis,
     open_prepared,
     read_crop,
     read_info,
@@ -32,7 +32,8 @@ from pipelines.data.tokens import (
     MAX_CODEBOOK_SIZE,
     SCHEMA,
     TokenInfo,
-    hash_text,
+    hash_prepared,
+    is_hash_of,
     load_codec,
     read_token_info,
 )
@@ -90,7 +91,10 @@ def build_token_cache(
     folder = Path(out_folder)
     info = describe(prepared_folder, codec)
     if (folder / INFO_NAME).is_file():
-        refuse_other(folder, asdict(read_token_info(folder)), asdict(info), "tokens")
+        found = read_token_info(folder)
+        if is_hash_of(found.codec_hash, codec):  # perhaps an earlier version's hash
+            info = replace(info, codec_hash=found.codec_hash)
+        refuse_other(folder, asdict(found), asdict(info), "tokens")
         return info
     start_or_resume(folder, info, batch_clips, shard_clips)
     for split in info.clips:
@@ -114,7 +118,7 @@ def describe(prepared_folder: str | Path, codec: Codec) -> TokenInfo:
     prepared = read_info(prepared_folder)
     splits = prepared["splits"]
     clips = {split: splits[split]["clips"] for split in SPLITS if split in splits}
-    return TokenInfo.of(codec, hash_text(json.dumps(prepared, sort_keys=True)), clips)
+    return TokenInfo.of(codec, hash_prepared(prepared_folder), clips)
 
 
 def start_or_resume(folder: Path, info: TokenInfo, batch_clips: int, shard_clips: int) -> None:
@@ -175,11 +179,8 @@ def choose_encoder(clips: "Dataset", codec: Codec, prepared_folder: str | Path) 
                 "without (--audio none)"
             )
         return lambda rows: codec.encode(read_clips(clips, rows, codec).to(device_of(codec)))
-    if codec.sample_rate != SAMPLE_RATE:
-        raise ValueError(
-            f"sample_rate of a codec on spectrograms must be {SAMPLE_RATE}, got {codec.sample_rate}"
-        )
     spectral: Any = codec
+    check_analysis(spectral.config)
     bands = spectral.config.stereo_bands
     num_frames = clips["num_frames"]
 

@@ -37,6 +37,13 @@ def opus(bitrate_kbps: int) -> ClassicalCodec:
     return ClassicalCodec(f"opus {rate}", ("-c:a", "libopus", "-b:a", rate), ".ogg")
 
 
+def constrained_opus(bitrate_kbps: int) -> ClassicalCodec:
+    """Choose Opus at a constrained bit rate, which stays nearer to what is asked for."""
+    free = opus(bitrate_kbps)
+    arguments = (*free.arguments, "-vbr", "constrained")
+    return ClassicalCodec(f"opus-constrained {bitrate_kbps}k", arguments, free.suffix)
+
+
 def mp3(bitrate_kbps: int) -> ClassicalCodec:
     """Choose MP3 by LAME at a constant bit rate."""
     rate = f"{bitrate_kbps}k"
@@ -48,7 +55,11 @@ def vorbis(quality: int) -> ClassicalCodec:
     return ClassicalCodec(f"vorbis q{quality}", ("-c:a", "libvorbis", "-q:a", f"{quality}"), ".ogg")
 
 
-CLASSICAL_CODECS = (opus(6), opus(12), opus(16), opus(32), opus(64), mp3(32), mp3(64), vorbis(-1))
+CLASSICAL_CODECS = (
+    *map(opus, (6, 12, 16, 32, 64)),
+    *map(constrained_opus, (12, 32)),
+    *(mp3(32), mp3(64), vorbis(-1)),
+)
 
 
 def choose_classical(names: Sequence[str] | None) -> tuple[ClassicalCodec, ...]:

@@ -9,8 +9,7 @@ from typing import Protocol
 import soundfile
 
 from codec.audio_file import AudioClip, read_audio
-
-SUFFIXES = (".wav", ".flac", ".ogg", ".opus", ".mp3")
+from pipelines.data.recordings.tracks import AUDIO_SUFFIXES
 
 
 class EvaluationClip(Protocol):
@@ -129,7 +128,7 @@ def _list_files(data: Sequence[Path]) -> list[Path]:
     files: list[Path] = []
     for path in data:
         if path.is_dir():
-            found = [file for file in path.rglob("*") if file.suffix.lower() in SUFFIXES]
+            found = [file for file in path.rglob("*") if file.suffix.lower() in AUDIO_SUFFIXES]
             files.extend(sorted(found))
         elif path.is_file():
             files.append(path)

@@ -12,7 +12,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from pipelines.data.shards import evenly_spaced
-from pipelines.data.tokens import open_all_tokens, read_codes
+from pipelines.data.tokens import open_all_tokens, read_codes, read_token_infos
 from pipelines.evaluation.codebooks import count_codes
 from pipelines.evaluation.fact_rates import bootstrap_interval
 from pipelines.evaluation.held_out import labeled_plan, nats_per_code
@@ -100,8 +100,8 @@ def report_prior(
     Raises:
         ValueError: a token cache does not fit the prior, or there are no held-out clips.
     """
+    check_tokens(settings.tokens, prior)
     rows = open_all_tokens(list(settings.tokens), settings.split)
-    check_tokens(rows, prior)
     cache = MeasurementCache(settings.output)
     identity = module_fingerprint(prior), module_fingerprint(text_encoder)
     clips = measure_clips(prior, tokenizer, text_encoder, rows, settings, cache, identity)
@@ -138,14 +138,19 @@ def report_prior(
     return content
 
 
-def check_tokens(rows: "Dataset", prior: Prior) -> None:
-    """Raise ValueError unless the cache holds the prior's codebooks and entries."""
-    codes = read_codes(rows, 0)
-    count, size = prior.config.num_codebooks, prior.config.codebook_size
-    if len(codes) < count:
-        raise ValueError(f"the token cache holds {len(codes)} codebooks, the prior has {count}")
-    if int(codes.max()) >= size:
-        raise ValueError(f"the token cache has codes beyond the prior's codebook_size={size}")
+def check_tokens(folders: Sequence[str], prior: Prior) -> None:
+    """Raise ValueError unless the caches hold what the prior was made for."""
+    info, config = read_token_infos(folders)[0], prior.config
+    if info.num_codebooks < config.num_codebooks:
+        raise ValueError(
+            f"the token cache holds {info.num_codebooks} codebooks, "
+            f"the prior has {config.num_codebooks}"
+        )
+    for name in ("codebook_size", "frame_rate"):
+        if getattr(info, name) != config[name]:
+            raise ValueError(f"{name} differs: tokens {getattr(info, name)}, prior {config[name]}")
+    if config.get("_codec_hash", info.codec_hash) != info.codec_hash:
+        raise ValueError(f"the tokens {folders[0]} are of another codec than the prior's")
 
 
 def measure_clips(

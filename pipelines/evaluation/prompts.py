@@ -5,11 +5,11 @@ pieces, drawn from an earlier caption grammar, and ``free`` ones written by hand
 it only together with the numbers measured on it.
 """
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from pipelines.data.row_files import read_rows
 from pipelines.data.scores.instruments import INSTRUMENTS
 from pipelines.data.scores.keys import SCALES, Key
 from pipelines.evaluation.ground_truth import Wanted
@@ -76,12 +76,14 @@ def read_prompts(path: Path = PROMPTS_PATH) -> list[Prompt]:
         ValueError: a line is not a prompt, or two have one id; names the line.
     """
     prompts = []
-    for number, line in enumerate(path.read_text().splitlines(), start=1):
+    file = read_rows(path)
+    if file.faults:
+        raise ValueError(f"{path}, {file.faults[0]}")
+    for number, row in file.rows.items():
         try:
-            values = json.loads(line)
-            values["speed"] = tuple(values["speed"]) if values.get("speed") else None
-            prompts.append(Prompt(**values))
-        except (ValueError, TypeError, AttributeError) as error:
+            speed = tuple(row["speed"]) if row.get("speed") else None
+            prompts.append(Prompt(**row | {"speed": speed}))
+        except (ValueError, TypeError) as error:
             raise ValueError(f"{path}, line {number}: not a prompt: {error}") from error
     if len({prompt.id for prompt in prompts}) < len(prompts):
         raise ValueError(f"{path}: ids must be unique")

@@ -100,7 +100,9 @@ def page_blocks(content: dict[str, Any]) -> list[str]:
     picture = content.get("stereo_plot")
     return [
         f"{content['num_clips']} clips, {content['seconds']:.0f} s in all. Every number is a mean "
-        "over the clips that have it; docs/evaluation.md explains the columns.",
+        "over the clips that have it; docs/evaluation.md explains the columns. Bit rates of "
+        "classical codecs are counted in their packets: Opus and Vorbis spend more than was asked "
+        "for on some sounds and less on others.",
         metric_table(rows),
         metric_table(rows, PART_COLUMNS),
         *([f"![stereo image by band]({picture})"] if picture else []),
@@ -189,7 +191,7 @@ def plot_rate_quality(figure: Any, content: dict[str, Any]) -> None:
                 axes.axhline(row["values"][metric], ls=":", color="gray", lw=1)
         for group, points in groups.items():
             axes.plot(*zip(*sorted(points), strict=True), marker="o", label=group)
-        axes.set(xscale="log", xlabel="kbps", ylabel=label)
+        axes.set(xscale="log", xlabel="kbps, counted in the packets", ylabel=label)
         axes.grid(alpha=0.3)
         if groups:
             axes.legend()

@@ -9,7 +9,9 @@ from torch import Tensor
 
 from codec.audio_file import read_audio
 from codec.whole_file import write_whole
-from pipelines.data.recordings.tracks import Track, describe, find_tracks, read_metadata
+from pipelines.data.recordings.track import Track
+from pipelines.data.recordings.track_metadata import describe, read_metadata, same_name
+from pipelines.data.recordings.tracks import find_tracks
 from pipelines.evaluation.detectors import LEADS, Detected, load_detectors
 
 CAPTIONS_NAME = "metadata.jsonl"
@@ -29,7 +31,7 @@ def describe_album(album: Path, style: str, captions: Path) -> list[Track]:
     Raises:
         ValueError: fewer than three tracks, or a track cannot be read.
     """
-    tracks = find_tracks(album)
+    tracks = find_tracks(album).tracks
     if len(tracks) < FEWEST_TRACKS:
         raise ValueError(f"{album} must hold {FEWEST_TRACKS} tracks or more, got {len(tracks)}")
     known = read_metadata(captions) if captions.is_file() else {}
@@ -40,7 +42,7 @@ def describe_album(album: Path, style: str, captions: Path) -> list[Track]:
     }
     described = []
     for index, track in enumerate(tracks):
-        row = known.get(track.name) or make_row(track, style, index in held_out)
+        row = known.get(same_name(track.name)) or make_row(track, style, index in held_out)
         described.append(describe(replace(track, labels={}), row))
     splits = {track.split for track in described}
     if splits != {"train", "validation"}:

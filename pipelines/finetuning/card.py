@@ -4,8 +4,8 @@ import json
 from typing import Any
 
 from pipelines.data.recordings.tracks import Track
+from pipelines.finetuning.adaptation import FinetuneConfig
 from pipelines.finetuning.before_after import describe_figures
-from pipelines.finetuning.finetune import FinetuneConfig
 
 
 def adapter_card(

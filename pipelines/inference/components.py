@@ -1,13 +1,17 @@
 """The components of a pipeline: which there are, whether they fit, whether a folder holds them."""
 
+import math
 from pathlib import Path
 from typing import Any
 
-from codec.component import fits
+import torch
+
+from codec.component import HUB_OPTIONS, fits
 from codec.spectral_codec import SpectralCodec
 from codec.whole_file import read_json_object
 from decoder.diffusion_decoder import DiffusionDecoder
 from decoder.sampler import check_conditions, check_scheduler
+from pipelines.data.tokens import import_user_module, refuse_other_codec
 from prior.model import Prior
 from prior.planner import check_planner
 
@@ -45,6 +49,14 @@ def check_fit(
             f"codebook_size differs: prior {prior.config.codebook_size}, "
             f"codec {codec.codebook_size}"
         )
+    rates = prior.config.frame_rate, codec.frame_rate
+    if codec.frame_rate is None:
+        raise ValueError(f"a pipeline needs a codec of sound, got {type(codec).__name__} of notes")
+    if rates[0] is None or not math.isclose(*rates, rel_tol=1e-6):
+        raise ValueError(f"frame_rate differs: prior {rates[0]}, codec {rates[1]}")
+    for name, part in (("prior", prior), ("decoder", decoder)):
+        if part is not None and (found := part.config.get("_codec_hash")):
+            refuse_other_codec(found, codec, f"the {name}")
     if decoder is None:
         return
     if not isinstance(codec, SpectralCodec):
@@ -53,6 +65,38 @@ def check_fit(
         raise ValueError("a DiffusionDecoder needs a scheduler, got None")
     check_scheduler(scheduler)
     check_conditions(codec, decoder)
+
+
+def import_codec_class(index: dict[str, Any]) -> None:
+    """Import the module of a saved pipeline's codec, if it is the user's.
+
+    Raises:
+        ValueError: Python does not find it.
+    """
+    module, name = index["codec"]
+    if module.split(".")[0] == "codec":
+        return
+    try:
+        import_user_module(module)
+    except ImportError as error:
+        raise ValueError(
+            f"the codec's class {module}:{name} cannot be imported ({error}): start in the folder "
+            "of its module, or name that in PYTHONPATH"
+        ) from error
+
+
+def check_options(given: dict[str, Any]) -> None:
+    """Raise ValueError for an option of diffusers' ``from_pretrained`` that is not honored here."""
+    for name, value in given.items():
+        if name == "torch_dtype" and value in (None, torch.float32):
+            continue
+        if name == "torch_dtype":
+            raise ValueError(f"torch_dtype must be torch.float32, got {value}")
+        if name not in (*REQUIRED, *OPTIONAL, *DEFAULTS):
+            raise ValueError(
+                f"from_pretrained takes no {name}: choose from quantize, torch_dtype, "
+                f"{', '.join((*HUB_OPTIONS, *REQUIRED, *OPTIONAL, *DEFAULTS))}"
+            )
 
 
 def read_index(folder: Path, given: Any = ()) -> dict[str, Any]:

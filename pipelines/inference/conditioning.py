@@ -218,18 +218,3 @@ def stated_tempo(prompt: str) -> float | None:
         stacklevel=2,
     )
     return None
-
-
-def check_prompt(prompt: str | None, place: str = "") -> str:
-    """Return a text that is not empty; ``place`` says in the error which one it was."""
-    if not isinstance(prompt, str) or not prompt.strip():
-        raise ValueError(f"prompt must be a text that is not empty, got {prompt!r}{place}")
-    return prompt
-
-
-def check_prompts(prompt: str | list[str]) -> list[str]:
-    """Return one or several texts as a list; none may be empty."""
-    prompts = [prompt] if isinstance(prompt, str) else list(prompt)
-    if not prompts:
-        raise ValueError("prompt is an empty list")
-    return [check_prompt(text, f" (item {index})") for index, text in enumerate(prompts)]

@@ -1,5 +1,6 @@
 """A piece to be edited: from a token file, from what a call returned, or from any audio."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -44,7 +45,9 @@ class EditingPipeline(Protocol):
         num_inference_steps: int | None = None,
         preview: bool = False,
     ) -> Tensor: ...
-    def collect(self, frames: FrameGenerator) -> Tensor: ...
+    def collect(
+        self, frames: FrameGenerator, callback: Callable[..., Any] | None = None
+    ) -> Tensor: ...
     def plan(self, prompt: str, duration_s: float, seed: int | None, **given: Any) -> Plan: ...
     def __call__(self, prompt: str, duration_s: float, **given: Any) -> MusicOutput: ...
 

@@ -7,9 +7,8 @@ samples behind the seam, so its cross-fade takes the last ``CROSSFADE_S`` of the
 
 import math
 import random
-import secrets
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -17,6 +16,7 @@ import torch
 from torch import Tensor
 
 from codec.seeds import derive_seed
+from pipelines.inference.call_arguments import spread_seeds
 from pipelines.inference.crossfade import CROSSFADE_S, SampleSpan, bar_spans, paste
 from pipelines.inference.edit_source import EditingPipeline, EditSource
 from pipelines.inference.plan_schema import FLAG_FIELDS, PlanFields, PlanSource, draft_plan
@@ -45,6 +45,7 @@ class SoundOptions(PlanFields, total=False):
     temperature: float | None
     num_inference_steps: int | None
     preview: bool
+    callback_on_step_end: Callable[..., Any] | None
     plan: PlanSource
 
 
@@ -82,8 +83,7 @@ class Editor:
             raise ValueError(
                 f"the source has {source.codes.shape[0]} codebooks, the prior writes {self.books}"
             )
-        seed = options.get("seed")
-        self.seed = secrets.randbelow(2**31) if seed is None else seed
+        (self.seed,) = spread_seeds(options.get("seed"), 1, "seed")
         self.sampling = pipeline.sampling(
             options.get("temperature"), None, None, options.get("guidance")
         )
@@ -248,7 +248,8 @@ class Editor:
             codes[..., start:first],
             future_codes=future,
         )
-        return self.pipeline.collect(frames).cpu()
+        callback = self.options.get("callback_on_step_end")
+        return self.pipeline.collect(frames, callback).cpu()
 
     def level_gain(self, new: Tensor, span: SampleSpan) -> float:
         """The factor that brings a decode to its source's level beside a span."""

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pipelines.inference.shipped import SHIPPED as SHIPPED
+
 if TYPE_CHECKING:
     from pipelines.pipeline import Pipeline
-
-SHIPPED = Path(__file__).parents[1] / "pretrained" / "partita-tiny"
 
 
 def add_pipeline_arguments(parser: argparse.ArgumentParser) -> None:
@@ -19,7 +19,7 @@ def add_pipeline_arguments(parser: argparse.ArgumentParser) -> None:
         "--pipeline",
         default=str(SHIPPED),
         metavar="DIR_OR_ID",
-        help="saved pipeline or hub id (default: the model that ships)",
+        help="saved pipeline, hub id, or partita-tiny: the model that ships (default)",
     )
     parser.add_argument("--quiet", action="store_true", help="print the result and errors only")
 

@@ -43,4 +43,4 @@ def make_loop(
     fade = min(round(CROSSFADE_S * rate), first, num_samples)
     audio[:, -fade:] = crossfaded(audio[:, -fade:], whole[0, :, first - fade : first])
     song.settings["edit"] = {"bars": bars, "first_sample": first}
-    return replace(song, audio=audio[None])
+    return replace(song, audios=audio[None])

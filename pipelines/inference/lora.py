@@ -147,7 +147,9 @@ class LoraLoading:
                 added = self._stack.adapters[name].layers.get(place)
                 if added is not None:
                     total += added.added(strength).to(total.device)
-            weight.copy_(total)  # in place: its order in memory and compiled code stay valid
+            if strengths and torch.equal(original.half().to(original), original):
+                total = total.half()  # as the original: the native code reads such weights faster
+            weight.copy_(total)  # in place, which the native code notices
 
     def get_active_adapters(self) -> list[str]:
         """Names of the adapters in use."""

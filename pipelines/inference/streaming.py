@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from codec.stages import PieceBuffer, pull
-from pipelines.inference.conditioning import Conditioner, PriorInput, check_prompt
+from pipelines.inference.call_arguments import check_prompt
+from pipelines.inference.conditioning import Conditioner, PriorInput
 from pipelines.inference.plan_schema import PlanFields, PlanSource, draft_plan
 from pipelines.inference.stream_state import Piece, StreamState, below, nested
 from prior.frame_generator import FrameGenerator
@@ -95,17 +96,28 @@ class Stream:
         return self
 
     def __next__(self) -> Tensor:
-        while True:
-            with self._lock:
-                if self._parts is None:
-                    raise StopIteration
-                piece = self._advance(self._parts)
-                if piece is None and self._parts.stages[0].input.ended:
-                    self._parts = None
-            if self._canceled:  # by another thread, while this one computed
-                raise StopIteration
+        while not self.ended:
+            piece = self.step()
             if piece is not None:
-                return piece[0]
+                return piece
+        raise StopIteration
+
+    @property
+    def ended(self) -> bool:
+        """Whether there is nothing more to come."""
+        return self._parts is None
+
+    def step(self) -> Tensor | None:
+        """Compute a little, at most one frame: a (C, s) piece if one is ready, or None."""
+        with self._lock:
+            if self._parts is None:
+                return None
+            piece = self._advance(self._parts)
+            if piece is None and self._parts.stages[0].input.ended:
+                self._parts = None
+        if piece is None or self._canceled:  # by another thread, while this one computed
+            return None
+        return piece[0]
 
     @property
     def codes(self) -> Tensor:

@@ -8,11 +8,9 @@ from torch import nn
 
 from codec.process_settings import hidden_progress_bars
 from codec.whole_file import read_json_object
+from pipelines.data.caption_length import MAX_TOKENS as MAX_TOKENS
+from pipelines.data.caption_length import PRETRAINED as PRETRAINED
 from prior.condition import Condition
-
-MAX_TOKENS = 64
-"""Longest prompt that a user may write, in tokens."""
-PRETRAINED = Path(__file__).parents[1] / "pretrained" / "partita-tiny"
 
 
 @torch.no_grad()

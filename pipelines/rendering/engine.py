@@ -185,6 +185,8 @@ def keep_job(out_dir: Path, job: RenderJob, progress: RenderProgress) -> Iterato
         job = replace(job, state="finished")
     except BaseException as error:
         message = " ".join(str(error).split()) or type(error).__name__
+        if isinstance(error, KeyboardInterrupt):
+            message = "by Ctrl-C; the same command goes on"
         job = replace(job, state="stopped", message=message)
         progress.event("stopped", error=message)
         raise

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from pipelines.inference.components import OPTIONAL, REQUIRED
 from prior.model import Prior
 
 if TYPE_CHECKING:
@@ -67,7 +68,8 @@ def hash_pipeline(pipeline: "Pipeline") -> str:
     It does not depend on the device, nor on whether the pipeline was loaded or built.
     """
     digest = hashlib.blake2b(digest_size=16)
-    for name, part in sorted(pipeline.components.items()):
+    parts = {name: getattr(pipeline, name) for name in (*REQUIRED, *OPTIONAL)}
+    for name, part in sorted(parts.items()):
         digest.update(json.dumps([name, type(part).__name__]).encode())
         if name == "tokenizer":
             digest.update(json.dumps(sorted(part.get_vocab().items())).encode())

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from codec.audio_file import FORMATS
 from codec.seeds import derive_seed
 from codec.validation import check_codes
-from pipelines.data.row_files import RowFault, read_rows
+from pipelines.data.row_files import RowFault, has_surrogate, read_rows
 from pipelines.inference.plan_schema import FLAG_FIELDS, draft_json, draft_plan
 from pipelines.inference.text import MAX_TOKENS
 from pipelines.inference.token_file import check_tokens, load_tokens
@@ -324,7 +324,7 @@ def check_text(name: str, value: Any) -> str:
         value = str(value)
     if not isinstance(value, str) or not value.strip():
         raise ValueError(f"{name} must be a text that is not empty, got {value!r:.80}")
-    if any("\ud800" <= letter <= "\udfff" for letter in value):
+    if has_surrogate(value):
         raise ValueError(f"{name} holds half a surrogate pair, got {value!a:.80}")
     if name == "id":
         check_id(value)

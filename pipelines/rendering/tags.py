@@ -41,8 +41,8 @@ def provenance_tags(provenance: Provenance, format: str) -> dict[str, str]:
     """The tags of a file, for ``codec.audio_file.write_audio(..., tags=...)``.
 
     Title, artist, software and license are for people and players; the comment holds every field
-    as JSON, in ASCII because WAV names no encoding. WAV has no tag for a license, which goes into
-    the copyright there.
+    as JSON, in ASCII because WAV names no encoding. The license is named as that of the weights;
+    WAV has no tag for one, so it goes into the copyright there.
 
     Args:
         provenance: how the file came about.
@@ -52,10 +52,15 @@ def provenance_tags(provenance: Provenance, format: str) -> dict[str, str]:
         "title": printable(provenance.prompt),
         "artist": printable(provenance.pipeline),
         "software": printable(provenance.generator),
-        "copyright" if format == "wav" else "license": printable(provenance.license),
+        "copyright" if format == "wav" else "license": weights_license(provenance),
         "comment": json.dumps(asdict(provenance)),
     }
     return {tag: text for tag, text in tags.items() if text}
+
+
+def weights_license(provenance: Provenance) -> str:
+    """Name the license of the weights as such: no rights are claimed in what they generate."""
+    return f"weights of the model: {printable(provenance.license)}" if provenance.license else ""
 
 
 def read_provenance(path: str | os.PathLike[str]) -> Provenance | None:

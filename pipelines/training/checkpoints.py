@@ -2,11 +2,12 @@
 
 import json
 import shutil
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from codec.whole_file import replace_folder
+from codec.whole_file import read_json_object, replace_folder
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -41,6 +42,25 @@ def save_checkpoint(
     accelerator.wait_for_everyone()
 
 
+def load_checkpoint(load: Callable[[str], None], checkpoint: Path) -> None:
+    """Load all that a run keeps in a checkpoint.
+
+    Raises:
+        ValueError: the checkpoint is of a model of other sizes, or a file in it is damaged.
+    """
+    try:
+        load(str(checkpoint))
+    except Exception as error:  # a torn file can end in any of them
+        reason = " ".join(str(error).split())
+        if "size mismatch" in reason or "parameter group" in reason or "_keys" in reason:
+            raise ValueError(
+                f"{checkpoint} is of a model of other sizes: {reason[:300]}"
+            ) from error
+        raise ValueError(
+            f"{checkpoint} is damaged ({reason[:300]}): delete it to go on from the one before"
+        ) from error
+
+
 def load_weights(model: "nn.Module", folder: str | Path) -> list[str]:
     """Take over the weights of a saved model of the same sizes.
 
@@ -60,6 +80,7 @@ def load_weights(model: "nn.Module", folder: str | Path) -> list[str]:
     from codec.component import WEIGHTS_NAME
 
     path = Path(folder) / WEIGHTS_NAME
+    warn_of_other_codec(model, Path(folder) / "config.json")
     if not path.is_file():
         raise FileNotFoundError(f"start_from: {path} does not exist")
     found, own = load_file(path), model.state_dict()
@@ -73,6 +94,18 @@ def load_weights(model: "nn.Module", folder: str | Path) -> list[str]:
             )
     model.load_state_dict(found, strict=False)
     return sorted(own.keys() - found.keys())
+
+
+def warn_of_other_codec(model: "nn.Module", path: Path) -> None:
+    """Warn where a model goes on on the codes of another codec than those it has learned."""
+    own = getattr(model, "config", {}).get("_codec_hash")
+    found = read_json_object(path).get("_codec_hash") if path.is_file() else None
+    if own and found and own != found:
+        warnings.warn(
+            f"start_from: {path.parent} was trained on the codes of another codec "
+            f"({found[:8]}, now {own[:8]}): it has to learn what they mean anew",
+            stacklevel=3,
+        )
 
 
 def checkpoints(folder: Path) -> list[Path]:

@@ -10,7 +10,13 @@ from torch.utils.data import Dataset
 from codec.seeds import generator
 from pipelines.data.prepared import FRAME_RATE, FRAMES_PER_TOKEN, NUM_MELS, read_crop, read_levels
 from pipelines.data.shards import as_arrow
-from pipelines.data.tokens import open_all_tokens, read_codes
+from pipelines.data.tokens import (
+    TokenInfo,
+    hash_prepared,
+    open_all_tokens,
+    read_codes,
+    read_token_infos,
+)
 from pipelines.training.codec_data import crop_start, open_all
 from pipelines.training.loop import EpochOrder
 
@@ -49,6 +55,24 @@ class DecoderData:
     def crop_tokens(self) -> int:
         """Token frames per crop."""
         return max(1, round(self.crop_s * FRAME_RATE / FRAMES_PER_TOKEN))
+
+
+def check_origins(data: DecoderData) -> TokenInfo:
+    """Return the facts of the token caches.
+
+    Raises:
+        ValueError: a token cache was not made from the prepared dataset in its place.
+    """
+    infos = read_token_infos(data.tokens)
+    if len(infos) != len(data.prepared):
+        raise ValueError(
+            f"tokens must be one folder for each of prepared, got {len(infos)} for "
+            f"{len(data.prepared)}"
+        )
+    for tokens, info, prepared in zip(data.tokens, infos, data.prepared, strict=True):
+        if info.prepared != hash_prepared(prepared):
+            raise ValueError(f"the token cache {tokens} was not made from {prepared} as it is now")
+    return infos[0]
 
 
 class DecoderBatch(NamedTuple):

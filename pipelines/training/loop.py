@@ -18,7 +18,11 @@ from typing import Any, Protocol
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import ProjectConfiguration, send_to_device
+from accelerate.utils import (
+    GradientAccumulationPlugin,
+    ProjectConfiguration,
+    send_to_device,
+)
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, Sampler
 from tqdm.auto import tqdm
@@ -29,6 +33,7 @@ from codec.seeds import derive_seed, generator
 from codec.whole_file import new_folder
 from pipelines.training.blocks import checkpoint_activations, compile_blocks
 from pipelines.training.checkpoints import (
+    load_checkpoint,
     load_weights,
     newest_checkpoint,
     save_checkpoint,
@@ -182,7 +187,10 @@ def train(task: TrainingTask, config: TrainingConfig, resume: bool = False) -> P
     model, optimizer = weights.model, weights.optimizer
     step = 0
     if checkpoint:
-        weights.load(str(checkpoint))
+        load_checkpoint(weights.load, checkpoint)
+        # as the settings are now; learning rate and ema_decay are read at every step
+        optimizer.param_groups[0]["weight_decay"] = config.weight_decay
+        average.least_decay = config.ema_decay if average.least_decay else 0.0
         step = int(json.loads((checkpoint / "step.json").read_text())["step"])
         accelerator.print(f"resumed from {checkpoint} at step {step}")
 
@@ -290,14 +298,29 @@ def prepare_weights(
 def start_accelerator(config: TrainingConfig) -> Accelerator:
     """Let accelerate choose processes, device and precision.
 
+    What ``accelerate launch`` sets in the environment counts where the config leaves the choice.
+
     Raises:
-        ValueError: the launcher started several processes and they do not see one another.
+        ValueError: the launcher started several processes and they do not see one another, wants
+            another precision than the config, or an engine that the loop was not made for.
     """
+    launched_precision = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
+    precision = config.mixed_precision
+    if launched_precision != "no" and precision not in ("auto", launched_precision):
+        raise ValueError(
+            f"mixed_precision is {precision} in the config and {launched_precision} by the launcher"
+        )
+    for engine in ("DEEPSPEED", "MEGATRON_LM"):
+        if os.environ.get(f"ACCELERATE_USE_{engine}", "false") == "true":
+            raise ValueError(f"accelerate's {engine} engine is not supported: launch without it")
+    if precision == "auto" and launched_precision != "no":
+        precision = launched_precision
     device = torch.accelerator.current_accelerator() or torch.device("cpu")
     accelerator = Accelerator(
         cpu=device.type == "cpu",  # otherwise torchrun on a CPU makes no group
-        mixed_precision=choose_precision(config.mixed_precision, device),
-        gradient_accumulation_steps=config.gradient_accumulation_steps,
+        mixed_precision=choose_precision(precision, device),
+        # a plugin, because the environment would override the bare number
+        gradient_accumulation_plugin=GradientAccumulationPlugin(config.gradient_accumulation_steps),
         log_with=config.log_with,
         project_config=ProjectConfiguration(project_dir=config.output_dir),
     )

@@ -1,6 +1,7 @@
 """What the prior trains on: token clips with one of their captions and their plan."""
 
 import json
+import warnings
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -9,19 +10,23 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from codec.seeds import generator
+from pipelines.data.caption_length import MAX_TOKENS, shorten
 from pipelines.data.plans import plan_of_labels
-from pipelines.data.prepared import FRAME_RATE, FRAMES_PER_TOKEN
 from pipelines.data.remote_files import is_remote
 from pipelines.data.remote_tokens import ShardOrder, ShardStore
-from pipelines.data.tokens import TokenRows, open_all_tokens, read_codes, read_token_infos
+from pipelines.data.tokens import (
+    TokenInfo,
+    TokenRows,
+    open_all_tokens,
+    read_codes,
+    read_token_infos,
+)
 from pipelines.inference.text import PRETRAINED, encode_text
 from pipelines.training.loop import EpochOrder
 from prior.form import frame_features
 from prior.loss import PriorBatch, draw_depth_frames
-from prior.model import Prior
+from prior.model import DEFAULT_FRAME_RATE, Prior
 from prior.plan import Plan
-
-TOKEN_RATE = FRAME_RATE / FRAMES_PER_TOKEN
 
 
 @dataclass(frozen=True)
@@ -34,7 +39,7 @@ class PriorData:
         text_encoder: folder of a saved pipeline whose tokenizer and text encoder are used.
         codec: folder of the codec that made the tokens; with it, samples are written as audio.
         crop_s: seconds per training item; shorter clips are padded, longer ones cut at random.
-        crop_frames: frames per item instead of seconds, for frames that are notes.
+        crop_frames: frames per item instead of seconds; frames that are notes need it.
         text_dropout: share of items trained without text and plan, for classifier-free guidance.
         whole_plan_dropout: share of the other items trained without their plan.
         players_dropout: share of the items with a plan whose plan does not say who plays.
@@ -82,10 +87,11 @@ class PriorData:
         if self.validation_clips < 1:
             raise ValueError(f"validation_clips must be at least 1, got {self.validation_clips}")
 
-    @property
-    def crop_tokens(self) -> int:
-        """Frames per item."""
-        return self.crop_frames or max(2, round(self.crop_s * TOKEN_RATE))
+    def crop_tokens(self, frame_rate: float | None) -> int:
+        """Count the frames of an item, of tokens with so many frames a second."""
+        if frame_rate is None and self.crop_frames is None:
+            raise ValueError("crop_frames must be given for frames that are notes")
+        return self.crop_frames or max(2, round(self.crop_s * (frame_rate or 0.0)))
 
 
 class TokenClip(NamedTuple):
@@ -135,6 +141,8 @@ class TokenClips(Dataset):
         self.reads_form = reads_form
         self.num_codebooks = num_codebooks
         self.seed = seed
+        self.frame_rate = read_token_infos(data.tokens)[0].frame_rate
+        self.crop_tokens = data.crop_tokens(self.frame_rate)
         self.order: EpochOrder | ShardOrder
         self.rows: TokenRows | ShardStore
         if any(map(is_remote, data.tokens)):
@@ -150,7 +158,7 @@ class TokenClips(Dataset):
 
     def clip(self, place: Any, draws: torch.Generator, dropout: bool) -> TokenClip:
         """Read one clip, its random parts taken from ``draws``; drop text and plan at random."""
-        data, length = self.data, self.data.crop_tokens
+        data, length = self.data, self.crop_tokens
         start_at, choice, *uniform = torch.rand(6, generator=draws).tolist()
         drop_all = dropout and uniform[0] < data.text_dropout
         drop_plan = drop_all or (dropout and uniform[1] < data.whole_plan_dropout)
@@ -186,7 +194,8 @@ class TokenClips(Dataset):
         """A plan's numbers from frame to frame; None for a prior that reads none."""
         if not self.reads_plan:
             return None
-        return frame_features(plan, stop, TOKEN_RATE, self.reads_form)[start:]
+        assert self.frame_rate is not None
+        return frame_features(plan, stop, self.frame_rate, self.reads_form)[start:]
 
     def drop_form(self, plan: Plan, draws: torch.Generator) -> Plan:
         """Leave sections, melody and end out of a plan, each by itself at random."""
@@ -199,24 +208,55 @@ class TokenClips(Dataset):
         )
 
 
-def check_tokens_fit(folders: list[str], prior: Prior) -> None:
-    """Raise ValueError unless a prior can be trained on the codes of some token caches."""
-    info = read_token_infos(folders)[0]
-    if prior.num_codebooks > info.num_codebooks:
+def check_tokens_fit(folders: list[str], prior: Prior) -> TokenInfo:
+    """Give a prior the frame rate of the tokens that it is trained on, and return their facts.
+
+    Raises:
+        ValueError: the prior's sizes, or a frame rate that was set for it, are not the tokens'.
+    """
+    info, config = read_token_infos(folders)[0], prior.config
+    if config.num_codebooks > info.num_codebooks:
         raise ValueError(
             f"num_codebooks must be at most the {info.num_codebooks} of the tokens {folders[0]}, "
-            f"got {prior.num_codebooks}"
+            f"got {config.num_codebooks}"
         )
-    if prior.codebook_size < info.codebook_size:
+    if config.codebook_size != info.codebook_size:
         raise ValueError(
-            f"codebook_size must be at least the {info.codebook_size} of the tokens {folders[0]}, "
-            f"got {prior.codebook_size}"
+            f"codebook_size must be the {info.codebook_size} of the tokens {folders[0]}, "
+            f"got {config.codebook_size}"
         )
+    if config.frame_rate not in (info.frame_rate, DEFAULT_FRAME_RATE):
+        raise ValueError(
+            f"frame_rate must be the {info.frame_rate} of the tokens {folders[0]}, "
+            f"got {config.frame_rate}"
+        )
+    if config.reads_plan and info.frame_rate is None:
+        raise ValueError(
+            f"reads_plan needs frames of equal length, the tokens {folders[0]} are notes"
+        )
+    prior.register_to_config(frame_rate=info.frame_rate, _codec_hash=info.codec_hash)
+    return info
+
+
+def fitting_caption(tokenizer: Any, caption: str) -> str:
+    """Return a caption of at most ``MAX_TOKENS`` tokens; warn where it had to be cut."""
+
+    def offsets(text: str) -> list[tuple[int, int]]:
+        return tokenizer(text, return_offsets_mapping=True)["offset_mapping"]
+
+    short = shorten(caption, offsets)
+    if short != caption:
+        warnings.warn(
+            f"the caption {caption[:60]!r}... has over {MAX_TOKENS} tokens: its end is left out",
+            stacklevel=2,
+        )
+    return short
 
 
 def make_batch(clips: list[TokenClip], tokenizer: Any, text_encoder: nn.Module) -> PriorBatch:
-    """Encode the captions of clips and stack them."""
-    text = encode_text(tokenizer, text_encoder, [clip.caption for clip in clips])
+    """Encode the captions of clips, cut where they are too long, and stack them."""
+    captions = [fitting_caption(tokenizer, clip.caption) for clip in clips]
+    text = encode_text(tokenizer, text_encoder, captions)
     plans = [clip.plan for clip in clips if clip.plan is not None]
     return PriorBatch(
         torch.stack([clip.codes for clip in clips]),

@@ -12,16 +12,12 @@ from typing import Any
 import symusic
 from symusic.core import ScoreTick
 
+from codec.whole_file import printable
 from pipelines.data.midi_file import read_midi
 from pipelines.data.prepared import INFO_NAME, read_info
+from pipelines.data.recordings.track import Track, source_of
+from pipelines.data.recordings.track_metadata import METADATA_NAMES, Described
 from pipelines.data.recordings.track_selection import name_hash
-from pipelines.data.recordings.tracks import (
-    METADATA_NAME,
-    Track,
-    describe,
-    read_metadata,
-    source_of,
-)
 from pipelines.data.scores.score import Score
 from pipelines.data.scores.score_jobs import ScoreJob, compose_piece, piece_index
 from pipelines.data.scores.score_midi import write_midi
@@ -130,8 +126,10 @@ def cut(score: ScoreTick, start_s: float, end_s: float) -> ScoreTick:
 
 
 def find_midi(folder: Path, validation_fraction: float) -> dict[str, Iterator[NotePiece | str]]:
-    """Find the MIDI files of a folder; any ``metadata.jsonl`` in it describes them."""
-    files = list_midi(folder)
+    """Find the MIDI files of a folder; metadata files in it describe them."""
+    files, faults = list_midi(folder)
+    for fault in faults:
+        say_skipped(fault)
     if not files:
         raise ValueError(f"{folder} holds no MIDI files ({', '.join(MIDI_SUFFIXES)})")
     free = sorted((file.name for file in files if not file.split), key=name_hash)
@@ -144,24 +142,29 @@ def find_midi(folder: Path, validation_fraction: float) -> dict[str, Iterator[No
     return {split: map(read_piece, chosen) for split, chosen in splits.items() if chosen}
 
 
-def list_midi(folder: Path) -> list[Track]:
-    """List the MIDI files below a folder, in order, with what is known about each."""
-    described: dict[str, dict[str, Any]] = {}
-    for path in sorted(folder.rglob(METADATA_NAME)):
-        parent = PurePosixPath(path.relative_to(folder).as_posix()).parent
-        described |= {(parent / name).as_posix(): row for name, row in read_metadata(path).items()}
+def list_midi(folder: Path) -> tuple[list[Track], list[str]]:
+    """List the MIDI files below a folder, in order, and the faulty rows of their metadata."""
+    described = Described()
     files = []
     for path in sorted(folder.rglob("*")):
-        name = path.relative_to(folder).as_posix()
-        if path.suffix.lower() in MIDI_SUFFIXES and path.is_file():
-            track = Track(name, path, source=source_of(name, folder))
-            files.append(describe(track, described.get(name, {})))
-    return files
+        name = printable(path.relative_to(folder))
+        if path.name in METADATA_NAMES:
+            described.read(path, PurePosixPath(name).parent)
+        elif path.suffix.lower() in MIDI_SUFFIXES and path.is_file():
+            files.append(Track(name, path, source=source_of(name, folder)))
+    found = described.join(files, folder)
+    missing = [file.name for file in found if not file.path.is_file()]
+    faults = [*described.faults, *(f"{name} does not exist" for name in missing)]
+    return [file for file in found if file.path.is_file()], faults
 
 
 def read_piece(file: Track) -> NotePiece | str:
     """Read a file's notes, or say why there are none."""
+    for note in file.notes:
+        print(f"{file.name}: {note}", file=sys.stderr)
     try:
+        if file.fault:
+            raise ValueError(f"{file.name}: {file.fault}")
         score = read_midi(file.path)
         if not score.note_num():
             raise ValueError(f"{file.path} holds no notes")

@@ -1,11 +1,14 @@
 """One track, read block by block, becomes clips in a staged file and a record of what was found."""
 
 import base64
+import errno
 import hashlib
 import io
 import json
+import lzma
 import math
 import re
+import struct
 import warnings
 import zipfile
 import zlib
@@ -17,12 +20,12 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import soundfile
 import torch
 from torch import Tensor
 
-from codec.audio_file import read_blocks, write_audio
+from codec.audio_file import describe_audio, read_blocks, write_audio
 from codec.whole_file import whole_file, write_json
+from pipelines.data.caption_length import shorten_caption
 from pipelines.data.prepared import (
     SAMPLE_RATE,
     SCHEMA,
@@ -33,16 +36,19 @@ from pipelines.data.prepared import (
 )
 from pipelines.data.recordings.duplicates import NUM_BANDS, band_levels, fingerprint
 from pipelines.data.recordings.prepare_config import PrepareConfig
-from pipelines.data.recordings.tracks import Track
+from pipelines.data.recordings.track import Track
+from pipelines.data.recordings.track_metadata import writable
 
 CHANNELS = 2
 CEILING = 1 - 2**-15
 """The largest sample that 16-bit FLAC holds."""
 UNREADABLE = (
-    *(ValueError, RuntimeError, PermissionError, IsADirectoryError, EOFError),
-    *(zipfile.BadZipFile, zlib.error, KeyError, NotImplementedError),
+    *(ValueError, RuntimeError, OSError, EOFError, ArithmeticError, struct.error),
+    *(zipfile.BadZipFile, zlib.error, lzma.LZMAError, KeyError, NotImplementedError, TypeError),
 )
-"""What reading a bad file raises; other ``OSError``s (a full disk) are no fault of the file."""
+"""What reading a bad file raises."""
+FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+"""Errors that are no fault of the file."""
 NUMBERED_NAME = re.compile(r"^(track|music|song|untitled|theme)?[ _-]*\d+$", re.IGNORECASE)
 
 
@@ -52,7 +58,8 @@ class TrackRecord:
 
     Attributes:
         name, source, license, attribution, split: as in ``Track``; ``split`` "" is not yet drawn.
-        reason: why it gave no clip: "" or "missing", "unreadable", "too short", "silent".
+        reason: why it gave no clip: "" or "missing", "unreadable", "too short", "silent", "left
+            out" (by its metadata).
         detail: the reason in words.
         content: BLAKE2b of the file's bytes.
         duration_s: length (s).
@@ -62,6 +69,7 @@ class TrackRecord:
         scaled_clips: clips with samples beyond full scale, scaled down as a whole.
         loudness_db: RMS of every kept clip (dB of full scale).
         words: fingerprint, little-endian uint32 in base64.
+        notes: what was put right in the file or its metadata, one sentence each.
     """
 
     name: str
@@ -79,6 +87,7 @@ class TrackRecord:
     scaled_clips: int = 0
     loudness_db: list[float] = field(default_factory=list)
     words: str = ""
+    notes: list[str] = field(default_factory=list)
 
     @property
     def fingerprint(self) -> np.ndarray:
@@ -96,11 +105,14 @@ def cut_track(track: Track, config: PrepareConfig, staged: Path) -> TrackRecord:
     if record_path.is_file():
         return TrackRecord(**json.loads(record_path.read_text()))
     record = TrackRecord(track.name, config.source or track.source, split=track.split)
+    record.notes = list(track.notes)
     try:
         opened = track.open()
         record.content = hash_content(opened)
         tags = read_tags(opened, record)
-        if record.duration_s < config.min_track_s:
+        if track.fault:
+            record.reason, record.detail = "left out", track.fault
+        elif record.duration_s < config.min_track_s:
             record.reason = "too short"
             record.detail = f"{record.duration_s:.2f} s of at least {config.min_track_s:g} s"
         else:
@@ -112,6 +124,8 @@ def cut_track(track: Track, config: PrepareConfig, staged: Path) -> TrackRecord:
     except FileNotFoundError as error:
         record.reason, record.detail = "missing", str(error)
     except UNREADABLE as error:
+        if isinstance(error, OSError) and error.errno in FULL_DISK:
+            raise
         record.reason, record.detail = "unreadable", str(error) or type(error).__name__
     if not record.reason and record.num_clips == 0:
         record.reason = "silent"
@@ -138,7 +152,7 @@ class Facts:
         artist = given.get("artist") or tags.get("artist", "")
         return cls(
             track.name,
-            given.get("captions") or compose_captions(track, tags),
+            given.get("captions") or [shorten_caption(c) for c in compose_captions(track, tags)],
             json.dumps(track.labels, sort_keys=True, ensure_ascii=False),
             given.get("source") or config.source or track.source,
             given.get("license") or config.license or tags.get("license", ""),
@@ -177,16 +191,13 @@ def read_tags(opened: Path | io.BytesIO, record: TrackRecord) -> dict[str, str]:
     Raises:
         ValueError: the file is not audio.
     """
-    try:
-        with soundfile.SoundFile(opened) as file:
-            record.duration_s = round(file.frames / file.samplerate, 3)
-            record.sample_rate = file.samplerate
-            tags = {key: value for key, value in file.copy_metadata().items() if value}
-    except (soundfile.LibsndfileError, TypeError) as error:
-        size = opened.stat().st_size if isinstance(opened, Path) else len(opened.getbuffer())
-        raise ValueError("the file is empty" if size == 0 else "the file is not audio") from error
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the report says what was put right
+        facts = describe_audio(opened)
+    record.duration_s, record.sample_rate = round(facts.duration_s, 3), facts.sample_rate
+    record.notes += facts.notes
     rewind(opened)
-    return tags
+    return {key: writable(text, []) for key, text in facts.tags.items()}
 
 
 def stage_clips(

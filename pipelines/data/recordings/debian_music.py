@@ -19,7 +19,8 @@ from typing import Any
 import yaml
 
 from pipelines.data.recordings.preparation import PrepareConfig, PrepareReport, prepare_tracks
-from pipelines.data.recordings.tracks import Track, is_audio
+from pipelines.data.recordings.track import Track
+from pipelines.data.recordings.tracks import TrackList, is_audio
 
 GAMES = Path("/usr/share/games")
 DOCUMENTS = Path("/usr/share/doc")
@@ -104,7 +105,7 @@ def prepare_music(config: MusicConfig, **options: Any) -> PrepareReport:
         tracks = [replace(track, split="") for track in tracks]
     names = " ".join(package.name for package in packages)
     options = {"min_track_s": MIN_TRACK_S, **options}
-    return prepare_tracks(tracks, PrepareConfig(names, config.output, **options))
+    return prepare_tracks(TrackList(tracks), PrepareConfig(names, config.output, **options))
 
 
 def choose_packages(config: MusicConfig) -> list[Package]:

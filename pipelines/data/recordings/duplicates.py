@@ -119,6 +119,8 @@ def candidate_lags(fingerprints: list[np.ndarray]) -> dict[tuple[int, int], list
 
 def first_places(words: np.ndarray) -> Iterator[tuple[int, list[int]]]:
     """Yield each word of a track with its first few positions."""
+    if not len(words):  # of a track under 0.64 s
+        return
     order = np.argsort(words, kind="stable")
     values, starts = np.unique(words[order], return_index=True)
     for value, start, stop in zip(values, starts, [*starts[1:], len(words)], strict=True):

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from pipelines.data.prepared import SPLITS, PreparedWriter, check_split, iterate_clips
+from pipelines.data.prepared import SPLITS, PreparedWriter, iterate_clips
 from pipelines.data.recordings.cutting import TrackRecord
 from pipelines.data.recordings.track_selection import Selection
 
@@ -12,17 +12,15 @@ def join_clips(
     records: list[TrackRecord],
     selection: Selection,
     shard_clips: int,
-    work: Path,
+    staged: list[Path],
 ) -> None:
     """Write the staged clips of each split in order, and delete those that whole shards hold."""
-    for index in selection.kept:
-        check_split(records[index].split)
     for split in SPLITS:
         chosen = [index for index in selection.kept if records[index].split == split]
         if not chosen:
             continue
         with PreparedWriter(folder, split, shard_clips) as writer:
-            join_split(writer, [(work / f"{i:06d}.arrow", records[i].num_clips) for i in chosen])
+            join_split(writer, [(staged[i], records[i].num_clips) for i in chosen])
 
 
 def join_split(writer: PreparedWriter, staged: list[tuple[Path, int]]) -> None:

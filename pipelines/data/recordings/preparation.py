@@ -17,13 +17,15 @@ from typing import Any
 
 from tqdm import tqdm
 
-from pipelines.data.prepared import INFO_NAME, finish_dataset, read_info
+from codec.whole_file import write_json
+from pipelines.data.prepared import INFO_NAME, SPLITS, finish_dataset, read_info
 from pipelines.data.recordings.cutting import TrackRecord, cut_track
 from pipelines.data.recordings.joining import join_clips
 from pipelines.data.recordings.prepare_config import PrepareConfig
 from pipelines.data.recordings.recordings_report import write_report
+from pipelines.data.recordings.track import Track
 from pipelines.data.recordings.track_selection import draw_splits, select, write_fingerprints
-from pipelines.data.recordings.tracks import Track, find_tracks
+from pipelines.data.recordings.tracks import TrackList, find_tracks
 from pipelines.data.shards import begin_or_resume, refuse_other
 from pipelines.data.worker_processes import map_in_order
 
@@ -64,42 +66,83 @@ def prepare(config: PrepareConfig) -> PrepareReport:
 
     Raises:
         ValueError: there is nothing usable in the input, or the output folder holds a dataset made
-            from other files or with other settings.
+            from other files or with other settings. A bad file, row or name ends nothing: the
+            report names it.
     """
     return prepare_tracks(find_tracks(config.input), config)
 
 
-def prepare_tracks(tracks: list[Track], config: PrepareConfig) -> PrepareReport:
+def prepare_tracks(found: TrackList, config: PrepareConfig) -> PrepareReport:
     """Prepare listed tracks; ``config.input`` only names them in messages."""
     started = time.monotonic()
-    folder = Path(config.output)
+    folder, tracks = Path(config.output), found.tracks
+    check_sources(tracks, config)
     settings = result_settings(tracks, config)
     finished = read_finished(folder, settings)
     if finished is not None:
         return finished
     work = folder / WORK_NAME
-    begin_or_resume(folder, work / "settings.json", settings, "an unfinished preparation")
-    records = cut_tracks(tracks, config, work)
+    begin(folder, work / "settings.json", settings)
+    staged = [staged_path(work, track) for track in tracks]
+    records = cut_tracks(tracks, config, staged)
     selection = select(records, config)
     if not selection.kept:
-        write_report(folder, records, selection, {"splits": {}, "sources": []})
+        write_report(folder, records, selection, {"splits": {}, "sources": []}, found)
         shutil.rmtree(work)
         raise ValueError(
             f"no usable audio file in {config.input}: {len(records)} files skipped "
             f"(see {folder / 'report.md'})"
         )
     draw_splits([records[index] for index in selection.kept], config)
-    join_clips(folder, records, selection, config.shard_clips, work)
+    join_clips(folder, records, selection, config.shard_clips, staged)
     write_fingerprints(folder, [records[index] for index in selection.kept])
     info = finish_dataset(folder, settings)
-    report = write_report(folder, records, selection, info)
+    report = write_report(folder, records, selection, info, found)
     shutil.rmtree(work)
     return PrepareReport(folder, info, report, time.monotonic() - started)
 
 
-def cut_tracks(tracks: list[Track], config: PrepareConfig, work: Path) -> list[TrackRecord]:
+def check_sources(tracks: list[Track], config: PrepareConfig) -> None:
+    """Raise ValueError for a ``validation_source`` that no track has, before anything is cut."""
+    there = {track.metadata.get("source") or config.source or track.source for track in tracks}
+    unknown = sorted(set(config.validation_source) - there)
+    if unknown:
+        raise ValueError(
+            f"validation_source must name sources of the input, got {unknown[0]!r}; "
+            f"there are {sorted(there)}"
+        )
+
+
+def begin(folder: Path, path: Path, settings: dict[str, Any]) -> None:
+    """Store the settings of a preparation, or go on with one; only changed files are cut anew.
+
+    Raises:
+        ValueError: the folder was begun with other settings, or holds shards of unknown ones.
+    """
+    if path.is_file():
+        found = json.loads(path.read_text())
+        ours = {name: settings[name] for name in ("tracks", "tracks_digest")}
+        if found | ours == settings != found:  # other files or metadata, cut in the same way
+            for split in SPLITS:
+                shutil.rmtree(folder / split, ignore_errors=True)
+            write_json(path, settings)
+    begin_or_resume(folder, path, settings, "an unfinished preparation")
+
+
+def staged_path(work: Path, track: Track) -> Path:
+    """Name the staged file of a track by all that its clips depend on."""
+    text = json.dumps(described(track), sort_keys=True, default=str)
+    return work / f"{hashlib.blake2b(text.encode(), digest_size=16).hexdigest()}.arrow"
+
+
+def described(track: Track) -> list[Any]:
+    """List all that the clips of a track depend on beside the settings."""
+    return [*track.stamp(), track.source, track.split, track.metadata, track.labels, track.fault]
+
+
+def cut_tracks(tracks: list[Track], config: PrepareConfig, staged: list[Path]) -> list[TrackRecord]:
     """Cut every track that is not staged yet; records come back in the order of the tracks."""
-    jobs = [(track, config, work / f"{index:06d}") for index, track in enumerate(tracks)]
+    jobs = [(track, config, path) for track, path in zip(tracks, staged, strict=True)]
     records: list[TrackRecord] = []
     with (
         closing(map_in_order(cut_one, jobs, config.workers, config.scheduler)) as results,
@@ -123,11 +166,7 @@ def result_settings(tracks: list[Track], config: PrepareConfig) -> dict[str, Any
         key: value for key, value in asdict(config).items() if key not in NOT_PART_OF_THE_RESULT
     }
     settings["validation_source"] = list(config.validation_source)
-    described = [
-        [*track.stamp(), track.source, track.split, track.metadata, track.labels]
-        for track in tracks
-    ]
-    text = json.dumps(described, sort_keys=True, default=str)
+    text = json.dumps([described(track) for track in tracks], sort_keys=True, default=str)
     settings["tracks"] = len(tracks)
     settings["tracks_digest"] = hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
     return settings

@@ -11,15 +11,21 @@ from pipelines.data.markdown import bullets, table, write_page
 from pipelines.data.prepared import SPLITS
 from pipelines.data.recordings.cutting import TrackRecord
 from pipelines.data.recordings.track_selection import Selection
+from pipelines.data.recordings.tracks import TrackList
 from pipelines.data.shards import read_split
 
 LOUDNESS_BIN_DB = 3
 MAX_LABEL_VALUES = 30
 MAX_LABEL_LENGTH = 60
+ADVICE = "it takes two recordings or more, or one cut into several files"
 
 
 def write_report(
-    folder: Path, records: list[TrackRecord], selection: Selection, info: dict[str, Any]
+    folder: Path,
+    records: list[TrackRecord],
+    selection: Selection,
+    info: dict[str, Any],
+    found: TrackList,
 ) -> dict[str, Any]:
     """Write ``report.json`` and ``report.md``.
 
@@ -28,19 +34,24 @@ def write_report(
         records: one for every listed track.
         selection: the tracks that were kept.
         info: the content of ``dataset.json``.
+        found: what the input held.
 
     Returns:
         The content of ``report.json``.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    report = build_report(folder, records, selection, info)
+    report = build_report(folder, records, selection, info, found)
     write_json(folder / "report.json", report)
     write_page(folder / "report.md", report_blocks(report))
     return report
 
 
 def build_report(
-    folder: Path, records: list[TrackRecord], selection: Selection, info: dict[str, Any]
+    folder: Path,
+    records: list[TrackRecord],
+    selection: Selection,
+    info: dict[str, Any],
+    found: TrackList,
 ) -> dict[str, Any]:
     """Collect the content of the report as plain data."""
     kept = [records[index] for index in selection.kept]
@@ -50,6 +61,9 @@ def build_report(
         "splits": info["splits"],
         "sources": info["sources"],
         "skipped": list_skipped(records),
+        "metadata": found.faults,
+        "put_right": list_put_right(records),
+        "other_files": dict(found.other_files.most_common()),
         "duplicates": list_duplicates(records, selection),
         "leakage": list_leaks(records, selection),
         "silent_clips": sum(record.silent_clips for record in kept),
@@ -69,6 +83,11 @@ def list_skipped(records: list[TrackRecord]) -> list[dict[str, str]]:
         for record in records
         if record.reason
     ]
+
+
+def list_put_right(records: list[TrackRecord]) -> list[dict[str, str]]:
+    """List what was put right in files or in their metadata."""
+    return [{"track": record.name, "note": note} for record in records for note in record.notes]
 
 
 def list_duplicates(records: list[TrackRecord], selection: Selection) -> list[dict[str, Any]]:
@@ -134,7 +153,10 @@ def list_warnings(report: dict[str, Any]) -> list[str]:
     warnings = []
     for split in SPLITS:
         if split not in report["splits"]:
-            warnings.append(f"the split {split!r} is empty")
+            warnings.append(f"the split {split!r} is empty, and every trainer needs it: {ADVICE}")
+    for name, what in (("metadata", "faulty rows of metadata"), ("put_right", "things put right")):
+        if report[name]:
+            warnings.append(f"{len(report[name])} {what}")
     if report["leakage"]:
         warnings.append(f"{len(report['leakage'])} pairs of tracks share sound across the splits")
     unlicensed = sum(row["hours"] for row in report["sources"] if not row["license"])
@@ -156,6 +178,9 @@ def report_blocks(report: dict[str, Any]) -> Iterator[str]:
         "Leakage between splits": report["leakage"],
         "Duplicates dropped": report["duplicates"],
         "Skipped": report["skipped"],
+        "Put right": report["put_right"],
+        "Faulty metadata": [{"row": fault} for fault in report["metadata"]],
+        "Other files": [{"suffix": s, "files": n} for s, n in report["other_files"].items()],
     }
     for title, rows in sections.items():
         yield f"## {title}"

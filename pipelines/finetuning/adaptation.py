@@ -10,7 +10,8 @@ from safetensors import safe_open
 from decoder.diffusion_decoder import DiffusionDecoder
 from pipelines.data.recordings.preparation import prepare_tracks
 from pipelines.data.recordings.prepare_config import PrepareConfig
-from pipelines.data.recordings.tracks import read_metadata
+from pipelines.data.recordings.track_metadata import read_metadata
+from pipelines.data.recordings.tracks import TrackList
 from pipelines.data.token_cache import build_token_cache
 from pipelines.data.tokens import load_codec
 from pipelines.finetuning.album import CAPTIONS_NAME, describe_album
@@ -108,7 +109,7 @@ def finetune(config: FinetuneConfig, resume: bool = False) -> Path:
         workers=config.workers,
         quiet=config.quiet,
     )
-    prepare_tracks(tracks, settings)
+    prepare_tracks(TrackList(tracks), settings)
     build_token_cache(prepared, codec, config.tokens, quiet=config.quiet)
     trained = [train(adapt_prior(config), training_config(config, "prior"), resume)]
     if config.decoder:

@@ -1,0 +1,143 @@
+"""The jobs in an SQLite file: it survives a kill at any moment, and names each job once."""
+
+import json
+import sqlite3
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+STATES = ("queued", "running", "done", "failed", "canceled")
+SCHEMA = """
+CREATE TABLE IF NOT EXISTS jobs (
+    number INTEGER PRIMARY KEY AUTOINCREMENT,
+    id TEXT UNIQUE NOT NULL,
+    state TEXT NOT NULL,
+    fields TEXT NOT NULL,
+    created REAL NOT NULL,
+    started REAL,
+    finished REAL,
+    error TEXT NOT NULL DEFAULT ''
+)
+"""
+INSERT = "INSERT INTO jobs (id, state, fields, created, started) VALUES (?, ?, ?, ?, ?)"
+
+
+class DuplicateJobError(ValueError):
+    """There is a job of this id."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One row.
+
+    Attributes:
+        id: of the job, and of the take that it makes.
+        state: one of ``STATES``.
+        fields: what it is made from, as JSON holds ``PieceFields``, with ``steers`` of a live one.
+        created: seconds since 1970, as are started and finished, which may be None.
+        error: why it failed; "" otherwise.
+    """
+
+    id: str
+    state: str
+    fields: dict[str, Any]
+    created: float
+    started: float | None
+    finished: float | None
+    error: str
+
+
+class JobStore:
+    """Open it once per file; every method may be called from any thread.
+
+    Args:
+        path: of the SQLite file, made if missing.
+
+    Raises:
+        OSError: it cannot be opened, or another process has it open.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.lock = threading.Lock()
+        self.file_lock = FileLock(path.with_suffix(".lock"), timeout=0)
+        try:
+            self.file_lock.acquire()
+            self.database = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
+            self.database.execute("PRAGMA journal_mode=WAL")
+            self.database.execute("PRAGMA synchronous=FULL")
+            self.database.execute(SCHEMA)
+        except Timeout as error:
+            raise OSError(f"{path.parent} is in use by another partita serve") from error
+        except sqlite3.Error as error:
+            raise OSError(f"{path} cannot be opened: {error}") from error
+        self._run("UPDATE jobs SET state = 'queued', started = NULL WHERE state = 'running'")
+
+    def close(self) -> None:
+        """Close the file."""
+        with self.lock:
+            self.database.close()
+        self.file_lock.release()
+
+    def add(self, id: str, fields: dict[str, Any], state: str = "queued") -> None:
+        """Write down a job.
+
+        Raises:
+            DuplicateJobError: the id is taken.
+        """
+        now = time.time()
+        started = now if state == "running" else None
+        row = (id, state, json.dumps(fields), now, started)
+        try:
+            self._run(INSERT, row)
+        except sqlite3.IntegrityError as error:
+            raise DuplicateJobError(f"id must be new, got {id!r}, which a job has") from error
+
+    def begin(self, id: str) -> None:
+        """Say that a job is being made."""
+        self._run("UPDATE jobs SET state='running', started=? WHERE id=?", (time.time(), id))
+
+    def end(self, id: str, state: str, error: str = "") -> None:
+        """Say what became of a job that has not ended yet."""
+        self._run(
+            "UPDATE jobs SET state=?, error=?, finished=? "
+            "WHERE id=? AND state IN ('queued', 'running')",
+            (state, error, time.time(), id),
+        )
+
+    def set_fields(self, id: str, fields: dict[str, Any]) -> None:
+        """Change what a job is made from, when it is steered."""
+        self._run("UPDATE jobs SET fields=? WHERE id=?", (json.dumps(fields), id))
+
+    def get(self, id: str) -> Job | None:
+        """Find a job."""
+        found = self._select("WHERE id=?", (id,))
+        return found[0] if found else None
+
+    def newest(self, limit: int) -> list[Job]:
+        """List the jobs that have not ended, in their order, and the newest of those that have."""
+        ended = "state NOT IN ('queued', 'running') ORDER BY finished DESC LIMIT ?"
+        return self.unfinished() + self._select(f"WHERE {ended}", (limit,))
+
+    def unfinished(self) -> list[Job]:
+        """List the jobs that are queued or running, in their order."""
+        return self._select("WHERE state IN ('queued', 'running') ORDER BY number")
+
+    def count(self) -> dict[str, int]:
+        """Count the jobs of each state."""
+        with self.lock:
+            rows = self.database.execute("SELECT state, COUNT(*) FROM jobs GROUP BY state")
+            return dict.fromkeys(STATES, 0) | dict(rows.fetchall())
+
+    def _select(self, where: str, values: tuple[Any, ...] = ()) -> list[Job]:
+        columns = "id, state, fields, created, started, finished, error"
+        with self.lock:
+            rows = self.database.execute(f"SELECT {columns} FROM jobs {where}", values).fetchall()
+        return [Job(row[0], row[1], json.loads(row[2]), *row[3:]) for row in rows]
+
+    def _run(self, statement: str, values: tuple[Any, ...] = ()) -> None:
+        with self.lock:
+            self.database.execute(statement, values)

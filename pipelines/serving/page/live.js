@@ -1,0 +1,111 @@
+// Plays a piece while the server makes it: samples come over a WebSocket and are put end to end.
+
+const MARGIN_S = 0.04;  // between the first samples' arrival and their sound
+const REPORT_MS = 250;
+
+export class LivePlayer {
+  // Events: started(facts), piece([Float32Array]), end(error), steered(facts), wrong(message).
+  constructor(on) {
+    this.on = on;
+    this.playing = false;
+  }
+
+  start(request) {
+    this.stop();
+    this.context ??= new AudioContext({sampleRate: 44100, latencyHint: "interactive"});
+    this.context.resume();
+    this.clicked = performance.now();
+    this.gaps = 0;
+    this.next = this.begun = null;  // context time of the next sample, and of the first
+    this.playing = true;
+    const scheme = location.protocol === "https:" ? "wss:" : "ws:";
+    const socket = this.socket = new WebSocket(`${scheme}//${location.host}/v1/live`);
+    socket.binaryType = "arraybuffer";
+    socket.onopen = () => this.send({type: "start", keep: true, ...request});
+    socket.onmessage = ({data}) => socket === this.socket &&
+      (typeof data === "string" ? this.hear(JSON.parse(data)) : this.schedule(data));
+    socket.onclose = ({code}) => socket === this.socket && this.finish(`the server hung up (${code})`);
+    this.timer = setInterval(() => this.report(), REPORT_MS);
+  }
+
+  hear(message) {
+    if (message.type === "started") {
+      this.facts = message;
+      this.on.started(message);
+    } else if (message.type === "steered") this.on.steered(message);
+    else if (message.type === "error") {
+      this.on.wrong(message.message);
+      if (!this.facts || this.next === null) this.finish(null, true);
+    } else if (message.type === "end") this.finish(message.error);
+  }
+
+  schedule(data) {
+    const {context, facts} = this, samples = new Float32Array(data), count = facts.channels;
+    const length = samples.length / count, buffer = context.createBuffer(count, length, facts.sample_rate);
+    const channels = Array.from({length: count}, (_, c) => {
+      const channel = buffer.getChannelData(c);
+      for (let i = 0; i < length; i++) channel[i] = samples[i * count + c];
+      return channel;
+    });
+    const earliest = context.currentTime + MARGIN_S;
+    if (this.next === null) {
+      this.begun = this.next = earliest;
+      this.firstSoundMs = performance.now() - this.clicked + MARGIN_S * 1000;
+    } else if (this.next < context.currentTime) {
+      this.gaps++;
+      this.begun += earliest - this.next;
+      this.next = earliest;
+    }
+    const source = context.createBufferSource();
+    source.buffer = buffer;
+    source.connect(context.destination);
+    source.start(this.next);
+    (this.sources ??= new Set()).add(source);
+    source.onended = () => this.sources.delete(source);
+    this.next += length / facts.sample_rate;
+    this.on.piece(channels);
+  }
+
+  get sounding() {
+    return this.playing || this.sources?.size > 0;
+  }
+
+  // Seconds heard so far.
+  get time() {
+    return this.begun ? Math.max(0, Math.min(this.next, this.context.currentTime) - this.begun) : 0;
+  }
+
+  report() {
+    if (this.next !== null) this.send({type: "played", seconds: this.time});
+  }
+
+  send(message) {
+    if (this.socket?.readyState === WebSocket.OPEN) this.socket.send(JSON.stringify(message));
+  }
+
+  steer(prompt, plan) {
+    this.send(plan ? {type: "steer", prompt, plan} : {type: "steer", prompt});
+  }
+
+  // Ends the piece; the server keeps what was made.
+  stop() {
+    if (!this.playing) return this.silence();
+    this.send({type: "stop"});
+    this.silence();
+  }
+
+  silence() {
+    for (const source of this.sources ?? []) source.stop();
+    this.sources?.clear();
+  }
+
+  finish(error, said = false) {
+    clearInterval(this.timer);
+    const {socket} = this;
+    this.socket = null;
+    this.playing = false;
+    socket?.close();
+    this.on.end(said ? null : error);
+    this.facts = null;
+  }
+}

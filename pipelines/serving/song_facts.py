@@ -1,0 +1,40 @@
+"""What is known about a piece that was made, as ``Pipeline.__call__`` returns it."""
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from pipelines.music_output import MusicOutput, describe_call
+from pipelines.serving.music_request import PieceFields
+from prior.plan import Plan
+
+if TYPE_CHECKING:
+    from pipelines.pipeline import Pipeline
+
+
+def describe_song(
+    pipeline: "Pipeline", fields: PieceFields, codes: Tensor, plan: Plan | None, num_samples: int
+) -> MusicOutput:
+    """Describe a piece whose samples went elsewhere.
+
+    Args:
+        pipeline: that made it.
+        fields: what from, with a seed.
+        codes: (1, K, T) int64.
+        plan: that it follows.
+        num_samples: its length.
+    """
+    sampling = pipeline.sampling(fields.temperature, fields.top_k, fields.top_p, fields.guidance)
+    steps = pipeline.check_steps(fields.num_inference_steps, fields.preview)
+    call = [fields.prompt], fields.negative_prompt, fields.duration_s, sampling, steps
+    seed = fields.seed or 0
+    return MusicOutput(
+        torch.empty(1, pipeline.codec.channels, num_samples, device="meta"),
+        pipeline.codec.sample_rate,
+        codes.cpu().long(),
+        [seed],
+        [seed if fields.decoder_seed is None else fields.decoder_seed],
+        describe_call(*call, fields.preview),
+        [plan],
+    )

@@ -1,0 +1,94 @@
+"""The shelf: list, describe, play, download and delete takes."""
+
+import asyncio
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Path, Query, Request
+from fastapi.responses import FileResponse, Response
+
+from codec.audio_file import read_audio
+from pipelines.inference.token_file import describe_codes
+from pipelines.serving.chunk_encoder import CONTENT_TYPES
+from pipelines.serving.music_request import Format
+from pipelines.serving.music_routes import studio_of
+from pipelines.serving.shelf import ID, new_id
+from pipelines.serving.upload_decoder import decode_upload
+
+router = APIRouter(tags=["takes"])
+LONGEST_UPLOAD_S = 300.0
+TakeId = Annotated[str, Path(pattern=f"^{ID.pattern}$")]
+
+
+@router.get("/v1/takes")
+def list_takes(
+    request: Request, limit: Annotated[int, Query(ge=0, le=10_000)] = 200
+) -> dict[str, Any]:
+    """List the takes, newest first."""
+    return {"data": studio_of(request).shelf.list(limit)}
+
+
+@router.post("/v1/takes", status_code=201)
+async def upload(
+    request: Request, name: Annotated[str, Query(min_length=1, max_length=100)] = "upload"
+) -> dict[str, Any]:
+    """Put an audio file, which is the body, on the shelf, so that it can be edited."""
+    studio = studio_of(request)
+    codec, id = studio.pipeline.codec, new_id(name)
+    sent, decoded = (studio.shelf.path / f".{id}.partial.{end}" for end in ("sent", "wav"))
+    try:
+        with sent.open("wb") as file:
+            async for data in request.stream():
+                await asyncio.to_thread(file.write, data)
+        wanted = codec.sample_rate, codec.channels, min(LONGEST_UPLOAD_S, studio.check.longest_s)
+        await asyncio.to_thread(decode_upload, sent, decoded, *wanted)
+        audio = (await asyncio.to_thread(read_audio, decoded)).audio
+        encoding = studio.loop.call(lambda: studio.pipeline.encode(audio[None])[0])
+        codes = await asyncio.wrap_future(encoding)
+        tokens = describe_codes(codes.cpu(), codec, audio.shape[-1], prompt=name)
+        await asyncio.to_thread(studio.shelf.put, id, decoded, tokens)
+    finally:
+        sent.unlink(missing_ok=True)
+        decoded.unlink(missing_ok=True)
+    return studio.shelf.facts(id)
+
+
+@router.get("/v1/takes/{id}")
+def get_take(id: TakeId, request: Request) -> dict[str, Any]:
+    """Say what a take was made from, and how loud it is."""
+    return studio_of(request).shelf.describe(id)
+
+
+@router.delete("/v1/takes/{id}", status_code=204)
+def delete_take(id: TakeId, request: Request) -> None:
+    """Remove a take's sound and tokens from the folder."""
+    studio_of(request).shelf.delete(id)
+
+
+@router.get("/v1/takes/{id}/play", response_class=FileResponse)
+def play_take(id: TakeId, request: Request) -> FileResponse:
+    """Send the sound as it lies on the shelf, or the range of it that is asked for."""
+    return FileResponse(studio_of(request).shelf.file(id, "wav"), media_type="audio/wav")
+
+
+@router.get("/v1/takes/{id}/tokens", response_class=FileResponse)
+def take_tokens(id: TakeId, request: Request) -> FileResponse:
+    """Send the tokens, which ``partita decode`` makes the same sound from."""
+    path = studio_of(request).shelf.file(id, "safetensors")
+    return FileResponse(path, media_type="application/octet-stream", filename=path.name)
+
+
+@router.get("/v1/takes/{id}/mid", response_class=Response)
+def take_midi(id: TakeId, request: Request) -> Response:
+    """Send a take's plan as MIDI: chords, tune, tempo and sections."""
+    name = {"content-disposition": f'attachment; filename="{id}.mid"'}
+    return Response(studio_of(request).shelf.lead_sheet(id), media_type="audio/midi", headers=name)
+
+
+@router.get("/v1/takes/{id}/audio", response_class=Response)
+def take_audio(id: TakeId, request: Request, format: Format = "wav") -> Response:
+    """Send the file that ``partita generate`` would have written."""
+    studio = studio_of(request)
+    codec = studio.pipeline.codec
+    kind = CONTENT_TYPES[format].format(rate=codec.sample_rate, channels=codec.channels)
+    name = {"content-disposition": f'attachment; filename="{id}.{format}"'}
+    return Response(studio.shelf.convert(id, format), media_type=kind, headers=name)

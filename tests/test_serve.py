@@ -1,0 +1,378 @@
+"""``partita serve``: music, streams, jobs and takes over HTTP, on a tiny pipeline."""
+
+import hashlib
+import io
+import json
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+pytest.importorskip("fastapi")
+pytest.importorskip("sse_starlette")
+
+from served_studio import Client, served, wait_for
+from websockets.sync.client import connect
+
+from codec.audio_file import read_audio
+from pipelines import Pipeline
+from pipelines.cli import main
+from pipelines.inference.token_file import load_tokens
+from pipelines.serving.chunk_encoder import PieceResampler
+
+PIECE = {"prompt": "a slow piano", "duration_s": 1.27, "seed": 3}
+
+
+@pytest.fixture(scope="module")
+def client(pipeline_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
+    with served(pipeline_folder, tmp_path_factory.mktemp("serve") / "takes") as client:
+        yield client
+
+
+def generated(pipeline_folder: Path, output: Path) -> bytes:
+    """What ``partita generate`` writes of ``PIECE``."""
+    options = ["--duration", "1.27", "--seed", "3", "--quiet", "--output", str(output)]
+    assert main(["generate", "a slow piano", *options, "--pipeline", str(pipeline_folder)]) == 0
+    return output.read_bytes()
+
+
+# -- at once ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("format", ["wav", "flac", "ogg", "opus"])
+def test_a_file_has_the_bytes_of_generate(
+    client: Client, pipeline_folder: Path, tmp_path: Path, format: str
+):
+    status, body, headers = client.send("POST", "/v1/audio/music", PIECE | {"format": format})
+    assert status == 200
+    assert headers["content-type"].startswith("audio/")
+    assert headers["x-partita-seed"] == "3"
+    assert body == generated(pipeline_folder, tmp_path / f"song.{format}")
+
+
+@pytest.mark.parametrize("preview", [False, True])
+def test_streamed_samples_are_those_of_the_pipeline(
+    client: Client, pipeline_folder: Path, preview: bool
+):
+    wanted = Pipeline.from_pretrained(pipeline_folder)(
+        PIECE["prompt"], PIECE["duration_s"], PIECE["seed"], preview=preview
+    ).audio[0]
+    request = PIECE | {"stream": True, "preview": preview}
+    status, body, _ = client.send("POST", "/v1/audio/music", request)
+    clip = read_audio(body)
+    assert status == 200
+    torch.testing.assert_close(clip.audio, wanted.clamp(-1, 1), atol=2**-15, rtol=0)
+    _, bare, headers = client.send("POST", "/v1/audio/music", request | {"format": "pcm"})
+    assert bare == body[44:]
+    assert headers["content-type"] == "audio/pcm; rate=44100; channels=2; bits=16"
+
+
+@pytest.mark.parametrize(("format", "rate"), [("ogg", 44_100), ("opus", 48_000)])
+def test_compressed_streams_are_whole_files(client: Client, format: str, rate: int):
+    request = PIECE | {"stream": True, "format": format}
+    status, body, _ = client.send("POST", "/v1/audio/music", request)
+    clip = read_audio(body)
+    assert status == 200
+    assert (clip.sample_rate, clip.audio.shape) == (rate, (2, round(1.27 * rate)))
+
+
+@pytest.mark.parametrize("rates", [(44_100, 48_000), (24_000, 48_000), (32_000, 48_000)])
+def test_pieces_are_resampled_as_the_whole(rates: tuple[int, int]):
+    from codec.resampling import resample
+
+    audio = torch.randn(2, 30_011, generator=torch.Generator().manual_seed(0))
+    resampler = PieceResampler(*rates, audio.shape[1])
+    pieces = [resampler.push(piece) for piece in audio.split(997, dim=1)]
+    torch.testing.assert_close(torch.cat(pieces, dim=1), resample(audio, *rates))
+
+
+def test_openais_clients_are_understood(client: Client):
+    speech = {"model": client.studio.origin.name, "input": "a slow piano", "voice": "alloy"}
+    extra = {"duration_s": 1.27, "seed": 3, "response_format": "flac"}
+    spoken = client.send("POST", "/v1/audio/speech", speech | extra)
+    assert spoken[0] == 200
+    assert spoken[1] == client.send("POST", "/v1/audio/music", PIECE | {"format": "flac"})[1]
+    status, listed = client.json("GET", "/v1/models")
+    assert (status, listed["data"][0]["id"]) == (200, speech["model"])
+
+
+# -- bad input -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [
+        ({"promt": "x"}, "promt"),
+        ({"prompt": ""}, "prompt"),
+        ({"prompt": "  "}, "prompt"),
+        ({"prompt": "a\x00b"}, "prompt"),
+        ({"prompt": "\ud800"}, "prompt"),
+        ({"prompt": "x" * 100_000}, "prompt"),
+        ({"prompt": "abcdefghij " * 10}, "prompt"),
+        ({"prompt": 3}, "prompt"),
+        ({"duration_s": -1}, "duration_s"),
+        ({"duration_s": 1e9}, "duration_s"),
+        ({"duration_s": float("nan")}, "duration_s"),
+        ({"duration_s": "long"}, "duration_s"),
+        ({"seed": -1}, "seed"),
+        ({"seed": 2**70}, "seed"),
+        ({"format": "mp2"}, "format"),
+        ({"format": "flac", "stream": True}, "format"),
+        ({"plan": {"bpm": 9000}}, "bpm"),
+        ({"plan": {"bpm": 90, "swing": 1}}, "swing"),
+        ({"plan": "/etc/passwd"}, "plan"),
+        ({"plan": {"chords": 3}}, "chords"),
+        ({"plan": {"melody": [{"x": 1}]}}, "melody"),
+        ({"chords": "Hm"}, "chord"),
+        ({"model": "other"}, "model"),
+        ({"num_inference_steps": 17}, "num_inference_steps"),
+    ],
+)
+def test_a_mistake_is_named(client: Client, change: dict[str, Any], field: str):
+    status, answer = client.json("POST", "/v1/audio/music", PIECE | change)
+    assert status == 422
+    assert answer["error"]["param"] == field or field in answer["error"]["message"]
+    assert "x" * 50 not in answer["error"]["message"]
+
+
+@pytest.mark.parametrize("body", [b"", b"{", b"\xff\xfe", b"[]", b"null", b"[" * 100_000])
+def test_what_is_not_json_is_refused(client: Client, body: bytes):
+    status, content, _ = client.send("POST", "/v1/jobs", body)
+    assert status in (400, 422)
+    assert json.loads(content)["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    "path", ["/v1/takes/..%2f..%2fetc%2fpasswd/play", "/v1/takes/.lock/play", "/%2e%2e/guard.py"]
+)
+def test_no_path_leaves_its_folder(client: Client, path: str):
+    assert client.send("GET", path)[0] in (404, 422)
+
+
+def test_what_is_not_there(client: Client):
+    for path in ("/v1/jobs/none", "/v1/jobs/none/result", "/v1/takes/none", "/v1/nothing"):
+        status, answer = client.json("GET", path)
+        assert (status, bool(answer["error"]["message"])) == (404, True)
+
+
+# -- jobs and takes --------------------------------------------------------------------------
+
+
+def test_a_job_becomes_a_take(client: Client, pipeline_folder: Path, tmp_path: Path):
+    status, job = client.json("POST", "/v1/jobs", PIECE | {"id": "first"})
+    assert (status, job["id"], job["state"]) == (202, "first", "queued")
+    assert client.finished("first")["state"] == "done"
+    for format in ("wav", "opus"):
+        body = client.send("GET", f"/v1/jobs/first/result?format={format}")[1]
+        assert body == generated(pipeline_folder, tmp_path / f"song.{format}")
+    _, take = client.json("GET", "/v1/takes/first")
+    assert (take["prompt"], take["seed"], take["duration_s"]) == ("a slow piano", 3, 1.27)
+    assert take["settings"]["plan"]["bpm"] > 0
+    assert "first" in [one["id"] for one in client.json("GET", "/v1/takes")[1]["data"]]
+    status, part, _ = client.send("GET", "/v1/takes/first/play", headers={"range": "bytes=0-3"})
+    assert (status, part) == (206, b"RIFF")
+    (tmp_path / "a.safetensors").write_bytes(client.send("GET", "/v1/takes/first/tokens")[1])
+    assert load_tokens(tmp_path / "a.safetensors").prompt == "a slow piano"
+    assert client.json("POST", "/v1/jobs", PIECE | {"id": "first"})[0] == 409
+    assert client.send("DELETE", "/v1/takes/first")[0] == 204
+    assert client.json("GET", "/v1/takes/first")[0] == 404
+
+
+def test_a_plan_is_written_changed_and_followed(client: Client):
+    asked = {name: PIECE[name] for name in ("prompt", "duration_s", "seed")}
+    plan = client.json("POST", "/v1/plans", asked | {"bpm": 90})[1]["plan"]
+    assert plan["bpm"] == 90
+    plan["chords"] = [{"bar": 1, "beat": 1, "chord": "Dm"}]
+    job = client.json("POST", "/v1/jobs", PIECE | {"plan": plan, "instruments": "flute"})[1]
+    assert client.finished(job["id"])["state"] == "done"
+    made = client.json("GET", f"/v1/takes/{job['id']}")[1]["settings"]["plan"]
+    assert (made["bpm"], made["chords"], made["instruments"]) == (90, plan["chords"], ["flute"])
+    assert client.send("GET", f"/v1/takes/{job['id']}/mid")[1].startswith(b"MThd")
+
+
+def test_takes_are_edited(client: Client):
+    source = client.json("POST", "/v1/jobs", PIECE | {"id": "source", "duration_s": 4})[1]["id"]
+    client.finished(source)
+    before = read_audio(client.send("GET", f"/v1/takes/{source}/play")[1]).audio
+    edits = [
+        {"edit": "extend", "add_s": 1.0},
+        {"edit": "inpaint", "spans_s": [[1.0, 2.0]]},
+        {"edit": "vary", "strength": 0.5},
+        {"edit": "loop", "bars": 1, "bpm": 120},
+    ]
+    for edit in edits:
+        status, job = client.json("POST", "/v1/edits", edit | {"take": source, "seed": 9})
+        assert (status, client.finished(job["id"])["error"]) == (202, "")
+        audio = read_audio(client.send("GET", f"/v1/takes/{job['id']}/play")[1]).audio
+        if edit["edit"] == "extend":
+            assert audio.shape[1] == 5 * 44_100
+        if edit["edit"] == "inpaint":
+            assert torch.equal(audio[:, :44_100], before[:, :44_100])
+            assert not torch.equal(audio, before)
+    assert client.json("POST", "/v1/edits", {"edit": "vary", "take": "none"})[0] == 404
+    assert client.json("POST", "/v1/edits", {"edit": "melt", "take": source})[0] == 422
+
+
+def test_a_sound_file_is_put_on_the_shelf(client: Client, sound: Path):
+    status, content, _ = client.send("POST", "/v1/takes?name=My%20noise", sound.read_bytes())
+    take = json.loads(content)
+    assert (status, take["prompt"], take["seed"]) == (201, "My noise", None)
+    kept = read_audio(client.send("GET", f"/v1/takes/{take['id']}/play")[1]).audio
+    assert torch.equal(kept, read_audio(sound).audio)
+    for damaged in (b"", b"RIFF", b"\0" * 1000):
+        assert client.send("POST", "/v1/takes", damaged)[0] == 422
+    assert not list(client.studio.shelf.path.glob(".*.partial.*"))
+
+
+def test_jobs_that_wait_are_made_together_and_sound_as_if_alone(client: Client):
+    long = client.json("POST", "/v1/jobs", PIECE | {"duration_s": 8})[1]["id"]  # others wait for
+    ids = [client.json("POST", "/v1/jobs", PIECE | {"seed": seed})[1]["id"] for seed in range(5)]
+    assert all(client.finished(id)["state"] == "done" for id in [long, *ids])
+    for seed, id in enumerate(ids):
+        alone = client.send("POST", "/v1/audio/music", PIECE | {"seed": seed})[1]
+        assert client.send("GET", f"/v1/jobs/{id}/result")[1] == alone
+
+
+def test_a_job_is_canceled(client: Client):
+    busy = client.json("POST", "/v1/jobs", PIECE | {"duration_s": 20})[1]["id"]
+    waiting = client.json("POST", "/v1/jobs", PIECE)[1]["id"]
+    for id in (waiting, busy):
+        assert client.json("DELETE", f"/v1/jobs/{id}")[1]["state"] == "canceled"
+        assert client.json("GET", f"/v1/jobs/{id}/result")[0] == 409
+    wait_for(lambda: not client.studio.works)
+    assert not list(client.studio.shelf.path.glob(f"{waiting}*"))
+
+
+def test_progress_is_sent(client: Client):
+    id = client.json("POST", "/v1/jobs", PIECE | {"duration_s": 3})[1]["id"]
+    body = client.send("GET", f"/v1/jobs/{id}/events")[1].decode()
+    last = json.loads(body.strip().split("data: ")[-1])
+    assert (last["state"], last["progress"]) == ("done", 1.0)
+
+
+def test_health_and_metrics(client: Client):
+    assert client.json("GET", "/healthz") == (200, {"status": "ok"})
+    text = client.send("GET", "/metrics")[1].decode()
+    assert 'partita_jobs{state="done"}' in text
+    assert "piano" not in text
+
+
+# -- live ------------------------------------------------------------------------------------
+
+
+def hear(socket: Any) -> tuple[list[dict[str, Any]], torch.Tensor]:
+    """Receive to the end: the JSON messages and the (C, S) samples."""
+    said, samples = [], io.BytesIO()
+    for message in socket:
+        if isinstance(message, str):
+            said.append(json.loads(message))
+            if said[-1]["type"] == "end":
+                break
+        else:
+            samples.write(message)
+    audio = torch.frombuffer(bytearray(samples.getvalue()), dtype=torch.float32)
+    return said, audio.view(-1, 2).T
+
+
+def test_a_live_piece_is_the_pipelines_and_stays_on_the_shelf(
+    client: Client, pipeline_folder: Path
+):
+    wanted = Pipeline.from_pretrained(pipeline_folder)(
+        PIECE["prompt"], PIECE["duration_s"], PIECE["seed"]
+    ).audio[0]
+    with connect(f"ws://{client.address}/v1/live") as socket:
+        socket.send(json.dumps(PIECE | {"type": "start", "keep": True}))
+        said, audio = hear(socket)
+    assert [message["type"] for message in said] == ["started", "end"]
+    assert torch.equal(audio, wanted)
+    kept = read_audio(client.send("GET", f"/v1/takes/{said[0]['id']}/play")[1])
+    assert torch.equal(kept.audio, wanted)
+
+
+def test_a_live_piece_is_steered_and_made_again_alike(client: Client):
+    start = PIECE | {"type": "start", "duration_s": 15, "keep": True}
+    with connect(f"ws://{client.address}/v1/live") as socket:
+        socket.send(json.dumps(start))
+        started = json.loads(socket.recv())
+        socket.send(json.dumps({"type": "played", "seconds": 0}))
+        socket.send(json.dumps({"type": "steer", "prompt": "fast drums"}))
+        socket.send(json.dumps({"type": "steer", "prompt": ""}))
+        wait_for(lambda: len(client.studio.works[started["id"]].stream.prompts) == 2)
+    finished = client.finished(started["id"])  # nobody listens any more, and it goes on
+    assert finished["state"] == "done"
+    assert finished["fields"]["steers"][0][1]["prompt"] == "fast drums"
+    first = client.send("GET", f"/v1/takes/{started['id']}/play")[1]
+    client.send("DELETE", f"/v1/takes/{started['id']}")
+    studio = client.studio
+    studio._take_up(studio.store.get(started["id"]))
+    wait_for(lambda: (studio.shelf.path / f"{started['id']}.safetensors").exists())
+    again = client.send("GET", f"/v1/takes/{started['id']}/play")[1]
+    assert torch.equal(read_audio(again).audio, read_audio(first).audio)
+
+
+def test_a_stopped_piece_keeps_what_was_heard(client: Client):
+    with connect(f"ws://{client.address}/v1/live") as socket:
+        start = PIECE | {"type": "start", "duration_s": 20, "keep": True}
+        socket.send(json.dumps(start))
+        id = json.loads(socket.recv())["id"]
+        socket.send(json.dumps({"type": "played", "seconds": 0}))
+        socket.send(json.dumps({"type": "stop"}))
+        hear(socket)
+    assert client.finished(id)["state"] == "done"
+    assert 0 < client.json("GET", f"/v1/takes/{id}")[1]["duration_s"] < 20
+
+
+def test_live_mistakes_are_named(client: Client):
+    with connect(f"ws://{client.address}/v1/live") as socket:
+        socket.send(json.dumps(PIECE | {"type": "start", "colour": "blue"}))
+        assert json.loads(socket.recv())["param"] == "colour"
+    with connect(f"ws://{client.address}/v1/live") as socket:
+        socket.send(json.dumps(PIECE | {"type": "start"}))
+        socket.send("nonsense")
+        said, _ = hear(socket)
+    assert "error" in [message["type"] for message in said]
+
+
+def test_who_leaves_costs_nothing(client: Client):
+    request = json.dumps(PIECE | {"duration_s": 20, "stream": True}).encode()
+    head = f"POST /v1/audio/music HTTP/1.1\r\nhost: {client.address}\r\n"
+    head += f"content-type: application/json\r\ncontent-length: {len(request)}\r\n\r\n"
+    client.studio.loop.cost.update({False: 0.0, True: 0.0})  # a busy machine would refuse them
+    for _ in range(3):
+        with socket.create_connection(("127.0.0.1", client.port)) as leaving:
+            leaving.sendall(head.encode() + request)
+            assert leaving.recv(100).startswith(b"HTTP/1.1 200")
+    wait_for(lambda: not client.studio.loop.live)
+
+
+def test_a_stream_that_could_not_keep_up_is_refused(client: Client):
+    start = PIECE | {"duration_s": 20}
+    with connect(f"ws://{client.address}/v1/live") as socket:
+        client.studio.loop.cost.update({False: 0.6, True: 0.1})
+        socket.send(json.dumps(start | {"type": "start"}))
+        socket.recv()
+        socket.send(json.dumps({"type": "played", "seconds": 0}))
+        status, _, headers = client.send("POST", "/v1/audio/music", start | {"stream": True})
+        assert (status, int(headers["retry-after"]) > 0) == (503, True)
+        preview = PIECE | {"stream": True, "preview": True}
+        assert client.send("POST", "/v1/audio/music", preview)[0] == 200
+    wait_for(lambda: not client.studio.loop.live)
+
+
+def test_the_log_has_no_prompt(client: Client, caplog: pytest.LogCaptureFixture):
+    with caplog.at_level("INFO", logger="partita.serve"):
+        client.send("POST", "/v1/audio/music", PIECE)
+        wait_for(lambda: "request" in caplog.text)  # written when the answer is sent
+    assert "piano" not in "".join(str(vars(record)) for record in caplog.records)
+
+
+def test_other_seeds_give_other_bytes(client: Client):
+    """Two pieces of other seeds differ, so that equal bytes above mean something."""
+    bodies = {
+        hashlib.sha256(client.send("POST", "/v1/audio/music", PIECE | {"seed": seed})[1]).digest()
+        for seed in (1, 2)
+    }
+    assert len(bodies) == 2

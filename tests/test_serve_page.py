@@ -1,0 +1,193 @@
+"""The page of ``partita serve`` in Chromium, by mouse, keyboard and telephone."""
+
+import base64
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("fastapi")
+pytest.importorskip("playwright.sync_api")
+
+from playwright import sync_api as playwright
+from served_studio import Client, served, wait_for
+
+from pipelines import Pipeline
+
+pytestmark = pytest.mark.slow
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+COLLECT = """() => {
+    window.heard = [];
+    document.addEventListener("piece", ({detail}) => {
+        window.heard.push(detail.map((channel) => channel.slice()));
+    });
+}"""
+HEARD = """() => {
+    const joined = [0, 1].map((c) => window.heard.flatMap((piece) => [...piece[c]]));
+    const bytes = new Uint8Array(Float32Array.from(joined.flat()).buffer);
+    let text = "";
+    for (const byte of bytes) text += String.fromCharCode(byte);
+    return btoa(text);
+}"""
+
+
+@pytest.fixture(scope="module")
+def client(pipeline_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
+    with served(pipeline_folder, tmp_path_factory.mktemp("page") / "takes") as client:
+        client.studio.loop.cost.update({False: 0.0, True: 0.0})
+        yield client
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    if CHROMIUM is None:
+        pytest.skip("Chromium is not installed")
+    with playwright.sync_playwright() as started:
+        options = ["--no-sandbox", "--autoplay-policy=no-user-gesture-required"]
+        browser = started.chromium.launch(executable_path=CHROMIUM, args=options)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def page(browser: Any, client: Client) -> Iterator[Any]:
+    context = browser.new_context(viewport={"width": 1100, "height": 900})
+    page = context.new_page()
+    page.faults = []
+    page.on("pageerror", lambda error: page.faults.append(str(error)))
+    page.on("console", lambda said: page.faults.append(said.text) if said.type == "error" else None)
+    page.goto(f"http://{client.address}/")
+    playwright.expect(page.locator("#model")).to_contain_text("tiny")
+    yield page
+    assert page.faults == []
+    context.close()
+
+
+def fill(page: Any, prompt: str, duration: str, seed: str) -> None:
+    page.fill("#prompt", prompt)
+    page.fill("#duration", duration)
+    page.fill("#seed", seed)
+
+
+def test_what_is_heard_is_what_the_pipeline_makes(page: Any, client: Client, pipeline_folder: Path):
+    wanted = Pipeline.from_pretrained(pipeline_folder)("a slow piano", 3, 5).audio[0].numpy()
+    page.evaluate(COLLECT)
+    fill(page, "a slow piano", "3", "5")
+    page.click("#play")
+    playwright.expect(page.locator("#status")).to_contain_text("whole", timeout=60_000)
+    heard = np.frombuffer(base64.b64decode(page.evaluate(HEARD)), np.float32).reshape(2, -1)
+    assert np.array_equal(heard, wanted)
+    assert page.evaluate("document.body.dataset.gaps") == "0"
+    page.click("#shelf li:first-child button")
+    time = "document.querySelector('#transport audio')?.currentTime > 0.3"
+    wait_for(lambda: page.evaluate(time))
+
+
+def test_a_piece_is_steered_and_stopped(page: Any, client: Client):
+    fill(page, "a slow piano", "20", "1")
+    page.click("#play")
+    playwright.expect(page.locator("#status")).to_contain_text("playing", timeout=60_000)
+    page.fill("#prompt", "fast drums")
+    page.keyboard.press("Control+Enter")
+    playwright.expect(page.locator("#status")).to_contain_text("steered", timeout=60_000)
+    page.click("#stop")
+    playwright.expect(page.locator("#status")).to_contain_text("whole", timeout=60_000)
+
+
+def test_a_reload_does_not_end_the_piece(page: Any, client: Client):
+    fill(page, "a long reload", "20", "2")
+    page.click("#play")
+    playwright.expect(page.locator("#status")).to_contain_text("playing", timeout=60_000)
+    page.reload()
+    playwright.expect(page.locator("#shelf")).to_contain_text("a long reload", timeout=120_000)
+    assert page.input_value("#prompt") == "a long reload"
+
+
+def test_a_batch_is_queued_in_one_tab_and_canceled_in_another(
+    page: Any, browser: Any, client: Client
+):
+    page.click("summary:has-text('Many at once')")
+    rows = "".join(f'"piece, number {n}",20,{n}\n' for n in range(4))
+    page.fill("#batch", "prompt,duration_s,seed\n" + rows)
+    page.click("#enqueue-all")
+    other = browser.new_page()
+    other.goto(f"http://{client.address}/")
+    cancel = other.locator("#queue button")
+    playwright.expect(cancel).to_have_count(4, timeout=30_000)
+    for left in (3, 2, 1, 0):
+        cancel.first.click()
+        playwright.expect(cancel).to_have_count(left, timeout=30_000)
+    playwright.expect(page.locator("#queue button")).to_have_count(0, timeout=30_000)
+    other.close()
+
+
+def test_two_takes_are_compared_at_equal_loudness(page: Any, client: Client):
+    for seed in ("7", "8"):
+        job = {"prompt": f"compare {seed}", "duration_s": 2, "seed": int(seed)}
+        client.finished(client.json("POST", "/v1/jobs", job)[1]["id"])
+    first, second = (page.locator("#shelf li", has_text=f"compare {seed}") for seed in "78")
+    first.get_by_label("is A").check()
+    second.get_by_label("is B").check()
+    page.click("#compare")
+    page.get_by_role("button", name="B: compare-8").click()
+    heard = page.get_by_role("button", name="B: compare-8")
+    playwright.expect(heard).to_have_attribute("aria-pressed", "true")
+
+
+def test_the_keyboard_is_enough(page: Any, client: Client):
+    page.keyboard.press("Tab")
+    page.keyboard.press("Enter")  # the link to the prompt
+    for _ in range(30):
+        if page.evaluate("document.activeElement.id") == "prompt":
+            break
+        page.keyboard.press("Tab")
+    page.keyboard.press("Control+A")
+    page.keyboard.type("typed only")
+    page.keyboard.press("Tab")
+    page.keyboard.press("Control+A")
+    page.keyboard.type("2")
+    while page.evaluate("document.activeElement.id") != "enqueue":
+        page.keyboard.press("Tab")
+    page.keyboard.press("Enter")
+    playwright.expect(page.locator("#shelf")).to_contain_text("typed only", timeout=60_000)
+
+
+def test_mistakes_are_said(page: Any):
+    page.fill("#prompt", "abcdefghij " * 12)
+    page.click("#play")
+    playwright.expect(page.locator("#status")).to_contain_text("at most 64 tokens", timeout=30_000)
+
+
+def test_text_stays_text(page: Any, client: Client):
+    prompt = "<img src=x onerror=alert(1)>"
+    job = {"prompt": prompt, "duration_s": 1, "seed": 1}
+    client.finished(client.json("POST", "/v1/jobs", job)[1]["id"])
+    playwright.expect(page.locator("#shelf")).to_contain_text(prompt, timeout=30_000)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_a_phone_shows_everything(browser: Any, client: Client, scheme: str):
+    page = browser.new_page(viewport={"width": 360, "height": 740}, color_scheme=scheme)
+    page.goto(f"http://{client.address}/")
+    playwright.expect(page.locator("#play")).to_be_visible()
+    assert page.evaluate("document.documentElement.scrollWidth") <= 360
+    page.close()
+
+
+def test_everything_has_a_name_for_a_screen_reader(page: Any):
+    nameless = page.evaluate(
+        """() => [...document.querySelectorAll("button, input, select, textarea, audio, canvas")]
+            .filter((one) => !(one.labels?.length || one.textContent.trim()
+                || one.getAttribute("aria-label") || one.controls)).map((one) => one.outerHTML)"""
+    )
+    assert nameless == []
+
+
+def test_the_page_is_light():
+    import pipelines.serving.application as application
+
+    size = sum(path.stat().st_size for path in application.PAGE.rglob("*") if path.is_file())
+    assert size < 300_000
