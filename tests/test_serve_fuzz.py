@@ -49,37 +49,34 @@ def check(client: Client, path: str, body: bytes) -> None:
     assert client.studio.store.count()["queued"] == 0
 
 
-FUZZ = settings(
-    deadline=None, database=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+def examples(number: int) -> settings:
+    """So many examples, on a server that a module shares."""
+    shared = [HealthCheck.function_scoped_fixture]
+    return settings(max_examples=number, deadline=None, database=None, suppress_health_check=shared)
 
 
-@FUZZ
-@settings(max_examples=30)
+@examples(30)
 @given(path=st.sampled_from(ROUTES), body=BODIES)
 def test_wrong_fields(client: Client, path: str, body: dict[str, Any]):
     check(client, path, json.dumps(body).encode())
 
 
 @pytest.mark.slow
-@FUZZ
-@settings(max_examples=500)
+@examples(500)
 @given(path=st.sampled_from(ROUTES), body=BODIES)
 def test_many_wrong_fields(client: Client, path: str, body: dict[str, Any]):
     check(client, path, json.dumps(body).encode())
 
 
 @pytest.mark.slow
-@FUZZ
-@settings(max_examples=300)
+@examples(300)
 @given(path=st.sampled_from(ROUTES), body=st.binary(max_size=200))
 def test_many_bodies_that_are_no_json(client: Client, path: str, body: bytes):
     check(client, path, body + b"\xff")
 
 
 @pytest.mark.slow
-@FUZZ
-@settings(max_examples=200)
+@examples(200)
 @given(plan=PLANS)
 def test_many_plans(client: Client, plan: dict[str, Any]):
     """A plan may be right by chance: it is only never a fault."""
@@ -89,8 +86,7 @@ def test_many_plans(client: Client, plan: dict[str, Any]):
 
 
 @pytest.mark.slow
-@FUZZ
-@settings(max_examples=100)
+@examples(100)
 @given(id=st.text(string.printable, min_size=1, max_size=40))
 def test_many_names_of_takes(client: Client, id: str):
     from urllib.parse import quote

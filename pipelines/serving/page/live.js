@@ -34,8 +34,8 @@ export class LivePlayer {
       this.on.started(message);
     } else if (message.type === "steered") this.on.steered(message);
     else if (message.type === "error") {
+      if (!this.facts) this.finish(null, false);  // it was refused
       this.on.wrong(message.message);
-      if (!this.facts || this.next === null) this.finish(null, true);
     } else if (message.type === "end") this.finish(message.error);
   }
 
@@ -99,13 +99,13 @@ export class LivePlayer {
     this.sources?.clear();
   }
 
-  finish(error, said = false) {
+  finish(error, whole = true) {
     clearInterval(this.timer);
     const {socket} = this;
     this.socket = null;
     this.playing = false;
     socket?.close();
-    this.on.end(said ? null : error);
+    if (whole) this.on.end(error);
     this.facts = null;
   }
 }
