@@ -35,13 +35,14 @@ def open_whole(handle: Any, name: str) -> SampleReader:
 
 
 def read_content(handle: Any, size: int = -1) -> bytes:
-    """Read the beginning of a file, or all of it, and go back to its start."""
+    """Read the beginning of a file, or all of it, and go back to where libsndfile reads on."""
     if isinstance(handle, str | os.PathLike):
         with open(handle, "rb") as stream:
             return stream.read(size)
+    place = handle.tell()
     handle.seek(0)
     content = handle.read(size)
-    handle.seek(0)
+    handle.seek(place)
     return content
 
 

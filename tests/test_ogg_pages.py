@@ -19,7 +19,7 @@ def vorbis(samples: int) -> tuple[torch.Tensor, bytes]:
     return audio, stream.getvalue()
 
 
-@pytest.mark.parametrize("samples", [1, 300, 11_025, 44_100])
+@pytest.mark.parametrize("samples", [1, 300, 11_025, 44_100, 441_000])
 def test_audio_lies_on_two_pages_at_least(samples: int) -> None:
     audio, data = vorbis(samples)
     assert data.count(b"OggS") >= 4
