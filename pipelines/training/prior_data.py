@@ -172,7 +172,8 @@ class TokenClips(Dataset):
         known = crop.shape[-1]
         mask = torch.arange(length) < known
         count = max(1, round(length * data.depth_share))
-        facts = {name: table[row][name][0].as_py() for name in ("captions", "labels", "is_end")}
+        entry = table[row]
+        facts = {name: entry[name][0].as_py() for name in ("captions", "labels", "is_end")}
         captions = facts["captions"] or [""]
         caption = captions[int(choice * len(captions))]
         plan = None if drop_plan else plan_of_labels(json.loads(facts["labels"]))
