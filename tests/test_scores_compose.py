@@ -1,6 +1,7 @@
 """Test the composer: every style and instrument, exact tempo, a clear key, one seed."""
 
 import random
+import re
 from itertools import pairwise
 from typing import Any
 
@@ -246,6 +247,5 @@ def test_drums_may_play_alone() -> None:
     plan = plan_of_labels(labels)
     assert plan is not None
     assert (plan.chords, plan.instruments, plan.drums) == ((), (), True)
-    assert all(
-        "drums" in text or "percussion" in text for text in captions(labels, 1, 12, (MEDIUM,))
-    )
+    for text in captions(labels, 1, 12, (MEDIUM,)):
+        assert re.search("drums|percussion", text, re.I)
