@@ -21,6 +21,7 @@ from pipelines.data.scores.score import (
     all_labels,
     is_key_clear,
     pitch_class_weights,
+    top_voice,
 )
 from pipelines.data.scores.score_sound import clip_labels
 from pipelines.data.scores.songs import compose_song
@@ -225,6 +226,16 @@ def test_a_song_returns_to_its_sections_and_ends() -> None:
         assert plan.sections == tuple(song.sections)
         assert plan.end_beat == pytest.approx(song.num_beats, abs=1e-3)
         assert all(a.beat + a.beats <= b.beat + 1e-3 for a, b in pairwise(plan.melody))
+
+
+def test_the_top_voice_is_one_note_at_a_time() -> None:
+    chord = [Note(0.0, 1.0005, 60, 90), Note(0.01, 1.0, 72, 90), Note(0.5, 1.0, 55, 90)]
+    notes = [*chord, Note(1.0, 1.0, 71, 90), Note(1.5, 2.0, 74, 90)]
+    assert [(n.start, n.pitch) for n in top_voice(notes)] == [(0.0, 60), (1.0, 71), (1.5, 74)]
+    for seed in range(10):
+        plan = plan_of_labels(clip_labels(compose(random.Random(seed)), 0.0, 15.0))
+        assert plan is not None  # whose notes may not overlap
+        assert all(note.beats > 0 for note in plan.melody)
 
 
 def test_drums_may_play_alone() -> None:

@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterable
 
 from pipelines.data.scores.harmony import Slot
-from pipelines.data.scores.score import Score, pitch_class_weights
+from pipelines.data.scores.score import Note, Score, pitch_class_weights
 from prior.plan import QUALITIES, ChordChange
 from prior.theory import TRIADS
 
@@ -79,10 +79,16 @@ def plan_labels(score: Score, start_s: float, end_s: float) -> dict:
             [round(chord.beat, 4), chord.root, chord.quality] for chord in rest if chord.beat < last
         ],
         "melody": [
-            [round(note.start, 4), round(min(note.duration, end - note.start), 4), note.pitch]
+            melody_row(note, end)
             for note in score.melody
             if first - 8 <= note.start < min(last, end - 0.01)
         ],
         "sections": [[section.name, section.bars] for section in score.sections],
         "end_beat": round(end, 4) if score.complete else None,
     }
+
+
+def melody_row(note: Note, end: float) -> list[float]:
+    """Beat, beats and pitch of a note, its end rounded and not its length: none overlap so."""
+    start, stop = round(note.start, 4), round(min(note.start + note.duration, end), 4)
+    return [start, round(stop - start, 4), note.pitch]

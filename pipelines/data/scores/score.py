@@ -92,8 +92,10 @@ def top_voice(notes: Iterable[Note]) -> list[Note]:
     """
     kept: list[Note] = []
     for note in sorted(notes, key=lambda n: (n.start, -n.pitch)):
-        if kept and note.start < kept[-1].start + kept[-1].duration - 1e-3:
-            if note.start - kept[-1].start < 0.02 or note.pitch < kept[-1].pitch:
+        end = kept[-1].start + kept[-1].duration if kept else 0.0
+        if kept and note.start < end:
+            together = note.start - kept[-1].start < 0.02
+            if together or (note.pitch < kept[-1].pitch and note.start < end - 1e-3):
                 continue
             kept[-1] = replace(kept[-1], duration=note.start - kept[-1].start)
         kept.append(note)
