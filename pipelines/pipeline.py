@@ -37,6 +37,7 @@ from pipelines.inference.components import (
     check_options,
     import_codec_class,
     read_index,
+    renew_origins,
 )
 from pipelines.inference.conditioning import Conditioner
 from pipelines.inference.edit_source import SourceToEdit, open_to_edit
@@ -142,7 +143,7 @@ class Pipeline(LoraLoading, DiffusionPipeline):
         Args:
             path: a folder, a hub id, or "partita-tiny", the model that ships.
             **kwargs: components and stored defaults in place of those saved, ``torch_dtype``
-                (float32 alone) and ``HUB_OPTIONS`` of codec/component.py.
+                (float32 for codec and decoder) and ``HUB_OPTIONS`` of codec/component.py.
 
         Raises:
             FileNotFoundError: the folder is not a saved pipeline or lacks a file, or there is
@@ -176,6 +177,7 @@ class Pipeline(LoraLoading, DiffusionPipeline):
             raise ValueError("safe_serialization must be true: pickles are never loaded")
         if self.list_loras():
             raise ValueError("LoRA adapters are in use: fuse_lora() or unload_lora_weights() first")
+        renew_origins(self)
         save_with_card(self, super().save_pretrained, Path(path), kwargs)
         read_index(Path(path))
 
@@ -601,14 +603,14 @@ class Pipeline(LoraLoading, DiffusionPipeline):
         return steps or self.decoder.config.default_steps
 
     def check_dtype(self) -> None:
-        """Raise ValueError unless the parts are float32, in which all of them compute."""
-        for name in ("text_encoder", "codec", "prior", "decoder", "planner"):
+        """Raise ValueError unless codec and decoder are float32, in which they compute."""
+        for name in ("codec", "decoder"):
             part = getattr(self, name)
             dtype = next((p.dtype for p in part.parameters()), torch.float32) if part else None
             if dtype not in (None, torch.float32):
                 raise ValueError(
                     f"a pipeline computes in torch.float32, the {name} is {dtype}: "
-                    "pipeline.to(torch.float32)"
+                    f"pipeline.{name}.to(torch.float32)"
                 )
 
     @property

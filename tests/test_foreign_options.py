@@ -39,7 +39,6 @@ def pipeline() -> Pipeline:
 
 
 REFUSED_AT_LOADING: dict[str, Any] = {
-    "torch_dtype": torch.bfloat16,
     "variant": "fp16",
     "device_map": "balanced",
     "max_memory": {0: "1GB"},

@@ -82,7 +82,7 @@ def files_below(root: Path, folder: str = ".") -> set[str]:
 
 def copy_sources(target: Path) -> Path:
     """Links to the sources, so that building leaves nothing behind in the checkout."""
-    for name in sources() | {"pyproject.toml", "README.md", "LICENSE"}:
+    for name in sources() | {"pyproject.toml", "setup.py", "README.md", "LICENSE"}:
         (target / name).parent.mkdir(parents=True, exist_ok=True)
         (target / name).symlink_to(ROOT / name)
     return target

@@ -1,5 +1,9 @@
 """The native step against PyTorch's: codes, states, weights that change, and where it refuses."""
 
+import os
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -286,3 +290,57 @@ def test_ziglang_compiles_it_as_well(tmp_path: Path):
     prior = tiny_prior("transformer", sliding_window=8)
     native = written(generator(prior, open_library(build, tmp_path)))
     assert native == written(generator(prior, None))
+
+
+SANITIZED = """
+import sys
+from pathlib import Path
+from tiny_prior import some_text, tiny_prior
+from prior.frame_generator import FrameGenerator
+from prior.native.build import builds_for_this_machine
+from prior.native.library import open_library, runs_here
+from prior.native.step import NativeStep
+from prior.sampling import Sampling
+
+build = next(build for build in builds_for_this_machine() if runs_here(build))
+library = open_library(build, Path(sys.argv[1]))
+smallest = {"num_codebooks": 1, "codebook_size": 1, "width": 2, "num_heads": 1, "num_layers": 1}
+smallest |= {"sliding_window": 1}
+largest = {"num_codebooks": 5, "codebook_size": 1030, "width": 384, "num_heads": 6}
+largest |= {"depth_width": 512, "depth_heads": 8, "sliding_window": 33}
+odd = {"width": 36, "num_heads": 2, "depth_width": 20, "depth_heads": 4, "codebook_size": 70}
+for sizes in (smallest, largest, odd):
+    for rows in (1, 7):
+        for sampling in (Sampling(), Sampling(top_k=2, top_p=0.5, guidance=1.0)):
+            prior = tiny_prior("transformer", **sizes)
+            text = some_text(rows)
+            frames = FrameGenerator(prior, text, None, 40, sampling, [*range(rows)], min_frames=40)
+            frames.next_frame = NativeStep(prior, library)
+            assert len(list(frames)) == 40
+print("clean")
+"""
+
+
+@pytest.mark.slow
+def test_the_sanitizers_find_nothing(tmp_path: Path):
+    gcc = shutil.which("gcc")
+    if gcc is None:
+        pytest.skip("needs gcc")
+    build = next(build for build in builds_for_this_machine() if runs_here(build))
+    compile_library(build, [gcc, "-fsanitize=address,undefined", "-g"], tmp_path)
+    preloaded = subprocess.run(
+        [gcc, "-print-file-name=libasan.so"], check=True, capture_output=True, text=True
+    )
+    environment = os.environ | {
+        "LD_PRELOAD": preloaded.stdout.strip(),
+        "ASAN_OPTIONS": "detect_leaks=0",
+        "UBSAN_OPTIONS": "halt_on_error=1",
+        "PYTHONPATH": os.pathsep.join(map(str, (Path(__file__).parent, Path(__file__).parents[1]))),
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", SANITIZED, str(tmp_path)],
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+    assert done.stdout.strip() == "clean", done.stderr[-3000:]

@@ -4,6 +4,8 @@ import hashlib
 import io
 import json
 import socket
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -234,6 +236,17 @@ def test_jobs_that_wait_are_made_together_and_sound_as_if_alone(client: Client):
     for seed, id in enumerate(ids):
         alone = client.send("POST", "/v1/audio/music", PIECE | {"seed": seed})[1]
         assert client.send("GET", f"/v1/jobs/{id}/result")[1] == alone
+
+
+def test_the_client_in_the_docs_saves_a_piece(client: Client, tmp_path: Path):
+    script = Path(__file__).parents[1] / "docs" / "serving" / "client.py"
+    command = [sys.executable, str(script), f"http://{client.address}"]
+    said = subprocess.run([*command, "a slow piano", str(tmp_path / "a.flac")], timeout=120)
+    assert said.returncode == 0
+    assert read_audio(tmp_path / "a.flac").audio.shape == (2, 441_000)
+    wrong = subprocess.run([*command, " ", str(tmp_path / "b.wav")], stderr=subprocess.PIPE)
+    assert wrong.returncode == 1
+    assert b"prompt must be" in wrong.stderr
 
 
 def test_a_job_is_canceled(client: Client):

@@ -91,7 +91,8 @@ def serve(args: argparse.Namespace, token: str | None, listener: socket.socket) 
         log_config=None,
         access_log=False,
         server_header=False,
-        ws_max_size=1 << 16,
+        ws_max_size=1 << 20,
+        ws_ping_timeout=60,
         timeout_graceful_shutdown=5,
     )
     host, port = listener.getsockname()[:2]

@@ -3,7 +3,7 @@
 import warnings
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from functools import lru_cache, partial
 from itertools import chain
 from pathlib import Path
@@ -33,7 +33,6 @@ from pipelines.data.tokens import (
     SCHEMA,
     TokenInfo,
     hash_prepared,
-    is_hash_of,
     load_codec,
     read_token_info,
 )
@@ -91,10 +90,7 @@ def build_token_cache(
     folder = Path(out_folder)
     info = describe(prepared_folder, codec)
     if (folder / INFO_NAME).is_file():
-        found = read_token_info(folder)
-        if is_hash_of(found.codec_hash, codec):  # perhaps an earlier version's hash
-            info = replace(info, codec_hash=found.codec_hash)
-        refuse_other(folder, asdict(found), asdict(info), "tokens")
+        refuse_other(folder, asdict(read_token_info(folder)), asdict(info), "tokens")
         return info
     start_or_resume(folder, info, batch_clips, shard_clips)
     for split in info.clips:

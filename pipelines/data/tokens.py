@@ -97,12 +97,11 @@ class TokenInfo:
         )
 
 
-def hash_codec(codec: Codec, exact: bool = False) -> str:
+def hash_codec(codec: Codec) -> str:
     """Hash a codec's class, configuration and weights, except ``SOUND_PARTS`` and ``SOUND_KEYS``.
 
     Codecs with equal hashes (BLAKE2b) encode audio to equal codes, though they may decode better.
-    Weights count as rounded to half precision, so that storing them so changes no hash; with
-    ``exact`` they are not rounded, as earlier versions did.
+    Weights count as float32, in which they are loaded again whatever they were stored in.
     """
     digest = hashlib.blake2b(digest_size=16)
     config = {key: value for key, value in getattr(codec, "config", {}).items() if key[0] != "_"}
@@ -112,40 +111,34 @@ def hash_codec(codec: Codec, exact: bool = False) -> str:
     name = type(codec).__name__
     digest.update(json.dumps([OLD_NAMES.get(name, name), rates, config], default=str).encode())
     if isinstance(codec, nn.Module):
-        hash_weights(digest, codec, getattr(codec, "SOUND_PARTS", ()), exact)
+        hash_weights(digest, codec, getattr(codec, "SOUND_PARTS", ()))
     return digest.hexdigest()
 
 
-def hash_weights(
-    digest: Any, module: nn.Module, but: Sequence[str] = (), exact: bool = False
-) -> None:
-    """Add names and half-precision values of a module's tensors to a digest."""
+def hash_weights(digest: Any, module: nn.Module, but: Sequence[str] = ()) -> None:
+    """Add names and values of a module's tensors to a digest."""
     for name, tensor in sorted(module.state_dict().items()):
         if name.split(".")[0] in but:
             continue
-        values = tensor.half() if tensor.is_floating_point() and not exact else tensor
+        values = tensor.float() if tensor.is_floating_point() else tensor
         digest.update(name.encode())
         digest.update(values.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
 
 
 def hash_module(module: nn.Module) -> str:
-    """Hash the weights of a module, rounded to half precision."""
+    """Hash the weights of a module, as float32."""
     digest = hashlib.blake2b(digest_size=16)
     hash_weights(digest, module)
     return digest.hexdigest()
 
 
-def is_hash_of(found: str, codec: Codec) -> bool:
-    """Return whether a stored hash, of this version or an earlier one, is a codec's."""
-    return found == hash_codec(codec) or found == hash_codec(codec, exact=True)
-
-
 def refuse_other_codec(found: str, codec: Codec, what: str) -> None:
     """Raise ValueError unless ``found``, which ``what`` holds, is the codec's hash."""
-    if not is_hash_of(found, codec):
+    own = hash_codec(codec)
+    if found != own:
         raise ValueError(
             f"{what} belongs to another codec: it was made with {found[:8]}, "
-            f"this codec is {hash_codec(codec)[:8]}"
+            f"this codec is {own[:8]}"
         )
 
 

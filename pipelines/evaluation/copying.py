@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from pipelines.data.tokens import is_hash_of, open_tokens, read_codes, read_token_info
+from pipelines.data.tokens import hash_codec, open_tokens, read_codes, read_token_info
 
 RUN_LENGTHS = (4, 8, 16, 32, 64)  # frames of 40 ms
 
@@ -64,7 +64,8 @@ def measure_copying(
         ``RUN_LENGTHS`` of the takes and of the held-out clips, which are no copies.
         ``histogram_overlap``: how far takes and training use the first codebook alike, from 0 to
         1; ``histogram_overlap_held_out``: how far equally many held-out tokens do. ``same_codec``:
-        by a hash of the weights.
+        by a hash of the weights, which a codec saved in half precision does not share with the one
+        that made the tokens.
 
     Raises:
         ValueError: the codec's sizes differ from a cache's, or a cache is unfinished.
@@ -78,7 +79,7 @@ def measure_copying(
     number = min(len(codes) for codes in takes)
     result: dict[str, Any] = {
         "training_clips": sum(info.clips.get("train", 0) for info in infos),
-        "same_codec": all(is_hash_of(info.codec_hash, codec) for info in infos),
+        "same_codec": {info.codec_hash for info in infos} == {hash_codec(codec)},
     }
     trained = [codes[0] for codes in cached_codes(folders, "train")]
     written = np.concatenate([codes[0] for codes in takes])

@@ -4,14 +4,17 @@ import math
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from codec.component import HUB_OPTIONS, fits
 from codec.spectral_codec import SpectralCodec
 from codec.whole_file import read_json_object
 from decoder.diffusion_decoder import DiffusionDecoder
 from decoder.sampler import check_conditions, check_scheduler
-from pipelines.data.tokens import import_user_module, refuse_other_codec
+from pipelines.data.tokens import (
+    hash_codec,
+    hash_module,
+    import_user_module,
+    refuse_other_codec,
+)
 from prior.model import Prior
 from prior.planner import check_planner
 
@@ -67,6 +70,24 @@ def check_fit(
     check_conditions(codec, decoder)
 
 
+def renew_origins(pipeline: Any) -> None:
+    """Let parts that know the codec and text encoder they were made for know them as they are now.
+
+    Parts that belong together are then saved as such in half precision too, which rounds weights.
+    """
+    owners: dict[str, tuple[tuple[str, str], Any, Any]] = {
+        "_codec_hash": (("prior", "decoder"), hash_codec, pipeline.codec),
+        "_text_encoder_hash": (("prior", "planner"), hash_module, pipeline.text_encoder),
+    }
+    for name, (parts, hash_of, owner) in owners.items():
+        known = [part for part in (getattr(pipeline, part) for part in parts) if part is not None]
+        known = [part for part in known if part.config.get(name)]
+        if known:
+            renewed = hash_of(owner)  # once: it takes a while
+            for part in known:
+                part.register_to_config(**{name: renewed})
+
+
 def import_codec_class(index: dict[str, Any]) -> None:
     """Import the module of a saved pipeline's codec, if it is the user's.
 
@@ -87,14 +108,10 @@ def import_codec_class(index: dict[str, Any]) -> None:
 
 def check_options(given: dict[str, Any]) -> None:
     """Raise ValueError for an option of diffusers' ``from_pretrained`` that is not honored here."""
-    for name, value in given.items():
-        if name == "torch_dtype" and value in (None, torch.float32):
-            continue
-        if name == "torch_dtype":
-            raise ValueError(f"torch_dtype must be torch.float32, got {value}")
-        if name not in (*REQUIRED, *OPTIONAL, *DEFAULTS):
+    for name in given:
+        if name not in ("torch_dtype", *REQUIRED, *OPTIONAL, *DEFAULTS):
             raise ValueError(
-                f"from_pretrained takes no {name}: choose from quantize, torch_dtype, "
+                f"from_pretrained takes no {name}: choose from torch_dtype, "
                 f"{', '.join((*HUB_OPTIONS, *REQUIRED, *OPTIONAL, *DEFAULTS))}"
             )
 

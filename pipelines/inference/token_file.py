@@ -12,7 +12,7 @@ from torch import Tensor
 from codec.protocols import Codec
 from codec.validation import check_codes
 from codec.whole_file import write_whole
-from pipelines.data.tokens import hash_codec, is_hash_of
+from pipelines.data.tokens import hash_codec
 from pipelines.inference.plan_schema import plan_json
 from pipelines.inference.safetensors_file import check_version, read_facts, read_safetensors
 from pipelines.music_output import MusicOutput
@@ -149,9 +149,10 @@ def _read_facts(path: str | Path, metadata: dict[str, str]) -> dict[str, Any]:
 
 def check_tokens(tokens: TokenFile, codec: Codec, name: str | Path) -> None:
     """Raise ValueError unless the tokens are ``codec``'s."""
-    if not is_hash_of(tokens.codec_hash, codec):
+    found = hash_codec(codec)
+    if tokens.codec_hash != found:
         raise ValueError(
             f"{name} holds the tokens of another codec ({tokens.codec_hash[:8]}, this pipeline's "
-            f"is {hash_codec(codec)[:8]}): name the pipeline that made them with --pipeline"
+            f"is {found[:8]}): name the pipeline that made them with --pipeline"
         )
     check_codes(tokens.codes[None], codec.num_codebooks, codec.codebook_size)

@@ -1,7 +1,8 @@
 """Compile ``frame.c`` with whatever compiler is there: ``python prior/native/build.py``.
 
-It imports Python's library alone, so that an installation can run it. By hand it also compiles
-for other machines, with ``pip install ziglang``: ``python prior/native/build.py --all``.
+An installation does it by itself, so this module imports Python's library alone; nothing is ever
+compiled while Partita runs. With ``pip install ziglang``, ``--wheels FOLDER`` makes the wheels of
+every platform.
 """
 
 import argparse
@@ -78,6 +79,22 @@ def builds_for_this_machine() -> list[Build]:
     return [build for build in BUILDS if (build.system, build.machine) == (system, machine)]
 
 
+WHEELS = {
+    "manylinux_2_17_x86_64": ("linux", "x86_64"),
+    "manylinux_2_17_aarch64": ("linux", "aarch64"),
+    "macosx_11_0_arm64": ("macos", "aarch64"),
+    "win_amd64": ("windows", "x86_64"),
+}
+"""Platform tags of the wheels, and system and machine of their builds."""
+
+
+def builds_for_wheel(platform_tag: str | None) -> list[Build]:
+    """The builds that a wheel carries; with None those of this machine."""
+    if platform_tag is None:
+        return builds_for_this_machine()
+    return [build for build in BUILDS if (build.system, build.machine) == WHEELS[platform_tag]]
+
+
 def digest_source() -> int:
     """A digest of ``frame.c`` in 64 bits, which every library made from it knows."""
     digest = hashlib.blake2b((FOLDER / "frame.c").read_bytes(), digest_size=8).digest()
@@ -90,6 +107,11 @@ def find_compiler() -> list[str] | None:
         if name and shutil.which(name.split()[0]):
             return name.split()
     return find_zig()
+
+
+def needed_compilers() -> list[str]:
+    """What an installation should install to compile with: nothing, or a packaged compiler."""
+    return ["ziglang"] if builds_for_this_machine() and find_compiler() is None else []
 
 
 def find_zig() -> list[str] | None:
@@ -116,6 +138,8 @@ def compile_library(build: Build, compiler: list[str], folder: Path = FOLDER) ->
         partial.replace(target)
     finally:
         partial.unlink(missing_ok=True)
+        partial.with_suffix(".lib").unlink(missing_ok=True)  # for linkers of Windows
+        (folder / "frame.lib").unlink(missing_ok=True)
     return target
 
 
@@ -137,20 +161,39 @@ def build_here() -> list[Path]:
     return built
 
 
+def build_wheels(folder: Path) -> None:
+    """Compile every build with ``ziglang`` and make a wheel of each platform.
+
+    Raises:
+        FileNotFoundError: ``ziglang`` is not installed.
+        subprocess.CalledProcessError: a compiler or pip failed.
+    """
+    zig = find_zig()
+    if zig is None:
+        raise FileNotFoundError("--wheels needs `pip install ziglang`")
+    pip = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--wheel-dir", str(folder)]
+    for platform_tag in WHEELS:
+        for build in builds_for_wheel(platform_tag):
+            print(compile_library(build, zig), flush=True)
+        environment = os.environ | {"PARTITA_WHEEL_PLATFORM": platform_tag}
+        subprocess.run([*pip, str(FOLDER.parents[1])], check=True, env=environment)
+
+
 def main() -> int:
-    """Compile for this machine, or with ``--all`` for every one."""
+    """Compile for this machine, or make wheels for all."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--all", action="store_true", help="every build, with ziglang")
-    if parser.parse_args().all:
-        zig = find_zig()
-        if zig is None:
-            print("error: --all needs `pip install ziglang`", file=sys.stderr)
-            return 2
-        built = [compile_library(build, zig) for build in BUILDS]
-    else:
+    parser.add_argument("--wheels", type=Path, metavar="FOLDER", help="make every platform's wheel")
+    folder = parser.parse_args().wheels
+    if folder is None:
         built = build_here()
-    print("\n".join(str(path) for path in built))
-    return 0 if built else 1
+        print("\n".join(map(str, built)))
+        return 0 if built else 1
+    try:
+        build_wheels(folder)
+    except FileNotFoundError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
 
 
 if __name__ == "__main__":

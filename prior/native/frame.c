@@ -242,7 +242,7 @@ static size_t lay_out(const Model *m, const State *s, Workspace *w) {
         {&w->values, cache}, {&w->logits, w->wide}, {&w->kept, w->wide}, {&w->head, w->D + (w->D > w->W ? w->D : w->W)},
     };
     for (size_t i = 0; i < sizeof parts / sizeof *parts; i++) {
-        *parts[i].at = s->workspace + top;
+        *parts[i].at = s->workspace ? s->workspace + top : 0;
         top += (parts[i].floats + 31) / 16 * 16;
     }
     return top;
