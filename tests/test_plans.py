@@ -3,6 +3,7 @@
 import json
 import random
 import re
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from pipelines.data.scores.instruments import INSTRUMENTS
 from pipelines.data.scores.plan_cache import build_plan_cache, planner_captions
 from pipelines.data.scores.score import Note, Part, Score, pitch_class_weights
 from pipelines.data.scores.score_sound import clip_labels
-from pipelines.data.tokens import open_tokens, read_codes, read_token_info
+from pipelines.data.tokens import INFO_NAME, open_tokens, read_codes, read_token_info
 from pipelines.train_prior import train_prior
 from pipelines.training.loop import TrainingConfig
 from pipelines.training.prior_data import PriorData, TokenClip, TokenClips
@@ -158,6 +159,16 @@ def test_a_planner_learns_from_the_cache(cache: Path, tmp_path: Path) -> None:
     assert Prior.from_pretrained(folder).config.frame_rate is None
 
 
+@pytest.fixture(scope="module")
+def timed(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The cache as if its frames were of sound, 25 a second, so that plans can be read in time."""
+    folder = tmp_path_factory.mktemp("timed") / "plans"
+    shutil.copytree(cache, folder)
+    info = json.loads((folder / INFO_NAME).read_text())
+    (folder / INFO_NAME).write_text(json.dumps(info | {"frame_rate": 25.0}))
+    return folder
+
+
 def training_clips(
     cache: Path, count: int, **shares: float
 ) -> tuple[list[TokenClip], list[Tensor]]:
@@ -168,8 +179,8 @@ def training_clips(
     return items, [item.plan for item in items if item.plan is not None]
 
 
-def test_clips_carry_their_plans_and_may_lose_them(cache: Path) -> None:
-    items, plans = training_clips(cache, 300, whole_plan_dropout=0.4, players_dropout=0.2)
+def test_clips_carry_their_plans_and_may_lose_them(timed: Path) -> None:
+    items, plans = training_clips(timed, 300, whole_plan_dropout=0.4, players_dropout=0.2)
     assert [plan.shape for plan in plans] == [(16, PLAN_WIDTH)] * 300
     planned = [bool(plan.any()) for plan in plans]
     captioned = [bool(item.caption) for item in items]
@@ -178,15 +189,15 @@ def test_clips_carry_their_plans_and_may_lose_them(cache: Path) -> None:
     assert 0.3 < 1 - sum(planned) / sum(captioned) < 0.5
     led = [bool(plan[:, HARMONY_WIDTH:].any()) for plan in plans]
     assert 0.1 < 1 - sum(led) / sum(planned) < 0.3
-    data = PriorData([str(cache)], crop_frames=16, text_dropout=0.3)
+    data = PriorData([str(timed)], crop_frames=16, text_dropout=0.3)
     plain = TokenClips(data, 2, False, "train", seed=0)[0]
     assert plain.plan is None
     assert torch.equal(plain.codes, items[0].codes)
 
 
-def test_captions_may_leave_everything_to_the_plan(cache: Path) -> None:
+def test_captions_may_leave_everything_to_the_plan(timed: Path) -> None:
     shares = {"whole_plan_dropout": 0.2, "players_dropout": 0.2, "caption_dropout": 0.5}
-    items, plans = training_clips(cache, 400, **shares)
+    items, plans = training_clips(timed, 400, **shares)
     whole = [item for item, plan in zip(items, plans, strict=True) if plan[:, -2:].any()]
     assert 0.4 < sum(item.caption == "" for item in whole) / len(whole) < 0.6
     pairs = zip(items, plans, strict=True)
@@ -195,9 +206,9 @@ def test_captions_may_leave_everything_to_the_plan(cache: Path) -> None:
     assert not any(plan.any() for plan in silent)
 
 
-def test_clips_carry_their_form_and_may_lose_each_part_of_it(cache: Path) -> None:
+def test_clips_carry_their_form_and_may_lose_each_part_of_it(timed: Path) -> None:
     shares = {"sections_dropout": 0.0, "melody_dropout": 0.5, "end_dropout": 0.25}
-    data = PriorData([str(cache)], crop_frames=16, text_dropout=0.0, **shares)
+    data = PriorData([str(timed)], crop_frames=16, text_dropout=0.0, **shares)
     clips = TokenClips(data, 2, True, "train", seed=0, reads_form=True)
     plans = torch.stack([clips[n].plan for n in range(200)])  # type: ignore[misc]
     assert plans.shape == (200, 16, PLAN_WIDTH + FORM_WIDTH)
@@ -214,12 +225,12 @@ def test_clips_carry_their_form_and_may_lose_each_part_of_it(cache: Path) -> Non
 
 
 @pytest.mark.parametrize("backbone", ["transformer", "lstm"])
-def test_a_prior_trains_on_form_and_filling(cache: Path, tmp_path: Path, backbone: Any) -> None:
+def test_a_prior_trains_on_form_and_filling(timed: Path, tmp_path: Path, backbone: Any) -> None:
     torch.manual_seed(0)
     prior = Prior(backbone, num_codebooks=2, codebook_size=128, width=32, num_layers=1, num_heads=2,
-                  depth_width=16, depth_layers=1, depth_heads=2, frame_rate=None, reads_plan=True,
+                  depth_width=16, depth_layers=1, depth_heads=2, reads_plan=True,
                   reads_form=True, fills=True)  # fmt: skip
-    data = PriorData([str(cache)], crop_frames=16, validation_clips=2, fill_share=0.5)
+    data = PriorData([str(timed)], crop_frames=16, validation_clips=2, fill_share=0.5)
     training = TrainingConfig(
         str(tmp_path), steps=6, batch_size=2, learning_rate=1e-2, warmup_steps=2, ema_decay=0.5,
         mixed_precision="no", checkpoint_every=6, validate_every=6, log_every=1,
