@@ -310,7 +310,7 @@ def test_the_whole_command_with_ground_truth_copies_and_drift(
         (["--duration", "1"], "duration_s must be at least 3"),
         (["--groups", "none"], "groups must be among trained, held-out, free, got 'none'"),
         (["--spaces", "none"], "spaces must be among logmel_statistics, aisfx, got 'none'"),
-        (["--prompts", "nowhere.jsonl"], "No such file or directory: 'nowhere.jsonl'"),
+        (["--prompts", "nowhere.jsonl"], "nowhere.jsonl does not exist"),
         (["--train-data", "nowhere"], "nowhere is not a folder: no token cache there"),
     ],
 )

@@ -17,7 +17,11 @@ from pipelines.training.configuration import configure
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("codec", "prior", "decoder", "pipelines")
 HEAVY = ("torch", "diffusers", "transformers", "datasets", "torchaudio", "jsonargparse")
-CONFIGS = sorted(path.relative_to(ROOT).as_posix() for path in ROOT.glob("configs/*/*.yaml"))
+CONFIGS = sorted(
+    path.relative_to(ROOT).as_posix()
+    for path in ROOT.glob("configs/*/*.yaml")
+    if path.parent.name != "accelerate"  # those are of accelerate, not of a trainer
+)
 
 
 def run_python(*arguments: str, cwd: Path = ROOT, path: Path = ROOT) -> str:

@@ -27,7 +27,7 @@ LABELS = [all_labels(compose(random.Random(seed))) for seed in range(120)]
 
 def names(instrument: str) -> str:
     """Build a pattern that finds an instrument or one of its synonyms."""
-    words = [instrument, *module._INSTRUMENTS.get(instrument, ())]
+    words = [instrument, *module.INSTRUMENT_WORDS.get(instrument, ())]
     return "|".join(re.escape(word.removeprefix("a ")) for word in words)
 
 

@@ -252,7 +252,8 @@ def test_any_instrument_leads_and_a_coin_gives_drums_in_some_pieces() -> None:
     assert 200 < len(leads) < 300
     rare = [job for job, lead in free if lead in ("pizzicato strings", "harpsichord", "oboe")]
     labels = [clip_labels(score, 0.0, score.duration_s) for score in map(compose_piece, rare)]
-    assert {label["lead"] for label in labels} == {"pizzicato strings", "harpsichord", "oboe"}
+    leads = {label["lead"] for label in labels} - {None}  # which drums alone have
+    assert leads == {"pizzicato strings", "harpsichord", "oboe"}
     assert {label["drums"] for label in labels} == {False, True}
     coins = [free_drums(job) for job in jobs]
     assert 430 < sum(coin is None for coin in coins) < 570

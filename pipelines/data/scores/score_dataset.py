@@ -40,12 +40,12 @@ class ScoreDataset:
         hours: hours of music to render in all.
         seed: equal seeds give equal datasets.
         workers: processes that render; the result does not depend on their number.
-        scheduler: of a running dask cluster, tcp://host:port, to render on.
         sources: names in ``score_sources.SOURCES``.
         audio: "keep" stores FLAC beside each spectrogram, "none" does not.
         soundfont: an SF2 file with a General MIDI bank.
         shard_clips: clips per Arrow shard.
         clip_s: length of a clip (s); songs need long ones for a prior to see a section return.
+        scheduler: of a running dask cluster, tcp://host:port, to render on.
 
     Raises:
         ValueError: a number is out of range.
@@ -55,12 +55,12 @@ class ScoreDataset:
     hours: float
     seed: int = 0
     workers: int = 1
-    scheduler: str | None = None
     sources: tuple[str, ...] = DEFAULT_SOURCES
     audio: str = "none"
     soundfont: Path = SOUNDFONT
     shard_clips: int = 256
     clip_s: float = CLIP_S
+    scheduler: str | None = None
 
     def __post_init__(self) -> None:
         if not self.hours > 0:
