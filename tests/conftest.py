@@ -19,6 +19,12 @@ from codec.torchaudio_guard import guard_torchaudio
 guard_torchaudio()  # before a test imports torchaudio, encodec or transformers
 
 
+SET_BY_OTHERS = (  # the second by PyTorch's compiler
+    "PYTEST_CURRENT_TEST",
+    "TORCHINDUCTOR_CACHE_DIR",
+)
+
+
 @pytest.fixture(autouse=True)
 def fresh_accelerator() -> Iterator[None]:
     """accelerate keeps the first precision for the whole process; every test may choose its own."""
@@ -55,7 +61,7 @@ def process_settings() -> dict[str, Any]:
         "showwarning": warnings.showwarning,
         "garbage collection": (gc.isenabled(), gc.get_threshold()),
         "signal handlers": {n: signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)},
-        "environment": {k: v for k, v in os.environ.items() if k != "PYTEST_CURRENT_TEST"},
+        "environment": {k: v for k, v in os.environ.items() if k not in SET_BY_OTHERS},
         "working directory": os.getcwd(),
     }
 

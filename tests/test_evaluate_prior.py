@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -119,7 +120,11 @@ def test_a_prior_whose_frames_are_notes_is_measured_in_frames(
     parts: dict[str, str], tmp_path: Path
 ) -> None:
     prior = save_prior(tmp_path / "notes", frame_rate=None)
-    assert main([*command(parts, tmp_path), *prior, "--frames", "40"]) == 0
+    tokens = Path(shutil.copytree(parts["tokens"], tmp_path / "tokens"))
+    info = json.loads((tokens / "tokens.json").read_text())
+    (tokens / "tokens.json").write_text(json.dumps(info | {"frame_rate": None}))
+    notes = parts | {"tokens": str(tokens)}
+    assert main([*command(notes, tmp_path), *prior, "--frames", "40"]) == 0
     report = json.loads((tmp_path / "prior.json").read_text())
     assert (report["num_frames"], report["seconds"]) == (80, None)
     assert "kbps" not in report["frame"]["own caption"]

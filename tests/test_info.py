@@ -219,7 +219,7 @@ def test_a_pipeline_is_described(pipeline_folder: Path, capsys: pytest.CaptureFi
     assert "tokens: 25 frames a second, 4 codebooks of 16" in out
     assert "0.40 kbps with all 4 codebooks, 0.20 kbps with the 2 that the prior generates" in out
     assert "guidance 3, temperature 1, top_k 8, max_duration_s 20, steps 2" in out
-    assert "not stated (no README.md" in out
+    assert "license: not stated" in out
 
 
 def test_the_bitrate_is_that_of_the_codes(pipeline_folder: Path):

@@ -127,7 +127,7 @@ def test_an_item_that_fails_twice_is_exit_code_1(rows, command, tmp_path, capsys
 @pytest.mark.parametrize(
     ("more", "said"),
     [
-        ([], "name the rows and --out, or --status alone"),
+        ([], "name the rows and --output, or --status alone"),
         (["none.jsonl"], "none.jsonl does not exist"),
         (["rows.jsonl", "--batch-size", "0"], "batch_size must lie in [1, 1024], got 0"),
         (["rows.jsonl", "--threads", "0"], "threads must be at least 1, got 0"),
