@@ -48,6 +48,7 @@ def process_settings() -> dict[str, Any]:
 
     PyTorch's generator is missing because tests seed it; test_training.py holds it.
     """
+    import scipy.stats  # noqa: F401  (its first import adds warning filters)
     import symusic  # noqa: F401  (its first import sets environment variables)
     import torch
 

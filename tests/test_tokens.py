@@ -241,7 +241,7 @@ def test_the_command_line_encodes_with_a_saved_codec(prepared, spectral, tmp_pat
     [
         (
             b'{"_class_name": "TransformerPrior"}',
-            "must be one of SpectralCodec, EncodecCodec, NoteTokenizer",
+            "must be one of SpectralCodec, EncodecCodec, TransformersCodec, NoteTokenizer",
         ),
         (b"[]", r"config\.json is not a JSON object"),
         (b"\xff\xfe", r"config\.json is not JSON"),
