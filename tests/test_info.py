@@ -245,6 +245,7 @@ def test_license_and_data_come_from_the_model_card(
 ):
     for item in pipeline_folder.iterdir():
         (tmp_path / item.name).symlink_to(item)
+    (tmp_path / "README.md").unlink(missing_ok=True)  # a link to a folder that others use
     (tmp_path / "README.md").write_text(card)
     assert describe_pipeline(tmp_path)[-len(lines) :] == lines
 
@@ -281,6 +282,7 @@ def test_a_damaged_model_card_is_refused(
 ):
     for item in pipeline_folder.iterdir():
         (tmp_path / item.name).symlink_to(item)
+    (tmp_path / "README.md").unlink(missing_ok=True)
     (tmp_path / "README.md").write_bytes(card)
     assert main(["info", str(tmp_path)]) == 2
     assert "README.md: the front matter is not YAML" in capsys.readouterr().err

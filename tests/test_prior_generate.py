@@ -175,9 +175,9 @@ def test_an_ended_row_is_padded_and_never_restarts(backbone):
 def test_a_frame_is_computed_when_it_is_asked_for():
     prior, text = tiny_prior("transformer"), some_text(1)
     calls = []
-    step = prior.step
-    prior.step = lambda *arguments: calls.append(1) or step(*arguments)
     frames = FrameGenerator(prior, text, None, 1000, PLAIN, [1])
+    step = frames.next_frame
+    frames.next_frame = lambda *arguments: calls.append(1) or step(*arguments)
     next(frames), next(frames), next(frames)
     assert len(calls) == 2
     assert not torch.is_inference_mode_enabled()
