@@ -45,7 +45,7 @@ def save_with_card(
     card, origin = folder / "README.md", pipeline.name_or_path
     if not card.is_file():
         loaded = Path(str(origin)) / "README.md"
-        text = loaded.read_text(encoding="utf-8", errors="replace") if origin and loaded.is_file() else ""
+        text = loaded.read_text("utf-8", "replace") if origin and loaded.is_file() else ""
         write_whole(card, text or CARD.format(name=folder.name.removeprefix(".partial-")))
     if push:
         from huggingface_hub import create_repo
