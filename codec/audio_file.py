@@ -31,7 +31,7 @@ OTHER_SUFFIXES = (
     *(".m4a", ".m4b", ".mp4", ".aac", ".wma", ".ape"),
     *(".wv", ".mpc", ".tta", ".dsf", ".webm", ".mka"),
 )
-"""Of audio formats that libsndfile does not read."""
+"""Suffixes of audio formats that libsndfile does not read."""
 
 STREAMED_LENGTH = 0x7F000000
 """A WAV header that promises more bytes than this was written to a pipe and knows no length."""

@@ -59,14 +59,8 @@ def fill_loss(model: nn.Module, batch: PriorBatch, first_known: int) -> PriorLos
     mask = batch.frame_mask[:, :first_known]
     frames = None if batch.depth_frames is None else batch.depth_frames % first_known
     output = model(codes, batch.condition, frames, future)
-    nats = [row_means(cross_entropy(output.first_logits, codes[:, 0]), mask)]
-    for k, logits in enumerate(output.depth_logits.unbind(1), start=1):
-        book, book_mask = codes[:, k], mask
-        if frames is not None:
-            book, book_mask = book.gather(1, frames), mask.gather(1, frames)
-        nats.append(row_means(cross_entropy(logits, book), book_mask))
-    nats_per_book = torch.stack(nats, dim=1).mean(dim=0)  # (K,)
-    return PriorLoss(nats_per_book.mean(), nats_per_book.detach())
+    first = row_means(cross_entropy(output.first_logits, codes[:, 0]), mask)
+    return mean_over_books(first, output.depth_logits, codes, mask, frames)
 
 
 def prior_loss(model: nn.Module, batch: PriorBatch) -> PriorLoss:
@@ -86,8 +80,24 @@ def prior_loss(model: nn.Module, batch: PriorBatch) -> PriorLoss:
     depth_frames = batch.depth_frames
     output = model(codes, batch.condition, depth_frames)
     targets, first_mask = first_book_targets(codes, mask, batch.ends, output.first_logits.shape[-1])
-    nats = [row_means(cross_entropy(output.first_logits, targets), first_mask)]
-    for k, logits in enumerate(output.depth_logits.unbind(1), start=1):
+    first = row_means(cross_entropy(output.first_logits, targets), first_mask)
+    return mean_over_books(first, output.depth_logits, codes, mask, depth_frames)
+
+
+def mean_over_books(
+    first: Tensor, depth_logits: Tensor, codes: Tensor, mask: Tensor, depth_frames: Tensor | None
+) -> PriorLoss:
+    """Join the first codebook's nats with those of the later ones.
+
+    Args:
+        first: (B,) the first codebook's nats, a mean per row.
+        depth_logits: (B, K - 1, N, V) of the later codebooks.
+        codes: (B, K, T).
+        mask: (B, T), true at frames that count.
+        depth_frames: (B, N), the frames of ``depth_logits``; None for all.
+    """
+    nats = [first]
+    for k, logits in enumerate(depth_logits.unbind(1), start=1):
         book, book_mask = codes[:, k], mask
         if depth_frames is not None:
             book, book_mask = book.gather(1, depth_frames), mask.gather(1, depth_frames)

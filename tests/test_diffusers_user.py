@@ -19,7 +19,7 @@ CALL: dict[str, Any] = {"prompt": "a", "duration_s": 0.4, "seed": 0}
 
 @pytest.fixture(scope="module")
 def pipeline() -> Pipeline:
-    """Of random weights; no test changes it."""
+    """Return a pipeline of random weights; no test changes it."""
     made = tiny_pipeline()
     made.set_progress_bar_config(disable=True)
     return made

@@ -22,7 +22,7 @@ def carried(spectrum: torch.Tensor) -> torch.Tensor:
 
 
 def distance(found: torch.Tensor, spectrum: torch.Tensor) -> torch.Tensor:
-    """Of phases from a spectrum's own, in cycles between 0 and 1/2."""
+    """Measure the distance of phases from a spectrum's own, in cycles between 0 and 1/2."""
     difference = found - spectrum.angle() / (2 * math.pi)
     return (difference - difference.round()).abs()
 

@@ -85,7 +85,9 @@ def serve(args: argparse.Namespace, token: str | None, listener: socket.socket) 
     studio = open_studio(args)
     app = build_application(studio, token=token, hosts=args.allow_host)
     start_log(args.quiet)
-    warnings.simplefilter("ignore")  # a scaled peak; who asks for the file is told
+    warnings.simplefilter(
+        "ignore"
+    )  # such as of a peak that was scaled down; the log has lines of its own
     config = uvicorn.Config(
         app,
         log_config=None,

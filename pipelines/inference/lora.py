@@ -35,7 +35,7 @@ class LowRank:
 
     @property
     def shape(self) -> tuple[int, int]:
-        """Of the weight."""
+        """Return the shape of the weight that the factors are added to."""
         return self.up.shape[0], self.down.shape[1]
 
     def added(self, strength: float) -> Tensor:

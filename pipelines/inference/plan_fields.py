@@ -24,7 +24,7 @@ from prior.plan_draft import ChordSpan
 from prior.theory import PITCH_CLASSES
 
 DECIMALS = 6
-"""Of a beat, to which places and lengths are written and read."""
+"""Decimal places of a beat to which places and lengths are rounded when written and read."""
 
 
 def read_number(name: str, value: Any, low: float, high: float) -> float:

@@ -29,7 +29,7 @@ CAPACITY = 0.9
 """Share of the thread's time that live pieces may be promised."""
 WARM_UP_S = 4.0
 PRIOR_SHARE = 0.8
-"""Of a job's progress; the rest is decoding."""
+"""Share of a job's progress that generating takes; the rest is decoding."""
 
 
 @dataclass
