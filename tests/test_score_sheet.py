@@ -69,6 +69,8 @@ def test_a_tune_is_read_from_what_was_written(tmp_path: Path):
 
 @pytest.mark.parametrize("name", ["a.mid", "a.musicxml", "a.txt", "none.mid"])
 def test_a_damaged_tune_is_refused(name: str, tmp_path: Path):
+    if name.endswith("xml"):
+        pytest.importorskip("music21")
     if name[0] == "a":
         (tmp_path / name).write_bytes(b"MThd no tune")
     with pytest.raises((ValueError, FileNotFoundError), match=name):
