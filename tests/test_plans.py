@@ -224,6 +224,14 @@ def test_clips_carry_their_form_and_may_lose_each_part_of_it(timed: Path) -> Non
     assert torch.equal(bare.plan, plans[7, :, :PLAN_WIDTH])
 
 
+def test_a_share_of_the_items_is_cut_from_the_end_of_a_piece(timed: Path) -> None:
+    data = PriorData([str(timed)], crop_frames=4, end_share=0.4)
+    ended = [TokenClips(data, 2, True, "train", seed=0)[n].ends for n in range(200)]
+    unforced = TokenClips(replace(data, end_share=0.0), 2, True, "train", seed=0)
+    last = [unforced[n].ends for n in range(200)]
+    assert 0.3 < (sum(ended) - sum(last)) / 200 < 0.5
+
+
 @pytest.mark.parametrize("backbone", ["transformer", "lstm"])
 def test_a_prior_trains_on_form_and_filling(timed: Path, tmp_path: Path, backbone: Any) -> None:
     torch.manual_seed(0)

@@ -275,6 +275,7 @@ def prior_data(tokens: Sequence[str], budget: Budget, optimization: Optimization
         text_encoder=optimization.text_encoder,
         crop_frames=budget.crop_frames,
         text_dropout=optimization.text_dropout,
+        end_share=0.0,
         depth_share=optimization.depth_share,
         validation_clips=optimization.validation_clips,
     )

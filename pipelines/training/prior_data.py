@@ -48,6 +48,8 @@ class PriorData:
         sections_dropout: share of the items with a plan whose plan has no sections.
         melody_dropout: share of the items with a plan whose plan has no melody.
         end_dropout: share of the items with a plan whose plan does not say where the piece ends.
+        end_share: share of the items from a clip that ends its piece that are cut from its end, so
+            that the prior learns the end token.
         fill_share: share of the steps in which the frames before known ones are predicted, of a
             prior with ``fills``.
         depth_share: share of frames that train the later codebooks.
@@ -66,6 +68,7 @@ class PriorData:
     sections_dropout: float = 0.3
     melody_dropout: float = 0.5
     end_dropout: float = 0.3
+    end_share: float = 0.1
     fill_share: float = 0.0
     depth_share: float = 0.25
     validation_clips: int = 32
@@ -77,7 +80,7 @@ class PriorData:
             raise ValueError(f"crop_frames must be at least 2, got {self.crop_frames}")
         shares = (
             *("text_dropout", "whole_plan_dropout", "players_dropout", "caption_dropout"),
-            *("sections_dropout", "melody_dropout", "end_dropout", "fill_share"),
+            *("sections_dropout", "melody_dropout", "end_dropout", "end_share", "fill_share"),
         )
         for name in shares:
             if not 0 <= getattr(self, name) < 1:
@@ -167,13 +170,16 @@ class TokenClips(Dataset):
 
         table, row = self.rows.find(place)
         codes = read_codes(table, row)[: self.num_codebooks]
-        start = int(start_at * (max(0, codes.shape[-1] - length) + 1))
+        entry = table[row]
+        facts = {name: entry[name][0].as_py() for name in ("captions", "labels", "is_end")}
+        last_start = max(0, codes.shape[-1] - length)
+        if dropout and facts["is_end"]:
+            start_at = min(start_at / (1 - data.end_share), 1.0)
+        start = min(int(start_at * (last_start + 1)), last_start)
         crop = codes[:, start : start + length]
         known = crop.shape[-1]
         mask = torch.arange(length) < known
         count = max(1, round(length * data.depth_share))
-        entry = table[row]
-        facts = {name: entry[name][0].as_py() for name in ("captions", "labels", "is_end")}
         captions = facts["captions"] or [""]
         caption = captions[int(choice * len(captions))]
         plan = None if drop_plan else plan_of_labels(json.loads(facts["labels"]))
