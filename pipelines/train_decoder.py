@@ -115,7 +115,7 @@ class DecoderTask:
 
 
 def _movement(spectrogram: Tensor) -> float:
-    """Mean absolute change from frame to frame (nats)."""
+    """Compute the mean absolute change from frame to frame (nats)."""
     return float(spectrogram.diff(dim=-1).abs().mean())
 
 

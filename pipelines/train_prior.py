@@ -83,7 +83,7 @@ class PriorTask:
         return result.loss, {f"nats_book_{k}": nats for k, nats in enumerate(result.nats_per_book)}
 
     def draw_fill(self, step: int, num_frames: int) -> int:
-        """From which frame on a step's clips are known; 0 for a step that fills nothing.
+        """Draw from which frame on a step's clips are known; 0 for a step that fills nothing.
 
         A step has one place for all its clips, the same in all processes.
         """
