@@ -6,7 +6,8 @@ import torch
 from tiny_recordings import RATE, config, melody, save
 
 from codec.spectrogram import LogMel
-from pipelines.data.prepared import open_prepared, quantize_spectrogram
+from pipelines.data.clip_levels import quantize_spectrogram
+from pipelines.data.prepared import open_prepared
 from pipelines.data.recordings.duplicates import (
     Match,
     band_levels,

@@ -13,16 +13,13 @@ from tiny_recordings import RATE, StoppedError, config, melody, save, stop_after
 
 from codec.audio_file import read_audio
 from pipelines import cli
-from pipelines.data.prepared import (
+from pipelines.data.clip_levels import (
     QUANTIZED_STEP,
-    PreparedWriter,
     analysis,
     dequantize_spectrogram,
-    open_prepared,
     quantize_spectrogram,
-    read_image,
-    read_levels,
 )
+from pipelines.data.prepared import PreparedWriter, open_prepared, read_image, read_levels
 from pipelines.data.recordings import cutting, preparation
 from pipelines.data.recordings.preparation import prepare
 from pipelines.data.recordings.tracks import find_tracks

@@ -95,7 +95,7 @@ def test_no_scheduler(
 ) -> None:
     soundfile.write(tmp_path / "a.wav", chord(0, 6.0).T.numpy(), 44100)
     command = ["prepare", "audio", str(tmp_path), "--output", str(tmp_path / "out"), "--quiet"]
-    monkeypatch.setattr("pipelines.data.dask_cluster.JOIN_TIMEOUT_S", 0.5)
+    monkeypatch.setattr("pipelines.data.worker_processes.JOIN_TIMEOUT_S", 0.5)
     assert main([*command, "--scheduler", "tcp://127.0.0.1:9"]) == 2
     assert "no dask scheduler at tcp://127.0.0.1:9" in capsys.readouterr().err
     assert not (tmp_path / "out" / "dataset.json").exists()

@@ -1,4 +1,4 @@
-"""The events of a MIDI file as bytes: escapes, which symusic takes for notes, become texts."""
+"""Rewrite the events of a MIDI file: escapes, which symusic takes for notes, become texts."""
 
 SYSTEM_EXCLUSIVE, ESCAPE, META = 0xF0, 0xF7, 0xFF
 TEXT = b"\xff\x01"
@@ -27,7 +27,7 @@ def escapes_as_texts(data: bytes) -> bytes:
 
 
 def without_escapes(track: bytes) -> bytes:
-    """Do so in the events of one track."""
+    """Turn the escapes in the events of one track into text events."""
     out, place, running = bytearray(), 0, 0
     while place < len(track):
         start = place

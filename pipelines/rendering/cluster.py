@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from codec.process_settings import kept_process_settings
-from pipelines.data.dask_cluster import import_distributed, join_cluster
+from pipelines.data.worker_processes import import_distributed, join_cluster
 from pipelines.inference.loading import load_pipeline
 from pipelines.rendering.origin import Origin, hash_pipeline
 from pipelines.rendering.render_queue import RenderTask, TaskResult

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from codec.stereo import stereo_image
-from pipelines.data.prepared import NUM_MELS
+from pipelines.data.clip_levels import NUM_MELS
 
 NATS_PER_DB = math.log(10) / 20
 

@@ -8,14 +8,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from codec.seeds import generator
-from pipelines.data.prepared import (
-    FRAME_RATE,
-    FRAMES_PER_TOKEN,
-    open_prepared,
-    read_crop,
-    read_info,
-    read_levels,
-)
+from pipelines.data.clip_levels import FRAME_RATE, FRAMES_PER_TOKEN
+from pipelines.data.prepared import open_prepared, read_crop, read_info, read_levels
 from pipelines.data.shards import as_arrow, evenly_spaced
 from pipelines.training.augmentation import Augmentation, augment
 from pipelines.training.loop import EpochOrder

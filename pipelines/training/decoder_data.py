@@ -8,7 +8,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from codec.seeds import generator
-from pipelines.data.prepared import FRAME_RATE, FRAMES_PER_TOKEN, NUM_MELS, read_crop, read_levels
+from pipelines.data.clip_levels import FRAME_RATE, FRAMES_PER_TOKEN, NUM_MELS
+from pipelines.data.prepared import read_crop, read_levels
 from pipelines.data.shards import as_arrow
 from pipelines.data.tokens import (
     TokenInfo,

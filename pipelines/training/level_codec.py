@@ -19,7 +19,8 @@ from torch import Tensor
 from codec.seeds import generator
 from codec.spectral_codec import SpectralCodec
 from codec.vocoder import DB_PER_NAT
-from pipelines.data.prepared import FRAMES_PER_TOKEN, NUM_MELS, read_crop
+from pipelines.data.clip_levels import FRAMES_PER_TOKEN, NUM_MELS
+from pipelines.data.prepared import read_crop
 from pipelines.errors import one_line_errors
 from pipelines.training.codec_data import open_all
 

@@ -12,8 +12,8 @@ from torch.utils.data import Dataset
 from codec.seeds import generator
 from pipelines.data.caption_length import MAX_TOKENS, shorten
 from pipelines.data.plans import plan_of_labels
-from pipelines.data.remote_files import is_remote
 from pipelines.data.remote_tokens import ShardOrder, ShardStore
+from pipelines.data.shards import is_remote
 from pipelines.data.tokens import (
     TokenInfo,
     TokenRows,

@@ -26,14 +26,8 @@ from torch import Tensor
 from codec.audio_file import describe_audio, read_blocks, write_audio
 from codec.whole_file import whole_file, write_json
 from pipelines.data.caption_length import shorten_caption
-from pipelines.data.prepared import (
-    SAMPLE_RATE,
-    SCHEMA,
-    Clip,
-    analysis,
-    analyze,
-    pad_frames,
-)
+from pipelines.data.clip_levels import SAMPLE_RATE, analysis, analyze, pad_frames
+from pipelines.data.prepared import SCHEMA, Clip
 from pipelines.data.recordings.duplicates import NUM_BANDS, band_levels, fingerprint
 from pipelines.data.recordings.prepare_config import PrepareConfig
 from pipelines.data.recordings.track import Track

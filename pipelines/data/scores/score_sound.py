@@ -12,7 +12,8 @@ import soundfile
 import torch
 
 from codec.seeds import derive_seed
-from pipelines.data.prepared import FRAMES_PER_TOKEN, Clip, analysis, analyze, pad_frames
+from pipelines.data.clip_levels import FRAMES_PER_TOKEN, analysis, analyze, pad_frames
+from pipelines.data.prepared import Clip
 from pipelines.data.recordings.cutting import encode_flac
 from pipelines.data.scores.captions import captions
 from pipelines.data.scores.chords import plan_labels
