@@ -34,7 +34,8 @@ from pipelines.training.codec_data import (
     validation_crops,
 )
 from pipelines.training.configuration import configure
-from pipelines.training.loop import TrainingConfig, train
+from pipelines.training.loop import train
+from pipelines.training.training_config import TrainingConfig
 
 INITIALIZATION_BATCHES = 16
 

@@ -31,7 +31,8 @@ from pipelines.training.decoder_data import (
     DecoderData,
     check_origins,
 )
-from pipelines.training.loop import TrainingConfig, train
+from pipelines.training.loop import train
+from pipelines.training.training_config import TrainingConfig
 
 
 class DecoderTask:

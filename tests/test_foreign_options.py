@@ -22,8 +22,8 @@ from codec.component import WEIGHTS_NAME
 from pipelines import Pipeline
 from pipelines.cli import main
 from pipelines.train_prior import train_prior
+from pipelines.training.acceleration import start_accelerator
 from pipelines.training.checkpoints import newest_checkpoint
-from pipelines.training.loop import start_accelerator
 from pipelines.training.prior_data import PriorData
 
 parts = training_parts

@@ -14,8 +14,8 @@ from pipelines.data.midi_file import read_midi
 from pipelines.data.notes.note_cache import build_note_cache
 from pipelines.data.notes.note_tokenizer import NoteTokenizer
 from pipelines.train_prior import train_prior
-from pipelines.training.loop import TrainingConfig
 from pipelines.training.prior_data import PriorData, TokenClips
+from pipelines.training.training_config import TrainingConfig
 from prior import Condition, Prior, Sampling
 
 pytest.importorskip("miditok")

@@ -22,8 +22,8 @@ from pipelines.data.scores.score import Note, Part, Score, pitch_class_weights
 from pipelines.data.scores.score_sound import clip_labels
 from pipelines.data.tokens import INFO_NAME, open_tokens, read_codes, read_token_info
 from pipelines.train_prior import train_prior
-from pipelines.training.loop import TrainingConfig
 from pipelines.training.prior_data import PriorData, TokenClip, TokenClips
+from pipelines.training.training_config import TrainingConfig
 from prior import ChordChange, Plan, Prior
 from prior.form import FORM_WIDTH, SECTIONS_WIDTH
 from prior.plan import HARMONY_WIDTH, PLAN_WIDTH, plan_features

@@ -156,7 +156,7 @@ def test_two_workers_give_the_same_bytes(music, tmp_path):
 
 @pytest.mark.parametrize("after", [0, 1, 3])
 def test_stopped_while_cutting_then_resumed_equals_undisturbed(music, tmp_path, monkeypatch, after):
-    monkeypatch.setattr(cutting, "make_clip", stop_after(after, cutting.make_clip))
+    monkeypatch.setattr(cutting, "Clip", stop_after(after, cutting.Clip))
     with pytest.raises(StoppedError):
         prepare(config(music, tmp_path / "stopped"))
     monkeypatch.undo()
@@ -233,10 +233,10 @@ def test_a_damaged_archive_member_is_skipped(music, tmp_path):
 
 
 def test_a_full_disk_stops_and_blames_no_file(music, tmp_path, monkeypatch, capsys):
-    def no_space(*args):
+    def no_space(**values):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(cutting, "make_clip", no_space)
+    monkeypatch.setattr(cutting, "Clip", no_space)
     arguments = [
         str(music),
         "--output",

@@ -41,7 +41,7 @@ from pipelines.rendering.render_queue import (
 from pipelines.rendering.renderer import TEXT_LENGTH, Renderer
 from pipelines.rendering.rows import Defaults, hash_file, read_request
 from pipelines.rendering.tags import read_provenance
-from pipelines.rendering.worker_pool import ThreadPool, run_queue, start_threads
+from pipelines.rendering.worker_pool import run_queue, thread_pool
 
 
 @pytest.fixture(scope="module")
@@ -205,7 +205,7 @@ def test_one_batch_is_generated_while_another_is_decoded(pipeline: Pipeline):
     renderer = MeetingRenderer(pipeline)
     with ThreadPoolExecutor(2) as executor:
         queue = RenderQueue(read_items(pipeline, *rows), pipeline.num_frames, 2)
-        results = list(run_queue(queue, ThreadPool(renderer, executor, threads=2)))
+        results = list(run_queue(queue, thread_pool(renderer, executor, threads=2)))
     assert sorted(result.item.id for result in results) == ["0", "1", "2", "3"]
     assert not renderer.both.broken
     assert {result.attempts for result in results} == {1}
@@ -214,11 +214,12 @@ def test_one_batch_is_generated_while_another_is_decoded(pipeline: Pipeline):
 def test_tasks_under_way_end_where_a_job_is_stopped(pipeline: Pipeline):
     items = read_items(pipeline, {"id": "a", "prompt": "x", "duration_s": 0.1})
     task = RenderTask(tuple(items), 1, (3,))
-    with start_threads(pipeline, describe_origin(pipeline)) as pool:
-        tokens = pool.renderer.perform(task)
-        assert isinstance(tokens, BatchTokens)
+    renderer = Renderer(pipeline, describe_origin(pipeline))
+    tokens = renderer.perform(task)
+    assert isinstance(tokens, BatchTokens)
+    renderer.stopped.set()
     for stopped in (task, replace(task, codes=tokens.codes[0])):
-        assert pool.renderer.perform(stopped) == RenderFailure("InterruptedError: stopped")
+        assert renderer.perform(stopped) == RenderFailure("InterruptedError: stopped")
 
 
 def test_batches_hold_like_items_and_fill_up_by_length(pipeline: Pipeline):

@@ -25,20 +25,16 @@ from decoder import DiffusionDecoder
 from pipelines.train_codec import CodecLosses, CodecTraining, train_codec
 from pipelines.train_decoder import train_decoder
 from pipelines.train_prior import train_prior
+from pipelines.training.acceleration import choose_precision, start_accelerator
 from pipelines.training.augmentation import Augmentation
 from pipelines.training.checkpoints import checkpoints, load_weights, save_checkpoint
 from pipelines.training.codec_data import SpectrogramData
 from pipelines.training.configuration import configure
 from pipelines.training.decoder_data import DecoderData
-from pipelines.training.loop import (
-    EpochOrder,
-    StepSampler,
-    TrainingConfig,
-    learning_rate,
-    start_accelerator,
-)
-from pipelines.training.precision import choose_precision
+from pipelines.training.item_order import EpochOrder, StepSampler
+from pipelines.training.loop import learning_rate
 from pipelines.training.prior_data import PriorData
+from pipelines.training.training_config import TrainingConfig
 from prior import Prior
 
 Train = Callable[..., Path]
@@ -290,7 +286,7 @@ def test_a_step_that_overflows_is_repeated(
         return accelerator
 
     plain = run_decoder(parts, settings(tmp_path / "plain", max_grad_norm=1e9))
-    monkeypatch.setattr("pipelines.training.loop.start_accelerator", start)
+    monkeypatch.setattr("pipelines.training.acceleration.start_accelerator", start)
     training = settings(tmp_path / "overflowed", max_grad_norm=1e9)
     if overflows == 2:
         assert_same_weights(run_decoder(parts, training), plain)

@@ -1,4 +1,4 @@
-"""Rows in, finished files and a manifest out; a run that was killed goes on where it was."""
+"""Render rows to finished files and a manifest; a run that was killed goes on where it was."""
 
 import time
 from collections.abc import Iterable, Iterator
@@ -36,9 +36,6 @@ class RenderOptions:
         skip_bad: render the good rows although others are faulty.
         progress: "line", "json" or "none".
         log_file: to append to, or None.
-
-    Raises:
-        ValueError: a value is out of its range, or both kinds of cluster are asked for.
     """
 
     batch_size: int = 16
@@ -84,12 +81,12 @@ class RenderSummary:
 
     @property
     def exit_code(self) -> int:
-        """0, or 1 where an item failed."""
+        """Return 0, or 1 where an item failed."""
         return 1 if self.failed else 0
 
 
 class ChangedItemsError(ValueError):
-    """Items that are already rendered, with other settings than are now asked for."""
+    """Report items that are already rendered, with other settings than are now asked for."""
 
     def __init__(self, path: Path, changes: dict[str, str]) -> None:
         self.changes = changes
@@ -288,7 +285,7 @@ def store(
 
 
 def in_order(entries: dict[str, ManifestEntry], items: Iterable[RenderItem]) -> list[ManifestEntry]:
-    """Entries of other jobs first, then those of ``items`` in their order."""
+    """List the entries of other jobs first, then those of ``items`` in their order."""
     ids = [item.id for item in items]
     wanted = set(ids)
     others = [entry for id, entry in entries.items() if id not in wanted]
@@ -296,5 +293,5 @@ def in_order(entries: dict[str, ManifestEntry], items: Iterable[RenderItem]) -> 
 
 
 def total_s(items: Iterable[RenderItem]) -> float:
-    """Seconds of audio in items."""
+    """Sum the seconds of audio in items."""
     return sum(item.settings.duration_s for item in items)

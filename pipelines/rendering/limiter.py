@@ -1,4 +1,4 @@
-"""A look-ahead limiter for true peaks; no kept library for Python has one under a free license."""
+"""Limit true peaks, looking ahead; no kept library for Python does under a free license."""
 
 import math
 

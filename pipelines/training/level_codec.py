@@ -95,7 +95,7 @@ def missing_power(original: Tensor, estimate: Tensor) -> Tensor:
 
 
 def band_levels(spectrogram: Tensor) -> Tensor:
-    """(1, C, M, F) log-mel -> (M,) natural log of the root mean square magnitude."""
+    """Return the (M,) natural log of the root mean square magnitude of a (1, C, M, F) log-mel."""
     return (2 * spectrogram).exp().mean(dim=(0, 1, 3)).clamp(min=1e-12).log() / 2
 
 

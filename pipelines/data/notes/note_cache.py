@@ -28,7 +28,7 @@ def build_note_cache(
     validation_fraction: float = 0.05,
     quiet: bool = False,
 ) -> TokenInfo:
-    """Encode every piece of a source; the folder appears when it is whole.
+    """Encode every piece of a source to a cache that appears when it is whole.
 
     Args:
         source: see ``note_pieces.find_pieces``.
@@ -36,9 +36,6 @@ def build_note_cache(
         out_folder: of the cache.
         validation_fraction: of MIDI files; rendered datasets keep their splits.
         quiet: no progress bar.
-
-    Returns:
-        What ``tokens.json`` says.
 
     Raises:
         ValueError: the folder exists, the source has no notes, or a setting is out of range.

@@ -29,11 +29,10 @@ MIDI_SUFFIXES = (".mid", ".midi", ".kar")
 
 @dataclass(frozen=True)
 class NotePiece:
-    """One piece, or the part of it that a clip of sound holds.
+    """Hold one piece, or the part of it that a clip of sound holds.
 
     Attributes:
         id: unique in the dataset; equal to that of the clip of sound, where there is one.
-        score: its notes.
         captions: ways to describe it, possibly none.
         labels: a JSON object.
         source: the program, folder or collection that it comes from.

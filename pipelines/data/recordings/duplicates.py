@@ -79,15 +79,7 @@ class Match:
 
 
 def find_matches(fingerprints: list[np.ndarray], min_shared_s: float = 5.0) -> list[Match]:
-    """Find the pairs of tracks that share at least ``min_shared_s`` seconds of sound.
-
-    Args:
-        fingerprints: fingerprint of each track.
-        min_shared_s: shortest shared stretch that counts (s).
-
-    Returns:
-        Matches in ascending order of the pair.
-    """
+    """Find the pairs of tracks that share at least ``min_shared_s`` seconds of sound, in order."""
     matches = []
     for (first, second), lags in sorted(candidate_lags(fingerprints).items()):
         a, b = fingerprints[first], fingerprints[second]

@@ -54,15 +54,9 @@ def check_programs(programs: list[str], soundfont: Path | None = None) -> None:
 
 
 def render(score: Score, soundfont: Path = SOUNDFONT) -> np.ndarray:
-    """Play a score.
+    """Play a score as (2, S) float32 at 44,100 Hz, at the loudness that its dynamics ask for.
 
-    Args:
-        score: the piece; its ``room`` sets the reverberation.
-        soundfont: an SF2 file with a General MIDI bank.
-
-    Returns:
-        (2, S) float32 at 44,100 Hz, at the loudness that the score's dynamics ask for, peaks below
-        0.95, silence at the end removed.
+    Peaks stay below 0.95; silence at the end is removed.
 
     Raises:
         RenderError: FluidSynth failed, or gave silence or damaged samples.
