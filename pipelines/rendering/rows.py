@@ -198,7 +198,7 @@ class RowChecker:
         return value
 
     def generate(self, row: dict[str, Any], folder: Path) -> list[RenderItem]:
-        """Make the items of a row with a prompt: one, or ``id-0``, ``id-1``... with rising seeds."""
+        """Make the items of a row with a prompt: one, or ``id-0``, ``id-1``... by seed."""
         config = self.pipeline.config
         chosen = {"guidance": config.guidance, "temperature": config.temperature}
         chosen |= self.defaults | row
