@@ -26,11 +26,7 @@ from pipelines.rendering.item import RenderItem
 from pipelines.rendering.job import read_status
 from pipelines.rendering.manifest import read_manifest
 from pipelines.rendering.origin import describe_origin, hash_pipeline
-from pipelines.rendering.render_queue import (
-    RenderedFiles,
-    RenderFailure,
-    RenderQueue,
-)
+from pipelines.rendering.render_queue import RenderedFiles, RenderFailure, RenderQueue
 from pipelines.rendering.renderer import TEXT_LENGTH, Renderer
 from pipelines.rendering.rows import Defaults, hash_file, read_request
 from pipelines.rendering.tags import read_provenance

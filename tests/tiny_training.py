@@ -51,10 +51,7 @@ def settings(folder: Path, **changes: Any) -> TrainingConfig:
 
 
 def run_codec(
-    parts: Parts,
-    training: TrainingConfig,
-    resume: bool = False,
-    losses: CodecLosses = QUANTIZED,
+    parts: Parts, training: TrainingConfig, resume: bool = False, losses: CodecLosses = QUANTIZED
 ) -> Path:
     torch.manual_seed(0)
     codec = SpectralCodec(
