@@ -9,7 +9,7 @@ import pytest
 
 from pipelines.data.plans import plan_of_labels
 from pipelines.data.scores.captions import MEDIUM, captions
-from pipelines.data.scores.compose import ENSEMBLES, compose, swing, without_overlap
+from pipelines.data.scores.compose import ENSEMBLES, compose, swung, without_overlap
 from pipelines.data.scores.drums import PATTERNS, play_drums
 from pipelines.data.scores.harmony import slots
 from pipelines.data.scores.instruments import BASSES, INSTRUMENTS, name_of_program
@@ -168,8 +168,8 @@ def test_every_drum_pattern_fills_its_bar(meter: str) -> None:
 
 
 def test_swing_moves_only_off_beats_and_repeated_pitches_do_not_overlap() -> None:
-    part = Part("piano", 0, [Note(0, 0.5, 60, 90), Note(0.5, 0.5, 62, 90), Note(1.0, 1, 64, 90)])
-    assert [note.start for note in swing(part).notes] == pytest.approx([0, 2 / 3, 1])
+    notes = [Note(0, 0.5, 60, 90), Note(0.5, 0.5, 62, 90), Note(1.0, 1, 64, 90)]
+    assert [note.start for note in swung(notes)] == pytest.approx([0, 2 / 3, 1])
 
     notes = without_overlap([Note(0, 4, 60, 90), Note(1, 1, 60, 90), Note(1, 1, 64, 90)])
     assert [(n.start, n.duration) for n in notes if n.pitch == 60] == [(0, 1), (1, 1)]

@@ -34,8 +34,7 @@ from pipelines.data.clip_levels import (
 from pipelines.data.shards import (
     ShardWriter,
     as_arrow,
-    list_shards,
-    open_shards,
+    open_split,
     read_description,
     read_split,
 )
@@ -174,10 +173,7 @@ def open_prepared(folder: str | Path, split: str = "train") -> "Dataset":
     """
     check_split(split)
     read_info(folder)
-    shards = list_shards(Path(folder) / split)
-    if not shards:
-        raise ValueError(f"the prepared dataset {folder} has no clip in its split {split!r}")
-    return open_shards(shards)
+    return open_split(folder, split, "prepared dataset")
 
 
 def read_levels(dataset: "Dataset", index: int) -> np.ndarray:

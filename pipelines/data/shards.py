@@ -88,6 +88,18 @@ class ShardWriter:
         self._rows, self._stream = 0, None
 
 
+def open_split(folder: str | Path, split: str, kind: str) -> "Dataset":
+    """Open the shards of one split, memory-mapped; ``kind`` says in messages what the folder is.
+
+    Raises:
+        ValueError: there is no clip in this split.
+    """
+    shards = list_shards(Path(folder) / split)
+    if not shards:
+        raise ValueError(f"the {kind} {folder} has no clip in its split {split!r}")
+    return open_shards(shards)
+
+
 def open_shards(shards: list[Path]) -> "Dataset":
     """Concatenate Arrow shards as one memory-mapped dataset."""
     from datasets import Dataset, concatenate_datasets

@@ -3,6 +3,7 @@
 import warnings
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from functools import lru_cache, partial
 from itertools import chain
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 
 from codec.audio_file import read_audio
 from codec.protocols import Codec
-from codec.whole_file import write_json
+from codec.whole_file import new_folder, write_json
 from pipelines.data.clip_levels import SAMPLE_RATE, check_analysis
 from pipelines.data.prepared import SPLITS, open_prepared, read_crop, read_info
 from pipelines.data.shards import ShardWriter, begin_or_resume, refuse_other
@@ -206,6 +207,19 @@ def equal_batches(facts: "Dataset", rows: list[int], batch_clips: int) -> Iterat
     for group in groups.values():
         for first in range(0, len(group), batch_clips):
             yield group[first : first + batch_clips]
+
+
+@contextmanager
+def new_cache(out_folder: str | Path) -> Iterator[Path]:
+    """Yield the folder of a cache to fill, which takes its final name when it is whole.
+
+    Raises:
+        ValueError: the folder exists.
+    """
+    if Path(out_folder).exists():
+        raise ValueError(f"{out_folder} exists already: choose another folder or delete it")
+    with new_folder(Path(out_folder)) as folder:
+        yield folder
 
 
 def to_int16(codes: Tensor, codec: Codec) -> np.ndarray:

@@ -29,8 +29,7 @@ from pipelines.data.shards import (
     as_arrow,
     evenly_spaced,
     is_remote,
-    list_shards,
-    open_shards,
+    open_split,
     read_description,
     read_remote,
 )
@@ -161,10 +160,7 @@ def open_tokens(folder: str | Path, split: str = "train") -> "Dataset":
     """
     check_split(split)
     read_token_info(folder)
-    shards = list_shards(Path(folder) / split)
-    if not shards:
-        raise ValueError(f"the token cache {folder} has no clip in its split {split!r}")
-    return open_shards(shards)
+    return open_split(folder, split, "token cache")
 
 
 def open_all_tokens(folders: list[str], split: str) -> "Dataset":

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipelines.data.row_files import RowFault
+from pipelines.errors import check_fields
 from pipelines.rendering.folder import RenderFolder, open_folder
 from pipelines.rendering.item import RenderItem
 from pipelines.rendering.job import RenderJob, write_job
@@ -47,10 +48,9 @@ class RenderOptions:
     log_file: str | Path | None = None
 
     def __post_init__(self) -> None:
-        if not 1 <= self.batch_size <= MAX_BATCH:
-            raise ValueError(f"batch_size must lie in [1, {MAX_BATCH}], got {self.batch_size}")
-        if self.workers < 0:
-            raise ValueError(f"workers must not be negative, got {self.workers}")
+        in_range = f"lie in [1, {MAX_BATCH}]"
+        check_fields(self, "batch_size", lambda size: 1 <= size <= MAX_BATCH, in_range)
+        check_fields(self, "workers", lambda count: count >= 0, "not be negative")
         if self.workers and self.scheduler:
             raise ValueError("workers start a cluster and scheduler joins one: choose either")
 

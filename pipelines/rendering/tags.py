@@ -40,19 +40,18 @@ def provenance_tags(provenance: Provenance, format: str) -> dict[str, str]:
     as JSON, in ASCII because WAV names no encoding. The license is named as that of the weights;
     WAV has no tag for one, so it goes into the copyright there.
     """
+    license_text = printable(provenance.license)
+    if license_text:
+        license_text = f"weights of the model: {license_text}"
     tags = {
         "title": printable(provenance.prompt),
         "artist": printable(provenance.pipeline),
         "software": printable(provenance.generator),
-        "copyright" if format == "wav" else "license": weights_license(provenance),
+        # no rights are claimed in what the weights generate
+        "copyright" if format == "wav" else "license": license_text,
         "comment": json.dumps(asdict(provenance)),
     }
     return {tag: text for tag, text in tags.items() if text}
-
-
-def weights_license(provenance: Provenance) -> str:
-    """Name the license of the weights as such: no rights are claimed in what they generate."""
-    return f"weights of the model: {printable(provenance.license)}" if provenance.license else ""
 
 
 def read_provenance(path: str | os.PathLike[str]) -> Provenance | None:

@@ -11,7 +11,7 @@ from symusic.core import ScoreTick
 from pipelines.data.midi_file import read_midi
 from pipelines.data.scores.accompaniment import bass_note, voice
 from pipelines.data.scores.chords import chords_of_slots
-from pipelines.data.scores.compose import density_word, finish, register_span, scaled, swing
+from pipelines.data.scores.compose import density_word, finish, register_span, scaled, swung
 from pipelines.data.scores.drums import CRASH, KICK
 from pipelines.data.scores.harmony import Slot, progression, slots
 from pipelines.data.scores.instruments import BASSES, INSTRUMENTS, balance, name_of_program
@@ -80,7 +80,7 @@ def _arrange_once(rng: random.Random, held_out: bool, row: tuple[str, str, int, 
     lead, register = _tune(rng, style, harmony, key, meter, backing)
     parts = [finish(rng, lead, tempo_bpm, dynamics), *backing]
     if style.swing:
-        swing(parts[0])
+        parts[0].notes = swung(parts[0].notes)
     labels = {
         "style": style_name,
         "mood": moods(style_name, key.mode, tempo_bpm, dynamics),
