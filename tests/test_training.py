@@ -1,6 +1,5 @@
 """The loop: learning, exact resume, two processes, interruption, a full disk."""
 
-import json
 import os
 import shutil
 import signal
@@ -14,7 +13,6 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
-from tiny_data import write_parts
 from tiny_pipeline import CODEBOOK_SIZE, TEXT_WIDTH
 from tiny_training import (
     TRAINERS,
@@ -22,6 +20,7 @@ from tiny_training import (
     Train,
     assert_same_weights,
     losses,
+    metrics,
     run_codec,
     run_decoder,
     run_prior,
@@ -40,12 +39,6 @@ from pipelines.training.codec_data import SpectrogramData
 from pipelines.training.item_order import EpochOrder, StepSampler
 from pipelines.training.loop import learning_rate
 from pipelines.training.training_config import TrainingConfig
-
-
-@pytest.fixture(scope="module")
-def parts(tmp_path_factory: pytest.TempPathFactory) -> Parts:
-    """Tiny data and frozen parts."""
-    return write_parts(tmp_path_factory.mktemp("parts"))
 
 
 def stop_after_two(parts: Parts, training: TrainingConfig, run: Train) -> None:
@@ -118,7 +111,7 @@ def test_run_writes_what_it_promises(parts: Parts, tmp_path: Path) -> None:
     assert [path.name[-2:] for path in checkpoints(tmp_path)] == ["02", "04"]
     samples = tmp_path / "samples" / "step-00000004"
     assert {path.name for path in samples.iterdir()} == {"coarse.wav", "fine.wav"}
-    last = json.loads((tmp_path / "metrics.jsonl").read_text().splitlines()[-1])
+    last = metrics(tmp_path)[-1]
     assert last["validation/coarse_error"] > 0
     with pytest.raises(ValueError, match="already holds checkpoint-00000004: pass --resume"):
         run_decoder(parts, settings(tmp_path))
@@ -307,7 +300,7 @@ def test_a_codec_with_a_stereo_image_is_trained(parts: dict[str, str], tmp_path:
     changes = Augmentation(6, 3, 0.5, 0.5, 0.1)
     training = settings(tmp_path, steps=40, checkpoint_every=40, validate_every=40)
     folder = train_codec(codec, losses, data, training, augmentation=changes)
-    rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    rows = metrics(tmp_path)
     regression = [row["regression"] for row in rows if "regression" in row]
     assert sum(regression[-5:]) < 0.7 * sum(regression[:5])
     found = rows[-1]  # chords are panned, so what the image adds are level differences

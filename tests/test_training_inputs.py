@@ -1,17 +1,16 @@
 """Configs and trained models that a run begins with: read, taken over, or refused in one line."""
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from tiny_data import write_parts
 from tiny_training import (
     TRAINERS,
     Parts,
     Train,
+    metrics,
     run_codec,
     run_prior,
     settings,
@@ -31,12 +30,6 @@ from pipelines.training.decoder_data import DecoderData
 from pipelines.training.prior_data import PriorData
 from pipelines.training.training_config import TrainingConfig
 from prior import Prior
-
-
-@pytest.fixture(scope="module")
-def parts(tmp_path_factory: pytest.TempPathFactory) -> Parts:
-    """Tiny data and frozen parts."""
-    return write_parts(tmp_path_factory.mktemp("parts"))
 
 
 @pytest.mark.parametrize(
@@ -148,8 +141,7 @@ def test_the_codecs_decoder_alone_is_trained_on_its_codes(parts: Parts, tmp_path
     before, after = weights(first), weights(second)
     moved = {name.split(".")[0] for name in before if not torch.equal(before[name], after[name])}
     assert moved == {"from_latent", "decoder", "patch_out"}
-    metrics = [json.loads(line) for line in (second.parent / "metrics.jsonl").open()]
-    assert metrics[0]["energy"] > 0
+    assert metrics(second.parent)[0]["energy"] > 0
     with pytest.raises(ValueError, match=r"decoder_alone needs training\.start_from"):
         run_codec(parts, settings(tmp_path / "third"), losses=losses)
 

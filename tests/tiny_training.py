@@ -111,9 +111,12 @@ def run_decoder(parts: Parts, training: TrainingConfig, resume: bool = False) ->
 TRAINERS = pytest.mark.parametrize("run", [run_codec, run_prior, run_decoder])
 
 
+def metrics(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
 def losses(folder: Path) -> list[float]:
-    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    return [line["loss"] for line in lines if "loss" in line]
+    return [line["loss"] for line in metrics(folder) if "loss" in line]
 
 
 def weights(model: Path) -> dict[str, Tensor]:

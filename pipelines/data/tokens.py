@@ -64,10 +64,7 @@ class TokenInfo:
 
     Attributes:
         format_version: ``TOKENS_VERSION``.
-        codec_class: name of the codec's class.
         codec_hash: from ``hash_codec``.
-        num_codebooks: K.
-        codebook_size: V.
         frame_rate: token frames per second (Hz); None where frames are notes.
         prepared: hash of the prepared dataset's description.
         clips: number of clips in each split.

@@ -42,8 +42,7 @@ def map_in_order(
         function: a function of a module, because workers import it.
         jobs: arguments of the calls.
         workers: number of processes; 1 stays in this one.
-        scheduler: of a running dask cluster, tcp://host:port, whose workers are used instead;
-            folders in jobs must have the same names there.
+        scheduler: of a running dask cluster, whose workers see the same folders, to use instead.
 
     Raises:
         ChildProcessError: a worker died.

@@ -80,7 +80,7 @@ class DaskWorkers:
         return self.client.submit(perform, task, self.origin, priority=priority, **self.options)
 
     def result_of(self, future: "Future") -> TaskResult:
-        """Return a task's result; a worker that died of the task again and again fails its items.
+        """Return a task's result; a worker that dies of it again and again fails its items.
 
         Raises:
             ConnectionError: the scheduler is gone.

@@ -31,11 +31,8 @@ def open_file_to_edit(
 ) -> EditSource:
     """Open a token file, or encode an audio file and estimate the plan that it follows.
 
-    Args:
-        pipeline: that edits.
-        path: ``.safetensors``, or audio of any rate and channels.
-        plan: what is known of the source's plan, or is to be followed in the new stretch.
-        fields: of the plan's schema, before those of ``plan``.
+    ``plan`` and, before it, ``fields`` say what is known of the source's plan, or is to be followed
+    in the new stretch.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -75,14 +72,13 @@ def edit_file(
     options: dict[str, Any],
     prompt: str | None = None,
 ) -> "MusicOutput":
-    """Edit a file.
+    """Edit a file; a ``prompt`` of None takes the source's.
 
     Args:
         pipeline: that edits.
         path: see :func:`open_file_to_edit`.
         stretch: ``add_s``, ``spans_s`` or ``strength``: which edit, and where.
         options: see ``inference.editing.EditOptions``.
-        prompt: for what is new; None takes the source's.
     """
     fields = {name: options[name] for name in FLAG_FIELDS if name in options}
     source = open_file_to_edit(pipeline, path, options.get("plan"), fields)

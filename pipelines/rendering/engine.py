@@ -60,10 +60,8 @@ class RenderSummary:
     """Sum up a run.
 
     Attributes:
-        items: of the job.
-        done: made by this run.
+        done: items made by this run.
         skipped: made by an earlier run, verified.
-        failed: recorded with their errors.
         damaged: ids that an earlier run made and whose files had to be made again.
         faults: rows that were left out.
         audio_s: made by this run (s).
@@ -110,9 +108,6 @@ def render(
         out_dir: made if missing.
         defaults: for fields that rows leave out.
         options: how the job runs.
-
-    Returns:
-        What became of every item; one that failed is in there, not raised.
 
     Raises:
         BadRowsError: some rows cannot be rendered, and ``skip_bad`` is not given, or none can.

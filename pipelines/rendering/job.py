@@ -14,15 +14,10 @@ from pipelines.rendering.manifest import read_manifest
 
 @dataclass(frozen=True)
 class RenderJob:
-    """Hold what was asked for, and since when.
+    """Hold what was asked for, and since when (seconds since 1970).
 
-    Attributes:
-        items: of the job, those that an earlier run made included.
-        skipped: items that were already done when this run started.
-        started: of this run, seconds since 1970.
-        state: "running", "finished" or "stopped".
-        message: why it stopped.
-        ended: seconds since 1970, or None.
+    ``items`` and ``audio_s`` include what an earlier run made (``skipped``, ``skipped_audio_s``);
+    ``state`` is "running", "finished" or "stopped".
     """
 
     items: int
@@ -43,14 +38,9 @@ class RenderJob:
 class RenderStatus:
     """Hold how a job stands.
 
-    Attributes:
-        state: "running", "finished", "stopped" or "killed".
-        message: why it stopped.
-        audio_s: that is done (s).
-        total_audio_s: of the job (s).
-        audio_s_per_s: rate of the current or the last run; None before its first item.
-        left_s: estimated; None where nothing runs, or before the first item.
-        elapsed_s: of the current or the last run.
+    ``state`` is that of the job, or "killed"; the rate is that of the current or the last run, None
+    before its first item; ``left_s`` is estimated, None where nothing runs or before the first
+    item.
     """
 
     state: str

@@ -62,18 +62,18 @@ def master(
     """Bring a piece to an integrated loudness (ITU-R BS.1770-4) under a true-peak ceiling.
 
     One gain for the whole piece: dynamics stay, nothing is clipped. Where the ceiling allows less
-    gain than the loudness asks for, peaks are limited as far as is allowed, and beyond that the
-    piece stays quieter; a note says either. Gains are rounded down to 0.01 dB, so that rounding
-    errors of the measurement do not reach the audio.
+    gain than the loudness asks for, peaks are limited by up to ``most_limiting_db``, and beyond
+    that the piece stays quieter; a note says either. Gains are rounded down to 0.01 dB, so that
+    rounding errors of the measurement do not reach the audio.
 
     Args:
         audio: (C, S) float32, C 1 or 2; samples may exceed [-1, 1].
         sample_rate: Hz.
-        loudness_lufs: wanted loudness, -60 to 0; None only keeps the ceiling. A piece that is
-            silent or never exceeds -70 LUFS has no loudness and is left alone. One shorter than a
-            gating block of 0.4 s is measured as a whole, without gates.
+        loudness_lufs: -60 to 0; None only keeps the ceiling. A piece that is silent or never
+            exceeds -70 LUFS is left alone; one shorter than a gating block (0.4 s) is measured
+            without gates.
         true_peak_ceiling_db: the highest level between samples, in dB of full scale, -20 to 0.
-        most_limiting_db: how far the limiter may turn a peak down; 0 for no limiter.
+        most_limiting_db: 0 for no limiter.
 
     Raises:
         ValueError: not (C, S), more than two channels, NaN, or a level out of its range.

@@ -79,12 +79,8 @@ class ItemResult:
 class RenderQueue:
     """Hand out tasks and take their results, in any order; items to decode go first.
 
-    An item that fails is tried once more, alone.
-
-    Args:
-        items: to be rendered.
-        num_frames: token frames of a duration (s).
-        batch_size: the most items whose tokens are generated at once.
+    An item that fails is tried once more, alone. ``num_frames`` gives the token frames of a
+    duration (s), and ``batch_size`` the most items whose tokens are generated at once.
     """
 
     def __init__(

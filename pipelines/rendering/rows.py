@@ -67,14 +67,8 @@ FORBIDDEN_IN_ID = set('/\\:*?"<>|')
 class Defaults:
     """Hold what a row gets for a field that it leaves out; None takes the pipeline's own default.
 
-    Attributes:
-        duration_s: length (s).
-        negative_prompt: what to move away from.
-        steps: of the diffusion decoder.
-        num_variations: items per row.
-        format: of the audio files.
-        loudness_lufs: to reach; None leaves the level alone.
-        preview: the codec's own decode in place of the diffusion decoder.
+    ``loudness_lufs`` of None leaves the level alone; ``preview`` takes the codec's own decode in
+    place of the diffusion decoder.
     """
 
     duration_s: float = 10.0

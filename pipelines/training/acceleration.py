@@ -64,10 +64,6 @@ def choose_precision(wanted: str, device: torch.device) -> str:
 
     On a CPU without bfloat16 instructions a bf16 product takes some sixty times as long as a
     float32 one (docs/experiments.md).
-
-    Args:
-        wanted: "auto", or a name of ``PRECISIONS``, which is returned as it is.
-        device: that computes.
     """
     if wanted != "auto":
         return wanted

@@ -40,13 +40,9 @@ UTILIZATION = 0.35
 
 @dataclass(frozen=True)
 class Hardware:
-    """Describe a device to train on.
+    """Describe a device to train on: bf16 operations per second sustained, and bytes of memory.
 
-    Attributes:
-        name: with its article.
-        flops: sustained operations per second in bf16.
-        memory: bytes.
-        smallest: parameters of the smallest model that can keep it that busy.
+    ``smallest`` is the number of parameters of the smallest model that can keep it that busy.
     """
 
     name: str

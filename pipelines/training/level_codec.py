@@ -80,11 +80,7 @@ def mean_gain(gains: Iterable[Tensor]) -> Tensor:
 
 
 def missing_power(original: Tensor, estimate: Tensor) -> Tensor:
-    """Measure what an estimate lacks in every band.
-
-    Args:
-        original: (1, C, R, F) log-mel, an image below it.
-        estimate: the same of its decode.
+    """Measure what an estimate of a (1, C, R, F) log-mel lacks in every band.
 
     Returns:
         (M,) natural log of the missing magnitude; NaN where the original holds next to nothing.

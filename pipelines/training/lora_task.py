@@ -35,10 +35,7 @@ class LoraConfig:
 class LoraTask:
     """Train low-rank additions to the weights of a task's model, which stay as they are.
 
-    Args:
-        task: its model's linear layers get an adapter, in place.
-        part: of a pipeline that the model is, "prior" or "decoder".
-        config: see :class:`LoraConfig`.
+    The model's linear layers get an adapter, in place; ``part`` is "prior" or "decoder".
 
     Raises:
         MissingPackageError: peft is not installed.

@@ -52,9 +52,8 @@ def find_pieces(
 ) -> dict[str, Iterator[NotePiece | str]]:
     """Find the pieces of each split; a line of text stands for one that could not be read.
 
-    Args:
-        source: a dataset made by ``partita prepare scores``, or a folder of MIDI files.
-        validation_fraction: of the MIDI files; a dataset keeps its own splits.
+    The source is a dataset made by ``partita prepare scores``, which keeps its splits, or a folder
+    of MIDI files, of which a fraction is for validation.
 
     Raises:
         ValueError: it is neither.

@@ -72,10 +72,7 @@ class NoteTokenizer(Component):
         self.register_buffer("nothing", torch.empty(0))
 
     def encode(self, midi: str | Path | bytes | ScoreTick) -> Tensor:
-        """Turn a piece into codes.
-
-        Args:
-            midi: a MIDI file's path or bytes, or a symusic score in ticks.
+        """Turn a MIDI file, by path or bytes, or a symusic score in ticks into codes.
 
         Returns:
             (1, 6, T) int64 in [0, 256): a frame per note, and more for long rests and notes.
@@ -100,10 +97,7 @@ class NoteTokenizer(Component):
         return sort_events(np.stack(columns, axis=1))
 
     def decode(self, codes: Tensor) -> list[ScoreTick]:
-        """Turn codes into pieces.
-
-        Args:
-            codes: (B, k, T) int64 in [0, 256), the first 1 <= k <= 6 books.
+        """Turn (B, k, T) int64 codes in [0, 256) into pieces; k may be less than six.
 
         Returns:
             B symusic scores in ticks of ``steps_per_beat``, with one track per program.

@@ -27,15 +27,7 @@ def write_report(
     info: dict[str, Any],
     found: TrackList,
 ) -> dict[str, Any]:
-    """Write ``report.json`` and ``report.md``, and return the content.
-
-    Args:
-        folder: the dataset.
-        records: one for every listed track.
-        selection: the tracks that were kept.
-        info: the content of ``dataset.json``.
-        found: what the input held.
-    """
+    """Write ``report.json`` and ``report.md``, and return the content."""
     kept = [records[index] for index in selection.kept]
     rates = Counter(record.sample_rate for record in kept)
     report: dict[str, Any] = {

@@ -43,12 +43,7 @@ _ATTEMPTS = 4
 
 
 def arrange(rng: random.Random, held_out: bool = False, groove: str | None = None) -> Score:
-    """Let MMA play a chord progression in one of its grooves, and put a tune on top.
-
-    Args:
-        rng: source of all draws, MMA's too.
-        held_out: use the chord progressions kept for validation.
-        groove: fix the groove instead of drawing it.
+    """Let MMA play a chord progression in a groove, drawn or given, and put a tune on top.
 
     Raises:
         RenderError: MMA failed.

@@ -61,9 +61,6 @@ def captions(
         seed: equal seeds give equal captions.
         n: number of captions, at least 1.
         groups: templates to draw from for the first caption, the second and so on, cyclically.
-
-    Raises:
-        ValueError: n is below 1.
     """
     if n < 1:
         raise ValueError(f"n must be at least 1, got {n}")

@@ -27,10 +27,7 @@ class PlacedChord(NamedTuple):
 def write_lead_sheet(path: str | Path, plan: Plan, num_beats: float) -> None:
     """Write a plan from its first beat on; the suffix tells MIDI from MusicXML.
 
-    Args:
-        path: ``.mid``, ``.midi``, ``.musicxml`` or ``.xml``.
-        plan: with beats as quarter notes.
-        num_beats: until when the last chord sounds, from the sheet's beginning.
+    Beats count as quarter notes; the last chord sounds until ``num_beats`` from the beginning.
 
     Raises:
         MissingPackageError: MusicXML is asked for and music21 is not installed.
