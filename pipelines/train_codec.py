@@ -24,7 +24,7 @@ from codec.losses import (
 )
 from codec.seeds import derive_seed
 from codec.spectral_codec import CodecOutput, SpectralCodec
-from pipelines.data.prepared import FRAME_RATE, check_analysis
+from pipelines.data.clip_levels import FRAME_RATE, check_analysis
 from pipelines.errors import one_line_errors
 from pipelines.training.augmentation import Augmentation
 from pipelines.training.codec_data import (
@@ -34,7 +34,8 @@ from pipelines.training.codec_data import (
     validation_crops,
 )
 from pipelines.training.configuration import configure
-from pipelines.training.loop import TrainingConfig, train
+from pipelines.training.loop import train
+from pipelines.training.training_config import TrainingConfig
 
 INITIALIZATION_BATCHES = 16
 
