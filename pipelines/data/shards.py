@@ -5,7 +5,7 @@ temporary name when it is whole, so a stopped writer resumes after the last whol
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sized
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -212,7 +212,7 @@ def list_shards(folder: Path) -> list[Path]:
     return sorted(folder.glob("shard-*.arrow"))
 
 
-def evenly_spaced(rows: "Dataset", most: int) -> list[int]:
-    """Choose up to ``most`` row numbers, spread over a split."""
+def evenly_spaced(rows: Sized, most: int) -> list[int]:
+    """Choose up to ``most`` row numbers, spread evenly."""
     count = min(most, len(rows))
     return [index * len(rows) // count for index in range(count)]
