@@ -66,7 +66,7 @@ def run(args: argparse.Namespace) -> int:
 def reconstruct(
     pipeline: "Pipeline", path: str, books: int, steps: int | None, seed: int
 ) -> "dict[str, Tensor]":
-    """(C, S) audio under "original", "preview" (the codec's own decode) and "decoded"."""
+    """Return (C, S) audio under "original", "preview" (the codec's own decode) and "decoded"."""
     from codec.audio_file import read_audio
 
     codec = pipeline.codec
@@ -95,7 +95,7 @@ def write_clips(
 
 
 def measure(clips: "dict[str, Tensor]", sample_rate: int) -> dict[str, Any]:
-    """Mean metrics of both decodes over at most twelve evenly spaced pieces of ten seconds."""
+    """Average the metrics of both decodes over at most twelve pieces of ten seconds."""
     from pipelines.evaluation.averages import average
     from pipelines.evaluation.pair_metrics import compare
 
@@ -118,7 +118,7 @@ def measure(clips: "dict[str, Tensor]", sample_rate: int) -> dict[str, Any]:
 
 
 def table(metrics: dict[str, Any]) -> str:
-    """Metrics as lines, the two decodes side by side."""
+    """Write metrics as lines, the two decodes side by side."""
     lines = [f"{metrics['books']} books, {metrics['bitrate_kbps']:.2f} kbps"]
     lines.append(f"{'':28}{'preview':>10}{'decoded':>10}")
     for name in metrics["preview"]:

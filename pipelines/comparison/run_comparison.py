@@ -30,7 +30,8 @@ from pipelines.comparison.comparison_settings import ComparisonSettings
 from pipelines.comparison.study import Study
 from pipelines.data.markdown import bullets
 from pipelines.errors import one_line_errors
-from pipelines.training.loop import TrainingConfig, start_accelerator
+from pipelines.training.acceleration import start_accelerator
+from pipelines.training.training_config import TrainingConfig
 
 PROGRAM = "compare.py"
 TEMPLATE = Path(__file__).with_name("document.md")

@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from codec.resampling import resample
-from pipelines.data.prepared import SAMPLE_RATE
+from pipelines.data.clip_levels import SAMPLE_RATE
 from pipelines.evaluation.spectral import log_mel_analysis
 
 FRAME_RATE = 100  # of the log-mel spectrogram
