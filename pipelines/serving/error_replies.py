@@ -65,7 +65,8 @@ def add_error_replies(app: FastAPI) -> None:
         return reply(404, str(error) if not error.filename else "there is no such file")
 
     async def storage(request: Request, error: Any) -> JSONResponse:
-        return reply(507, f"the folder of takes cannot be used: {error}")
+        known = isinstance(error, StorageError)
+        return reply(507, str(error) if known else f"the folder of takes cannot be used: {error}")
 
     async def stopping(request: Request, error: Any) -> JSONResponse:
         return reply(503, str(error), retry_after="10")

@@ -48,6 +48,7 @@ class TakeRecorder:
     def write(self, piece: Tensor) -> None:
         """Append (C, s) float32 samples."""
         if self.file is None:
+            self.partial.touch()  # libsndfile hides why a file cannot be made
             form = {"subtype": "FLOAT", "format": "WAV"}
             channels = piece.shape[0]
             self.file = soundfile.SoundFile(self.partial, "w", self.sample_rate, channels, **form)

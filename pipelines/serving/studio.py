@@ -290,11 +290,18 @@ class Studio:
         if len(self.loop.waiting) >= self.max_queue:
             raise QueueFullError(f"{self.max_queue} pieces wait already: try again later")
 
-    def _write_down(self, id: str, fields: dict[str, Any], state: str) -> None:
+    def check_disk(self) -> None:
+        """Raise a ``StorageError`` where the folder of takes is gone, or its disk nearly full."""
         try:
             free = shutil.disk_usage(self.shelf.path).free
-            if free < SPARE_BYTES:
-                raise StorageError(f"the disk of the takes is full: {free >> 20} MB are free")
+        except OSError as error:
+            raise StorageError(f"the folder of takes cannot be used: {error}") from error
+        if free < SPARE_BYTES:
+            raise StorageError(f"the disk of the takes is full: {free >> 20} MB are free")
+
+    def _write_down(self, id: str, fields: dict[str, Any], state: str) -> None:
+        self.check_disk()
+        try:
             self.store.add(id, fields, state)
-        except (OSError, sqlite3.Error) as error:
-            raise StorageError(f"the folder of takes cannot be written to: {error}") from error
+        except sqlite3.Error as error:
+            raise StorageError(f"the folder of takes cannot be used: {error}") from error
