@@ -1,4 +1,4 @@
-"""Every error as one JSON object, in OpenAI's shape, that names the field and never a prompt."""
+"""Answers errors with JSON objects of OpenAI's shape, which name the field, never a prompt."""
 
 import logging
 import re
@@ -43,7 +43,7 @@ def reply(status: int, message: str, field: str | None = None, **headers: str) -
 
 
 def add_error_replies(app: FastAPI) -> None:
-    """Let the application answer errors so."""
+    """Let the application answer errors with such objects."""
 
     async def invalid(request: Request, error: Any) -> JSONResponse:
         return reply(422, *first_fault(error))

@@ -1,4 +1,4 @@
-"""Jobs: submit, list, watch, cancel, fetch."""
+"""Routes for jobs: submit, list, watch, cancel, fetch."""
 
 import asyncio
 import json

@@ -1,4 +1,4 @@
-"""The jobs in an SQLite file: it survives a kill at any moment, and names each job once."""
+"""Keeps the jobs in an SQLite file, which survives a kill at any moment."""
 
 import json
 import sqlite3
@@ -28,12 +28,12 @@ END = "UPDATE jobs SET state=?, error=?, finished=? WHERE id=? AND state IN ('qu
 
 
 class DuplicateJobError(ValueError):
-    """There is a job of this id."""
+    """Refuses a job whose id another has."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """One row.
+    """Holds one row.
 
     Attributes:
         id: of the job, and of the take that it makes.
@@ -53,7 +53,7 @@ class Job:
 
 
 class JobStore:
-    """Open it once per file; every method may be called from any thread.
+    """Keeps jobs in one file; every method may be called from any thread.
 
     Args:
         path: of the SQLite file, made if missing.

@@ -1,4 +1,4 @@
-"""What a request may say, checked before any work is done; unknown fields are refused by name."""
+"""Declares what a request may say; unknown fields are refused by name."""
 
 import json
 import secrets
@@ -48,7 +48,7 @@ Symbols = Annotated[str, Field(max_length=10_000), AfterValidator(printable_text
 
 
 class PlanOptions(StrictFields):
-    """A plan, whole or in part (docs/plans.md), and the fields that go before its own."""
+    """Holds a plan, whole or in part (docs/plans.md), and fields that go before its own."""
 
     plan: PlanJson | None = None
     bpm: float | None = None
@@ -72,7 +72,7 @@ class PlanOptions(StrictFields):
 
 
 class PieceFields(PlanOptions):
-    """What a piece is made from: the arguments of ``Pipeline.stream``."""
+    """Holds the arguments of ``Pipeline.stream``."""
 
     prompt: Prompt
     duration_s: Annotated[float, Field(gt=0)] = 10.0
@@ -88,7 +88,7 @@ class PieceFields(PlanOptions):
     preview: bool = False
 
     def arguments(self) -> dict[str, Any]:
-        """Arguments of ``Pipeline.stream``."""
+        """Return the arguments of ``Pipeline.stream``."""
         unset = {
             name
             for name in ("model", *PLAN_FIELDS)
@@ -105,20 +105,20 @@ Format = Literal["wav", "flac", "ogg", "opus", "pcm"]
 
 
 class MusicRequest(PieceFields):
-    """The body of ``POST /v1/audio/music``."""
+    """Declares the body of ``POST /v1/audio/music``."""
 
     format: Format = "wav"
     stream: bool = False
 
 
 class JobRequest(PieceFields):
-    """The body of ``POST /v1/jobs``: a piece that is kept on the shelf."""
+    """Declares the body of ``POST /v1/jobs``: a piece that is kept on the shelf."""
 
     id: JobName | None = None
 
 
 class EditRequest(PlanOptions):
-    """The body of ``POST /v1/edits``: a take that is made from another."""
+    """Declares the body of ``POST /v1/edits``: a take that is made from another."""
 
     edit: Literal["extend", "inpaint", "vary", "loop"]
     take: TakeName
@@ -136,7 +136,7 @@ class EditRequest(PlanOptions):
 
 
 class SpeechRequest(StrictFields):
-    """The body of OpenAI's ``POST /v1/audio/speech``: ``input`` is the prompt."""
+    """Declares the body of OpenAI's ``POST /v1/audio/speech``: ``input`` is the prompt."""
 
     input: Prompt
     model: str | None = None
@@ -161,19 +161,19 @@ class SpeechRequest(StrictFields):
 
 
 class SteerFields(PlanOptions):
-    """What a live piece goes on with."""
+    """Declares what a live piece goes on with."""
 
     prompt: Prompt
     negative_prompt: Text | None = None
 
     def arguments(self) -> dict[str, Any]:
-        """Arguments of ``Stream.steer``."""
+        """Return the arguments of ``Stream.steer``."""
         texts = {"prompt": self.prompt, "negative_prompt": self.negative_prompt}
         return {**texts, "plan": self.plan, **self.plan_fields()}
 
 
 class LiveStart(PieceFields):
-    """The first message over ``WS /v1/live``."""
+    """Declares the first message over ``WS /v1/live``."""
 
     type: Literal["start"]
     encoding: Literal["s16", "f32"] = "f32"

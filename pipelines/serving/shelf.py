@@ -1,4 +1,4 @@
-"""The folder of takes: ``ID.wav`` in 32-bit floats, and ``ID.safetensors`` with the tokens."""
+"""Keeps takes in a folder: ``ID.wav`` in 32-bit floats, ``ID.safetensors`` with the tokens."""
 
 import errno
 import io

@@ -1,4 +1,4 @@
-"""Everything the routes ask for: pieces now, jobs, live pieces, and the shelf."""
+"""Does what the routes ask for: pieces now, jobs, live pieces, and the shelf."""
 
 import json
 import logging
@@ -42,7 +42,7 @@ SPARE_BYTES = 64 << 20
 
 
 class Studio:
-    """One pipeline, its computing thread, its jobs and its takes.
+    """Holds one pipeline, its computing thread, its jobs and its takes.
 
     Args:
         pipeline: that makes the music.

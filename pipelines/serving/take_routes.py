@@ -1,4 +1,4 @@
-"""The shelf: list, describe, play, download and delete takes."""
+"""Routes for the shelf: list, describe, play, download and delete takes."""
 
 import asyncio
 from typing import Annotated, Any
