@@ -89,12 +89,8 @@ class PieceFields(PlanOptions):
 
     def arguments(self) -> dict[str, Any]:
         """Return the arguments of ``Pipeline.stream``."""
-        unset = {
-            name
-            for name in ("model", *PLAN_FIELDS)
-            if name == "model" or getattr(self, name) is None
-        }
-        return self.model_dump(include=set(PieceFields.model_fields) - unset)
+        names = PieceFields.model_fields.keys() - {"model"}
+        return self.model_dump(include=names, exclude_none=True)
 
     def with_seed(self) -> Self:
         """Return the fields with a seed; one is drawn where none is given."""
@@ -151,13 +147,8 @@ class SpeechRequest(StrictFields):
     def to_music(self) -> MusicRequest:
         """Say it in our words; ``instructions`` are more of the prompt, ``voice`` says nothing."""
         prompt = ", ".join(filter(None, (self.input, self.instructions)))
-        return MusicRequest(
-            prompt=prompt,
-            duration_s=self.duration_s,
-            seed=self.seed,
-            model=self.model,
-            format=self.response_format,
-        )
+        same = self.model_dump(include={"duration_s", "seed", "model"})
+        return MusicRequest(prompt=prompt, format=self.response_format, **same)
 
 
 class SteerFields(PlanOptions):
@@ -168,8 +159,7 @@ class SteerFields(PlanOptions):
 
     def arguments(self) -> dict[str, Any]:
         """Return the arguments of ``Stream.steer``."""
-        texts = {"prompt": self.prompt, "negative_prompt": self.negative_prompt}
-        return {**texts, "plan": self.plan, **self.plan_fields()}
+        return self.model_dump(include=set(SteerFields.model_fields), exclude_none=True)
 
 
 class LiveStart(PieceFields):

@@ -37,7 +37,7 @@ async def upload(
 ) -> dict[str, Any]:
     """Put an audio file, which is the body, on the shelf, so that it can be edited."""
     studio = studio_of(request)
-    studio.check_disk()
+    studio.shelf.check_disk()
     codec, id = studio.pipeline.codec, new_id(name)
     sent, decoded = (studio.shelf.path / f".{id}.partial.{end}" for end in ("sent", "wav"))
     try:
