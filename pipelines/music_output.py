@@ -37,7 +37,7 @@ class MusicOutput(AudioPipelineOutput):
     plans: list[Plan | None] = field(default_factory=list)
 
     def item(self, index: int) -> "MusicOutput":
-        """One of the items, alone."""
+        """Return one of the items, alone."""
         at = slice(index, index + 1)
         settings = self.settings | {"prompt": self.settings["prompt"][at]}
         seeds, plans = self.seeds[at], self.plans[at]
