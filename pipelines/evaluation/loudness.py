@@ -2,7 +2,6 @@
 
 import math
 
-import pyloudnorm
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -73,6 +72,8 @@ def block_loudness(audio: Tensor, sample_rate: int) -> Tensor:
 
 
 def _measure_blocks(audio: Tensor, sample_rate: int, block_s: float) -> Tensor:
+    import pyloudnorm  # and with it scipy
+
     # of pyloudnorm's filters only these have the coefficients of the recommendation
     meter = pyloudnorm.Meter(sample_rate, filter_class="DeMan", block_size=block_s)
     meter.integrated_loudness(audio.T.double().numpy())
