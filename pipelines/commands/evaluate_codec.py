@@ -71,7 +71,7 @@ def choose_clips_and_settings(args: argparse.Namespace) -> "tuple[ClipChoice, Re
 
 def run(args: argparse.Namespace) -> int:
     """Measure, write the report and print its page."""
-    from pipelines.data.tokens import load_codec
+    from pipelines.data.codecs import load_codec
     from pipelines.evaluation.classical_codecs import choose_classical
     from pipelines.evaluation.codec_report import encodec_systems, load_encodec, report_codec
     from pipelines.inference.shipped import find_shipped

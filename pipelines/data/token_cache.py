@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from codec.audio_file import read_audio
 from codec.protocols import Codec
 from codec.whole_file import write_json
+from pipelines.data.codecs import load_codec
 from pipelines.data.dask_cluster import map_on_cluster
 from pipelines.data.prepared import (
     SAMPLE_RATE,
@@ -33,7 +34,6 @@ from pipelines.data.tokens import (
     SCHEMA,
     TokenInfo,
     hash_prepared,
-    load_codec,
     read_token_info,
 )
 
@@ -217,7 +217,7 @@ def equal_batches(facts: "Dataset", rows: list[int], batch_clips: int) -> Iterat
             yield group[first : first + batch_clips]
 
 
-def to_int16(codes: Tensor, codec: Codec) -> np.ndarray:
+def to_int16(codes: Tensor, codec: Any) -> np.ndarray:
     """Convert (B, K, T) codes to int16, and check them against the codec's sizes."""
     assert codes.dim() == 3
     assert codes.shape[1] == codec.num_codebooks

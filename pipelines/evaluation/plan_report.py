@@ -41,7 +41,7 @@ from pipelines.evaluation.reasons import UnmeasurableError
 from prior.plan import ChordChange, Plan
 
 if TYPE_CHECKING:
-    from pipelines.pipeline import Pipeline
+    from pipelines.inference.music_generator import MusicGenerator
 
 PIECE_S = 12.0
 SPAN_S = (4.0, 8.0)
@@ -58,7 +58,7 @@ class PlanReport:
     seed: int = 0
 
 
-def report_plans(pipeline: "Pipeline", wanted: PlanReport, folder: Path) -> dict[str, Any]:
+def report_plans(pipeline: "MusicGenerator", wanted: PlanReport, folder: Path) -> dict[str, Any]:
     """Generate, measure, and write ``plans.json`` and ``plans.md``; a stopped run goes on."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "rows.jsonl"
@@ -99,7 +99,7 @@ def composed(seed: int) -> tuple[Score, Plan, str]:
     return score, bare, held_out_captions(labels, seed, 1)[0]
 
 
-def measure_piece(pipeline: "Pipeline", seed: int) -> dict[str, Any]:
+def measure_piece(pipeline: "MusicGenerator", seed: int) -> dict[str, Any]:
     """Generate a piece, an edit and a loop for a composed score, and measure them."""
     rate, (score, plan, prompt) = pipeline.codec.sample_rate, composed(seed)
     song = pipeline(prompt, PIECE_S, seed, plan=plan)

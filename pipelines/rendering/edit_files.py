@@ -16,12 +16,12 @@ from pipelines.inference.plan_schema import FLAG_FIELDS, PlanSource, draft_plan
 from pipelines.inference.token_file import load_tokens
 
 if TYPE_CHECKING:
+    from pipelines.inference.music_generator import MusicGenerator
     from pipelines.music_output import MusicOutput
-    from pipelines.pipeline import Pipeline
 
 
 def open_file_to_edit(
-    pipeline: "Pipeline", path: str | Path, plan: PlanSource, fields: Mapping[str, Any]
+    pipeline: "MusicGenerator", path: str | Path, plan: PlanSource, fields: Mapping[str, Any]
 ) -> EditSource:
     """Open a token file, or encode an audio file and estimate the plan that it follows.
 
@@ -63,7 +63,7 @@ def source_duration(path: Path) -> float:
 
 
 def edit_file(
-    pipeline: "Pipeline",
+    pipeline: "MusicGenerator",
     path: str | Path,
     stretch: dict[str, Any],
     options: dict[str, Any],

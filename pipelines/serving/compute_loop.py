@@ -21,7 +21,7 @@ from prior.frame_generator import FrameGenerator
 from prior.plan import Plan
 
 if TYPE_CHECKING:
-    from pipelines.pipeline import Pipeline
+    from pipelines.inference.music_generator import MusicGenerator
 
 Call = tuple[Future[Any], Callable[[], Any]]
 
@@ -43,7 +43,7 @@ class ComputeLoop:
         cost: seconds of computing per second of a live piece, with and without ``preview``.
     """
 
-    pipeline: "Pipeline"
+    pipeline: "MusicGenerator"
     batch_size: int = 8
     max_streams: int = 32
     cost: dict[bool, float] = field(default_factory=lambda: {False: 0.0, True: 0.0})

@@ -9,11 +9,11 @@ from pipelines.serving.music_request import EditRequest, draw_seed
 from pipelines.serving.shelf import Shelf
 
 if TYPE_CHECKING:
-    from pipelines.pipeline import Pipeline
+    from pipelines.inference.music_generator import MusicGenerator
 
 
 def edit_take(
-    pipeline: "Pipeline", shelf: Shelf, request: EditRequest, between: Callable[..., None]
+    pipeline: "MusicGenerator", shelf: Shelf, request: EditRequest, between: Callable[..., None]
 ) -> MusicOutput:
     """Make the piece; ``between`` is called after every frame."""
     names = {"seed", "negative_prompt", "guidance", "temperature", "num_inference_steps", "plan"}
