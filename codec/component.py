@@ -150,20 +150,20 @@ class WithoutStorage(TorchFunctionMode):
         return func(*args, **kwargs)
 
 
-def load_weights(module: nn.Module, path: Path, dtype: torch.dtype) -> None:
-    """Give a module the tensors of a file, which were checked, and convert one after the other.
+def load_weights(module: nn.Module, path: Path, dtype: torch.dtype | None = None) -> None:
+    """Give a module the tensors of a file, converted one after the other; None keeps their types.
 
     The file may be replaced afterwards: nothing stays mapped to memory.
     """
 
     def converted(tensor: Tensor) -> Tensor:
-        return tensor.to(dtype if tensor.is_floating_point() else tensor.dtype, copy=True)
+        return tensor.to(dtype if tensor.is_floating_point() else None, copy=True)
 
     with safe_open(path, framework="pt") as file:
         tensors = {name: converted(file.get_tensor(name)) for name in file.keys()}  # noqa: SIM118
     module.load_state_dict(tensors, assign=True)
     assert not any(t.is_meta for t in itertools.chain(module.parameters(), module.buffers()))
-    module.to(dtype)  # what is computed, not loaded
+    module.to(dtype=dtype)  # what is computed, not loaded
 
 
 def find_folder(path: str | Path, options: dict[str, Any]) -> Path:
