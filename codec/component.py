@@ -1,38 +1,72 @@
-"""The base of every trainable part: diffusers' saving and loading, made strict."""
+"""The base of every trainable part: saved and loaded in the files of diffusers' models."""
 
+import functools
 import inspect
+import itertools
 import json
 import re
 import sys
+from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, get_args, get_type_hints
+from typing import Any, ClassVar, NamedTuple, Self, TypeVar, get_args, get_type_hints
 
 import torch
-from diffusers.configuration_utils import ConfigMixin
-from diffusers.models.modeling_utils import ModelMixin
 from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from codec.whole_file import read_json_object
 
 HUB_OPTIONS = ("revision", "cache_dir", "token", "local_files_only", "force_download")
 """Options of ``from_pretrained`` that go to huggingface_hub."""
 HUB_FILES = ["*.json", "*.safetensors", "*.txt", "README.md"]
-INTERNAL_OPTIONS = (
-    *("low_cpu_mem_usage", "use_safetensors", "variant", "proxies", "provider", "sess_options"),
-    *("device_map", "max_memory", "offload_folder", "offload_state_dict", "use_flashpack"),
-    *("quantization_config", "disable_mmap", "dduf_entries", "parallel_config"),
-)
+INTERNAL_OPTIONS = ("low_cpu_mem_usage", "use_safetensors")
+"""Options of diffusers' ``from_pretrained`` that change nothing here."""
 WEIGHTS_NAME = "diffusion_pytorch_model.safetensors"
+FILE_KEYS = ("_class_name", "_diffusers_version", "_name_or_path")
+"""Keys of ``config.json`` that tell of the file."""
+RANDOM = ("normal_", "uniform_", "trunc_normal_", "kaiming_normal_", "kaiming_uniform_")
+"""Functions that draw initial weights."""
+Init = TypeVar("Init", bound=Callable[..., None])
 
 
-class Component(ModelMixin, ConfigMixin):
-    """A ``ModelMixin`` whose ``from_pretrained`` refuses what diffusers would only log.
+class Config(dict[str, Any]):
+    """Hold arguments by key and by attribute; ``register_to_config`` changes them."""
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return self[name]
+        except KeyError:
+            raise AttributeError(f"the config has no {name!r}") from None
+
+
+def register_to_config(init: Init) -> Init:
+    """Decorate ``__init__`` of a component: its arguments become ``config`` before it runs."""
+    signature = inspect.signature(init)
+
+    @functools.wraps(init)
+    def registering_init(self: "Component", *args: Any, **kwargs: Any) -> None:
+        bound = signature.bind(self, *args, **kwargs)
+        bound.apply_defaults()
+        _, *values = bound.arguments.items()
+        self.register_to_config(**dict(values))
+        init(self, *args, **kwargs)
+
+    return registering_init  # type: ignore[return-value]
+
+
+class Component(nn.Module):
+    """A module with a config, which diffusers saves and loads as it does its own models.
 
     An unknown or missing config key, a missing, extra or misshapen tensor, a truncated file and a
     pickle in place of safetensors are all errors that name the culprit. Weights saved in half
     precision load as float32 unless ``torch_dtype`` says otherwise.
     """
 
+    config: Any
+    """The arguments of ``__init__``, by attribute or by key (``Config``)."""
     former_keys: ClassVar[tuple[str, ...]] = ()
     """Keys of ``config.json`` that earlier versions wrote; kept in ``config`` behind a "_"."""
     added_keys: ClassVar[dict[str, Any]] = {}
@@ -41,16 +75,25 @@ class Component(ModelMixin, ConfigMixin):
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         # diffusers finds out how to load a class by the bases that its module names
-        vars(sys.modules[cls.__module__])["ModelMixin"] = ModelMixin
+        vars(sys.modules[cls.__module__]).setdefault("Component", Component)
 
-    if TYPE_CHECKING:
+    def register_to_config(self, **values: Any) -> None:
+        """Add values to ``config``, or replace them."""
+        self.__dict__["config"] = Config(self.__dict__.get("config", {}) | values)
 
-        @property
-        def config(self) -> Any:
-            """The registered arguments, by attribute or by key."""
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next(itertools.chain(self.parameters(), self.buffers())).device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The type of the weights."""
+        tensors = itertools.chain(self.parameters(), self.buffers())
+        return next((t.dtype for t in tensors if t.is_floating_point()), torch.float32)
 
     @classmethod
-    def from_pretrained(cls, path: str | Path, **kwargs: Any) -> "Component":
+    def from_pretrained(cls, path: str | Path, **kwargs: Any) -> Self:
         """Load from a local folder or from a hub id; both are checked.
 
         Args:
@@ -64,27 +107,63 @@ class Component(ModelMixin, ConfigMixin):
         """
         folder = find_folder(path, kwargs) / (kwargs.pop("subfolder", None) or "")
         dtype = kwargs.pop("torch_dtype", None) or torch.float32
-        for name in INTERNAL_OPTIONS:  # with which diffusers loads the parts of a pipeline
+        if not isinstance(dtype, torch.dtype):
+            raise ValueError(f"torch_dtype must be a torch.dtype, got {dtype!r}")
+        for name in INTERNAL_OPTIONS:
             kwargs.pop(name, None)
         if kwargs:
             raise ValueError(f"from_pretrained of {cls.__name__} takes no {next(iter(kwargs))}")
-        check_folder(cls, folder)
-        return super().from_pretrained(
-            str(folder), torch_dtype=dtype, use_safetensors=True, low_cpu_mem_usage=False
-        )
+        values = read_config(cls, folder / "config.json")
+        with WithoutStorage():
+            model = cls(**values)
+        check_tensors(model, folder)
+        load_weights(model, folder / WEIGHTS_NAME, dtype)
+        model.register_to_config(**read_hidden_keys(cls, folder / "config.json"))
+        return model.eval()
 
-    @classmethod
-    def extract_init_dict(cls, config: dict[str, Any], **kwargs: Any) -> tuple[Any, ...]:
-        """Split a config into arguments, others and hidden ones, the former keys among the last."""
-        former = {f"_{name}": config[name] for name in cls.former_keys if name in config}
-        current = {name: value for name, value in config.items() if name not in cls.former_keys}
-        return super().extract_init_dict(current | former, **kwargs)
+    def save_pretrained(self, path: str | Path) -> None:
+        """Write ``config.json`` and the weights, as diffusers does for its own models."""
+        folder = Path(path)
+        folder.mkdir(parents=True, exist_ok=True)
+        named = {"_class_name": type(self).__name__, "_diffusers_version": version("diffusers")}
+        content = json.dumps(self.config | named, indent=2, sort_keys=True)
+        (folder / "config.json").write_text(content + "\n", encoding="utf-8")
+        tensors = {name: tensor.contiguous() for name, tensor in self.state_dict().items()}
+        save_file(tensors, folder / WEIGHTS_NAME, metadata={"format": "pt"})
 
-    def to_json_string(self) -> str:
-        """The config as ``config.json`` holds it, without the folder that it was loaded from."""
-        config = json.loads(super().to_json_string())
-        config.pop("_name_or_path", None)
-        return json.dumps(config, indent=2, sort_keys=True) + "\n"
+
+class WithoutStorage(TorchFunctionMode):
+    """Let ``torch.empty``, of which modules make their weights, take no memory and no time.
+
+    Buffers that are computed, not loaded, are real tensors.
+    """
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if func is torch.empty and kwargs.get("device") is None:
+            kwargs = kwargs | {"device": "meta"}
+        drawn = args[0] if args else kwargs.get("tensor")
+        if getattr(func, "__name__", "") in RANDOM and isinstance(drawn, Tensor) and drawn.is_meta:
+            return drawn  # PyTorch would import its compiler to draw nothing
+        return func(*args, **kwargs)
+
+
+def load_weights(module: nn.Module, path: Path, dtype: torch.dtype | None = None) -> None:
+    """Give a module the tensors of a file, converted one after the other; None keeps their types.
+
+    The file may be replaced afterwards: nothing stays mapped to memory.
+    """
+
+    def converted(tensor: Tensor) -> Tensor:
+        return tensor.to(dtype if tensor.is_floating_point() else None, copy=True)
+
+    with safe_open(path, framework="pt") as file:
+        tensors = {name: converted(file.get_tensor(name)) for name in file.keys()}  # noqa: SIM118
+    module.load_state_dict(tensors, assign=True)
+    assert not any(t.is_meta for t in itertools.chain(module.parameters(), module.buffers()))
+    module.to(dtype=dtype)  # what is computed, not loaded
 
 
 def find_folder(path: str | Path, options: dict[str, Any]) -> Path:
@@ -115,9 +194,13 @@ def find_folder(path: str | Path, options: dict[str, Any]) -> Path:
 
 def check_folder(cls: type[Component], folder: Path) -> None:
     """Raise unless ``folder`` holds exactly the config and tensors that ``cls`` expects."""
-    config = read_config(cls, folder / "config.json")
-    with torch.device("meta"):
-        model = cls(**config)
+    values = read_config(cls, folder / "config.json")
+    with WithoutStorage():
+        check_tensors(cls(**values), folder)
+
+
+def check_tensors(model: Component, folder: Path) -> None:
+    """Raise unless ``folder`` holds exactly the tensors that a model of its config has."""
     expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     found = read_shapes(folder)
     numbers = {name: tensor.is_floating_point() for name, tensor in model.state_dict().items()}
@@ -151,6 +234,13 @@ def read_config(cls: type[Component], path: Path) -> dict[str, Any]:
     values = {**cls.added_keys, **given}
     check_config(cls, values, path)
     return values
+
+
+def read_hidden_keys(cls: type[Component], path: Path) -> dict[str, Any]:
+    """Read what a component's ``config.json`` says besides its arguments; names begin with "_"."""
+    content = read_json_object(path)
+    former = {f"_{name}": content[name] for name in cls.former_keys if name in content}
+    return {k: v for k, v in content.items() if k[:1] == "_" and k not in FILE_KEYS} | former
 
 
 def check_config(cls: type[Component], values: dict[str, Any], path: Path) -> None:

@@ -9,7 +9,6 @@ from typing import Any
 from urllib.error import URLError
 
 import torch
-from diffusers.configuration_utils import register_to_config
 from encodec.modules import SEANetDecoder, SEANetEncoder
 from encodec.modules.lstm import SLSTM
 from encodec.quantization import ResidualVectorQuantizer
@@ -18,7 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from codec.component import Component
+from codec.component import Component, register_to_config
 from codec.seeds import derive_seed, generator
 from codec.validation import check_audio, check_codes
 from codec.windows import windowed
@@ -171,8 +170,8 @@ class EncodecCodec(Component):
         shape = (1, codec.channels, codec.sample_rate)
         with torch.no_grad():
             spread = codec.encoder(torch.randn(shape, generator=draws)).std()
-            for layer in codec.quantizer.vq.layers:
-                codebook = layer._codebook
+            layers: Any = codec.quantizer.vq.layers
+            for codebook in (layer._codebook for layer in layers):
                 codebook.embed.copy_(spread * torch.randn(codebook.embed.shape, generator=draws))
                 codebook.embed_avg.copy_(codebook.embed)
                 codebook.inited.fill_(1)

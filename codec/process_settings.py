@@ -8,6 +8,7 @@ import gc
 import os
 import random
 import signal
+import sys
 import threading
 import warnings
 from collections.abc import Iterator
@@ -56,13 +57,11 @@ def matmul_precision(precision: str) -> Iterator[None]:
 
 @contextmanager
 def hidden_progress_bars() -> Iterator[None]:
-    """Hide the bars that diffusers and transformers show while they load weights."""
-    from diffusers.utils import logging as diffusers_logging
-    from transformers.utils import logging as transformers_logging
-
+    """Hide the bars that diffusers and transformers, if imported, show while they load weights."""
     with ExitStack() as shown_again:
-        for logging in (diffusers_logging, transformers_logging):
-            if logging.is_progress_bar_enabled():
+        for library in ("diffusers", "transformers"):
+            logging = sys.modules.get(f"{library}.utils.logging")
+            if logging is not None and logging.is_progress_bar_enabled():
                 logging.disable_progress_bar()
                 shown_again.callback(logging.enable_progress_bar)
         yield

@@ -1,10 +1,11 @@
 """Residual vector quantization: training by vector-quantize-pytorch, decoding in ten lines."""
 
+from typing import Any
+
 import torch
 import torch.distributed as dist
 from einops import rearrange
 from torch import Tensor, nn
-from vector_quantize_pytorch import ResidualVQ
 
 DEAD_BELOW = 0.1
 """Vectors per update, on average, that an entry must code to stay. Higher (the library's 2), small
@@ -28,17 +29,30 @@ class ResidualQuantizer(nn.Module):
         super().__init__()
         self.num_codebooks = num_codebooks
         self.codebook_size = codebook_size
+        self.dim = dim
+        self.vq: Any = StoredBooks(dim, num_codebooks, codebook_size)
+
+    def prepare_training(self) -> None:
+        """Hand the codebooks, the same tensors, to the library, whose import takes seconds."""
+        if not isinstance(self.vq, StoredBooks):
+            return
+        from vector_quantize_pytorch import ResidualVQ
+
+        stored: Any = self.vq.layers
         self.vq = ResidualVQ(
-            dim=dim,
-            num_quantizers=num_codebooks,
-            codebook_size=codebook_size,
+            dim=self.dim,
+            num_quantizers=self.num_codebooks,
+            codebook_size=self.codebook_size,
             kmeans_init=True,
             kmeans_iters=20,
             decay=0.99,
             threshold_ema_dead_code=DEAD_BELOW,
             commitment_weight=1.0,
-        )
-        for layer in self.vq.layers:  # the library decides when it is built, which is too early
+        ).to(stored[0]._codebook.embed.device)
+        self.vq.train(self.training)
+        for layer, kept in zip(self.vq.layers, stored, strict=True):
+            layer._codebook._buffers.update(kept._codebook._buffers)
+            # the library decides when it is built, which is too early
             layer._codebook.all_reduce_fn = sum_over_processes
             layer._codebook.register_forward_hook(share_codebook)
 
@@ -62,6 +76,7 @@ class ResidualQuantizer(nn.Module):
                 f"k-means needs at least codebook_size={self.codebook_size} vectors, "
                 f"got {latents.shape[0]}"
             )
+        self.prepare_training()
         was_training = self.training
         self.train()
         with torch.random.fork_rng():
@@ -79,6 +94,7 @@ class ResidualQuantizer(nn.Module):
         Returns:
             quantized (B, T, D) and the scalar commitment loss, the mean over the books.
         """
+        self.prepare_training()
         _, _, losses, entries = self.vq(latents, return_all_codes=True)  # entries (K, B, T, D)
         if num_books is not None:
             used = torch.arange(self.num_codebooks, device=latents.device)[:, None] < num_books
@@ -117,6 +133,20 @@ class ResidualQuantizer(nn.Module):
     def codebooks(self) -> list[Tensor]:
         """Return the K books, (V, D) each."""
         return [rearrange(layer._codebook.embed, "1 v d -> v d") for layer in self.vq.layers]
+
+
+class StoredBooks(nn.Module):
+    """Hold the codebooks under the names that vector-quantize-pytorch gives them."""
+
+    def __init__(self, dim: int, num_codebooks: int, codebook_size: int) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(nn.Module() for _ in range(num_codebooks))
+        for layer in self.layers:
+            book = layer._codebook = nn.Module()
+            book.register_buffer("initted", torch.tensor(False))
+            book.register_buffer("cluster_size", torch.ones(1, codebook_size))
+            book.register_buffer("embed_avg", torch.zeros(1, codebook_size, dim))
+            book.register_buffer("embed", torch.zeros(1, codebook_size, dim))
 
 
 def sum_over_processes(statistics: Tensor) -> None:

@@ -6,11 +6,10 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
-from diffusers.configuration_utils import register_to_config
 from einops import rearrange
 from torch import Tensor, nn
 
-from codec.component import Component
+from codec.component import Component, register_to_config
 from codec.image_book import ImageBook
 from codec.quantizer import ResidualQuantizer
 from codec.spectrogram import LogMel

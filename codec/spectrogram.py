@@ -1,5 +1,6 @@
 """Audio to log-mel spectrogram, and the short-time Fourier transform pair under it."""
 
+import functools
 import math
 
 import torch
@@ -7,6 +8,19 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 from torchaudio.functional import melscale_fbanks
+
+
+@functools.cache
+def mel_filterbanks(sample_rate: int, n_fft: int, num_mels: int) -> tuple[Tensor, Tensor]:
+    """Compute a Slaney filterbank, (n_fft / 2 + 1, M), and its pseudo-inverse, (M, n_fft / 2 + 1).
+
+    Always on the CPU: torchaudio's function mixes devices under a meta device.
+    """
+    with torch.device("cpu"):
+        filterbank = melscale_fbanks(
+            n_fft // 2 + 1, 0.0, sample_rate / 2, num_mels, sample_rate, None, "slaney"
+        )
+        return filterbank, torch.linalg.pinv(filterbank.double()).float()
 
 
 class LogMel(nn.Module):
@@ -52,11 +66,7 @@ class LogMel(nn.Module):
         self.hop_length = hop_length
         self.num_mels = num_mels
         self.floor = floor
-        with torch.device("cpu"):  # torchaudio's function mixes devices under a meta device
-            filterbank = melscale_fbanks(
-                n_fft // 2 + 1, 0.0, sample_rate / 2, num_mels, sample_rate, None, "slaney"
-            )
-            inverse = torch.linalg.pinv(filterbank.double()).float()
+        filterbank, inverse = mel_filterbanks(sample_rate, n_fft, num_mels)
         self.register_buffer("window", torch.hann_window(n_fft), persistent=False)
         self.register_buffer("filterbank", filterbank, persistent=False)  # (n_fft / 2 + 1, M)
         self.register_buffer("inverse_filterbank", inverse, persistent=False)

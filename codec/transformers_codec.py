@@ -4,11 +4,10 @@ import warnings
 from typing import Any, Literal, get_args
 
 import torch
-from diffusers.configuration_utils import register_to_config
 from torch import Tensor
 from torch.nn.functional import pad
 
-from codec.component import Component
+from codec.component import Component, register_to_config
 from codec.torchaudio_guard import guard_torchaudio
 from codec.validation import check_audio, check_codes
 

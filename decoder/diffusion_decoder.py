@@ -5,11 +5,10 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from diffusers.configuration_utils import register_to_config
 from einops import rearrange, repeat
 from torch import Tensor, nn
 
-from codec.component import Component
+from codec.component import Component, register_to_config
 from decoder.flow import NOISE_ANGLE
 
 

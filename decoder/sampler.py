@@ -1,11 +1,11 @@
 """From tokens to a fine spectrogram of any length: windows on a fixed grid, a few solver steps."""
 
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
-from diffusers import FlowMatchEulerDiscreteScheduler
 from torch import Tensor
 
 from codec.seeds import generator
@@ -15,11 +15,19 @@ from decoder.diffusion_decoder import DiffusionDecoder
 from decoder.flow import NOISE_ANGLE
 
 MAX_STEPS = 16
-STEP_OPTIONS = (
-    *("shift", "shift_terminal", "use_dynamic_shifting", "invert_sigmas", "stochastic_sampling"),
-    *("use_karras_sigmas", "use_exponential_sigmas", "use_beta_sigmas"),
-)
-"""Options of diffusers' scheduler that move its steps."""
+EULER = "FlowMatchEulerDiscreteScheduler"
+"""Name of diffusers' class."""
+EQUAL_STEPS = {
+    "shift": 1.0,
+    "shift_terminal": None,
+    "use_dynamic_shifting": False,
+    "invert_sigmas": False,
+    "stochastic_sampling": False,
+    "use_karras_sigmas": False,
+    "use_exponential_sigmas": False,
+    "use_beta_sigmas": False,
+}
+"""Options with which the steps of diffusers' scheduler are equal."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +80,7 @@ class FlowSampler:
         self,
         codec: SpectralCodec,
         decoder: DiffusionDecoder,
-        scheduler: FlowMatchEulerDiscreteScheduler,
+        scheduler: Any,
     ) -> None:
         check_scheduler(scheduler)
         self.codec = codec
@@ -153,26 +161,42 @@ class FlowSampler:
         return torch.cat(draws, dim=-1)
 
 
-def euler_scheduler() -> FlowMatchEulerDiscreteScheduler:
+@dataclass(frozen=True)
+class SavedScheduler:
+    """Stands for diffusers' scheduler of a saved pipeline where that is not to be imported.
+
+    Attributes:
+        config: of ``scheduler_config.json``.
+    """
+
+    config: Mapping[str, Any]
+
+    @property
+    def shift(self) -> float:
+        """Shift of the time steps."""
+        return self.config["shift"]
+
+
+def euler_scheduler() -> Any:
     """Make the scheduler that a pipeline is saved with: diffusers' Euler solver, no time shift."""
+    from diffusers import FlowMatchEulerDiscreteScheduler
+
     return FlowMatchEulerDiscreteScheduler()
 
 
-def check_scheduler(scheduler: object) -> None:
+def check_scheduler(scheduler: Any) -> None:
     """Raise ValueError unless a scheduler stands for Euler's method with equal steps.
 
     Another scheduler's steps would lie at angles that the decoder was not trained for.
     """
-    if not isinstance(scheduler, FlowMatchEulerDiscreteScheduler):
-        raise ValueError(
-            "the scheduler must be a FlowMatchEulerDiscreteScheduler, "
-            f"got {type(scheduler).__name__}"
-        )
-    plain, found = euler_scheduler().config, {**scheduler.config, "shift": scheduler.shift}
-    for name in STEP_OPTIONS:
-        if found.get(name, plain[name]) != plain[name]:
+    kinds = [kind.__name__ for kind in type(scheduler).__mro__]
+    if not isinstance(scheduler, SavedScheduler) and EULER not in kinds:
+        raise ValueError(f"the scheduler must be a {EULER}, got {kinds[0]}")
+    found = {**scheduler.config, "shift": scheduler.shift}
+    for name, plain in EQUAL_STEPS.items():
+        if found.get(name, plain) != plain:
             raise ValueError(
-                f"the scheduler's {name} must be {plain[name]}, got {found[name]}: "
+                f"the scheduler's {name} must be {plain}, got {found[name]}: "
                 "the decoder is solved in equal steps"
             )
 

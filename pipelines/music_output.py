@@ -1,11 +1,10 @@
 """What a pipeline returns."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers.pipelines.pipeline_utils import AudioPipelineOutput
 from torch import Tensor
 
 from codec.audio_file import WriteReport, write_audio
@@ -14,7 +13,7 @@ from prior.sampling import Sampling
 
 
 @dataclass
-class MusicOutput(AudioPipelineOutput):
+class MusicOutput:
     """Rendered items with all that is needed to render them again.
 
     Attributes:
@@ -39,11 +38,14 @@ class MusicOutput(AudioPipelineOutput):
     def item(self, index: int) -> "MusicOutput":
         """Return one of the items, alone."""
         at = slice(index, index + 1)
-        settings = self.settings | {"prompt": self.settings["prompt"][at]}
-        seeds, plans = self.seeds[at], self.plans[at]
-        rate, decoder_seeds = self.sample_rate, self.decoder_seeds[at]
-        return MusicOutput(
-            self.audio[at], rate, self.codes[at], seeds, decoder_seeds, settings, plans
+        return replace(
+            self,
+            audios=self.audio[at],
+            codes=self.codes[at],
+            seeds=self.seeds[at],
+            decoder_seeds=self.decoder_seeds[at],
+            settings=self.settings | {"prompt": self.settings["prompt"][at]},
+            plans=self.plans[at],
         )
 
     @property

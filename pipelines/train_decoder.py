@@ -21,8 +21,8 @@ from decoder.diffusion_decoder import DiffusionDecoder
 from decoder.flow import flow_loss, uniform_angle
 from decoder.sampler import FlowSampler, check_conditions, euler_scheduler
 from pipelines.data.clip_levels import check_analysis
+from pipelines.data.codecs import load_codec, refuse_other_codec
 from pipelines.data.shards import evenly_spaced
-from pipelines.data.tokens import load_codec, refuse_other_codec
 from pipelines.errors import one_line_errors
 from pipelines.training.configuration import configure
 from pipelines.training.decoder_data import (

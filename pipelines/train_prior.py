@@ -16,9 +16,9 @@ from torch import Tensor, nn
 from codec.audio_file import write_audio
 from codec.process_settings import kept_process_settings
 from codec.seeds import generator
+from pipelines.data.codecs import hash_module, load_codec, refuse_other_codec
 from pipelines.data.midi_file import midi_bytes
 from pipelines.data.notes.note_tokenizer import NoteTokenizer
-from pipelines.data.tokens import hash_module, load_codec, refuse_other_codec
 from pipelines.errors import one_line_errors
 from pipelines.inference.text import load_text_encoder
 from pipelines.training.configuration import configure

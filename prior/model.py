@@ -5,10 +5,9 @@ from collections.abc import Callable
 from typing import Literal, NamedTuple
 
 import torch
-from diffusers.configuration_utils import register_to_config
 from torch import Tensor, nn
 
-from codec.component import Component
+from codec.component import Component, register_to_config
 from prior.attention import KeyValueCache, Place, Text, rotation_table
 from prior.condition import Condition
 from prior.depth import DepthHead

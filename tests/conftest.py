@@ -12,7 +12,9 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import pyloudnorm  # noqa: F401  (as the next, sets filters of warnings when it is imported)
 import pytest
+import vector_quantize_pytorch  # noqa: F401
 
 from codec.torchaudio_guard import guard_torchaudio
 

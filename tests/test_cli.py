@@ -13,6 +13,7 @@ import torch
 from codec.audio_file import read_audio
 from pipelines import Pipeline
 from pipelines.cli import COMMANDS, TRAINERS, main
+from pipelines.inference.music_generator import MusicGenerator
 from pipelines.inference.token_file import load_tokens
 
 REPOSITORY = Path(__file__).parents[1]
@@ -155,9 +156,11 @@ def test_a_folder_does_not_hide_the_command_of_its_name(
 def test_generate_computes_on_one_thread_unless_asked(
     pipeline_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    before, seen, decode = torch.get_num_threads(), [], Pipeline.decode
+    before, seen, decode = torch.get_num_threads(), [], MusicGenerator.decode
     monkeypatch.setattr(
-        Pipeline, "decode", lambda *a, **k: seen.append(torch.get_num_threads()) or decode(*a, **k)
+        MusicGenerator,
+        "decode",
+        lambda *a, **k: seen.append(torch.get_num_threads()) or decode(*a, **k),
     )
     argv = ["generate", "calm", "--duration", "0.1", "--pipeline", str(pipeline_folder)]
     argv += ["--quiet", "--output", str(tmp_path / "song.wav")]

@@ -7,7 +7,7 @@ from tiny_data import write_prepared
 
 from codec.seeds import generator
 from codec.spectral_codec import SpectralCodec
-from pipelines.data.tokens import hash_codec
+from pipelines.data.codecs import hash_codec
 from pipelines.training.level_codec import band_levels, main, missing_power, raise_levels
 
 

@@ -9,6 +9,7 @@ import torch
 from tiny_notes import write_midi_folder, write_rendered
 
 from pipelines.cli import main
+from pipelines.data.codecs import hash_codec, load_codec
 from pipelines.data.midi_file import read_midi
 from pipelines.data.notes.note_cache import build_note_cache
 from pipelines.data.notes.note_pieces import cut
@@ -16,7 +17,11 @@ from pipelines.data.notes.note_tokenizer import NoteTokenizer
 from pipelines.data.prepared import finish_dataset
 from pipelines.data.scores.score_jobs import ScoreJob, compose_piece
 from pipelines.data.scores.score_midi import write_midi
-from pipelines.data.tokens import hash_codec, load_codec, open_tokens, read_codes, read_token_info
+from pipelines.data.tokens import (
+    open_tokens,
+    read_codes,
+    read_token_info,
+)
 
 pytest.importorskip("miditok")
 

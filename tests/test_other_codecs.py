@@ -16,7 +16,10 @@ from tiny_training import metrics
 from codec import EncodecCodec
 from pipelines import Pipeline
 from pipelines.cli import main
-from pipelines.data.tokens import load_codec, read_token_info
+from pipelines.data.codecs import load_codec
+from pipelines.data.tokens import (
+    read_token_info,
+)
 from prior import Prior
 
 PRIOR = "width: 16, num_layers: 1, num_heads: 2, text_width: 16, depth_width: 16, depth_layers: 1"

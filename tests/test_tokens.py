@@ -13,6 +13,7 @@ from codec import EncodecCodec, SpectralCodec
 from codec.audio_file import read_audio
 from pipelines.cli import main
 from pipelines.data import token_cache
+from pipelines.data.codecs import hash_codec, load_codec
 from pipelines.data.prepared import (
     Clip,
     PreparedWriter,
@@ -23,8 +24,6 @@ from pipelines.data.prepared import (
 )
 from pipelines.data.token_cache import build_token_cache
 from pipelines.data.tokens import (
-    hash_codec,
-    load_codec,
     open_all_tokens,
     open_tokens,
     read_codes,

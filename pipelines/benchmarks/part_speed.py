@@ -14,7 +14,7 @@ from codec.seeds import generator
 from decoder.sampler import FlowSampler
 from pipelines.benchmarks.machine import peak_memory, processor_name
 from pipelines.benchmarks.turns import spread, take_turns
-from pipelines.pipeline import Pipeline
+from pipelines.inference.music_generator import MusicGenerator
 from prior.frame_generator import FrameGenerator
 from prior.model import Prior
 from prior.sampling import Sampling
@@ -51,7 +51,7 @@ def describe_machine(device: torch.device) -> dict[str, Any]:
     }
 
 
-def measure_parts(pipeline: Pipeline, duration_s: float, repeats: int) -> Iterator[PartSpeed]:
+def measure_parts(pipeline: MusicGenerator, duration_s: float, repeats: int) -> Iterator[PartSpeed]:
     """Time every part, in the order in which audio becomes tokens and tokens become audio."""
     codec, prior = pipeline.codec, pipeline.prior
     shape = (1, codec.channels, round(duration_s * codec.sample_rate))
@@ -124,7 +124,7 @@ def with_backbone(prior: Prior, backbone: str) -> Prior:
     return type(prior)(**(values | {"backbone": backbone})).eval().to(prior.device)
 
 
-def generate_frames(pipeline: Pipeline, prior: Prior, num_frames: int) -> None:
+def generate_frames(pipeline: MusicGenerator, prior: Prior, num_frames: int) -> None:
     """Generate frames with the pipeline's default guidance."""
     defaults = pipeline.config
     sampling = Sampling(defaults.temperature, defaults.top_k, guidance=defaults.guidance)

@@ -31,7 +31,7 @@ from codec.spectral_codec import SpectralCodec
 from decoder.diffusion_decoder import DiffusionDecoder
 from pipelines.benchmarks.part_speed import random_tensor
 from pipelines.benchmarks.turns import Spread, ratio, spread, take_turns
-from pipelines.pipeline import Pipeline
+from pipelines.inference.music_generator import MusicGenerator
 from prior.condition import Condition
 from prior.frame_generator import FrameGenerator
 from prior.model import Prior
@@ -121,7 +121,7 @@ def compare(task: PeerTask, repeats: int) -> Iterator[PeerSpeed]:
         )
 
 
-def peer_tasks(pipeline: Pipeline, duration_s: float) -> Iterator[PeerTask]:
+def peer_tasks(pipeline: MusicGenerator, duration_s: float) -> Iterator[PeerTask]:
     """Yield everything that has a peer, built when its turn comes."""
     frames = max(1, round(duration_s * pipeline.codec.frame_rate))
     for guidance in sorted({1.0, pipeline.config.guidance}):

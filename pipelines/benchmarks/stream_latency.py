@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from pipelines.benchmarks.machine import resident_memory
 
 if TYPE_CHECKING:
-    from pipelines.pipeline import Pipeline
+    from pipelines.inference.music_generator import MusicGenerator
 
 PROMPT = "a slow sad piano piece in D minor, 70 bpm"
 SPAN_S = 10.0
@@ -39,7 +39,7 @@ class Replay:
     slack_s: float  # the least time by which a chunk came early; negative where one came late
 
 
-def time_stream(pipeline: "Pipeline", duration_s: float, seed: int) -> Iterator[Arrival]:
+def time_stream(pipeline: "MusicGenerator", duration_s: float, seed: int) -> Iterator[Arrival]:
     """Stream a piece as fast as it comes."""
     start, cpu = time.perf_counter(), time.process_time()
     stream = pipeline.stream(PROMPT, duration_s, seed)

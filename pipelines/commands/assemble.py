@@ -46,7 +46,7 @@ def assemble(
     from codec.whole_file import new_folder
     from decoder.diffusion_decoder import DiffusionDecoder
     from decoder.sampler import euler_scheduler
-    from pipelines.data.tokens import hash_module, load_codec
+    from pipelines.data.codecs import hash_module, load_codec
     from pipelines.inference.text import load_text_encoder
     from pipelines.pipeline import Pipeline
     from prior.model import Prior

@@ -15,7 +15,7 @@ from pipelines.inference.loading import add_pipeline_arguments, load_pipeline
 if TYPE_CHECKING:
     from pipelines.benchmarks.part_speed import PartSpeed
     from pipelines.benchmarks.peers import PeerSpeed
-    from pipelines.pipeline import Pipeline
+    from pipelines.inference.music_generator import MusicGenerator
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -58,7 +58,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def part_rows(
-    pipeline: "Pipeline", args: argparse.Namespace, machine: dict[str, str]
+    pipeline: "MusicGenerator", args: argparse.Namespace, machine: dict[str, str]
 ) -> Iterator["PartSpeed"]:
     """Print the head of the table, then measure part by part."""
     from pipelines.benchmarks.part_speed import measure_parts
@@ -73,7 +73,7 @@ def part_rows(
 
 
 def peer_rows(
-    pipeline: "Pipeline", args: argparse.Namespace, machine: dict[str, str]
+    pipeline: "MusicGenerator", args: argparse.Namespace, machine: dict[str, str]
 ) -> Iterator["PeerSpeed"]:
     """Print the head of the table, then measure every task with every number of threads."""
     from codec.process_settings import cpu_threads

@@ -71,7 +71,7 @@ def choose_clips_and_settings(args: argparse.Namespace) -> "tuple[ClipChoice, Re
 
 def run(args: argparse.Namespace) -> int:
     """Measure, write the report and print its page."""
-    from pipelines.data.tokens import load_codec
+    from pipelines.data.codecs import load_codec
     from pipelines.evaluation.classical_codecs import choose_classical
     from pipelines.evaluation.quality_report import report_codec
     from pipelines.evaluation.systems import load_encodec_systems

@@ -17,8 +17,8 @@ from pipelines.inference.loading import (
 from pipelines.inference.plan_arguments import add_plan_arguments, describe_plan, plan_fields
 
 if TYPE_CHECKING:
+    from pipelines.inference.music_generator import MusicGenerator
     from pipelines.music_output import MusicOutput
-    from pipelines.pipeline import Pipeline
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -133,7 +133,7 @@ def generate(args: argparse.Namespace, output: Path | None) -> int:
 def write_take(
     args: argparse.Namespace,
     output: Path | None,
-    pipeline: "Pipeline",
+    pipeline: "MusicGenerator",
     take: "MusicOutput",
     place: str,
     said: TextIO,

@@ -182,24 +182,20 @@ def describe_pipeline(folder: Path) -> list[str]:
 
 
 def read_component(folder: Path, name: str, class_name: str) -> Any:
-    """Build a part on the meta device, after its weight file was checked against it."""
-    import torch
-
-    from codec.component import check_folder
+    """Build a part without its weights, after their file was checked against it."""
+    import codec
+    import decoder
+    import prior
+    from codec.component import WithoutStorage, check_folder
     from codec.component import read_config as read_component_config
-    from codec.encodec_codec import EncodecCodec
-    from codec.spectral_codec import SpectralCodec
-    from decoder.diffusion_decoder import DiffusionDecoder
-    from prior.model import Prior
 
-    classes: dict[str, Any] = {
-        kind.__name__: kind for kind in (SpectralCodec, EncodecCodec, Prior, DiffusionDecoder)
-    }
-    if class_name not in classes:
-        raise ValueError(f"{folder}: {name} must be one of {list(classes)}, got {class_name!r}")
-    kind = classes[class_name]
+    homes = {"SpectralCodec": codec, "EncodecCodec": codec, "Prior": prior}
+    homes |= {"DiffusionDecoder": decoder}
+    if class_name not in homes:
+        raise ValueError(f"{folder}: {name} must be one of {list(homes)}, got {class_name!r}")
+    kind = getattr(homes[class_name], class_name)
     check_folder(kind, folder / name)
-    with torch.device("meta"):
+    with WithoutStorage():
         return kind(**read_component_config(kind, folder / name / "config.json"))
 
 

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 from pipelines.inference.edit_arguments import add_edit_arguments, run_edit
 
 if TYPE_CHECKING:
+    from pipelines.inference.music_generator import MusicGenerator
     from pipelines.music_output import MusicOutput
-    from pipelines.pipeline import Pipeline
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -34,7 +34,7 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError("--from and --to go together, each as often as the other")
     spans_s = [*zip(args.starts, args.ends, strict=True)]
 
-    def edit(pipeline: "Pipeline", options: dict[str, Any]) -> "MusicOutput":
+    def edit(pipeline: "MusicGenerator", options: dict[str, Any]) -> "MusicOutput":
         from pipelines.rendering.edit_files import edit_file
 
         return edit_file(pipeline, args.input, {"spans_s": spans_s}, options, args.prompt)

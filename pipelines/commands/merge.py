@@ -6,7 +6,6 @@ from pathlib import Path
 from pipelines.inference.loading import (
     add_lora_argument,
     add_pipeline_arguments,
-    load_pipeline,
     parse_loras,
 )
 
@@ -21,10 +20,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Add the adapters to the weights and save the pipeline."""
     from codec.whole_file import new_folder
+    from pipelines.inference.lora import add_loras
+    from pipelines.pipeline import Pipeline
 
     if not args.lora:
         raise ValueError("name at least one adapter with --lora")
-    pipeline = load_pipeline(args.pipeline, args.quiet, loras=parse_loras(args.lora))
+    pipeline = Pipeline.from_pretrained(args.pipeline)
+    add_loras(pipeline, parse_loras(args.lora))
     pipeline.fuse_lora()
     with new_folder(args.output) as partial:
         pipeline.save_pretrained(partial)

@@ -58,7 +58,7 @@ def write_notes(
 
 def check_fit(prior: "Prior", codec: "NoteTokenizer") -> None:
     """Raise unless the prior writes the notes of this codec."""
-    from pipelines.data.tokens import refuse_other_codec
+    from pipelines.data.codecs import refuse_other_codec
 
     if prior.codebook_size != codec.codebook_size or prior.num_codebooks > codec.num_codebooks:
         raise ValueError(

@@ -23,8 +23,8 @@ def run(args: argparse.Namespace) -> int:
     """Encode the dataset and print what came of it."""
     from torch import nn
 
+    from pipelines.data.codecs import load_codec
     from pipelines.data.token_cache import build_token_cache
-    from pipelines.data.tokens import load_codec
 
     codec = load_codec(args.codec)
     if isinstance(codec, nn.Module):

@@ -10,7 +10,7 @@ from pipelines.inference.loading import add_pipeline_arguments, load_pipeline
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from pipelines.pipeline import Pipeline
+    from pipelines.inference.music_generator import MusicGenerator
 
 MEASURED_S = 10.0
 """The metrics' memory grows with the clip, and their published uses are on clips of this length."""
@@ -64,7 +64,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def reconstruct(
-    pipeline: "Pipeline", path: str, books: int, steps: int | None, seed: int
+    pipeline: "MusicGenerator", path: str, books: int, steps: int | None, seed: int
 ) -> "dict[str, Tensor]":
     """Return (C, S) audio under "original", "preview" (the codec's own decode) and "decoded"."""
     from codec.audio_file import read_audio

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 from pipelines.inference.edit_arguments import add_edit_arguments, run_edit
 
 if TYPE_CHECKING:
+    from pipelines.inference.music_generator import MusicGenerator
     from pipelines.music_output import MusicOutput
-    from pipelines.pipeline import Pipeline
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -22,7 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Write the variation."""
 
-    def edit(pipeline: "Pipeline", options: dict[str, Any]) -> "MusicOutput":
+    def edit(pipeline: "MusicGenerator", options: dict[str, Any]) -> "MusicOutput":
         from pipelines.rendering.edit_files import edit_file
 
         return edit_file(pipeline, args.input, {"strength": args.strength}, options, args.prompt)

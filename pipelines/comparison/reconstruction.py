@@ -12,8 +12,8 @@ from codec.audio_file import AudioClip
 from pipelines.comparison.comparison_row import ComparisonRow
 from pipelines.comparison.spread import number, show
 from pipelines.comparison.study import Study
+from pipelines.data.codecs import load_codec
 from pipelines.data.markdown import table
-from pipelines.data.tokens import load_codec
 from pipelines.errors import MissingPackageError
 from pipelines.evaluation.clip_checks import UnmeasurableError
 from pipelines.evaluation.clips import PreparedClip, choose_clips

@@ -3,6 +3,7 @@
 import functools
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 MAX_TOKENS = 64
 """Longest prompt or caption, in tokens of the text encoder, its marks of begin and end included."""
@@ -45,7 +46,13 @@ def count_tokens(text: str, vocabulary: Path) -> int:
 
 @functools.cache
 def load_offsets(vocabulary: Path) -> Offsets:
-    """Load a tokenizer, without transformers.
+    """Load a tokenizer, without transformers; ValueError where the file is damaged."""
+    tokenizer = read_tokenizer(vocabulary)
+    return lambda text: tokenizer.encode(text).offsets
+
+
+def read_tokenizer(vocabulary: Path) -> Any:
+    """Read a ``tokenizer.json``, and neither pad nor cut what it encodes.
 
     Raises:
         ValueError: the file is damaged.
@@ -58,4 +65,4 @@ def load_offsets(vocabulary: Path) -> Offsets:
         raise ValueError(f"{vocabulary} cannot be loaded: {error}") from error
     tokenizer.no_truncation()
     tokenizer.no_padding()
-    return lambda text: tokenizer.encode(text).offsets
+    return tokenizer

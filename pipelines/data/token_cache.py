@@ -18,6 +18,7 @@ from codec.audio_file import read_audio
 from codec.protocols import Codec
 from codec.whole_file import new_folder, write_json
 from pipelines.data.clip_levels import SAMPLE_RATE, check_analysis
+from pipelines.data.codecs import load_codec
 from pipelines.data.prepared import SPLITS, open_prepared, read_crop, read_info
 from pipelines.data.shards import ShardWriter, begin_or_resume, refuse_other
 from pipelines.data.tokens import (
@@ -27,7 +28,6 @@ from pipelines.data.tokens import (
     SCHEMA,
     TokenInfo,
     hash_prepared,
-    load_codec,
     read_token_info,
 )
 from pipelines.data.worker_processes import map_on_cluster
@@ -222,7 +222,7 @@ def new_cache(out_folder: str | Path) -> Iterator[Path]:
         yield folder
 
 
-def to_int16(codes: Tensor, codec: Codec) -> np.ndarray:
+def to_int16(codes: Tensor, codec: Any) -> np.ndarray:
     """Convert (B, K, T) codes to int16, and check them against the codec's sizes."""
     assert codes.dim() == 3
     assert codes.shape[1] == codec.num_codebooks

@@ -2,7 +2,6 @@
 
 import math
 
-import pyloudnorm
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -69,6 +68,8 @@ def mean_level(levels_db: Tensor) -> float:
 
 
 def _measure_blocks(audio: Tensor, sample_rate: int, block_s: float) -> Tensor:
+    import pyloudnorm  # and with it scipy
+
     # of pyloudnorm's filters only these have the coefficients of the recommendation
     meter = pyloudnorm.Meter(sample_rate, filter_class="DeMan", block_size=block_s)
     meter.integrated_loudness(audio.T.double().numpy())

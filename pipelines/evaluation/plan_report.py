@@ -10,7 +10,7 @@ import random
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -31,6 +31,9 @@ from pipelines.evaluation.plan_estimation import find_beats, mean_onsets, triads
 from pipelines.evaluation.takes import pipeline_fingerprint
 from prior.plan import ChordChange, Plan
 
+if TYPE_CHECKING:
+    from pipelines.inference.music_generator import MusicGenerator
+
 PIECE_S = 12.0
 SPAN_S = (4.0, 8.0)
 CONTROLS = 8
@@ -38,7 +41,9 @@ FOUND_QUANTILE = 0.95
 NEAR_S = 0.01
 
 
-def report_plans(pipeline: Any, pieces: int, seed: int, folder: Path) -> dict[str, Any]:
+def report_plans(
+    pipeline: "MusicGenerator", pieces: int, seed: int, folder: Path
+) -> dict[str, Any]:
     """Generate and measure pieces; write ``plans.json`` and ``plans.md``; a stopped run goes on."""
     cache, identity = MeasurementCache(folder), pipeline_fingerprint(pipeline)
     rows = [
@@ -73,7 +78,7 @@ def composed(seed: int) -> tuple[Score, Plan, str]:
     return score, bare, held_out_captions(labels, seed, 1)[0]
 
 
-def measure_piece(pipeline: Any, seed: int) -> dict[str, Any]:
+def measure_piece(pipeline: "MusicGenerator", seed: int) -> dict[str, Any]:
     """Generate a piece, an edit and a loop for a composed score, and measure them."""
     rate, (score, plan, prompt) = pipeline.codec.sample_rate, composed(seed)
     rng = random.Random(seed)

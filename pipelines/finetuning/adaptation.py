@@ -8,12 +8,12 @@ from typing import Any
 from safetensors import safe_open
 
 from decoder.diffusion_decoder import DiffusionDecoder
+from pipelines.data.codecs import load_codec
 from pipelines.data.recordings.preparation import prepare_tracks
 from pipelines.data.recordings.prepare_config import PrepareConfig
 from pipelines.data.recordings.track_metadata import read_metadata
 from pipelines.data.recordings.tracks import TrackList
 from pipelines.data.token_cache import build_token_cache
-from pipelines.data.tokens import load_codec
 from pipelines.finetuning.album import CAPTIONS_NAME, describe_album
 from pipelines.inference.components import read_index
 from pipelines.inference.lora import FILE_NAME, METADATA_KEY, LoraLoading

@@ -16,14 +16,16 @@ from pipelines.evaluation.prior_report import BITS, PriorReportSettings, report_
 from pipelines.evaluation.prompts import PROMPTS_PATH, read_prompts
 
 if TYPE_CHECKING:
-    from pipelines.pipeline import Pipeline
+    from pipelines.inference.music_generator import MusicGenerator
 
 TAKE_S = 10.0
 PROMPTS = 12
 TAKES = 12
 
 
-def compare(base: "Pipeline", adapter: Path, tokens: Path, tracks: list[Track]) -> dict[str, Any]:
+def compare(
+    base: "MusicGenerator", adapter: Path, tokens: Path, tracks: list[Track]
+) -> dict[str, Any]:
     """Measure a pipeline without and with an adapter.
 
     Args:
@@ -65,7 +67,7 @@ def compare(base: "Pipeline", adapter: Path, tokens: Path, tracks: list[Track]) 
 
 @torch.inference_mode()
 def own_bits(
-    pipeline: "Pipeline", texts: list[str], codes: Tensor, plans: list[Any], seeds: list[int]
+    pipeline: "MusicGenerator", texts: list[str], codes: Tensor, plans: list[Any], seeds: list[int]
 ) -> float:
     """Measure the bits a frame of codes that the base model wrote for these texts and plans."""
     frames = codes.shape[-1]

@@ -9,10 +9,9 @@ from codec.spectral_codec import SpectralCodec
 from codec.whole_file import read_json_object
 from decoder.diffusion_decoder import DiffusionDecoder
 from decoder.sampler import check_conditions, check_scheduler
-from pipelines.data.tokens import (
+from pipelines.data.codecs import (
     hash_codec,
     hash_module,
-    import_user_module,
     refuse_other_codec,
 )
 from prior.model import Prior
@@ -86,24 +85,6 @@ def renew_origins(pipeline: Any) -> None:
             renewed = hash_of(owner)  # once: it takes a while
             for part in known:
                 part.register_to_config(**{name: renewed})
-
-
-def import_codec_class(index: dict[str, Any]) -> None:
-    """Import the module of a saved pipeline's codec, if it is the user's.
-
-    Raises:
-        ValueError: Python does not find it.
-    """
-    module, name = index["codec"]
-    if module.split(".")[0] == "codec":
-        return
-    try:
-        import_user_module(module)
-    except ImportError as error:
-        raise ValueError(
-            f"the codec's class {module}:{name} cannot be imported ({error}): start in the folder "
-            "of its module, or name that in PYTHONPATH"
-        ) from error
 
 
 def check_options(given: dict[str, Any]) -> None:

@@ -10,8 +10,8 @@ from pipelines.inference.loading import add_pipeline_arguments, check_output, lo
 from pipelines.inference.plan_arguments import add_plan_arguments, describe_plan, plan_fields
 
 if TYPE_CHECKING:
+    from pipelines.inference.music_generator import MusicGenerator
     from pipelines.music_output import MusicOutput
-    from pipelines.pipeline import Pipeline
 
 
 def add_edit_arguments(parser: argparse.ArgumentParser, needs_prompt: bool = False) -> None:
@@ -31,7 +31,7 @@ def add_edit_arguments(parser: argparse.ArgumentParser, needs_prompt: bool = Fal
 
 
 def run_edit(
-    args: argparse.Namespace, edit: Callable[["Pipeline", dict[str, Any]], "MusicOutput"]
+    args: argparse.Namespace, edit: Callable[["MusicGenerator", dict[str, Any]], "MusicOutput"]
 ) -> int:
     """Check the output, load, edit, write, and print what came of it."""
     from codec.audio_file import FORMATS

@@ -1,55 +1,16 @@
 """A piece to be edited: from a token file, from what a call returned, or from any audio."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
 
 from torch import Tensor
 
 from codec.validation import check_audio
-from pipelines.inference.conditioning import Conditioner
+from pipelines.inference.piece_generator import PieceGenerator
 from pipelines.inference.plan_schema import read_plan
 from pipelines.inference.token_file import TokenFile, check_tokens, load_tokens
 from pipelines.music_output import MusicOutput
-from prior.frame_generator import FrameGenerator
 from prior.plan import Plan
-from prior.sampling import Sampling
-
-
-class EditingPipeline(Protocol):
-    """What an edit needs of a ``Pipeline``, which it cannot import."""
-
-    codec: Any
-    prior: Any
-    planner: Any
-    config: Any
-
-    @property
-    def conditioner(self) -> Conditioner: ...
-    def num_frames(self, duration_s: float) -> int: ...
-    def sampling(
-        self,
-        temperature: float | None = None,
-        top_k: int | None = None,
-        top_p: float | None = None,
-        guidance: float | None = None,
-    ) -> Sampling: ...
-    def check_steps(self, steps: int | None, preview: bool) -> int | None: ...
-    def encode(self, audio: Tensor) -> Tensor: ...
-    def decode(
-        self,
-        codes: Tensor,
-        seed: int | list[int] = 0,
-        *,
-        num_inference_steps: int | None = None,
-        preview: bool = False,
-    ) -> Tensor: ...
-    def collect(
-        self, frames: FrameGenerator, callback: Callable[..., Any] | None = None
-    ) -> Tensor: ...
-    def plan(self, prompt: str, duration_s: float, seed: int | None, **given: Any) -> Plan: ...
-    def __call__(self, prompt: str, duration_s: float, **given: Any) -> MusicOutput: ...
 
 
 @dataclass(frozen=True)
@@ -75,7 +36,7 @@ class EditSource:
     num_inference_steps: int | None = None
 
 
-def open_tokens_to_edit(pipeline: EditingPipeline, tokens: TokenFile, name: str) -> EditSource:
+def open_tokens_to_edit(pipeline: PieceGenerator, tokens: TokenFile, name: str) -> EditSource:
     """Decode a token file, whose codes are edited as they are.
 
     Raises:
@@ -99,7 +60,7 @@ def open_tokens_to_edit(pipeline: EditingPipeline, tokens: TokenFile, name: str)
     return EditSource(tokens.codes, audio, plan, tokens.prompt, *sound)
 
 
-def open_audio_to_edit(pipeline: EditingPipeline, audio: Tensor, plan: Plan | None) -> EditSource:
+def open_audio_to_edit(pipeline: PieceGenerator, audio: Tensor, plan: Plan | None) -> EditSource:
     """Encode audio at the codec's rate, (C, S)."""
     check_audio(audio[None], pipeline.codec.channels)
     pipeline.num_frames(audio.shape[-1] / pipeline.codec.sample_rate)  # refuses what is too long
@@ -109,7 +70,7 @@ def open_audio_to_edit(pipeline: EditingPipeline, audio: Tensor, plan: Plan | No
     return EditSource(codes, audio.float(), plan)
 
 
-def open_output_to_edit(pipeline: EditingPipeline, song: MusicOutput) -> EditSource:
+def open_output_to_edit(pipeline: PieceGenerator, song: MusicOutput) -> EditSource:
     """Take the only item of what a call of the pipeline returned."""
     if len(song.audio) != 1:
         raise ValueError(f"an edit takes one item, got {len(song.audio)}")
@@ -123,7 +84,7 @@ def open_output_to_edit(pipeline: EditingPipeline, song: MusicOutput) -> EditSou
 SourceToEdit = EditSource | MusicOutput | TokenFile | str | Path
 
 
-def open_to_edit(pipeline: EditingPipeline, source: SourceToEdit) -> EditSource:
+def open_to_edit(pipeline: PieceGenerator, source: SourceToEdit) -> EditSource:
     """Open what may be edited; a name is that of a token file."""
     if isinstance(source, MusicOutput):
         return open_output_to_edit(pipeline, source)

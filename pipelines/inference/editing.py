@@ -18,7 +18,8 @@ from torch import Tensor
 from codec.seeds import derive_seed
 from pipelines.inference.call_arguments import spread_seeds
 from pipelines.inference.crossfade import CROSSFADE_S, SampleSpan, bar_spans, paste
-from pipelines.inference.edit_source import EditingPipeline, EditSource
+from pipelines.inference.edit_source import EditSource
+from pipelines.inference.piece_generator import PieceGenerator
 from pipelines.inference.plan_schema import FLAG_FIELDS, PlanFields, PlanSource, draft_plan
 from pipelines.music_output import MusicOutput, describe_call
 from prior.condition import Condition
@@ -74,7 +75,7 @@ class Editor:
         ValueError: an option is out of its range, or the source does not fit the prior.
     """
 
-    def __init__(self, pipeline: EditingPipeline, source: EditSource, options: EditOptions) -> None:
+    def __init__(self, pipeline: PieceGenerator, source: EditSource, options: EditOptions) -> None:
         check_options(options)
         self.pipeline, self.source, self.options = pipeline, source, options
         self.codec, self.rate = pipeline.codec, pipeline.codec.sample_rate
@@ -227,7 +228,9 @@ class Editor:
         )
         settings["edit"] = facts
         seeds = [self.seed], [self.decoder_seed]
-        return MusicOutput(audio[None], self.rate, codes, *seeds, settings, given.plans)
+        return self.pipeline.output_class(
+            audio[None], self.rate, codes, *seeds, settings, given.plans
+        )
 
     def fill(
         self, codes: Tensor, first: int, last: int, condition: Condition, negative: Condition | None

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from pipelines.inference.music_generator import MusicGenerator
     from pipelines.inference.playback import Sink
     from pipelines.inference.streaming import Stream
     from pipelines.music_output import MusicOutput
-    from pipelines.pipeline import Pipeline
 
 
 def add_live_arguments(parser: argparse.ArgumentParser) -> None:
@@ -45,7 +45,7 @@ def check_live(args: argparse.Namespace) -> None:
 
 
 def stream_song(
-    pipeline: "Pipeline", args: argparse.Namespace, choices: dict[str, Any]
+    pipeline: "MusicGenerator", args: argparse.Namespace, choices: dict[str, Any]
 ) -> "MusicOutput | None":
     """Generate a piece and hand it out as it comes.
 

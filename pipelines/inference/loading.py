@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from pipelines.inference.shipped import SHIPPED as SHIPPED
 
 if TYPE_CHECKING:
-    from pipelines.pipeline import Pipeline
+    from pipelines.inference.music_generator import MusicGenerator
 
 
 def add_pipeline_arguments(parser: argparse.ArgumentParser) -> None:
@@ -53,16 +53,16 @@ def parse_loras(entries: Sequence[str]) -> tuple[tuple[str, float], ...]:
     return tuple(parsed)
 
 
-def load_pipeline(name: str, quiet: bool, loras: Sequence[tuple[str, float]] = ()) -> "Pipeline":
+def load_pipeline(
+    name: str, quiet: bool, loras: Sequence[tuple[str, float]] = ()
+) -> "MusicGenerator":
     """Load a pipeline onto the fastest device, and say on standard error how long that took."""
     start = time.perf_counter()
     import torch
 
-    from codec.process_settings import hidden_progress_bars
-    from pipelines.pipeline import Pipeline
+    from pipelines.inference.music_generator import MusicGenerator
 
-    with hidden_progress_bars():
-        pipeline = Pipeline.from_pretrained(name)
+    pipeline = MusicGenerator.from_pretrained(name)
     if loras:
         from pipelines.inference.lora import add_loras
 

@@ -5,16 +5,14 @@ from dataclasses import replace
 from typing import Any
 
 from pipelines.inference.crossfade import CROSSFADE_S, crossfaded
-from pipelines.inference.edit_source import EditingPipeline
 from pipelines.inference.editing import SoundOptions, check_options
+from pipelines.inference.piece_generator import PieceGenerator
 from pipelines.inference.plan_schema import FLAG_FIELDS
 from pipelines.music_output import MusicOutput
 from prior.plan_draft import chords_between, repeated
 
 
-def make_loop(
-    pipeline: EditingPipeline, prompt: str, bars: int, given: SoundOptions
-) -> MusicOutput:
+def make_loop(pipeline: PieceGenerator, prompt: str, bars: int, given: SoundOptions) -> MusicOutput:
     """Generate a piece whose end runs into its beginning, exact to the sample.
 
     A bar before the loop is generated too, on the loop's last chords, so that what rings from the

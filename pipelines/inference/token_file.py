@@ -12,7 +12,7 @@ from torch import Tensor
 from codec.protocols import Codec
 from codec.validation import check_codes
 from codec.whole_file import write_whole
-from pipelines.data.tokens import hash_codec
+from pipelines.data.codecs import hash_codec
 from pipelines.inference.plan_schema import plan_json
 from pipelines.inference.safetensors_file import check_version, read_facts, read_safetensors
 from pipelines.music_output import MusicOutput

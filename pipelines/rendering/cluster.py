@@ -29,7 +29,7 @@ from pipelines.rendering.worker_pool import WorkerPool
 if TYPE_CHECKING:
     from distributed import Client, Future
 
-    from pipelines.pipeline import Pipeline
+    from pipelines.inference.music_generator import MusicGenerator
 
 LOADING = threading.Lock()
 """A worker performs as many tasks at once as it has threads, all on one pipeline."""
@@ -130,7 +130,7 @@ def make_renderer(origin: Origin) -> Renderer:
 
 @contextmanager
 def start_cluster(
-    pipeline: "Pipeline", origin: Origin, workers: int, scheduler: str | None
+    pipeline: "MusicGenerator", origin: Origin, workers: int, scheduler: str | None
 ) -> Iterator[WorkerPool]:
     """Start a local cluster of ``workers`` processes, or join the one that runs at ``scheduler``.
 
@@ -139,6 +139,8 @@ def start_cluster(
         ValueError: there is no scheduler at that address, there are fewer GPUs than workers, or
             a scheduler's workers could not load a pipeline that was built in memory.
     """
+    from pipelines.pipeline import Pipeline
+
     with ExitStack() as stack:
         stack.enter_context(kept_process_settings())  # dask sets variables of the environment
         logger = logging.getLogger("distributed")
@@ -154,6 +156,7 @@ def start_cluster(
         else:
             if not origin.path:
                 origin = replace(origin, path=stack.enter_context(tempfile.TemporaryDirectory()))
+                assert isinstance(pipeline, Pipeline)  # any other was loaded from somewhere
                 pipeline.save_pretrained(origin.path)
             cluster = stack.enter_context(local_cluster(distributed, workers))
             client = distributed.Client(cluster, set_as_default=False)

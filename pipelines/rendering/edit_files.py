@@ -18,8 +18,8 @@ from pipelines.inference.token_file import load_tokens
 from pipelines.rendering.item import RenderItem
 
 if TYPE_CHECKING:
+    from pipelines.inference.music_generator import MusicGenerator
     from pipelines.music_output import MusicOutput
-    from pipelines.pipeline import Pipeline
 
 
 EDITS = {"spans_s": ("from_s", "to_s"), "add_s": ("add_s",), "strength": ("strength",)}
@@ -27,7 +27,7 @@ EDITS = {"spans_s": ("from_s", "to_s"), "add_s": ("add_s",), "strength": ("stren
 
 
 def open_file_to_edit(
-    pipeline: "Pipeline", path: str | Path, plan: PlanSource, fields: Mapping[str, Any]
+    pipeline: "MusicGenerator", path: str | Path, plan: PlanSource, fields: Mapping[str, Any]
 ) -> EditSource:
     """Open a token file, or encode an audio file and estimate the plan that it follows.
 
@@ -66,7 +66,7 @@ def source_duration(path: Path) -> float:
 
 
 def edit_file(
-    pipeline: "Pipeline",
+    pipeline: "MusicGenerator",
     path: str | Path,
     stretch: dict[str, Any],
     options: dict[str, Any],

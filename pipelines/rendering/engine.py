@@ -20,7 +20,7 @@ from pipelines.rendering.rows import BadRowsError, Defaults, RenderRequest, read
 from pipelines.rendering.worker_pool import WorkerPool, run_queue, start_threads
 
 if TYPE_CHECKING:
-    from pipelines.pipeline import Pipeline
+    from pipelines.inference.music_generator import MusicGenerator
 
 MAX_BATCH = 1024
 
@@ -94,7 +94,7 @@ class ChangedItemsError(ValueError):
 
 
 def render(
-    pipeline: "Pipeline",
+    pipeline: "MusicGenerator",
     rows: str | Path | Iterable[dict[str, Any]],
     out_dir: str | Path,
     defaults: Defaults | None = None,
@@ -123,7 +123,7 @@ def render(
 
 
 def render_items(
-    pipeline: "Pipeline", request: RenderRequest, out_dir: Path, options: RenderOptions
+    pipeline: "MusicGenerator", request: RenderRequest, out_dir: Path, options: RenderOptions
 ) -> RenderSummary:
     """Render rows that were checked; see :func:`render`."""
     origin = describe_origin(pipeline)
@@ -234,7 +234,7 @@ def first_difference(entry: ManifestEntry, identity: dict[str, Any], pipeline_ha
 
 
 def start_workers(
-    pipeline: "Pipeline", origin: Origin, options: RenderOptions
+    pipeline: "MusicGenerator", origin: Origin, options: RenderOptions
 ) -> AbstractContextManager[WorkerPool]:
     """Start the threads of this process, or a cluster."""
     if options.workers or options.scheduler:

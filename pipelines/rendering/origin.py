@@ -5,17 +5,20 @@ import json
 import re
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
+from decoder.sampler import EULER, SavedScheduler
+from pipelines.inference.bert import CONFIG_KEYS, FORMER_KEYS
 from pipelines.inference.components import OPTIONAL, REQUIRED
 from prior.model import Prior
 
 if TYPE_CHECKING:
-    from pipelines.pipeline import Pipeline
+    from pipelines.inference.music_generator import MusicGenerator
 
 PACKAGES = ("partita", "torch", "torchaudio", "diffusers", "transformers", "numpy", "soundfile")
 
@@ -42,7 +45,7 @@ class Origin:
     loras: tuple[tuple[str, float], ...] = ()
 
 
-def describe_origin(pipeline: "Pipeline") -> Origin:
+def describe_origin(pipeline: "MusicGenerator") -> Origin:
     """Hash a pipeline and read its card."""
     path = str(pipeline.name_or_path or "")
     folder = Path(path)
@@ -62,7 +65,7 @@ def describe_origin(pipeline: "Pipeline") -> Origin:
     )
 
 
-def hash_pipeline(pipeline: "Pipeline") -> str:
+def hash_pipeline(pipeline: "MusicGenerator") -> str:
     """Hash every component's class, configuration and weights, and the vocabulary (BLAKE2b).
 
     The hash does not depend on the device, nor on whether the pipeline was loaded or built.
@@ -70,7 +73,7 @@ def hash_pipeline(pipeline: "Pipeline") -> str:
     digest = hashlib.blake2b(digest_size=16)
     parts = {name: getattr(pipeline, name) for name in (*REQUIRED, *OPTIONAL)}
     for name, part in sorted(parts.items()):
-        digest.update(json.dumps([name, type(part).__name__]).encode())
+        digest.update(json.dumps([name, _class_of(part)]).encode())
         if name == "tokenizer":
             digest.update(json.dumps(sorted(part.get_vocab().items())).encode())
         elif part is not None:
@@ -89,10 +92,20 @@ def hash_pipeline(pipeline: "Pipeline") -> str:
     return digest.hexdigest()
 
 
+def _class_of(part: Any) -> str:
+    """Return the class that a part is saved as."""
+    if isinstance(part, SavedScheduler):
+        return EULER
+    return getattr(part, "saved_class", type(part).__name__)
+
+
 def _config_of(part: Any) -> dict[str, Any]:
     """Return what was configured; a transformers config also holds where it came from."""
     config, left_out = part.config, set()
-    if hasattr(config, "to_diff_dict"):
+    if _class_of(part) == "BertModel":
+        keys = filter(partial(hasattr, config), (*CONFIG_KEYS, *FORMER_KEYS))
+        config = {key: getattr(config, key) for key in keys}
+    elif hasattr(config, "to_diff_dict"):
         config = config.to_diff_dict()
         left_out = {"transformers_version", "dtype", "torch_dtype", "architectures"}
     # what earlier versions did not write changes nothing at the value that they stood for

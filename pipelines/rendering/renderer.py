@@ -14,7 +14,7 @@ from torch import Tensor
 
 from codec.audio_file import WriteReport, write_audio
 from codec.process_settings import cpu_threads
-from pipelines.data.tokens import hash_codec
+from pipelines.data.codecs import hash_codec
 from pipelines.inference.conditioning import PLAN_PROMPT_TOKENS
 from pipelines.inference.plan_schema import draft_plan, plan_json
 from pipelines.inference.text import MAX_TOKENS
@@ -35,7 +35,7 @@ from prior.frame_generator import FrameGenerator
 from prior.plan import Plan
 
 if TYPE_CHECKING:
-    from pipelines.pipeline import Pipeline
+    from pipelines.inference.music_generator import MusicGenerator
 
 TEXT_LENGTH = MAX_TOKENS + PLAN_PROMPT_TOKENS
 """Tokens that every text is padded to: sums over another length may be taken in another order."""
@@ -48,7 +48,7 @@ class Renderer:
     there are. Once ``stopped`` is set, tasks under way fail at their next frame or window.
     """
 
-    def __init__(self, pipeline: "Pipeline", origin: Origin) -> None:
+    def __init__(self, pipeline: "MusicGenerator", origin: Origin) -> None:
         self.pipeline = pipeline
         self.origin = origin
         self.codec_hash = hash_codec(pipeline.codec)
@@ -207,7 +207,7 @@ def failure(error: Exception) -> RenderFailure:
 
 
 def start_frames(
-    pipeline: "Pipeline", items: tuple[RenderItem, ...], num_frames: int, num_rows: int
+    pipeline: "MusicGenerator", items: tuple[RenderItem, ...], num_frames: int, num_rows: int
 ) -> tuple[Iterator[Tensor], list[Plan | None]]:
     """Plan items that share their sampling settings, and generate their tokens frame by frame.
 

@@ -21,7 +21,7 @@ from pipelines.rendering.item import RenderItem, RenderSettings
 from pipelines.rendering.mastering import LOUDNESS_RANGE
 
 if TYPE_CHECKING:
-    from pipelines.pipeline import Pipeline
+    from pipelines.inference.music_generator import MusicGenerator
 
 FIELDS: dict[str, type] = {
     "id": str,
@@ -101,7 +101,7 @@ class RenderRequest:
 
 
 def read_request(
-    source: "str | Path | Iterable[dict[str, Any]]", pipeline: "Pipeline", defaults: Defaults
+    source: "str | Path | Iterable[dict[str, Any]]", pipeline: "MusicGenerator", defaults: Defaults
 ) -> RenderRequest:
     """Read and check every row; nothing is rendered.
 
@@ -142,7 +142,7 @@ class RowChecker:
         ValueError: a default is out of range.
     """
 
-    def __init__(self, pipeline: "Pipeline", defaults: Defaults) -> None:
+    def __init__(self, pipeline: "MusicGenerator", defaults: Defaults) -> None:
         self.pipeline = pipeline
         self.codecs_checked: set[str] = set()
         given = {name: value for name, value in asdict(defaults).items() if value is not None}

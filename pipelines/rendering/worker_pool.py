@@ -16,7 +16,7 @@ from pipelines.rendering.render_queue import ItemResult, RenderQueue, RenderTask
 from pipelines.rendering.renderer import Renderer
 
 if TYPE_CHECKING:
-    from pipelines.pipeline import Pipeline
+    from pipelines.inference.music_generator import MusicGenerator
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ def thread_pool(renderer: Renderer, executor: ThreadPoolExecutor, threads: int) 
 
 
 @contextmanager
-def start_threads(pipeline: "Pipeline", origin: Origin) -> Iterator[WorkerPool]:
+def start_threads(pipeline: "MusicGenerator", origin: Origin) -> Iterator[WorkerPool]:
     """Start as many threads as PyTorch has on a CPU, one on a GPU; leaving stops their tasks."""
     threads = 1 if pipeline.device.type == "cuda" else torch.get_num_threads()
     renderer = Renderer(pipeline, origin)

@@ -21,7 +21,7 @@ from prior.frame_generator import FrameGenerator
 from prior.plan import Plan
 
 if TYPE_CHECKING:
-    from pipelines.pipeline import Pipeline
+    from pipelines.inference.music_generator import MusicGenerator
 
 Call = tuple[Future[Any], Callable[[], Any]]
 
@@ -46,7 +46,7 @@ class ComputeLoop:
         share: CPU seconds that the thread gets per second, beside what else the machine does.
     """
 
-    pipeline: "Pipeline"
+    pipeline: "MusicGenerator"
     batch_size: int = 8
     max_streams: int = 32
     cost: dict[bool, float] = field(default_factory=lambda: {False: 0.0, True: 0.0})

@@ -9,7 +9,7 @@ from pipelines.serving.music_request import PieceFields, PlanOptions, SteerField
 from prior.plan import Plan
 
 if TYPE_CHECKING:
-    from pipelines.pipeline import Pipeline
+    from pipelines.inference.music_generator import MusicGenerator
 
 
 class RequestCheck:
@@ -21,7 +21,7 @@ class RequestCheck:
         longest_s: the longest piece that the server makes (s).
     """
 
-    def __init__(self, pipeline: "Pipeline", model: str, longest_s: float) -> None:
+    def __init__(self, pipeline: "MusicGenerator", model: str, longest_s: float) -> None:
         self.pipeline = pipeline
         self.model = model
         self.longest_s = min(longest_s, float(pipeline.config.max_duration_s))

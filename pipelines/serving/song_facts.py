@@ -10,11 +10,15 @@ from pipelines.serving.music_request import PieceFields
 from prior.plan import Plan
 
 if TYPE_CHECKING:
-    from pipelines.pipeline import Pipeline
+    from pipelines.inference.music_generator import MusicGenerator
 
 
 def describe_song(
-    pipeline: "Pipeline", fields: PieceFields, codes: Tensor, plan: Plan | None, num_samples: int
+    pipeline: "MusicGenerator",
+    fields: PieceFields,
+    codes: Tensor,
+    plan: Plan | None,
+    num_samples: int,
 ) -> MusicOutput:
     """Describe a piece whose samples went elsewhere.
 

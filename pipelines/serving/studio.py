@@ -30,7 +30,7 @@ from pipelines.serving.shelf import Shelf, TakeRecorder, new_id
 from pipelines.serving.song_facts import describe_song
 
 if TYPE_CHECKING:
-    from pipelines.pipeline import Pipeline
+    from pipelines.inference.music_generator import MusicGenerator
 
 LOG = logging.getLogger("partita.serve")
 LIVE_AHEAD_S = 3.0
@@ -54,7 +54,7 @@ class Studio:
 
     def __init__(
         self,
-        pipeline: "Pipeline",
+        pipeline: "MusicGenerator",
         folder: Path,
         longest_s: float = 600.0,
         max_queue: int = 1000,

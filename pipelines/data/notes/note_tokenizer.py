@@ -8,11 +8,10 @@ from typing import Any
 import numpy as np
 import symusic
 import torch
-from diffusers.configuration_utils import register_to_config
 from symusic.core import ScoreTick
 from torch import Tensor
 
-from codec.component import Component
+from codec.component import Component, register_to_config
 from codec.validation import check_codes
 from pipelines.data.midi_file import read_midi
 from pipelines.data.notes.note_frames import (

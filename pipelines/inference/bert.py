@@ -1,0 +1,158 @@
+"""BERT's encoder (Devlin et al. 2018), whose transformers module takes seconds to import."""
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from codec.component import Config, WithoutStorage, load_weights
+from codec.whole_file import read_json_object
+
+CONFIG_KEYS = (
+    *("add_cross_attention", "attention_probs_dropout_prob", "bos_token_id", "classifier_dropout"),
+    *("eos_token_id", "hidden_act", "hidden_dropout_prob"),
+    *("hidden_size", "initializer_range", "intermediate_size", "is_decoder", "layer_norm_eps"),
+    *("max_position_embeddings", "model_type", "num_attention_heads", "num_hidden_layers"),
+    *("pad_token_id", "tie_word_embeddings", "type_vocab_size", "use_cache", "vocab_size"),
+)
+"""Keys of transformers' ``config.json`` that tell of the model."""
+FORMER_KEYS = ("position_embedding_type", "gradient_checkpointing")
+PLAIN = {
+    "model_type": "bert",
+    "hidden_act": "gelu",
+    "position_embedding_type": "absolute",
+    "is_decoder": False,
+    "add_cross_attention": False,
+}
+"""Values with which a config describes this encoder."""
+
+
+class KeptLinear(nn.Linear):
+    """A layer that computes as float32 with weights of any precision."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(x, self.weight.float(), self.bias.float())
+
+
+class KeptNorm(nn.LayerNorm):
+    """Layer normalization that computes as float32 with weights of any precision."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        weights = self.weight.float(), self.bias.float()
+        return F.layer_norm(x, self.normalized_shape, *weights, self.eps)
+
+
+class KeptEmbedding(nn.Embedding):
+    """A table of any precision whose rows are given as float32."""
+
+    def forward(self, ids: Tensor) -> Tensor:
+        return F.embedding(ids, self.weight).float()
+
+
+def as_float32(module: nn.Module, tensors: dict[str, Tensor], *_: Any) -> None:
+    """Make a ``state_dict`` float32."""
+    tensors.update({name: tensor.float() for name, tensor in tensors.items()})
+
+
+class BertStates(NamedTuple):
+    """Name the output as transformers does: (B, L, D)."""
+
+    last_hidden_state: Tensor
+
+
+class BertModel(nn.Module):
+    """An encoder with names, tensors and states of transformers' ``BertModel``, without its pooler.
+
+    It computes as float32 whatever the weights are kept in, and its ``state_dict`` is float32 too.
+
+    Args:
+        config: transformers' ``config.json``.
+
+    Raises:
+        ValueError: the config describes another model.
+    """
+
+    def __init__(self, config: dict[str, Any]) -> None:
+        super().__init__()
+        missing = [key for key in CONFIG_KEYS if key not in config]
+        other = [key for key, value in PLAIN.items() if config.get(key, value) != value]
+        if missing or other:
+            raise ValueError(f"not a plain BERT encoder: {(missing + other)[0]}")
+        self.config = Config(config)
+        self.register_state_dict_post_hook(as_float32)
+        width, eps = config["hidden_size"], config["layer_norm_eps"]
+        positions, types = config["max_position_embeddings"], config["type_vocab_size"]
+        self.embeddings: Any = nn.Module()
+        self.embeddings.word_embeddings = KeptEmbedding(config["vocab_size"], width)
+        self.embeddings.position_embeddings = KeptEmbedding(positions, width)
+        self.embeddings.token_type_embeddings = KeptEmbedding(types, width)
+        self.embeddings.LayerNorm = KeptNorm(width, eps)
+        self.encoder: Any = nn.Module()
+        self.encoder.layer = nn.ModuleList(
+            BertLayer(width, config["num_attention_heads"], config["intermediate_size"], eps)
+            for _ in range(config["num_hidden_layers"])
+        )
+
+    @classmethod
+    def from_pretrained(cls, folder: Path) -> "BertModel":
+        """Load what transformers saved, and keep it in half precision if it was.
+
+        Raises:
+            ValueError: the config describes another model.
+            RuntimeError: the tensors are not those of the model.
+        """
+        with WithoutStorage():
+            model = cls(read_json_object(folder / "config.json"))
+        load_weights(model, folder / "model.safetensors")
+        return model.eval().requires_grad_(False)
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> BertStates:
+        """(B, L) token ids and mask -> (B, L, D)."""
+        tables = self.embeddings
+        types = torch.zeros_like(input_ids)
+        x = tables.word_embeddings(input_ids) + tables.token_type_embeddings(types)
+        x = x + tables.position_embeddings(torch.arange(x.shape[1], device=x.device))
+        x = tables.LayerNorm(x)  # (B, L, D)
+        mask = None if attention_mask.all() else attention_mask.bool()[:, None, None]
+        for layer in self.encoder.layer:
+            x = layer(x, mask)
+        return BertStates(x)
+
+
+class BertLayer(nn.Module):
+    """Self-attention and a feed-forward layer, each normalized after it was added."""
+
+    def __init__(self, width: int, num_heads: int, hidden: int, eps: float) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        names = ("query", "key", "value")
+        self.attention: Any = nn.ModuleDict(
+            {
+                "self": nn.ModuleDict({name: KeptLinear(width, width) for name in names}),
+                "output": add_and_normalize(width, width, eps),
+            }
+        )
+        self.intermediate = nn.ModuleDict({"dense": KeptLinear(width, hidden)})
+        self.output: Any = add_and_normalize(hidden, width, eps)
+
+    def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
+        """(B, L, D) and the mask (B, 1, 1, L) of keys that are seen -> (B, L, D)."""
+        B, L, D = x.shape
+        query, key, value = (
+            linear(x).view(B, L, self.num_heads, -1).transpose(1, 2)
+            for linear in self.attention["self"].values()
+        )
+        mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
+        mixed = mixed.transpose(1, 2).reshape(B, L, D)
+        output = self.attention["output"]
+        x = output["LayerNorm"](output["dense"](mixed) + x)
+        hidden = F.gelu(self.intermediate["dense"](x))
+        return self.output["LayerNorm"](self.output["dense"](hidden) + x)
+
+
+def add_and_normalize(width: int, out_width: int, eps: float) -> nn.ModuleDict:
+    """Make the layers that end a branch."""
+    layers = {"dense": KeptLinear(width, out_width), "LayerNorm": KeptNorm(out_width, eps)}
+    return nn.ModuleDict(layers)
