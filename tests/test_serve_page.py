@@ -158,7 +158,7 @@ def test_a_batch_is_queued_in_one_tab_and_canceled_in_another(
     page: Any, browser: Any, client: Client
 ):
     hold = threading.Event()
-    client.studio.loop.call(hold.wait)  # nothing is made meanwhile
+    client.studio.loop.call(lambda: hold.wait(300))  # nothing is made meanwhile
     page.click("summary:has-text('Many at once')")
     rows = "".join(f'"piece, number {n}",20,{n}\n' for n in range(4))
     page.fill("#batch", "prompt,duration_s,seed\n" + rows)
