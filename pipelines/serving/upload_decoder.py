@@ -64,8 +64,8 @@ def main(source: str, target: str, sample_rate: str, channels: str, longest_s: s
     import soundfile
 
     from codec.audio_file import read_audio
+    from pipelines.evaluation.clip_checks import UnmeasurableError
     from pipelines.evaluation.plan_estimation import estimate_plan
-    from pipelines.evaluation.reasons import UnmeasurableError
     from pipelines.inference.plan_schema import plan_json
 
     warnings.simplefilter("ignore")
