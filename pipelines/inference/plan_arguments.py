@@ -21,7 +21,7 @@ def add_plan_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--drums", action=argparse.BooleanOptionalAction, default=None, help="with drums or without"
     )
-    group.add_argument("--melody", metavar="FILE", help="a tune: MIDI, MusicXML or ABC")
+    group.add_argument("--melody", metavar="FILE", help="a tune: MIDI, MusicXML, ABC, or humming")
     group.add_argument("--sections", help='"intro:4 verse:8 chorus:8", in bars')
 
 

@@ -185,11 +185,7 @@ def read_sections(value: Any) -> tuple[Section, ...]:
 
 
 def read_melody(value: Any, meter: int | None) -> tuple[MelodyNote, ...]:
-    """Read notes of a file, or of a list of bar, beat, length in beats and pitch ("D4", 62)."""
-    if isinstance(value, str):
-        from pipelines.data.scores.melody_file import read_melody_file
-
-        return read_melody_file(value)
+    """Read notes of a list of bar, beat, length in beats and pitch ("D4", 62)."""
     notes: list[MelodyNote] = []
     for row in read_rows_by_bar("melody", value, meter, {"beats", "pitch"}):
         beats = read_number(f"{row.where}: beats", row.values["beats"], 1 / 64, 1024)

@@ -177,6 +177,12 @@ def read_plan(values: Mapping[str, Any]) -> PlanDraft:
     for name, value in values.items():
         if name == "chords" and isinstance(value, str):
             progression = read_progression(value)
+        elif name == "melody" and isinstance(value, str):
+            from pipelines.data.scores.melody_file import read_melody_file
+
+            bpm = values.get("bpm")
+            tempo = None if bpm is None else READERS["bpm"](bpm, None)["tempo_bpm"]
+            fixed["melody"] = read_melody_file(value, tempo)
         elif name != "version":
             fixed |= READERS[name](value, meter)
     draft = PlanDraft(fixed, progression)

@@ -1,9 +1,11 @@
-"""Read a tune from a MIDI, MusicXML or ABC file: the top voice of its first part that has notes."""
+"""Read a tune from a file: the top voice of the first part that has notes, or a hummed one."""
 
 from collections.abc import Iterable
 from pathlib import Path
 
+from codec.audio_file import FORMATS
 from pipelines.data.midi_file import read_midi
+from pipelines.data.scores.hummed_melody import read_hummed_melody
 from pipelines.data.scores.score import Note, top_voice
 from pipelines.data.scores.score_midi import read_tracks
 from pipelines.errors import import_package
@@ -13,21 +15,28 @@ MIDI_SUFFIXES = (".mid", ".midi")
 NOTATION_SUFFIXES = (".musicxml", ".xml", ".mxl", ".abc")
 
 
-def read_melody_file(path: str | Path) -> tuple[MelodyNote, ...]:
+def read_melody_file(path: str | Path, bpm: float | None = None) -> tuple[MelodyNote, ...]:
     """Read a tune in quarter notes, which are a plan's beats in 4/4, 3/4 and 2/4.
+
+    Args:
+        path: of a MIDI, MusicXML, ABC or audio file.
+        bpm: tempo of audio, which does not say it (beats a minute).
 
     Raises:
         FileNotFoundError: there is no such file.
         ValueError: the name ends otherwise, the file is damaged, or holds no notes.
-        MissingPackageError: notation is to be read and music21 is not installed.
+        MissingPackageError: music21 (notation) or librosa (audio) is not installed.
     """
     path = Path(path)
     suffix = path.suffix.lower()
-    if suffix not in (*MIDI_SUFFIXES, *NOTATION_SUFFIXES):
-        wanted = ", ".join((*MIDI_SUFFIXES, *NOTATION_SUFFIXES))
+    known = (*MIDI_SUFFIXES, *NOTATION_SUFFIXES, *(f".{name}" for name in FORMATS))
+    if suffix not in known:
+        wanted = ", ".join(known)
         raise ValueError(f"{path}: a tune's file must end in one of {wanted}")
     if not path.is_file():
         raise FileNotFoundError(f"{path} does not exist")
+    if suffix[1:] in FORMATS:
+        return read_hummed_melody(path, bpm)
     voices = midi_voices(path) if suffix in MIDI_SUFFIXES else notated_voices(path)
     notes = next((notes for notes in map(list, voices) if notes), None)
     if notes is None:
