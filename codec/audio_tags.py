@@ -21,7 +21,7 @@ RIFF_INFO = {
 
 
 def read_tags(stream: BinaryIO) -> dict[str, str]:
-    """The tags of a WAV, FLAC, Ogg Vorbis or Opus file that are not empty, by their names in TAGS.
+    """Read the tags of a WAV, FLAC, Vorbis or Opus file that are not empty, named as in TAGS.
 
     libsndfile appends its own name to the software, and stops at a text of 2 kB in a WAV file that
     it wrote itself: there the texts are read here.
@@ -36,7 +36,7 @@ def read_tags(stream: BinaryIO) -> dict[str, str]:
 
 
 def _info_chunk(stream: BinaryIO) -> bytes:
-    """The payload of a RIFF file's chunk of texts, empty if it has none."""
+    """Return the payload of a RIFF file's chunk of texts, empty if it has none."""
     size, position = stream.seek(0, os.SEEK_END), 12
     while position + 12 <= size:
         stream.seek(position)

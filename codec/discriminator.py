@@ -27,7 +27,7 @@ class PatchDiscriminator(nn.Module):
         self.score = weight_norm(nn.Conv2d(sizes[-1], 1, kernel_size=3, padding=1))
 
     def forward(self, spectrogram: Tensor) -> Tensor:
-        """(B, C, M, F) normalized log-mel -> (B, 1, M', F') patch scores."""
+        """Map (B, C, M, F) normalized log-mel -> (B, 1, M', F') patch scores."""
         hidden = spectrogram.contiguous(memory_format=torch.channels_last)
         for layer in self.layers:
             hidden = F.leaky_relu(layer(hidden), 0.2)

@@ -275,23 +275,23 @@ class EncodecCodec(Component):
         return torch.cat(list(parts), dim=-1)
 
     def _encode_segment(self, audio: Tensor) -> Tensor:
-        """(B, C, s) -> (B, K, ceil(s / hop_length)): the level, then the codebooks."""
+        """Encode (B, C, s) -> (B, K, ceil(s / hop_length)): the level, then the codebooks."""
         level = SILENCE + audio.mean(dim=1).square().mean(dim=-1).sqrt()  # (B,)
         residual_codes = self._quantize(self.encoder(audio / level[:, None, None]))
         row = level_to_code(level)[:, None, None].expand(-1, 1, residual_codes.shape[-1])
         return torch.cat([row, residual_codes], dim=1)
 
     def _decode_segment(self, codes: Tensor) -> Tensor:
-        """(B, k, t) -> (B, C, t * hop_length); where levels disagree their median counts."""
+        """Decode (B, k, t) -> (B, C, t * hop_length); where levels disagree their median counts."""
         level = code_to_level(codes[:, 0].median(dim=-1).values)  # (B,)
         return self.decoder(self._dequantize(codes[:, 1:])) * level[:, None, None]
 
     def _quantize(self, latents: Tensor) -> Tensor:
-        """(B, D, T) -> (B, K, T)."""
+        """Quantize (B, D, T) -> (B, K, T)."""
         return self.quantizer.vq.encode(latents, n_q=self.num_books).transpose(0, 1)
 
     def _dequantize(self, codes: Tensor) -> Tensor:
-        """(B, k, T) -> (B, D, T); zeros for no codebooks at all (a 48 kHz level alone)."""
+        """Map (B, k, T) -> (B, D, T); zeros for no codebooks at all (a 48 kHz level alone)."""
         B, k, T = codes.shape
         if k == 0:
             return torch.zeros(B, self.encoder.dimension, T, device=codes.device)
@@ -303,7 +303,7 @@ class EncodecCodec(Component):
 
 
 def level_to_code(level: Tensor) -> Tensor:
-    """A segment's RMS level to its codebook entry: 0 for silence, 1023 for full scale."""
+    """Quantize a segment's RMS level to a codebook entry: 0 for silence, 1023 for full scale."""
     steps = torch.round(20 * level.log10() / LEVEL_STEP_DB).long()
     return (steps + CODEBOOK_SIZE - 1).clamp(0, CODEBOOK_SIZE - 1)
 

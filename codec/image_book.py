@@ -52,7 +52,7 @@ class ImageBook(nn.Module):
         return codes.view(vectors.shape[:2])
 
     def decode(self, codes: Tensor) -> Tensor:
-        """(B, T) codes -> (B, 2 N, T) image."""
+        """Decode (B, T) codes -> (B, 2 N, T) image."""
         return self.entries[codes].transpose(1, 2)
 
     @torch.no_grad()
@@ -105,7 +105,7 @@ def band_weights(levels: Tensor, num_bands: int) -> Tensor:
 
 
 def nearest(vectors: Tensor, weights: Tensor, centers: Tensor) -> Tensor:
-    """(N, D) vectors, (N, D) weights, (V, D) centers -> (N,) of least weighted squared distance."""
+    """Find the (N,) centers, of (V, D), of least weighted squared distance to (N, D) vectors."""
     squares = centers.square().T
     chunks = zip(vectors.split(CHUNK), weights.split(CHUNK), strict=True)
     return torch.cat([(w @ squares - 2 * (w * v) @ centers.T).argmin(-1) for v, w in chunks])

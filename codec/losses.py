@@ -9,7 +9,7 @@ MIN_POWER = 1e-10
 
 
 def spectrogram_loss(reconstruction: Tensor, target: Tensor) -> Tensor:
-    """Mean absolute error in nats.
+    """Compute the mean absolute error in nats.
 
     Args:
         reconstruction: (B, C, M, F) log-mel.
@@ -19,12 +19,12 @@ def spectrogram_loss(reconstruction: Tensor, target: Tensor) -> Tensor:
 
 
 def movement_loss(reconstruction: Tensor, target: Tensor) -> Tensor:
-    """Mean absolute error of the change from frame to frame, in nats; (B, C, M, F) both."""
+    """Compute the mean absolute error of the change from frame to frame, in nats."""
     return (reconstruction.diff(dim=-1) - target.diff(dim=-1)).abs().mean()
 
 
 def energy_loss(reconstruction: Tensor, target: Tensor) -> Tensor:
-    """Mean absolute error of the mean power in tiles of the spectrogram, in nats of magnitude.
+    """Compute the mean absolute error of the mean power of tiles, in nats of magnitude.
 
     Where the codec cannot tell which band a partial is in, an L1 loss predicts the low level
     between the candidates and the partial's power is lost. The mean power of a tile does not depend

@@ -52,7 +52,7 @@ def on_two_pages(data: bytes) -> bytes:
 
 
 def with_serial(data: bytes, serial: int) -> bytes:
-    """Whole Ogg pages under another serial number, their checksums made anew.
+    """Put whole Ogg pages under another serial number and renew their checksums.
 
     libsndfile draws serial numbers at random, so equal sound would give unequal files.
 
@@ -75,7 +75,7 @@ def with_serial(data: bytes, serial: int) -> bytes:
 
 
 def page_checksum(page: bytes) -> int:
-    """CRC-32 of a page whose checksum field is zero.
+    """Compute the CRC-32 of a page whose checksum field is zero.
 
     Ogg's polynomial is zlib's, but it takes every byte's highest bit first and inverts nothing:
     zlib's sum of the mirrored bytes, mirrored, without its inversions.

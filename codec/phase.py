@@ -79,7 +79,7 @@ def scatter_floor(cycles: Tensor, magnitude: Tensor, draws: Tensor, first_frame:
 
 
 def _sums_along_chains(value: Tensor, parent: Tensor, root: Tensor, longest: int) -> Tensor:
-    """(P,) values, each added to those of its parent, its parent's parent, up to a root.
+    """Add to each of (P,) values those of its parent, its parent's parent, up to a root.
 
     Pointers double (Hillis and Steele 1986): every round sums chains of twice the length, so
     that there are few operators for many frames.
@@ -94,14 +94,14 @@ def _sums_along_chains(value: Tensor, parent: Tensor, root: Tensor, longest: int
 
 
 def _across(growth: Tensor, n_fft: int, hop_length: int) -> Tensor:
-    """(B, F, N) change of the log magnitude over two frames -> phase along the bins, in cycles."""
+    """Integrate the (B, F, N) change of log magnitude over two frames to phase (cycles)."""
     slope = growth * (-HANN_SPREAD * n_fft / (4 * math.pi * hop_length))
     between = 0.5 * (slope[..., 1:] + slope[..., :-1]) + 0.5  # half a cycle: the window's center
     return torch.nn.functional.pad(between.cumsum(-1), (1, 0))
 
 
 def _peaks(level: Tensor) -> tuple[Tensor, Tensor]:
-    """Peaks of (B, F, N) as positions in the flattened tensor, and which is nearest to each bin.
+    """Find the peaks of (B, F, N), as flat positions, and the nearest one to each bin.
 
     A frame's first and last bin count, so that no bin is nearest to another frame's peak.
     """

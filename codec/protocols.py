@@ -34,10 +34,10 @@ class Codec(Protocol):
         """Entries per codebook, V."""
 
     def encode(self, audio: Tensor) -> Tensor:
-        """(B, C, S) audio -> (B, K, T) codes."""
+        """Encode (B, C, S) audio -> (B, K, T) codes."""
 
     def decode(self, codes: Tensor) -> Tensor:
-        """(B, K, T) codes -> (B, C, S) audio."""
+        """Decode (B, K, T) codes -> (B, C, S) audio."""
 
 
 @runtime_checkable
@@ -45,4 +45,4 @@ class Vocoder(Protocol):
     """Log-mel spectrogram to waveform."""
 
     def __call__(self, spectrogram: Tensor, seed: int | list[int] = 0) -> Tensor:
-        """(B, C, M, F) natural-log mel magnitudes -> (B, C, F * hop_length) audio."""
+        """Map (B, C, M, F) natural-log mel magnitudes -> (B, C, F * hop_length) audio."""

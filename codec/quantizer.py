@@ -103,7 +103,7 @@ class ResidualQuantizer(nn.Module):
 
     @torch.no_grad()
     def encode(self, latents: Tensor) -> Tensor:
-        """(B, T, D) latents -> (B, K, T) int64 codes, nearest entry book by book."""
+        """Quantize (B, T, D) latents -> (B, K, T) int64 codes, nearest entry book by book."""
         residual = latents.float()
         codes = []
         for book in self.codebooks():
@@ -131,7 +131,7 @@ class ResidualQuantizer(nn.Module):
         return entries.sum(0)
 
     def codebooks(self) -> list[Tensor]:
-        """The K books, (V, D) each."""
+        """Return the K books, (V, D) each."""
         return [rearrange(layer._codebook.embed, "1 v d -> v d") for layer in self.vq.layers]
 
 

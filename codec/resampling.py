@@ -48,7 +48,7 @@ def resample(audio: Tensor, source_rate: int, target_rate: int) -> Tensor:
 
 
 def resampled_length(num_samples: int, source_rate: int, target_rate: int) -> int:
-    """Samples that :func:`resample` makes of ``num_samples``: ceil(S * target / source)."""
+    """Count the samples that :func:`resample` makes of S: ceil(S * target / source)."""
     step_in, step_out = steps(source_rate, target_rate)
     return -(-num_samples * step_out // step_in)
 
@@ -60,7 +60,7 @@ def resample_part(
     last: int,
     rates: tuple[int, int],
 ) -> Tensor:
-    """Samples ``[first, last)`` of the resampled signal, from no more input than they need.
+    """Resample no more input than the output samples ``[first, last)`` need.
 
     Equal, but for rounding, to ``resample(whole)[..., first:last]``: the part read starts where
     the filter bank's phase is zero and reaches a filter length over both ends.
@@ -86,12 +86,12 @@ def resample_part(
 
 
 def steps(source_rate: int, target_rate: int) -> tuple[int, int]:
-    """The smallest input and output lengths of equal duration, in samples."""
+    """Return the smallest input and output lengths of equal duration, in samples."""
     divisor = math.gcd(source_rate, target_rate)
     return source_rate // divisor, target_rate // divisor
 
 
 def filter_radius(source_rate: int, target_rate: int) -> int:
-    """Input samples that the filter reaches to either side."""
+    """Count the input samples that the filter reaches to either side."""
     step_in, step_out = steps(source_rate, target_rate)
     return math.ceil(ZERO_CROSSINGS * step_in / (min(step_in, step_out) * ROLLOFF))

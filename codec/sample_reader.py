@@ -55,7 +55,7 @@ class SampleReader:
         self.held_from = 0
 
     def read(self, first: int, last: int) -> Tensor:
-        """Samples ``[first, last)``, where ``first`` is not below that of the call before.
+        """Read the samples ``[first, last)``, where ``first`` is not below that of the call before.
 
         Returns:
             (C, last - first) float32; a few samples fewer at the end of an MP3 whose header

@@ -216,13 +216,13 @@ class SpectralCodec(Component):
         return torch.cat([levels, image[:, None]], dim=2)
 
     def latents(self, spectrogram: Tensor) -> Tensor:
-        """(B, C, R, F) -> (B, T, latent_dim), T = F / patch_frames; the image has no part in it."""
+        """Map (B, C, R, F) -> (B, T, latent_dim), T = F / patch_frames, the image left out."""
         levels = self.normalize(spectrogram[:, :, : self.config.num_mels])
         patches = rearrange(levels, "b c m (t p) -> b t (p c m)", p=self.config.patch_frames)
         return self.to_latent(self.encoder(self.patch_in(patches)))
 
     def reconstruct(self, latents: Tensor) -> Tensor:
-        """(B, T, latent_dim) -> (B, C, M, F) log-mel."""
+        """Map (B, T, latent_dim) -> (B, C, M, F) log-mel."""
         hidden = self.decoder(self.from_latent(latents))
         patches = rearrange(
             self.patch_out(hidden),
@@ -233,7 +233,7 @@ class SpectralCodec(Component):
         return self.denormalize(patches.float())
 
     def normalize(self, spectrogram: Tensor) -> Tensor:
-        """Log-mel to zero mean and unit variance over the training data."""
+        """Scale log-mel to zero mean and unit variance over the training data."""
         return (spectrogram - self.config.spectrogram_mean) / self.config.spectrogram_std
 
     def denormalize(self, spectrogram: Tensor) -> Tensor:
@@ -242,7 +242,7 @@ class SpectralCodec(Component):
 
     @torch.no_grad()
     def encode_spectrogram(self, spectrogram: Tensor) -> Tensor:
-        """(B, C, R, F), F a multiple of patch_frames -> (B, K, F / patch_frames) codes."""
+        """Map (B, C, R, F), F a multiple of patch_frames -> (B, K, F / patch_frames) codes."""
         codes = self.quantizer.encode(self.latents(spectrogram))
         if self.image_book is None:
             return codes
@@ -254,7 +254,7 @@ class SpectralCodec(Component):
 
     @torch.no_grad()
     def decode_spectrogram(self, codes: Tensor) -> Tensor:
-        """(B, k, T) codes of the first k <= K books -> (B, C, R, F) coarse spectrogram."""
+        """Map (B, k, T) codes of the first k <= K books -> (B, C, R, F) coarse spectrogram."""
         levels = self.reconstruct(self.decode_latents(codes))
         return torch.cat([levels, self.decode_image(codes)], dim=2)
 
@@ -275,7 +275,7 @@ class SpectralCodec(Component):
         return self.quantizer.decode(codes, num_books)
 
     def decode_image(self, codes: Tensor) -> Tensor:
-        """(B, k, T) codes -> (B, C, 2 N, F) stereo image; fewer books than its place give mono."""
+        """Map (B, k, T) codes -> (B, C, 2 N, F) stereo image; mono without its book."""
         B, books, T = codes.shape
         N, P = self.config.stereo_bands, self.config.patch_frames
         if self.image_book is None or self.image_place is None or books <= self.image_place:
@@ -379,7 +379,7 @@ class ConvNextBlock(nn.Module):
         self.scale = nn.Parameter(torch.full((width,), 0.1))
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, T, D) -> (B, T, D)."""
+        """Map (B, T, D) -> (B, T, D)."""
         mixed = rearrange(self.depthwise(rearrange(x, "b t d -> b d t")), "b d t -> b t d")
         hidden = nn.functional.gelu(self.expand(self.norm(mixed)))
         return x + self.scale * self.contract(hidden)

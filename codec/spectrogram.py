@@ -82,11 +82,11 @@ class LogMel(nn.Module):
         return math.log(self.floor)
 
     def forward(self, audio: Tensor) -> Tensor:
-        """(B, C, S) float32 audio -> (B, C, M, F) natural-log mel magnitudes, F = ceil(S / hop)."""
+        """Map (B, C, S) float32 audio -> (B, C, M, F) natural-log mel, F = ceil(S / hop)."""
         return self.of_padded(self.pad(audio))
 
     def pad(self, audio: Tensor) -> Tensor:
-        """(..., S) samples with the silence around them that the first and last window reach."""
+        """Put the silence that the first and last window reach around (..., S) samples."""
         num_frames = -(-audio.shape[-1] // self.hop_length)
         right = (num_frames - 1) * self.hop_length + self.n_fft - self.padding - audio.shape[-1]
         return F.pad(audio, (self.padding, right))
@@ -103,7 +103,7 @@ class LogMel(nn.Module):
         return self.levels(self.stft(audio.float()).abs())
 
     def levels(self, magnitude: Tensor) -> Tensor:
-        """Log-mel of magnitudes.
+        """Compute the log-mel of magnitudes.
 
         Args:
             magnitude: (..., F, n_fft / 2 + 1) in the scale of :meth:`stft`.
@@ -115,7 +115,7 @@ class LogMel(nn.Module):
         return rearrange(mel.clamp(min=self.floor).log(), "... f m -> ... m f")
 
     def magnitude(self, spectrogram: Tensor) -> Tensor:
-        """Least-squares linear magnitudes of a log-mel spectrogram.
+        """Compute the least-squares linear magnitudes of a log-mel spectrogram.
 
         Args:
             spectrogram: (B, C, M, F) natural-log mel magnitudes.
@@ -128,7 +128,7 @@ class LogMel(nn.Module):
         return (mel @ self.inverse_filterbank).clamp(min=0.0)
 
     def stft(self, audio: Tensor) -> Tensor:
-        """(..., S) samples -> (..., F, n_fft / 2 + 1) complex, without padding."""
+        """Map (..., S) samples -> (..., F, n_fft / 2 + 1) complex, without padding."""
         frames = audio.unfold(-1, self.n_fft, self.hop_length)
         return torch.fft.rfft(frames * self.window)
 
@@ -144,7 +144,7 @@ class LogMel(nn.Module):
         return self._fold(torch.fft.irfft(spectrum, n=self.n_fft).mul_(self.window))
 
     def weight(self, num_frames: int) -> Tensor:
-        """((F - 1) * hop_length + n_fft,) sum of the squared windows at each sample of F frames."""
+        """Sum the squared windows at each of the (F - 1) * hop_length + n_fft samples."""
         return self._fold(self.window.square().expand(1, num_frames, -1))[0]
 
     def _fold(self, frames: Tensor) -> Tensor:

@@ -18,10 +18,10 @@ class Stage(Protocol):
     """Take pieces, cut anywhere."""
 
     def pull(self) -> Tensor | None:
-        """The next piece of the output; None where more must be pushed, or nothing is left."""
+        """Return the next piece of the output; None where more must be pushed or all is out."""
 
     def state_dict(self) -> dict[str, Tensor]:
-        """All that is remembered; an equal stage that loads it continues exactly."""
+        """Return all that is remembered; an equal stage that loads it continues exactly."""
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         """Continue from what :meth:`state_dict` returned."""
@@ -46,7 +46,7 @@ class PieceBuffer:
         self.ended = True
 
     def first(self, count: int) -> Tensor:
-        """The first ``count`` elements, or all if there are fewer."""
+        """Return the first ``count`` elements, or all if there are fewer."""
         assert self.buffer is not None
         return self.buffer[..., :count]
 
@@ -56,18 +56,18 @@ class PieceBuffer:
         self.buffer = self.buffer[..., count:]
 
     def state_dict(self) -> dict[str, Tensor]:
-        """As a stage's."""
+        """Return the state, as a stage does."""
         kept = {} if self.buffer is None else {"buffer": self.buffer.clone()}
         return {**kept, "ended": torch.tensor(self.ended)}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """As a stage's."""
+        """Take a state, as a stage does."""
         self.buffer = state.get("buffer")
         self.ended = bool(state["ended"])
 
 
 def pull(stages: Sequence[Stage]) -> Tensor | None:
-    """The next piece at a chain's end; None where its first stage wants more, or has ended."""
+    """Return the next piece at a chain's end; None where its first stage wants more or is over."""
     *before, last = stages
     while (piece := last.pull()) is None:
         if not before or last.input.ended:
@@ -97,7 +97,7 @@ def _pull_all(stages: Sequence[Stage]) -> Iterator[Tensor]:
 
 
 def grown(first: int, last: int, index: int, growth: float = 1.3) -> int:
-    """Length of block ``index`` of a stream whose blocks grow from ``first`` to ``last``.
+    """Return the length of block ``index`` where blocks grow from ``first`` to ``last``.
 
     Short blocks let a stream begin at once, long ones cost less. The default is slow enough for a
     block to be computed while the ones before it are played, even on a machine of half the speed

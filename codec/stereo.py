@@ -39,7 +39,7 @@ class Mixing(NamedTuple):
 
 
 def stereo_image(power_left: Tensor, power_right: Tensor, cross: Tensor) -> Tensor:
-    """Level difference and coherence angle of a band.
+    """Compute the level difference and the coherence angle of a band.
 
     Args:
         power_left: (...) of the left channel, a full-scale sine has 1.
@@ -57,7 +57,7 @@ def stereo_image(power_left: Tensor, power_right: Tensor, cross: Tensor) -> Tens
 
 
 def mixing(difference: Tensor, angle: Tensor) -> Mixing:
-    """The 2 x 2 mixing matrix of Breebaart et al. 2005, eqs. 20 to 24, as middle and side.
+    """Compute the 2 x 2 mixing matrix of Breebaart et al. 2005, eqs. 20 to 24, as middle and side.
 
     Args:
         difference: (...) level difference in dB, left over right.
@@ -184,14 +184,14 @@ class ParametricStereo(nn.Module):
         return torch.stack([scaled, filtered], dim=1)
 
     def side_share(self, factors: Mixing, spectrogram: Tensor) -> Tensor:
-        """(B, 1, F) part of the power that goes into the side signal, 0 to 1."""
+        """Compute the (B, 1, F) part of the power that goes into the side signal, 0 to 1."""
         power = F.adaptive_avg_pool1d((2 * spectrogram.transpose(1, 2)).exp(), self.num_bands)
         power = power.transpose(1, 2)  # (B, N, F)
         side = (factors.side.square() + factors.wet_side.square()) * power
         return side.sum(1, keepdim=True) / power.sum(1, keepdim=True)
 
     def _pool(self, power: Tensor) -> Tensor:
-        """(B, F, bins) -> (B, T, N): sums over each band's bins, means over ``hold`` frames."""
+        """Pool (B, F, bins) -> (B, T, N): sums of a band's bins, means over ``hold`` frames."""
         bands = power @ self.shares
         missing = -bands.shape[1] % self.hold
         if missing:  # the last token's frames that exist

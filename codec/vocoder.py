@@ -107,7 +107,7 @@ class GriffinLim(nn.Module):
         self.past_frames = math.ceil(log_mel.n_fft / log_mel.hop_length)
 
     def forward(self, spectrogram: Tensor, seed: int | list[int] = 0) -> Tensor:
-        """(B, C, M, F) natural-log mel magnitudes -> (B, C, F * hop_length) audio.
+        """Map (B, C, M, F) natural-log mel magnitudes -> (B, C, F * hop_length) audio.
 
         With parametric stereo (B, 1, M + 2 N, F), image below, -> (B, 2, F * hop_length).
 
@@ -190,7 +190,7 @@ class GriffinLim(nn.Module):
         return samples, following
 
     def _start(self, magnitude: Tensor, seed: int | list[int]) -> Context:
-        """Before the first frame: no sound, and phases drawn per row's seed."""
+        """Return the state before the first frame: no sound, phases drawn per row's seed."""
         B, C, _, N = magnitude.shape
         phase = self._draw(N, B, seed)
         C = C if self.stereo is None else 2
@@ -199,7 +199,7 @@ class GriffinLim(nn.Module):
         return Context(tail, tail.sum(1), first, phase.to(magnitude.device), 0)
 
     def _end(self, spectrum: Tensor, before: Tensor) -> Tensor:
-        """What (B, N, bins) frames leave of their windowed sum where frames still follow.
+        """Return what (B, N, bins) frames leave of their windowed sum where frames still follow.
 
         ``before`` is what the frames before them left.
         """
@@ -211,7 +211,7 @@ class GriffinLim(nn.Module):
         return tail
 
     def _draw(self, num_bins: int, num_rows: int, seed: int | list[int]) -> Tensor:
-        """(B, N) uniform in [0, 1), per row's seed."""
+        """Draw (B, N) uniform in [0, 1), per row's seed."""
         seeds = [seed] * num_rows if isinstance(seed, int) else seed
         assert len(seeds) == num_rows
         rows = [torch.rand(num_bins, generator=generator(s, "vocoder")) for s in seeds]
@@ -240,7 +240,7 @@ class GriffinLim(nn.Module):
 
 
 def turned(cycles: Tensor) -> Tensor:
-    """Complex numbers of modulus one; torch.polar takes twice the time."""
+    """Make complex numbers of modulus one; torch.polar takes twice the time."""
     angle = cycles * (2 * math.pi)
     return torch.complex(angle.cos(), angle.sin())
 
@@ -269,7 +269,7 @@ class VocoderStage:
 
     @torch.no_grad()
     def pull(self) -> Tensor | None:
-        """The (B, C, s) samples of the next block."""
+        """Return the (B, C, s) samples of the next block."""
         vocoder = self.vocoder
         size = grown(vocoder.first_block_frames, vocoder.block_frames, self.index)
         ahead = size + vocoder.lookahead_frames
@@ -285,7 +285,7 @@ class VocoderStage:
         return audio
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Frames not yet committed, and what the last block handed on."""
+        """Return the frames not yet committed, and what the last block handed on."""
         state = {**self.input.state_dict(), "index": torch.tensor(self.index)}
         if self.context is not None:
             state |= {

@@ -46,7 +46,7 @@ class Windows:
         self.index = 0  # of the window
 
     def pull(self) -> Tensor | None:
-        """The output of the next window."""
+        """Return the output of the next window."""
         size = grown(self.first, self.size, self.index, growth=1.5)
         stop = self.left + size
         if len(self.input) >= (stop + self.halo) * self.units_in:

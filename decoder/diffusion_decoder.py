@@ -143,13 +143,13 @@ class DiffusionDecoder(Component):
         return self.unpatchify(rearrange(x, "b (t r) p -> b t r p", t=T))
 
     def patchify(self, spectrogram: Tensor) -> Tensor:
-        """(B, C, M, F) -> (B, T, R, patch), R rows of bands from low to high."""
+        """Map (B, C, M, F) -> (B, T, R, patch), R rows of bands from low to high."""
         return rearrange(
             spectrogram, "b c (r m) (t p) -> b t r (p c m)", r=self.rows, p=self.config.patch_frames
         )
 
     def unpatchify(self, patches: Tensor) -> Tensor:
-        """(B, T, R, patch) -> (B, C, M, F)."""
+        """Map (B, T, R, patch) -> (B, C, M, F)."""
         return rearrange(
             patches,
             "b t r (p c m) -> b c (r m) (t p)",
@@ -189,14 +189,14 @@ class Block(nn.Module):
         self.down = nn.Linear(hidden, width, bias=False)
 
     def forward(self, x: Tensor, shared: Tensor, rotation: Tensor) -> Tensor:
-        """(B, N, D), the modulation (6, B, 1, D) and a rotary table -> (B, N, D)."""
+        """Map (B, N, D), the modulation (6, B, 1, D) and a rotary table -> (B, N, D)."""
         values = shared + self.table[:, None]
         attention, feed_forward = Modulation(*values[:3]), Modulation(*values[3:])
         x = x + attention.gate * self.attend(attention.before(x), rotation)
         return x + feed_forward.gate * self.transform(feed_forward.before(x))
 
     def attend(self, x: Tensor, rotation: Tensor) -> Tensor:
-        """Full self-attention with rotary positions and normalized queries and keys."""
+        """Apply full self-attention with rotary positions and normalized queries and keys."""
         query, key, value = rearrange(
             self.qkv(x), "b n (three h d) -> three b h n d", three=3, h=self.num_heads
         )
@@ -206,25 +206,25 @@ class Block(nn.Module):
         return self.attention_out(rearrange(mixed, "b h n d -> b n (h d)"))
 
     def transform(self, x: Tensor) -> Tensor:
-        """SwiGLU (Shazeer 2020)."""
+        """Apply SwiGLU (Shazeer 2020)."""
         gate, up = self.gate_up(x).chunk(2, dim=-1)
         return self.down(F.silu(gate) * up)
 
 
 def normalize(x: Tensor) -> Tensor:
-    """Layer normalization without parameters: the modulation brings them."""
+    """Apply layer normalization without parameters, which the modulation brings."""
     return F.layer_norm(x, x.shape[-1:])
 
 
 def time_features(t: Tensor, dim: int = 256) -> Tensor:
-    """(B,) times in [0, 1] -> (B, dim) sines and cosines of geometric frequencies."""
+    """Map (B,) times in [0, 1] -> (B, dim) sines and cosines of geometric frequencies."""
     frequency = torch.exp(-math.log(10000.0) * torch.arange(dim // 2, device=t.device) * 2 / dim)
     angle = 1000.0 * t[:, None] * frequency
     return torch.cat([angle.cos(), angle.sin()], dim=-1)
 
 
 def rotary_table(num_frames: int, rows: int, dim: int, device: torch.device) -> Tensor:
-    """(2, T * R, dim / 2) cosines and sines (Su et al. 2021), one position per token frame."""
+    """Tabulate (2, T * R, dim / 2) cosines and sines (Su et al. 2021), a position a frame."""
     frequency = 1.0 / 1000.0 ** (torch.arange(0, dim, 2, device=device) / dim)
     angle = torch.arange(num_frames, device=device)[:, None] * frequency
     angle = repeat(angle, "t d -> (t r) d", r=rows)

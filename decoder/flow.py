@@ -18,7 +18,7 @@ NOISE_ANGLE = math.pi / 2
 
 
 def path(noise: Tensor, detail: Tensor, angle: Tensor) -> Tensor:
-    """The path's point at an angle.
+    """Return the path's point at an angle.
 
     Args:
         noise: (B, C, M, F) standard normal.
@@ -30,7 +30,7 @@ def path(noise: Tensor, detail: Tensor, angle: Tensor) -> Tensor:
 
 
 def velocity(noise: Tensor, detail: Tensor, angle: Tensor) -> Tensor:
-    """The path's derivative by its angle; arguments as in :func:`path`."""
+    """Return the path's derivative by its angle; arguments as in :func:`path`."""
     angle = angle.view(-1, 1, 1, 1)
     return angle.cos() * noise - angle.sin() * detail
 
@@ -38,7 +38,7 @@ def velocity(noise: Tensor, detail: Tensor, angle: Tensor) -> Tensor:
 def flow_loss(
     predict: Callable[[Tensor, Tensor], Tensor], noise: Tensor, detail: Tensor, angle: Tensor
 ) -> Tensor:
-    """Mean squared error of the predicted velocity.
+    """Compute the mean squared error of the predicted velocity.
 
     Args:
         predict: (point (B, C, M, F), angle (B,)) -> predicted velocity.
@@ -51,5 +51,5 @@ def flow_loss(
 
 
 def uniform_angle(normal: Tensor) -> Tensor:
-    """Standard normal draws -> uniform angles in [0, pi / 2]."""
+    """Turn standard normal draws into uniform angles in [0, pi / 2]."""
     return NOISE_ANGLE * torch.special.ndtr(normal)

@@ -89,7 +89,7 @@ class FlowSampler:
     def decode_spectrogram(
         self, codes: Tensor, seeds: list[int], num_steps: int | None = None
     ) -> Tensor:
-        """(B, k, T) codes and a seed per row -> (B, C, R, F) fine spectrogram."""
+        """Decode (B, k, T) codes and a seed per row -> (B, C, R, F) fine spectrogram."""
         return torch.cat(list(self.stream([codes], seeds, num_steps)), dim=-1)
 
     def stream(
@@ -129,7 +129,7 @@ class FlowSampler:
         return window.coarse + self.decoder.config.detail_std * x
 
     def window(self, codes: Tensor, left: int, start: int, frames: int, seeds: list[int]) -> Window:
-        """Conditions of one window.
+        """Return the conditions of one window.
 
         Args:
             codes: (B, k, t) of the window and of the context on either side.
@@ -151,7 +151,7 @@ class FlowSampler:
         )
 
     def _noise(self, seed: int, start: int, frames: int) -> Tensor:
-        """(C, M, frames * patch_frames) standard normal, keyed by seed and token frame."""
+        """Draw (C, M, frames * patch_frames) standard normal, keyed by seed and token frame."""
         config = self.decoder.config
         shape = (config.channels, config.num_mels, config.patch_frames)
         draws = [
@@ -222,7 +222,7 @@ class FlowStage:
 
     @torch.no_grad()
     def pull(self) -> Tensor | None:
-        """The (B, C, R, f) frames that the next window makes final."""
+        """Return the (B, C, R, f) frames that the next window makes final."""
         config, reach = self.sampler.decoder.config, self.sampler.codec.decoder_reach
         span = window_span(self.index, self.start, config.window_frames, config.overlap_frames)
         ahead = min(reach, span.overlap)
@@ -247,7 +247,7 @@ class FlowStage:
         return self.fade.join(fine, span.overlap * config.patch_frames)
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Codes that later windows see, where the window stands, and the fade's open end."""
+        """Return the codes that later windows see, the window's place and the fade's open end."""
         place = torch.tensor([self.left, self.start, self.index])
         return {**self.input.state_dict(), **self.fade.state_dict(), "place": place}
 
@@ -259,13 +259,13 @@ class FlowStage:
 
 
 def window_span(index: int, start: int, window_frames: int, overlap_frames: int) -> WindowSpan:
-    """Window ``index`` of the grid, given where it starts."""
+    """Return window ``index`` of the grid, given where it starts."""
     frames = grown(FIRST_WINDOW, window_frames, index)
     return WindowSpan(start, frames, min(overlap_frames, frames // 3))
 
 
 def window_grid(window_frames: int, overlap_frames: int) -> Iterator[WindowSpan]:
-    """All windows of the grid, from the first on; each starts where its overlap with the last does.
+    """Yield the windows of the grid, each from where its overlap with the last begins.
 
     Args:
         window_frames: token frames of the longest windows.
@@ -287,7 +287,7 @@ class CrossFade:
         self.tail: Tensor | None = None  # its last two thirds, which are not final yet
 
     def join(self, window: Tensor, overlap: int) -> Tensor:
-        """(..., F) of the next window -> the frames that are now final.
+        """Take (..., F) of the next window and return the frames that are now final.
 
         Args:
             window: begins with the frames that the last call shared.
@@ -306,7 +306,7 @@ class CrossFade:
         return window[..., :final]
 
     def state_dict(self) -> dict[str, Tensor]:
-        """The open end."""
+        """Return the open end."""
         kept = {} if self.tail is None else {"tail": self.tail.contiguous()}
         return {**kept, "overlap": torch.tensor(self.overlap)}
 
@@ -317,7 +317,7 @@ class CrossFade:
 
 
 def fade_in(overlap: int) -> Tensor:
-    """(overlap,) weights of the later window: 0 in the first third, 1 in the last."""
+    """Make (overlap,) weights of the later window: 0 in the first third, 1 in the last."""
     ramp = torch.arange(overlap) + 0.5 - overlap / 3
     return (ramp / (overlap / 3)).clamp(0, 1)
 

@@ -5,7 +5,7 @@
 #   holds the bytes of a text-like event swallows a note after it without a word; another makes the
 #   whole file unreadable. mido refuses every escape with bytes over 127. music21 reads all of them.
 # Matters: notes vanish from files of sequencers that store real-time or split messages. Partita
-#   turns escapes into texts before symusic reads (pipelines/data/midi_events.py).
+#   reads events with mido, told to cut such bytes to 127 (pipelines/data/midi_file.py).
 set -euo pipefail
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT

@@ -1,12 +1,13 @@
 """Errors that a user can meet, and how a command shows them."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 EVALUATE_EXTRA = "pip install partita[evaluate]"
 
@@ -68,3 +69,11 @@ def one_line_errors(program: str) -> Iterator[None]:
     except KeyboardInterrupt as stopped:
         print(f"{program}: stopped", file=sys.stderr)
         raise SystemExit(130) from stopped
+
+
+def check_fields(config: Any, names: str, is_right: Callable[[Any], bool], rule: str) -> None:
+    """Raise ValueError for the first of some fields, by names with spaces, that breaks a rule."""
+    for name in names.split():
+        value = getattr(config, name)
+        if not is_right(value):
+            raise ValueError(f"{name} must {rule}, got {value!r}")

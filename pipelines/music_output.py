@@ -36,7 +36,7 @@ class MusicOutput:
     plans: list[Plan | None] = field(default_factory=list)
 
     def item(self, index: int) -> "MusicOutput":
-        """One of the items, alone."""
+        """Return one of the items, alone."""
         at = slice(index, index + 1)
         return replace(
             self,

@@ -24,7 +24,7 @@ from codec.losses import (
 )
 from codec.seeds import derive_seed
 from codec.spectral_codec import CodecOutput, SpectralCodec
-from pipelines.data.prepared import FRAME_RATE, check_analysis
+from pipelines.data.clip_levels import FRAME_RATE, check_analysis
 from pipelines.errors import one_line_errors
 from pipelines.training.augmentation import Augmentation
 from pipelines.training.codec_data import (
@@ -34,7 +34,8 @@ from pipelines.training.codec_data import (
     validation_crops,
 )
 from pipelines.training.configuration import configure
-from pipelines.training.loop import TrainingConfig, train
+from pipelines.training.loop import train
+from pipelines.training.training_config import TrainingConfig
 
 INITIALIZATION_BATCHES = 16
 
@@ -87,7 +88,7 @@ class CodecTraining(nn.Module):
                 part.requires_grad_(name in codec.SOUND_PARTS)
 
     def forward(self, spectrogram: Tensor, step: int, seed: int) -> dict[str, Tensor]:
-        """(B, C, R, F) -> the named loss terms, their weighted sum under "loss"."""
+        """Compute from (B, C, R, F) the named loss terms, their weighted sum under "loss"."""
         losses, M = self.losses, self.codec.config.num_mels
         books = self.draw_books(len(spectrogram), seed).to(spectrogram.device)
         if losses.decoder_alone:
@@ -112,7 +113,7 @@ class CodecTraining(nn.Module):
         return {"loss": loss, **terms}
 
     def draw_books(self, rows: int, seed: int) -> Tensor:
-        """(B,) how many books code each row."""
+        """Draw how many books code each row, (B,)."""
         most, focus = self.codec.num_codebooks, self.losses.focus_books
         draws = torch.rand(2, rows, generator=torch.Generator().manual_seed(seed))
         books = 1 + (draws[1] * most).long()
@@ -131,7 +132,7 @@ class CodecTraining(nn.Module):
     def _adversarial(
         self, reconstruction: Tensor, target: Tensor, terms: dict[str, Tensor], joined: bool
     ) -> Tensor:
-        """The discriminator's loss, and once it has joined the codec's weighted one beside it."""
+        """Compute the discriminator's loss and, once it has joined, the codec's weighted one."""
         assert self.discriminator is not None
         fake, real = self.codec.normalize(reconstruction), self.codec.normalize(target)
         terms["discriminator"] = discriminator_hinge(
@@ -237,7 +238,7 @@ def set_image_book(codec: SpectralCodec, crops: Tensor) -> None:
 
 
 def _errors(name: str, decoded: Tensor, target: Tensor, codec: SpectralCodec) -> dict[str, float]:
-    """Mean errors of levels (nats), power (dB), level differences (dB) and angles (rad)."""
+    """Average the errors of levels (nats), power and level difference (dB), angles (rad)."""
     M, N = codec.config.num_mels, codec.config.stereo_bands
     error = (decoded - target).abs()
     kept, power = ((2 * levels[:, :, :M]).exp().sum() for levels in (decoded, target))

@@ -20,8 +20,8 @@ from codec.spectral_codec import SpectralCodec
 from decoder.diffusion_decoder import DiffusionDecoder
 from decoder.flow import flow_loss, uniform_angle
 from decoder.sampler import FlowSampler, check_conditions, euler_scheduler
+from pipelines.data.clip_levels import check_analysis
 from pipelines.data.codecs import load_codec, refuse_other_codec
-from pipelines.data.prepared import check_analysis
 from pipelines.data.shards import evenly_spaced
 from pipelines.errors import one_line_errors
 from pipelines.training.configuration import configure
@@ -31,7 +31,8 @@ from pipelines.training.decoder_data import (
     DecoderData,
     check_origins,
 )
-from pipelines.training.loop import TrainingConfig, train
+from pipelines.training.loop import train
+from pipelines.training.training_config import TrainingConfig
 
 
 class DecoderTask:
@@ -115,7 +116,7 @@ class DecoderTask:
 
 
 def _movement(spectrogram: Tensor) -> float:
-    """Mean absolute change from frame to frame (nats)."""
+    """Compute the mean absolute change from frame to frame (nats)."""
     return float(spectrogram.diff(dim=-1).abs().mean())
 
 

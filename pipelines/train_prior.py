@@ -22,7 +22,7 @@ from pipelines.data.notes.note_tokenizer import NoteTokenizer
 from pipelines.errors import one_line_errors
 from pipelines.inference.text import load_text_encoder
 from pipelines.training.configuration import configure
-from pipelines.training.loop import TrainingConfig, train
+from pipelines.training.loop import train
 from pipelines.training.prior_data import (
     PriorData,
     TokenClip,
@@ -30,6 +30,7 @@ from pipelines.training.prior_data import (
     check_tokens_fit,
     make_batch,
 )
+from pipelines.training.training_config import TrainingConfig
 from prior.condition import Condition
 from prior.frame_generator import FrameGenerator
 from prior.loss import PriorBatch, fill_loss, prior_loss
@@ -83,7 +84,7 @@ class PriorTask:
         return result.loss, {f"nats_book_{k}": nats for k, nats in enumerate(result.nats_per_book)}
 
     def draw_fill(self, step: int, num_frames: int) -> int:
-        """From which frame on a step's clips are known; 0 for a step that fills nothing.
+        """Draw from which frame on a step's clips are known; 0 for a step that fills nothing.
 
         A step has one place for all its clips, the same in all processes.
         """

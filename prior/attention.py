@@ -16,7 +16,7 @@ class Rotation(NamedTuple):
     sin: Tensor
 
     def at(self, start: int, stop: int) -> "Rotation":
-        """The rows of positions ``start`` to ``stop - 1``."""
+        """Return the rows of positions ``start`` to ``stop - 1``."""
         return Rotation(self.cos[start:stop], self.sin[start:stop])
 
 
@@ -33,7 +33,7 @@ class Text(NamedTuple):
 
 
 def rotation_table(num_positions: int, head_width: int, device: torch.device) -> Rotation:
-    """Tables of the angles t * 10000^(-2i / head_width) (RoFormer, arXiv 2104.09864, eq. 15).
+    """Tabulate the angles t * 10000^(-2i / head_width) (RoFormer, arXiv 2104.09864, eq. 15).
 
     The halves of a head are the two coordinates that turn together; ``sin`` carries the sign of
     its half, so that :func:`rotate` is one roll, two products and a sum.
@@ -52,7 +52,7 @@ def rotate(x: Tensor, rotation: Rotation) -> Tensor:
 
 
 def window_mask(num_positions: int, window: int | None, device: torch.device) -> Tensor | None:
-    """(T, T) bool, true where a query (row) may look: itself and the ``window - 1`` before it.
+    """Make (T, T) bool, true where a query (row) may look: itself and ``window - 1`` before it.
 
     None where the window holds the whole sequence and plain causal attention says the same.
     """
@@ -65,7 +65,7 @@ def window_mask(num_positions: int, window: int | None, device: torch.device) ->
 def place_sequence(
     x: Tensor, head_width: int, window: int | None, positions: Tensor | None
 ) -> tuple[Rotation, Tensor | None]:
-    """Rotary tables and attention mask of a sequence (B, T, D), see ``TransformerBackbone``."""
+    """Make the rotary tables and the mask of a sequence, see ``TransformerBackbone``."""
     T = x.shape[1]
     if positions is None:
         return rotation_table(T, head_width, x.device), window_mask(T, window, x.device)
@@ -156,7 +156,7 @@ class SelfAttention(nn.Module):
         mask: Tensor | None = None,
         cache: KeyValueCache | None = None,
     ) -> Tensor:
-        """A whole sequence, (B, T, D) -> (B, T, D), from position 0; fills ``cache`` if given."""
+        """Attend over (B, T, D) -> (B, T, D) from position 0; fill ``cache`` if given."""
         query, key, value = self._project(x, rotation)
         if cache is not None:
             cache.fill(key, value)
@@ -164,7 +164,7 @@ class SelfAttention(nn.Module):
         return self.out(y.transpose(1, 2).flatten(2))
 
     def extend(self, x: Tensor, earlier: KeysValues | None) -> tuple[Tensor, KeysValues]:
-        """A short sequence without rotary positions, in parts.
+        """Attend over a short sequence in parts, without rotary positions.
 
         Args:
             x: (B, T, D), where ``earlier`` is given a single position.
@@ -181,7 +181,7 @@ class SelfAttention(nn.Module):
         return self.out(y.transpose(1, 2).flatten(2)), KeysValues(key, value)
 
     def step(self, x: Tensor, place: Place, cache: KeyValueCache) -> Tensor:
-        """One position, (B, D) -> (B, D), given the earlier ones in ``cache``."""
+        """Attend from one position, (B, D) -> (B, D), to the earlier ones in ``cache``."""
         B, D = x.shape
         qkv = self.qkv(x).view(B, 3, self.num_heads, -1)  # (B, 3, H, D / H)
         query_key = self.query_key_norm(qkv[:, :2])
@@ -218,13 +218,13 @@ class CrossAttention(nn.Module):
         return TextMemory(keys, values, text.mask)
 
     def forward(self, x: Tensor, text: TextMemory) -> Tensor:
-        """(B, T, D) frames -> (B, T, D)."""
+        """Map (B, T, D) frames -> (B, T, D)."""
         query = self.query(x).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
         y = F.scaled_dot_product_attention(query, *text)  # (B, H, T, D / H)
         return self.out(y.transpose(1, 2).flatten(2))
 
     def step(self, x: Tensor, text: TextMemory) -> Tensor:
-        """One frame, (B, D) -> (B, D)."""
+        """Map one frame, (B, D) -> (B, D)."""
         B, D = x.shape
         query = self.query(x).view(B, self.num_heads, 1, -1)
         y = F.scaled_dot_product_attention(query, *text)

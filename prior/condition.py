@@ -46,7 +46,7 @@ class Condition:
     def empty(
         cls, batch_size: int, text_width: int, device: torch.device | str = "cpu"
     ) -> "Condition":
-        """No text, (B, 0, Dt) states, and no plan: the unconditional prior."""
+        """Make the condition of no text, (B, 0, Dt) states, and no plan."""
         return cls(
             torch.zeros(batch_size, 0, text_width, device=device),
             torch.zeros(batch_size, 0, dtype=torch.bool, device=device),

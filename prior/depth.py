@@ -38,7 +38,7 @@ class DepthHead(nn.Module):
         )
 
     def forward(self, frames: Tensor, codes: Tensor) -> Tensor:
-        """Logits of codebooks 1 to K - 1 with the true earlier codebooks given.
+        """Predict logits of codebooks 1 to K - 1 with the true earlier codebooks given.
 
         Args:
             frames: (B, D) hidden states of the backbone.
@@ -80,7 +80,7 @@ class DepthHead(nn.Module):
         return self.norm(x)
 
     def _extend(self, x: Tensor, earlier: list[KeysValues | None]) -> Tensor:
-        """(B, T, D) after what ``earlier`` holds, one per block -> the last position, (B, D)."""
+        """Map (B, T, D), after what ``earlier`` holds per block, to the last position, (B, D)."""
         for index, block in enumerate(self.blocks):
             last_alone = index == len(self.blocks) - 1
             x, earlier[index] = block.extend(x, earlier[index], last_alone)  # type: ignore[operator]
@@ -98,14 +98,14 @@ class DepthBlock(nn.Module):
         self.feed_forward = SwiGLU(width)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, K, D) -> (B, K, D), each position from itself and the earlier ones."""
+        """Map (B, K, D) -> (B, K, D), each position from itself and the earlier ones."""
         x = x + self.attention(self.attention_norm(x), None)
         return x + self.feed_forward(self.feed_forward_norm(x))
 
     def extend(
         self, x: Tensor, earlier: KeysValues | None, last_alone: bool
     ) -> tuple[Tensor, KeysValues]:
-        """``forward`` in parts: (B, T, D) -> (B, T, D), or (B, 1, D) of the last position alone."""
+        """Run ``forward`` in parts: (B, T, D) -> (B, T, D), or (B, 1, D) of the last position."""
         y, seen = self.attention.extend(self.attention_norm(x), earlier)
         x = x + y
         if last_alone:

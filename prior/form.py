@@ -17,7 +17,7 @@ END_S = 64.0
 def frame_features(
     plan: Plan | None, num_frames: int, frame_rate: float, reads_form: bool
 ) -> Tensor:
-    """All that a prior reads of a plan: (T, P), or (T, P + F) where it reads the form too."""
+    """Return what a prior reads of a plan: (T, P), or (T, P + F) if it reads the form too."""
     features = plan_features(plan, num_frames, frame_rate)
     if not reads_form:
         return features

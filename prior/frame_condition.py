@@ -34,7 +34,7 @@ class FrameCondition:
         self.block = summary
 
     def frames(self, start: int, stop: int) -> Tensor:
-        """(B, T, D) for frames ``start`` to ``stop - 1``; (B, 1, D) without a plan."""
+        """Return (B, T, D) for frames ``start`` to ``stop - 1``; (B, 1, D) without a plan."""
         if self.plan is None or self.reader is None:
             return self.summary
         plan = self.plan[:, start:stop]
@@ -42,7 +42,7 @@ class FrameCondition:
         return self.summary + self.reader(plan.to(self.summary.dtype))
 
     def frame(self, frame: int) -> Tensor:
-        """(B, D) for one frame."""
+        """Return (B, D) for one frame."""
         index, offset = divmod(frame, BLOCK_FRAMES)
         if index != self.block_index:
             self.block = self.frames(index * BLOCK_FRAMES, (index + 1) * BLOCK_FRAMES)
@@ -107,7 +107,7 @@ class PlanReader(nn.Module):
         self.form_project = nn.Linear(width, width, bias=False) if reads_form else None
 
     def forward(self, features: Tensor) -> Tensor:
-        """(B, T, P) from ``plan.plan_features``, or (B, T, P + F) with the form -> (B, T, D)."""
+        """Map (B, T, P) ``plan.plan_features``, or (B, T, P + F) with the form, to (B, T, D)."""
         plan, form = features[..., :PLAN_WIDTH], features[..., PLAN_WIDTH:]
         read = self.project(F.silu(self.hidden(plan)))
         if self.form_hidden is not None and self.form_project is not None:

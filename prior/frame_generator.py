@@ -123,7 +123,7 @@ class FrameGenerator:
 
     @torch.inference_mode()
     def state_dict(self) -> dict[str, Tensor]:
-        """All that an equal generator needs to continue exactly; grows with the frames."""
+        """Return all that an equal generator needs to continue exactly; grows with the frames."""
         state = {
             "index": torch.tensor(self.index),
             "ended": self.ended,

@@ -44,7 +44,7 @@ class PriorLoss:
 
 
 def fill_loss(model: nn.Module, batch: PriorBatch, first_known: int) -> PriorLoss:
-    """Nats per code of the frames before ``first_known``, where those from there on are given.
+    """Compute the nats per code of the frames before ``first_known``, given those after it.
 
     All frames before the known ones are predicted: a prefix is what a filling call is given of
     them, so no place for it has to be drawn. The padding of short clips counts as known silence of
@@ -64,7 +64,7 @@ def fill_loss(model: nn.Module, batch: PriorBatch, first_known: int) -> PriorLos
 
 
 def prior_loss(model: nn.Module, batch: PriorBatch) -> PriorLoss:
-    """Cross-entropy in nats, the mean over codebooks of the mean over rows of each row's mean.
+    """Compute the cross-entropy in nats: the mean over codebooks of that over rows' means.
 
     Every row weighs the same whatever its length, so that the mean over processes with equally
     many rows is the mean over all their rows: two processes train as one with twice the batch.
@@ -109,7 +109,7 @@ def mean_over_books(
 def first_book_targets(
     codes: Tensor, frame_mask: Tensor, ends: Tensor, num_classes: int
 ) -> tuple[Tensor, Tensor]:
-    """Codebook 0 with the end (the last class) right after the last frame of the rows that end.
+    """Return codebook 0 with the end (the last class) after the last frame of rows that end.
 
     Args:
         codes: (B, K, T) int64, T one more than the longest clip.
@@ -126,13 +126,13 @@ def first_book_targets(
 
 
 def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
-    """(B, T, V) logits and (B, T) targets -> (B, T) nats in float32."""
+    """Compute (B, T) nats in float32 from (B, T, V) logits and (B, T) targets."""
     losses = F.cross_entropy(logits.flatten(0, 1).float(), targets.flatten(), reduction="none")
     return losses.view_as(targets)
 
 
 def row_means(values: Tensor, mask: Tensor) -> Tensor:
-    """The mean of each row of (B, T) over the true places of ``mask``, 0 where there are none."""
+    """Average each row of (B, T) over the true places of ``mask``; 0 where there are none."""
     return (values * mask).sum(dim=1) / mask.sum(dim=1).clamp(min=1)
 
 

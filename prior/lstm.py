@@ -51,7 +51,7 @@ class LSTMBackbone(nn.Module):
         state: PriorState | None = None,
         positions: Tensor | None = None,
     ) -> Tensor:
-        """A whole sequence, (B, T, D) -> (B, T, D) normalized; ``state`` is filled if given.
+        """Map a whole sequence, (B, T, D) -> (B, T, D) normalized; ``state`` is filled if given.
 
         ``positions`` (T,) are those of a sequence that is not in order, and has no window then.
         """
@@ -65,7 +65,7 @@ class LSTMBackbone(nn.Module):
         return self.norm(x + self.feed_forward(self.feed_forward_norm(x)))
 
     def step(self, x: Tensor, place: Place, state: PriorState) -> Tensor:
-        """One frame, (B, D) -> (B, D) normalized, after those that ``state`` holds."""
+        """Map one frame, (B, D) -> (B, D) normalized, after those that ``state`` holds."""
         for block, layer in zip(self.blocks, state.layers, strict=False):
             x = block.step(x, layer)  # type: ignore[operator]
         if self.has_attention:
@@ -90,7 +90,7 @@ class LSTMBlock(nn.Module):
         self.text_attention = CrossAttention(width, num_heads, text_width)
 
     def forward(self, x: Tensor, text: Text, state: LayerState | None) -> Tensor:
-        """A whole sequence, (B, T, D) -> (B, T, D); ``state`` is filled if given."""
+        """Map a whole sequence, (B, T, D) -> (B, T, D); ``state`` is filled if given."""
         memory = self.text_attention.read(text)
         y, (output, cell) = self.lstm(self.norm(x))
         if state is not None:
@@ -100,7 +100,7 @@ class LSTMBlock(nn.Module):
         return x + self.text_attention(self.text_norm(x), memory)
 
     def step(self, x: Tensor, state: LayerState) -> Tensor:
-        """One frame, (B, D) -> (B, D); the bare cell, as calling the layer costs five times it."""
+        """Map one frame, (B, D) -> (B, D), by the bare cell: the layer costs five times it."""
         weights = self.lstm.all_weights[0]
         assert state.hidden is not None
         assert state.text is not None

@@ -249,7 +249,7 @@ class Prior(Component):
         return added, place
 
     def step(self, codes: Tensor, added: Tensor, place: Place, state: PriorState) -> Tensor:
-        """(B, K) codes and what ``advance`` gave -> (B, D), ``state`` changed in place."""
+        """Map (B, K) codes and what ``advance`` gave -> (B, D), ``state`` changed in place."""
         x = self.embedding(codes + self.book_offsets).sum(dim=1) + added
         return self.network.step(x, place, state)
 
@@ -272,7 +272,7 @@ class Prior(Component):
     def _read_future(
         self, future: Tensor, first: int, frame_condition: FrameCondition
     ) -> tuple[Tensor, Tensor]:
-        """(B, K, F) known frames from ``first`` on -> (B, F, D) and their (F,) positions.
+        """Read (B, K, F) known frames from ``first`` on -> (B, F, D) and their (F,) positions.
 
         A frame stands at the position at which it would be read if all before it were written.
         """
@@ -285,7 +285,7 @@ class Prior(Component):
         return self.start.expand(codes.shape[0], 1, -1)
 
     def _embed(self, codes: Tensor) -> Tensor:
-        """(B, K, T) codes -> (B, T, D)."""
+        """Embed (B, K, T) codes -> (B, T, D)."""
         return self.embedding(codes + self.book_offsets[:, None]).sum(dim=1)
 
     def read_condition(self, condition: Condition) -> tuple[Text, FrameCondition]:
@@ -334,7 +334,7 @@ STARTS_AT_ZERO = (
 
 
 def initialize(prior: Prior, num_layers: int) -> None:
-    """Normal weights of deviation .02, smaller where they are added to the residual (GPT-2).
+    """Draw normal weights of deviation .02, smaller where they are added to the residual (GPT-2).
 
     The frames' vectors are larger and the text's summary starts at zero: at equal sizes the
     summary drowns the frames for the first thousand steps (docs/experiments.md); so does the

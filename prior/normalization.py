@@ -17,7 +17,7 @@ class RMSNorm(nn.RMSNorm):
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        """(..., D) -> (..., D)."""
+        """Map (..., D) -> (..., D)."""
         if not x.is_cpu or x.dtype != torch.float32 or torch.is_grad_enabled():
             return super().forward(x)
         length = torch.linalg.vector_norm(x, dim=-1, keepdim=True)

@@ -144,7 +144,7 @@ class Plan:
         return replace(self, chords=tuple(chord for chord in self.chords if chord.beat < last))
 
     def __str__(self) -> str:
-        """For a person: ``70 bpm, 4 beats a bar, D minor, flute, no drums: Dm Gm A Dm``."""
+        """Describe the plan: ``70 bpm, 4 beats a bar, D minor, flute, no drums: Dm Gm A Dm``."""
         facts = [f"{self.tempo_bpm:.0f} bpm", f"{self.beats_per_bar} beats a bar"]
         if self.tonic is not None:
             facts.append(f"{PITCH_NAMES[self.tonic]} {self.mode}")
@@ -180,7 +180,7 @@ def check_form(plan: Plan) -> None:
 
 
 def plan_features(plan: Plan | None, num_frames: int, frame_rate: float) -> Tensor:
-    """A plan as numbers, frame by frame.
+    """Write a plan as numbers, frame by frame.
 
     Args:
         plan: None gives zeros, which say that nothing is known.
@@ -244,7 +244,7 @@ def contrary_features(features: Tensor) -> Tensor:
 
 
 def chord_features(chords: tuple[ChordChange, ...]) -> Tensor:
-    """Root and triad: (N + 1, 24) float32 of zeros and ones, the first row of no chord."""
+    """Encode root and triad as (N + 1, 24) float32 of zeros and ones, the first row of no chord."""
     features = torch.zeros(len(chords) + 1, 24)
     for row, chord in zip(features[1:], chords, strict=True):
         row[chord.root] = 1.0

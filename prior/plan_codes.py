@@ -103,13 +103,13 @@ def decode_plan(codes: Tensor) -> Plan:
 
 
 def named_instruments(codes: list[int]) -> tuple[str, ...]:
-    """Each instrument once, in the order of its first code."""
+    """Return each instrument once, in the order of its first code."""
     known = (INSTRUMENTS[code] for code in codes if code < NO_INSTRUMENT)
     return tuple(dict.fromkeys(known))
 
 
 def encode_tempo(tempo_bpm: float) -> tuple[int, int]:
-    """The two codes of the nearest of the tempi, evenly spaced in their logarithm.
+    """Return the two codes of the nearest of the tempi, evenly spaced in their logarithm.
 
     Raises:
         ValueError: slower than ``SLOWEST`` or faster than ``FASTEST``.
@@ -121,7 +121,7 @@ def encode_tempo(tempo_bpm: float) -> tuple[int, int]:
 
 
 def decode_tempo(tempo_range: int, place: int) -> float:
-    """Beats a minute of a tempo's two codes."""
+    """Return the beats a minute of a tempo's two codes."""
     index = min(tempo_range * TEMPI_PER_RANGE + min(place, TEMPI_PER_RANGE - 1), TEMPI - 1)
     return SLOWEST * (FASTEST / SLOWEST) ** (index / (TEMPI - 1))
 

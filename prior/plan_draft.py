@@ -83,7 +83,7 @@ def lay_progression(
 def repeated(
     chords: tuple[ChordChange, ...], length: float, num_beats: float
 ) -> tuple[ChordChange, ...]:
-    """Chords, ``length`` beats in all, over again until ``num_beats``."""
+    """Repeat chords, ``length`` beats in all, until ``num_beats``."""
     rounds = math.ceil(num_beats / length) if length else 1
     return tuple(
         replace(chord, beat=chord.beat + number * length)
@@ -117,12 +117,12 @@ def chords_of_form(plan: Plan) -> tuple[ChordChange, ...]:
 def chords_between(
     chords: Iterable[ChordChange], first: float, last: float
 ) -> tuple[ChordChange, ...]:
-    """The chords that sound from one beat to another; the first one begins with the stretch."""
+    """Return the chords between two beats; the first one begins with the stretch."""
     earlier = [chord for chord in chords if chord.beat <= first]
     later = [chord for chord in chords if first < chord.beat < last]
     return (*(replace(chord, beat=first) for chord in earlier[-1:]), *later)
 
 
 def form_beats(sections: Iterable[Section], beats_per_bar: int) -> float:
-    """Length of a form in beats."""
+    """Return the length of a form in beats."""
     return sum(section.bars for section in sections) * beats_per_bar

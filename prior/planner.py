@@ -103,7 +103,7 @@ class PlanCodes:
         self.generator = None
 
     def written(self) -> Tensor:
-        """(2, T) int64, the frames so far."""
+        """Return the frames so far, (2, T) int64."""
         empty = torch.zeros(NUM_BOOKS, 0, dtype=torch.long)
         return torch.stack(self.frames, dim=1) if self.frames else empty
 
@@ -123,7 +123,7 @@ def fix_frame(codes: PlanCodes, fields: tuple[str, ...], coded: dict[str, Any]) 
 
 
 def coded_fields(draft: PlanDraft) -> dict[str, Any]:
-    """What a draft fixes of a plan's head, at the nearest value that has a code."""
+    """Return what a draft fixes of a plan's head, at the nearest value that has a code."""
     head = {name for fields in HEAD_FIELDS for name in fields}
     coded = {name: value for name, value in draft.fixed.items() if name in head}
     for name, value in coded.items():

@@ -49,13 +49,13 @@ class Sampling:
             )
 
     def by_book(self, num_codebooks: int) -> "tuple[Sampling, ...]":
-        """Settings of each codebook, the fine temperature applied."""
+        """Return the settings of each codebook, the fine temperature applied."""
         fine = replace(self, temperature=self.temperature * self.fine_temperature)
         return tuple(self if book < COARSE_BOOKS else fine for book in range(num_codebooks))
 
 
 def guide(conditional: Tensor, unconditional: Tensor, guidance: float) -> Tensor:
-    """Classifier-free guidance (arXiv 2207.12598): ``u + guidance * (c - u)`` on logits."""
+    """Apply classifier-free guidance (arXiv 2207.12598): ``u + guidance * (c - u)`` on logits."""
     return torch.lerp(unconditional, conditional, guidance)
 
 
@@ -105,7 +105,7 @@ def choose_code(logits: Tensor, uniform: Tensor, sampling: Sampling) -> Tensor:
 
 
 def draw_uniform(seeds: list[int], frame: int, num_codebooks: int, codebook_size: int) -> Tensor:
-    """The noise of one frame: V + 1 numbers for codebook 0, V for each later one.
+    """Return the noise of one frame: V + 1 numbers for codebook 0, V for each later one.
 
     Every row's come from its own generator, keyed by ``(seed, "prior", frame)``: they depend
     neither on the rows beside it, nor on the settings, nor on where generation started.
@@ -125,7 +125,7 @@ def draw_uniform(seeds: list[int], frame: int, num_codebooks: int, codebook_size
 
 
 def uniform_of_book(uniform: Tensor, book: int, codebook_size: int) -> Tensor:
-    """The noise of one codebook: (B, V + 1) for codebook 0, (B, V) for the others."""
+    """Return the noise of one codebook: (B, V + 1) for codebook 0, (B, V) for the others."""
     if book == 0:
         return uniform[:, : codebook_size + 1]
     start = 1 + book * codebook_size

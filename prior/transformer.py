@@ -39,7 +39,7 @@ class TransformerBackbone(nn.Module):
         state: PriorState | None = None,
         positions: Tensor | None = None,
     ) -> Tensor:
-        """A whole sequence, (B, T, D) -> (B, T, D) normalized; ``state`` is filled if given.
+        """Map a whole sequence, (B, T, D) -> (B, T, D) normalized; ``state`` is filled if given.
 
         ``positions`` (T,) are those of a sequence that is not in order, and has no window then.
         """
@@ -50,7 +50,7 @@ class TransformerBackbone(nn.Module):
         return self.norm(x)
 
     def step(self, x: Tensor, place: Place, state: PriorState) -> Tensor:
-        """One frame, (B, D) -> (B, D) normalized, after those that ``state`` holds."""
+        """Map one frame, (B, D) -> (B, D) normalized, after those that ``state`` holds."""
         for block, layer in zip(self.blocks, state.layers, strict=True):
             x = block.step(x, place, layer)  # type: ignore[operator]
         return self.norm(x)
@@ -76,7 +76,7 @@ class TransformerBlock(nn.Module):
         mask: Tensor | None,
         state: LayerState | None,
     ) -> Tensor:
-        """A whole sequence, (B, T, D) -> (B, T, D); ``state`` is filled if given."""
+        """Map a whole sequence, (B, T, D) -> (B, T, D); ``state`` is filled if given."""
         history, memory = state.history if state else None, self.text_attention.read(text)
         if state:
             state.text = memory.contiguous()
@@ -85,7 +85,7 @@ class TransformerBlock(nn.Module):
         return x + self.feed_forward(self.feed_forward_norm(x))
 
     def step(self, x: Tensor, place: Place, state: LayerState) -> Tensor:
-        """One frame, (B, D) -> (B, D)."""
+        """Map one frame, (B, D) -> (B, D)."""
         assert state.text is not None
         x = x + self.attention.step(self.attention_norm(x), place, state.history)
         x = x + self.text_attention.step(self.text_norm(x), state.text)

@@ -86,6 +86,14 @@ def pipeline_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_tiny_pipeline(tmp_path_factory.mktemp("pipeline") / "tiny")
 
 
+@pytest.fixture(scope="session")
+def parts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Folders of tiny data and frozen parts by name (``tiny_data``); never written to."""
+    from tiny_data import write_parts
+
+    return write_parts(tmp_path_factory.mktemp("parts"))
+
+
 @pytest.fixture
 def sound(tmp_path: Path) -> Path:
     """1.3 s of stereo noise as WAV, of a length that no frame divides."""

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from codec.seeds import generator
-from pipelines.data.prepared import NUM_MELS, STEREO_BANDS, analysis, left_right
+from pipelines.data.clip_levels import NUM_MELS, STEREO_BANDS, analysis, left_right
 from pipelines.training import augmentation
 from pipelines.training.augmentation import Augmentation, augment
 

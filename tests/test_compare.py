@@ -290,10 +290,7 @@ def test_every_shipped_arm_can_be_made_its_size(monkeypatch: pytest.MonkeyPatch)
         (lambda text: text + "  nonsense: 1\n", "nonsense"),
         (lambda text: text.replace("steps:", "stepps:"), "stepps"),
         (lambda text: text.replace("seeds: [0, 1, 2]", "seeds: []"), "at least one seed"),
-        (
-            lambda text: text.replace("against: tokens, LSTM", "against: GRU"),
-            "it lacks",
-        ),
+        (lambda text: text.replace("against: tokens, LSTM", "against: GRU"), "it lacks"),
         (
             lambda text: text.replace("name: tokens, LSTM", "name: tokens, Transformer"),
             "differently",
@@ -301,10 +298,7 @@ def test_every_shipped_arm_can_be_made_its_size(monkeypatch: pytest.MonkeyPatch)
     ],
 )
 def test_a_mistake_is_one_line(
-    change: Callable[[str], str],
-    message: str,
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
+    change: Callable[[str], str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
     text = (ROOT / "configs" / "compare.yaml").read_text() + "  rows: [recall]\n"
     path = tmp_path / "compare.yaml"

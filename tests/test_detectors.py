@@ -37,12 +37,7 @@ from pipelines.evaluation.fit_detectors import (
     random_crop,
     tag_targets,
 )
-from pipelines.evaluation.ground_truth import (
-    Wanted,
-    beginning,
-    compose_wanted,
-    render_wanted,
-)
+from pipelines.evaluation.ground_truth import Wanted, beginning, compose_wanted, render_wanted
 from pipelines.evaluation.reasons import UnmeasurableError
 
 RATE = 44_100

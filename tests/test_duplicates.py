@@ -6,7 +6,8 @@ import torch
 from tiny_recordings import RATE, config, melody, save
 
 from codec.spectrogram import LogMel
-from pipelines.data.prepared import open_prepared, quantize_spectrogram
+from pipelines.data.clip_levels import quantize_spectrogram
+from pipelines.data.prepared import open_prepared
 from pipelines.data.recordings.duplicates import (
     Match,
     band_levels,
@@ -26,10 +27,7 @@ def test_duplicates_are_dropped_and_the_longest_stays(tmp_path):
     save(folder / "d.wav", melody(2, 14.0))
     report = prepare(config(folder, tmp_path / "out", validation_fraction=0)).report
     rows = {row["track"]: (row["duplicate_of"], row["kind"]) for row in report["duplicates"]}
-    assert rows == {
-        "a_loop.ogg": ("b.wav", "same recording"),
-        "c.wav": ("b.wav", "same file"),
-    }
+    assert rows == {"a_loop.ogg": ("b.wav", "same recording"), "c.wav": ("b.wav", "same file")}
     assert set(open_prepared(tmp_path / "out")["track"]) == {"b.wav", "d.wav"}
 
 

@@ -20,12 +20,7 @@ from pipelines.evaluation.fact_rates import bootstrap_interval, fact_rates
 from pipelines.evaluation.facts import FACTS, asked_facts, judge, judge_key, judge_tempo
 from pipelines.evaluation.measurement_cache import FILE_NAME
 from pipelines.evaluation.pipeline_report import prompt_groups
-from pipelines.evaluation.prompts import (
-    GROUPS,
-    Prompt,
-    choose_prompts,
-    read_prompts,
-)
+from pipelines.evaluation.prompts import GROUPS, Prompt, choose_prompts, read_prompts
 from pipelines.evaluation.second_opinion import SecondOpinion
 from pipelines.evaluation.sets import frechet_between, seed_diversity
 from pipelines.evaluation.takes import Take, TakeSettings

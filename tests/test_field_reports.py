@@ -18,7 +18,7 @@ from pipelines.data.midi_file import midi_bytes, read_midi
 from pipelines.data.prepared import open_prepared
 from pipelines.data.recordings.preparation import prepare
 from pipelines.training.configuration import build_parser, parse
-from pipelines.training.loop import TrainingConfig
+from pipelines.training.training_config import TrainingConfig
 
 RATE = 44_100
 

@@ -13,20 +13,18 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from test_training import parts as training_parts
-from test_training import settings as training_settings
 from tiny_pipeline import tiny_pipeline, tiny_prior
+from tiny_training import settings as training_settings
 
 from codec import SpectralCodec
 from codec.component import WEIGHTS_NAME
 from pipelines import Pipeline
 from pipelines.cli import main
 from pipelines.train_prior import train_prior
+from pipelines.training.acceleration import start_accelerator
 from pipelines.training.checkpoints import newest_checkpoint
-from pipelines.training.loop import start_accelerator
 from pipelines.training.prior_data import PriorData
 
-parts = training_parts
 ROOT = Path(__file__).parents[1]
 
 

@@ -16,6 +16,7 @@ from decoder.flow import flow_loss
 from pipelines import Pipeline
 from pipelines.cli import main
 from pipelines.commands.info import describe_pipeline, duration, large, size
+from pipelines.training.acceleration import choose_precision
 from pipelines.training.cost import (
     CAPTION_FLOPS,
     CAPTION_TOKENS,
@@ -26,7 +27,6 @@ from pipelines.training.cost import (
     estimate,
     measure_forward,
 )
-from pipelines.training.precision import choose_precision
 from prior import Condition, PriorBatch, prior_loss
 
 ROOT = Path(__file__).parents[1]

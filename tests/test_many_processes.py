@@ -1,6 +1,5 @@
 """Several processes: sharded or whole, equal to one, and resumed by another number of them."""
 
-import json
 import os
 import shutil
 import subprocess
@@ -11,9 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from test_training import run_codec, run_decoder, run_prior, settings
-from tiny_data import write_parts
 from tiny_pipeline import CODEBOOK_SIZE, NUM_BOOKS, TEXT_WIDTH
+from tiny_training import metrics, run_codec, run_decoder, run_prior, settings
 
 from codec.component import WEIGHTS_NAME
 
@@ -26,12 +24,6 @@ MODELS = {
     "decoder": {"width": 32, "num_layers": 2, "num_heads": 2, "latent_dim": 8}
     | {"num_codebooks": NUM_BOOKS},
 }
-
-
-@pytest.fixture(scope="module")
-def parts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """Tiny data and frozen parts."""
-    return write_parts(tmp_path_factory.mktemp("parts"))
 
 
 def train(
@@ -63,8 +55,7 @@ def train(
 
 def losses(folder: Path) -> dict[int, float]:
     """The loss of every step; a repeated step counts once."""
-    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    return {line["step"]: line["loss"] for line in lines if "loss" in line}
+    return {line["step"]: line["loss"] for line in metrics(folder) if "loss" in line}
 
 
 def assert_equal(folder: Path, other: Path) -> None:

@@ -22,10 +22,7 @@ def midi(*events: tuple[str, int, int]) -> bytes:
     ("events", "notes"),
     [
         # struck again while it sounds: the first ends there
-        (
-            [("note_on", 60, 0), ("note_on", 60, 480), ("note_off", 60, 480)],
-            [(0, 480), (480, 960)],
-        ),
+        ([("note_on", 60, 0), ("note_on", 60, 480), ("note_off", 60, 480)], [(0, 480), (480, 960)]),
         (
             [("note_on", 60, 0), ("note_on", 60, 100), ("note_on", 60, 100), ("note_off", 60, 100)],
             [(0, 100), (100, 200), (200, 300)],

@@ -220,14 +220,6 @@ def test_it_has_what_a_codec_has(codec, tmp_path):
         NoteTokenizer(0)
 
 
-def test_rows_of_a_batch_are_pieces(codec):
-    rows = [
-        codec.encode(score_of([(0, 12, pitch, 80, 0), (6, 12, 70, 80, 0)])) for pitch in (50, 90)
-    ]
-    for row, score in zip(rows, codec.decode(torch.cat(rows)), strict=True):
-        assert bag(score) == bag(codec.decode(row)[0])
-
-
 def test_one_voice_is_the_highest():
     events = np.array(
         [

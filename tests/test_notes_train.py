@@ -1,12 +1,12 @@
 """The ladder of notes: the prior's own trainer on a note cache, and what it then writes."""
 
-import json
 from pathlib import Path
 
 import pytest
 import torch
 from tiny_notes import write_midi_folder
 from tiny_pipeline import TEXT_WIDTH
+from tiny_training import metrics, settings
 
 from pipelines.cli import main
 from pipelines.commands.notes import write_notes
@@ -14,7 +14,6 @@ from pipelines.data.midi_file import read_midi
 from pipelines.data.notes.note_cache import build_note_cache
 from pipelines.data.notes.note_tokenizer import NoteTokenizer
 from pipelines.train_prior import train_prior
-from pipelines.training.loop import TrainingConfig
 from pipelines.training.prior_data import PriorData, TokenClips
 from prior import Condition, Prior, Sampling
 
@@ -56,18 +55,7 @@ def data_of(cache: Path, pipeline_folder: Path) -> PriorData:
 
 def train_small(rung: str, cache: Path, pipeline_folder: Path, folder: Path) -> Path:
     """25 steps; returns the folder of the trained prior."""
-    training = TrainingConfig(
-        str(folder),
-        steps=25,
-        batch_size=4,
-        learning_rate=1e-2,
-        warmup_steps=2,
-        ema_decay=0.5,
-        mixed_precision="no",
-        checkpoint_every=100,
-        validate_every=25,
-        log_every=1,
-    )
+    training = settings(folder, steps=25, batch_size=4, learning_rate=1e-2, validate_every=25)
     return train_prior(small_prior(rung), data_of(cache, pipeline_folder), training)
 
 
@@ -75,10 +63,10 @@ def train_small(rung: str, cache: Path, pipeline_folder: Path, folder: Path) -> 
 @pytest.mark.parametrize("rung", RUNGS)
 def test_the_priors_trainer_learns_notes(rung, cache, pipeline_folder, tmp_path):
     folder = train_small(rung, cache, pipeline_folder, tmp_path / "run")
-    lines = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").open()]
-    losses = [line["loss"] for line in lines if "loss" in line]
-    assert losses[0] > 5.0  # log 256 is 5.5
-    assert losses[-1] < 3.5
+    lines = metrics(tmp_path / "run")
+    found = [line["loss"] for line in lines if "loss" in line]
+    assert found[0] > 5.0  # log 256 is 5.5
+    assert found[-1] < 3.5
     assert not any("audio_s_per_s" in line for line in lines)
     (sample,) = (tmp_path / "run/samples").rglob("sample.mid")
     read_midi(sample)

@@ -11,6 +11,7 @@ from diffusers.configuration_utils import ConfigMixin, register_to_config
 from diffusers.models.modeling_utils import ModelMixin as Base  # not under the name diffusers seeks
 from test_tokens import prepare_clips
 from tiny_pipeline import tiny_pipeline, tiny_prior
+from tiny_training import metrics
 
 from codec import EncodecCodec
 from pipelines import Pipeline
@@ -85,7 +86,7 @@ def test_encodec_all_the_way(prepared: Path, tmp_path: Path, capsys) -> None:
     assert train(tmp_path, codec, 1024, "--data.crop_s", "0.2") == 0
     prior = Prior.from_pretrained(tmp_path / "run" / "model")
     assert prior.config.frame_rate == 75
-    lines = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
+    lines = metrics(tmp_path / "run")
     rates = {round(r["audio_s_per_s"] / r["steps_per_s"], 9) for r in lines if "audio_s_per_s" in r}
     assert rates == {2 * 15 / 75}
     song = assembled(tmp_path, codec)("a tune", duration_s=0.5, seed=1)

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from tiny_training import losses, metrics, settings
 from torch import Tensor
 
 from pipelines.cli import main
@@ -22,7 +23,6 @@ from pipelines.data.scores.score import Note, Part, Score, pitch_class_weights
 from pipelines.data.scores.score_sound import clip_labels
 from pipelines.data.tokens import INFO_NAME, open_tokens, read_codes, read_token_info
 from pipelines.train_prior import train_prior
-from pipelines.training.loop import TrainingConfig
 from pipelines.training.prior_data import PriorData, TokenClip, TokenClips
 from prior import ChordChange, Plan, Prior
 from prior.form import FORM_WIDTH, SECTIONS_WIDTH
@@ -147,15 +147,11 @@ def test_a_planner_learns_from_the_cache(cache: Path, tmp_path: Path) -> None:
     planner = Prior(num_codebooks=2, codebook_size=128, width=32, num_layers=1, num_heads=2,
                     depth_width=16, depth_layers=1, depth_heads=2, frame_rate=None)  # fmt: skip
     data = PriorData([str(cache)], crop_frames=16, validation_clips=2, depth_share=1.0)
-    training = TrainingConfig(
-        str(tmp_path), steps=30, batch_size=4, learning_rate=1e-2, warmup_steps=2, ema_decay=0.5,
-        mixed_precision="no", checkpoint_every=30, validate_every=30, log_every=1,
-    )  # fmt: skip
+    training = settings(tmp_path, steps=30, batch_size=4, learning_rate=1e-2, validate_every=30)
     folder = train_prior(planner, data, training)
-    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").open()]
-    losses = [line["loss"] for line in lines if "loss" in line]
-    assert losses[0] > 4.7  # log 128 is 4.85
-    assert losses[-1] < 3.8
+    found = losses(tmp_path)
+    assert found[0] > 4.7  # log 128 is 4.85
+    assert found[-1] < 3.8
     assert Prior.from_pretrained(folder).config.frame_rate is None
 
 
@@ -239,13 +235,9 @@ def test_a_prior_trains_on_form_and_filling(timed: Path, tmp_path: Path, backbon
                   depth_width=16, depth_layers=1, depth_heads=2, reads_plan=True,
                   reads_form=True, fills=True)  # fmt: skip
     data = PriorData([str(timed)], crop_frames=16, validation_clips=2, fill_share=0.5)
-    training = TrainingConfig(
-        str(tmp_path), steps=6, batch_size=2, learning_rate=1e-2, warmup_steps=2, ema_decay=0.5,
-        mixed_precision="no", checkpoint_every=6, validate_every=6, log_every=1,
-    )  # fmt: skip
+    training = settings(tmp_path, steps=6, learning_rate=1e-2, validate_every=6)
     folder = train_prior(prior, data, training)
-    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").open()]
-    assert any("loss_fill" in name for line in lines for name in line)
+    assert any("loss_fill" in name for line in metrics(tmp_path) for name in line)
     trained = Prior.from_pretrained(folder)
     assert trained.config.fills
     assert trained.future_mark is not None

@@ -13,24 +13,23 @@ from tiny_recordings import RATE, StoppedError, config, melody, save, stop_after
 
 from codec.audio_file import read_audio
 from pipelines import cli
-from pipelines.data.prepared import (
+from pipelines.data.clip_levels import (
     QUANTIZED_STEP,
-    PreparedWriter,
     analysis,
     dequantize_spectrogram,
-    open_prepared,
     quantize_spectrogram,
-    read_image,
-    read_levels,
 )
+from pipelines.data.prepared import PreparedWriter, open_prepared, read_image, read_levels
 from pipelines.data.recordings import cutting, preparation
 from pipelines.data.recordings.preparation import prepare
 from pipelines.data.recordings.tracks import find_tracks
 from pipelines.data.shards import list_shards
 
+SHORT_CLIPS = ("--clip", "2", "--min-track", "1")
 
-def main(argv: list[str]) -> int:
-    return cli.main(["prepare", "audio", *argv])
+
+def main(source: Path, output: Path, *options: str) -> int:
+    return cli.main(["prepare", "audio", str(source), "--output", str(output), "--quiet", *options])
 
 
 def all_bytes(folder: Path) -> dict[str, bytes]:
@@ -159,7 +158,7 @@ def test_two_workers_give_the_same_bytes(music, tmp_path):
 
 @pytest.mark.parametrize("after", [0, 1, 3])
 def test_stopped_while_cutting_then_resumed_equals_undisturbed(music, tmp_path, monkeypatch, after):
-    monkeypatch.setattr(cutting, "make_clip", stop_after(after, cutting.make_clip))
+    monkeypatch.setattr(cutting, "Clip", stop_after(after, cutting.Clip))
     with pytest.raises(StoppedError):
         prepare(config(music, tmp_path / "stopped"))
     monkeypatch.undo()
@@ -236,24 +235,14 @@ def test_a_damaged_archive_member_is_skipped(music, tmp_path):
 
 
 def test_a_full_disk_stops_and_blames_no_file(music, tmp_path, monkeypatch, capsys):
-    def no_space(*args):
+    def no_space(**values):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(cutting, "make_clip", no_space)
-    arguments = [
-        str(music),
-        "--output",
-        str(tmp_path),
-        "--clip",
-        "2",
-        "--min-track",
-        "1",
-        "--quiet",
-    ]
-    assert main(arguments) == 2
+    monkeypatch.setattr(cutting, "Clip", no_space)
+    assert main(music, tmp_path, *SHORT_CLIPS) == 2
     assert capsys.readouterr().err == "partita: error: [Errno 28] No space left on device\n"
     monkeypatch.undo()
-    assert main(arguments) == 0
+    assert main(music, tmp_path, *SHORT_CLIPS) == 0
     assert json.loads((tmp_path / "report.json").read_text())["skipped"] == []
 
 
@@ -285,20 +274,19 @@ def test_nothing_usable_is_one_clear_error(tmp_path, capsys):
     folder.mkdir()
     (folder / "a.wav").write_bytes(b"")
     (folder / "b.mp3").write_bytes(b"noise")
-    assert main([str(folder), "--output", str(tmp_path / "out"), "--quiet"]) == 2
+    assert main(folder, tmp_path / "out") == 2
     error = capsys.readouterr().err
     assert error.count("\n") == 1
     assert f"no usable audio file in {folder}: 2 files skipped (see" in error
     assert "a.wav" in (tmp_path / "out/report.md").read_text()
     save(folder / "c.wav", melody(1, 6.0))
-    assert main([str(folder), "--output", str(tmp_path / "out"), "--quiet"]) == 0
+    assert main(folder, tmp_path / "out") == 0
 
 
 def test_the_command_line_prints_the_hours(music, tmp_path, capsys):
-    options = ["--output", str(tmp_path), "--clip", "2", "--min-track", "1", "--quiet"]
-    assert main([str(music), *options]) == 0
+    assert main(music, tmp_path, *SHORT_CLIPS) == 0
     assert "hours of audio a minute" in capsys.readouterr().out
-    assert main([str(tmp_path / "nowhere"), "--output", str(tmp_path / "x")]) == 2
+    assert main(tmp_path / "nowhere", tmp_path / "x") == 2
     assert "nowhere does not exist" in capsys.readouterr().err
 
 

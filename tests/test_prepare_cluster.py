@@ -9,7 +9,7 @@ from pathlib import Path
 import psutil
 import pytest
 import soundfile
-from tiny_data import chord, write_parts
+from tiny_data import chord
 
 from codec.process_settings import kept_process_settings
 from pipelines.cli import main
@@ -67,21 +67,20 @@ def files(folder: Path) -> dict[str, bytes]:
 
 
 def test_audio_and_tokens_file_for_file(
-    scheduler: str, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+    scheduler: str, tmp_path: Path, parts: dict[str, str]
 ) -> None:
     """``prepare audio`` and ``prepare tokens`` on a cluster, one worker killed in between."""
     album = tmp_path / "album"
     album.mkdir()
     for seed in range(8):
         soundfile.write(album / f"{seed}.wav", chord(seed, 6.0).T.numpy(), 44100)
-    codec = write_parts(tmp_path_factory.mktemp("parts"))["codec"]
     for name, options in (("here", []), ("there", ["--scheduler", scheduler])):
         prepared, tokens = str(tmp_path / name / "prepared"), str(tmp_path / name / "tokens")
         clips = ["--clip", "2", "--validation-fraction", "0.3", "--quiet"]
         audio = ["prepare", "audio", str(album), "--output", prepared, *clips, *options]
         timer = kill_a_worker(0.5) if options else None
         assert main(audio) == 0
-        command = ["prepare", "tokens", prepared, "--codec", codec, "--output", tokens]
+        command = ["prepare", "tokens", prepared, "--codec", parts["codec"], "--output", tokens]
         assert main([*command, "--batch-clips", "2", "--quiet", *options]) == 0
         if timer:
             timer.join()
@@ -95,7 +94,7 @@ def test_no_scheduler(
 ) -> None:
     soundfile.write(tmp_path / "a.wav", chord(0, 6.0).T.numpy(), 44100)
     command = ["prepare", "audio", str(tmp_path), "--output", str(tmp_path / "out"), "--quiet"]
-    monkeypatch.setattr("pipelines.data.dask_cluster.JOIN_TIMEOUT_S", 0.5)
+    monkeypatch.setattr("pipelines.data.worker_processes.JOIN_TIMEOUT_S", 0.5)
     assert main([*command, "--scheduler", "tcp://127.0.0.1:9"]) == 2
     assert "no dask scheduler at tcp://127.0.0.1:9" in capsys.readouterr().err
     assert not (tmp_path / "out" / "dataset.json").exists()

@@ -4,7 +4,7 @@ import pytest
 import torch
 from tiny_prior import BACKBONES, some_codes, some_text, tiny_prior
 
-from pipelines.training.precision import choose_precision
+from pipelines.training.acceleration import choose_precision
 from prior import Condition, Prior, PriorBatch, prior_loss
 from prior.loss import draw_depth_frames
 

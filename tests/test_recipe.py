@@ -10,7 +10,7 @@ from pipelines.cli import COMMANDS, TRAINERS, find_module
 from pipelines.commands.recipe import RecipeStep, read_record, run_recipe, tiny_recipe
 from pipelines.commands.recipe import main as recipe
 from pipelines.training.configuration import build_parser
-from pipelines.training.loop import TrainingConfig
+from pipelines.training.training_config import TrainingConfig
 
 
 @pytest.mark.parametrize("stage", tiny_recipe(Path("runs/x"), 60, 0, 2), ids=lambda s: s.name)

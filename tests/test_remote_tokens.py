@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from test_training import losses, run_prior, settings
 from tiny_data import write_parts
 from tiny_pipeline import tiny_codec
+from tiny_training import losses, run_prior, settings
 
 from codec.process_settings import kept_process_settings
 from pipelines.data.remote_tokens import KEPT_SHARDS, ShardOrder, ShardStore

@@ -1,15 +1,12 @@
 """A job in one process: what comes out, that it is always the same, and that nothing stops it."""
 
 import fcntl
-import itertools
 import json
 import os
 import random
 import subprocess
 import sys
-import threading
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -29,19 +26,10 @@ from pipelines.rendering.item import RenderItem
 from pipelines.rendering.job import read_status
 from pipelines.rendering.manifest import read_manifest
 from pipelines.rendering.origin import describe_origin, hash_pipeline
-from pipelines.rendering.render_queue import (
-    BatchTokens,
-    RenderedFiles,
-    RenderFailure,
-    RenderQueue,
-    RenderTask,
-    make_batches,
-    rows_for,
-)
+from pipelines.rendering.render_queue import RenderedFiles, RenderFailure, RenderQueue
 from pipelines.rendering.renderer import TEXT_LENGTH, Renderer
 from pipelines.rendering.rows import Defaults, hash_file, read_request
 from pipelines.rendering.tags import read_provenance
-from pipelines.rendering.worker_pool import ThreadPool, run_queue, start_threads
 
 
 @pytest.fixture(scope="module")
@@ -179,65 +167,6 @@ def test_an_item_does_not_depend_on_the_number_of_threads(pipeline: Pipeline, tm
             render(pipeline, rows, tmp_path / str(threads), options=RenderOptions(batch_size=2))
             assert torch.get_num_threads() == threads
     assert contents(tmp_path / "3") == contents(tmp_path / "1")
-
-
-class MeetingRenderer(Renderer):
-    """The first item to be decoded and the second batch to be generated wait for one another."""
-
-    def __init__(self, pipeline: Pipeline) -> None:
-        super().__init__(pipeline, describe_origin(pipeline))
-        self.both = threading.Barrier(2, timeout=60)
-        self.batches, self.pieces = itertools.count(), itertools.count()
-
-    def generate(self, task: RenderTask) -> BatchTokens:
-        if next(self.batches) == 1:
-            self.both.wait()
-        return super().generate(task)
-
-    def decode(self, task: RenderTask) -> RenderedFiles:
-        if next(self.pieces) == 0:
-            self.both.wait()
-        return super().decode(task)
-
-
-def test_one_batch_is_generated_while_another_is_decoded(pipeline: Pipeline):
-    rows = [{"id": str(index), "prompt": "x", "duration_s": 0.1} for index in range(4)]
-    renderer = MeetingRenderer(pipeline)
-    with ThreadPoolExecutor(2) as executor:
-        queue = RenderQueue(read_items(pipeline, *rows), pipeline.num_frames, 2)
-        results = list(run_queue(queue, ThreadPool(renderer, executor, threads=2)))
-    assert sorted(result.item.id for result in results) == ["0", "1", "2", "3"]
-    assert not renderer.both.broken
-    assert {result.attempts for result in results} == {1}
-
-
-def test_tasks_under_way_end_where_a_job_is_stopped(pipeline: Pipeline):
-    items = read_items(pipeline, {"id": "a", "prompt": "x", "duration_s": 0.1})
-    task = RenderTask(tuple(items), 1, (3,))
-    with start_threads(pipeline, describe_origin(pipeline)) as pool:
-        tokens = pool.renderer.perform(task)
-        assert isinstance(tokens, BatchTokens)
-    for stopped in (task, replace(task, codes=tokens.codes[0])):
-        assert pool.renderer.perform(stopped) == RenderFailure("InterruptedError: stopped")
-
-
-def test_batches_hold_like_items_and_fill_up_by_length(pipeline: Pipeline):
-    rows = [*make_rows(40), {"id": "long", "prompt": "x", "duration_s": 19.0}]
-    items = read_items(pipeline, *rows)
-    batches = make_batches(items, pipeline.num_frames, 8)
-    assert sorted(item.id for batch in batches for item in batch.items) == sorted(
-        item.id for item in items
-    )
-    assert batches[0].items[0].id == "long"
-    for batch in batches:
-        assert len({item.settings.guidance for item in batch.items}) == 1
-        assert list(batch.frames) == sorted(batch.frames, reverse=True)
-        assert len(batch.items) <= batch.num_rows == rows_for(batch.frames[0], 8)
-
-
-def test_longer_items_are_generated_fewer_at_once():
-    expected = {1: 16, 1024: 16, 1025: 8, 2048: 8, 4096: 4, 99_999: 1}
-    assert {frames: rows_for(frames, 16) for frames in expected} == expected
 
 
 # -- resume ---------------------------------------------------------------------------------

@@ -140,7 +140,7 @@ def test_workers_end_with_the_process_that_started_them(pipeline_folder: Path, t
 
 def test_what_a_cluster_needs_is_said(tmp_path: Path, pipeline: Pipeline, monkeypatch: Any):
     options = RenderOptions(scheduler="tcp://127.0.0.1:1")
-    monkeypatch.setattr("pipelines.data.dask_cluster.JOIN_TIMEOUT_S", 0.5)
+    monkeypatch.setattr("pipelines.data.worker_processes.JOIN_TIMEOUT_S", 0.5)
     try:
         import distributed  # noqa: F401
     except ImportError:

@@ -9,16 +9,14 @@ import pytest
 
 from pipelines.data.plans import plan_of_labels
 from pipelines.data.scores.captions import MEDIUM, captions
-from pipelines.data.scores.compose import ENSEMBLES, compose, swing, without_overlap
+from pipelines.data.scores.compose import ENSEMBLES, compose, swung, without_overlap
 from pipelines.data.scores.drums import PATTERNS, play_drums
 from pipelines.data.scores.harmony import slots
 from pipelines.data.scores.instruments import BASSES, INSTRUMENTS, name_of_program
-from pipelines.data.scores.keys import Key, chord_of, estimate_key
+from pipelines.data.scores.keys import Key, estimate_key
 from pipelines.data.scores.melody import compose_melody
 from pipelines.data.scores.score import (
     Note,
-    Part,
-    Score,
     all_labels,
     is_key_clear,
     pitch_class_weights,
@@ -82,16 +80,6 @@ def test_the_key_label_is_the_estimate_from_the_notes() -> None:
         assert found == score.key or not is_key_clear(score)
 
 
-def test_most_pitches_belong_to_the_key() -> None:
-    for seed in range(40):
-        score = compose(random.Random(seed), style_name="classical")
-        assert score.key is not None
-        weights = pitch_class_weights(score)
-        leading = (score.key.root - 1) % 12
-        inside = sum(weights[tone] for tone in {*score.key.scale, leading})
-        assert inside > 0.9 * sum(weights)
-
-
 def test_onsets_lie_on_the_grid_of_the_tempo() -> None:
     for seed in range(30):
         score = compose(random.Random(seed), style_name="march")
@@ -150,14 +138,6 @@ def test_melody_fills_the_harmony_and_ends_on_the_tonic(meter: str, density: str
         assert ends[-1] == pytest.approx(harmony[-1].start + harmony[-1].length)
 
 
-def test_melody_puts_chord_tones_on_phrase_ends() -> None:
-    key = Key("C", "major")
-    harmony = slots(["I", "IV", "V", "I", "vi", "ii", "V7", "I"], key, 4.0)
-    notes = compose_melody(random.Random(1), harmony, key, METERS["4/4"], (60, 76), "medium")
-    first_cadence = next(note for note in notes if note.start >= harmony[3].start - 1e-6)
-    assert first_cadence.pitch % 12 in chord_of("I", key).pitch_classes
-
-
 @pytest.mark.parametrize("meter", ["4/4", "3/4", "6/8"])
 def test_every_drum_pattern_fills_its_bar(meter: str) -> None:
     for name, lines in PATTERNS[meter].items():
@@ -168,8 +148,8 @@ def test_every_drum_pattern_fills_its_bar(meter: str) -> None:
 
 
 def test_swing_moves_only_off_beats_and_repeated_pitches_do_not_overlap() -> None:
-    part = Part("piano", 0, [Note(0, 0.5, 60, 90), Note(0.5, 0.5, 62, 90), Note(1.0, 1, 64, 90)])
-    assert [note.start for note in swing(part).notes] == pytest.approx([0, 2 / 3, 1])
+    notes = [Note(0, 0.5, 60, 90), Note(0.5, 0.5, 62, 90), Note(1.0, 1, 64, 90)]
+    assert [note.start for note in swung(notes)] == pytest.approx([0, 2 / 3, 1])
 
     notes = without_overlap([Note(0, 4, 60, 90), Note(1, 1, 60, 90), Note(1, 1, 64, 90)])
     assert [(n.start, n.duration) for n in notes if n.pitch == 60] == [(0, 1), (1, 1)]
@@ -184,12 +164,6 @@ def test_moods_follow_mode_and_speed() -> None:
 def test_every_program_has_a_name_or_is_a_noise() -> None:
     assert all(name_of_program(p) in {*INSTRUMENTS, None} for p in range(128))
     assert name_of_program(0) == "piano"
-
-
-def test_pitch_class_weights_count_seconds_in_the_window() -> None:
-    score = Score(60.0, METERS["4/4"], None, [Part("piano", 0, [Note(0, 4, 60, 90)])])
-    assert pitch_class_weights(score)[0] == pytest.approx(4)
-    assert pitch_class_weights(score, 1, 2)[0] == pytest.approx(1)
 
 
 def test_a_song_returns_to_its_sections_and_ends() -> None:

@@ -180,7 +180,7 @@ def test_other_settings_and_numbers_out_of_range_are_refused(
     for option, value in (("hours", 0), ("hours", "nan"), ("workers", 0), ("shard-clips", 0)):
         assert run(bank, tmp_path / "new", f"--{option}", value) == 2
         error = capsys.readouterr().err
-        assert f"{option} must be" in error
+        assert f"{option.replace('-', '_')} must be" in error
         assert f"got {value}" in error
 
 

@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +23,13 @@ from websockets.sync.client import connect
 from codec.audio_file import read_audio
 from pipelines import Pipeline
 from pipelines.cli import main
+from pipelines.inference.crossfade import CROSSFADE_S
 from pipelines.inference.token_file import load_tokens
 from pipelines.serving.chunk_encoder import PieceResampler
+from pipelines.serving.compute_loop import ComputeLoop
+from pipelines.serving.edited_take import with_breaks
+from pipelines.serving.live_piece import LivePiece
+from pipelines.serving.refusals import BusyError
 
 PIECE = {"prompt": "a slow piano", "duration_s": 1.27, "seed": 3}
 
@@ -214,8 +220,26 @@ def test_takes_are_edited(client: Client):
         if edit["edit"] == "inpaint":
             assert torch.equal(audio[:, :44_100], before[:, :44_100])
             assert not torch.equal(audio, before)
+    of_loop = {"edit": "extend", "add_s": 1.0, "take": job["id"]}
+    extended = client.json("POST", "/v1/edits", of_loop)[1]["id"]
+    assert client.finished(extended)["error"] == ""
+    whole = read_audio(client.send("GET", f"/v1/takes/{extended}/play")[1]).audio
+    kept = audio.shape[1] - round(CROSSFADE_S * 44_100)
+    assert torch.equal(whole[:, :kept], audio[:, :kept])
     assert client.json("POST", "/v1/edits", {"edit": "vary", "take": "none"})[0] == 404
     assert client.json("POST", "/v1/edits", {"edit": "melt", "take": source})[0] == 422
+
+
+def test_streams_go_on_between_the_pieces_of_an_edit(client: Client):
+    pipeline, breaks = client.studio.pipeline, []
+    patient = with_breaks(pipeline, lambda: breaks.append(1))
+    codes = torch.randint(0, 8, (1, 2, 300))
+    assert torch.equal(patient.decode(codes, 1), pipeline.decode(codes, 1))
+    assert len(breaks) > 1
+    breaks.clear()
+    audio = patient.decode(codes, 1).repeat(1, 1, 2)
+    assert torch.equal(patient.encode(audio), pipeline.encode(audio))
+    assert len(breaks) > 1
 
 
 def test_a_sound_file_is_put_on_the_shelf(client: Client, sound: Path):
@@ -364,15 +388,29 @@ def test_who_leaves_costs_nothing(client: Client):
 def test_a_stream_that_could_not_keep_up_is_refused(client: Client):
     start = PIECE | {"duration_s": 20}
     with connect(f"ws://{client.address}/v1/live") as socket:
-        client.studio.loop.cost.update({False: 0.6, True: 0.1})
+        client.studio.loop.cost.update({False: 0.6})
         socket.send(json.dumps(start | {"type": "start"}))
         socket.recv()
         socket.send(json.dumps({"type": "played", "seconds": 0}))
         status, _, headers = client.send("POST", "/v1/audio/music", start | {"stream": True})
         assert (status, int(headers["retry-after"]) > 0) == (503, True)
-        preview = PIECE | {"stream": True, "preview": True}
-        assert client.send("POST", "/v1/audio/music", preview)[0] == 200
     wait_for(lambda: not client.studio.loop.live)
+
+
+def test_streams_are_admitted_by_what_they_cost_and_what_the_machine_gives(client: Client):
+    loop = ComputeLoop(client.studio.pipeline)  # not started
+    loop.cost.update({False: 0.4, True: 0.1})
+    full, preview = (partial(LivePiece, lambda: None, preview) for preview in (False, True))
+    loop.open_live(full())
+    loop.open_live(full())
+    with pytest.raises(BusyError):
+        loop.open_live(full())
+    loop.open_live(preview())
+    loop.share = 0.5
+    with pytest.raises(BusyError):
+        loop.open_live(preview())
+    loop.live.clear()
+    loop.open_live(full())  # alone it may play, with gaps
 
 
 def test_the_log_has_no_prompt(client: Client, caplog: pytest.LogCaptureFixture):

@@ -94,7 +94,7 @@ def test_a_piece_is_steered_and_stopped(page: Any, client: Client):
     page.keyboard.press("Control+Enter")
     playwright.expect(page.locator("#status")).to_contain_text("steered", timeout=60_000)
     page.click("#stop")
-    playwright.expect(page.locator("#status")).to_contain_text("whole", timeout=60_000)
+    playwright.expect(page.locator("#status")).to_contain_text("stopped", timeout=60_000)
 
 
 def test_a_reload_does_not_end_the_piece(page: Any, client: Client):

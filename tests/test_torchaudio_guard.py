@@ -62,6 +62,17 @@ assert torchaudio.transforms.GriffinLim(n_fft=64)(torch.ones(33, 9)).ndim == 1
     assert result.stderr == ""
 
 
+@pytest.mark.parametrize(
+    "first",
+    ["import torchaudio", "import encodec", "from diffusers import DiffusionPipeline", "pass"],
+)
+def test_an_import_before_ours_is_no_matter_where_torchaudio_fits_torch(first: str):
+    if "OSError" in (alone := run_python("import torchaudio").stderr):
+        pytest.skip(f"torchaudio by itself does not import: {alone.splitlines()[-1]}")
+    result = run_python(f"{first}\nfrom pipelines import Pipeline\nimport encodec, torchaudio")
+    assert result.returncode == 0, result.stderr
+
+
 def test_a_whole_torchaudio_is_left_alone(tmp_path):
     fake_torchaudio(tmp_path, "_IS_TORCHAUDIO_EXT_AVAILABLE = True\n")
     code = """

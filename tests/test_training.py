@@ -1,13 +1,11 @@
 """The loop: learning, exact resume, two processes, interruption, a full disk."""
 
-import json
 import os
 import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,137 +13,32 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
-from tiny_data import write_parts
-from tiny_pipeline import CODEBOOK_SIZE, NUM_BOOKS, TEXT_WIDTH
-from torch import Tensor
+from tiny_pipeline import CODEBOOK_SIZE, TEXT_WIDTH
+from tiny_training import (
+    TRAINERS,
+    Parts,
+    Train,
+    assert_same_weights,
+    losses,
+    metrics,
+    run_codec,
+    run_decoder,
+    run_prior,
+    settings,
+    tiny_prior,
+    weights,
+)
 
 from codec import SpectralCodec
-from codec.component import WEIGHTS_NAME
 from decoder import DiffusionDecoder
-from pipelines.train_codec import CodecLosses, CodecTraining, train_codec
-from pipelines.train_decoder import train_decoder
-from pipelines.train_prior import train_prior
+from pipelines.train_codec import CodecLosses, train_codec
+from pipelines.training.acceleration import start_accelerator
 from pipelines.training.augmentation import Augmentation
-from pipelines.training.checkpoints import checkpoints, load_weights, save_checkpoint
+from pipelines.training.checkpoints import checkpoints, save_checkpoint
 from pipelines.training.codec_data import SpectrogramData
-from pipelines.training.configuration import configure
-from pipelines.training.decoder_data import DecoderData
-from pipelines.training.loop import (
-    EpochOrder,
-    StepSampler,
-    TrainingConfig,
-    learning_rate,
-    start_accelerator,
-)
-from pipelines.training.precision import choose_precision
-from pipelines.training.prior_data import PriorData
-from prior import Prior
-
-Train = Callable[..., Path]
-Parts = dict[str, str]
-QUANTIZED = CodecLosses(quantize_from=1)
-
-
-@pytest.fixture(scope="module")
-def parts(tmp_path_factory: pytest.TempPathFactory) -> Parts:
-    """Tiny data and frozen parts."""
-    return write_parts(tmp_path_factory.mktemp("parts"))
-
-
-def settings(folder: Path, **changes: Any) -> TrainingConfig:
-    """Four steps of two items in float32, with a checkpoint after every second."""
-    config = TrainingConfig(
-        output_dir=str(folder),
-        steps=4,
-        batch_size=2,
-        learning_rate=3e-3,
-        warmup_steps=1,
-        ema_decay=0.5,
-        mixed_precision="no",
-        checkpoint_every=2,
-        validate_every=4,
-        log_every=1,
-    )
-    return replace(config, **changes)
-
-
-def run_codec(
-    parts: Parts,
-    training: TrainingConfig,
-    resume: bool = False,
-    losses: CodecLosses = QUANTIZED,
-) -> Path:
-    torch.manual_seed(0)
-    codec = SpectralCodec(
-        width=16,
-        encoder_layers=1,
-        decoder_layers=1,
-        latent_dim=8,
-        num_codebooks=2,
-        codebook_size=16,
-        vocoder_iterations=1,
-    )
-    data = SpectrogramData([parts["prepared"]], crop_s=0.64, validation_clips=2)
-    return train_codec(codec, losses, data, training, resume)
-
-
-def tiny_prior(**changes: Any) -> Prior:
-    torch.manual_seed(0)
-    sizes = {"num_codebooks": 2, "codebook_size": CODEBOOK_SIZE} | changes
-    return Prior(
-        **sizes,
-        backbone="lstm",
-        width=32,
-        num_layers=1,
-        num_heads=2,
-        text_width=TEXT_WIDTH,
-        depth_width=16,
-        depth_layers=1,
-        depth_heads=2,
-    )
-
-
-def run_prior(parts: Parts, training: TrainingConfig, resume: bool = False) -> Path:
-    data = PriorData(
-        [parts["tokens"]], parts["pipeline"], parts["codec"], crop_s=1.0, validation_clips=2
-    )
-    return train_prior(tiny_prior(), data, training, resume)
-
-
-def run_decoder(parts: Parts, training: TrainingConfig, resume: bool = False) -> Path:
-    torch.manual_seed(0)
-    decoder = DiffusionDecoder(
-        latent_dim=8,
-        num_codebooks=NUM_BOOKS,
-        width=32,
-        num_layers=1,
-        num_heads=2,
-        window_frames=16,
-        overlap_frames=4,
-        default_steps=2,
-    )
-    data = DecoderData(
-        [parts["prepared"]], [parts["tokens"]], parts["codec"], crop_s=0.64, validation_clips=2
-    )
-    return train_decoder(decoder, data, training, resume)
-
-
-TRAINERS = pytest.mark.parametrize("run", [run_codec, run_prior, run_decoder])
-
-
-def losses(folder: Path) -> list[float]:
-    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    return [line["loss"] for line in lines if "loss" in line]
-
-
-def weights(model: Path) -> dict[str, Tensor]:
-    return load_file(model / WEIGHTS_NAME)
-
-
-def assert_same_weights(model: Path, other: Path, atol: float = 0.0) -> None:
-    expected = weights(other)
-    for name, tensor in weights(model).items():
-        assert torch.allclose(tensor, expected[name], rtol=0, atol=atol), name
+from pipelines.training.item_order import EpochOrder, StepSampler
+from pipelines.training.loop import learning_rate
+from pipelines.training.training_config import TrainingConfig
 
 
 def stop_after_two(parts: Parts, training: TrainingConfig, run: Train) -> None:
@@ -218,7 +111,7 @@ def test_run_writes_what_it_promises(parts: Parts, tmp_path: Path) -> None:
     assert [path.name[-2:] for path in checkpoints(tmp_path)] == ["02", "04"]
     samples = tmp_path / "samples" / "step-00000004"
     assert {path.name for path in samples.iterdir()} == {"coarse.wav", "fine.wav"}
-    last = json.loads((tmp_path / "metrics.jsonl").read_text().splitlines()[-1])
+    last = metrics(tmp_path)[-1]
     assert last["validation/coarse_error"] > 0
     with pytest.raises(ValueError, match="already holds checkpoint-00000004: pass --resume"):
         run_decoder(parts, settings(tmp_path))
@@ -290,7 +183,7 @@ def test_a_step_that_overflows_is_repeated(
         return accelerator
 
     plain = run_decoder(parts, settings(tmp_path / "plain", max_grad_norm=1e9))
-    monkeypatch.setattr("pipelines.training.loop.start_accelerator", start)
+    monkeypatch.setattr("pipelines.training.acceleration.start_accelerator", start)
     training = settings(tmp_path / "overflowed", max_grad_norm=1e9)
     if overflows == 2:
         assert_same_weights(run_decoder(parts, training), plain)
@@ -320,94 +213,6 @@ def test_every_epoch_is_a_permutation() -> None:
     assert all(sorted(rows) == list(range(7)) for rows in epochs)
     assert epochs[0] != epochs[1]
     assert order(0) == epochs[0][0]
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"steps": 0}, "steps must be at least 1, got 0"),
-        ({"warmup_steps": -5}, "warmup_steps must be at least 0, got -5"),
-        ({"learning_rate": -1.0}, "learning_rate must be positive"),
-        ({"ema_decay": 1.0}, r"ema_decay must lie in \[0, 1\)"),
-        ({"mixed_precision": "int3"}, "mixed_precision must be"),
-        ({"log_with": "paper"}, "log_with must be"),
-    ],
-)
-def test_bad_settings_name_the_field(changes: dict[str, Any], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        TrainingConfig("x", **changes)
-
-
-@pytest.mark.parametrize(
-    "make",
-    [
-        lambda **changes: SpectrogramData(["a"], **changes),
-        lambda **changes: PriorData(["a"], **changes),
-        lambda **changes: DecoderData(["a"], ["b"], "c", **changes),
-    ],
-)
-def test_validation_needs_a_clip(make: Callable[..., Any]) -> None:
-    with pytest.raises(ValueError, match="validation_clips must be at least 1, got 0"):
-        make(validation_clips=0)
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"codebook_size": 8}, "codebook_size must be the 16 of the tokens .*, got 8"),
-        ({"num_codebooks": 5}, "num_codebooks must be at most the 4 of the tokens .*, got 5"),
-    ],
-)
-def test_a_prior_that_does_not_fit_the_tokens_is_refused(
-    parts: Parts, tmp_path: Path, changes: dict[str, Any], message: str
-) -> None:
-    data = PriorData([parts["tokens"]], parts["pipeline"])
-    with pytest.raises(ValueError, match=message):
-        train_prior(tiny_prior(**changes), data, settings(tmp_path))
-
-
-def test_processes_that_do_not_see_one_another_are_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    start_accelerator(settings(tmp_path))  # alone; accelerate keeps what it saw first
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(ValueError, match="2 processes were launched, accelerate sees 1"):
-        start_accelerator(settings(tmp_path))
-
-
-@pytest.mark.parametrize(
-    ("argv", "message"),
-    [
-        (["--training.stepz", "3"], "stepz"),
-        (["--training.steps", "many"], "steps"),
-        (["--model.width", "50", "--model.num_heads", "4"], "must divide width"),
-        (["--config", "nowhere.yaml"], "nowhere.yaml"),
-    ],
-)
-def test_bad_configuration_is_a_value_error(argv: list[str], message: str) -> None:
-    given = [
-        *("--training.output_dir", "x", "--data.prepared", "[a]"),
-        *("--data.tokens", "[b]", "--data.codec", "c", *argv),
-    ]
-    shapes = {"model": DiffusionDecoder, "data": DecoderData, "training": TrainingConfig}
-    with pytest.raises(ValueError, match=message):
-        configure("test", shapes, given)
-
-
-@pytest.mark.parametrize(
-    ("config", "message"),
-    [
-        ("losses: {quantise_from: 3}", r"quantise_from is now losses\.quantize_from"),
-        ("data: {plan_dropout: 0.2}", r"now data\.whole_plan_dropout .* data\.players_dropout"),
-    ],
-)
-def test_a_field_of_an_old_config_is_answered_by_its_new_name(
-    config: str, message: str, tmp_path: Path
-) -> None:
-    path = tmp_path / "old.yaml"
-    path.write_text(config)
-    with pytest.raises(ValueError, match=message):
-        configure("test", {"losses": CodecLosses, "data": PriorData}, ["--config", str(path)])
 
 
 def script(parts: Parts, folder: Path, *more: str, processes: int = 1) -> list[str]:
@@ -465,20 +270,6 @@ def test_stopped_run_resumes(parts: Parts, tmp_path: Path, number: signal.Signal
     assert int(checkpoints(tmp_path)[-1].name.split("-")[1]) == reached + 2
 
 
-@TRAINERS
-def test_a_run_starts_from_a_trained_model(
-    parts: Parts, tmp_path: Path, run: Train, capsys: pytest.CaptureFixture[str]
-) -> None:
-    first = run(parts, settings(tmp_path / "first"))
-    begun = settings(tmp_path / "second", start_from=str(first), learning_rate=1e-12, steps=1)
-    second = run(parts, begun)
-    assert "new: nothing" in capsys.readouterr().out
-    began = weights(second)
-    for name, tensor in weights(first).items():
-        if "_codebook." not in name:  # those follow the data without a learning rate
-            assert torch.allclose(tensor, began[name], atol=1e-7), name
-
-
 def test_the_average_begins_with_the_model_that_a_run_starts_from(
     parts: Parts, tmp_path: Path
 ) -> None:
@@ -497,19 +288,6 @@ def test_the_average_begins_with_the_model_that_a_run_starts_from(
     assert_same_weights(run_prior(parts, halves, resume=True), tmp_path / "0.99" / "model")
 
 
-def test_the_codecs_decoder_alone_is_trained_on_its_codes(parts: Parts, tmp_path: Path) -> None:
-    first = run_codec(parts, settings(tmp_path / "first"))
-    losses = CodecLosses(energy=2.0, decoder_alone=True)
-    second = run_codec(parts, settings(tmp_path / "second", start_from=str(first)), losses=losses)
-    before, after = weights(first), weights(second)
-    moved = {name.split(".")[0] for name in before if not torch.equal(before[name], after[name])}
-    assert moved == {"from_latent", "decoder", "patch_out"}
-    metrics = [json.loads(line) for line in (second.parent / "metrics.jsonl").open()]
-    assert metrics[0]["energy"] > 0
-    with pytest.raises(ValueError, match=r"decoder_alone needs training\.start_from"):
-        run_codec(parts, settings(tmp_path / "third"), losses=losses)
-
-
 def test_a_codec_with_a_stereo_image_is_trained(parts: dict[str, str], tmp_path: Path) -> None:
     """Augmented crops, k-means of both kinds of books, checkpoints, a loss that falls."""
     torch.manual_seed(0)
@@ -522,7 +300,7 @@ def test_a_codec_with_a_stereo_image_is_trained(parts: dict[str, str], tmp_path:
     changes = Augmentation(6, 3, 0.5, 0.5, 0.1)
     training = settings(tmp_path, steps=40, checkpoint_every=40, validate_every=40)
     folder = train_codec(codec, losses, data, training, augmentation=changes)
-    rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    rows = metrics(tmp_path)
     regression = [row["regression"] for row in rows if "regression" in row]
     assert sum(regression[-5:]) < 0.7 * sum(regression[:5])
     found = rows[-1]  # chords are panned, so what the image adds are level differences
@@ -530,57 +308,6 @@ def test_a_codec_with_a_stereo_image_is_trained(parts: dict[str, str], tmp_path:
     trained = SpectralCodec.from_pretrained(folder)
     assert trained.image_book is not None
     assert trained.image_book.is_set
-
-
-@pytest.mark.parametrize("focus_share", [0.0, 0.4, 1.0])
-def test_rows_favor_the_focused_number_of_books(focus_share: float) -> None:
-    codec = SpectralCodec(width=16, encoder_layers=1, decoder_layers=1, num_codebooks=8)
-    losses = CodecLosses(focus_books=4, focus_share=focus_share)
-    books = CodecTraining(codec, losses).draw_books(20_000, seed=1)
-    shares = torch.bincount(books, minlength=9)[1:] / len(books)
-    rest = (1 - focus_share) / 2
-    expected = torch.full((8,), rest / 8)
-    expected[3] += focus_share
-    expected[7] += rest
-    assert torch.allclose(shares, expected, atol=0.01)
-
-
-@pytest.mark.parametrize(
-    ("start", "error", "message"),
-    [
-        ("nowhere", FileNotFoundError, "start_from: .*nowhere.* does not exist"),
-        ("codec", ValueError, "start_from: .* holds .*, which this model does not have"),
-    ],
-)
-def test_a_start_that_does_not_fit_is_refused(
-    parts: Parts, tmp_path: Path, start: str, error: type[Exception], message: str
-) -> None:
-    folder = parts.get(start, str(tmp_path / start))
-    with pytest.raises(error, match=message):
-        run_prior(parts, settings(tmp_path / "run", start_from=folder))
-
-
-def test_a_start_of_another_size_is_refused(parts: Parts, tmp_path: Path) -> None:
-    first = run_prior(parts, settings(tmp_path / "first", steps=1))
-    model = Prior.from_pretrained(first)
-    other = Prior(**{k: v for k, v in model.config.items() if k[0] != "_"} | {"width": 16})
-    with pytest.raises(ValueError, match=r"start_from: tensor .* must be .*16.*, got .*32"):
-        load_weights(other, first)
-
-
-@pytest.mark.parametrize(
-    ("wanted", "feature", "expected"),
-    [
-        *(("no", True, "no"), ("bf16", False, "bf16"), ("fp16", False, "fp16")),
-        *(("auto", None, "no"), ("auto", False, "no"), ("auto", True, "bf16")),
-    ],
-)
-def test_auto_is_bf16_only_where_the_processor_computes_in_it(
-    wanted: str, feature: bool | None, expected: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    features = {"avx2": True} | ({} if feature is None else {"avx512_bf16": feature})
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: features, raising=False)
-    assert choose_precision(wanted, torch.device("cpu")) == expected
 
 
 def test_user_mistake_is_one_line_and_exit_code_2(parts: Parts, tmp_path: Path) -> None:

@@ -7,14 +7,8 @@ import torch
 from tiny_pipeline import tiny_codec, tiny_pipeline
 
 from codec.seeds import generator
-from pipelines.data.prepared import (
-    Clip,
-    PreparedWriter,
-    analysis,
-    analyze,
-    finish_dataset,
-    pad_frames,
-)
+from pipelines.data.clip_levels import analysis, analyze, pad_frames
+from pipelines.data.prepared import Clip, PreparedWriter, finish_dataset
 from pipelines.data.token_cache import build_token_cache
 
 CLIPS = {"train": 5, "validation": 2}

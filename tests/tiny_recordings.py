@@ -20,12 +20,12 @@ def stop_after(calls: int, function: Callable[..., Any]) -> Callable[..., Any]:
     """Wrap a function so that it raises ``StoppedError`` after some calls."""
     done = 0
 
-    def stopping(*args: Any) -> Any:
+    def stopping(*args: Any, **values: Any) -> Any:
         nonlocal done
         done += 1
         if done > calls:
             raise StoppedError
-        return function(*args)
+        return function(*args, **values)
 
     return stopping
 

@@ -35,9 +35,9 @@ from pipelines.train_prior import train_prior
 from pipelines.training.checkpoints import newest_checkpoint
 from pipelines.training.codec_data import SpectrogramData
 from pipelines.training.decoder_data import DecoderData
-from pipelines.training.loop import TrainingConfig
 from pipelines.training.preloading import preload_allocator
 from pipelines.training.prior_data import PriorData
+from pipelines.training.training_config import TrainingConfig
 from prior.model import Prior
 
 PACKAGE = "singularity-music"  # CC-BY-SA-3.0; 52 MB, 16 tracks, 64 minutes

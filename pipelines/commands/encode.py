@@ -62,7 +62,7 @@ def encode_file(codec: Any, path: str) -> "tuple[Tensor, int]":
 
 
 def encode_blocks(codec: Any, blocks: "Iterable[Tensor]") -> "Tensor":
-    """Consecutive (1, C, s) pieces of audio -> (1, K, T) codes."""
+    """Encode consecutive (1, C, s) pieces of audio to (1, K, T) codes."""
     import torch
 
     on_device = (block.to(codec.device) for block in blocks)

@@ -55,7 +55,7 @@ def describe_config(path: str, processes: int = 1) -> list[str]:
 
 
 def read_config(path: str) -> tuple[str, dict[str, Any]]:
-    """The part that a config trains and all its fields, checked as the trainer would.
+    """Read the part that a config trains and all its fields, checked as the trainer would.
 
     Returns:
         "codec", "prior" or "decoder", and the sections as dicts.
@@ -98,7 +98,7 @@ def trainer_parts(part: str) -> dict[str, Any]:
 
 
 def render_estimate(cost: "Estimate", training: dict[str, Any]) -> list[str]:
-    """An estimate in lines."""
+    """Write an estimate in lines."""
     from pipelines.training.cost import HARDWARE
 
     codebooks = f" and {cost.codebook_numbers:,} in codebooks" if cost.codebook_numbers else ""
@@ -124,7 +124,7 @@ def render_estimate(cost: "Estimate", training: dict[str, Any]) -> list[str]:
 
 
 def large(number: float) -> str:
-    """1234567 -> "1.23M"."""
+    """Write 1234567 as "1.23M"."""
     for factor, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if number >= factor:
             return f"{number / factor:.3g}{letter}"
@@ -132,12 +132,12 @@ def large(number: float) -> str:
 
 
 def size(number: float) -> str:
-    """Bytes in MB or GB of a thousand."""
+    """Write bytes in MB or GB of a thousand."""
     return f"{number / 1e9:.1f} GB" if number >= 1e9 else f"{number / 1e6:.0f} MB"
 
 
 def duration(hours: float) -> str:
-    """Hours in the unit that reads best."""
+    """Write hours in the unit that reads best."""
     if hours < 1 / 60:
         return "seconds"
     if hours < 1:
@@ -182,7 +182,7 @@ def describe_pipeline(folder: Path) -> list[str]:
 
 
 def read_component(folder: Path, name: str, class_name: str) -> Any:
-    """A part without its weights, after their file was checked against it."""
+    """Build a part without its weights, after their file was checked against it."""
     import codec
     import decoder
     import prior
@@ -200,7 +200,7 @@ def read_component(folder: Path, name: str, class_name: str) -> Any:
 
 
 def count_text_encoder(folder: Path) -> int:
-    """Numbers in a transformers model's safetensors, from the file's head."""
+    """Count the numbers in a transformers model's safetensors, from the file's head."""
     from safetensors import SafetensorError, safe_open
 
     path = folder / "model.safetensors"
@@ -214,7 +214,7 @@ def count_text_encoder(folder: Path) -> int:
 
 
 def describe_rates(codec: Any, prior: Any) -> list[str]:
-    """Rates, bitrates and the prior's step, in lines."""
+    """Write rates, bitrates and the prior's step, in lines."""
     from prior.native.step import describe_step
 
     bits = codec.frame_rate * math.log2(codec.codebook_size) / 1000
@@ -238,7 +238,7 @@ def describe_defaults(index: dict[str, Any], decoder: Any) -> list[str]:
 
 
 def describe_card(path: Path) -> list[str]:
-    """License and training data as the model card tells them, in lines."""
+    """Write license and training data as the model card tells them, in lines."""
     if not path.is_file():
         return ["license and training data: not stated (no README.md in the folder)"]
     from huggingface_hub import ModelCard

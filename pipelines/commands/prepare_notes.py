@@ -26,7 +26,7 @@ def run(args: argparse.Namespace) -> int:
     """Encode the notes and print what came of it."""
     from pipelines.data.notes.note_cache import build_note_cache
     from pipelines.data.notes.note_tokenizer import NoteTokenizer
-    from pipelines.data.shards import list_shards, read_columns
+    from pipelines.data.shards import read_split
 
     started = time.monotonic()
     codec = NoteTokenizer(args.steps_per_beat, args.monophonic)
@@ -38,8 +38,8 @@ def run(args: argparse.Namespace) -> int:
         quiet=args.quiet,
     )
     for split, count in info.clips.items():
-        shards = list_shards(Path(args.output) / split)
-        frames = sum(row["num_frames"] for p in shards for row in read_columns(p, ["num_frames"]))
+        rows = read_split(Path(args.output) / split, ["num_frames"])
+        frames = sum(row["num_frames"] for row in rows)
         print(f"{args.output}: {split} {count} pieces, {frames:,} frames")
     print(f"  {info.num_codebooks} codes a frame, made in {time.monotonic() - started:.0f} s")
     return 0

@@ -66,7 +66,7 @@ def run(args: argparse.Namespace) -> int:
 def reconstruct(
     pipeline: "MusicGenerator", path: str, books: int, steps: int | None, seed: int
 ) -> "dict[str, Tensor]":
-    """(C, S) audio under "original", "preview" (the codec's own decode) and "decoded"."""
+    """Return (C, S) audio under "original", "preview" (the codec's own decode) and "decoded"."""
     from codec.audio_file import read_audio
 
     codec = pipeline.codec
@@ -95,7 +95,7 @@ def write_clips(
 
 
 def measure(clips: "dict[str, Tensor]", sample_rate: int) -> dict[str, Any]:
-    """Mean metrics of both decodes over at most twelve evenly spaced pieces of ten seconds."""
+    """Average the metrics of both decodes over at most twelve pieces of ten seconds."""
     from pipelines.evaluation.pair_metrics import compare
 
     total = clips["original"].shape[-1]
@@ -117,7 +117,7 @@ def measure(clips: "dict[str, Tensor]", sample_rate: int) -> dict[str, Any]:
 
 
 def mean(values: list[float | str]) -> float | str:
-    """The mean of the numbers; where there is none, the first reason why."""
+    """Return the mean of the numbers; where there is none, the first reason why."""
     numbers = [value for value in values if not isinstance(value, str)]
     return sum(numbers) / len(numbers) if numbers else values[0]
 
@@ -128,7 +128,7 @@ def bitrate_kbps(codec: Any, books: int) -> float:
 
 
 def table(metrics: dict[str, Any]) -> str:
-    """Metrics as lines, the two decodes side by side."""
+    """Write metrics as lines, the two decodes side by side."""
     lines = [f"{metrics['books']} books, {metrics['bitrate_kbps']:.2f} kbps"]
     lines.append(f"{'':28}{'preview':>10}{'decoded':>10}")
     for name in metrics["preview"]:

@@ -129,7 +129,7 @@ def show_status(args: argparse.Namespace) -> int:
 
 
 def describe(summary: "RenderSummary", out: Path) -> list[str]:
-    """A summary in lines."""
+    """Write a summary in lines."""
     from pipelines.rendering.job import clock
 
     lines = [f"{out}: {summary.done} of {summary.items} items rendered"]

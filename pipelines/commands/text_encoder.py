@@ -46,7 +46,7 @@ def is_character(piece: str) -> bool:
 
 
 def pieces_used(tokenizer: Any, texts: Iterable[str]) -> set[int]:
-    """Numbers of the pieces that some texts are made of."""
+    """Return the numbers of the word pieces that some texts are made of."""
     return {number for text in texts for number in tokenizer(text)["input_ids"]}
 
 
@@ -77,7 +77,7 @@ def trim(source: Path, texts: Iterable[str], size: int, output: Path) -> None:
 
 
 def captions(folders: list[str]) -> Iterable[str]:
-    """Every caption of the training clips of some prepared datasets, or caches of their tokens."""
+    """Yield every caption of the training clips of prepared datasets or token caches."""
     from pipelines.data.prepared import open_prepared
     from pipelines.data.tokens import INFO_NAME, open_tokens
 

@@ -21,8 +21,9 @@ from pipelines.data.row_files import read_rows
 from pipelines.data.tokens import read_token_info, read_token_infos
 from pipelines.train_prior import PriorTask
 from pipelines.training.checkpoints import checkpoints
-from pipelines.training.loop import TrainingConfig, train
+from pipelines.training.loop import train
 from pipelines.training.prior_data import PriorData
+from pipelines.training.training_config import TrainingConfig
 from prior.model import Prior
 
 RESULT_NAME = "arm.json"

@@ -27,7 +27,8 @@ from pipelines.comparison.document import write_document
 from pipelines.comparison.spread import statistics
 from pipelines.comparison.study import Study
 from pipelines.errors import one_line_errors
-from pipelines.training.loop import TrainingConfig, start_accelerator
+from pipelines.training.acceleration import start_accelerator
+from pipelines.training.training_config import TrainingConfig
 
 PROGRAM = "compare.py"
 ARMS: dict[str, Callable[[Study], list[Arm]]] = {

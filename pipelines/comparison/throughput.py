@@ -13,7 +13,7 @@ from pipelines.comparison.equal_size import count_parameters
 from pipelines.comparison.spread import number, show_exponent
 from pipelines.comparison.study import Study
 from pipelines.data.markdown import table
-from pipelines.training.precision import PRECISIONS, choose_precision
+from pipelines.training.acceleration import PRECISIONS, choose_precision
 from prior.condition import Condition
 from prior.loss import PriorBatch, prior_loss
 from prior.model import Prior

@@ -16,10 +16,7 @@ Offsets = Callable[[str], list[tuple[int, int]]]
 def shorten(text: str, offsets: Offsets, max_tokens: int = MAX_TOKENS) -> str:
     """Return the words from the beginning of a text that fit into ``max_tokens``.
 
-    Args:
-        text: any.
-        offsets: gives first and last character of every token, those of begin and end too.
-        max_tokens: of the result.
+    ``offsets`` gives first and last character of every token, those of begin and end too.
     """
     if len(text) + 2 <= max_tokens:  # no token is shorter than a character
         return text

@@ -18,12 +18,7 @@ def bullets(items: Iterable[object]) -> str:
 
 
 def write_page(path: str | Path, blocks: Iterable[str]) -> None:
-    """Write blocks of Markdown, a blank line between them, to a file that appears when whole.
-
-    Args:
-        path: file to write or replace.
-        blocks: headings, paragraphs, tables and lists, in order; empty ones are left out.
-    """
+    """Write blocks of Markdown, a blank line between them, but for empty ones, to a whole file."""
     write_whole(path, "\n\n".join(block for block in blocks if block) + "\n")
 
 

@@ -3,15 +3,13 @@
 import io
 import math
 import warnings
-from collections import defaultdict
+from collections import Counter, defaultdict, deque
 from pathlib import Path
 from typing import Any
 
 import mido
 import symusic
 from symusic.core import ScoreTick
-
-from pipelines.data.midi_events import escapes_as_texts
 
 NUM_PITCHED_CHANNELS = 15
 """Channels for pitched tracks: the tenth of a MIDI file's sixteen is for drums."""
@@ -22,7 +20,7 @@ def read_midi(source: str | Path | bytes | ScoreTick) -> ScoreTick:
 
     A note-off without a note-on and a note-on that never ends are left out; notes that overlap on
     one pitch end in the order in which they began; a pitch that is struck again without a note-off
-    between ends there; a note of length 0 gets one tick.
+    between ends there.
 
     Args:
         source: a path, a file's bytes, or a score, which is only checked.
@@ -59,52 +57,63 @@ def _parse(data: bytes, name: str) -> ScoreTick:
     if data[8:10] == b"\x00\x02":
         raise ValueError(f"{name}: MIDI type 2 holds several songs, types 0 and 1 hold one")
     try:
-        score: Any = symusic.Score.from_midi(end_struck_notes(escapes_as_texts(data)))
-    except Exception as error:  # symusic raises RuntimeError and worse on damaged files
-        reason = " ".join(str(error).split()).removesuffix(": iostream error")
-        raise ValueError(f"{name} is not a whole MIDI file: {reason}") from error
+        # not symusic: it drops notes that are struck again and misreads escapes (findings/)
+        return _score_of(mido.MidiFile(file=io.BytesIO(data), clip=True))
+    except Exception:  # symusic reads some files that mido refuses, and says what others lack
+        try:
+            score: Any = symusic.Score.from_midi(data)
+        except Exception as error:  # RuntimeError and worse
+            reason = " ".join(str(error).split()).removesuffix(": iostream error")
+            raise ValueError(f"{name} is not a whole MIDI file: {reason}") from error
     return score
 
 
-def end_struck_notes(data: bytes) -> bytes:
-    """Add the note-offs that are missing where a pitch is struck again while it sounds.
-
-    symusic would drop every note-on but the first of such a pitch (findings/). Pitches that have a
-    note-off for each note-on stay as they are, and so does a file that mido cannot read.
-    """
-    try:
-        file = mido.MidiFile(file=io.BytesIO(data))
-    except Exception:  # damaged: symusic says how
-        return data
-    added = False
-    for track in file.tracks:
-        missing: dict[tuple[int, int], int] = defaultdict(int)  # note-ons without a note-off
-        for message in track:
-            if message.type in ("note_on", "note_off"):
-                missing[message.channel, message.note] += 1 if _strikes(message) else -1
-        sounding: set[tuple[int, int]] = set()
-        messages = []
-        for message in track:
-            if message.type in ("note_on", "note_off"):
-                pitch = message.channel, message.note
-                if _strikes(message) and pitch in sounding and missing[pitch] > 0:
-                    missing[pitch] -= 1
-                    off = mido.Message("note_off", channel=pitch[0], note=pitch[1])
-                    messages.append(off.copy(time=message.time))
-                    message = message.copy(time=0)
-                    added = True
-                (sounding.add if _strikes(message) else sounding.discard)(pitch)
-            messages.append(message)
-        track[:] = messages
-    if not added:
-        return data
-    out = io.BytesIO()
-    file.save(file=out)
-    return out.getvalue()
+def _score_of(file: mido.MidiFile) -> ScoreTick:
+    score: Any = symusic.Score(file.ticks_per_beat)
+    for events in file.tracks:
+        now = 0
+        for event in events:
+            now += event.time
+            if event.type == "set_tempo":
+                score.tempos.append(symusic.Tempo(now, mspq=event.tempo))
+            elif event.type == "time_signature":
+                meter = symusic.TimeSignature(now, event.numerator, event.denominator)
+                score.time_signatures.append(meter)
+        for (channel, program), notes in sorted(_read_notes(events).items()):
+            track: Any = symusic.Track(name=events.name, program=program, is_drum=channel == 9)
+            whole = [symusic.Note(*note) for note in notes if note[1] is not None]
+            track.notes.extend(whole)
+            score.tracks.extend([track] if whole else [])
+    return score
 
 
-def _strikes(message: Any) -> bool:
-    return message.type == "note_on" and message.velocity > 0
+def _read_notes(events: mido.MidiTrack) -> dict[tuple[int, int], list[list[Any]]]:
+    """Read start, duration, pitch and velocity of every note-on, by channel and program."""
+    missing: Counter[tuple[int, int]] = Counter()  # note-ons without a note-off, by pitch
+    for event in events:
+        if event.type in ("note_on", "note_off"):
+            missing[event.channel, event.note] += 1 if _strikes(event) else -1
+    found: dict[tuple[int, int], list[list[Any]]] = defaultdict(list)
+    sounding: dict[tuple[int, int], deque[list[Any]]] = defaultdict(deque)
+    now, programs = 0, [0] * 16
+    for event in events:
+        now += event.time
+        if event.type == "program_change":
+            programs[event.channel] = event.program
+        elif event.type in ("note_on", "note_off"):
+            pitch = event.channel, event.note
+            if sounding[pitch] and (not _strikes(event) or missing[pitch] > 0):
+                missing[pitch] -= _strikes(event)
+                ended = sounding[pitch].popleft()
+                ended[1] = now - ended[0]
+            if _strikes(event):
+                sounding[pitch].append([now, None, event.note, event.velocity])
+                found[event.channel, programs[event.channel]].append(sounding[pitch][-1])
+    return found
+
+
+def _strikes(event: Any) -> bool:
+    return event.type == "note_on" and event.velocity > 0
 
 
 def midi_bytes(score: ScoreTick, tail_s: float = 0.0) -> bytes:

@@ -1,4 +1,4 @@
-"""Token caches that are read where they lie: an object store, the hub, a disk of another machine.
+"""Read token caches where they lie: in an object store, on the hub, on another machine's disk.
 
 A cache is put there as it is (``aws s3 cp --recursive data/music-tokens s3://...``). Shards are
 fetched whole when their first clip is wanted, and dropped when the next ones are; which clip is
@@ -16,8 +16,7 @@ import torch
 
 from codec.seeds import generator
 from codec.whole_file import whole_file
-from pipelines.data.remote_files import read_bytes
-from pipelines.data.shards import as_arrow, count_rows, open_shards
+from pipelines.data.shards import as_arrow, count_rows, open_shards, read_remote
 from pipelines.data.tokens import TokenInfo, hash_text, read_token_infos
 
 if TYPE_CHECKING:
@@ -29,7 +28,7 @@ KEPT_SHARDS = 8
 
 @dataclass(frozen=True)
 class RemoteShard:
-    """Where a shard lies, how many rows it holds, and the name of its copy here."""
+    """Locate a shard, with the number of its rows and the name of its copy here."""
 
     url: str
     rows: int
@@ -37,7 +36,7 @@ class RemoteShard:
 
 
 class ShardStore:
-    """The shards of some caches, of which the last ones used are on this machine's disk.
+    """Fetch the shards of caches, and keep those used last on this machine's disk.
 
     Args:
         urls: of token caches.
@@ -63,14 +62,14 @@ class ShardStore:
             raise ValueError(f"none of the token caches {urls} has a split {split!r}")
 
     def spread(self, most: int) -> list[tuple[int, int]]:
-        """Up to ``most`` rows, evenly spaced over the shards that are drawn from at a time."""
+        """List up to ``most`` rows, evenly spaced over the shards that are drawn from at a time."""
         drawn = enumerate(self.shards[: ShardOrder.shards_at_once])
         places = [(shard, row) for shard, found in drawn for row in range(found.rows)]
         count = min(most, len(places))
         return [places[index * len(places) // count] for index in range(count)]
 
     def find(self, place: tuple[int, int]) -> "tuple[Dataset, int]":
-        """A dataset of Arrow tables, and the place in it, of a shard's row.
+        """Return a dataset of Arrow tables, and the place in it, of a shard's row.
 
         Raises:
             ValueError: the shard is missing, truncated, or does not hold its rows.
@@ -93,7 +92,7 @@ class ShardStore:
         if not path.is_file():
             self.folder.mkdir(parents=True, exist_ok=True)
             with whole_file(path) as partial:
-                partial.write_bytes(read_bytes(url))
+                partial.write_bytes(read_remote(url))
                 try:
                     count_rows(partial)
                 except ValueError as error:
@@ -111,7 +110,7 @@ def copy_name(url: str, info: TokenInfo) -> str:
 
 
 class ShardOrder:
-    """Shard and row of item ``n``: every epoch shuffles shards, then the rows of four at a time."""
+    """Order the rows of shards: every epoch shuffles shards, then the rows of four at a time."""
 
     shards_at_once = KEPT_SHARDS // 2
 

@@ -15,13 +15,7 @@ ROW_FORMATS = {".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv"}
 
 @dataclass(frozen=True)
 class RowFault:
-    """Report an error in one row.
-
-    Attributes:
-        line: line where the row starts, or its position in a list, from 1.
-        message: names field, rule and value.
-        id: the row's id, "" where it has none.
-    """
+    """Report an error in the row that starts at a line, or at a position in a list, from 1."""
 
     line: int
     message: str
@@ -33,13 +27,9 @@ class RowFault:
 
 @dataclass
 class RowFile:
-    """Hold the rows of a source and its faulty lines.
+    """Hold the rows of a source by line number, and its faulty lines.
 
-    Attributes:
-        name: name of the source in messages.
-        folder: base of relative paths in the rows.
-        rows: line number -> field name -> value.
-        faults: lines that could not be read.
+    ``name`` is what messages call the source; ``folder`` is the base of relative paths in the rows.
     """
 
     name: str

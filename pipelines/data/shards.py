@@ -1,17 +1,18 @@
 """Write Arrow shards whole or not at all, and read them without a copy.
 
-Every shard of a folder but the last has the same number of rows. A shard is renamed from a
-temporary name when it is whole, so a stopped writer resumes after the last whole shard.
+Every shard of a folder but the last has the same number of rows. A stopped writer resumes after the
+last whole shard.
 """
 
 import json
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from codec.whole_file import read_json_object, sync_and_rename, write_json
+from codec.whole_file import read_json_object, whole_file, write_json
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -36,78 +37,67 @@ class ShardWriter:
     def __init__(self, folder: str | Path, schema: pa.Schema, shard_rows: int) -> None:
         if shard_rows < 1:
             raise ValueError(f"shard_rows must be at least 1, got {shard_rows}")
-        self.folder = Path(folder)
-        self.schema = schema
-        self.shard_rows = shard_rows
+        self.folder, self.schema, self.shard_rows = Path(folder), schema, shard_rows
         self.folder.mkdir(parents=True, exist_ok=True)
-        for leftover in self.folder.glob("*.partial"):
+        for leftover in self.folder.glob("*.partial*"):
             leftover.unlink()
         shards = list_shards(self.folder)
         self.complete_rows = sum(count_rows(path) for path in shards)
         self._next_shard = len(shards)
         self._pending: list[dict[str, Any]] = []
-        self._rows = 0
-        self._sink: pa.OSFile | None = None
+        self._rows = 0  # of the unfinished shard
+        self._shard = ExitStack()
         self._stream: pa.RecordBatchStreamWriter | None = None
 
     def add_row(self, row: dict[str, Any]) -> None:
         """Append one row."""
         self._pending.append(row)
         self._rows += 1
-        full = self._rows == self.shard_rows
-        if full or len(self._pending) == BATCH_CLIPS:
-            self._flush()
-        if full:
+        if self._rows == self.shard_rows:
             self._finish_shard()
-
-    def close(self) -> None:
-        """Write the remaining rows as a last, shorter shard."""
-        if self._rows:
+        elif len(self._pending) == BATCH_CLIPS:
             self._flush()
-            self._finish_shard()
-
-    def abandon(self) -> None:
-        """Drop the unfinished shard, as a killed process would."""
-        if self._stream is not None and self._sink is not None:
-            self._sink.close()
-            self._partial.unlink(missing_ok=True)
-        self._pending, self._rows, self._stream, self._sink = [], 0, None, None
 
     def __enter__(self) -> "ShardWriter":
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
-        if kind is None:
-            self.close()
-        else:
-            self.abandon()
-
-    @property
-    def _final(self) -> Path:
-        return self.folder / f"shard-{self._next_shard:05d}.arrow"
-
-    @property
-    def _partial(self) -> Path:
-        return self._final.with_suffix(".partial")
+    def __exit__(self, *error: Any) -> None:
+        """Write the remaining rows as a last, shorter shard, or drop them after an error."""
+        if error[0] is not None:
+            self._shard.__exit__(*error)
+        elif self._rows:
+            self._finish_shard()
 
     def _flush(self) -> None:
-        if not self._pending:
-            return
         if self._stream is None:
-            self._sink = pa.OSFile(str(self._partial), "wb")
-            self._stream = pa.ipc.new_stream(self._sink, self.schema)
+            path = self.folder / f"shard-{self._next_shard:05d}.arrow"
+            sink = pa.OSFile(str(self._shard.enter_context(whole_file(path))), "wb")
+            self._shard.enter_context(sink)
+            self._stream = pa.ipc.new_stream(sink, self.schema)
         self._stream.write_batch(pa.RecordBatch.from_pylist(self._pending, schema=self.schema))
         self._pending = []
 
     def _finish_shard(self) -> None:
+        if self._pending:
+            self._flush()
         assert self._stream is not None
-        assert self._sink is not None
         self._stream.close()
-        self._sink.close()
-        sync_and_rename(self._partial, self._final)
+        self._shard.close()
         self._next_shard += 1
         self.complete_rows += self._rows
-        self._rows, self._stream, self._sink = 0, None, None
+        self._rows, self._stream = 0, None
+
+
+def open_split(folder: str | Path, split: str, kind: str) -> "Dataset":
+    """Open the shards of one split, memory-mapped; ``kind`` says in messages what the folder is.
+
+    Raises:
+        ValueError: there is no clip in this split.
+    """
+    shards = list_shards(Path(folder) / split)
+    if not shards:
+        raise ValueError(f"the {kind} {folder} has no clip in its split {split!r}")
+    return open_shards(shards)
 
 
 def open_shards(shards: list[Path]) -> "Dataset":
@@ -125,16 +115,11 @@ def as_arrow(dataset: "Dataset") -> "Dataset":
     return dataset if dataset.format["type"] == "arrow" else dataset.with_format("arrow")
 
 
-def read_columns(path: Path, columns: list[str]) -> list[dict[str, Any]]:
-    """Read some columns of one shard as rows."""
-    with pa.memory_map(str(path)) as source:
-        return pa.ipc.open_stream(source).read_all().select(columns).to_pylist()
-
-
 def read_split(folder: Path, columns: list[str]) -> Iterator[dict[str, Any]]:
     """Read some columns of all whole shards of a folder as rows, one shard in memory at a time."""
     for path in list_shards(folder):
-        yield from read_columns(path, columns)
+        with pa.memory_map(str(path)) as source:
+            yield from pa.ipc.open_stream(source).read_all().select(columns).to_pylist()
 
 
 def count_rows(path: Path) -> int:
@@ -155,12 +140,7 @@ def read_description(
 ) -> dict[str, Any]:
     """Read the JSON file that is written last to a folder of shards.
 
-    Args:
-        folder: of the shards.
-        name: of the file.
-        kind: what the folder should be, for messages.
-        command: that makes such folders, for messages.
-        version: the ``format_version`` that can be read.
+    ``kind`` says what the folder should be, ``command`` what makes such folders, both for messages.
 
     Raises:
         ValueError: the file is missing, unreadable or of another format version.
@@ -210,6 +190,28 @@ def refuse_other(folder: Path, found: dict[str, Any], wanted: dict[str, Any], wh
 def list_shards(folder: Path) -> list[Path]:
     """List the whole shards of a folder in order."""
     return sorted(folder.glob("shard-*.arrow"))
+
+
+def is_remote(folder: str) -> bool:
+    """Return whether a folder is a URL: an object store, the hub, a web server."""
+    return "://" in folder
+
+
+def read_remote(url: str) -> bytes:
+    """Read a file through fsspec.
+
+    Raises:
+        ValueError: it is not there, access is refused, or its kind of URL needs another package.
+    """
+    import fsspec
+
+    try:
+        # a new connection: those of the parent of a data-loading process cannot be used there
+        with fsspec.open(url, "rb", skip_instance_cache=True) as file:
+            return file.read()
+    except (OSError, ImportError, ValueError) as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise ValueError(f"{url} cannot be read: {reason}") from error
 
 
 def evenly_spaced(rows: "Dataset", most: int) -> list[int]:

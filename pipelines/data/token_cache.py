@@ -3,6 +3,7 @@
 import warnings
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from functools import lru_cache, partial
 from itertools import chain
@@ -15,17 +16,10 @@ from torch import Tensor, nn
 
 from codec.audio_file import read_audio
 from codec.protocols import Codec
-from codec.whole_file import write_json
+from codec.whole_file import new_folder, write_json
+from pipelines.data.clip_levels import SAMPLE_RATE, check_analysis
 from pipelines.data.codecs import load_codec
-from pipelines.data.dask_cluster import map_on_cluster
-from pipelines.data.prepared import (
-    SAMPLE_RATE,
-    SPLITS,
-    check_analysis,
-    open_prepared,
-    read_crop,
-    read_info,
-)
+from pipelines.data.prepared import SPLITS, open_prepared, read_crop, read_info
 from pipelines.data.shards import ShardWriter, begin_or_resume, refuse_other
 from pipelines.data.tokens import (
     INFO_NAME,
@@ -36,6 +30,7 @@ from pipelines.data.tokens import (
     hash_prepared,
     read_token_info,
 )
+from pipelines.data.worker_processes import map_on_cluster
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -57,7 +52,7 @@ def build_token_cache(
     scheduler: str | None = None,
     codec_folder: str | Path | None = None,
 ) -> TokenInfo:
-    """Encode every clip of a prepared dataset.
+    """Encode every clip of a prepared dataset, and return the content of ``tokens.json``.
 
     A codec with ``encode_spectrogram((B, C, M, F)) -> (B, K, F / 4)`` gets the stored spectrograms,
     any other the stored FLAC at its own rate and channels. A killed run resumes after its last
@@ -73,9 +68,6 @@ def build_token_cache(
         scheduler: of a running dask cluster, tcp://host:port, whose workers encode.
         codec_folder: from which they load the codec; it and the dataset must be there by the same
             name.
-
-    Returns:
-        The content of ``tokens.json``.
 
     Raises:
         ValueError: the folder holds tokens of another codec or dataset, the codec needs audio and
@@ -149,19 +141,19 @@ def encode_split(
 
 
 def encode_rows(encoder: tuple[Any, Codec], rows: list[int]) -> np.ndarray:
-    """(B, K, T) int16 codes of equally long clips, by a function of ``choose_encoder``."""
+    """Encode equally long clips to (B, K, T) int16, by a function of ``choose_encoder``."""
     encode, codec = encoder
     return to_int16(encode(rows), codec)
 
 
 def encode_there(where: tuple[str, str, str], rows: list[int]) -> np.ndarray:
-    """On a worker: ``encode_rows`` for a dataset, a split of it and a saved codec."""
+    """Call ``encode_rows`` on a worker, for a dataset, a split of it and a saved codec."""
     return encode_rows(open_encoder(*where), rows)
 
 
 @lru_cache(maxsize=4)
 def open_encoder(prepared_folder: str, split: str, codec_folder: str) -> tuple[Any, Codec]:
-    """On a worker: the function of ``choose_encoder`` and its codec, made once."""
+    """Make the function of ``choose_encoder`` and its codec on a worker, once."""
     codec = load_codec(codec_folder)
     return choose_encoder(open_prepared(prepared_folder, split), codec, prepared_folder), codec
 
@@ -215,6 +207,19 @@ def equal_batches(facts: "Dataset", rows: list[int], batch_clips: int) -> Iterat
     for group in groups.values():
         for first in range(0, len(group), batch_clips):
             yield group[first : first + batch_clips]
+
+
+@contextmanager
+def new_cache(out_folder: str | Path) -> Iterator[Path]:
+    """Yield the folder of a cache to fill, which takes its final name when it is whole.
+
+    Raises:
+        ValueError: the folder exists.
+    """
+    if Path(out_folder).exists():
+        raise ValueError(f"{out_folder} exists already: choose another folder or delete it")
+    with new_folder(Path(out_folder)) as folder:
+        yield folder
 
 
 def to_int16(codes: Tensor, codec: Any) -> np.ndarray:

@@ -18,13 +18,13 @@ from torch import Tensor
 
 from pipelines.data.codecs import hash_codec
 from pipelines.data.prepared import check_split, read_info
-from pipelines.data.remote_files import is_remote, read_bytes
 from pipelines.data.shards import (
     as_arrow,
     evenly_spaced,
-    list_shards,
-    open_shards,
+    is_remote,
+    open_split,
     read_description,
+    read_remote,
 )
 
 if TYPE_CHECKING:
@@ -53,10 +53,7 @@ class TokenInfo:
 
     Attributes:
         format_version: ``TOKENS_VERSION``.
-        codec_class: name of the codec's class.
         codec_hash: from ``hash_codec``.
-        num_codebooks: K.
-        codebook_size: V.
         frame_rate: token frames per second (Hz); None where frames are notes.
         prepared: hash of the prepared dataset's description.
         clips: number of clips in each split.
@@ -97,24 +94,14 @@ def hash_prepared(folder: str | Path) -> str:
 
 
 def open_tokens(folder: str | Path, split: str = "train") -> "Dataset":
-    """Open one split of a finished token cache, memory-mapped.
-
-    Args:
-        folder: written by ``partita prepare tokens``, ``notes`` or ``plans``.
-        split: "train" or "validation".
-
-    Returns:
-        Rows with the columns of ``SCHEMA``, where ``num_frames`` is T; see ``read_codes``.
+    """Open one split of a finished token cache, memory-mapped, with the columns of ``SCHEMA``.
 
     Raises:
         ValueError: the cache is unfinished, of another format, or has no clip in this split.
     """
     check_split(split)
     read_token_info(folder)
-    shards = list_shards(Path(folder) / split)
-    if not shards:
-        raise ValueError(f"the token cache {folder} has no clip in its split {split!r}")
-    return open_shards(shards)
+    return open_split(folder, split, "token cache")
 
 
 def open_all_tokens(folders: list[str], split: str) -> "Dataset":
@@ -133,7 +120,7 @@ def open_all_tokens(folders: list[str], split: str) -> "Dataset":
 
 
 class TokenRows:
-    """The rows of local caches as one, without a copy."""
+    """Find the rows of local caches as those of one."""
 
     def __init__(self, dataset: "Dataset") -> None:
         self.dataset = as_arrow(dataset)
@@ -142,11 +129,11 @@ class TokenRows:
         return len(self.dataset)
 
     def find(self, place: int) -> "tuple[Dataset, int]":
-        """A dataset of Arrow tables, and the number of the row in it."""
+        """Return a dataset of Arrow tables, and the number of the row in it."""
         return self.dataset, place
 
     def spread(self, most: int) -> list[int]:
-        """Up to ``most`` rows, evenly spaced."""
+        """List up to ``most`` rows, evenly spaced."""
         return evenly_spaced(self.dataset, most)
 
 
@@ -183,7 +170,7 @@ def read_token_info(folder: str | Path) -> TokenInfo:
     """
     try:
         if is_remote(str(folder)):
-            return TokenInfo(**json.loads(read_bytes(f"{str(folder).rstrip('/')}/{INFO_NAME}")))
+            return TokenInfo(**json.loads(read_remote(f"{str(folder).rstrip('/')}/{INFO_NAME}")))
         command = "partita prepare tokens"
         return TokenInfo(
             **read_description(folder, INFO_NAME, "token cache", command, TOKENS_VERSION)

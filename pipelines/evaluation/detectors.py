@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from codec.resampling import resample
 from codec.spectrogram import LogMel
-from pipelines.data.prepared import SAMPLE_RATE
+from pipelines.data.clip_levels import SAMPLE_RATE
 from pipelines.data.scores.instruments import BASSES, INSTRUMENTS
 from pipelines.data.scores.keys import key_of
 from pipelines.evaluation.clip_checks import check_clip, check_duration

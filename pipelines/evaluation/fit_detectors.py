@@ -18,12 +18,8 @@ from tqdm import tqdm
 
 from codec.resampling import resample
 from codec.seeds import derive_seed, generator
-from pipelines.data.prepared import (
-    SAMPLE_RATE,
-    dequantize_spectrogram,
-    open_prepared,
-    read_levels,
-)
+from pipelines.data.clip_levels import SAMPLE_RATE, dequantize_spectrogram
+from pipelines.data.prepared import open_prepared, read_levels
 from pipelines.data.scores.keys import PITCH_CLASSES, key_of
 from pipelines.data.scores.score import all_labels
 from pipelines.evaluation.detectors import (

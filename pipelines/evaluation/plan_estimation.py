@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from codec.resampling import resample
-from pipelines.data.prepared import SAMPLE_RATE
+from pipelines.data.clip_levels import SAMPLE_RATE
 from pipelines.data.scores.chords import best_triad, joined
 from pipelines.evaluation.detectors import (
     ANALYSIS_RATE,

@@ -21,9 +21,10 @@ from pipelines.inference.text import encode_text
 from pipelines.train_decoder import DecoderTask
 from pipelines.train_prior import PriorTask
 from pipelines.training.decoder_data import DecoderData
-from pipelines.training.loop import TrainingConfig, train
+from pipelines.training.loop import train
 from pipelines.training.lora_task import LoraConfig, LoraTask
 from pipelines.training.prior_data import PriorData
+from pipelines.training.training_config import TrainingConfig
 from prior.model import Prior
 
 

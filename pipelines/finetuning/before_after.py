@@ -69,7 +69,7 @@ def compare(
 def own_bits(
     pipeline: "MusicGenerator", texts: list[str], codes: Tensor, plans: list[Any], seeds: list[int]
 ) -> float:
-    """Bits a frame of codes that the base model wrote for these texts and plans."""
+    """Measure the bits a frame of codes that the base model wrote for these texts and plans."""
     frames = codes.shape[-1]
     duration_s = frames / pipeline.codec.frame_rate
     given = pipeline.conditioner(texts, [None] * len(texts), plans, seeds, duration_s, frames)
@@ -78,7 +78,7 @@ def own_bits(
 
 
 def read_windows(track: Track) -> np.ndarray:
-    """(N, D) embeddings of a track."""
+    """Read the (N, D) embeddings of a track."""
     clip = read_audio(track.open())
     return logmel_statistics(clip.audio, clip.sample_rate)
 

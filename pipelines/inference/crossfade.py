@@ -20,7 +20,7 @@ class SampleSpan(NamedTuple):
 
 
 def bar_spans(plan: Plan, num_samples: int, rate: int) -> list[SampleSpan]:
-    """The bars of a plan within a piece, in samples; the last one may be cut off."""
+    """Return the bars of a plan within a piece, in samples; the last one may be cut off."""
     beat_s = 60 / plan.tempo_bpm
     first = math.ceil(plan.first_beat / plan.beats_per_bar - 1e-9)
     last = plan.first_beat + num_samples / rate / beat_s

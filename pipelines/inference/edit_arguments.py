@@ -63,7 +63,7 @@ def run_edit(
 
 
 def edit_options(args: argparse.Namespace) -> dict[str, Any]:
-    """The command line's values as keyword arguments of ``Pipeline.extend`` and the others."""
+    """Return the command line's values as keyword arguments of the pipeline's edits."""
     options = {
         "seed": args.seed,
         "negative_prompt": args.negative_prompt,

@@ -39,7 +39,7 @@ class LowRank:
         return self.up.shape[0], self.down.shape[1]
 
     def added(self, strength: float) -> Tensor:
-        """(D', D) float32."""
+        """Compute the (D', D) float32 change of the weight."""
         return strength * self.scale * (self.up.float() @ self.down.float())
 
 
@@ -152,11 +152,11 @@ class LoraLoading:
             weight.copy_(total)  # in place, which the native code notices
 
     def get_active_adapters(self) -> list[str]:
-        """Names of the adapters in use."""
+        """Return the names of the adapters in use."""
         return list(self._stack.strengths)
 
     def get_list_adapters(self) -> dict[str, list[str]]:
-        """Names of all loaded adapters, by the part that they change."""
+        """Return the names of all loaded adapters, by the part that they change."""
         parts: dict[str, list[str]] = {}
         for name, adapter in self._stack.adapters.items():
             for part in sorted({part for part, _ in adapter.layers}):
@@ -164,7 +164,7 @@ class LoraLoading:
         return parts
 
     def list_loras(self) -> tuple[tuple[str, float], ...]:
-        """File and strength of every adapter in use."""
+        """Return file and strength of every adapter in use."""
         stack = self._stack
         return tuple((stack.adapters[name].path, value) for name, value in stack.strengths.items())
 

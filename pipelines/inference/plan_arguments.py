@@ -26,14 +26,14 @@ def add_plan_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def plan_fields(args: argparse.Namespace) -> dict[str, Any]:
-    """The options' values as keyword arguments of the pipeline."""
+    """Return the options' values as keyword arguments of the pipeline."""
     from pipelines.inference.plan_schema import FLAG_FIELDS
 
     return {name: value for name in FLAG_FIELDS if (value := getattr(args, name)) is not None}
 
 
 def describe_plan(plan: "Plan", prompt: str, seconds: float) -> list[str]:
-    """The plan in a line, and in others what it does not follow or cannot hold."""
+    """Write the plan in a line, and in others what it does not follow or cannot hold."""
     from pipelines.inference.prompt_words import compare_prompt
 
     lines = [f"plan: {plan}", *compare_prompt(prompt, plan)]

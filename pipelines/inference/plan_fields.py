@@ -35,7 +35,7 @@ def read_number(name: str, value: Any, low: float, high: float) -> float:
 
 
 def read_meter(value: Any) -> int:
-    """Beats in a bar of "3/4" or "6/8", whose beats are the two dotted quarters."""
+    """Read the beats in a bar of "3/4" or "6/8", whose beats are the two dotted quarters."""
     found = re.fullmatch(r"\s*(\d{1,2})/([248])\s*", value) if isinstance(value, str) else None
     beats = int(found[1]) if found else 0
     if found and found[2] == "8" and beats % 3 == 0:
@@ -46,7 +46,7 @@ def read_meter(value: Any) -> int:
 
 
 def read_key(value: Any) -> dict[str, Any]:
-    """Tonic and mode of "D minor", "Bb major", "F#m" or "C"; None for a key that is not known."""
+    """Read tonic and mode of "D minor", "Bb major", "F#m" or "C"; None for an unknown key."""
     if value is None:
         return {"tonic": None, "mode": None}
     text = value.replace("♭", "b").replace("♯", "#") if isinstance(value, str) else ""
@@ -59,7 +59,7 @@ def read_key(value: Any) -> dict[str, Any]:
 
 
 def read_instruments(value: Any) -> tuple[str, ...]:
-    """Names of a list or of a text with commas; synonyms of captions count."""
+    """Read the names of a list or of a text with commas; synonyms of captions count."""
     from pipelines.data.scores.captions import INSTRUMENT_WORDS
 
     synonyms = {word: name for name, words in INSTRUMENT_WORDS.items() for word in words}
@@ -77,7 +77,7 @@ def read_instruments(value: Any) -> tuple[str, ...]:
 
 
 def read_drums(value: Any) -> bool | None:
-    """True, False, or None for not known; "yes" and "no" in a table."""
+    """Read True, False or None (not known); "yes" and "no" stand in tables."""
     words = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
     if isinstance(value, str) and value.strip().lower() in words:
         return words[value.strip().lower()]
@@ -87,7 +87,7 @@ def read_drums(value: Any) -> bool | None:
 
 
 def read_progression(value: str) -> tuple[ChordSpan, ...]:
-    """Chords of "Dm Bb F C", a bar each, or "Dm:2 A7:2", with their beats; bar lines are left out.
+    """Read "Dm Bb F C", a bar each, or "Dm:2 A7:2", with beats; bar lines are left out.
 
     Raises:
         ValueError: a symbol that nobody can read, or a length that is none.
@@ -152,7 +152,7 @@ def read_rows_by_bar(name: str, value: Any, meter: int | None, keys: set[str]) -
 
 
 def read_chords(value: Any, meter: int | None) -> tuple[ChordChange, ...]:
-    """Chord changes from a list of bar, beat and symbol."""
+    """Read chord changes from a list of bar, beat and symbol."""
     chords = []
     for row in read_rows_by_bar("chords", value, meter, {"chord"}):
         try:
@@ -166,7 +166,7 @@ def read_chords(value: Any, meter: int | None) -> tuple[ChordChange, ...]:
 
 
 def read_sections(value: Any) -> tuple[Section, ...]:
-    """Sections of "intro:4 verse:8", in bars, or of a list of name and bars."""
+    """Read sections of "intro:4 verse:8", in bars, or of a list of name and bars."""
     if isinstance(value, str):
         parts = [word.partition(":") for word in value.split()]
         value = [{"name": name, "bars": _to_number(bars)} for name, _, bars in parts]
@@ -185,7 +185,7 @@ def read_sections(value: Any) -> tuple[Section, ...]:
 
 
 def read_melody(value: Any, meter: int | None) -> tuple[MelodyNote, ...]:
-    """Notes of a file, or of a list of bar, beat, beats (the length) and pitch ("D4" or 62)."""
+    """Read notes of a file, or of a list of bar, beat, length in beats and pitch ("D4", 62)."""
     if isinstance(value, str):
         from pipelines.data.scores.melody_file import read_melody_file
 
@@ -200,7 +200,7 @@ def read_melody(value: Any, meter: int | None) -> tuple[MelodyNote, ...]:
 
 
 def read_pitch(row: _Row) -> int:
-    """MIDI pitch of a name such as "F#4" (60 is C4) or of a number."""
+    """Read the MIDI pitch of a name such as "F#4" (60 is C4) or of a number."""
     value = row.values["pitch"]
     found = re.fullmatch(r"([A-G][#b]?)(-?\d)", value) if isinstance(value, str) else None
     if found and found[1] in PITCH_CLASSES:

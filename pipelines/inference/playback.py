@@ -143,7 +143,7 @@ class Player:
             raise OSError(self._complaint())
 
     def _feed(self) -> None:
-        """The thread: hand over what waits, as fast as the player takes it."""
+        """Hand over what waits, as fast as the player takes it; the thread runs this."""
         assert self.process.stdin is not None
         try:
             with self.process.stdin as stdin:
@@ -171,7 +171,7 @@ class Player:
 
 
 def find_player() -> str:
-    """The first known player that is installed.
+    """Return the first known player that is installed.
 
     Raises:
         FileNotFoundError: there is none.
@@ -185,7 +185,7 @@ def find_player() -> str:
 
 
 def wav_header(sample_rate: int, channels: int, num_samples: int | None) -> bytes:
-    """44 bytes before 16-bit samples; an unknown length is written as every pipe writes it."""
+    """Make the 44 bytes before 16-bit samples; an unknown length is written as pipes do."""
     size = STREAMED_LENGTH if num_samples is None else 2 * channels * num_samples
     size = min(size, STREAMED_LENGTH)
     return struct.pack(
@@ -196,7 +196,7 @@ def wav_header(sample_rate: int, channels: int, num_samples: int | None) -> byte
 
 
 def open_stdout() -> BinaryIO:
-    """Standard output for samples.
+    """Open standard output for samples.
 
     Raises:
         ValueError: it is a terminal, which could not show them.

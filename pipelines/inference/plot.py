@@ -53,7 +53,7 @@ def plot_audio(audio: Tensor, sample_rate: int, path: str | Path, title: str = "
 
 
 def draw_waveform(axes: Any, audio: Tensor, duration_s: float) -> None:
-    """The span between the lowest and the highest sample of every column of pixels."""
+    """Draw the span between the lowest and the highest sample of every column of pixels."""
     size = max(1, math.ceil(audio.shape[-1] / MAX_COLUMNS))
     columns = torch.nn.functional.pad(audio, (0, -audio.shape[-1] % size)).unflatten(-1, (-1, size))
     times = (torch.arange(columns.shape[1]) + 0.5) / columns.shape[1] * duration_s
@@ -66,7 +66,7 @@ def draw_waveform(axes: Any, audio: Tensor, duration_s: float) -> None:
 
 
 def draw_spectrogram(axes: Any, audio: Tensor, sample_rate: int, duration_s: float) -> Any:
-    """The mean over channels of the log-mel levels, in dB of a full-scale sine."""
+    """Draw the mean over channels of the log-mel levels, in dB of a full-scale sine."""
     levels = spectrogram_levels(audio, sample_rate)
     levels = levels[:, :: math.ceil(levels.shape[-1] / MAX_COLUMNS)]
     image = axes.imshow(
@@ -83,7 +83,7 @@ def draw_spectrogram(axes: Any, audio: Tensor, sample_rate: int, duration_s: flo
 
 
 def spectrogram_levels(audio: Tensor, sample_rate: int) -> Tensor:
-    """(C, S) audio -> (M, F): mean over channels of the log-mel levels, in dB of a full sine."""
+    """Map (C, S) audio -> (M, F) log-mel levels, mean of channels, in dB of a full sine."""
     levels = LogMel(sample_rate, hop_length=sample_rate // 100)(audio[None]).mean(1)[0]
     return levels * (20 / math.log(10))
 

@@ -39,7 +39,7 @@ def compare_prompt(prompt: str, plan: Plan) -> list[str]:
 
 
 def contradictions(prompt: str, plan: Plan) -> Iterable[tuple[str, str]]:
-    """Pairs of what a prompt says and what its plan has in its place."""
+    """Find pairs of what a prompt says and what its plan has in its place."""
     tempo, key, meter = STATED_TEMPO.search(prompt), _KEY.search(prompt), _METER.search(prompt)
     if tempo and abs(float(tempo[1]) / plan.tempo_bpm - 1) > 0.02:
         yield tempo[0], f"{plan.tempo_bpm:.0f} bpm"
@@ -61,14 +61,14 @@ def contradictions(prompt: str, plan: Plan) -> Iterable[tuple[str, str]]:
 
 
 def asked_drums(prompt: str) -> bool | None:
-    """Whether a prompt asks for drums; None where it says nothing of them."""
+    """Tell whether a prompt asks for drums; None where it says nothing of them."""
     if re.search(r"\b(no|without) (drums?|percussion)\b", prompt, re.I):
         return False
     return True if re.search(r"\b(drums?|percussion)\b", prompt, re.I) else None
 
 
 def instruments_named(prompt: str) -> list[tuple[str, str]]:
-    """Instruments in a prompt, as written and by their name; the longest name at a place counts."""
+    """Find instruments in a prompt, as written and by name; the longest at a place counts."""
     words = {name: name for name in INSTRUMENTS}
     words |= {word: name for name, more in INSTRUMENT_WORDS.items() for word in more}
     pattern = "|".join(re.escape(word) for word in sorted(words, key=len, reverse=True))
@@ -78,7 +78,7 @@ def instruments_named(prompt: str) -> list[tuple[str, str]]:
 
 
 def unknown_words(prompt: str) -> list[str]:
-    """Words that occur in no caption, in their order."""
+    """Find the words that occur in no caption, in their order."""
     rest = prompt
     for pattern in (STATED_TEMPO, _KEY, _METER):
         rest = pattern.sub(" ", rest)
@@ -88,7 +88,7 @@ def unknown_words(prompt: str) -> list[str]:
 
 
 def vocabulary() -> dict[str, list[str]]:
-    """The words of the captions that priors and planners are trained on, by what they name."""
+    """Return the words of the training captions, by what they name."""
     moods = [word for words in MOODS.values() for word in (*words.common, *words.rarer)]
     speeds = [word for _, words in SPEEDS for word in (*words.common, *words.rarer)]
     instruments = [*INSTRUMENTS, *itertools.chain(*INSTRUMENT_WORDS.values())]
@@ -108,7 +108,7 @@ def vocabulary() -> dict[str, list[str]]:
 
 @lru_cache(maxsize=1)
 def caption_words() -> frozenset[str]:
-    """All single words of the captions, in small letters."""
+    """Return all single words of the captions, in small letters."""
     phrases = [*itertools.chain(*vocabulary().values()), *SHORT, *MEDIUM, *LONG, _SMALL]
     texts = re.sub(r"\{\w+\}", " ", " ".join(phrases)).lower()
     return frozenset(re.findall(r"[^\W\d_]\w*", texts))

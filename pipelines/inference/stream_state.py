@@ -104,12 +104,12 @@ class StreamState:
 
 
 def nested(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Tensors under a common prefix, copied to the CPU."""
+    """Put tensors under a common prefix, copied to the CPU."""
     return {f"{prefix}.{name}": tensor.detach().cpu().clone() for name, tensor in tensors.items()}
 
 
 def below(prefix: str, tensors: dict[str, Tensor], device: torch.device) -> dict[str, Tensor]:
-    """The tensors under a prefix, on ``device`` and without it."""
+    """Return the tensors under a prefix, on ``device`` and without it."""
     start = f"{prefix}."
     return {
         name.removeprefix(start): tensor.to(device)

@@ -41,7 +41,7 @@ class StreamParts:
     modules: Mapping[str, nn.Module | None]
 
     def with_state(self) -> "dict[str, FrameGenerator | Stage]":
-        """All that has a state, by name."""
+        """Return all that has a state, by name."""
         stages = {f"stage{index}": stage for index, stage in enumerate(self.stages)}
         return {"writer": self.generator, **stages}
 
@@ -167,7 +167,7 @@ class Stream:
             self._parts = None
 
     def state(self) -> StreamState:
-        """Where the stream stands, to be continued with ``pipeline.stream(state=...)``.
+        """Return where the stream stands, to be continued with ``pipeline.stream(state=...)``.
 
         Raises:
             ValueError: the stream has ended.
@@ -190,7 +190,7 @@ class Stream:
 
     @torch.no_grad()
     def _advance(self, parts: StreamParts) -> Tensor | None:
-        """One step: a piece of audio if one is ready, otherwise the next frame."""
+        """Go a step: to a piece of audio if one is ready, otherwise to the next frame."""
         piece = pull(parts.stages)
         if piece is not None or parts.stages[0].input.ended:
             return piece
@@ -209,7 +209,7 @@ class Stream:
 
 
 def prior_input(conditioner: Conditioner, piece: Piece, num_frames: int) -> PriorInput:
-    """What the prior reads of a piece."""
+    """Return what the prior reads of a piece."""
     return conditioner(
         [piece.prompt],
         [piece.negative_prompt],
@@ -234,7 +234,7 @@ class Cut:
         self.input = PieceBuffer()
 
     def pull(self) -> Tensor | None:
-        """The next (B, C, s) samples."""
+        """Return the next (B, C, s) samples."""
         ready = min(len(self.input), self.remaining)
         complete = self.input.ended or ready == self.remaining
         if ready == 0 or (self.size is not None and ready < self.size and not complete):
@@ -245,7 +245,7 @@ class Cut:
         return piece
 
     def state_dict(self) -> dict[str, Tensor]:
-        """What was not let through yet."""
+        """Return what was not let through yet."""
         return {**self.input.state_dict(), "remaining": torch.tensor(self.remaining)}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
@@ -255,7 +255,7 @@ class Cut:
 
 
 def chunk_samples(chunk_s: float | None, sample_rate: int) -> int | None:
-    """A length in seconds as a number of samples."""
+    """Return a length in seconds as a number of samples."""
     if chunk_s is None:
         return None
     if not 1 <= chunk_s * sample_rate < float("inf"):
@@ -264,7 +264,7 @@ def chunk_samples(chunk_s: float | None, sample_rate: int) -> int | None:
 
 
 def fingerprint(parts: Mapping[str, nn.Module | None]) -> str:
-    """BLAKE2b of what a stream's samples depend on: settings and weights of named parts."""
+    """Hash what a stream's samples depend on, settings and weights of named parts (BLAKE2b)."""
     digest = hashlib.blake2b(digest_size=16)
     for name, part in parts.items():
         digest.update(f"{name} {type(part).__name__}".encode())

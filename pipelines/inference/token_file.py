@@ -57,7 +57,7 @@ FACTS = tuple(item.name for item in fields(TokenFile) if item.name != "codes")
 
 
 def describe_codes(codes: Tensor, codec: Codec, num_samples: int, **facts: Any) -> TokenFile:
-    """A ``TokenFile`` of ``codec``'s codes.
+    """Make a ``TokenFile`` of ``codec``'s codes.
 
     Args:
         codes: (K, T) int64.
@@ -92,7 +92,7 @@ def save_song_tokens(path: str | Path, song: MusicOutput, codec: Codec) -> None:
 
 
 def token_bytes(tokens: TokenFile) -> bytes:
-    """The content of a token file; equal tokens give equal bytes.
+    """Return the content of a token file; equal tokens give equal bytes.
 
     Codes are stored as int16, or as int32 where they do not fit.
     """

@@ -1,1 +1,1 @@
-"""Many prompts to finished files, in one process or on a cluster; see docs/rendering.md."""
+"""Render many prompts to files, in one process or on a cluster; see docs/rendering.md."""

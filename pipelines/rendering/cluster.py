@@ -1,4 +1,4 @@
-"""Workers on many processes, through dask.distributed: a local cluster, or one that is running.
+"""Render on many processes through dask.distributed: a local cluster, or one that is running.
 
 Dask queues the tasks, hands them to whoever is free, starts killed workers again and repeats what
 they had in hand. Tokens and files come back to the process that was started, which alone writes
@@ -19,11 +19,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from codec.process_settings import kept_process_settings
-from pipelines.data.dask_cluster import import_distributed, join_cluster
+from pipelines.data.worker_processes import import_distributed, join_cluster
 from pipelines.inference.loading import load_pipeline
 from pipelines.rendering.origin import Origin, hash_pipeline
 from pipelines.rendering.render_queue import RenderTask, TaskResult
 from pipelines.rendering.renderer import Renderer, failure
+from pipelines.rendering.worker_pool import WorkerPool
 
 if TYPE_CHECKING:
     from distributed import Client, Future
@@ -35,15 +36,11 @@ LOADING = threading.Lock()
 
 
 class SetupError(ValueError):
-    """A worker that cannot load the pipeline; no item is to blame."""
+    """Report a worker that cannot load the pipeline; no item is to blame."""
 
 
 class DaskWorkers:
-    """The workers of a dask cluster.
-
-    Args:
-        client: connected to the cluster.
-        origin: of the pipeline that every worker loads once.
+    """Perform tasks on the workers of a dask cluster, each of which loads the pipeline once.
 
     Raises:
         SetupError: a worker cannot load it; those that come later try at their first task.
@@ -74,7 +71,7 @@ class DaskWorkers:
         return self.client.scheduler_info(n_workers=-1)["workers"]
 
     def max_tasks(self) -> int:
-        """One more than each worker performs, so that none waits for its next task."""
+        """Count one more than each worker performs, so that none waits for its next task."""
         return max(2, sum(worker["nthreads"] + 1 for worker in self.workers().values()))
 
     def submit(self, task: RenderTask) -> "Future":
@@ -83,7 +80,7 @@ class DaskWorkers:
         return self.client.submit(perform, task, self.origin, priority=priority, **self.options)
 
     def result_of(self, future: "Future") -> TaskResult:
-        """Return a task's result; a worker that died of the task again and again fails its items.
+        """Return a task's result; a worker that dies of it again and again fails its items.
 
         Raises:
             ConnectionError: the scheduler is gone.
@@ -100,14 +97,14 @@ class DaskWorkers:
 
 
 def perform(task: RenderTask, origin: Origin) -> TaskResult:
-    """On a worker: do a task with its pipeline."""
+    """Do a task on a worker, with its pipeline."""
     with LOADING:
         renderer = make_renderer(origin)
     return renderer.perform(task)
 
 
 def load_renderer(origin: Origin) -> None:
-    """On a worker: make the pipeline ready."""
+    """Make the pipeline ready on a worker."""
     with LOADING:
         make_renderer(origin)
 
@@ -134,7 +131,7 @@ def make_renderer(origin: Origin) -> Renderer:
 @contextmanager
 def start_cluster(
     pipeline: "MusicGenerator", origin: Origin, workers: int, scheduler: str | None
-) -> Iterator[DaskWorkers]:
+) -> Iterator[WorkerPool]:
     """Start a local cluster of ``workers`` processes, or join the one that runs at ``scheduler``.
 
     Raises:
@@ -163,11 +160,12 @@ def start_cluster(
                 pipeline.save_pretrained(origin.path)
             cluster = stack.enter_context(local_cluster(distributed, workers))
             client = distributed.Client(cluster, set_as_default=False)
-        yield DaskWorkers(stack.enter_context(client), origin)
+        pool = DaskWorkers(stack.enter_context(client), origin)
+        yield WorkerPool(pool.max_tasks, pool.submit, pool.result_of)
 
 
 def local_cluster(distributed: ModuleType, workers: int) -> Any:
-    """A scheduler and ``workers`` nannies in this process, which start dead workers again."""
+    """Start a scheduler and ``workers`` nannies in this process, which revive dead workers."""
     from distributed.system import MEMORY_LIMIT
 
     gpus = torch.cuda.device_count()

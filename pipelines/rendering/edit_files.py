@@ -1,5 +1,6 @@
-"""Open files to be edited: token files as they are, other audio with an estimated plan."""
+"""Edit token files, or audio with an estimated plan, and check the ``edit`` field of a row."""
 
+import hashlib
 import warnings
 from collections.abc import Mapping
 from dataclasses import replace
@@ -14,10 +15,15 @@ from pipelines.inference.edit_source import EditSource, open_audio_to_edit, open
 from pipelines.inference.editing import Editor
 from pipelines.inference.plan_schema import FLAG_FIELDS, PlanSource, draft_plan
 from pipelines.inference.token_file import load_tokens
+from pipelines.rendering.item import RenderItem
 
 if TYPE_CHECKING:
     from pipelines.inference.music_generator import MusicGenerator
     from pipelines.music_output import MusicOutput
+
+
+EDITS = {"spans_s": ("from_s", "to_s"), "add_s": ("add_s",), "strength": ("strength",)}
+"""For every argument of an edit, the names of its numbers in a row."""
 
 
 def open_file_to_edit(
@@ -25,11 +31,8 @@ def open_file_to_edit(
 ) -> EditSource:
     """Open a token file, or encode an audio file and estimate the plan that it follows.
 
-    Args:
-        pipeline: that edits.
-        path: ``.safetensors``, or audio of any rate and channels.
-        plan: what is known of the source's plan, or is to be followed in the new stretch.
-        fields: of the plan's schema, before those of ``plan``.
+    ``plan`` and, before it, ``fields`` say what is known of the source's plan, or is to be followed
+    in the new stretch.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -51,7 +54,7 @@ def open_file_to_edit(
 
 
 def source_duration(path: Path) -> float:
-    """Length of a token file's or an audio file's sound (s)."""
+    """Measure the length of a token file's or an audio file's sound (s)."""
     if path.suffix == ".safetensors":
         return load_tokens(path).duration_s
     if not path.is_file():
@@ -69,14 +72,13 @@ def edit_file(
     options: dict[str, Any],
     prompt: str | None = None,
 ) -> "MusicOutput":
-    """Edit a file.
+    """Edit a file; a ``prompt`` of None takes the source's.
 
     Args:
         pipeline: that edits.
         path: see :func:`open_file_to_edit`.
         stretch: ``add_s``, ``spans_s`` or ``strength``: which edit, and where.
         options: see ``inference.editing.EditOptions``.
-        prompt: for what is new; None takes the source's.
     """
     fields = {name: options[name] for name in FLAG_FIELDS if name in options}
     source = open_file_to_edit(pipeline, path, options.get("plan"), fields)
@@ -84,3 +86,36 @@ def edit_file(
     (name,) = stretch
     edits = {"add_s": editor.extend, "spans_s": editor.inpaint, "strength": editor.vary}
     return edits[name](stretch[name])  # type: ignore[operator]
+
+
+def open_edit(item: RenderItem, row: dict[str, Any], folder: Path) -> RenderItem:
+    """Check a row's edit and let the item be as long as what comes of it."""
+    edit = row["edit"]
+    if "codes" in row or "duration_s" in row:
+        raise ValueError("an edit has its source's length, and no codes and duration_s beside it")
+    if not isinstance(edit, dict) or not isinstance(edit.get("source"), str):
+        raise ValueError(f"edit must be an object with a source, got {edit!r:.60}")
+    if {*edit} - {"source"} not in [{*names} for names in EDITS.values()]:
+        wanted = "; ".join(" and ".join(names) for names in EDITS.values())
+        raise ValueError(f"edit must hold source and one of {wanted}, got {[*edit]}")
+    for name, value in edit.items():
+        if name != "source" and (isinstance(value, bool) or not isinstance(value, int | float)):
+            raise ValueError(f"edit: {name} must be a number, got {value!r:.40}")
+    path = (folder / edit["source"]).resolve()
+    seconds = source_duration(path)
+    if "to_s" in edit and not 0 <= edit["from_s"] < edit["to_s"] <= seconds + 1e-9:
+        raise ValueError(
+            f"edit: from_s and to_s must lie in the {seconds:.2f} s of the source, in this order"
+        )
+    if not 0 < edit.get("strength", 1) <= 1 or not edit.get("add_s", 1) > 0:
+        raise ValueError("edit: strength must lie in (0, 1], and add_s be positive")
+    seconds += edit.get("add_s", 0)
+    made = {**edit, "sha256": hash_file(path)}
+    settings = replace(item.settings, duration_s=seconds, edit=made)
+    return replace(item, settings=settings, source=str(path))
+
+
+def hash_file(path: Path) -> str:
+    """Hash a file (SHA-256), hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,4 +1,4 @@
-"""Rows in, finished files and a manifest out; a run that was killed goes on where it was."""
+"""Render rows to finished files and a manifest; a run that was killed goes on where it was."""
 
 import time
 from collections.abc import Iterable, Iterator
@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipelines.data.row_files import RowFault
+from pipelines.errors import check_fields
 from pipelines.rendering.folder import RenderFolder, open_folder
 from pipelines.rendering.item import RenderItem
 from pipelines.rendering.job import RenderJob, write_job
@@ -36,9 +37,6 @@ class RenderOptions:
         skip_bad: render the good rows although others are faulty.
         progress: "line", "json" or "none".
         log_file: to append to, or None.
-
-    Raises:
-        ValueError: a value is out of its range, or both kinds of cluster are asked for.
     """
 
     batch_size: int = 16
@@ -50,10 +48,9 @@ class RenderOptions:
     log_file: str | Path | None = None
 
     def __post_init__(self) -> None:
-        if not 1 <= self.batch_size <= MAX_BATCH:
-            raise ValueError(f"batch_size must lie in [1, {MAX_BATCH}], got {self.batch_size}")
-        if self.workers < 0:
-            raise ValueError(f"workers must not be negative, got {self.workers}")
+        in_range = f"lie in [1, {MAX_BATCH}]"
+        check_fields(self, "batch_size", lambda size: 1 <= size <= MAX_BATCH, in_range)
+        check_fields(self, "workers", lambda count: count >= 0, "not be negative")
         if self.workers and self.scheduler:
             raise ValueError("workers start a cluster and scheduler joins one: choose either")
 
@@ -63,10 +60,8 @@ class RenderSummary:
     """Sum up a run.
 
     Attributes:
-        items: of the job.
-        done: made by this run.
+        done: items made by this run.
         skipped: made by an earlier run, verified.
-        failed: recorded with their errors.
         damaged: ids that an earlier run made and whose files had to be made again.
         faults: rows that were left out.
         audio_s: made by this run (s).
@@ -84,12 +79,12 @@ class RenderSummary:
 
     @property
     def exit_code(self) -> int:
-        """0, or 1 where an item failed."""
+        """Return 0, or 1 where an item failed."""
         return 1 if self.failed else 0
 
 
 class ChangedItemsError(ValueError):
-    """Items that are already rendered, with other settings than are now asked for."""
+    """Report items that are already rendered, with other settings than are now asked for."""
 
     def __init__(self, path: Path, changes: dict[str, str]) -> None:
         self.changes = changes
@@ -113,9 +108,6 @@ def render(
         out_dir: made if missing.
         defaults: for fields that rows leave out.
         options: how the job runs.
-
-    Returns:
-        What became of every item; one that failed is in there, not raised.
 
     Raises:
         BadRowsError: some rows cannot be rendered, and ``skip_bad`` is not given, or none can.
@@ -288,7 +280,7 @@ def store(
 
 
 def in_order(entries: dict[str, ManifestEntry], items: Iterable[RenderItem]) -> list[ManifestEntry]:
-    """Entries of other jobs first, then those of ``items`` in their order."""
+    """List the entries of other jobs first, then those of ``items`` in their order."""
     ids = [item.id for item in items]
     wanted = set(ids)
     others = [entry for id, entry in entries.items() if id not in wanted]
@@ -296,5 +288,5 @@ def in_order(entries: dict[str, ManifestEntry], items: Iterable[RenderItem]) -> 
 
 
 def total_s(items: Iterable[RenderItem]) -> float:
-    """Seconds of audio in items."""
+    """Sum the seconds of audio in items."""
     return sum(item.settings.duration_s for item in items)

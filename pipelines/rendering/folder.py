@@ -1,4 +1,4 @@
-"""The folder of a job: files that appear whole, a manifest, and one run at a time."""
+"""Write into the folder of a job: files that appear whole, a manifest, and one run at a time."""
 
 import errno
 import fcntl
@@ -8,9 +8,9 @@ from pathlib import Path
 
 from codec.whole_file import write_whole
 from pipelines.rendering import manifest
+from pipelines.rendering.edit_files import hash_file
 from pipelines.rendering.item import RenderItem
 from pipelines.rendering.manifest import ManifestEntry
-from pipelines.rendering.rows import hash_file
 
 JOB_NAME = "job.json"
 LOCK_NAME = ".render.lock"
@@ -18,16 +18,11 @@ FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class FullDiskError(OSError):
-    """The disk, the quota or the largest file allowed is full."""
+    """Report that the disk, the quota or the largest file allowed is full."""
 
 
 class RenderFolder:
-    """A folder that one run at a time writes into; see :func:`open_folder`.
-
-    Attributes:
-        path: of the folder.
-        entries: the manifest's, by id.
-    """
+    """Hold a folder that one run at a time writes into, with its manifest's entries by id."""
 
     def __init__(self, path: Path) -> None:
         self.path = path

@@ -1,4 +1,4 @@
-"""One file to render, with every setting that shapes it."""
+"""Describe one file to render, with every setting that shapes it."""
 
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -11,9 +11,7 @@ class RenderSettings:
     """Hold what shapes an item besides its prompts and seeds.
 
     Attributes:
-        duration_s: length of the audio (s).
         guidance: classifier-free guidance scale of the prior; 1 for none.
-        temperature: of the prior.
         top_k: candidates per code; None for all.
         top_p: share of the probability kept; None for all.
         num_inference_steps: of the diffusion decoder; None where the pipeline has none, or for a
@@ -42,11 +40,10 @@ class RenderSettings:
 
 @dataclass(frozen=True)
 class RenderItem:
-    """One audio file to render.
+    """Hold one audio file to render.
 
     Attributes:
         id: names the files; unique in a job.
-        prompt: what to render.
         negative_prompt: what to move away from; None for nothing.
         seed: of the prior; None for tokens of encoded audio.
         decoder_seed: of decoder and vocoder.
@@ -66,16 +63,16 @@ class RenderItem:
 
     @property
     def audio_name(self) -> str:
-        """Name of the audio file."""
+        """Return the name of the audio file."""
         return f"{self.id}.{self.settings.format}"
 
     @property
     def tokens_name(self) -> str:
-        """Name of the token file."""
+        """Return the name of the token file."""
         return f"{self.id}.safetensors"
 
     def identity(self) -> dict[str, Any]:
-        """All that two renders of one item must share, as JSON holds it."""
+        """Return all that two renders of one item must share, as JSON holds it."""
         return {
             "prompt": self.prompt,
             "negative_prompt": self.negative_prompt,

@@ -1,4 +1,4 @@
-"""``job.json``: how a job stands, for whoever watches it, and what ``--status`` makes of it."""
+"""Keep ``job.json``, how a job stands for whoever watches it, and what ``--status`` makes of it."""
 
 import json
 import os
@@ -14,21 +14,10 @@ from pipelines.rendering.manifest import read_manifest
 
 @dataclass(frozen=True)
 class RenderJob:
-    """Hold what was asked for, and since when.
+    """Hold what was asked for, and since when (seconds since 1970).
 
-    Attributes:
-        items: of the job, those that an earlier run made included.
-        audio_s: of all items (s).
-        skipped: items that were already done when this run started.
-        skipped_audio_s: of those (s).
-        pipeline: name of the pipeline.
-        pipeline_hash: of its content.
-        started: of this run, seconds since 1970.
-        process: id of the process that renders.
-        host: on which it runs.
-        state: "running", "finished" or "stopped".
-        message: why it stopped.
-        ended: seconds since 1970, or None.
+    ``items`` and ``audio_s`` include what an earlier run made (``skipped``, ``skipped_audio_s``);
+    ``state`` is "running", "finished" or "stopped".
     """
 
     items: int
@@ -49,17 +38,9 @@ class RenderJob:
 class RenderStatus:
     """Hold how a job stands.
 
-    Attributes:
-        state: "running", "finished", "stopped" or "killed".
-        message: why it stopped.
-        items: of the job.
-        done: of them.
-        failed: of them.
-        audio_s: that is done (s).
-        total_audio_s: of the job (s).
-        audio_s_per_s: rate of the current or the last run; None before its first item.
-        left_s: estimated; None where nothing runs, or before the first item.
-        elapsed_s: of the current or the last run.
+    ``state`` is that of the job, or "killed"; the rate is that of the current or the last run, None
+    before its first item; ``left_s`` is estimated, None where nothing runs or before the first
+    item.
     """
 
     state: str
@@ -148,7 +129,7 @@ def read_status(folder: str | Path) -> RenderStatus:
 
 
 def clock(seconds: float) -> str:
-    """Seconds as 0:07, 12:34 or 1:02:03."""
+    """Format seconds as 0:07, 12:34 or 1:02:03."""
     hours, rest = divmod(round(seconds), 3600)
     minutes, left = divmod(rest, 60)
     return f"{hours}:{minutes:02}:{left:02}" if hours else f"{minutes}:{left:02}"

@@ -1,4 +1,4 @@
-"""A look-ahead limiter for true peaks; no kept library for Python has one under a free license."""
+"""Limit true peaks, looking ahead; no kept library for Python does under a free license."""
 
 import math
 
@@ -14,16 +14,11 @@ OVERSAMPLING = 4
 
 
 def limit(audio: Tensor, sample_rate: int, ceiling_db: float) -> tuple[Tensor, float]:
-    """Turn a piece down where its four-fold oversampled peaks would exceed a ceiling.
+    """Turn a (C, S) piece down where its four-fold oversampled peaks would exceed a ceiling (dB).
 
     The gain that every sample needs is held for a window on both sides (a moving minimum) and then
     smoothed over as long, so that it has arrived when a peak comes and never exceeds what is
     needed (as in Giannoulis et al. 2012, section 2.4, with look-ahead).
-
-    Args:
-        audio: (C, S) float32, both channels turned down together.
-        sample_rate: Hz.
-        ceiling_db: of full scale.
 
     Returns:
         The audio, whose peaks between samples may exceed the ceiling by rounding alone, and the

@@ -1,4 +1,4 @@
-"""``manifest.jsonl``: one line per finished item, with all that is needed to make it again.
+"""Keep ``manifest.jsonl``: a line per finished item, with all that is needed to make it again.
 
 A run appends a line when the item's files lie under their final names, so that a kill at any moment
 leaves whole lines and at most one torn one at the end, which readers skip and the next run removes.
@@ -17,17 +17,12 @@ NAME = "manifest.jsonl"
 
 @dataclass(frozen=True)
 class ManifestEntry:
-    """One item as it came out.
+    """Hold one item as it came out.
 
     Attributes:
         id: of the item; no other line of the manifest has it.
         status: "done" or "failed".
-        prompt: what was rendered.
-        negative_prompt: what it was moved away from, or None.
-        seed: of the prior; None for tokens of encoded audio.
-        decoder_seed: of decoder and vocoder.
-        settings: fields of ``RenderSettings``: duration_s, guidance, temperature, top_k, top_p,
-            num_inference_steps, preview, format, loudness_lufs (wanted), codes, plan (asked for).
+        prompt, negative_prompt, seed, decoder_seed, settings: as in ``RenderItem``.
         plan: that was followed, as JSON (docs/plans.md); None where there was none.
         pipeline: name or folder of the pipeline.
         pipeline_hash: BLAKE2b of its configs, weights and vocabulary.
@@ -41,8 +36,6 @@ class ManifestEntry:
         audio_sha256: of the audio file, hexadecimal.
         tokens_sha256: of the token file, hexadecimal.
         duration_s: length of the audio (s); 0 for a failed item.
-        sample_rate: of the audio file (Hz).
-        channels: of the audio file.
         loudness_lufs: integrated loudness as written (LUFS); None for silence.
         true_peak_db: as written (dBTP); None for silence.
         gain_db: applied on the way to that loudness.
@@ -84,7 +77,7 @@ ENTRY_FIELDS = {item.name for item in fields(ManifestEntry)}
 
 
 def read_manifest(folder: str | Path) -> dict[str, ManifestEntry]:
-    """The entries of a folder's manifest by id, in the file's order; none where there is no file.
+    """Read the entries of a folder's manifest by id, in order; none where there is no file.
 
     A torn last line is skipped.
 
@@ -124,5 +117,5 @@ def append_entry(folder: str | Path, entry: ManifestEntry) -> None:
 
 
 def format_entry(entry: ManifestEntry) -> bytes:
-    """An entry as a line."""
+    """Format an entry as a line."""
     return json.dumps(asdict(entry), ensure_ascii=False).encode() + b"\n"

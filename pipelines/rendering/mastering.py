@@ -1,4 +1,4 @@
-"""Loudness for listening: one gain per piece, a limiter where it is asked for, nothing clipped."""
+"""Bring pieces to a loudness: one gain each, a limiter where it is asked for, nothing clipped."""
 
 import math
 from dataclasses import dataclass, replace
@@ -34,7 +34,7 @@ PIECE = 1 << 17  # samples interpolated at once, so that memory does not grow wi
 
 @dataclass(frozen=True)
 class Mastered:
-    """A piece at its final level, and how it got there.
+    """Hold a piece at its final level, and how it got there.
 
     Attributes:
         audio: (C, S) float32 on the CPU.
@@ -62,18 +62,18 @@ def master(
     """Bring a piece to an integrated loudness (ITU-R BS.1770-4) under a true-peak ceiling.
 
     One gain for the whole piece: dynamics stay, nothing is clipped. Where the ceiling allows less
-    gain than the loudness asks for, peaks are limited as far as is allowed, and beyond that the
-    piece stays quieter; a note says either. Gains are rounded down to 0.01 dB, so that rounding
-    errors of the measurement do not reach the audio.
+    gain than the loudness asks for, peaks are limited by up to ``most_limiting_db``, and beyond
+    that the piece stays quieter; a note says either. Gains are rounded down to 0.01 dB, so that
+    rounding errors of the measurement do not reach the audio.
 
     Args:
         audio: (C, S) float32, C 1 or 2; samples may exceed [-1, 1].
         sample_rate: Hz.
-        loudness_lufs: wanted loudness, -60 to 0; None only keeps the ceiling. A piece that is
-            silent or never exceeds -70 LUFS has no loudness and is left alone. One shorter than a
-            gating block of 0.4 s is measured as a whole, without gates.
+        loudness_lufs: -60 to 0; None only keeps the ceiling. A piece that is silent or never
+            exceeds -70 LUFS is left alone; one shorter than a gating block (0.4 s) is measured
+            without gates.
         true_peak_ceiling_db: the highest level between samples, in dB of full scale, -20 to 0.
-        most_limiting_db: how far the limiter may turn a peak down; 0 for no limiter.
+        most_limiting_db: 0 for no limiter.
 
     Raises:
         ValueError: not (C, S), more than two channels, NaN, or a level out of its range.
@@ -137,7 +137,7 @@ def limited(
 
 
 def missed(found: Mastered, loudness_lufs: float) -> bool:
-    """Whether a piece has not the loudness that was asked for."""
+    """Return whether a piece has not the loudness that was asked for."""
     level = found.loudness_lufs
     return level is None or abs(level - loudness_lufs) > 2 * LOUDNESS_TOLERANCE
 
@@ -150,7 +150,7 @@ def check_range(name: str, value: float | None, limits: tuple[float, float]) -> 
 
 
 def gain_to_loudness(blocks: Tensor, loudness_lufs: float) -> float:
-    """The gain (dB) at which blocks of these loudnesses reach an integrated loudness.
+    """Find the gain (dB) at which blocks of these loudnesses reach an integrated loudness.
 
     A gain moves blocks across the absolute gate, so one difference is not always enough.
     """
@@ -164,7 +164,7 @@ def gain_to_loudness(blocks: Tensor, loudness_lufs: float) -> float:
 
 
 def loudness_at(blocks: Tensor | None, gain_db: float) -> float | None:
-    """Integrated loudness (LUFS) of blocks after a gain, None where there is none."""
+    """Measure the integrated loudness (LUFS) of blocks after a gain, None where there is none."""
     try:
         return None if blocks is None else round(gated_loudness(blocks + gain_db), 2)
     except UnmeasurableError:
@@ -172,9 +172,9 @@ def loudness_at(blocks: Tensor | None, gain_db: float) -> float | None:
 
 
 def true_peak(audio: Tensor) -> float:
-    """The largest magnitude of four-fold oversampled audio, or of a sample if that is larger.
+    """Measure the largest magnitude of four-fold oversampled audio (ITU-R BS.1770-4, annex 2).
 
-    ITU-R BS.1770-4, annex 2. Steady sines up to 4/9 of the sample rate read within 0.3 dB.
+    Steady sines up to 4/9 of the sample rate read within 0.3 dB; no sample is larger.
 
     Args:
         audio: (C, S) float32, at least one sample.
@@ -193,5 +193,5 @@ def true_peak(audio: Tensor) -> float:
 
 
 def decibels(level: float) -> float:
-    """A linear level in dB, -inf for 0."""
+    """Convert a linear level to dB, -inf for 0."""
     return 20 * math.log10(level) if level > 0 else -math.inf

@@ -1,4 +1,4 @@
-"""What renders: the pipeline's name, content hash and license, and the libraries' versions."""
+"""Describe what renders: the pipeline's name, content hash and license, and libraries' versions."""
 
 import hashlib
 import json
@@ -66,9 +66,9 @@ def describe_origin(pipeline: "MusicGenerator") -> Origin:
 
 
 def hash_pipeline(pipeline: "MusicGenerator") -> str:
-    """BLAKE2b of every component's class, configuration and weights, and of the vocabulary.
+    """Hash every component's class, configuration and weights, and the vocabulary (BLAKE2b).
 
-    It does not depend on the device, nor on whether the pipeline was loaded or built.
+    The hash does not depend on the device, nor on whether the pipeline was loaded or built.
     """
     digest = hashlib.blake2b(digest_size=16)
     parts = {name: getattr(pipeline, name) for name in (*REQUIRED, *OPTIONAL)}
@@ -115,7 +115,7 @@ def _config_of(part: Any) -> dict[str, Any]:
 
 
 def read_license(card: Path) -> str:
-    """The ``license`` of a model card's header, "" where there is none."""
+    """Read the ``license`` of a model card's header, "" where there is none."""
     if not card.is_file():
         return ""
     header = re.match(r"---\n(.*?)\n---", card.read_text(encoding="utf-8"), re.DOTALL)

@@ -1,4 +1,4 @@
-"""A job as it goes: a line for people, JSON for programs, a log to read later."""
+"""Report how a job goes: a line for people, JSON for programs, a log to read later."""
 
 import json
 import sys
@@ -18,7 +18,7 @@ LINE_EVERY_S = 30.0
 
 
 class RenderProgress:
-    """Counts items and reports them.
+    """Count items and report them.
 
     Args:
         kind: "line" on standard error, "json" (an object per event) on standard output, or "none".
@@ -56,7 +56,7 @@ class RenderProgress:
 
     @property
     def rate(self) -> float:
-        """Seconds of audio per second, so far."""
+        """Return the seconds of audio per second, so far."""
         return self.audio_s / max(time.monotonic() - self.started, 1e-9)
 
     def event(self, event: str, **facts: Any) -> None:

@@ -1,4 +1,4 @@
-"""What is left to do: batches to generate, items to decode, and one retry for each."""
+"""Queue what is left to do: batches to generate, items to decode, and one retry for each."""
 
 from collections import defaultdict, deque
 from collections.abc import Callable, Sequence
@@ -18,7 +18,7 @@ ones, so that the prior's memory has a bound."""
 
 @dataclass(frozen=True)
 class RenderTask:
-    """Work for one worker: generate the tokens of a batch, or decode one item whose tokens exist.
+    """Describe work for a worker: generate a batch's tokens, or decode an item whose tokens exist.
 
     Attributes:
         items: of the batch; a single one to be decoded.
@@ -41,7 +41,7 @@ class RenderTask:
 
 @dataclass(frozen=True)
 class BatchTokens:
-    """The tokens of a batch: (K, T) codes and plan per item, and the seconds of work."""
+    """Hold the tokens of a batch: (K, T) codes and plan per item, and the seconds of work."""
 
     codes: tuple[np.ndarray, ...]
     plans: tuple[dict[str, Any] | None, ...]
@@ -50,7 +50,7 @@ class BatchTokens:
 
 @dataclass(frozen=True)
 class RenderedFiles:
-    """The content of an item's two files, and the fields of ``ManifestEntry`` that go with them."""
+    """Hold an item's two files, and the fields of ``ManifestEntry`` that go with them."""
 
     audio: bytes
     tokens: bytes
@@ -59,7 +59,7 @@ class RenderedFiles:
 
 @dataclass(frozen=True)
 class RenderFailure:
-    """Why a task failed."""
+    """Say why a task failed."""
 
     error: str
 
@@ -77,14 +77,10 @@ class ItemResult:
 
 
 class RenderQueue:
-    """Hands out tasks and takes their results, in any order; items to decode go first.
+    """Hand out tasks and take their results, in any order; items to decode go first.
 
-    An item that fails is tried once more, alone.
-
-    Args:
-        items: to be rendered.
-        num_frames: token frames of a duration (s).
-        batch_size: the most items whose tokens are generated at once.
+    An item that fails is tried once more, alone. ``num_frames`` gives the token frames of a
+    duration (s), and ``batch_size`` the most items whose tokens are generated at once.
     """
 
     def __init__(
@@ -100,7 +96,7 @@ class RenderQueue:
         self.tasks += make_batches(new, num_frames, batch_size)
 
     def next_task(self) -> RenderTask | None:
-        """The next task, or None where there is none at the moment."""
+        """Take the next task, or None where there is none at the moment."""
         return self.tasks.popleft() if self.tasks else None
 
     def report(self, task: RenderTask, result: TaskResult) -> list[ItemResult]:
@@ -128,11 +124,6 @@ def make_batches(
     How many rows the prior computes follows from an item's length alone, and a batch that is not
     full is filled up: a matrix of another shape is multiplied in another order, whose rounding
     could choose another token once in a great while.
-
-    Args:
-        items: whose tokens are to be generated.
-        num_frames: token frames of a duration (s).
-        batch_size: the most items generated at once.
     """
     groups: dict[tuple, list[tuple[int, RenderItem]]] = defaultdict(list)
     for item in items:

@@ -1,4 +1,4 @@
-"""The work itself, on one pipeline: the tokens of a batch, and the files of one item."""
+"""Render on one pipeline: the tokens of a batch, and the files of one item."""
 
 import hashlib
 import io
@@ -42,17 +42,10 @@ TEXT_LENGTH = MAX_TOKENS + PLAN_PROMPT_TOKENS
 
 
 class Renderer:
-    """Performs tasks on one pipeline, as many at once as threads ask it to.
+    """Perform tasks on one pipeline, as many at once as threads ask it to.
 
     Every task computes on one thread of the CPU, so that no bit of the result depends on how many
-    there are.
-
-    Args:
-        pipeline: on the device it is to run on.
-        origin: of the pipeline.
-
-    Attributes:
-        stopped: once it is set, tasks under way fail at their next frame or window.
+    there are. Once ``stopped`` is set, tasks under way fail at their next frame or window.
     """
 
     def __init__(self, pipeline: "MusicGenerator", origin: Origin) -> None:
@@ -189,7 +182,7 @@ class Renderer:
     def token_file(
         self, item: RenderItem, codes: Tensor, num_samples: int, plan: dict[str, Any] | None
     ) -> TokenFile:
-        """The token file of an item, as ``partita generate --tokens`` writes it."""
+        """Make the token file of an item, as ``partita generate --tokens`` writes it."""
         codec = self.pipeline.codec
         settings = asdict(item.settings)
         settings |= {"negative_prompt": item.negative_prompt, "plan": plan}
@@ -209,7 +202,7 @@ class Renderer:
 
 
 def failure(error: Exception) -> RenderFailure:
-    """An exception in one line."""
+    """Report an exception in one line."""
     return RenderFailure(" ".join(f"{type(error).__name__}: {error}".split()).removesuffix(":"))
 
 

@@ -1,4 +1,4 @@
-"""Rows to items: every field checked, every default filled in, all faults in one report."""
+"""Turn rows into items: check every field, fill in every default, report all faults at once."""
 
 import math
 import sys
@@ -16,7 +16,7 @@ from pipelines.data.row_files import RowFault, has_surrogate, read_rows
 from pipelines.inference.plan_schema import FLAG_FIELDS, draft_json, draft_plan
 from pipelines.inference.text import MAX_TOKENS
 from pipelines.inference.token_file import check_tokens, load_tokens
-from pipelines.rendering.edit_rows import hash_file, open_edit
+from pipelines.rendering.edit_files import hash_file, open_edit
 from pipelines.rendering.item import RenderItem, RenderSettings
 from pipelines.rendering.mastering import LOUDNESS_RANGE
 
@@ -67,16 +67,8 @@ FORBIDDEN_IN_ID = set('/\\:*?"<>|')
 class Defaults:
     """Hold what a row gets for a field that it leaves out; None takes the pipeline's own default.
 
-    Attributes:
-        duration_s: length (s).
-        negative_prompt: what to move away from.
-        guidance: of the prior.
-        temperature: of the prior.
-        steps: of the diffusion decoder.
-        num_variations: items per row.
-        format: of the audio files.
-        loudness_lufs: to reach; None leaves the level alone.
-        preview: the codec's own decode in place of the diffusion decoder.
+    ``loudness_lufs`` of None leaves the level alone; ``preview`` takes the codec's own decode in
+    place of the diffusion decoder.
     """
 
     duration_s: float = 10.0
@@ -91,11 +83,7 @@ class Defaults:
 
 
 class BadRowsError(ValueError):
-    """Rows that cannot be rendered.
-
-    Attributes:
-        faults: all of them, by line.
-    """
+    """Report all rows that cannot be rendered, as ``faults`` by line."""
 
     def __init__(self, name: str, faults: list[RowFault]) -> None:
         self.faults = faults
@@ -105,13 +93,7 @@ class BadRowsError(ValueError):
 
 @dataclass
 class RenderRequest:
-    """Describe what is to be rendered.
-
-    Attributes:
-        name: of the source.
-        items: in the order of the rows.
-        faults: rows that were left out, by line.
-    """
+    """Hold what is to be rendered: the items of the good rows, and the faults of the others."""
 
     name: str
     items: list[RenderItem] = field(default_factory=list)
@@ -122,14 +104,6 @@ def read_request(
     source: "str | Path | Iterable[dict[str, Any]]", pipeline: "MusicGenerator", defaults: Defaults
 ) -> RenderRequest:
     """Read and check every row; nothing is rendered.
-
-    Args:
-        source: a JSONL or CSV file, "-" for standard input, or dicts.
-        pipeline: that will render them.
-        defaults: for fields that rows leave out.
-
-    Returns:
-        The items of the good rows and the faults of the others.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -162,7 +136,7 @@ def claim_ids(items: Sequence[RenderItem], line: int, taken: dict[str, int]) -> 
 
 
 class RowChecker:
-    """Turns rows into items for one pipeline.
+    """Turn rows into items for one pipeline.
 
     Raises:
         ValueError: a default is out of range.
@@ -218,7 +192,7 @@ class RowChecker:
         return value
 
     def generate(self, row: dict[str, Any], folder: Path) -> list[RenderItem]:
-        """The items of a row with a prompt: one, or ``id-0``, ``id-1``... with rising seeds."""
+        """Make the items of a row with a prompt: one, or ``id-0``, ``id-1``... by seed."""
         config = self.pipeline.config
         chosen = {"guidance": config.guidance, "temperature": config.temperature}
         chosen |= self.defaults | row
@@ -246,7 +220,7 @@ class RowChecker:
         ]
 
     def plan(self, row: dict[str, Any], folder: Path) -> dict[str, Any] | None:
-        """The JSON of what a row fixes of its plan; None where it fixes nothing."""
+        """Return the JSON of what a row fixes of its plan; None where it fixes nothing."""
         source = row.get("plan")
         source = folder / source if isinstance(source, str) else source
         if not isinstance(source, Path | dict | None):
@@ -257,7 +231,7 @@ class RowChecker:
         return draft_json(draft) if draft else None
 
     def decoding(self, row: dict[str, Any]) -> dict[str, Any]:
-        """The settings from the tokens on."""
+        """Return the settings from the tokens on."""
         chosen = self.defaults | row
         preview = self.preview and "steps" not in row
         return {
@@ -268,7 +242,7 @@ class RowChecker:
         }
 
     def rerender(self, row: dict[str, Any], folder: Path) -> RenderItem:
-        """The item of a row with a token file."""
+        """Make the item of a row with a token file."""
         for name in OF_THE_PRIOR:
             if name in row:
                 raise ValueError(f"{name} has no effect on codes, which are already there")

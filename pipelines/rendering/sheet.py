@@ -1,4 +1,4 @@
-"""``index.html`` beside rendered files, to listen and compare; it needs nothing but the folder."""
+"""Write ``index.html`` beside rendered files, to listen and compare; it needs only the folder."""
 
 import json
 import statistics
@@ -27,16 +27,10 @@ LABELS = {
 
 
 def write_sheet(folder: str | Path) -> Path:
-    """Write ``index.html``, and thumbnails that are not there yet, for a folder's manifest.
+    """Write ``index.html``, and thumbnails that are not there yet, and return the page's path.
 
     It may be called while a job is running, and again: a thumbnail is named for the hash of its
     audio and drawn once. The page names a file that is missing or damaged in its place.
-
-    Args:
-        folder: holds ``manifest.jsonl`` and the audio files.
-
-    Returns:
-        The path of ``index.html``.
 
     Raises:
         FileNotFoundError: the folder has no manifest.
@@ -61,7 +55,7 @@ def write_sheet(folder: str | Path) -> Path:
 
 
 def draw_once(folder: Path, entry: ManifestEntry) -> str:
-    """The name of an item's thumbnail, drawn where it is missing.
+    """Return the name of an item's thumbnail, drawn where it is missing.
 
     Raises:
         FileNotFoundError: the audio file is missing.
@@ -78,7 +72,7 @@ def draw_once(folder: Path, entry: ManifestEntry) -> str:
 
 
 def shared_settings(entries: Sequence[ManifestEntry]) -> dict[str, Any]:
-    """The settings that all items have in common; none where there are fewer than two items."""
+    """Find the settings that all items have in common; none for fewer than two items."""
     if len(entries) < 2:
         return {}
     return {
@@ -89,7 +83,7 @@ def shared_settings(entries: Sequence[ManifestEntry]) -> dict[str, Any]:
 
 
 def format_summary(entries: Sequence[ManifestEntry], shared: dict[str, Any]) -> str:
-    """The head of the page: how much there is, and what made it."""
+    """Format the head of the page: how much there is, and what made it."""
     done = [entry for entry in entries if entry.status == "done"]
     minutes, seconds = divmod(round(sum(entry.duration_s for entry in done)), 60)
     hours, minutes = divmod(minutes, 60)
@@ -110,7 +104,7 @@ def format_summary(entries: Sequence[ManifestEntry], shared: dict[str, Any]) -> 
 
 
 def format_item(folder: Path, number: int, entry: ManifestEntry, shared: dict[str, Any]) -> str:
-    """One item as HTML: what the page sorts by, its sound, its settings and its whole entry."""
+    """Format one item as HTML: what the page sorts by, its sound, settings and whole entry."""
     order = {
         "number": number,
         "id": entry.id,
@@ -151,7 +145,7 @@ def format_item(folder: Path, number: int, entry: ManifestEntry, shared: dict[st
 
 
 def list_facts(entry: ManifestEntry, shared: dict[str, Any]) -> dict[str, str]:
-    """Measurements, seeds, and the settings that not all items share."""
+    """List measurements, seeds, and the settings that not all items share."""
     facts: dict[str, Any] = {"status": entry.status, "seed": entry.seed}
     if entry.status == "done":
         facts = {
@@ -171,7 +165,7 @@ def list_facts(entry: ManifestEntry, shared: dict[str, Any]) -> dict[str, str]:
 
 
 def readable(values: dict[str, Any]) -> dict[str, str]:
-    """Values as people write them, by their labels; without those that are left out."""
+    """Format values as people write them, by their labels; without those that are left out."""
     return {
         label(name): f"{value:g}" if isinstance(value, float) else str(value)
         for name, value in values.items()
@@ -185,15 +179,15 @@ def label(name: str) -> str:
 
 
 def level(value: float | None, unit: str) -> str:
-    """A measured level with its unit."""
+    """Format a measured level with its unit."""
     return "none (silent)" if value is None else f"{value:.1f} {unit}"
 
 
 def attribute(value: object) -> str:
-    """A value between double quotes; line breaks survive as references."""
+    """Escape a value between double quotes; line breaks survive as references."""
     return escape(str(value)).replace("\n", "&#10;").replace("\r", "&#13;")
 
 
 def address(name: str) -> str:
-    """A file of the folder as a relative URL."""
+    """Make a relative URL of a file of the folder."""
     return "./" + quote(name)

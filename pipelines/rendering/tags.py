@@ -1,4 +1,4 @@
-"""Where an audio file came from, in its own tags: enough to make it again without the manifest."""
+"""Write where an audio file came from into its tags: enough to make it again."""
 
 import json
 import os
@@ -18,11 +18,7 @@ class Provenance:
         generator: program and version, such as "partita 0.1.0".
         pipeline: name of the pipeline.
         pipeline_hash: of its configs and weights.
-        prompt: what was rendered.
-        negative_prompt: what it was moved away from, or None.
-        seed: of the prior.
-        decoder_seed: of decoder and vocoder.
-        settings: every other setting, as JSON holds it.
+        prompt, negative_prompt, seed, decoder_seed, settings: of the item, as JSON holds them.
         license: of the weights; "" where it is not known.
     """
 
@@ -38,33 +34,28 @@ class Provenance:
 
 
 def provenance_tags(provenance: Provenance, format: str) -> dict[str, str]:
-    """The tags of a file, for ``codec.audio_file.write_audio(..., tags=...)``.
+    """Make the tags of a file, for ``codec.audio_file.write_audio(..., tags=...)``.
 
     Title, artist, software and license are for people and players; the comment holds every field
     as JSON, in ASCII because WAV names no encoding. The license is named as that of the weights;
     WAV has no tag for one, so it goes into the copyright there.
-
-    Args:
-        provenance: how the file came about.
-        format: "wav", "flac", "ogg" or "opus".
     """
+    license_text = printable(provenance.license)
+    if license_text:
+        license_text = f"weights of the model: {license_text}"
     tags = {
         "title": printable(provenance.prompt),
         "artist": printable(provenance.pipeline),
         "software": printable(provenance.generator),
-        "copyright" if format == "wav" else "license": weights_license(provenance),
+        # no rights are claimed in what the weights generate
+        "copyright" if format == "wav" else "license": license_text,
         "comment": json.dumps(asdict(provenance)),
     }
     return {tag: text for tag, text in tags.items() if text}
 
 
-def weights_license(provenance: Provenance) -> str:
-    """Name the license of the weights as such: no rights are claimed in what they generate."""
-    return f"weights of the model: {printable(provenance.license)}" if provenance.license else ""
-
-
 def read_provenance(path: str | os.PathLike[str]) -> Provenance | None:
-    """What :func:`provenance_tags` put into a file; None where the file says nothing of the kind.
+    """Read what :func:`provenance_tags` wrote; None where a file says nothing of the kind.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -84,6 +75,6 @@ def read_provenance(path: str | os.PathLike[str]) -> Provenance | None:
 
 
 def printable(text: str) -> str:
-    """Text on one line that any tag can hold: no control characters, no halves of UTF-16 pairs."""
+    """Put text on one line that any tag can hold: no control characters, no halves of pairs."""
     whole = text.encode(errors="replace").decode()
     return " ".join("".join(c if c.isprintable() else " " for c in whole).split())

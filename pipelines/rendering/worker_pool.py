@@ -1,11 +1,12 @@
-"""Workers that perform the tasks of a queue; here, the threads of this process."""
+"""Perform the tasks of a queue by workers; here, the threads of this process."""
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import dataclass
 from queue import SimpleQueue
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -18,17 +19,20 @@ if TYPE_CHECKING:
     from pipelines.inference.music_generator import MusicGenerator
 
 
-class WorkerPool(Protocol):
-    """Performs tasks, in one process or in many."""
+@dataclass(frozen=True)
+class WorkerPool:
+    """Perform tasks, in one process or in many.
 
-    def max_tasks(self) -> int:
-        """Return how many tasks may be under way."""
+    Attributes:
+        max_tasks: returns how many tasks may be under way.
+        submit: starts a task and returns its future.
+        result_of: returns the result of a future that is done; whatever goes wrong in a task is
+            its result.
+    """
 
-    def submit(self, task: RenderTask) -> Any:
-        """Start a task, and return its future."""
-
-    def result_of(self, future: Any) -> TaskResult:
-        """The result of a future that is done; whatever goes wrong in a task is its result."""
+    max_tasks: Callable[[], int]
+    submit: Callable[[RenderTask], Any]
+    result_of: Callable[[Any], TaskResult]
 
 
 def run_queue(queue: RenderQueue, pool: WorkerPool) -> Iterator[ItemResult]:
@@ -46,35 +50,17 @@ def run_queue(queue: RenderQueue, pool: WorkerPool) -> Iterator[ItemResult]:
         yield from queue.report(tasks.pop(future), pool.result_of(future))
 
 
-class ThreadPool:
-    """Threads of this process: one generates a batch's tokens while others decode items.
-
-    Args:
-        renderer: that performs the tasks.
-        executor: of as many threads.
-        threads: tasks performed at once.
-    """
-
-    def __init__(self, renderer: Renderer, executor: ThreadPoolExecutor, threads: int) -> None:
-        self.renderer = renderer
-        self.executor = executor
-        self.threads = threads
-
-    def max_tasks(self) -> int:
-        """One task for each thread."""
-        return self.threads
-
-    def submit(self, task: RenderTask) -> Any:
-        """Let a thread perform a task."""
-        return self.executor.submit(self.renderer.perform, task)
-
-    def result_of(self, future: Any) -> TaskResult:
-        """Return the renderer's result."""
-        return future.result()
+def thread_pool(renderer: Renderer, executor: ThreadPoolExecutor, threads: int) -> WorkerPool:
+    """Generate a batch's tokens in one thread while others decode items."""
+    return WorkerPool(
+        max_tasks=lambda: threads,
+        submit=lambda task: executor.submit(renderer.perform, task),
+        result_of=lambda future: future.result(),
+    )
 
 
 @contextmanager
-def start_threads(pipeline: "MusicGenerator", origin: Origin) -> Iterator[ThreadPool]:
+def start_threads(pipeline: "MusicGenerator", origin: Origin) -> Iterator[WorkerPool]:
     """Start as many threads as PyTorch has on a CPU, one on a GPU; leaving stops their tasks."""
     threads = 1 if pipeline.device.type == "cuda" else torch.get_num_threads()
     renderer = Renderer(pipeline, origin)
@@ -82,6 +68,6 @@ def start_threads(pipeline: "MusicGenerator", origin: Origin) -> Iterator[Thread
     with cpu_threads(None), warnings.catch_warnings(), ThreadPoolExecutor(threads) as executor:
         warnings.simplefilter("ignore")  # what happened to the audio is in the facts
         try:
-            yield ThreadPool(renderer, executor, threads)
+            yield thread_pool(renderer, executor, threads)
         finally:
             renderer.stopped.set()

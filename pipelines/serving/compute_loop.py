@@ -30,6 +30,8 @@ CAPACITY = 0.9
 WARM_UP_S = 4.0
 PRIOR_SHARE = 0.8
 """Share of a job's progress that generating takes; the rest is decoding."""
+REMEMBERED_S = 5.0
+"""Seconds of computing after which a change in how much of a core there is shows."""
 
 
 @dataclass
@@ -40,13 +42,15 @@ class ComputeLoop:
         pipeline: that makes everything.
         batch_size: jobs whose tokens are written at once.
         max_streams: live pieces that may be open, whatever they cost.
-        cost: seconds of computing per second of a live piece, with and without ``preview``.
+        cost: CPU seconds per second of a live piece, with and without ``preview``.
+        share: CPU seconds that the thread gets per second, beside what else the machine does.
     """
 
     pipeline: "MusicGenerator"
     batch_size: int = 8
     max_streams: int = 32
     cost: dict[bool, float] = field(default_factory=lambda: {False: 0.0, True: 0.0})
+    share: float = 1.0
     live: list[LivePiece] = field(default_factory=list)
     waiting: deque[Work] = field(default_factory=deque)
     current: list[Work] = field(default_factory=list)
@@ -92,7 +96,7 @@ class ComputeLoop:
         with self.changed:
             listened = [other for other in self.live if not other.detached]
             load = sum(self.cost[other.preview] for other in [*listened, piece])
-            full = listened and load > CAPACITY  # a slow machine plays one, with gaps
+            full = listened and load > CAPACITY * self.share  # a slow machine plays one, with gaps
             if not piece.detached and (full or len(listened) >= self.max_streams):
                 raise BusyError(min(max(1.0, p.slack_s) for p in listened) if listened else 1.0)
             piece.on_taken = self.wake
@@ -105,13 +109,13 @@ class ComputeLoop:
             self.changed.notify_all()
 
     def job_cost(self) -> float:
-        """Seconds of computing per second of a job, as far as it is known."""
-        return self.cost[False]
+        """Return seconds per second of a job, as far as it is known."""
+        return self.cost[False] / self.share
 
     # -- the thread ----------------------------------------------------------------------------
 
     def _run(self) -> None:
-        with cpu_threads(1):
+        with cpu_threads(1), torch.no_grad():
             self._warm_up()
             self.ready.set()
             while not self.stopping:
@@ -133,10 +137,12 @@ class ComputeLoop:
         longest_s = float(self.pipeline.config.max_duration_s)
         for preview in (False, True):
             for duration_s in (0.5, min(WARM_UP_S, longest_s)):
-                start = time.monotonic()
+                start, cpu_start = time.monotonic(), time.thread_time()
                 for _ in self.pipeline.stream("piano", duration_s, 0, preview=preview):
                     pass
-                self.cost[preview] = (time.monotonic() - start) / duration_s
+                cpu_s = time.thread_time() - cpu_start
+                self.cost[preview] = cpu_s / duration_s
+                self._note_share(cpu_s, time.monotonic() - start)
 
     def serve_live(self) -> None:
         """Compute for live pieces until none is urgent, and a step for one that is not."""
@@ -149,9 +155,16 @@ class ComputeLoop:
             urgent = [piece for piece in wanting if piece.urgent]
             if not wanting:
                 return
+            start, cpu_start = time.monotonic(), time.thread_time()
             min(wanting, key=lambda piece: piece.slack_s).step()
+            self._note_share(time.thread_time() - cpu_start, time.monotonic() - start)
             if not urgent:
                 return
+
+    def _note_share(self, cpu_s: float, wall_s: float) -> None:
+        weight = min(1.0, wall_s / REMEMBERED_S)
+        self.share += weight * (min(1.0, cpu_s / max(wall_s, 1e-9)) - self.share)
+        self.share = max(self.share, 0.01)
 
     def _close(self, piece: LivePiece) -> None:
         piece.end()
@@ -193,7 +206,6 @@ class ComputeLoop:
             if work.progress < 1:
                 finish(work)
 
-    @torch.no_grad()
     def _generate(self, batch: list[Work]) -> None:
         """Write the tokens of all, then decode one after another, each as if it were alone."""
         if not batch:

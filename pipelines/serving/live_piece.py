@@ -30,7 +30,7 @@ class LivePiece:
         keep_pieces: takes every piece too, in the computing thread.
         error: what ended the piece, if not its end.
         late_s: seconds by which pieces came too late, in all.
-        busy_s: of computing.
+        busy_s: CPU seconds that it took.
     """
 
     def __init__(
@@ -135,7 +135,7 @@ class LivePiece:
 
     def step(self) -> None:
         """Compute a little, and hand on what is ready; an error ends the piece."""
-        start = time.monotonic()
+        start = time.thread_time()
         try:
             if self.stream is None:
                 self.stream = self.make()
@@ -148,7 +148,7 @@ class LivePiece:
             self.error = error
         if self.error or self.finished or (self.stream is not None and self.stream.ended):
             self.end()
-        self.busy_s += time.monotonic() - start
+        self.busy_s += time.thread_time() - start
 
     def end(self) -> None:
         """Say that nothing more comes."""

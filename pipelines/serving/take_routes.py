@@ -3,15 +3,19 @@
 import asyncio
 from typing import Annotated, Any
 
+import torch
 from fastapi import APIRouter, Path, Query, Request
 from fastapi.responses import FileResponse, Response
+from torch import Tensor
 
 from codec.audio_file import read_audio
 from pipelines.inference.token_file import describe_codes
 from pipelines.serving.chunk_encoder import CONTENT_TYPES
+from pipelines.serving.edited_take import encode_windows
 from pipelines.serving.music_request import Format
 from pipelines.serving.music_routes import studio_of
 from pipelines.serving.shelf import ID, new_id
+from pipelines.serving.studio import Studio
 from pipelines.serving.upload_decoder import decode_upload
 
 router = APIRouter(tags=["takes"])
@@ -40,16 +44,25 @@ async def upload(
             async for data in request.stream():
                 await asyncio.to_thread(file.write, data)
         wanted = codec.sample_rate, codec.channels, min(LONGEST_UPLOAD_S, studio.check.longest_s)
-        await asyncio.to_thread(decode_upload, sent, decoded, *wanted)
+        plan = await asyncio.to_thread(decode_upload, sent, decoded, *wanted)
         audio = (await asyncio.to_thread(read_audio, decoded)).audio
-        encoding = studio.loop.call(lambda: studio.pipeline.encode(audio[None])[0])
-        codes = await asyncio.wrap_future(encoding)
-        tokens = describe_codes(codes.cpu(), codec, audio.shape[-1], prompt=name)
+        codes, facts = await encode(studio, audio), {"prompt": name, "settings": {"plan": plan}}
+        tokens = describe_codes(codes, codec, audio.shape[-1], **facts)
         await asyncio.to_thread(studio.shelf.put, id, decoded, tokens)
     finally:
         sent.unlink(missing_ok=True)
         decoded.unlink(missing_ok=True)
     return studio.shelf.facts(id)
+
+
+async def encode(studio: Studio, audio: Tensor) -> Tensor:
+    """Encode (C, S) audio to (K, T) codes; streams go on between two windows."""
+    codes, windows = [], encode_windows(studio.pipeline, audio[None])
+    while (
+        part := await asyncio.wrap_future(studio.loop.call(lambda: next(windows, None)))
+    ) is not None:
+        codes.append(part[0].cpu())
+    return torch.cat(codes, dim=-1)
 
 
 @router.get("/v1/takes/{id}")

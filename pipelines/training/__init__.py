@@ -1,1 +1,1 @@
-"""What the three trainers share: the loop, checkpoints, configuration, data."""
+"""Hold what the three trainers share: the loop, checkpoints, configuration, data."""

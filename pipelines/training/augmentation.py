@@ -1,4 +1,4 @@
-"""Versions of a training crop: louder, duller, narrower, wider, or with another one on top.
+"""Vary a training crop: louder, duller, narrower, wider, or with another one on top.
 
 All work on what the codec analyzes, (1, M + 2 N, F): log-mel levels of the total power, and below
 them the level differences and coherence angles of N bands (codec/stereo.py).
@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from codec.stereo import stereo_image
-from pipelines.data.prepared import NUM_MELS
+from pipelines.data.clip_levels import NUM_MELS
+from pipelines.errors import check_fields
 
 NATS_PER_DB = math.log(10) / 20
 
@@ -40,25 +41,15 @@ class Augmentation:
         return not any(astuple(self))
 
     def __post_init__(self) -> None:
-        for name in ("mix_share", "width_share", "mono_share"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name} must lie in [0, 1], got {getattr(self, name)}")
-        for name in ("gain_db", "tilt_db"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
+        shares = "mix_share width_share mono_share"
+        check_fields(self, shares, lambda share: 0 <= share <= 1, "lie in [0, 1]")
+        check_fields(self, "gain_db tilt_db", lambda level: level >= 0, "not be negative")
 
 
 def augment(
     crop: Tensor, other: Tensor | None, settings: Augmentation, draws: torch.Generator
 ) -> Tensor:
-    """One random version of a crop.
-
-    Args:
-        crop: (1, M + 2 N, F).
-        other: another crop to add, or None.
-        settings: see :class:`Augmentation`.
-        draws: where chance comes from.
-    """
+    """Draw one random version of a (1, M + 2 N, F) crop, with another added where one is given."""
     gain, tilt, other_gain, share, width, flip = torch.rand(6, generator=draws).tolist()
     crop = with_tilt(crop, (2 * tilt - 1) * settings.tilt_db)
     if other is not None:
@@ -73,34 +64,34 @@ def augment(
 
 
 def with_gain(crop: Tensor, gain_db: float) -> Tensor:
-    """All levels higher by ``gain_db``."""
+    """Raise all levels by ``gain_db``."""
     levels, image = parts(crop)
     return torch.cat([levels + gain_db * NATS_PER_DB, image], dim=1)
 
 
 def with_tilt(crop: Tensor, tilt_db: float) -> Tensor:
-    """Levels that rise by ``tilt_db`` from the lowest mel band to the highest."""
+    """Let levels rise by ``tilt_db`` from the lowest mel band to the highest."""
     levels, image = parts(crop)
     slope = torch.linspace(-0.5, 0.5, levels.shape[1])[:, None] * tilt_db * NATS_PER_DB
     return torch.cat([levels + slope, image], dim=1)
 
 
 def swapped(crop: Tensor) -> Tensor:
-    """Left and right exchanged."""
+    """Exchange left and right."""
     levels, image = parts(crop)
     difference, angle = image.chunk(2, dim=1)
     return torch.cat([levels, -difference, angle], dim=1)
 
 
 def mixed(crop: Tensor, other: Tensor) -> Tensor:
-    """The sum of two unrelated crops: powers add, and so do the products of left and right."""
+    """Add two unrelated crops: powers add, and so do the products of left and right."""
     levels = torch.logaddexp(2 * parts(crop)[0], 2 * parts(other)[0]) / 2
     left, right, cross = (a + b for a, b in zip(powers(crop), powers(other), strict=True))
     return torch.cat([levels, stereo_image(left, right, cross).transpose(0, 1).flatten(1, 2)], 1)
 
 
 def with_width(crop: Tensor, width: float) -> Tensor:
-    """The side signal scaled by ``width``; 0 gives exact mono."""
+    """Scale the side signal by ``width``; 0 gives exact mono."""
     levels = parts(crop)[0]
     left, right, cross = powers(crop)
     middle = (left + right + 2 * cross).clamp(min=0) / 4
@@ -118,12 +109,12 @@ def with_width(crop: Tensor, width: float) -> Tensor:
 
 
 def parts(crop: Tensor) -> tuple[Tensor, Tensor]:
-    """(1, M + 2 N, F) -> (1, M, F) levels and the (1, 2 N, F) image."""
+    """Split (1, M + 2 N, F) into (1, M, F) levels and the (1, 2 N, F) image."""
     return crop[:, :NUM_MELS], crop[:, NUM_MELS:]
 
 
 def powers(crop: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Power of left, of right, and their real cross product in every stereo band, (1, N, F)."""
+    """Return the power of left, of right, and their real cross product per band, (1, N, F)."""
     levels, image = parts(crop)
     difference, angle = image.chunk(2, dim=1)
     num_bands = difference.shape[1]

@@ -1,4 +1,4 @@
-"""The blocks of a model: computed twice to save memory, compiled, or split over processes."""
+"""Change the blocks of a model: computed twice to save memory, compiled, or split."""
 
 from functools import partial
 
@@ -10,7 +10,7 @@ from torch.utils.checkpoint import checkpoint
 
 
 def list_blocks(model: nn.Module) -> list[nn.Module]:
-    """The blocks that a model names as those not to be split.
+    """List the blocks that a model names as those not to be split.
 
     Raises:
         ValueError: it names none, as codecs do.

@@ -1,4 +1,4 @@
-"""Checkpoints and exported folders: written under another name, renamed when they are whole."""
+"""Write checkpoints under another name, rename them when they are whole, and load them."""
 
 import json
 import shutil
@@ -62,11 +62,7 @@ def load_checkpoint(load: Callable[[str], None], checkpoint: Path) -> None:
 
 
 def load_weights(model: "nn.Module", folder: str | Path) -> list[str]:
-    """Take over the weights of a saved model of the same sizes.
-
-    Args:
-        model: changed in place.
-        folder: holds the weights as diffusers saves them, in any precision.
+    """Take over the weights that diffusers saved of a model of the same sizes, in place.
 
     Returns:
         Names of the model's tensors that the folder lacks; they stay as they were.
@@ -109,12 +105,12 @@ def warn_of_other_codec(model: "nn.Module", path: Path) -> None:
 
 
 def checkpoints(folder: Path) -> list[Path]:
-    """Whole checkpoints in a run's folder, oldest first."""
+    """List the whole checkpoints in a run's folder, oldest first."""
     found = folder.glob(f"{CHECKPOINT_PREFIX}*")
     return sorted(path for path in found if (path / "step.json").is_file())
 
 
 def newest_checkpoint(folder: Path) -> Path | None:
-    """The checkpoint to resume from."""
+    """Find the checkpoint to resume from."""
     found = checkpoints(folder)
     return found[-1] if found else None

@@ -1,4 +1,4 @@
-"""What the codec trains on: item n of an endless, seeded stream of spectrogram crops."""
+"""Read what the codec trains on: an endless, seeded stream of spectrogram crops."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -8,17 +8,12 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from codec.seeds import generator
-from pipelines.data.prepared import (
-    FRAME_RATE,
-    FRAMES_PER_TOKEN,
-    open_prepared,
-    read_crop,
-    read_info,
-    read_levels,
-)
+from pipelines.data.clip_levels import FRAME_RATE, FRAMES_PER_TOKEN
+from pipelines.data.prepared import open_prepared, read_crop, read_info, read_levels
 from pipelines.data.shards import as_arrow, evenly_spaced
+from pipelines.errors import check_fields
 from pipelines.training.augmentation import Augmentation, augment
-from pipelines.training.loop import EpochOrder
+from pipelines.training.item_order import EpochOrder
 
 if TYPE_CHECKING:
     import datasets
@@ -39,14 +34,12 @@ class SpectrogramData:
     validation_clips: int = 32
 
     def __post_init__(self) -> None:
-        if not self.crop_s > 0:
-            raise ValueError(f"crop_s must be positive, got {self.crop_s}")
-        if self.validation_clips < 1:
-            raise ValueError(f"validation_clips must be at least 1, got {self.validation_clips}")
+        check_fields(self, "crop_s", lambda seconds: seconds > 0, "be positive")
+        check_fields(self, "validation_clips", lambda count: count >= 1, "be at least 1")
 
     @property
     def crop_frames(self) -> int:
-        """Spectrogram frames per crop, a whole number of token frames."""
+        """Return the spectrogram frames per crop, a whole number of token frames."""
         tokens = max(1, round(self.crop_s * FRAME_RATE / FRAMES_PER_TOKEN))
         return tokens * FRAMES_PER_TOKEN
 
@@ -68,14 +61,14 @@ def open_all(folders: list[str], split: str) -> "datasets.Dataset":
 
 
 class SpectrogramCrops(Dataset):
-    """Endless random crops: item n is (C, R, F) float32, as a codec analyzes audio.
+    """Draw endless random crops: item n is (C, R, F) float32, as a codec analyzes audio.
 
     Args:
         rows: an opened prepared split.
         crop_frames: F, a multiple of four.
         seed: item n is a function of (seed, n).
         stereo_bands: of the codec; see :func:`read_crop`.
-        augmentation: changes that each crop may undergo; None leaves them as they are.
+        augmentation: changes that each crop may undergo.
     """
 
     def __init__(
@@ -122,7 +115,7 @@ def crop_start(num_frames: int, crop_frames: int, seed: int, item: int) -> int:
 
 
 def validation_crops(data: SpectrogramData, seconds: float, stereo_bands: int = 0) -> Tensor:
-    """(N, C, R, F): the start of evenly spaced held-out clips, as :func:`read_crop` reads them."""
+    """Read the start of evenly spaced held-out clips, (N, C, R, F), by :func:`read_crop`."""
     rows = open_all(data.prepared, "validation")
     frames = SpectrogramData(data.prepared, seconds).crop_frames
     return torch.stack(

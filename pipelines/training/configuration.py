@@ -1,4 +1,4 @@
-"""YAML and command line to configured objects (jsonargparse), and one-line errors."""
+"""Turn YAML and a command line into configured objects (jsonargparse), with one-line errors."""
 
 import re
 from pathlib import Path
@@ -32,7 +32,7 @@ def read_yaml(path: str | Path) -> Any:
 
 
 class ConfigFile(ActionConfigFile):
-    """Reads ``--config FILE.yaml``; the message about a file that cannot be read names it."""
+    """Read ``--config FILE.yaml``; the message about a file that cannot be read names it."""
 
     def __call__(self, parser: Any, cfg: Any, values: Any, option_string: Any = None) -> None:
         try:

@@ -1,4 +1,4 @@
-"""What a training config costs: parameters, operations, memory, hours.
+"""Estimate what a training config costs: parameters, operations, memory, hours.
 
 The model is built on the meta device and one forward pass is counted on fake tensors, which have
 shapes and no numbers. An operation is a multiplication or an addition; a training step takes three
@@ -40,13 +40,9 @@ UTILIZATION = 0.35
 
 @dataclass(frozen=True)
 class Hardware:
-    """A device to train on.
+    """Describe a device to train on: bf16 operations per second sustained, and bytes of memory.
 
-    Attributes:
-        name: with its article.
-        flops: sustained operations per second in bf16.
-        memory: bytes.
-        smallest: parameters of the smallest model that can keep it that busy.
+    ``smallest`` is the number of parameters of the smallest model that can keep it that busy.
     """
 
     name: str
@@ -67,7 +63,7 @@ otherwise idle, trained ``configs/codec/tiny.yaml`` on 315 to 350 seconds of aud
 
 @dataclass(frozen=True)
 class Estimate:
-    """The cost of one config.
+    """Hold the cost of one config.
 
     Attributes:
         part: "codec", "prior" or "decoder".
@@ -93,16 +89,16 @@ class Estimate:
 
     @property
     def hours_of_audio(self) -> float | None:
-        """Audio seen in training, repetitions included; None where frames are notes."""
+        """Return the audio seen in training, with repetitions; None where frames are notes."""
         return self.frames / self.frame_rate / 3600 if self.frame_rate else None
 
     @property
     def weight_bytes(self) -> int:
-        """Size of the weights in float32."""
+        """Return the size of the weights in float32."""
         return 4 * (self.parameters + self.codebook_numbers)
 
     def hours(self, hardware: Hardware) -> float:
-        """Hours of training with one such device per process."""
+        """Return the hours of training with one such device per process."""
         return self.training_flops / (hardware.flops * self.processes) / 3600
 
     def fits(self, hardware: Hardware) -> bool:
@@ -112,13 +108,7 @@ class Estimate:
 
 
 def estimate(part: str, settings: Mapping[str, Any], processes: int = 1) -> Estimate:
-    """Estimate the cost of a training config.
-
-    Args:
-        part: "codec", "prior" or "decoder".
-        settings: the sections "model", "data" and "training" with every field.
-        processes: how many train together.
-    """
+    """Estimate the cost of a part's sections "model", "data" and "training", with every field."""
     config, data, training = (settings[name] for name in ("model", "data", "training"))
     model = build_on_meta(part, config)
     frame_rate = model.frame_rate if part == "codec" else config.get("frame_rate")

@@ -1,4 +1,4 @@
-"""What the decoder trains on: fine spectrogram crops with the tokens of the same frames."""
+"""Read what the decoder trains on: spectrogram crops with the tokens of the same frames."""
 
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -8,7 +8,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from codec.seeds import generator
-from pipelines.data.prepared import FRAME_RATE, FRAMES_PER_TOKEN, NUM_MELS, read_crop, read_levels
+from pipelines.data.clip_levels import FRAME_RATE, FRAMES_PER_TOKEN, NUM_MELS
+from pipelines.data.prepared import read_crop, read_levels
 from pipelines.data.shards import as_arrow
 from pipelines.data.tokens import (
     TokenInfo,
@@ -17,8 +18,9 @@ from pipelines.data.tokens import (
     read_codes,
     read_token_infos,
 )
+from pipelines.errors import check_fields
 from pipelines.training.codec_data import crop_start, open_all
-from pipelines.training.loop import EpochOrder
+from pipelines.training.item_order import EpochOrder
 
 
 @dataclass(frozen=True)
@@ -44,16 +46,13 @@ class DecoderData:
     validation_clips: int = 16
 
     def __post_init__(self) -> None:
-        if not self.crop_s > 0:
-            raise ValueError(f"crop_s must be positive, got {self.crop_s}")
-        if not 0 <= self.focus_share <= 1:
-            raise ValueError(f"focus_share must lie in [0, 1], got {self.focus_share}")
-        if self.validation_clips < 1:
-            raise ValueError(f"validation_clips must be at least 1, got {self.validation_clips}")
+        check_fields(self, "crop_s", lambda seconds: seconds > 0, "be positive")
+        check_fields(self, "focus_share", lambda share: 0 <= share <= 1, "lie in [0, 1]")
+        check_fields(self, "validation_clips", lambda count: count >= 1, "be at least 1")
 
     @property
     def crop_tokens(self) -> int:
-        """Token frames per crop."""
+        """Return the token frames per crop."""
         return max(1, round(self.crop_s * FRAME_RATE / FRAMES_PER_TOKEN))
 
 
@@ -76,7 +75,7 @@ def check_origins(data: DecoderData) -> TokenInfo:
 
 
 class DecoderBatch(NamedTuple):
-    """Crops with the tokens of the same frames and the noise to start from.
+    """Hold crops with the tokens of the same frames and the noise to start from.
 
     Attributes:
         spectrogram: (B, C, R, F) float32, as the codec analyzes audio.
@@ -94,13 +93,9 @@ class DecoderBatch(NamedTuple):
 
 
 class DecoderCrops(Dataset):
-    """Endless seeded crops: item n is a function of (seed, n), its noise included.
+    """Draw endless seeded crops: item n is a function of (seed, n), its noise included.
 
-    Args:
-        data: see :class:`DecoderData`.
-        split: "train" or "validation".
-        seed: of order, crops, noise, times and numbers of codebooks.
-        stereo_bands: of the codec; with an image one channel is painted, of the total power.
+    With ``stereo_bands`` one channel is painted, of the total power.
 
     Raises:
         ValueError: the token caches do not belong to the prepared datasets.

@@ -1,4 +1,4 @@
-"""Model, optimizer and average on all processes: whole on each, or split over them."""
+"""Hold model, optimizer and average on all processes: whole on each, or split over them."""
 
 import copy
 from collections.abc import Callable
@@ -26,7 +26,7 @@ SHARDS_NAME = "shards"
 
 
 class WholeWeights:
-    """Every process has all weights; their gradients are averaged (DDP)."""
+    """Give every process all weights; their gradients are averaged (DDP)."""
 
     def __init__(
         self,
@@ -54,12 +54,12 @@ class WholeWeights:
         self.accelerator.load_state(folder)
 
     def averaged(self) -> nn.Module:
-        """The average, to be validated and exported."""
+        """Return the average, to be validated and exported."""
         return self.average.module
 
 
 class ShardedWeights:
-    """Every process has a share of each weight, of its gradient, moments and average (FSDP2)."""
+    """Give every process a share of each weight, gradient, moment and average (FSDP2)."""
 
     def __init__(
         self,
@@ -102,7 +102,7 @@ class ShardedWeights:
         self.average.least_decay = float(state["least_decay"])
 
     def averaged(self) -> nn.Module:
-        """The average, gathered on the main process; every process must call."""
+        """Gather the average on the main process; every process must call."""
         options = StateDictOptions(full_state_dict=True, cpu_offload=True)
         weights = get_model_state_dict(self.average.module, options=options)
         if self.accelerator.is_main_process:
@@ -121,5 +121,5 @@ class ShardedWeights:
 
 
 def whole(tensor: Tensor) -> Tensor:
-    """The whole of a tensor; every process must call."""
+    """Gather the whole of a tensor; every process must call."""
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor

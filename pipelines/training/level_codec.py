@@ -19,7 +19,8 @@ from torch import Tensor
 from codec.seeds import generator
 from codec.spectral_codec import SpectralCodec
 from codec.vocoder import DB_PER_NAT
-from pipelines.data.prepared import FRAMES_PER_TOKEN, NUM_MELS, read_crop
+from pipelines.data.clip_levels import FRAMES_PER_TOKEN, NUM_MELS
+from pipelines.data.prepared import read_crop
 from pipelines.errors import one_line_errors
 from pipelines.training.codec_data import open_all
 
@@ -79,11 +80,7 @@ def mean_gain(gains: Iterable[Tensor]) -> Tensor:
 
 
 def missing_power(original: Tensor, estimate: Tensor) -> Tensor:
-    """Measure what an estimate lacks in every band.
-
-    Args:
-        original: (1, C, R, F) log-mel, an image below it.
-        estimate: the same of its decode.
+    """Measure what an estimate of a (1, C, R, F) log-mel lacks in every band.
 
     Returns:
         (M,) natural log of the missing magnitude; NaN where the original holds next to nothing.
@@ -94,7 +91,7 @@ def missing_power(original: Tensor, estimate: Tensor) -> Tensor:
 
 
 def band_levels(spectrogram: Tensor) -> Tensor:
-    """(1, C, M, F) log-mel -> (M,) natural log of the root mean square magnitude."""
+    """Return the (M,) natural log of the root mean square magnitude of a (1, C, M, F) log-mel."""
     return (2 * spectrogram).exp().mean(dim=(0, 1, 3)).clamp(min=1e-12).log() / 2
 
 

@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from pipelines.errors import import_package
+from pipelines.errors import check_fields, import_package
 from pipelines.inference.lora import LoraLoading
 from pipelines.training.loop import TrainingTask
 
@@ -16,7 +16,7 @@ INSTALL = "pip install partita[finetune]"
 
 @dataclass(frozen=True)
 class LoraConfig:
-    """How large an adapter is.
+    """Set how large an adapter is.
 
     Args:
         rank: of what is added to each linear layer's weight.
@@ -29,17 +29,13 @@ class LoraConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.rank < 1 or not self.alpha > 0:
-            raise ValueError(f"rank and alpha must be positive, got {self.rank} and {self.alpha}")
+        check_fields(self, "rank alpha", lambda value: value > 0, "be positive")
 
 
 class LoraTask:
-    """A training task whose model keeps its weights and learns low-rank additions to them.
+    """Train low-rank additions to the weights of a task's model, which stay as they are.
 
-    Args:
-        task: its model's linear layers get an adapter, in place.
-        part: of a pipeline that the model is, "prior" or "decoder".
-        config: see :class:`LoraConfig`.
+    The model's linear layers get an adapter, in place; ``part`` is "prior" or "decoder".
 
     Raises:
         MissingPackageError: peft is not installed.
@@ -56,33 +52,18 @@ class LoraTask:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
             self.model: nn.Module = peft.inject_adapter_in_model(self.settings, task.model)
-        self.dataset = task.dataset
-        self.audio_s_per_item = task.audio_s_per_item
-
-    def collate(self, items: list[Any]) -> Any:
-        """As the task."""
-        return self.task.collate(items)
-
-    def before_step(self, average: Any, batch: Any, step: int) -> None:
-        """As the task."""
-        self.task.before_step(average, batch, step)
-
-    def loss(self, model: nn.Module, batch: Any, step: int) -> tuple[Tensor, dict[str, Tensor]]:
-        """As the task."""
-        return self.task.loss(model, batch, step)
-
-    def validate(self, model: Any, folder: Path) -> dict[str, float]:
-        """As the task."""
-        return self.task.validate(model, folder)
+        self.dataset, self.audio_s_per_item = task.dataset, task.audio_s_per_item
+        self.collate, self.before_step = task.collate, task.before_step
+        self.loss, self.validate = task.loss, task.validate
 
     def component(self, model: Any) -> Any:
-        """What is exported: the adapter alone."""
+        """Return what is exported: the adapter alone."""
         return LoraExport(model, self.part, self.settings)
 
 
 @dataclass(frozen=True)
 class LoraExport:
-    """Writes the adapter of a model."""
+    """Write the adapter of a model."""
 
     model: nn.Module
     part: str

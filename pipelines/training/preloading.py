@@ -1,4 +1,4 @@
-"""What must be settled before torch is imported: how threads wait, who allocates, who tidies up."""
+"""Settle what must be set before torch is imported: threads, allocator, garbage collection."""
 
 import atexit
 import ctypes.util

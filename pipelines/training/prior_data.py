@@ -1,4 +1,4 @@
-"""What the prior trains on: token clips with one of their captions and their plan."""
+"""Read what the prior trains on: token clips with one of their captions and their plan."""
 
 import json
 import warnings
@@ -12,8 +12,8 @@ from torch.utils.data import Dataset
 from codec.seeds import generator
 from pipelines.data.caption_length import MAX_TOKENS, shorten
 from pipelines.data.plans import plan_of_labels
-from pipelines.data.remote_files import is_remote
 from pipelines.data.remote_tokens import ShardOrder, ShardStore
+from pipelines.data.shards import is_remote
 from pipelines.data.tokens import (
     TokenInfo,
     TokenRows,
@@ -21,8 +21,9 @@ from pipelines.data.tokens import (
     read_codes,
     read_token_infos,
 )
+from pipelines.errors import check_fields
 from pipelines.inference.text import PRETRAINED, encode_text
-from pipelines.training.loop import EpochOrder
+from pipelines.training.item_order import EpochOrder
 from prior.form import frame_features
 from prior.loss import PriorBatch, draw_depth_frames
 from prior.model import DEFAULT_FRAME_RATE, Prior
@@ -74,21 +75,13 @@ class PriorData:
     validation_clips: int = 32
 
     def __post_init__(self) -> None:
-        if not self.crop_s > 0:
-            raise ValueError(f"crop_s must be positive, got {self.crop_s}")
-        if self.crop_frames is not None and self.crop_frames < 2:
-            raise ValueError(f"crop_frames must be at least 2, got {self.crop_frames}")
-        shares = (
-            *("text_dropout", "whole_plan_dropout", "players_dropout", "caption_dropout"),
-            *("sections_dropout", "melody_dropout", "end_dropout", "end_share", "fill_share"),
-        )
-        for name in shares:
-            if not 0 <= getattr(self, name) < 1:
-                raise ValueError(f"{name} must lie in [0, 1), got {getattr(self, name)}")
-        if not 0 < self.depth_share <= 1:
-            raise ValueError(f"depth_share must lie in (0, 1], got {self.depth_share}")
-        if self.validation_clips < 1:
-            raise ValueError(f"validation_clips must be at least 1, got {self.validation_clips}")
+        check_fields(self, "crop_s", lambda seconds: seconds > 0, "be positive")
+        check_fields(self, "crop_frames", lambda n: n is None or n >= 2, "be at least 2")
+        shares = "text_dropout whole_plan_dropout players_dropout caption_dropout"
+        more = "sections_dropout melody_dropout end_dropout end_share fill_share"
+        check_fields(self, f"{shares} {more}", lambda share: 0 <= share < 1, "lie in [0, 1)")
+        check_fields(self, "depth_share", lambda share: 0 < share <= 1, "lie in (0, 1]")
+        check_fields(self, "validation_clips", lambda count: count >= 1, "be at least 1")
 
     def crop_tokens(self, frame_rate: float | None) -> int:
         """Count the frames of an item, of tokens with so many frames a second."""
@@ -98,7 +91,7 @@ class PriorData:
 
 
 class TokenClip(NamedTuple):
-    """One item: a clip's codes with what they are to follow from.
+    """Hold one item: a clip's codes with what they are to follow from.
 
     Attributes:
         codes: (K, T) int64 in [0, V), zeros after the clip's frames.
@@ -119,15 +112,15 @@ class TokenClip(NamedTuple):
 
 
 class TokenClips(Dataset):
-    """Endless seeded token clips: item n is a function of (seed, n).
+    """Draw endless seeded token clips: item n is a function of (seed, n).
 
     Args:
         data: see :class:`PriorData`.
         num_codebooks: codebooks that the prior writes, the first of those cached.
         reads_plan: whether items carry plans.
         split: "train" or "validation".
-        reads_form: whether the plans have sections, melody and end.
         seed: of order, crops, captions and dropout.
+        reads_form: whether the plans have sections, melody and end.
     """
 
     def __init__(
@@ -198,7 +191,7 @@ class TokenClips(Dataset):
         )
 
     def features(self, plan: Plan | None, start: int, stop: int) -> Tensor | None:
-        """A plan's numbers from frame to frame; None for a prior that reads none."""
+        """Return a plan's numbers from frame to frame; None for a prior that reads none."""
         if not self.reads_plan:
             return None
         assert self.frame_rate is not None

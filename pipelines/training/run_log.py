@@ -1,4 +1,4 @@
-"""What a training run reports: ``metrics.jsonl``, a tracker, and the progress bar's text."""
+"""Report a training run: ``metrics.jsonl``, a tracker, and the progress bar's text."""
 
 import json
 import time
@@ -10,7 +10,7 @@ from tqdm.auto import tqdm
 
 
 class RunLog:
-    """``metrics.jsonl``, the tracker if one is set, and the progress bar's text."""
+    """Write ``metrics.jsonl``, the tracker if one is set, and the progress bar's text."""
 
     def __init__(self, accelerator: Accelerator, folder: Path, audio_s_per_step: float) -> None:
         self.accelerator = accelerator

@@ -1,4 +1,4 @@
-"""The exponential moving average of a model's weights: what is validated and exported."""
+"""Average a model's weights exponentially: the average is what is validated and exported."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from torch.optim.swa_utils import AveragedModel
 
 
 class WeightAverage(AveragedModel):
-    """A copy of a model that follows it by an exponential moving average, buffers included.
+    """Follow a model by an exponential moving average of its weights, buffers included.
 
     A codec's codebooks are buffers that follow the encoder by moving averages of their own.
     Averaged beside the encoder's weights they stay the codebooks of the averaged encoder; copied
@@ -58,5 +58,5 @@ class WeightAverage(AveragedModel):
 
 
 def own_part(tensor: Tensor) -> Tensor:
-    """What this process holds of a tensor, which is all of one that is not split."""
+    """Return what this process holds of a tensor, which is all of one that is not split."""
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor

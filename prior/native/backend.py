@@ -11,10 +11,10 @@ needed_compilers = runpy.run_path(str(Path(__file__).with_name("build.py")))["ne
 
 
 def get_requires_for_build_wheel(config_settings: Any = None) -> list[str]:
-    """Packages to install before a wheel is built."""
+    """Return the packages to install before a wheel is built."""
     return [*build_meta.get_requires_for_build_wheel(config_settings), *needed_compilers()]
 
 
 def get_requires_for_build_editable(config_settings: Any = None) -> list[str]:
-    """Packages to install before ``pip install -e``."""
+    """Return the packages to install before ``pip install -e``."""
     return [*build_meta.get_requires_for_build_editable(config_settings), *needed_compilers()]

@@ -47,7 +47,7 @@ class Build(NamedTuple):
 
 
 def x86_builds(system: str, target: str) -> tuple[Build, Build]:
-    """Both builds for a system on x86-64, the faster one first."""
+    """Return both builds for a system on x86-64, the faster one first."""
     wide = "-mprefer-vector-width=512"
     zig = ("-target", f"x86_64-{target}")
     return (
@@ -71,7 +71,7 @@ BUILDS = (
 
 
 def builds_for_this_machine() -> list[Build]:
-    """The builds that this system and machine could load, whatever the processor knows."""
+    """Return the builds that this system and machine could load, whatever the processor knows."""
     system = {"linux": "linux", "darwin": "macos", "win32": "windows"}.get(sys.platform)
     machine = {"amd64": "x86_64", "arm64": "aarch64"}.get(
         platform.machine().lower(), platform.machine().lower()
@@ -89,20 +89,20 @@ WHEELS = {
 
 
 def builds_for_wheel(platform_tag: str | None) -> list[Build]:
-    """The builds that a wheel carries; with None those of this machine."""
+    """Return the builds that a wheel carries; with None those of this machine."""
     if platform_tag is None:
         return builds_for_this_machine()
     return [build for build in BUILDS if (build.system, build.machine) == WHEELS[platform_tag]]
 
 
 def digest_source() -> int:
-    """A digest of ``frame.c`` in 64 bits, which every library made from it knows."""
+    """Return a digest of ``frame.c`` in 64 bits, which every library made from it knows."""
     digest = hashlib.blake2b((FOLDER / "frame.c").read_bytes(), digest_size=8).digest()
     return int.from_bytes(digest, "little")
 
 
 def find_compiler() -> list[str] | None:
-    """The command of a C compiler: ``$CC``, the system's, or the ``ziglang`` package."""
+    """Return the command of a C compiler: ``$CC``, the system's, or the ``ziglang`` package."""
     for name in (os.environ.get("CC", "cc"), "cc", "gcc", "clang"):
         if name and shutil.which(name.split()[0]):
             return name.split()
@@ -110,12 +110,12 @@ def find_compiler() -> list[str] | None:
 
 
 def needed_compilers() -> list[str]:
-    """What an installation should install to compile with: nothing, or a packaged compiler."""
+    """Return what an installation needs to compile: nothing, or a packaged compiler."""
     return ["ziglang"] if builds_for_this_machine() and find_compiler() is None else []
 
 
 def find_zig() -> list[str] | None:
-    """The command of the C compiler in the ``ziglang`` package, or None."""
+    """Return the command of the C compiler in the ``ziglang`` package, or None."""
     if importlib.util.find_spec("ziglang") is None:
         return None
     return [sys.executable, "-m", "ziglang", "cc"]

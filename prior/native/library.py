@@ -55,7 +55,7 @@ def load_library() -> Library:
 
 
 def runs_here(build: Build) -> bool:
-    """Whether PyTorch finds the instructions that a build needs."""
+    """Tell whether PyTorch finds the instructions that a build needs."""
     capability = torch.backends.cpu.get_cpu_capability()
     return build.instructions in {"", capability} or (
         build.instructions == "AVX2" and capability == "AVX512"

@@ -43,7 +43,7 @@ class PackedPrior:
         self.checksum = self.compute_checksum()
 
     def is_current(self) -> bool:
-        """Whether no weight was replaced, moved, or changed by an operator that counts changes."""
+        """Tell whether no weight was replaced, moved or changed by a counting operator."""
         return all(
             parameters["weight"] is weight
             and weight.data_ptr() == pointer
@@ -134,13 +134,13 @@ class PackedPrior:
 
 
 def room_for(prior: Prior, tile: int) -> int:
-    """Bytes that hold every linear layer of a prior in whole tiles of float32."""
+    """Count the bytes that hold every linear layer of a prior in whole tiles of float32."""
     layers = [module for module in prior.modules() if isinstance(module, nn.Linear)]
     return sum(4 * (layer.weight.numel() + tile * layer.in_features) + 128 for layer in layers)
 
 
 def version_of(weight: Tensor) -> int:
-    """How often in-place operators changed a tensor; one made for inference does not count."""
+    """Return how often in-place operators changed a tensor; 0 for one made for inference."""
     return 0 if weight.is_inference() else weight._version
 
 
@@ -191,7 +191,7 @@ def check_modules(prior: Prior) -> None:
 
 
 def depth_modules(prior: Prior) -> list[tuple[str, nn.Module]]:
-    """All modules beside the backbone that a single step uses, named."""
+    """Return all modules beside the backbone that a single step uses, named."""
     parts = {"first_head": prior.first_head, "embedding": prior.embedding, "depth": prior.depth}
     return [
         (f"{part}.{name}".rstrip("."), module)

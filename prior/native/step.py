@@ -137,7 +137,7 @@ class GenerationMemory:
         self.keys = [history.keys for history in self.histories]
 
     def belongs_to(self, state: PriorState, books: tuple[Sampling, ...]) -> bool:
-        """Whether nothing in the state and the settings was replaced."""
+        """Tell whether nothing in the state and the settings was replaced."""
         return books is self.books and all(
             layer.history.keys is keys and layer.text is text
             for layer, keys, text in zip(state.layers, self.keys, self.texts, strict=True)
@@ -150,7 +150,7 @@ class GenerationMemory:
 
 
 def settings_of(sampling: Sampling) -> Settings:
-    """A codebook's settings; 0 and 1 stand for no top-k and no top-p."""
+    """Return a codebook's settings; 0 and 1 stand for no top-k and no top-p."""
     top_p = 1.0 if sampling.top_p is None else sampling.top_p
     return Settings(sampling.temperature, sampling.guidance, top_p, sampling.top_k or 0)
 

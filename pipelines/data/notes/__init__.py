@@ -1,1 +1,1 @@
-"""Notes: MIDI and scores to frames that the prior writes, and back to MIDI and sound."""
+"""Turn MIDI and scores into frames that the prior writes, and back into MIDI and sound."""

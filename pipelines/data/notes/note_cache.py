@@ -10,11 +10,11 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from codec.whole_file import new_folder, write_json
+from codec.whole_file import write_json
 from pipelines.data.notes.note_pieces import NotePiece, find_pieces, say_skipped
 from pipelines.data.notes.note_tokenizer import NoteTokenizer
 from pipelines.data.shards import ShardWriter
-from pipelines.data.token_cache import SHARD_CLIPS, to_int16, token_row
+from pipelines.data.token_cache import SHARD_CLIPS, new_cache, to_int16, token_row
 from pipelines.data.tokens import INFO_NAME, SCHEMA, TokenInfo, hash_text
 
 CODEC_NAME = "codec"
@@ -28,7 +28,7 @@ def build_note_cache(
     validation_fraction: float = 0.05,
     quiet: bool = False,
 ) -> TokenInfo:
-    """Encode every piece of a source; the folder appears when it is whole.
+    """Encode every piece of a source to a cache that appears when it is whole.
 
     Args:
         source: see ``note_pieces.find_pieces``.
@@ -37,19 +37,14 @@ def build_note_cache(
         validation_fraction: of MIDI files; rendered datasets keep their splits.
         quiet: no progress bar.
 
-    Returns:
-        What ``tokens.json`` says.
-
     Raises:
         ValueError: the folder exists, the source has no notes, or a setting is out of range.
     """
     if not 0 <= validation_fraction < 1:
         raise ValueError(f"validation-fraction must lie in [0, 1), got {validation_fraction}")
-    if Path(out_folder).exists():
-        raise ValueError(f"{out_folder} exists already: choose another folder or delete it")
     splits = find_pieces(Path(source), validation_fraction)
     clips, ids = {}, []
-    with new_folder(Path(out_folder)) as folder:
+    with new_cache(out_folder) as folder:
         for split, pieces in splits.items():
             bar = tqdm(pieces, desc=split, unit="piece", disable=quiet or None)
             written = list(write_split(bar, tokenizer, folder / split))

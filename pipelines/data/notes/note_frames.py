@@ -1,4 +1,4 @@
-"""Note events and the frames that a prior writes of them: one note, one frame of six codes.
+"""Pack note events into frames that a prior writes: one note, one frame of six codes.
 
 A compound word (Octuple: arXiv 2106.05630; Compound Word Transformer: arXiv 2101.02402) whose time
 is counted from the note before, so that a piece may be of any length. An event is a row of
@@ -25,13 +25,13 @@ START, PITCH, DURATION, PROGRAM, TEMPO, VELOCITY = range(len(BOOKS))
 
 
 def sort_events(events: np.ndarray) -> np.ndarray:
-    """(N, 6) events by start, program, pitch, duration and velocity."""
+    """Sort (N, 6) events by start, program, pitch, duration and velocity."""
     keys = (VELOCITY, DURATION, PITCH, PROGRAM, START)
     return events[np.lexsort([events[:, key] for key in keys])]
 
 
 def skyline(events: np.ndarray) -> np.ndarray:
-    """One voice: of the notes that start together the highest, cut where the next one starts.
+    """Keep one voice: of the notes that start together the highest, until the next one starts.
 
     "All-mono" of Uitdenbogerd and Zobel (1999), the simplest of their melody extractors and the
     one that listeners agreed with most. Drums are left out unless there is nothing else.
@@ -53,7 +53,7 @@ def skyline(events: np.ndarray) -> np.ndarray:
 
 
 def pack(events: np.ndarray) -> np.ndarray:
-    """Events to frames.
+    """Turn events into frames.
 
     A gap of more than 255 steps is filled with rests; a note of more than 256 steps is followed by
     frames that lengthen it.
@@ -84,7 +84,7 @@ def pack(events: np.ndarray) -> np.ndarray:
 
 
 def unpack(frames: np.ndarray) -> tuple[np.ndarray, int]:
-    """Frames to events, the inverse of :func:`pack`.
+    """Turn frames into events, the inverse of :func:`pack`.
 
     A frame with a code that stands for nothing (only a prior writes one) strikes nothing: its
     shift still moves the time on.

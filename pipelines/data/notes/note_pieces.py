@@ -29,11 +29,10 @@ MIDI_SUFFIXES = (".mid", ".midi", ".kar")
 
 @dataclass(frozen=True)
 class NotePiece:
-    """One piece, or the part of it that a clip of sound holds.
+    """Hold one piece, or the part of it that a clip of sound holds.
 
     Attributes:
         id: unique in the dataset; equal to that of the clip of sound, where there is one.
-        score: its notes.
         captions: ways to describe it, possibly none.
         labels: a JSON object.
         source: the program, folder or collection that it comes from.
@@ -53,9 +52,8 @@ def find_pieces(
 ) -> dict[str, Iterator[NotePiece | str]]:
     """Find the pieces of each split; a line of text stands for one that could not be read.
 
-    Args:
-        source: a dataset made by ``partita prepare scores``, or a folder of MIDI files.
-        validation_fraction: of the MIDI files; a dataset keeps its own splits.
+    The source is a dataset made by ``partita prepare scores``, which keeps its splits, or a folder
+    of MIDI files, of which a fraction is for validation.
 
     Raises:
         ValueError: it is neither.

@@ -22,17 +22,10 @@ REVERB_SIZE = 0.4
 
 
 def play(score: ScoreTick, soundfont: Path = SOUNDFONT) -> np.ndarray:
-    """Play a score.
+    """Play a score as (2, S) float32 at 44,100 Hz, of moderate loudness, peaks below 0.95.
 
     MIDI has fifteen channels for pitched instruments: where a score has more, groups of them are
     played one after the other and added.
-
-    Args:
-        score: in ticks, with at least one note.
-        soundfont: an SF2 file with a General MIDI bank.
-
-    Returns:
-        (2, S) float32 at 44,100 Hz, of moderate loudness, peaks below 0.95.
 
     Raises:
         FileNotFoundError: FluidSynth or the soundfont is missing; names the Debian package.

@@ -71,10 +71,7 @@ class NoteTokenizer(Component):
         self.register_buffer("nothing", torch.empty(0))
 
     def encode(self, midi: str | Path | bytes | ScoreTick) -> Tensor:
-        """Turn a piece into codes.
-
-        Args:
-            midi: a MIDI file's path or bytes, or a symusic score in ticks.
+        """Turn a MIDI file, by path or bytes, or a symusic score in ticks into codes.
 
         Returns:
             (1, 6, T) int64 in [0, 256): a frame per note, and more for long rests and notes.
@@ -90,7 +87,7 @@ class NoteTokenizer(Component):
         return torch.from_numpy(pack(events))[None]
 
     def events(self, score: ScoreTick) -> np.ndarray:
-        """(N, 6) int64 note events of a score, sorted; see ``pipelines.data.notes.note_frames``."""
+        """List the (N, 6) int64 note events of a score, sorted; see ``note_frames``."""
         self._check_score(score)
         tokens = np.array(self.tokenizer.encode(score).ids, dtype=np.int64) - _SPECIAL
         pitch, position, bar, velocity, duration, program, tempo = tokens.T
@@ -99,10 +96,7 @@ class NoteTokenizer(Component):
         return sort_events(np.stack(columns, axis=1))
 
     def decode(self, codes: Tensor) -> list[ScoreTick]:
-        """Turn codes into pieces.
-
-        Args:
-            codes: (B, k, T) int64 in [0, 256), the first 1 <= k <= 6 books.
+        """Turn (B, k, T) int64 codes in [0, 256) into pieces; k may be less than six.
 
         Returns:
             B symusic scores in ticks of ``steps_per_beat``, with one track per program.
@@ -114,14 +108,14 @@ class NoteTokenizer(Component):
         return [self._decode_row(row) for row in codes.cpu().numpy()]
 
     def shift_s(self, codes: Tensor) -> Tensor:
-        """Seconds by which frames, (B, k) int64, move the time on at their own tempo: (B,)."""
+        """Measure the seconds by which (B, k) frames move the time on at their own tempo: (B,)."""
         filled = self._with_defaults(codes.T.cpu().numpy())  # (6, B)
         beats = filled[START] / self.config.steps_per_beat
         return torch.from_numpy(beats * 60 / (filled[TEMPO] + FIRST_TEMPO))
 
     @cached_property
     def tokenizer(self) -> Any:
-        """miditok's Octuple over this grid.
+        """Build miditok's Octuple over this grid.
 
         Raises:
             MissingPackageError: miditok is not installed.
@@ -185,7 +179,9 @@ class NoteTokenizer(Component):
         return self.tokenizer.decode(tokens.tolist())
 
     def _with_defaults(self, codes: np.ndarray) -> np.ndarray:
-        """(k, T) codes -> (6, T): a beat of middle C on the piano, 120 a minute, velocity 90."""
+        """Fill (k, T) codes up to (6, T): a beat of middle C on the piano, 120 a minute, velocity
+        90.
+        """
         defaults = (0, 60, self.config.steps_per_beat - 1, 0, 120 - FIRST_TEMPO, 90 - 1)
         missing = np.array(defaults[len(codes) :], dtype=np.int64)
         filled = np.repeat(missing[:, None], codes.shape[1], axis=1)

@@ -1,4 +1,4 @@
-"""One track, read block by block, becomes clips in a staged file and a record of what was found."""
+"""Cut a track, read block by block, into clips in a staged file, and record what was found."""
 
 import base64
 import errno
@@ -13,8 +13,9 @@ import warnings
 import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
-from itertools import zip_longest
+from itertools import chain, pairwise, zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -26,14 +27,8 @@ from torch import Tensor
 from codec.audio_file import describe_audio, read_blocks, write_audio
 from codec.whole_file import whole_file, write_json
 from pipelines.data.caption_length import shorten_caption
-from pipelines.data.prepared import (
-    SAMPLE_RATE,
-    SCHEMA,
-    Clip,
-    analysis,
-    analyze,
-    pad_frames,
-)
+from pipelines.data.clip_levels import SAMPLE_RATE, analysis, analyze, pad_frames
+from pipelines.data.prepared import SCHEMA, Clip
 from pipelines.data.recordings.duplicates import NUM_BANDS, band_levels, fingerprint
 from pipelines.data.recordings.prepare_config import PrepareConfig
 from pipelines.data.recordings.track import Track
@@ -57,12 +52,11 @@ class TrackRecord:
     """Hold what is known about a track after it was cut.
 
     Attributes:
-        name, source, license, attribution, split: as in ``Track``; ``split`` "" is not yet drawn.
+        split: "train", "validation", or "" where it is not yet drawn.
         reason: why it gave no clip: "" or "missing", "unreadable", "too short", "silent", "left
             out" (by its metadata).
         detail: the reason in words.
         content: BLAKE2b of the file's bytes.
-        duration_s: length (s).
         sample_rate: Hz, of the file.
         num_clips: clips in the staged file.
         silent_clips: clips dropped for silence.
@@ -91,7 +85,7 @@ class TrackRecord:
 
     @property
     def fingerprint(self) -> np.ndarray:
-        """The acoustic fingerprint, (N,) uint32."""
+        """Return the acoustic fingerprint, (N,) uint32."""
         return np.frombuffer(base64.b64decode(self.words), dtype="<u4")
 
 
@@ -116,9 +110,9 @@ def cut_track(track: Track, config: PrepareConfig, staged: Path) -> TrackRecord:
             record.reason = "too short"
             record.detail = f"{record.duration_s:.2f} s of at least {config.min_track_s:g} s"
         else:
-            facts = Facts.of(track, tags, config)
-            record.source, record.license = facts.source, facts.license
-            record.attribution = facts.attribution
+            facts = clip_facts(track, tags, config)
+            record.source, record.license = facts["source"], facts["license"]
+            record.attribution = facts["attribution"]
             blocks = read_mix([opened, *track.stems], config.clip_s)
             stage_clips(blocks, facts, config, record, staged.with_suffix(".arrow"))
     except FileNotFoundError as error:
@@ -134,34 +128,25 @@ def cut_track(track: Track, config: PrepareConfig, staged: Path) -> TrackRecord:
     return record
 
 
-@dataclass(frozen=True)
-class Facts:
-    """Return what every clip of a track carries."""
+def clip_facts(track: Track, tags: dict[str, str], config: PrepareConfig) -> dict[str, Any]:
+    """Collect the fields that all clips of a track share.
 
-    track: str
-    captions: list[str]
-    labels: str
-    source: str
-    license: str
-    attribution: str
-
-    @classmethod
-    def of(cls, track: Track, tags: dict[str, str], config: PrepareConfig) -> "Facts":
-        """Metadata given with the track come first, then the options, then the file's tags."""
-        given = track.metadata
-        artist = given.get("artist") or tags.get("artist", "")
-        return cls(
-            track.name,
-            given.get("captions") or [shorten_caption(c) for c in compose_captions(track, tags)],
-            json.dumps(track.labels, sort_keys=True, ensure_ascii=False),
-            given.get("source") or config.source or track.source,
-            given.get("license") or config.license or tags.get("license", ""),
-            given.get("attribution") or config.attribution or artist,
-        )
+    Metadata given with the track come first, then the options, then the file's tags.
+    """
+    given = track.metadata
+    artist = given.get("artist") or tags.get("artist", "")
+    return {
+        "track": track.name,
+        "captions": given.get("captions") or [*map(shorten_caption, compose_captions(track, tags))],
+        "labels": json.dumps(track.labels, sort_keys=True, ensure_ascii=False),
+        "source": given.get("source") or config.source or track.source,
+        "license": given.get("license") or config.license or tags.get("license", ""),
+        "attribution": given.get("attribution") or config.attribution or artist,
+    }
 
 
 def compose_captions(track: Track, tags: dict[str, str]) -> list[str]:
-    """Captions of a track that came without: its title and genre, and its genre alone.
+    """Caption a track that came without: its title and genre, and its genre alone.
 
     The title is the metadata's, the tag's or the file's name (numbers are no title); with neither
     title nor genre the folder's name has to do.
@@ -177,7 +162,7 @@ def compose_captions(track: Track, tags: dict[str, str]) -> list[str]:
 
 
 def title_of(name: str) -> str:
-    """A readable title from a file name; "" for names that are only numbers."""
+    """Make a readable title from a file name; "" for names that are only numbers."""
     stem = Path(name).stem
     if NUMBERED_NAME.match(stem):
         return ""
@@ -186,7 +171,7 @@ def title_of(name: str) -> str:
 
 
 def read_tags(opened: Path | io.BytesIO, record: TrackRecord) -> dict[str, str]:
-    """The file's text tags; fills in duration and sample rate.
+    """Read the file's text tags, and fill in duration and sample rate.
 
     Raises:
         ValueError: the file is not audio.
@@ -196,13 +181,14 @@ def read_tags(opened: Path | io.BytesIO, record: TrackRecord) -> dict[str, str]:
         facts = describe_audio(opened)
     record.duration_s, record.sample_rate = round(facts.duration_s, 3), facts.sample_rate
     record.notes += facts.notes
-    rewind(opened)
+    if isinstance(opened, io.BytesIO):
+        opened.seek(0)
     return {key: writable(text, []) for key, text in facts.tags.items()}
 
 
 def stage_clips(
     blocks: Iterator[Tensor],
-    facts: Facts,
+    facts: dict[str, Any],
     config: PrepareConfig,
     record: TrackRecord,
     path: Path,
@@ -223,7 +209,17 @@ def stage_clips(
             if loudness_db < config.silence_db:
                 record.silent_clips += 1
                 continue
-            clip = make_clip(cut, (pad_frames(levels), stereo), facts, config, index)
+            audio = encode_flac(cut.audio) if config.audio == "keep" else b""
+            clip = Clip(
+                id=f"{record.name}#{index:04d}",
+                start_s=cut.start_s,
+                duration_s=cut.duration_s,
+                spectrogram=pad_frames(levels),
+                stereo=stereo,
+                is_end=cut.is_end,
+                audio=audio,
+                **facts,
+            )
             stream.write_batch(pa.RecordBatch.from_pylist([clip.to_row()], schema=SCHEMA))
             record.num_clips += 1
             record.scaled_clips += cut.is_scaled
@@ -234,7 +230,7 @@ def stage_clips(
 
 @dataclass(frozen=True)
 class TrackSlice:
-    """A piece of a track with the samples around it.
+    """Hold a piece of a track with the samples around it.
 
     Attributes:
         window: (C, (F - 1) * hop + n_fft) samples for ``LogMel.of_padded``.
@@ -252,7 +248,7 @@ class TrackSlice:
 
     @property
     def duration_s(self) -> float:
-        """Length (s)."""
+        """Return the length (s)."""
         return self.audio.shape[-1] / SAMPLE_RATE
 
 
@@ -261,7 +257,8 @@ def cut_windows(blocks: Iterator[Tensor]) -> Iterator[TrackSlice]:
     log_mel = analysis().log_mel
     left = torch.zeros(CHANNELS, log_mel.padding)
     start = 0
-    for block, following in with_next(blocks):
+    for block, following in pairwise(chain(blocks, [None])):
+        assert block is not None
         num_samples = block.shape[-1]
         num_frames = -(-num_samples // log_mel.hop_length)
         width = (num_frames - 1) * log_mel.hop_length + log_mel.n_fft
@@ -289,70 +286,26 @@ def read_stereo(opened: Path | io.BytesIO, block_s: float) -> Iterator[Tensor]:
 
 
 def read_mix(parts: Sequence[Path | io.BytesIO], block_s: float) -> Iterator[Tensor]:
-    """The sum of files that must be equally long, block by block."""
+    """Add files, which must be equally long, block by block."""
     for blocks in zip_longest(*(read_stereo(part, block_s) for part in parts)):
         if len({None if block is None else block.shape[-1] for block in blocks}) > 1:
             raise ValueError("the stems of a track must be equally long")
         yield torch.stack(blocks).sum(0)
 
 
-def with_next(blocks: Iterator[Tensor]) -> Iterator[tuple[Tensor, Tensor | None]]:
-    """Each block with the one after it, None at the end."""
-    current = next(blocks, None)
-    while current is not None:
-        following = next(blocks, None)
-        yield current, following
-        current = following
-
-
-def make_clip(
-    cut: TrackSlice,
-    sound: tuple[np.ndarray, np.ndarray],
-    facts: Facts,
-    config: PrepareConfig,
-    index: int,
-) -> Clip:
-    """A row from a piece, its levels and stereo image, and its track's facts."""
-    return Clip(
-        id=f"{facts.track}#{index:04d}",
-        track=facts.track,
-        start_s=cut.start_s,
-        duration_s=cut.duration_s,
-        spectrogram=sound[0],
-        stereo=sound[1],
-        captions=facts.captions,
-        labels=facts.labels,
-        source=facts.source,
-        license=facts.license,
-        attribution=facts.attribution,
-        is_end=cut.is_end,
-        audio=encode_flac(cut.audio) if config.audio == "keep" else b"",
-    )
-
-
 def encode_flac(audio: Tensor) -> bytes:
-    """(C, S) float32 at 44.1 kHz as 16-bit FLAC."""
+    """Encode (C, S) float32 at 44.1 kHz as 16-bit FLAC."""
     stream = io.BytesIO()
     write_audio(stream, audio, SAMPLE_RATE, format="flac", subtype="PCM_16")
     return stream.getvalue()
 
 
 def rms_db(audio: Tensor) -> float:
-    """Root mean square of all samples in dB of full scale; -200 for digital silence."""
+    """Measure the root mean square of all samples in dB of full scale; -200 for silence."""
     return 10 * math.log10(max(float(audio.double().square().mean()), 1e-20))
 
 
 def hash_content(opened: Path | io.BytesIO) -> str:
-    """BLAKE2b of a file's bytes."""
-    if isinstance(opened, Path):
-        with opened.open("rb") as file:
-            return hashlib.file_digest(file, hashlib.blake2b).hexdigest()[:32]
-    digest = hashlib.blake2b(opened.getbuffer()).hexdigest()[:32]
-    rewind(opened)
-    return digest
-
-
-def rewind(opened: Any) -> None:
-    """Back to the start of an archive's member; a path needs nothing."""
-    if isinstance(opened, io.BytesIO):
-        opened.seek(0)
+    """Hash a file's bytes (BLAKE2b)."""
+    with opened.open("rb") if isinstance(opened, Path) else nullcontext(opened) as file:
+        return hashlib.file_digest(file, hashlib.blake2b).hexdigest()[:32]

@@ -91,9 +91,6 @@ def prepare_music(config: MusicConfig, **options: Any) -> PrepareReport:
         config: which packages, and where to.
         options: further settings of ``PrepareConfig``.
 
-    Returns:
-        The report.
-
     Raises:
         ValueError: a package is unknown or not installed.
     """

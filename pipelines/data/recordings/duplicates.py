@@ -63,13 +63,10 @@ def fingerprint(bands: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Match:
-    """Hold two tracks that share sound.
+    """Hold two tracks, by index, that share sound.
 
-    Args:
-        first: index of one track.
-        second: index of the other, larger than ``first``.
-        shared_s: shared sound at the best lag, accurate to about two seconds (s).
-        shared_fraction: shared sound as a fraction of the shorter track.
+    ``shared_s`` is that at the best lag, accurate to about two seconds; ``shared_fraction`` is its
+    part of the shorter track.
     """
 
     first: int
@@ -79,15 +76,7 @@ class Match:
 
 
 def find_matches(fingerprints: list[np.ndarray], min_shared_s: float = 5.0) -> list[Match]:
-    """Find the pairs of tracks that share at least ``min_shared_s`` seconds of sound.
-
-    Args:
-        fingerprints: fingerprint of each track.
-        min_shared_s: shortest shared stretch that counts (s).
-
-    Returns:
-        Matches in ascending order of the pair.
-    """
+    """Find the pairs of tracks that share at least ``min_shared_s`` seconds of sound, in order."""
     matches = []
     for (first, second), lags in sorted(candidate_lags(fingerprints).items()):
         a, b = fingerprints[first], fingerprints[second]
@@ -160,18 +149,10 @@ def windowed(values: np.ndarray) -> np.ndarray:
 def choose_duplicates(
     matches: list[Match], durations_s: list[float], min_fraction: float = 0.5
 ) -> dict[int, int]:
-    """Choose the tracks to drop, and the kept track that each duplicates.
+    """Choose the tracks to drop: dropped index -> kept index.
 
-    The longest track of a group stays, so that a loop does not replace its piece; among equally
-    long ones the first stays.
-
-    Args:
-        matches: from ``find_matches``.
-        durations_s: duration of every track (s).
-        min_fraction: fraction of the shorter track that must be shared.
-
-    Returns:
-        Dropped index -> kept index.
+    Those count that share ``min_fraction`` of the shorter track. The longest track of a group
+    stays, so that a loop does not replace its piece; among equally long ones the first stays.
     """
     partners: dict[int, set[int]] = defaultdict(set)
     for match in matches:

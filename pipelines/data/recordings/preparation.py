@@ -6,27 +6,40 @@ shards in the order of the tracks. So a run that was killed and resumed gives th
 one.
 """
 
-import hashlib
 import json
 import shutil
 import time
+from collections import deque
 from contextlib import closing
 from dataclasses import asdict, dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
 from codec.whole_file import write_json
-from pipelines.data.prepared import INFO_NAME, SPLITS, finish_dataset, read_info
+from pipelines.data.prepared import (
+    INFO_NAME,
+    SPLITS,
+    PreparedWriter,
+    finish_dataset,
+    iterate_clips,
+    read_info,
+)
 from pipelines.data.recordings.cutting import TrackRecord, cut_track
-from pipelines.data.recordings.joining import join_clips
 from pipelines.data.recordings.prepare_config import PrepareConfig
 from pipelines.data.recordings.recordings_report import write_report
 from pipelines.data.recordings.track import Track
-from pipelines.data.recordings.track_selection import draw_splits, select, write_fingerprints
+from pipelines.data.recordings.track_selection import (
+    Selection,
+    draw_splits,
+    select,
+    write_fingerprints,
+)
 from pipelines.data.recordings.tracks import TrackList, find_tracks
 from pipelines.data.shards import begin_or_resume, refuse_other
+from pipelines.data.tokens import hash_text
 from pipelines.data.worker_processes import map_in_order
 
 WORK_NAME = ".work"
@@ -35,7 +48,7 @@ NOT_PART_OF_THE_RESULT = ("output", "workers", "scheduler", "quiet")
 
 @dataclass(frozen=True)
 class PrepareReport:
-    """Report the result of ``prepare``.
+    """Hold what came of a preparation.
 
     Attributes:
         folder: the prepared dataset.
@@ -57,12 +70,6 @@ class PrepareReport:
 
 def prepare(config: PrepareConfig) -> PrepareReport:
     """Turn a folder, an archive or a list of audio files into a prepared dataset.
-
-    Args:
-        config: see ``PrepareConfig``.
-
-    Returns:
-        The report; the dataset opens with ``pipelines.data.prepared.open_prepared``.
 
     Raises:
         ValueError: there is nothing usable in the input, or the output folder holds a dataset made
@@ -131,13 +138,17 @@ def begin(folder: Path, path: Path, settings: dict[str, Any]) -> None:
 
 def staged_path(work: Path, track: Track) -> Path:
     """Name the staged file of a track by all that its clips depend on."""
-    text = json.dumps(described(track), sort_keys=True, default=str)
-    return work / f"{hashlib.blake2b(text.encode(), digest_size=16).hexdigest()}.arrow"
+    return work / f"{digest(described(track))}.arrow"
 
 
 def described(track: Track) -> list[Any]:
     """List all that the clips of a track depend on beside the settings."""
     return [*track.stamp(), track.source, track.split, track.metadata, track.labels, track.fault]
+
+
+def digest(facts: list[Any]) -> str:
+    """Hash facts (BLAKE2b of their JSON)."""
+    return hash_text(json.dumps(facts, sort_keys=True, default=str))
 
 
 def cut_tracks(tracks: list[Track], config: PrepareConfig, staged: list[Path]) -> list[TrackRecord]:
@@ -160,15 +171,38 @@ def cut_one(job: tuple[Track, PrepareConfig, Path]) -> TrackRecord:
     return cut_track(*job)
 
 
+def join_clips(
+    folder: Path,
+    records: list[TrackRecord],
+    selection: Selection,
+    shard_clips: int,
+    staged: list[Path],
+) -> None:
+    """Write the staged clips of each split in order, and delete those that whole shards hold."""
+    for split in SPLITS:
+        chosen = [index for index in selection.kept if records[index].split == split]
+        if not chosen:
+            continue
+        with PreparedWriter(folder, split, shard_clips) as writer:
+            done, end = writer.complete_rows, 0
+            written: deque[tuple[Path, int]] = deque()
+            for index in chosen:
+                start, end = end, end + records[index].num_clips
+                if end <= done:
+                    continue
+                for clip in islice(iterate_clips([staged[index]]), max(0, done - start), None):
+                    writer.add(clip)
+                written.append((staged[index], end))
+                while written and written[0][1] <= writer.complete_rows:
+                    written.popleft()[0].unlink()
+
+
 def result_settings(tracks: list[Track], config: PrepareConfig) -> dict[str, Any]:
     """Collect all that the result depends on, including sizes and times of the files."""
-    settings = {
-        key: value for key, value in asdict(config).items() if key not in NOT_PART_OF_THE_RESULT
-    }
+    settings = {k: v for k, v in asdict(config).items() if k not in NOT_PART_OF_THE_RESULT}
     settings["validation_source"] = list(config.validation_source)
-    text = json.dumps([described(track) for track in tracks], sort_keys=True, default=str)
     settings["tracks"] = len(tracks)
-    settings["tracks_digest"] = hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+    settings["tracks_digest"] = digest([described(track) for track in tracks])
     return settings
 
 

@@ -3,6 +3,8 @@
 import math
 from dataclasses import dataclass
 
+from pipelines.errors import check_fields
+
 
 @dataclass(frozen=True)
 class PrepareConfig:
@@ -48,22 +50,16 @@ class PrepareConfig:
     quiet: bool = False
 
     def __post_init__(self) -> None:
-        if not 0.04 <= self.clip_s <= 600 or abs(self.clip_s * 25 % 1) > 1e-6:
-            raise ValueError(
-                f"clip_s must be a multiple of 0.04 s (a token frame) up to 600, got {self.clip_s}"
-            )
-        if not 0 <= self.min_clip_s <= self.clip_s:
-            raise ValueError(
-                f"min_clip_s must lie in [0, clip_s], "
-                f"got {self.min_clip_s} with clip_s={self.clip_s}"
-            )
-        if not 0 <= self.min_track_s < math.inf:
-            raise ValueError(f"min_track_s must be 0 or more, got {self.min_track_s}")
-        if self.audio not in ("keep", "none"):
-            raise ValueError(f"audio must be keep or none, got {self.audio!r}")
-        for name in ("validation_fraction", "duplicate_fraction"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name} must lie in [0, 1], got {getattr(self, name)}")
-        for name in ("shard_clips", "workers"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        check_fields(
+            self,
+            "clip_s",
+            lambda clip_s: 0.04 <= clip_s <= 600 and abs(clip_s * 25 % 1) < 1e-6,
+            "be a multiple of 0.04 s (a token frame) up to 600",
+        )
+        within = f"lie in [0, clip_s] with clip_s={self.clip_s}"
+        check_fields(self, "min_clip_s", lambda seconds: 0 <= seconds <= self.clip_s, within)
+        check_fields(self, "min_track_s", lambda seconds: 0 <= seconds < math.inf, "be 0 or more")
+        check_fields(self, "audio", ("keep", "none").__contains__, "be keep or none")
+        fractions = "validation_fraction duplicate_fraction"
+        check_fields(self, fractions, lambda share: 0 <= share <= 1, "lie in [0, 1]")
+        check_fields(self, "shard_clips workers", lambda count: count >= 1, "be at least 1")

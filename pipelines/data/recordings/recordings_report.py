@@ -27,67 +27,37 @@ def write_report(
     info: dict[str, Any],
     found: TrackList,
 ) -> dict[str, Any]:
-    """Write ``report.json`` and ``report.md``.
-
-    Args:
-        folder: the dataset.
-        records: one for every listed track.
-        selection: the tracks that were kept.
-        info: the content of ``dataset.json``.
-        found: what the input held.
-
-    Returns:
-        The content of ``report.json``.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    report = build_report(folder, records, selection, info, found)
-    write_json(folder / "report.json", report)
-    write_page(folder / "report.md", report_blocks(report))
-    return report
-
-
-def build_report(
-    folder: Path,
-    records: list[TrackRecord],
-    selection: Selection,
-    info: dict[str, Any],
-    found: TrackList,
-) -> dict[str, Any]:
-    """Collect the content of the report as plain data."""
+    """Write ``report.json`` and ``report.md``, and return the content."""
     kept = [records[index] for index in selection.kept]
+    rates = Counter(record.sample_rate for record in kept)
     report: dict[str, Any] = {
         "tracks_listed": len(records),
         "tracks_kept": len(kept),
         "splits": info["splits"],
         "sources": info["sources"],
-        "skipped": list_skipped(records),
+        "skipped": [
+            {"track": record.name, "reason": record.reason, "detail": record.detail}
+            for record in records
+            if record.reason
+        ],
         "metadata": found.faults,
-        "put_right": list_put_right(records),
+        "put_right": [
+            {"track": record.name, "note": note} for record in records for note in record.notes
+        ],
         "other_files": dict(found.other_files.most_common()),
         "duplicates": list_duplicates(records, selection),
         "leakage": list_leaks(records, selection),
         "silent_clips": sum(record.silent_clips for record in kept),
         "scaled_clips": sum(record.scaled_clips for record in kept),
-        "sample_rates": count_rates(kept),
+        "sample_rates": {f"{rate} Hz": count for rate, count in sorted(rates.items())},
         "loudness_db": loudness_histogram(kept),
         "labels": label_histograms(folder),
     }
     report["warnings"] = list_warnings(report)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / "report.json", report)
+    write_page(folder / "report.md", report_blocks(report))
     return report
-
-
-def list_skipped(records: list[TrackRecord]) -> list[dict[str, str]]:
-    """List the tracks that gave no clip, with the reason."""
-    return [
-        {"track": record.name, "reason": record.reason, "detail": record.detail}
-        for record in records
-        if record.reason
-    ]
-
-
-def list_put_right(records: list[TrackRecord]) -> list[dict[str, str]]:
-    """List what was put right in files or in their metadata."""
-    return [{"track": record.name, "note": note} for record in records for note in record.notes]
 
 
 def list_duplicates(records: list[TrackRecord], selection: Selection) -> list[dict[str, Any]]:
@@ -120,12 +90,6 @@ def list_leaks(records: list[TrackRecord], selection: Selection) -> list[dict[st
         if {match.first, match.second} <= kept
         and records[match.first].split != records[match.second].split
     ]
-
-
-def count_rates(records: list[TrackRecord]) -> dict[str, int]:
-    """Count tracks by the sample rate of their files."""
-    rates = Counter(record.sample_rate for record in records)
-    return {f"{rate} Hz": count for rate, count in sorted(rates.items())}
 
 
 def loudness_histogram(records: list[TrackRecord]) -> dict[str, int]:

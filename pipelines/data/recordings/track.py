@@ -1,4 +1,4 @@
-"""One audio file to prepare, with what is known about it before it is opened."""
+"""Identify an audio file to prepare, with what is known about it before it is opened."""
 
 import zipfile
 from dataclasses import dataclass, field

@@ -18,7 +18,7 @@ TEXT_KEYS = ("title", "genre", "artist", "license", "attribution", "source")
 
 
 class Described:
-    """Rows of the metadata files of one input, by the file that they describe.
+    """Hold the rows of the metadata files of one input, by the file that they describe.
 
     Attributes:
         rows: name relative to the input -> row; captions of several rows add up.

@@ -20,7 +20,7 @@ ARCHIVE_SUFFIXES = (".zip", ".pk3")
 
 @dataclass
 class TrackList:
-    """What was found in an input.
+    """Hold what was found in an input.
 
     Attributes:
         tracks: sorted by name, no name twice.
@@ -39,9 +39,6 @@ def find_tracks(source: str | Path) -> TrackList:
     Folders are searched recursively, with the archives in them. A ``metadata.jsonl`` or
     ``metadata.csv`` describes the files beside and below it. A missing file that a list or a row
     names is kept, so that the report shows it.
-
-    Args:
-        source: the folder or file.
 
     Raises:
         ValueError: the input does not exist, or is a binary file.

@@ -1,1 +1,1 @@
-"""Labeled music without recordings: compose or arrange a score, play it, describe it."""
+"""Make labeled music without recordings: compose or arrange a score, play it, describe it."""

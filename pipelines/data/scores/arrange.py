@@ -11,7 +11,7 @@ from symusic.core import ScoreTick
 from pipelines.data.midi_file import read_midi
 from pipelines.data.scores.accompaniment import bass_note, voice
 from pipelines.data.scores.chords import chords_of_slots
-from pipelines.data.scores.compose import density_word, finish, register_span, scaled, swing
+from pipelines.data.scores.compose import density_word, finish, register_span, scaled, swung
 from pipelines.data.scores.drums import CRASH, KICK
 from pipelines.data.scores.harmony import Slot, progression, slots
 from pipelines.data.scores.instruments import BASSES, INSTRUMENTS, balance, name_of_program
@@ -21,33 +21,11 @@ from pipelines.data.scores.score import Note, Part, Score, is_key_clear, top_voi
 from pipelines.data.scores.score_midi import read_tracks
 from pipelines.data.scores.score_sound import RenderError
 from pipelines.data.scores.styles import DYNAMICS, STYLES, Style, moods
+from pipelines.data.scores.tables import read_table
 from prior.theory import METERS, PITCH_NAMES, Meter
 
-# MMA groove, style label, slowest and fastest tempo (beats a minute).
-GROOVES = (
-    ("BossaNova", "bossa nova", 104, 156), ("BossaNova1Sus", "bossa nova", 104, 150),
-    ("Rhumba", "latin", 96, 140), ("Samba", "latin", 90, 120), ("Mambo", "latin", 100, 170),
-    ("ChaCha", "latin", 100, 132), ("Salsa", "latin", 90, 130), ("Beguine", "latin", 96, 140),
-    ("Calypso", "latin", 100, 170), ("Tango", "tango", 104, 136), ("Tango1", "tango", 104, 136),
-    ("Swing", "jazz", 110, 200), ("SwingWalk", "jazz", 110, 200), ("EasySwing", "jazz", 90, 150),
-    ("ModernJazz", "jazz", 110, 190), ("GypsyJazz", "jazz", 120, 200), ("Foxtrot", "jazz", 110,
-    190),
-    ("JazzWaltz", "jazz", 110, 180), ("Waltz", "waltz", 90, 170), ("FrenchWaltz", "waltz", 110,
-    190),
-    ("VieneseWaltz", "waltz", 130, 190), ("CountryWaltz", "waltz", 84, 140),
-    ("RagTime", "ragtime", 100, 170), ("Polka", "polka", 100, 136), ("March", "march", 100, 126),
-    ("Folk", "folk", 84, 150), ("FolkBallad", "folk", 70, 110), ("BlueGrass", "country", 110, 190),
-    ("CountrySwing", "country", 110, 180), ("CountryBlues", "blues", 80, 132),
-    ("Blues", "blues", 80, 132), ("SlowBlues", "blues", 56, 84), ("ShuffleBoggie", "blues", 100,
-    170),
-    ("8Beat", "pop", 90, 140), ("SoftRock", "rock", 84, 130), ("BasicRock", "rock", 100, 160),
-    ("60sRock", "rock", 110, 160), ("Twist", "rock", 130, 176), ("Ska", "ska", 110, 160),
-    ("Ballad", "ballad", 56, 90), ("PopBallad", "ballad", 56, 92), ("PianoBallad", "ballad", 54,
-    90),
-    ("GuitarBallad", "ballad", 56, 92), ("RockBallad", "ballad", 60, 92), ("Hymn", "hymn", 66, 104),
-    ("Lullaby", "lullaby", 54, 90), ("Trance", "techno", 124, 150), ("BVFunk", "funk", 90, 124),
-    ("R&B", "soul", 70, 116), ("Desert", "world", 80, 130), ("Strut", "jazz", 100, 150),
-)  # fmt: skip
+GROOVES = read_table("grooves")
+"""MMA groove, style label, slowest and fastest tempo (beats a minute)."""
 # Style whose tune, harmony and loudness stand in where only MMA plays a style.
 _BORROWED = {
     "tango": "latin", "ragtime": "jazz", "polka": "waltz", "country": "folk", "ska": "rock",
@@ -65,12 +43,7 @@ _ATTEMPTS = 4
 
 
 def arrange(rng: random.Random, held_out: bool = False, groove: str | None = None) -> Score:
-    """Let MMA play a chord progression in one of its grooves, and put a tune on top.
-
-    Args:
-        rng: source of all draws, MMA's too.
-        held_out: use the chord progressions kept for validation.
-        groove: fix the groove instead of drawing it.
+    """Let MMA play a chord progression in a groove, drawn or given, and put a tune on top.
 
     Raises:
         RenderError: MMA failed.
@@ -102,7 +75,7 @@ def _arrange_once(rng: random.Random, held_out: bool, row: tuple[str, str, int, 
     lead, register = _tune(rng, style, harmony, key, meter, backing)
     parts = [finish(rng, lead, tempo_bpm, dynamics), *backing]
     if style.swing:
-        swing(parts[0])
+        parts[0].notes = swung(parts[0].notes)
     labels = {
         "style": style_name,
         "mood": moods(style_name, key.mode, tempo_bpm, dynamics),

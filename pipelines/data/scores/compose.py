@@ -156,8 +156,8 @@ class _Piece:
         else:
             parts = self._ensemble(ensemble, lead, drums)
         parts = [finish(self.rng, part, self.tempo_bpm, self.dynamics) for part in parts]
-        if self.style.swing:
-            parts = [swing(part) for part in parts]
+        for part in parts if self.style.swing else []:
+            part.notes = swung(part.notes)
         labels = {
             "style": self.style.name,
             "mood": moods(self.style.name, self.key.mode, self.tempo_bpm, self.dynamics),
@@ -328,12 +328,6 @@ def without_overlap(notes: list[Note]) -> list[Note]:
             kept.append(replace(note, duration=length))
             following[note.pitch] = note.start
     return kept[::-1]
-
-
-def swing(part: Part) -> Part:
-    """Move the middle of every beat to its last third."""
-    part.notes = swung(part.notes)
-    return part
 
 
 def swung(notes: list[Note]) -> list[Note]:

@@ -3,6 +3,7 @@
 import random
 
 from pipelines.data.scores.score import Note
+from pipelines.data.scores.tables import read_table
 from prior.theory import Meter
 
 KICK, SNARE, RIM, CLAP, CLOSED, OPEN, RIDE, CRASH = 36, 38, 37, 39, 42, 46, 51, 49
@@ -12,43 +13,7 @@ _PIECES = {
     "b": COWBELL, "m": SHAKER, "l": LOW_TOM, "w": CLAVE,
 }  # fmt: skip
 _ACCENTS = {"X": 1.0, "x": 0.8, "o": 0.5}
-# One string per piece of the kit; each character is a step: 16 a bar in 4/4, 12 in 3/4 and 6/8.
-PATTERNS: dict[str, dict[str, dict[str, str]]] = {
-    "4/4": {
-        "rock": {"k": "X.......X.x.....", "s": "....X.......X...", "h": "X.o.X.o.X.o.X.o."},
-        "pop": {"k": "X.....x.X.......", "s": "....X.......X...", "h": "x.o.x.o.x.o.x.o."},
-        "ballad": {"k": "X.......x.......", "r": "....X.......X...", "h": "x...o...x...o..."},
-        "techno": {"k": "X...X...X...X...", "c": "....x.......x...", "o": "..x...x...x...x.",
-                   "h": "o.o.o.o.o.o.o.o."},
-        "house": {"k": "X...X...X...X...", "s": "....x.......x...", "o": "..X...X...X...X."},
-        "electro": {"k": "X.....x...X.....", "s": "....X.......X...", "h": "xoxoxoxoxoxoxoxo"},
-        "swing": {"d": "X...x.o.X...x.o.", "h": "....x.......x...", "k": "o.......o......."},
-        "bossa": {"k": "X.....x.X.....x.", "r": "x.....x.....x...", "h": "x.o.x.o.x.o.x.o."},
-        "funk": {"k": "X.x.......x..x..", "s": "....X..o.o..X...", "h": "x.x.x.x.x.x.x.o."},
-        "shuffle": {"k": "X.......X.......", "s": "....X.......X...", "d": "X...x.o.X...x.o."},
-        "march": {"k": "X.......X.......", "s": "x.ooX.oox.ooX.xx"},
-        "epic": {"l": "X.....x.x...X...", "k": "X.......X.......", "s": "............x..."},
-        "folk": {"k": "X.......X.......", "t": "....x.......x...", "m": "x.o.x.o.x.o.x.o."},
-        "chip": {"k": "X.....X.X.......", "s": "....X.......X..o", "h": "x.x.x.x.x.x.x.x."},
-        "soft": {"m": "x.o.x.o.x.o.x.o.", "k": "x.......x......."},
-    },
-    "3/4": {
-        "rock": {"k": "X.......x...", "s": "....X...X...", "h": "x.o.x.o.x.o."},
-        "waltz": {"k": "X...........", "h": "....x...x...", "s": "....o...o..."},
-        "swing": {"d": "X...x.o.x...", "h": "....x.......", "k": "o..........."},
-        "folk": {"k": "X...........", "t": "....x...x...", "m": "x.o.x.o.x.o."},
-        "epic": {"l": "X...x...x.x.", "k": "X..........."},
-        "soft": {"m": "x...o...o...", "k": "x..........."},
-    },
-    "6/8": {
-        "rock": {"k": "X.........x.", "s": "......X.....", "h": "x.o.o.x.o.o."},
-        "ballad": {"k": "X...........", "r": "......X.....", "h": "x.o.o.x.o.o."},
-        "folk": {"k": "X.....x.....", "t": "....o.....o.", "m": "x.o.o.x.o.o."},
-        "epic": {"l": "X...x.X.x.x.", "k": "X.....X....."},
-        "march": {"k": "X.....X.....", "s": "x...o.x.o.o."},
-        "soft": {"m": "x.o.o.x.o.o.", "k": "x..........."},
-    },
-}  # fmt: skip
+PATTERNS = read_table("drums")
 _FALLBACK = {"3/4": "waltz", "6/8": "folk", "4/4": "rock"}
 
 

@@ -5,6 +5,7 @@ import random
 from dataclasses import dataclass
 
 from pipelines.data.scores.keys import Chord, Key, chord_of
+from pipelines.data.scores.tables import read_table
 
 HELD_OUT_SHARE = 8
 """One progression in this many is kept for the validation split."""
@@ -33,80 +34,10 @@ class Slot:
 
 
 BANKS = {
-    ("functional", "major"): Bank(
-        ("I IV V I", "I V I V", "I vi IV V", "I IV I V", "I ii V I", "I V vi IV", "I iii IV V",
-         "I I IV V", "I vi ii V", "I IV ii V"),
-        ("vi iii IV V", "IV I ii V", "vi ii V I", "ii V I vi", "IV V iii vi", "V7/vi vi ii V",
-         "IV I V I", "vi V7/V V V7", "iii vi ii V"),
-        ("IV ii V7 I", "vi ii V7 I", "IV I V7 I", "I IV V7 I", "ii V V7 I", "I vi V7 I",
-         "IV V V7 I", "V7/V V V7 I"),
-    ),
-    ("functional", "minor"): Bank(
-        ("i iv V i", "i V i V", "i VI iv V", "i iv i V", "i VII VI V", "i i iv V", "i VI iio V",
-         "i III iv V", "i V VI iv"),
-        ("VI III iv V", "iv i iv V", "III VII i V", "VI iv i V", "iv VII III VI", "III VI iio V",
-         "VI VII i V"),
-        ("iv iio V7 i", "VI iv V7 i", "i iv V7 i", "iv i V7 i", "VI iio V7 i", "iv V V7 i",
-         "i VI V7 i"),
-    ),
-    ("pop", "major"): Bank(
-        ("I V vi IV", "I vi IV V", "I IV vi V", "I iii vi IV", "I IV I V", "I bVII IV I",
-         "I V IV V", "I ii IV V", "Iadd9 V vi IV"),
-        ("vi IV I V", "IV V vi I", "ii IV I V", "vi V IV V", "IV I V vi", "IV vi I V",
-         "vi iii IV V"),
-        ("vi IV V I", "IV V I I", "ii IV V I", "I V IV I", "IV V V I", "vi V IV I",
-         "IV V7sus4 V I"),
-    ),
-    ("pop", "minor"): Bank(
-        ("i VI III VII", "i VII VI VII", "i iv VI V", "i VI VII i", "i III VII iv", "i v VI iv",
-         "i VII i VI", "i iv VII i"),
-        ("VI III VII i", "iv i VII VI", "VI VII i iv", "III VII iv VI", "iv VI i V",
-         "VI i VII V"),
-        ("VI VII i i", "iv VII V i", "VI iv V i", "VI V i i", "iv V V i", "III VII V i",
-         "iv VI V i"),
-    ),
-    ("jazz", "major"): Bank(
-        ("Imaj7 vi7 ii7 V7", "Imaj7 V7/ii ii7 V7", "Imaj7 IVmaj7 ii7 V7", "I6 iii7 ii7 V7",
-         "Imaj7 Imaj7 ii7 V7", "Imaj9 #io7 ii7 V9", "Imaj7 II7 ii7 V7"),
-        ("iii7 V7/ii ii7 V7", "IVmaj7 iv6 iii7 V7/ii", "v7 I7 IVmaj7 V7", "vi7 II7 ii7 V7",
-         "IVmaj7 iii7 ii7 V7", "ii7 V7 iii7 vi7"),
-        ("ii7 V7 Imaj7 I6", "vi7 ii7 V7 I6", "iii7 ii7 V7 Imaj7", "ii9 V9 Imaj9 I6",
-         "IVmaj7 ii7 V7 I6", "II7 ii7 V7 I6"),
-    ),
-    ("jazz", "minor"): Bank(
-        ("i7 iv7 iih7 V7", "i6 VImaj7 iih7 V7", "i7 VImaj7 iv7 V7", "i6 i6 iih7 V7",
-         "i7 VII7 VImaj7 V7", "i6 iv6 i6 V7"),
-        ("iv7 VII7 IIImaj7 VImaj7", "IIImaj7 VImaj7 iih7 V7", "iv7 i7 iih7 V7",
-         "VImaj7 iv7 iih7 V7", "iv7 iv6 i6 V7"),
-        ("iih7 V7 i6 i6", "iv7 iih7 V7 i6", "VImaj7 iih7 V7 i6", "iv6 V7 i6 i6", "VI7 V7 i6 i6"),
-    ),
-    ("blues", "major"): Bank(
-        ("I7 I7 I7 I7", "I7 IV7 I7 I7", "I7 IV7 I7 V7", "I7 I7 IV7 I7", "I7 IV7 I7 IV7"),
-        ("IV7 IV7 I7 I7", "IV7 #ivo7 I7 I7", "IV7 IV7 I7 V7/ii", "IV7 IV9 I7 V7"),
-        ("V7 IV7 I7 I7", "ii7 V7 I7 I7", "V7 V7 I7 I7", "V7 IV9 I7 I7", "V7/V V7 I7 I7"),
-    ),
-    ("blues", "minor"): Bank(
-        ("i7 i7 i7 i7", "i7 iv7 i7 i7", "i7 iv7 i7 V7", "i7 i7 iv7 i7"),
-        ("iv7 iv7 i7 i7", "iv7 iv7 i7 V7", "iv7 VII7 i7 i7", "iv7 iv9 i7 i7"),
-        ("VI7 V7 i7 i7", "V7 iv7 i7 i7", "iih7 V7 i7 i7", "iv7 V7 i7 i7"),
-    ),
-    ("modal", "major"): Bank(
-        ("Iadd9 IV Iadd9 IV", "I IVadd9 vi IV", "Iadd9 vi7 IVmaj7 V", "I IV I V7sus4",
-         "Imaj7 IVmaj7 Imaj7 V", "I V IV I", "I iii7 IV I", "Iadd9 IVmaj7 ii7 V"),
-        ("vi7 IV I V", "IVmaj7 I vi7 V", "IV vi7 I V", "ii7 IV vi7 V", "vi IV ii7 V",
-         "IVadd9 V vi7 IV"),
-        ("IV V7sus4 I Iadd9", "ii7 V I I", "IV V I Iadd9", "vi7 V I I", "IVmaj7 V I I",
-         "ii7 V7sus4 V I"),
-    ),
-    ("modal", "minor"): Bank(
-        ("i VI III VII", "i VII iv VI", "i VI iv VII", "i iv i VII", "i III VI VII",
-         "iadd9 VI iadd9 VII", "i iv VI VII", "i VI i v"),
-        ("VI VII i iv", "iv VI III VII", "III VII iv i", "VI III iv V", "iv i VI VII",
-         "VI iv i VII"),
-        ("VI VII i i", "iv VII i i", "iv V i i", "VI V i i", "iv VI V i", "III VII i i",
-         "iv v i i"),
-    ),
-}  # fmt: skip
+    (idiom, mode): Bank(**phrases)
+    for idiom, modes in read_table("harmony").items()
+    for mode, phrases in modes.items()
+}
 
 
 def is_held_out(key: Key, numerals: list[str]) -> bool:

@@ -110,10 +110,7 @@ def scale_over(chord: Chord, key: Key) -> tuple[int, ...]:
 
 
 def estimate_key(weights: Sequence[float]) -> tuple[Key, float]:
-    """Estimate the key of a pitch-class histogram.
-
-    Args:
-        weights: 12 summed durations, one per pitch class from C.
+    """Estimate the key of 12 summed durations, one per pitch class from C.
 
     Returns:
         The key whose Krumhansl-Kessler profile correlates best, and the margin in correlation to

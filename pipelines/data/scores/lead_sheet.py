@@ -1,4 +1,4 @@
-"""A plan as a lead sheet: chords, tune, tempo and sections, as MIDI or MusicXML."""
+"""Write a plan as a lead sheet: chords, tune, tempo and sections, as MIDI or MusicXML."""
 
 import random
 import warnings
@@ -17,7 +17,7 @@ CHORD_OCTAVE, CHORD_VELOCITY, TUNE_VELOCITY = 48, 60, 90
 
 
 class PlacedChord(NamedTuple):
-    """A chord of a sheet: its beats counted from where the sheet begins."""
+    """Place a chord on a sheet: its beats counted from where the sheet begins."""
 
     start: float
     beats: float
@@ -27,10 +27,7 @@ class PlacedChord(NamedTuple):
 def write_lead_sheet(path: str | Path, plan: Plan, num_beats: float) -> None:
     """Write a plan from its first beat on; the suffix tells MIDI from MusicXML.
 
-    Args:
-        path: ``.mid``, ``.midi``, ``.musicxml`` or ``.xml``.
-        plan: with beats as quarter notes.
-        num_beats: until when the last chord sounds, from the sheet's beginning.
+    Beats count as quarter notes; the last chord sounds until ``num_beats`` from the beginning.
 
     Raises:
         MissingPackageError: MusicXML is asked for and music21 is not installed.
@@ -40,7 +37,7 @@ def write_lead_sheet(path: str | Path, plan: Plan, num_beats: float) -> None:
 
 
 def placed_chords(plan: Plan, num_beats: float) -> Iterator[PlacedChord]:
-    """The chords that sound between the first beat and the end, with their lengths."""
+    """Yield the chords that sound between the first beat and the end, with their lengths."""
     ends = [*(chord.beat for chord in plan.chords), plan.first_beat + num_beats][1:]
     for chord, end in zip(plan.chords, ends, strict=True):
         start, stop = max(chord.beat - plan.first_beat, 0.0), end - plan.first_beat
@@ -49,7 +46,7 @@ def placed_chords(plan: Plan, num_beats: float) -> Iterator[PlacedChord]:
 
 
 def section_starts(plan: Plan) -> Iterator[tuple[float, str]]:
-    """Where each section begins, in beats from the sheet's beginning, and its name."""
+    """Yield where each section begins, in beats from the sheet's beginning, and its name."""
     beat = -plan.first_beat
     for section in plan.sections:
         if beat >= 0:
@@ -58,7 +55,7 @@ def section_starts(plan: Plan) -> Iterator[tuple[float, str]]:
 
 
 def midi_sheet(plan: Plan, num_beats: float) -> bytes:
-    """A MIDI file with a track of block chords and, where there is a tune, one of it."""
+    """Write a MIDI file with a track of block chords and, where there is a tune, one of it."""
     import symusic
 
     def track(name: str, notes: list[tuple[float, float, int, int]]) -> Any:
@@ -89,7 +86,7 @@ def midi_sheet(plan: Plan, num_beats: float) -> bytes:
 
 
 def musicxml_sheet(plan: Plan, num_beats: float) -> bytes:
-    """A MusicXML lead sheet: chord symbols over the tune, or over rests."""
+    """Write a MusicXML lead sheet: chord symbols over the tune, or over rests."""
     purpose, install = "a MusicXML sheet", "pip install 'partita[scores]'"
     music21 = import_package("music21", purpose, install)
     part = music21.stream.Part()

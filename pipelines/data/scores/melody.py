@@ -57,16 +57,10 @@ def compose_melody(
     span: tuple[int, int],
     density: str,
 ) -> list[Note]:
-    """Generate a tune over chords.
+    """Generate a tune over chords, between the lowest and the highest pitch of ``span``.
 
     Phrases of one section share their motifs, as an answer repeats its question. Strong beats carry
     chord tones, the others move by step; phrases end on a long chord tone, the piece on the tonic.
-
-    Args:
-        rng: source of all draws.
-        harmony: the chords, in order.
-        span: lowest and highest MIDI pitch.
-        density: one of ``DENSITIES``.
 
     Returns:
         Notes in order, without overlap; velocity 100 on the beat, 90 elsewhere.

@@ -36,12 +36,12 @@ def read_melody_file(path: str | Path) -> tuple[MelodyNote, ...]:
 
 
 def midi_voices(path: Path) -> Iterable[list[Note]]:
-    """The pitched tracks of a MIDI file."""
+    """Yield the pitched tracks of a MIDI file."""
     return (notes for _, drums, notes in read_tracks(read_midi(path)) if not drums)
 
 
 def notated_voices(path: Path) -> Iterable[list[Note]]:
-    """The parts of a MusicXML or ABC file, ties joined, without its chord symbols."""
+    """List the parts of a MusicXML or ABC file, ties joined, without its chord symbols."""
     music21 = import_package("music21", "a notated tune", "pip install 'partita[scores]'")
     try:
         parsed = music21.converter.parse(path)

@@ -10,7 +10,7 @@ from typing import Any
 from tqdm import tqdm
 
 from codec.seeds import derive_seed
-from codec.whole_file import new_folder, write_json
+from codec.whole_file import write_json
 from pipelines.data.plans import plan_of_labels
 from pipelines.data.prepared import SPLITS
 from pipelines.data.scores.captions import LONG, MEDIUM, SHORT, captions
@@ -19,7 +19,7 @@ from pipelines.data.scores.score_jobs import ScoreJob, check_sources, compose_pi
 from pipelines.data.scores.score_sound import RenderError, clip_labels
 from pipelines.data.scores.score_sources import DEFAULT_SOURCES
 from pipelines.data.shards import ShardWriter
-from pipelines.data.token_cache import SHARD_CLIPS
+from pipelines.data.token_cache import SHARD_CLIPS, new_cache
 from pipelines.data.tokens import INFO_NAME, SCHEMA, TOKENS_VERSION, TokenInfo, hash_text
 from pipelines.data.worker_processes import map_in_order
 from prior.plan_codes import CODEBOOK_SIZE, HEAD_FRAMES, NUM_BOOKS, encode_plan
@@ -52,14 +52,12 @@ def build_plan_cache(
     for name, value in (("pieces", pieces), ("workers", workers)):
         if value < 1:
             raise ValueError(f"{name} must be at least 1, got {value}")
-    if Path(out_folder).exists():
-        raise ValueError(f"{out_folder} exists already: choose another folder or delete it")
     check_sources(sources)
     sources = tuple(sorted(sources))
     settings = {"pieces": pieces, "seed": seed, "sources": list(sources)}
     jobs = [ScoreJob(seed, index, sources) for index in range(pieces)]
     counts = dict.fromkeys(SPLITS, 0)
-    with new_folder(Path(out_folder)) as folder, ExitStack() as stack:
+    with new_cache(out_folder) as folder, ExitStack() as stack:
         writers = {
             split: stack.enter_context(ShardWriter(folder / split, SCHEMA, SHARD_CLIPS))
             for split in SPLITS

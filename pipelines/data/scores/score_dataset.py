@@ -25,6 +25,7 @@ from pipelines.data.scores.score_sound import (
 from pipelines.data.scores.score_sources import DEFAULT_SOURCES
 from pipelines.data.shards import begin_or_resume, read_split
 from pipelines.data.worker_processes import map_in_order
+from pipelines.errors import check_fields
 
 SETTINGS_NAME = "scores.json"
 SKIPPED_NAME = "skipped.json"
@@ -63,14 +64,10 @@ class ScoreDataset:
     scheduler: str | None = None
 
     def __post_init__(self) -> None:
-        if not self.hours > 0:
-            raise ValueError(f"hours must be positive, got {self.hours}")
+        check_fields(self, "hours", lambda hours: hours > 0, "be positive")
         if not 5 <= self.clip_s <= 600 or self.clip_s != int(self.clip_s):
             raise ValueError(f"clip must be whole seconds from 5 to 600, got {self.clip_s}")
-        for name in ("workers", "shard_clips"):
-            if getattr(self, name) < 1:
-                option = name.replace("_", "-")
-                raise ValueError(f"{option} must be at least 1, got {getattr(self, name)}")
+        check_fields(self, "workers shard_clips", lambda count: count >= 1, "be at least 1")
 
 
 def prepare_scores(wanted: ScoreDataset) -> dict[str, Any]:

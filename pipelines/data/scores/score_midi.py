@@ -14,11 +14,7 @@ VOLUME, PAN, REVERB, CHORUS = 7, 10, 91, 93
 
 
 def write_midi(score: Score, tail_s: float = 2.0) -> bytes:
-    """Write a type-1 MIDI file with one track per part.
-
-    Args:
-        score: a piece of at most 15 pitched parts.
-        tail_s: seconds of silence after the last note, for reverberation to die away.
+    """Write a type-1 MIDI file with one track per part, and silence for reverberation to die away.
 
     Raises:
         ValueError: more than 15 pitched parts.

@@ -12,7 +12,8 @@ import soundfile
 import torch
 
 from codec.seeds import derive_seed
-from pipelines.data.prepared import FRAMES_PER_TOKEN, Clip, analysis, analyze, pad_frames
+from pipelines.data.clip_levels import FRAMES_PER_TOKEN, analysis, analyze, pad_frames
+from pipelines.data.prepared import Clip
 from pipelines.data.recordings.cutting import encode_flac
 from pipelines.data.scores.captions import captions
 from pipelines.data.scores.chords import plan_labels
@@ -53,15 +54,9 @@ def check_programs(programs: list[str], soundfont: Path | None = None) -> None:
 
 
 def render(score: Score, soundfont: Path = SOUNDFONT) -> np.ndarray:
-    """Play a score.
+    """Play a score as (2, S) float32 at 44,100 Hz, at the loudness that its dynamics ask for.
 
-    Args:
-        score: the piece; its ``room`` sets the reverberation.
-        soundfont: an SF2 file with a General MIDI bank.
-
-    Returns:
-        (2, S) float32 at 44,100 Hz, at the loudness that the score's dynamics ask for, peaks below
-        0.95, silence at the end removed.
+    Peaks stay below 0.95; silence at the end is removed.
 
     Raises:
         RenderError: FluidSynth failed, or gave silence or damaged samples.

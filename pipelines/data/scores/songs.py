@@ -28,15 +28,10 @@ _EARLY = 0.1
 def compose_song(
     rng: random.Random, held_out: bool = False, style_name: str | None = None
 ) -> Score:
-    """Compose a song of one to four minutes.
+    """Compose a song of one to four minutes, in a style that is drawn or given.
 
     Every section is composed once, as a stretch of one long piece, and then played wherever the
     form names it; the outro is the piece's own end, which rings out.
-
-    Args:
-        rng: source of all draws.
-        held_out: use the chord progressions kept for validation.
-        style_name: fix the style instead of drawing it.
     """
     for _ in range(_ATTEMPTS):  # the last attempt stays, though it may be too short or too long
         form = rng.choice(FORMS).split()

@@ -1,6 +1,7 @@
 // Plays a piece while the server makes it: samples come over a WebSocket and are put end to end.
 
-const MARGIN_S = 0.04;  // between the first samples' arrival and their sound
+const MARGIN_S = 0.04;  // between the first samples' arrival and their sound, at least
+const QUICK_S = 0.3;  // from click to first samples; what it takes longer, a busy machine may take again
 const REPORT_MS = 250;
 
 export class LivePlayer {
@@ -8,6 +9,7 @@ export class LivePlayer {
   constructor(on) {
     this.on = on;
     this.playing = false;
+    this.sources = new Set();  // that sound, or will
   }
 
   start(request) {
@@ -17,7 +19,10 @@ export class LivePlayer {
     this.clicked = performance.now();
     this.gaps = 0;
     this.next = this.begun = null;  // context time of the next sample, and of the first
+    this.facts = null;
     this.playing = true;
+    this.stopped = false;
+    clearInterval(this.timer);
     const scheme = location.protocol === "https:" ? "wss:" : "ws:";
     const socket = this.socket = new WebSocket(`${scheme}//${location.host}/v1/live`);
     socket.binaryType = "arraybuffer";
@@ -49,25 +54,31 @@ export class LivePlayer {
     });
     const earliest = context.currentTime + MARGIN_S;
     if (this.next === null) {
-      this.begun = this.next = earliest;
-      this.firstSoundMs = performance.now() - this.clicked + MARGIN_S * 1000;
+      const waitedS = (performance.now() - this.clicked) / 1000;
+      const marginS = Math.max(MARGIN_S, waitedS - QUICK_S);
+      this.begun = this.next = context.currentTime + marginS;
+      this.firstSoundMs = 1000 * (waitedS + marginS);
     } else if (this.next < context.currentTime) {
       this.gaps++;
       this.begun += earliest - this.next;
       this.next = earliest;
     }
-    const source = context.createBufferSource();
-    source.buffer = buffer;
-    source.connect(context.destination);
-    source.start(this.next);
-    (this.sources ??= new Set()).add(source);
-    source.onended = () => this.sources.delete(source);
+    if (!this.stopped) this.sound(buffer);
     this.next += length / facts.sample_rate;
     this.on.piece(channels);
   }
 
+  sound(buffer) {
+    const source = this.context.createBufferSource();
+    source.buffer = buffer;
+    source.connect(this.context.destination);
+    source.start(this.next);
+    this.sources.add(source);
+    source.onended = () => this.sources.delete(source);
+  }
+
   get sounding() {
-    return this.playing || this.sources?.size > 0;
+    return this.playing || this.sources.size > 0;
   }
 
   // Seconds heard so far.
@@ -89,14 +100,10 @@ export class LivePlayer {
 
   // Ends the piece; the server keeps what was made.
   stop() {
-    if (!this.playing) return this.silence();
-    this.send({type: "stop"});
-    this.silence();
-  }
-
-  silence() {
-    for (const source of this.sources ?? []) source.stop();
-    this.sources?.clear();
+    if (this.playing) this.send({type: "stop"});
+    this.stopped = true;
+    for (const source of this.sources) source.stop();
+    this.sources.clear();
   }
 
   finish(error, whole = true) {

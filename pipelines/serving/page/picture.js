@@ -43,8 +43,7 @@ export class Picture {
     this.column = 0;
     this.kept = [new Float32Array(0), new Float32Array(0)];
     this.first = 0;  // sample that `kept` begins with
-    const style = getComputedStyle(canvas);
-    this.ink = style.getPropertyValue("--accent") || "#36c";
+    this.ink = getComputedStyle(canvas).color;
     this.dark = matchMedia("(prefers-color-scheme: dark)").matches;
   }
 
@@ -78,6 +77,7 @@ export class Picture {
       low = Math.min(low, samples[i] ?? 0);
       high = Math.max(high, samples[i] ?? 0);
     }
+    [low, high] = [low, high].map((value) => Math.sign(value) * Math.abs(value) ** 0.6);  // soft music shows too
     context.fillStyle = this.ink;
     context.fillRect(column, middle - high * wave / 2, 1, Math.max(1, (high - low) * wave / 2));
     const levels = spectrum(samples, from - this.first), rows = Math.round(half - wave) - 2;
@@ -95,7 +95,7 @@ export class Picture {
 
 function shade(level, dark) {
   const light = dark ? level : 1 - level;
-  return [255 * light ** 1.2, 255 * light ** 0.9 * 0.95, 255 * (0.12 + 0.88 * light ** 0.7)];
+  return [255 * light ** 1.2, 255 * light ** 0.95, 255 * (0.12 + 0.88 * light ** 0.7)];
 }
 
 // Levels in dB of SIZE samples from an offset, by a radix-2 FFT.

@@ -4,7 +4,7 @@ import {html, nothing, render} from "./vendor/lit-html.js";
 import {ask, readBatch, watchJobs} from "./door.js";
 import {LivePlayer} from "./live.js";
 import {Picture} from "./picture.js";
-import {planView} from "./plan.js";
+import {barAt, planView} from "./plan.js";
 import {TakePlayer} from "./takes.js";
 
 const FORMATS = ["wav", "flac", "ogg", "opus"];
@@ -40,7 +40,7 @@ const live = new LivePlayer({
     say(`steered: heard from ${facts.at_s.toFixed(1)} s on`);
   },
   end(error) {
-    if (error) fail(new Error(error)); else say("the piece is whole");
+    if (error) fail(new Error(error)); else say(live.stopped ? "stopped: what was made is on the shelf" : "the piece is whole");
     refreshTakes();
   },
   wrong: (message) => fail(new Error(message)),
@@ -88,6 +88,7 @@ const enqueueAll = attempt(async () => {
 
 const edit = (name, take) => attempt(async () => {
   const body = {edit: name, take: take.id};
+  if (name === "extend") body.add_s = Number(state.duration);
   if (name === "inpaint") body.spans_s = [state.span];
   if (String(state.seed).trim() !== "") body.seed = Number(state.seed);
   const job = await ask("POST", "/v1/edits", body);
@@ -171,7 +172,7 @@ const transportView = () => {
   const {take, pair} = takes;
   if (!take) return html`<p class="dim">${live.playing ? `${live.time.toFixed(1)} s heard` : "Nothing is playing."}</p>`;
   return html`${takes.audio}
-    <p class="dim">${take.prompt}, seed ${take.seed}</p>
+    <p class="dim">${take.prompt || take.id}${take.seed === null ? "" : `, seed ${take.seed}`}</p>
     ${pair ? html`<div class="row" role="group" aria-label="Compare at equal loudness">
       ${pair.map((one, index) => html`<button aria-pressed=${takes.heard === index} class=${takes.heard === index ? "main" : ""}
         @click=${() => takes.hear(index)}>${"AB"[index]}: ${one.id}</button>`)}</div>` : nothing}
@@ -184,7 +185,7 @@ const transportView = () => {
           show();
         }}></label>`)}
       ${Object.entries(EDITS).map(([name, text]) => html`<button @click=${edit(name, take)} title=${state.model?.edits.includes(name) ? "" : "the loaded pipeline cannot do this"}
-        ?disabled=${!state.model?.edits.includes(name) || (name === "inpaint" && !state.span)}>${text}</button>`)}
+        ?disabled=${!state.model?.edits.includes(name) || (name === "inpaint" && !state.span)}>${text}${name === "extend" ? ` by ${state.duration} s` : ""}</button>`)}
     </div>`;
 };
 
@@ -205,10 +206,10 @@ const queueView = () => {
 const shelfView = () => html`<h2>Shelf</h2>
   <div class="row"><button id="compare" class="main" ?disabled=${!state.a || !state.b || state.a === state.b} @click=${attempt(compare)}>Compare A and B</button>
     <label>Add a sound file<input type="file" accept="audio/*" @change=${upload}></label>
-    <span class="dim">${state.takes.length} takes</span></div>
+    <span class="dim">${state.takes.length} ${state.takes.length === 1 ? "take" : "takes"}</span></div>
   <ul class="list">${state.takes.map((take) => html`<li aria-current=${takes.take?.id === take.id}>
     <button aria-label=${`Play ${take.id}`} @click=${attempt(() => openTake(take))}>▶</button>
-    <span class="name">${take.prompt}<br><span class="dim">${take.duration_s.toFixed(1)} s, ${take.seed === null ? "added" : `seed ${take.seed}`}</span></span>
+    <span class="name">${take.prompt || take.id}<br><span class="dim">${take.duration_s.toFixed(1)} s, ${take.seed === null ? "added" : `seed ${take.seed}`}</span></span>
     ${["a", "b"].map((slot) => html`<label class="check"><input type="radio" name=${slot} .checked=${state[slot] === take.id}
       aria-label=${`${take.id} is ${slot.toUpperCase()}`} @change=${() => { state[slot] = take.id; show(); }}>${slot.toUpperCase()}</label>`)}
     <select aria-label=${`Download ${take.id}`} @change=${(event) => { download(take, event.target.value); event.target.value = ""; }}>
@@ -230,7 +231,7 @@ function download(take, format) {
 
 function currentBar() {
   const time = live.playing ? live.time : takes.take ? takes.audio.currentTime : -1;
-  return state.plan ? Math.floor(time * state.plan.bpm / 60 / Number(state.plan.meter.split("/")[0])) : -1;
+  return state.plan && time >= 0 ? barAt(state.plan, time) : -1;
 }
 
 function show() {
