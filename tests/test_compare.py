@@ -15,37 +15,22 @@ import torch
 from filelock import FileLock
 from tiny_pipeline import TEXT_WIDTH
 
+from pipelines.comparison import arm as arms
+from pipelines.comparison import comparison_settings as options
 from pipelines.comparison import run_comparison
-from pipelines.comparison.arm import (
-    Arm,
-    TimedPriorTask,
-    TrainedArm,
-    finish,
-    is_trained,
-    lock,
-    prior_data,
-    read_curve,
-    train_arm,
-    training_config,
-)
+from pipelines.comparison.arm import Arm, TimedPriorTask, is_trained, read_curve, train_arm
 from pipelines.comparison.comparison_settings import (
-    ROWS,
     Budget,
     ComparisonSettings,
-    ContextSettings,
-    GenerationSettings,
-    Optimization,
     PriorVariant,
     RecallSettings,
-    ScalingSettings,
-    ThroughputSettings,
 )
 from pipelines.comparison.equal_size import fit_width
+from pipelines.comparison.ladder import to_loss
 from pipelines.comparison.piece_cache import TrackPiece, cache_info, write_cache
 from pipelines.comparison.recall import recall_stream
 from pipelines.comparison.run_comparison import compare, main
 from pipelines.comparison.study import Study, read_model
-from pipelines.comparison.training_time import to_loss
 from pipelines.training.loop import train
 from prior import Prior
 
@@ -98,14 +83,14 @@ def settings(tmp_path_factory: pytest.TempPathFactory, pipeline_folder: Path) ->
             PriorVariant("absent", [str(folder / "nowhere")]),
         ],
         ladder_budget=Budget(2, 2, 50),
-        throughput=ThroughputSettings([8, 16], 16, 1),
+        throughput=options.ThroughputSettings([8, 16], 16, 1),
         recall=RecallSettings(10_000, 16, 8, [Budget(1, 2, 32), Budget(1, 1, 64)], [1.0], 1),
-        scaling=ScalingSettings([15_000, 25_000], [1.0], 2e7, 2, 32, 5),
-        context=ContextSettings(
+        scaling=options.ScalingSettings([15_000, 25_000], [1.0], 2e7, 2, 32, 5),
+        context=options.ContextSettings(
             [tokens], Budget(1, 2, 50), Budget(1, 1, 300), 500, 50, 60, [5.0, 16.0]
         ),
-        generation=GenerationSettings([4, 8], 2, 1),
-        optimization=Optimization(
+        generation=options.GenerationSettings([4, 8], 2, 1),
+        optimization=options.Optimization(
             mixed_precision="no",
             validations=2,
             validation_clips=2,
@@ -123,7 +108,7 @@ def document(settings: ComparisonSettings) -> str:
 
 
 def test_the_document_holds_every_row_picture_and_gap(document: str, settings: ComparisonSettings):
-    assert len(re.findall(r"^## ", document, re.MULTILINE)) == 1 + len(ROWS)
+    assert len(re.findall(r"^## ", document, re.MULTILINE)) == 1 + len(options.ROWS)
     pictures = re.findall(r"!\[.*?\]\((.*?\.png)\)", document)
     assert len(pictures) == 10
     for picture in pictures:
@@ -165,7 +150,7 @@ def test_an_arm_that_another_run_trains_is_left_to_it(settings: ComparisonSettin
     study = Study(replace(settings, output_dir=str(tmp_path)), lambda text: None)
     held, free = an_arm(settings, 1), an_arm(settings, 1, seed=1)
     after = replace(an_arm(settings, 1, seed=2), start=held)
-    with lock(study.arm_folder(held)):
+    with arms.lock(study.arm_folder(held)):
         study.train_free([held, after, free])
         assert not is_trained(study.arm_folder(held))
         assert not is_trained(study.arm_folder(after))
@@ -196,7 +181,7 @@ def test_caches_of_different_codecs_are_refused_before_anything_is_trained(
 def test_a_budget_may_have_its_own_learning_rate(settings: ComparisonSettings, tmp_path: Path):
     own, common = Budget(1, 1, 20, learning_rate=0.01), Budget(1, 1, 20)
     for budget, rate in ((own, 0.01), (common, settings.optimization.learning_rate)):
-        config = training_config(budget, 0, settings.optimization, tmp_path)
+        config = arms.training_config(budget, 0, settings.optimization, tmp_path)
         assert config.learning_rate == rate
 
 
@@ -215,13 +200,13 @@ def test_a_stopped_arm_goes_on_where_it_was(settings: ComparisonSettings, tmp_pa
     halves = tmp_path / "halves" / arm.key(settings.optimization)
     stop_after(halves, arm, settings, 2)
     with pytest.raises(KeyboardInterrupt, match="arm stopped at step 2 of 4"):
-        finish(arm, halves, 4)
+        arms.finish(arm, halves, 4)
     resumed = train_arm(arm, tmp_path / "halves", settings.optimization)
     for one, other in zip(whole.prior.parameters(), resumed.prior.parameters(), strict=True):
         assert torch.equal(one, other)
-    assert resumed.curve.step == [2, 4]
-    assert resumed.curve.loss == pytest.approx(whole.curve.loss)
-    assert resumed.curve.cpu_s[1] > resumed.curve.cpu_s[0] > 0
+    assert resumed.curve["step"].tolist() == [2, 4]
+    assert resumed.curve["loss"] == pytest.approx(whole.curve["loss"])
+    assert resumed.curve["cpu_s"][1] > resumed.curve["cpu_s"][0] > 0
 
 
 def stop_after(run: Path, arm: Arm, settings: ComparisonSettings, steps: int) -> None:
@@ -235,8 +220,8 @@ def stop_after(run: Path, arm: Arm, settings: ComparisonSettings, steps: int) ->
 
     torch.manual_seed(arm.seed)
     prior = Prior(**arm.model)
-    config = training_config(arm.budget, arm.seed, settings.optimization, run)
-    data = prior_data(arm.tokens, arm.budget, settings.optimization)
+    config = arms.training_config(arm.budget, arm.seed, settings.optimization, run)
+    data = arms.prior_data(arm.tokens, arm.budget, settings.optimization)
     train(Stopping(prior, data, config), config)
 
 
@@ -246,18 +231,16 @@ def test_another_seed_is_another_arm(settings: ComparisonSettings):
     assert len(keys) == 3
 
 
-def test_seconds_to_a_loss_lie_on_the_line_between_validations(
-    settings: ComparisonSettings, tmp_path: Path
-):
+def test_seconds_to_a_loss_lie_on_the_line_between_validations(tmp_path: Path):
     logged = [
         {"step": 10, "validation/loss": 4.0, "validation/wall_s": 1.0, "validation/cpu_s": 2.0},
         {"step": 20, "validation/loss": 2.0, "validation/wall_s": 3.0, "validation/cpu_s": 6.0},
     ]
     (tmp_path / "metrics.jsonl").write_text("\n".join(map(json.dumps, logged)))
-    assert read_curve(tmp_path).step == [10, 20]
-    arm = TrainedArm(an_arm(settings), tmp_path)
-    assert to_loss(arm, 3.0) == pytest.approx((15, 2, 4))
-    assert to_loss(arm, 5.0) == pytest.approx((10, 1, 2))
+    curve = read_curve(tmp_path)
+    assert curve["step"].tolist() == [10, 20]
+    assert to_loss(curve, 3.0) == pytest.approx((15, 2, 4))
+    assert to_loss(curve, 5.0) == pytest.approx((10, 1, 2))
 
 
 # -- the command ------------------------------------------------------------------------------

@@ -9,24 +9,27 @@ import torch
 from torch import Tensor
 
 from codec.seeds import generator
-from pipelines.cli import main
 from pipelines.data.scores.instruments import INSTRUMENTS
 from pipelines.data.scores.keys import Key
 from pipelines.data.scores.score import all_labels
 from pipelines.errors import MissingPackageError
+from pipelines.evaluation import second_opinion
+from pipelines.evaluation.clip_checks import UnmeasurableError
+from pipelines.evaluation.detector_features import (
+    NUM_LAGS,
+    autocorrelations,
+    chroma_vectors,
+    onset_envelopes,
+    tagger_levels,
+)
 from pipelines.evaluation.detectors import (
     CLASSES,
     FAMILIES,
     LEADS,
-    NUM_LAGS,
     Detectors,
     KeyFinder,
     TempoPicker,
-    autocorrelations,
-    chroma_vectors,
     load_detectors,
-    onset_envelopes,
-    tagger_levels,
 )
 from pipelines.evaluation.fit_detectors import (
     CROP_FRAMES,
@@ -37,8 +40,12 @@ from pipelines.evaluation.fit_detectors import (
     random_crop,
     tag_targets,
 )
-from pipelines.evaluation.ground_truth import Wanted, beginning, compose_wanted, render_wanted
-from pipelines.evaluation.reasons import UnmeasurableError
+from pipelines.evaluation.ground_truth import (
+    Wanted,
+    beginning,
+    compose_wanted,
+    render_score,
+)
 
 RATE = 44_100
 pytestmark = pytest.mark.usefixtures("measuring_packages")
@@ -99,6 +106,10 @@ def test_tempo_of_beats_up_to_an_octave(tempo_bpm: float) -> None:
     assert abs(octaves - round(octaves)) < math.log2(1.01)
 
 
+def test_the_published_tempo_is_refined() -> None:
+    assert second_opinion.estimate_tempo(beats(88.5), RATE) == pytest.approx(177, rel=1e-3)
+
+
 def test_autocorrelation_equals_the_plain_loop() -> None:
     log_mel = torch.randn(128, 300, generator=generator(0, "mel"))
     envelopes = onset_envelopes(log_mel)
@@ -125,6 +136,7 @@ def test_a_picked_tempo_is_the_mean_of_the_best_neighborhood() -> None:
 @pytest.mark.parametrize("key", [Key("C", "major"), Key("F#", "major"), Key("A", "minor")])
 def test_key_of_cadences(key: Key) -> None:
     assert load_detectors().detect(cadences(key), RATE).key == str(key)
+    assert str(second_opinion.estimate_key(cadences(key), RATE)) == str(key)
 
 
 def test_a_transposed_piece_is_in_the_transposed_key() -> None:
@@ -170,6 +182,8 @@ def test_detectors_refuse_silence_and_scraps() -> None:
         load_detectors().detect(torch.zeros(2, 4 * RATE), RATE)
     with pytest.raises(UnmeasurableError, match=r"2\.00 s is shorter than 3 s"):
         load_detectors().detect(beats(120, 2.0), RATE)
+    with pytest.raises(UnmeasurableError, match=r"2\.00 s is shorter than 3 s"):
+        second_opinion.estimate_key(beats(120, 2.0), RATE)
 
 
 def test_one_channel_of_another_rate_is_described_too() -> None:
@@ -259,21 +273,7 @@ def test_impossible_pieces_and_early_notes() -> None:
 def test_without_fluidsynth_the_reason_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "")
     with pytest.raises(MissingPackageError, match="apt-get install fluidsynth"):
-        render_wanted(Wanted(), 0, 3.0)
-
-
-def test_fitting_refuses_bad_numbers(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    output = ["--output", str(tmp_path / "d.safetensors")]
-    assert main(["evaluate", "fit-detectors", "--renders", "0", *output]) == 2
-    assert "renders must be at least 1" in capsys.readouterr().err
-    judge = ["--judge-only", "--judge-soundfont", str(tmp_path / "none.sf2")]
-    assert main(["evaluate", "fit-detectors", *judge]) == 2
-    error = capsys.readouterr().err
-    assert error.startswith("partita: error: ground truth: ")
-    assert error.count("\n") == 1
-    nowhere = ["--output", str(tmp_path / "no" / "d.safetensors")]
-    assert main(["evaluate", "fit-detectors", *nowhere]) == 2
-    assert "does not exist" in capsys.readouterr().err
+        render_score(compose_wanted(Wanted(), 0), 3.0)
 
 
 @pytest.mark.slow
@@ -284,7 +284,7 @@ def test_detectors_recognize_rendered_pieces() -> None:
         wanted = Wanted(
             tempo_bpm=80 + 8 * index, key=Key("D", ("major", "minor")[index % 2]), drums=True
         )
-        audio = render_wanted(wanted, index, 10.0)
+        audio = render_score(compose_wanted(wanted, index), 10.0)
         detected = load_detectors().detect(audio, RATE)
         right += abs(detected.tempo_bpm / wanted.tempo_bpm - 1) < 0.04
         right += detected.key.startswith("D ")

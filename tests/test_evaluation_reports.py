@@ -17,14 +17,14 @@ from codec.audio_file import AudioClip
 from codec.seeds import generator
 from pipelines.cli import main
 from pipelines.errors import MissingPackageError
-from pipelines.evaluation import codec_report, decoder_report, perceptual
-from pipelines.evaluation.classical_codecs import mp3, opus, transcode
-from pipelines.evaluation.clips import choose_clips
-from pipelines.evaluation.measurement_cache import FILE_NAME, MeasurementCache
-from pipelines.evaluation.measuring import measure
+from pipelines.evaluation import perceptual
+from pipelines.evaluation.classical_codecs import transcode
+from pipelines.evaluation.clips import ClipChoice, choose_clips
+from pipelines.evaluation.measurement_cache import FOLDER
+from pipelines.evaluation.measuring import ReportSettings, measure
 from pipelines.evaluation.pair_metrics import compare
-from pipelines.evaluation.reasons import UnmeasurableError
-from pipelines.evaluation.systems import Reconstruction, System, TokenCodec, fit_channels
+from pipelines.evaluation.quality_report import report_codec, report_decoder, window_seams_s
+from pipelines.evaluation.systems import System, TokenCodec, encodec_systems, fit_channels
 
 RATE = 44_100
 pytestmark = pytest.mark.usefixtures("measuring_packages")
@@ -71,11 +71,11 @@ def codec() -> SpectralCodec:
 def noisy_system(level: float, calls: list[str] | None = None) -> System:
     """Adds noise: a system whose ranking is known."""
 
-    def reconstruct(audio: Tensor, _: int) -> Reconstruction:
+    def reconstruct(audio: Tensor, _: int) -> tuple[Tensor, float]:
         if calls is not None:
             calls.append("called")
         noise = torch.randn(audio.shape, generator=generator(0, "system"))
-        return Reconstruction(audio + level * noise, 8.0)
+        return audio + level * noise, 8.0
 
     return System(f"noise {level}", "noise", str(level), reconstruct)
 
@@ -97,13 +97,6 @@ def test_perceptual_metrics_are_perfect_for_identity_and_monotone() -> None:
     assert perceptual.zimtohrli(clip[:1], clip[:1], RATE) == pytest.approx(0, abs=1e-6)
 
 
-def test_perceptual_metrics_refuse_silence_and_scraps() -> None:
-    with pytest.raises(UnmeasurableError, match="silent"):
-        perceptual.visqol(torch.zeros(1, RATE), torch.zeros(1, RATE), RATE)
-    with pytest.raises(UnmeasurableError, match=r"0\.50 s is shorter than 1 s"):
-        perceptual.zimtohrli(sound(0.5), sound(0.5), RATE)
-
-
 def test_a_missing_package_becomes_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "zimtohrli", None)
     clip = sound(1.0)
@@ -120,13 +113,13 @@ def test_opus_is_aligned_and_better_with_more_bits() -> None:
     clip = sound(2.0)
     errors, rates = [], []
     for kbps in (12, 96):
-        decoded, rate = transcode(clip, RATE, opus(kbps))
+        decoded, rate = transcode(clip, RATE, f"opus {kbps}k")
         assert decoded.shape == clip.shape
         errors.append(float((decoded - clip).square().mean()))
         rates.append(rate)
         assert abs(lag(clip, decoded)) <= 1
     assert errors[1] < errors[0]
-    assert abs(lag(clip, transcode(clip, RATE, mp3(64))[0])) <= 1
+    assert abs(lag(clip, transcode(clip, RATE, "mp3 64k")[0])) <= 1
     assert rates[0] == pytest.approx(12, rel=0.4)
     assert rates[1] == pytest.approx(96, rel=0.4)
 
@@ -134,7 +127,7 @@ def test_opus_is_aligned_and_better_with_more_bits() -> None:
 def test_without_ffmpeg_the_reason_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "")
     with pytest.raises(MissingPackageError, match="ffmpeg"):
-        transcode(sound(1.0), RATE, opus(12))
+        transcode(sound(1.0), RATE, "opus 12k")
 
 
 def test_clips_are_the_same_every_time(tmp_path: Path) -> None:
@@ -184,23 +177,19 @@ def test_clips_come_from_a_prepared_dataset(tmp_path: Path) -> None:
 def test_a_stopped_evaluation_goes_on(tmp_path: Path) -> None:
     for name in ("a.wav", "b.wav"):
         write(tmp_path / "data" / name, sound(1.2, seed=ord(name[0])))
-    clips = choose_clips([tmp_path / "data"], 2).clips
+    both = choose_clips([tmp_path / "data"], 2)
     calls: list[str] = []
     system = noisy_system(0.01, calls)
-    spaces = ("logmel_statistics",)
-    first = measure(clips[:1], [system], MeasurementCache(tmp_path), spaces, quiet=True)
+    settings = ReportSettings(tmp_path, ("logmel_statistics",), quiet=True)
+    first = measure(ClipChoice(both.clips[:1], []), [system], settings)
     assert len(calls) == 1
-    lines = (tmp_path / FILE_NAME).read_text()
-    (tmp_path / FILE_NAME).write_text(lines + '{"key": "half a li')  # killed while writing
-    both = measure(clips, [system], MeasurementCache(tmp_path), spaces, quiet=True)
+    (tmp_path / FOLDER / ".1.partial.npz").write_text("half a file")  # killed while writing
+    again = measure(both, [system], settings)
     assert len(calls) == 2  # the first clip was remembered
-    again = measure(clips, [system], MeasurementCache(tmp_path), spaces, quiet=True)
+    assert measure(both, [system], settings) == again
     assert len(calls) == 2
-    assert again.rows == both.rows
-    assert both.rows[0].num_clips == 2
-    assert first.rows[0].num_clips == 1
-    other = noisy_system(0.02, calls)
-    measure(clips, [other], MeasurementCache(tmp_path), spaces, quiet=True)
+    assert [first["num_clips"], again["rows"][0]["num_clips"]] == [1, 2]
+    measure(both, [noisy_system(0.02, calls)], settings)
     assert len(calls) == 4  # another identity is measured afresh
 
 
@@ -208,14 +197,13 @@ def test_silent_and_short_clips_have_reasons(tmp_path: Path) -> None:
     write(tmp_path / "data" / "silent.wav", torch.zeros(2, RATE))
     write(tmp_path / "data" / "short.wav", sound(0.4))
     choice = choose_clips([tmp_path / "data"], 2)
-    systems = [noisy_system(0.01)]
-    measured = measure(choice.clips, systems, MeasurementCache(tmp_path), quiet=True)
-    assert [reason for _, reason in measured.skipped] == ["the clip is silent"]
-    row = measured.rows[0]
-    assert row.num_clips == 1
-    assert "shorter than 1 s" in str(row.values["visqol"])
-    assert isinstance(row.values["stft_distance"], float)
-    assert "shorter" in str(row.frechet["logmel_statistics"])
+    measured = measure(choice, [noisy_system(0.01)], ReportSettings(tmp_path, quiet=True))
+    assert [reason for _, reason in measured["skipped"]] == ["the clip is silent"]
+    (row,) = measured["rows"]
+    assert row["num_clips"] == 1
+    assert "shorter than 1 s" in str(row["values"]["visqol"])
+    assert isinstance(row["values"]["stft_distance"], float)
+    assert "shorter" in str(row["frechet"]["logmel_statistics"])
 
 
 def test_codec_report_on_files(tmp_path: Path, codec: SpectralCodec) -> None:
@@ -237,40 +225,13 @@ def test_codec_report_on_files(tmp_path: Path, codec: SpectralCodec) -> None:
     assert content["plot"].endswith("codec.png") == (output / "codec.png").is_file()
 
 
-@pytest.mark.parametrize(
-    ("config", "words", "message"),
-    [
-        (None, [], "is not a saved codec: config.json is missing"),
-        ('{"_class_name": "Prior"}', [], "a codec must be one of"),
-        ('{"_class_name": "Prior"}', ["--spaces", "clap"], "spaces must be among"),
-        (None, ["--clips", "0"], "count and duration_s must be positive, got count=0"),
-        (None, ["--data", "nowhere"], "nowhere does not exist"),
-    ],
-)
-def test_mistakes_are_one_line(
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-    config: str | None,
-    words: list[str],
-    message: str,
-) -> None:
-    if config:
-        (tmp_path / "config.json").write_text(config)
-    data = write(tmp_path / "data" / "a.wav", sound(0.5))
-    folders = ["--pipeline", str(tmp_path), "--data", str(data), "--output", str(tmp_path / "out")]
-    assert main(["evaluate", "codec", *folders, *words]) == 2
-    error = capsys.readouterr().err
-    assert message in error
-    assert error.count("\n") == 1
-
-
 def test_a_codec_of_notes_is_refused(tmp_path: Path, codec: SpectralCodec) -> None:
     write(tmp_path / "data" / "a.wav", sound(0.5))
     choice = choose_clips([tmp_path / "data"], 1)
-    settings = codec_report.ReportSettings(tmp_path, ())
+    settings = ReportSettings(tmp_path, ())
     notes: Any = argparse.Namespace(frame_rate=None)
     with pytest.raises(ValueError, match="must be a codec of sound"):
-        codec_report.report_codec(choice, notes, settings)
+        report_codec(choice, notes, settings)
 
 
 def test_decoder_report_compares_with_the_coarse_decode(
@@ -279,15 +240,15 @@ def test_decoder_report_compares_with_the_coarse_decode(
     write(tmp_path / "data" / "a.wav", sound(1.6))
     choice = choose_clips([tmp_path / "data"], 1)
     quieter = {"half": lambda codes: 0.5 * codec.decode(codes), "same": codec.decode}
-    settings = codec_report.ReportSettings(tmp_path, ("logmel_statistics",), quiet=True)
-    content = decoder_report.report_decoder(choice, codec, quieter, settings, 1, "1", seams_s=[0.8])
+    settings = ReportSettings(tmp_path, ("logmel_statistics",), quiet=True)
+    content = report_decoder(choice, codec, quieter, settings, 1, "1", seams_s=[0.8])
     rows = {row["name"]: row for row in content["rows"]}
     assert rows["original"]["values"]["mel_distance"] == 0
     assert rows["original"]["frechet"]["logmel_statistics"] == pytest.approx(0, abs=1e-6)
     same = rows["same"]["values"]
     assert same == rows["coarse"]["values"]
     assert "seam_difference_db" in same
-    assert content["against_coarse"]["same"]["frechet_ratio_logmel_statistics"] == 1
+    assert rows["same"]["frechet"] == rows["coarse"]["frechet"]
     assert rows["half"]["values"]["loudness_change_lu"] == pytest.approx(
         same["loudness_change_lu"] - 6.02, abs=0.1
     )
@@ -306,16 +267,15 @@ def test_decoder_report_from_a_saved_pipeline(tmp_path: Path) -> None:
     names = [row["name"] for row in content["rows"]]
     assert names[2:5] == ["coarse", "flow, 1 step(s)", "flow, 2 step(s)"]
     assert content["rows"][3]["num_clips"] == 1
-    assert "movement_nearer" in content["against_coarse"]["flow, 2 step(s)"]
 
 
 def test_seams_lie_in_the_middle_third_of_the_overlap() -> None:
     config = argparse.Namespace(window_frames=128, overlap_frames=24)
-    seams = decoder_report.window_seams_s(config, 25.0, 1.38)
+    seams = window_seams_s(config, 25.0, 1.38)
     first = [(8 + 3 * share) / 25 for share in (1 / 3, 1 / 2, 2 / 3)]
     second = [(18 + 4 * share) / 25 for share in (1 / 3, 1 / 2, 2 / 3)]
     assert seams == pytest.approx([*first, *second, (31 + 6 / 3) / 25, (31 + 6 / 2) / 25])
-    assert decoder_report.window_seams_s(config, 25.0, 0.3) == []
+    assert window_seams_s(config, 25.0, 0.3) == []
 
 
 @pytest.mark.parametrize(
@@ -323,18 +283,18 @@ def test_seams_lie_in_the_middle_third_of_the_overlap() -> None:
 )
 def test_encodec_rows_stand_at_its_bit_rates(model: str, books: list[int]) -> None:
     encodec = EncodecCodec.untrained(model, 24.0, num_filters=2)
-    systems = codec_report.encodec_systems(encodec, model)
+    systems = encodec_systems(encodec, model)
     assert [int(system.identity.split()[1]) for system in systems] == books
-    received = systems[0].reconstruct(sound(1.0), RATE)
-    assert received.audio.shape == (2, RATE)
+    received, _ = systems[0].reconstruct(sound(1.0), RATE)
+    assert received.shape == (2, RATE)
 
 
 def test_a_codec_takes_clips_of_any_rate_and_channels(codec: SpectralCodec) -> None:
     tokens = TokenCodec(codec)
     clip = sound(1.0, channels=1)[:, :24_001]
-    received = tokens.system("x", "x", 2).reconstruct(clip, 24_000)
-    assert received.audio.shape == clip.shape
-    assert received.bitrate_kbps == pytest.approx(0.2)
+    received, bitrate_kbps = tokens.system("x", "x", 2).reconstruct(clip, 24_000)
+    assert received.shape == clip.shape
+    assert bitrate_kbps == pytest.approx(0.2)
     with pytest.raises(ValueError, match=r"num_codebooks must lie in \[1, 2\], got 3"):
         tokens.system("x", "x", 3)
     stereo = sound(0.1)

@@ -5,9 +5,9 @@ import math
 import pytest
 import torch
 
+from pipelines.evaluation.clip_checks import UnmeasurableError
 from pipelines.evaluation.plan_estimation import estimate_plan, find_beats
 from pipelines.evaluation.plan_report import chord_share, measure_seam
-from pipelines.evaluation.reasons import UnmeasurableError
 from pipelines.inference.plan_schema import read_plan
 from prior import ChordChange, Plan
 from prior.theory import TRIADS

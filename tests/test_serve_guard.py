@@ -5,6 +5,7 @@ import json
 import os
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -19,6 +20,7 @@ from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
 from pipelines.cli import main
+from pipelines.serving.job_store import JobStore
 
 TOKEN = "a-token-of-sixteen-letters-or-more"
 PIECE = {"prompt": "a slow piano", "duration_s": 1.27, "seed": 3}
@@ -120,7 +122,35 @@ def test_a_deleted_folder_is_an_error_and_the_server_goes_on(pipeline_folder: Pa
         takes.rmdir()
         status, answer = client.json("POST", "/v1/jobs", PIECE)
         assert status == 507, answer
+        assert client.send("POST", "/v1/takes", b"RIFF")[0] == 507
         assert client.send("POST", "/v1/audio/music", PIECE)[0] == 200
+
+
+def test_a_job_that_ends_while_the_disk_is_full_is_not_shown_as_running(tmp_path: Path):
+    store = JobStore(tmp_path / "jobs.sqlite")
+    for id in ("first", "second"):
+        store.add(id, {}, "running")
+    store.database.execute("PRAGMA query_only = ON")  # as a full disk: nothing can be written
+    with pytest.raises(sqlite3.Error):
+        store.end("first", "failed", "no space")
+    assert [(job.id, job.state) for job in store.newest(5)] == [
+        ("first", "failed"),
+        ("second", "running"),
+    ]
+    store.database.execute("PRAGMA query_only = OFF")
+    store.end("second", "done")
+    store.close()
+    kept = JobStore(tmp_path / "jobs.sqlite")
+    assert {job.id: job.state for job in kept.newest(5)} == {"first": "failed", "second": "done"}
+    kept.close()
+
+
+@pytest.mark.parametrize("duration_s", [1e-9, 601])
+def test_a_duration_out_of_range_is_refused(client: Client, duration_s: float):
+    headers = {"authorization": f"Bearer {TOKEN}"}
+    body = PIECE | {"duration_s": duration_s}
+    status, content, _ = client.send("POST", "/v1/jobs", body, headers)
+    assert (status, json.loads(content)["error"]["param"]) == (422, "duration_s")
 
 
 # -- the command -----------------------------------------------------------------------------

@@ -1,6 +1,7 @@
 """The page of ``partita serve`` in Chromium, by mouse, keyboard and telephone."""
 
 import base64
+import io
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import soundfile
 
 pytest.importorskip("fastapi")
 pytest.importorskip("playwright.sync_api")
@@ -95,6 +97,52 @@ def test_a_piece_is_steered_and_stopped(page: Any, client: Client):
     playwright.expect(page.locator("#status")).to_contain_text("steered", timeout=60_000)
     page.click("#stop")
     playwright.expect(page.locator("#status")).to_contain_text("stopped", timeout=60_000)
+
+
+def test_the_plan_is_a_strip_of_bars(page: Any, client: Client):
+    page.click("summary:has-text('Plan')")
+    plan = {"bpm": 120, "meter": "4/4", "key": "Bb major", "first_beat": 0.0}
+    plan["chords"] = [{"bar": 1, "beat": 1, "chord": "Bb"}, {"bar": 2, "beat": 1, "chord": "Ebm"}]
+    job = {"prompt": "a strip", "duration_s": 3, "seed": 1, "plan": plan}
+    client.finished(client.json("POST", "/v1/jobs", job)[1]["id"])
+    page.locator("#shelf li", has_text="a strip").locator("button").first.click()
+    page.fill("#duration", "3")
+    chords = page.get_by_label("Chord of bar")
+    playwright.expect(chords).to_have_count(2)
+    assert [chord.input_value() for chord in chords.all()] == ["Bb", "Ebm"]
+    assert page.get_by_label("Key").input_value() == "Bb major"
+    page.get_by_label("Meter").select_option("6/8")  # two beats a bar, not four
+    playwright.expect(chords).to_have_count(3)
+    chords.nth(1).select_option("F#dim")
+    page.get_by_label("Section from bar 2").select_option("chorus")
+    page.click("#enqueue")
+    playwright.expect(page.locator("#status")).to_contain_text("queued")
+    made = client.json("GET", "/v1/jobs")[1]["data"][0]["fields"]["plan"]
+    assert made["meter"] == "6/8"
+    assert {"bar": 2, "beat": 1, "chord": "F#dim"} in made["chords"]
+    assert [section["name"] for section in made["sections"]] == ["intro", "chorus"]
+
+
+def test_a_span_of_a_take_is_filled(page: Any, client: Client):
+    job = {"prompt": "to be filled", "duration_s": 4, "seed": 1, "id": "to-be-filled"}
+    client.finished(client.json("POST", "/v1/jobs", job)[1]["id"])
+    page.locator("#shelf li", has_text="to be filled").locator("button").first.click()
+    frame = page.locator("#picture").bounding_box()
+    page.mouse.move(frame["x"] + 0.25 * frame["width"], frame["y"] + 20)
+    page.mouse.down()
+    page.mouse.move(frame["x"] + 0.5 * frame["width"], frame["y"] + 20)
+    page.mouse.up()
+    span = [float(page.get_by_label(name).input_value()) for name in ("From (s)", "To (s)")]
+    assert np.allclose(span, [1, 2], atol=0.05)
+    page.get_by_role("button", name="Fill the span").click()
+    playwright.expect(page.locator("#status")).to_contain_text("queued")
+    id = page.inner_text("#status").removeprefix("queued: ")
+    client.finished(id)
+    sounds = [client.send("GET", f"/v1/takes/{take}/play")[1] for take in ("to-be-filled", id)]
+    before, after = (soundfile.read(io.BytesIO(sound), dtype="float32")[0] for sound in sounds)
+    first, last = (round(at * 44_100) for at in span)
+    changed = np.flatnonzero((before != after).any(1))
+    assert first <= changed[0] < changed[-1] < last
 
 
 def test_a_reload_does_not_end_the_piece(page: Any, client: Client):

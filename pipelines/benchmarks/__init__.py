@@ -1,1 +1,1 @@
-"""Measurements of speed: what a frame reads, and ours beside its peers."""
+"""Measure speed: parts, streams, rendering, and ours beside its peers."""

@@ -1,9 +1,9 @@
-"""What figures of speed depend on besides the code: the processor, and the memory of a process."""
+"""Describe what speed depends on besides the code: the processor, and a process's memory."""
 
-import os
 import platform
 import resource
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 
@@ -22,20 +22,15 @@ def peak_memory() -> int:
 
 
 def resident_memory(pid: int | None = None) -> int:
-    """Return the main memory that a process and its descendants hold now (bytes).
+    """Return the main memory that a process (this one) and its descendants hold now (bytes).
 
     Pages that processes share are counted in each of them.
-
-    Args:
-        pid: the process; None is this one.
     """
     import psutil
 
     total = 0
-    try:
-        process = psutil.Process(os.getpid() if pid is None else pid)
+    with suppress(psutil.Error):  # one of them has just ended
+        process = psutil.Process(pid)
         for member in (process, *process.children(recursive=True)):
             total += member.memory_info().rss
-    except psutil.Error:  # one of them has just ended
-        pass
     return total

@@ -1,4 +1,4 @@
-"""How fast every part of a pipeline runs on this machine, and how much memory it takes.
+"""Time every part of a pipeline on this machine, and measure the memory that it takes.
 
 The real-time factor is seconds of audio per second of work: above 1 is faster than it plays.
 """
@@ -24,25 +24,15 @@ PROMPT = "a slow sad piano piece in D minor, 70 bpm"
 
 @dataclass(frozen=True)
 class PartSpeed:
-    """One line of the table.
-
-    Attributes:
-        name: what ran.
-        seconds: median of the runs.
-        fastest: the shortest run (s).
-        slowest: the longest run (s).
-        real_time_factor: seconds of audio per second, by the median.
-        note: what else there is to say, such as frames per second.
-        peak_memory: of the process up to then (bytes).
-    """
+    """Prints one line of the table."""
 
     name: str
-    seconds: float
+    seconds: float  # median of the runs
     fastest: float
     slowest: float
-    real_time_factor: float
-    note: str
-    peak_memory: int
+    real_time_factor: float  # by the median
+    note: str  # what else there is to say, such as frames per second
+    peak_memory: int  # of the process up to then (bytes)
 
     def __str__(self) -> str:
         seconds = f"{self.seconds:.3f} ({self.fastest:.3f}-{self.slowest:.3f})"
@@ -115,8 +105,8 @@ def measure(
         if device.type == "cuda":
             torch.cuda.synchronize(device)
 
-    (runs,) = take_turns([finished], repeats)
-    found = spread([run.wall for run in runs])
+    ((walls, _),) = take_turns([finished], repeats)
+    found = spread(walls)
     speed = duration_s / found.median
     return PartSpeed(name, found.median, found.smallest, found.largest, speed, "", peak_memory())
 

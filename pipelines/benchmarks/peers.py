@@ -1,4 +1,4 @@
-"""Models of other projects, as large as ours and of random weights, timed in turns with ours.
+"""Time models of other projects, as large as ours and of random weights, in turns with ours.
 
 Speed does not depend on what was learned.
 """
@@ -43,7 +43,7 @@ DIT_GRID = 11  # DiT takes squares only: 121 patches, no more than a window of o
 
 @dataclass(frozen=True)
 class TimedModel:
-    """A model, what it is called, and a function that does its work once."""
+    """Holds a model, what it is called, and a function that does its work once."""
 
     name: str
     work: Callable[[], object]
@@ -52,7 +52,7 @@ class TimedModel:
 
 @dataclass(frozen=True)
 class PeerTask:
-    """Work for our model and its peers: ``amount`` units ("frame", for example) a call."""
+    """Describes work for our model and its peers, ``amount`` units ("frame", ...) a call."""
 
     name: str
     unit: str
@@ -63,7 +63,7 @@ class PeerTask:
 
 @dataclass(frozen=True)
 class PeerSpeed:
-    """Our model beside one peer.
+    """Prints our model beside one peer.
 
     Seconds are per unit of the task, CPU-seconds summed over threads; a ratio is the peer's time
     over ours, round by round: above 1 ours is faster.
@@ -100,9 +100,10 @@ def compare(task: PeerTask, repeats: int) -> Iterator[PeerSpeed]:
     """Time a task's models in turns."""
     models = [task.ours, *task.peers]
     runs = take_turns([model.work for model in models], repeats)
-    walls = [[run.wall / task.amount for run in column] for column in runs]
-    cpus = [[run.cpu / task.amount for run in column] for column in runs]
-    for peer, wall, cpu in zip(task.peers, walls[1:], cpus[1:], strict=True):
+    (our_wall, our_cpu), *theirs = (
+        [[seconds / task.amount for seconds in clock] for clock in clocks] for clocks in runs
+    )
+    for peer, (wall, cpu) in zip(task.peers, theirs, strict=True):
         yield PeerSpeed(
             task=task.name,
             unit=task.unit,
@@ -111,12 +112,12 @@ def compare(task: PeerTask, repeats: int) -> Iterator[PeerSpeed]:
             peer=peer.name,
             our_parameters=count_numbers(task.ours.model),
             peer_parameters=count_numbers(peer.model),
-            our_seconds=spread(walls[0]),
+            our_seconds=spread(our_wall),
             peer_seconds=spread(wall),
-            our_cpu_seconds=spread(cpus[0]),
+            our_cpu_seconds=spread(our_cpu),
             peer_cpu_seconds=spread(cpu),
-            wall_ratio=ratio(wall, walls[0]),
-            cpu_ratio=ratio(cpu, cpus[0]),
+            wall_ratio=ratio(wall, our_wall),
+            cpu_ratio=ratio(cpu, our_cpu),
         )
 
 

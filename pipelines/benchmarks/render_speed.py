@@ -1,4 +1,4 @@
-"""Speed and memory of ``partita render``, by batch size and number of processes."""
+"""Measure speed and memory of ``partita render``, by batch size and number of processes."""
 
 import json
 import subprocess
@@ -16,21 +16,13 @@ SAMPLE_EVERY_S = 0.2
 
 @dataclass(frozen=True)
 class RenderSpeed:
-    """One line of the table.
+    """Prints one line of the table."""
 
-    Attributes:
-        batch_size: items whose tokens are generated at once.
-        workers: processes of a local cluster; 0 for one process.
-        seconds: of rendering, without loading.
-        audio_s_per_s: seconds of audio per second.
-        peak_memory: resident in all processes together, shared pages counted in each (bytes).
-    """
-
-    batch_size: int
-    workers: int
-    seconds: float
+    batch_size: int  # items whose tokens are generated at once
+    workers: int  # processes of a local cluster; 0 for one process
+    seconds: float  # of rendering, without loading
     audio_s_per_s: float
-    peak_memory: int
+    peak_memory: int  # of all processes, shared pages counted in each (bytes)
 
     def __str__(self) -> str:
         memory = f"{self.peak_memory / 1e6:.0f} MB"

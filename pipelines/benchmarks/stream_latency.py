@@ -1,4 +1,4 @@
-"""How soon a stream sounds, and whether it falls behind or slows down.
+"""Measure how soon a stream sounds, and whether it falls behind or slows down.
 
 Pieces are streamed as fast as they come and playing is simulated afterwards, by wall time and by
 CPU time: on one thread the latter is what an idle core would do, on a machine that has other work.
@@ -22,34 +22,21 @@ SPAN_S = 10.0
 
 @dataclass(frozen=True)
 class Arrival:
-    """One chunk of audio.
+    """Notes when a chunk of audio came, and what it had cost."""
 
-    Attributes:
-        ready_s: when it came, since the call.
-        cpu_s: the process's CPU time by then.
-        length_s: of the audio.
-        memory: of the process then (bytes).
-    """
-
-    ready_s: float
-    cpu_s: float
-    length_s: float
-    memory: int
+    ready_s: float  # since the call
+    cpu_s: float  # the process's CPU time by then
+    length_s: float  # of the audio
+    memory: int  # of the process then (bytes)
 
 
 @dataclass(frozen=True)
 class Replay:
-    """A stream replayed against a clock: when it sounded and where it stalled.
+    """Holds what a stream replayed against a clock shows: when it sounded and where it stalled."""
 
-    Attributes:
-        first_sound_s: from the call to the first sample.
-        underruns: how often the next chunk was not there in time, and playing had to wait.
-        slack_s: the least time by which a chunk came early; negative where one came late.
-    """
-
-    first_sound_s: float
-    underruns: int
-    slack_s: float
+    first_sound_s: float  # from the call to the first sample
+    underruns: int  # how often the next chunk was not there in time, and playing had to wait
+    slack_s: float  # the least time by which a chunk came early; negative where one came late
 
 
 def time_stream(pipeline: "MusicGenerator", duration_s: float, seed: int) -> Iterator[Arrival]:

@@ -1,4 +1,4 @@
-"""Ways to do the same work, timed in turns: other load of the machine disturbs all alike."""
+"""Time ways to do the same work in turns: other load of the machine disturbs all alike."""
 
 import statistics
 import time
@@ -8,19 +8,11 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Spread:
-    """A median and the extremes around it."""
+    """Holds a median and the extremes around it."""
 
     median: float
     smallest: float
     largest: float
-
-
-@dataclass(frozen=True)
-class Seconds:
-    """Time of one call (s): on the wall, and of the processor, summed over threads."""
-
-    wall: float
-    cpu: float
 
 
 def spread(values: Sequence[float]) -> Spread:
@@ -33,20 +25,22 @@ def ratio(theirs: Sequence[float], ours: Sequence[float]) -> Spread:
     return spread([one / other for one, other in zip(theirs, ours, strict=True)])
 
 
-def take_turns(works: Sequence[Callable[[], object]], repeats: int) -> list[list[Seconds]]:
+def take_turns(
+    works: Sequence[Callable[[], object]], repeats: int
+) -> list[tuple[list[float], list[float]]]:
     """Call all works in turns, ``repeats`` rounds after one that is not counted.
 
     Returns:
-        For every work its seconds, round by round.
+        For every work, round by round, its seconds on the wall and of the processor, summed over
+        threads.
     """
     for work in works:
         work()
-    rounds = [[timed(work) for work in works] for _ in range(repeats)]
-    return [list(column) for column in zip(*rounds, strict=True)]
-
-
-def timed(work: Callable[[], object]) -> Seconds:
-    """Time one call."""
-    wall, cpu = time.perf_counter(), time.process_time()
-    work()
-    return Seconds(time.perf_counter() - wall, time.process_time() - cpu)
+    runs: list[tuple[list[float], list[float]]] = [([], []) for _ in works]
+    for _ in range(repeats):
+        for work, (walls, cpus) in zip(works, runs, strict=True):
+            wall, cpu = time.perf_counter(), time.process_time()
+            work()
+            walls.append(time.perf_counter() - wall)
+            cpus.append(time.process_time() - cpu)
+    return runs

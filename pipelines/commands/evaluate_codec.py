@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from pipelines.evaluation.clips import ClipChoice
-    from pipelines.evaluation.codec_report import ReportSettings
+    from pipelines.evaluation.measuring import ReportSettings
 
 ENCODEC_MODELS = ("24khz", "48khz")
 
@@ -62,8 +62,8 @@ def add_space_argument(parser: argparse.ArgumentParser) -> None:
 def choose_clips_and_settings(args: argparse.Namespace) -> "tuple[ClipChoice, ReportSettings]":
     """Read the arguments of :func:`add_clip_arguments`."""
     from pipelines.evaluation.clips import choose_clips
-    from pipelines.evaluation.codec_report import ReportSettings
     from pipelines.evaluation.embeddings import choose_spaces
+    from pipelines.evaluation.measuring import ReportSettings
 
     settings = ReportSettings(args.output, choose_spaces(args.spaces), args.quiet)
     return choose_clips(args.data, args.clips, args.duration, args.min_track, args.split), settings
@@ -73,7 +73,8 @@ def run(args: argparse.Namespace) -> int:
     """Measure, write the report and print its page."""
     from pipelines.data.codecs import load_codec
     from pipelines.evaluation.classical_codecs import choose_classical
-    from pipelines.evaluation.codec_report import encodec_systems, load_encodec, report_codec
+    from pipelines.evaluation.quality_report import report_codec
+    from pipelines.evaluation.systems import load_encodec_systems
     from pipelines.inference.shipped import find_shipped
 
     choice, settings = choose_clips_and_settings(args)
@@ -82,7 +83,7 @@ def run(args: argparse.Namespace) -> int:
     others = []
     for model in ENCODEC_MODELS:
         if weights := getattr(args, f"encodec_{model}"):
-            others += encodec_systems(load_encodec(model, weights), model)
+            others += load_encodec_systems(model, weights)
     classical = choose_classical(args.classical)
     report_codec(choice, codec, settings, args.books, folder.resolve().name, classical, others)
     print((args.output / "codec.md").read_text())

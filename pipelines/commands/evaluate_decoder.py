@@ -1,6 +1,7 @@
 """``partita evaluate decoder``: the same tokens through the codec's own decode and the flow."""
 
 import argparse
+from functools import partial
 
 from pipelines.commands.evaluate_codec import add_clip_arguments, choose_clips_and_settings
 
@@ -19,8 +20,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Measure, write the report and print its page."""
-    from pipelines.evaluation.decoder_report import flow_decoder, report_decoder, window_seams_s
     from pipelines.evaluation.measurement_cache import module_fingerprint
+    from pipelines.evaluation.quality_report import report_decoder, window_seams_s
     from pipelines.pipeline import Pipeline
 
     choice, settings = choose_clips_and_settings(args)
@@ -28,7 +29,10 @@ def run(args: argparse.Namespace) -> int:
     if pipeline.decoder is None:
         raise ValueError(f"{args.pipeline} has no decoder: there is nothing to compare")
     decoders = {
-        f"flow, {steps} step(s)": flow_decoder(pipeline, steps, args.seed) for steps in args.steps
+        f"flow, {steps} step(s)": partial(
+            pipeline.decode, seed=args.seed, num_inference_steps=steps
+        )
+        for steps in args.steps
     }
     num_codebooks = args.books or (pipeline.prior or pipeline.codec).num_codebooks
     identity = f"{module_fingerprint(pipeline.decoder)} seed {args.seed}"

@@ -17,14 +17,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Measure, write the report and print its figures."""
     from pipelines.data.scores.score_sound import SOUNDFONT, check_programs
-    from pipelines.evaluation.plan_report import PlanReport, report_plans
+    from pipelines.evaluation.plan_report import report_plans
 
     if args.pieces < 2:
         raise ValueError(f"pieces must be at least 2, got {args.pieces}")
     check_programs(["fluidsynth"], SOUNDFONT)
     pipeline = load_pipeline(args.pipeline, args.quiet)
     pipeline.set_progress_bar_config(disable=True)
-    figures = report_plans(pipeline, PlanReport(args.pieces, args.seed), args.output)
+    figures = report_plans(pipeline, args.pieces, args.seed, args.output)
     for name, value in figures.items():
         print(f"{name}: {value:.3g}")
     return 0

@@ -1,7 +1,6 @@
 """``partita reconstruct``: audio to tokens and back, both ways of decoding, measured."""
 
 import argparse
-import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,6 +33,7 @@ def run(args: argparse.Namespace) -> int:
     """Encode, decode twice, write the three files and the metrics, and print the metrics."""
     from codec.audio_file import read_audio
     from codec.whole_file import write_json
+    from pipelines.evaluation.codebooks import bitrate_kbps
     from pipelines.inference.call_arguments import check_before_loading
     from pipelines.inference.shipped import find_shipped
 
@@ -53,7 +53,7 @@ def run(args: argparse.Namespace) -> int:
     write_clips(clips, codec.sample_rate, args.output, args.plot)
     metrics = {
         "books": books,
-        "bitrate_kbps": bitrate_kbps(codec, books),
+        "bitrate_kbps": bitrate_kbps(books, codec.codebook_size, codec.frame_rate),
         "duration_s": clips["original"].shape[-1] / codec.sample_rate,
         **measure(clips, codec.sample_rate),
     }
@@ -96,6 +96,7 @@ def write_clips(
 
 def measure(clips: "dict[str, Tensor]", sample_rate: int) -> dict[str, Any]:
     """Average the metrics of both decodes over at most twelve pieces of ten seconds."""
+    from pipelines.evaluation.averages import average
     from pipelines.evaluation.pair_metrics import compare
 
     total = clips["original"].shape[-1]
@@ -112,19 +113,8 @@ def measure(clips: "dict[str, Tensor]", sample_rate: int) -> dict[str, Any]:
             )
             for start in starts
         ]
-        result[name] = {metric: mean([piece[metric] for piece in pieces]) for metric in pieces[0]}
+        result[name], _ = average(pieces)
     return result
-
-
-def mean(values: list[float | str]) -> float | str:
-    """Return the mean of the numbers; where there is none, the first reason why."""
-    numbers = [value for value in values if not isinstance(value, str)]
-    return sum(numbers) / len(numbers) if numbers else values[0]
-
-
-def bitrate_kbps(codec: Any, books: int) -> float:
-    """Return the bit rate of ``books`` of the codec's codebooks."""
-    return books * codec.frame_rate * math.log2(codec.codebook_size) / 1000
 
 
 def table(metrics: dict[str, Any]) -> str:

@@ -1,1 +1,1 @@
-"""LSTM against Transformer, on notes and on tokens: what ``pipelines/compare.py`` measures."""
+"""Compare LSTM and Transformer, on notes and on tokens: what ``pipelines/compare.py`` measures."""

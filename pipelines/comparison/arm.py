@@ -1,4 +1,4 @@
-"""One training of the study, called an arm: a prior's config, token caches, a budget and a seed."""
+"""Train an arm of the study: a prior's config, token caches, a budget and a seed."""
 
 import hashlib
 import json
@@ -11,6 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from accelerate import PartialState
 from filelock import FileLock, Timeout
@@ -31,23 +32,14 @@ RESULT_NAME = "arm.json"
 
 @dataclass(frozen=True)
 class Arm:
-    """Hold what is trained, and everything that the result depends on.
+    """Holds what is trained, and everything that the result depends on."""
 
-    Args:
-        name: for people; two arms that differ in nothing else are the same arm.
-        model: every field of ``Prior``.
-        tokens: folders of token caches.
-        budget: steps, batch, crop.
-        seed: of weights and data order.
-        start: an arm whose weights this one starts from.
-    """
-
-    name: str
-    model: dict[str, Any]
-    tokens: tuple[str, ...]
+    name: str  # for people; two arms that differ in nothing else are the same arm
+    model: dict[str, Any]  # every field of ``Prior``
+    tokens: tuple[str, ...]  # folders of token caches
     budget: Budget
-    seed: int
-    start: "Arm | None" = None
+    seed: int  # of weights and data order
+    start: "Arm | None" = None  # whose weights this one starts from
 
     def identity(self) -> dict[str, Any]:
         """List what the result follows from besides the settings that all arms share."""
@@ -66,50 +58,29 @@ class Arm:
 
 
 @dataclass(frozen=True)
-class Curve:
-    """Held-out losses along a training.
-
-    Attributes:
-        step: optimizer steps so far.
-        loss: nats per code, with captions.
-        wall_s: seconds of training so far, without validation.
-        cpu_s: processor seconds of it, all processes together.
-    """
-
-    step: list[int]
-    loss: list[float]
-    wall_s: list[float]
-    cpu_s: list[float]
-
-
-@dataclass(frozen=True)
 class TrainedArm:
-    """A finished arm in its folder."""
+    """Reads a finished arm from its folder."""
 
     arm: Arm
     folder: Path
 
     @cached_property
     def prior(self) -> Prior:
-        """The averaged weights, in evaluation mode."""
+        """Load the averaged weights, in evaluation mode."""
         return Prior.from_pretrained(self.folder / "model").eval()
 
     @cached_property
-    def curve(self) -> Curve:
-        """Held-out losses from ``metrics.jsonl``."""
+    def curve(self) -> dict[str, np.ndarray]:
+        """Read the held-out losses (:func:`read_curve`)."""
         return read_curve(self.folder)
 
 
 class TimedPriorTask(PriorTask):
-    """A prior's task whose validation adds the seconds trained so far.
+    """Adds to a prior's validation the seconds trained so far.
 
     The clock runs from a batch to the next validation. Checkpoints are written in between: for
-    arms like these two per run, a fraction of a second each.
-
-    Args:
-        prior, data, training: as for ``PriorTask``.
-        wall_s: seconds that an earlier, interrupted run has trained.
-        cpu_s: processor seconds of that run.
+    arms like these two per run, a fraction of a second each. ``wall_s`` and ``cpu_s`` are seconds
+    and processor seconds of an earlier, interrupted run.
     """
 
     def __init__(
@@ -144,12 +115,7 @@ class TimedPriorTask(PriorTask):
 
 
 def train_arm(arm: Arm, folder: Path, optimization: Optimization) -> TrainedArm:
-    """Train an arm with the trainer of every prior, unless it has been trained.
-
-    Args:
-        arm: to train; what it starts from is trained first.
-        folder: of all arms.
-        optimization: settings that they share.
+    """Train an arm in the folder of all arms, unless it has been trained.
 
     Raises:
         KeyboardInterrupt: Ctrl-C or SIGTERM; what has been trained is kept.
@@ -175,7 +141,7 @@ def is_trained(run: Path) -> bool:
 
 
 def lock(run: Path) -> FileLock:
-    """Lock that a run holds while it trains an arm, so that other runs take other arms."""
+    """Make the lock that a run holds while it trains an arm, so that other runs take other arms."""
     run.parent.mkdir(parents=True, exist_ok=True)
     return FileLock(run.with_suffix(".lock"))
 
@@ -212,8 +178,8 @@ def reached_step(run: Path) -> int:
 def seconds_so_far(run: Path) -> tuple[float, float]:
     """Read the clock at the newest checkpoint: seconds and processor seconds."""
     curve, reached = read_curve(run), reached_step(run)
-    known = [place for place, step in enumerate(curve.step) if step <= reached]
-    return (curve.wall_s[known[-1]], curve.cpu_s[known[-1]]) if known else (0.0, 0.0)
+    wall_s, cpu_s = (curve[name][curve["step"] <= reached] for name in ("wall_s", "cpu_s"))
+    return (float(wall_s[-1]), float(cpu_s[-1])) if len(wall_s) else (0.0, 0.0)
 
 
 def finish(arm: Arm, run: Path, steps: int) -> None:
@@ -282,15 +248,18 @@ def prior_data(tokens: Sequence[str], budget: Budget, optimization: Optimization
     )
 
 
-def read_curve(run: Path) -> Curve:
-    """Read the validations of a run; one that a resumed run repeated counts once."""
+def read_curve(run: Path) -> dict[str, np.ndarray]:
+    """Read the validations of a run; one that a resumed run repeated counts once.
+
+    Returns:
+        Optimizer ``step``, ``loss`` in nats per code with captions, and seconds of training so far
+        without validation: ``wall_s``, and ``cpu_s`` of the processors of all processes.
+    """
     path = run / "metrics.jsonl"
     lines = list(read_rows(path).rows.values()) if path.is_file() else []
     found = {line["step"]: line for line in lines if "validation/loss" in line}
-    ordered = [found[step] for step in sorted(found)]
-    return Curve(
-        [line["step"] for line in ordered],
-        [line["validation/loss"] for line in ordered],
-        [line["validation/wall_s"] for line in ordered],
-        [line["validation/cpu_s"] for line in ordered],
-    )
+    names = {"step": "step"} | {name: f"validation/{name}" for name in ("loss", "wall_s", "cpu_s")}
+    return {
+        name: np.array([found[step][column] for step in sorted(found)])
+        for name, column in names.items()
+    }

@@ -1,8 +1,11 @@
-"""What one measurement says: tables, plots, sentences, and what could not be measured."""
+"""Collect what one measurement says: tables, plots, sentences, and what is missing."""
 
 import csv
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+
+import numpy as np
 
 from pipelines.data.markdown import bullets
 from pipelines.errors import MissingPackageError
@@ -11,34 +14,24 @@ from pipelines.inference.plot import check_plotting, save_picture
 
 @dataclass(frozen=True)
 class Series:
-    """One line of a plot, with its spread where there is one."""
+    """Holds a line of a plot, with its spread where there is one."""
 
-    x: list[float]
-    y: list[float]
-    low: list[float] | None = None
-    high: list[float] | None = None
+    x: Sequence[float] | np.ndarray
+    y: Sequence[float] | np.ndarray
+    low: Sequence[float] | np.ndarray | None = None
+    high: Sequence[float] | np.ndarray | None = None
 
 
 @dataclass(frozen=True)
 class Plot:
-    """A picture and the numbers in it.
+    """Writes a picture and the numbers in it."""
 
-    Attributes:
-        name: of the PNG and of the CSV beside it.
-        title: above the picture.
-        x: what the horizontal axis shows.
-        y: what the vertical axis shows.
-        series: by name.
-        log_x: logarithmic axis.
-        log_y: logarithmic axis.
-    """
-
-    name: str
+    name: str  # of the PNG and of the CSV beside it
     title: str
-    x: str
+    x: str  # what the horizontal axis shows
     y: str
     series: dict[str, Series]
-    log_x: bool = False
+    log_x: bool = False  # logarithmic axis
     log_y: bool = False
 
     def write(self, folder: Path) -> str:
@@ -47,7 +40,8 @@ class Plot:
             writer = csv.writer(file, lineterminator="\n")
             writer.writerow(["series", self.x, self.y, "low", "high"])
             for name, line in self.series.items():
-                lows, highs = line.low or line.y, line.high or line.y
+                lows = line.y if line.low is None else line.low
+                highs = line.y if line.high is None else line.high
                 for values in zip(line.x, line.y, lows, highs, strict=True):
                     writer.writerow([name, *(f"{value:.6g}" for value in values)])
         link = f"[numbers]({folder.name}/{self.name}.csv)"
@@ -77,23 +71,14 @@ class Plot:
 
 @dataclass
 class ComparisonRow:
-    """One measurement of the study.
-
-    Attributes:
-        title: its heading.
-        method: how it was measured, in a sentence or two.
-        tables: the figures, in Markdown.
-        plots: pictures of them.
-        reading: what they say.
-        missing: what was not measured, with the reason.
-    """
+    """Writes one measurement of the study as a section of the document."""
 
     title: str
-    method: str
-    tables: list[str] = field(default_factory=list)
+    method: str  # how it was measured, in a sentence or two
+    tables: list[str] = field(default_factory=list)  # the figures, in Markdown
     plots: list[Plot] = field(default_factory=list)
-    reading: list[str] = field(default_factory=list)
-    missing: list[str] = field(default_factory=list)
+    reading: list[str] = field(default_factory=list)  # what the figures say
+    missing: list[str] = field(default_factory=list)  # what was not measured, with the reason
 
     def write(self, figures: Path) -> str:
         """Write the plots into a folder beside the document; give the section in Markdown."""

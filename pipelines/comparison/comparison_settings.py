@@ -1,4 +1,4 @@
-"""What ``configs/compare.yaml`` holds."""
+"""Declare the settings of the comparison: what ``configs/compare.yaml`` holds."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -8,21 +8,15 @@ from pipelines.inference.text import PRETRAINED
 TOKEN_RATE = 25.0
 """Frames a second of the token caches that are compared (Hz)."""
 ROWS = (
-    "throughput",
-    "recall",
-    "ladder",
-    "speed",
-    "scaling",
-    "context",
-    "generation",
-    "reconstruction",
+    *("throughput", "recall", "ladder", "speed", "scaling", "context"),
+    *("generation", "reconstruction"),
 )
 """Every measurement, in the order of the document."""
 
 
 @dataclass(frozen=True)
 class Budget:
-    """Set how long an arm trains.
+    """Sets how long an arm trains.
 
     Args:
         steps: optimizer steps.
@@ -44,7 +38,7 @@ class Budget:
 
 @dataclass(frozen=True)
 class PriorVariant:
-    """A prior of the ladder: its config and the token caches it learns, notes or audio tokens.
+    """Describes a prior of the ladder: its config and the token caches that it learns.
 
     Args:
         name: in tables and plots.
@@ -64,7 +58,7 @@ class PriorVariant:
 
 @dataclass(frozen=True)
 class Optimization:
-    """Set what all arms share besides their budget.
+    """Sets what all arms share besides their budget.
 
     Args:
         learning_rate: peak.
@@ -93,7 +87,7 @@ class Optimization:
 
 @dataclass(frozen=True)
 class ThroughputSettings:
-    """Training speed against sequence length.
+    """Sets how training speed is measured against sequence length.
 
     Args:
         lengths: positions per sequence.
@@ -108,7 +102,7 @@ class ThroughputSettings:
 
 @dataclass(frozen=True)
 class RecallSettings:
-    """Synthetic streams in which a segment returns.
+    """Describes synthetic streams in which a segment returns.
 
     Args:
         parameters: of each backbone.
@@ -135,7 +129,7 @@ class RecallSettings:
 
 @dataclass(frozen=True)
 class ScalingSettings:
-    """Sizes times data amounts at equal compute.
+    """Sets sizes and data amounts that are trained at equal compute.
 
     Args:
         parameters: sizes of the arms.
@@ -156,7 +150,7 @@ class ScalingSettings:
 
 @dataclass(frozen=True)
 class ContextSettings:
-    """Set how the past's worth is measured on whole pieces.
+    """Sets how the past's worth is measured on whole pieces.
 
     Args:
         tokens: token caches whose clips are joined to pieces again.
@@ -181,7 +175,7 @@ class ContextSettings:
 
 @dataclass(frozen=True)
 class GenerationSettings:
-    """Speed and memory of generation as the piece grows.
+    """Sets how generation is timed as the piece grows.
 
     Args:
         positions: frames generated before the clock starts.
@@ -196,26 +190,24 @@ class GenerationSettings:
 
 @dataclass(frozen=True)
 class ReconstructionSettings:
-    """Set how notes and tokens are compared as codes of a sound.
+    """Sets how notes and tokens are compared as codes of a sound.
 
     Args:
         scores: dataset of ``partita prepare scores``, made with ``--audio keep``.
         recordings: prepared recordings with their audio kept.
         clips: of each.
         clip_s: their length (s).
-        soundfont: that rendered the scores; None for the default one.
     """
 
     scores: str | None = None
     recordings: str | None = None
     clips: int = 12
     clip_s: float = 10.0
-    soundfont: str | None = None
 
 
 @dataclass(frozen=True)
 class ComparisonSettings:
-    """The whole study.
+    """Sets the whole study.
 
     Args:
         output_dir: of everything that is computed; a run goes on with what it finds there.

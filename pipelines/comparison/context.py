@@ -1,8 +1,8 @@
-"""What the past is worth on whole pieces: loss per position, and themes that return."""
+"""Measure what the past is worth on whole pieces: loss per position, and returning themes."""
 
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from itertools import pairwise
 
 import numpy as np
@@ -11,8 +11,7 @@ from pipelines.comparison.arm import Arm
 from pipelines.comparison.comparison_row import ComparisonRow, Plot
 from pipelines.comparison.comparison_settings import TOKEN_RATE
 from pipelines.comparison.passages import Passage, find_new, find_returning
-from pipelines.comparison.piece_bits import code_bits
-from pipelines.comparison.piece_cache import TrackPiece, join_tracks, read_pieces, write_cache
+from pipelines.comparison.piece_cache import TrackPiece, code_bits, join_tracks, read_pieces
 from pipelines.comparison.spread import number, show, spread_series, verdict
 from pipelines.comparison.study import Study, digest
 from pipelines.data.markdown import table
@@ -26,12 +25,7 @@ Places = list[tuple[int, Passage]]
 """Numbers of pieces, and passages in them."""
 
 
-def arms(study: Study) -> list[Arm]:
-    """List the arms of all backbones."""
-    return [arm for of_backbone in backbone_arms(study).values() for arm in of_backbone]
-
-
-def backbone_arms(study: Study) -> dict[str, list[Arm]]:
+def arms(study: Study) -> dict[str, list[Arm]]:
     """Build every backbone's arms, trained on clips and then on whole pieces."""
     settings = study.settings.context
     if not settings.tokens:
@@ -56,7 +50,7 @@ def measure(study: Study) -> ComparisonRow:
         f"twice, after the whole past and after its last {settings.near_frames / TOKEN_RATE:g} s, "
         "which never hold the earlier passage; the difference is what the far past is worth.",
     )
-    trained = backbone_arms(study)
+    trained = arms(study)
     if not trained:
         row.missing.append("no token cache is named in context.tokens")
         return row
@@ -81,14 +75,9 @@ def measure(study: Study) -> ComparisonRow:
 
 def joined_cache(study: Study) -> str:
     """Write a cache of whole tracks, without captions, from the caches of clips."""
-    folders = study.settings.context.tokens
-    infos = read_token_infos(folders)
-    target = study.folder / "data" / f"tracks-{digest([asdict(info) for info in infos])}"
-    splits = {}
-    for split in ("train", "validation"):
-        clips = read_pieces(folders, split) if not target.is_dir() else []
-        splits[split] = [replace(p, captions=[]) for p in join_tracks(clips)]
-    return write_cache(target, splits, infos[0])
+    infos = read_token_infos(study.settings.context.tokens)
+    name = f"tracks-{digest([asdict(info) for info in infos])}"
+    return study.derived_cache(name, lambda split, clips: join_tracks(clips))
 
 
 def held_out_pieces(study: Study) -> list[TrackPiece]:
@@ -136,7 +125,7 @@ def saving(
 
 
 def edges(longest: int) -> list[int]:
-    """Limits of the position bins: doubling from 16 to the longest piece."""
+    """List the limits of the position bins: doubling from 16 to the longest piece."""
     limits = [0, 16]
     while limits[-1] < longest:
         limits.append(min(2 * limits[-1], longest))
@@ -144,7 +133,7 @@ def edges(longest: int) -> list[int]:
 
 
 def by_position(whole: Sequence[np.ndarray], limits: Sequence[int]) -> list[float]:
-    """Mean bits per second in every bin, over the frames of all pieces that reach it."""
+    """Average bits per second in every bin, over the frames of all pieces that reach it."""
     means = []
     for low, high in pairwise(limits):
         found = np.concatenate([bits[low:high] for bits in whole])

@@ -1,4 +1,4 @@
-"""Backbones of equal size: the width that gives a Prior a wanted number of parameters."""
+"""Make backbones of equal size: find the width that gives a Prior as many parameters as asked."""
 
 import inspect
 from bisect import bisect_left

@@ -1,8 +1,9 @@
-"""Generation: frames per second and size of the state as the piece grows."""
+"""Measure frames per second and size of the state as a generated piece grows."""
 
 import time
 from collections.abc import Iterator
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -110,14 +111,11 @@ def cost_table(positions: list[int], speeds: Speeds, sizes: Sizes) -> str:
 
 def plots(positions: list[int], speeds: Speeds, sizes: Sizes) -> list[Plot]:
     """Plot speed and state over the frames so far."""
-    x = [float(position) for position in positions]
     fast = {
-        name: Series(
-            x, [sum(v) / len(v) for v in found], [min(v) for v in found], [max(v) for v in found]
-        )
+        name: Series(positions, np.mean(found, 1), np.min(found, 1), np.max(found, 1))
         for name, found in speeds.items()
     }
-    large = {name: Series(x, [size / 1e3 for size in found]) for name, found in sizes.items()}
+    large = {name: Series(positions, np.divide(found, 1e3)) for name, found in sizes.items()}
     return [
         Plot("generation-speed", "Generation speed", "frames so far", "frames per second", fast),
         Plot("generation-state", "State of one piece", "frames so far", "kilobytes", large),

@@ -1,4 +1,4 @@
-"""Passages of a piece that return to what it has played before, found in its codes."""
+"""Find passages of a piece that return to what it has played before, in its codes."""
 
 from dataclasses import dataclass
 
@@ -7,26 +7,15 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Passage:
-    """A stretch of a piece and the earlier stretch that is most like it.
+    """Pairs a stretch of a piece with the earlier stretch that is most like it."""
 
-    Attributes:
-        start: its first frame.
-        lag: how many frames earlier the other one starts.
-        match: share of its frames whose first code is the same there.
-    """
-
-    start: int
-    lag: int
-    match: float
+    start: int  # its first frame
+    lag: int  # how many frames earlier the other one starts
+    match: float  # share of its frames whose first code is the same there
 
 
 def best_matches(codes: np.ndarray, window: int, lags: range) -> tuple[np.ndarray, np.ndarray]:
-    """Find the best earlier match of every window.
-
-    Args:
-        codes: (T,) of the first codebook.
-        window: frames.
-        lags: distances that count; the smallest is at least ``window``.
+    """Find the best earlier match of every window of (T,) codes, at distances of ``lags``.
 
     Returns:
         (T - window + 1,) share of equal codes at the best distance, and that distance; 0 and 0
@@ -55,16 +44,9 @@ def chance_limit(codes: np.ndarray, window: int) -> float:
 
 
 def find_returning(codes: np.ndarray, window: int, lags: range, most: int) -> list[Passage]:
-    """Find the passages that match best what stands a certain distance before them.
+    """Find up to ``most`` passages that match best what stands a distance of ``lags`` before them.
 
-    Args:
-        codes: (T,) of the first codebook.
-        window: frames of a passage.
-        lags: distances that count.
-        most: passages; they do not overlap.
-
-    Returns:
-        The best first; only matches beyond ``chance_limit`` count.
+    They do not overlap, the best comes first, and only matches beyond ``chance_limit`` count.
     """
     match, lag = best_matches(codes, window, lags)
     starts = choose_apart(match, match > chance_limit(codes, window), window, most)

@@ -1,12 +1,12 @@
-"""Pieces out of token caches, and token caches out of pieces: parts of the data, whole tracks."""
+"""Read pieces from token caches, join, share and write them, and measure their bits."""
 
+import math
 import re
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from itertools import groupby
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -25,6 +25,9 @@ from pipelines.data.tokens import (
     read_codes,
     read_token_info,
 )
+from pipelines.evaluation.held_out import labeled_plan, nats_per_code
+from prior.condition import Condition
+from prior.model import Prior
 
 CLIP_NUMBER = re.compile(r"^(?P<track>.+)[-#](?P<number>\d+)$")
 """How preparation names clips: the track, and the clip's number in it."""
@@ -32,23 +35,14 @@ CLIP_NUMBER = re.compile(r"^(?P<track>.+)[-#](?P<number>\d+)$")
 
 @dataclass(frozen=True)
 class TrackPiece:
-    """Codes of a clip or of a whole track, with what is known about them.
+    """Holds the codes of a clip or of a whole track, with what is known about them."""
 
-    Attributes:
-        id: of the clip, or of the track.
-        codes: (K, T) int16.
-        captions: possibly none.
-        labels: a JSON object.
-        source: where it comes from.
-        is_end: the music ends here.
-    """
-
-    id: str
-    codes: np.ndarray
+    id: str  # of the clip, or of the track
+    codes: np.ndarray  # (K, T) int16
     captions: list[str] = field(default_factory=list)
-    labels: str = "{}"
+    labels: str = "{}"  # a JSON object
     source: str = ""
-    is_end: bool = False
+    is_end: bool = False  # the music ends here
 
 
 def read_pieces(folders: Iterable[str], split: str) -> list[TrackPiece]:
@@ -75,16 +69,13 @@ def join_tracks(clips: list[TrackPiece]) -> list[TrackPiece]:
     for track, numbered in tracks.items():
         numbered.sort(key=lambda entry: entry[0])
         # consecutive numbers keep their distance to their places in the list
-        for _, run in groupby(enumerate(numbered), key=lambda entry: entry[1][0] - entry[0]):
-            pieces.append(_joined(track, [clip for _, (_, clip) in run]))
+        for _, group in groupby(enumerate(numbered), key=lambda entry: entry[1][0] - entry[0]):
+            run = [clip for _, (_, clip) in group]
+            codes = np.concatenate([clip.codes for clip in run], axis=1)
+            name, is_end = f"{track}@{run[0].id}", run[-1].is_end
+            # the first clip's plan does not go on after that clip
+            pieces.append(replace(run[0], id=name, codes=codes, labels="{}", is_end=is_end))
     return pieces
-
-
-def _joined(track: str, run: list[TrackPiece]) -> TrackPiece:
-    codes = np.concatenate([clip.codes for clip in run], axis=1)
-    # the first clip's plan does not go on after that clip
-    name = f"{track}@{run[0].id}"
-    return replace(run[0], id=name, codes=codes, labels="{}", is_end=run[-1].is_end)
 
 
 def part_of(clips: list[TrackPiece], share: float, seed: int) -> list[TrackPiece]:
@@ -104,12 +95,8 @@ def _track_and_number(clip: TrackPiece) -> tuple[str, int]:
 def write_cache(folder: Path, splits: dict[str, list[TrackPiece]], info: TokenInfo) -> str:
     """Write pieces as a finished token cache, unless there is one.
 
-    Runs of a study that want it at once take turns.
-
-    Args:
-        folder: of the cache; the caller names it after its contents.
-        splits: split -> pieces, none of them empty.
-        info: that of the caches that the pieces come from.
+    Runs of a study that want it at once take turns. The caller names the folder after its contents
+    and gives the ``info`` of the caches that the pieces come from.
 
     Returns:
         The folder's name, as ``PriorData.tokens`` takes it.
@@ -122,18 +109,38 @@ def write_cache(folder: Path, splits: dict[str, list[TrackPiece]], info: TokenIn
             for split, pieces in splits.items():
                 with ShardWriter(partial / split, SCHEMA, SHARD_CLIPS) as writer:
                     for piece in pieces:
-                        writer.add_row(_row(piece))
+                        facts = {name: v for name, v in vars(piece).items() if name != "codes"}
+                        writer.add_row(token_row(facts, piece.codes.astype("<i2")))
             counts = {split: len(pieces) for split, pieces in splits.items()}
             origin = f"{info.prepared} {folder.name}"  # other pieces are another cache
             write_json(partial / INFO_NAME, asdict(replace(info, clips=counts, prepared=origin)))
     return str(folder)
 
 
-def _row(piece: TrackPiece) -> dict[str, Any]:
-    facts = {name: value for name, value in vars(piece).items() if name != "codes"}
-    return token_row(facts, piece.codes.astype("<i2"))
-
-
 def cache_info(origin: str, num_codebooks: int, codebook_size: int) -> TokenInfo:
     """Fill in ``tokens.json`` for codes that no codec made."""
     return TokenInfo(TOKENS_VERSION, "", origin, num_codebooks, codebook_size, 25.0, origin, {})
+
+
+def code_bits(
+    prior: Prior, piece: TrackPiece, start: int = 0, stop: int | None = None
+) -> np.ndarray:
+    """Measure the bits of a piece's frames, (K, T) float32, under its plan and without text.
+
+    The prior, in evaluation mode, reads frames ``start`` to ``stop - 1`` alone.
+    """
+    codes = piece.codes[None, : prior.num_codebooks, start:stop].astype(np.int64)
+    condition = Condition.empty(1, prior.config.text_width)
+    plan = labeled_plan(prior, piece.labels, start + codes.shape[-1])
+    if plan is not None:
+        condition = replace(condition, plan=plan[None, start:])
+    return nats_per_code(prior, torch.from_numpy(codes), condition)[0].numpy() / math.log(2)
+
+
+def held_out_bits(prior: Prior, pieces: Sequence[TrackPiece], crop_frames: int) -> np.ndarray:
+    """Average bits per frame over the starts of pieces: (K,), every frame weighing the same.
+
+    No more than ``crop_frames`` are read of a piece, so that no arm reads further than it learned.
+    """
+    costs = [code_bits(prior, piece, 0, crop_frames) for piece in pieces]
+    return np.concatenate(costs, axis=1).mean(axis=1)

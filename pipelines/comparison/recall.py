@@ -1,4 +1,4 @@
-"""Recall: bits saved on a segment's repeat, against the gap between both."""
+"""Measure recall: bits saved on a segment's repeat, against the gap between both."""
 
 import math
 
@@ -7,9 +7,8 @@ import numpy as np
 from codec.seeds import derive_seed
 from pipelines.comparison.arm import Arm
 from pipelines.comparison.comparison_row import ComparisonRow, Plot
-from pipelines.comparison.comparison_settings import TOKEN_RATE, Budget, RecallSettings
-from pipelines.comparison.piece_bits import code_bits
-from pipelines.comparison.piece_cache import TrackPiece, cache_info, write_cache
+from pipelines.comparison.comparison_settings import TOKEN_RATE, Budget
+from pipelines.comparison.piece_cache import TrackPiece, cache_info, code_bits, write_cache
 from pipelines.comparison.spread import number, show, spread_series, verdict
 from pipelines.comparison.study import Study, digest
 from pipelines.data.markdown import table
@@ -18,12 +17,7 @@ from prior.model import Prior
 HELD_OUT = 16
 
 
-def arms(study: Study) -> list[Arm]:
-    """Build every backbone's arms, each the last of its stages."""
-    return [arm for of_backbone in staged_arms(study).values() for arm in of_backbone]
-
-
-def staged_arms(study: Study) -> dict[str, list[Arm]]:
+def arms(study: Study) -> dict[str, list[Arm]]:
     """Build every backbone's arms, one per seed, which go through all stages."""
     settings = study.settings.recall
     found: dict[str, list[Arm]] = {}
@@ -45,19 +39,17 @@ def stream_cache(study: Study, stage: Budget) -> str:
     counts = {"train": stage.steps * stage.batch_size, "validation": HELD_OUT}
     key = digest([length, settings.segment, settings.alphabet, counts])
     target = study.folder / "data" / f"streams-{length}-{key}"
-    splits = {
-        split: [stream_piece(settings, split, number, length) for number in range(count)]
-        for split, count in (counts.items() if not target.is_dir() else ())
-    }
+    splits: dict[str, list[TrackPiece]] = {}
+    for seed, (split, count) in enumerate(counts.items() if not target.is_dir() else ()):
+        splits[split] = [
+            TrackPiece(
+                f"stream-{split}-{index}",
+                recall_stream(seed, index, length, settings.segment, settings.alphabet),
+            )
+            for index in range(count)
+        ]
     size = max(settings.alphabet, settings.segment + 1)
     return write_cache(target, splits, cache_info(f"streams {key}", 2, size))
-
-
-def stream_piece(settings: RecallSettings, split: str, number: int, length: int) -> TrackPiece:
-    """Draw one training stream."""
-    seed = 0 if split == "train" else 1
-    codes = recall_stream(seed, number, length, settings.segment, settings.alphabet)
-    return TrackPiece(f"stream-{split}-{number}", codes)
 
 
 def recall_stream(
@@ -71,10 +63,8 @@ def recall_stream(
     to notice that something returns.
 
     Args:
-        seed: of all streams.
-        index: of this one.
-        length: frames, at least twice the segment.
-        segment: frames.
+        seed, index: of all streams, and of this one.
+        length: frames, at least twice the ``segment``.
         alphabet: number of different values.
         gap: frames between the segment and its only repeat, which then stands at the end. None for
             training: the segment stands early and returns again and again, after gaps whose
@@ -125,7 +115,7 @@ def measure(study: Study) -> ComparisonRow:
             [saved_bits(study, study.train(arm).prior, gap) for arm in of_backbone]
             for gap in settings.gaps_s
         ]
-        for name, of_backbone in staged_arms(study).items()
+        for name, of_backbone in arms(study).items()
     }
     rows = [
         [f"{number(gap)} s", *(show(of_backbone[index]) for of_backbone in saved.values())]
@@ -149,7 +139,7 @@ def measure(study: Study) -> ComparisonRow:
 
 
 def saved_bits(study: Study, prior: Prior, gap_s: float) -> float:
-    """Mean bits per value that the repeat costs less than the first time."""
+    """Average the bits per value that the repeat costs less than the first time."""
     settings = study.settings.recall
     gap, segment = round(gap_s * TOKEN_RATE), settings.segment
     savings = []

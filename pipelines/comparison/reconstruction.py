@@ -1,11 +1,10 @@
-"""What notes and audio tokens keep of a sound: both turned into sound again and compared."""
+"""Measure what notes and audio tokens keep of a sound: both become sound again, to be compared."""
 
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -16,11 +15,11 @@ from pipelines.comparison.study import Study
 from pipelines.data.codecs import load_codec
 from pipelines.data.markdown import table
 from pipelines.errors import MissingPackageError
+from pipelines.evaluation.clip_checks import UnmeasurableError
 from pipelines.evaluation.clips import PreparedClip, choose_clips
 from pipelines.evaluation.embeddings import EMBEDDINGS
-from pipelines.evaluation.frechet import equal_windows, frechet_distance
+from pipelines.evaluation.frechet import distance_of_clips
 from pipelines.evaluation.perceptual import visqol
-from pipelines.evaluation.reasons import UnmeasurableError
 from pipelines.evaluation.systems import TokenCodec
 
 if TYPE_CHECKING:
@@ -77,14 +76,14 @@ def ways(
             yield f"{count} codebooks of tokens", from_tokens(tokens, count)
     if name == "scores":
         scores = read_scores(clips)
-        yield "notes", from_notes(scores, settings.reconstruction.soundfont)
-        yield "notes, one voice", from_notes(scores, settings.reconstruction.soundfont, True)
+        yield "notes", from_notes(scores)
+        yield "notes, one voice", from_notes(scores, monophonic=True)
 
 
 def from_tokens(tokens: TokenCodec, num_codebooks: int) -> Reconstruct:
     """Reconstruct sound from its first codebooks, at the original's rate and length."""
     system = tokens.system(f"{num_codebooks} codebooks", "tokens", num_codebooks)
-    return lambda clip, sound: system.reconstruct(sound.audio, sound.sample_rate).audio
+    return lambda clip, sound: system.reconstruct(sound.audio, sound.sample_rate)[0]
 
 
 def read_scores(clips: Sequence[PreparedClip]) -> "dict[str, ScoreTick]":
@@ -98,9 +97,7 @@ def read_scores(clips: Sequence[PreparedClip]) -> "dict[str, ScoreTick]":
     return {p.id: p.score for p in pieces if isinstance(p, NotePiece) and p.id in wanted}
 
 
-def from_notes(
-    scores: "dict[str, ScoreTick]", soundfont: str | None, monophonic: bool = False
-) -> Reconstruct:
+def from_notes(scores: "dict[str, ScoreTick]", monophonic: bool = False) -> Reconstruct:
     """Reconstruct a clip from its notes, played as loud and as long as the original."""
     from pipelines.data.notes.note_sound import play
     from pipelines.data.notes.note_tokenizer import NoteTokenizer
@@ -111,7 +108,7 @@ def from_notes(
     def reconstruct(clip: PreparedClip, sound: AudioClip) -> Tensor:
         (score,) = codec.decode(codec.encode(scores[clip.name]))
         try:
-            played = play(score, Path(soundfont or SOUNDFONT))
+            played = play(score, SOUNDFONT)
         except RenderError as error:
             raise UnmeasurableError(str(error)) from error
         return match_level(torch.from_numpy(played), sound.audio)
@@ -132,25 +129,23 @@ def compare_clips(
 ) -> list[str]:
     """Print ViSQOL, Fréchet distance and the number of clips; failures go to ``row.missing``."""
     scores: list[float] = []
-    embeddings: list[tuple[np.ndarray, np.ndarray]] = []
+    originals, estimates = [], []
     for clip in clips:
         sound = clip.read()
         try:
             found = reconstruct(clip, sound)
             scores.append(visqol(sound.audio, found, sound.sample_rate))
             pair = [EMBEDDINGS[SPACE](x, sound.sample_rate) for x in (sound.audio, found)]
-            embeddings.append((pair[0], pair[1]))
+            originals.append(pair[0])
+            estimates.append(pair[1])
         except (ValueError, MissingPackageError) as error:
             if str(error) not in row.missing:
                 row.missing.append(str(error))
-    return [show(scores) if scores else "-", distance(embeddings), number(len(scores))]
-
-
-def distance(pairs: Sequence[tuple[np.ndarray, np.ndarray]]) -> str:
-    """Print the Fréchet distance between originals and reconstructions; "-" below two windows."""
-    if sum(len(original) for original, _ in pairs) < 2:
-        return "-"
-    original, found = (np.concatenate(side) for side in zip(*pairs, strict=True))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the number of clips stands in the table
-        return number(frechet_distance(*equal_windows(original, found)))
+        distance, _ = distance_of_clips(originals, estimates)
+    cells = [
+        show(scores) if scores else "-",
+        "-" if isinstance(distance, str) else number(distance),
+    ]
+    return [*cells, number(len(scores))]

@@ -1,13 +1,10 @@
-"""Scaling: sizes times data amounts at equal compute, and the exponents."""
-
-from dataclasses import replace
+"""Measure scaling: sizes times data amounts at equal compute, and the exponents."""
 
 from pipelines.comparison.arm import Arm
 from pipelines.comparison.comparison_row import ComparisonRow, Plot
 from pipelines.comparison.comparison_settings import Budget
 from pipelines.comparison.equal_size import count_parameters
-from pipelines.comparison.piece_bits import held_out_bits
-from pipelines.comparison.piece_cache import part_of, read_pieces, write_cache
+from pipelines.comparison.piece_cache import TrackPiece, held_out_bits, part_of, read_pieces
 from pipelines.comparison.spread import show, show_exponent, spread_series, verdict
 from pipelines.comparison.study import Study, digest
 from pipelines.data.markdown import table
@@ -20,12 +17,7 @@ Bits = dict[Cell, list[float]]
 """Held-out bits per frame, a figure per seed."""
 
 
-def arms(study: Study) -> list[Arm]:
-    """Build all arms of the grid."""
-    return [arm for of_cell in grid(study).values() for arm in of_cell]
-
-
-def grid(study: Study) -> dict[Cell, list[Arm]]:
+def arms(study: Study) -> dict[Cell, list[Arm]]:
     """Build the arms of every cell, one per seed."""
     settings = study.settings
     if not settings.context.tokens:
@@ -54,15 +46,13 @@ def equal_compute(study: Study, model: dict) -> Budget:
 
 def part_cache(study: Study, share: float) -> str:
     """Write a share of the training tracks, without captions, and all held-out clips as a cache."""
-    folders = study.settings.context.tokens
-    infos = read_token_infos(folders)
-    target = study.folder / "data" / f"part-{share:g}-{digest([str(info) for info in infos])}"
-    splits = {}
-    if not target.is_dir():
-        clips = {split: read_pieces(folders, split) for split in ("train", "validation")}
-        clips["train"] = part_of(clips["train"], share, seed=0)
-        splits = {s: [replace(p, captions=[]) for p in found] for s, found in clips.items()}
-    return write_cache(target, splits, infos[0])
+    infos = read_token_infos(study.settings.context.tokens)
+
+    def keep(split: str, clips: list[TrackPiece]) -> list[TrackPiece]:
+        return part_of(clips, share, seed=0) if split == "train" else clips
+
+    name = f"part-{share:g}-{digest([str(info) for info in infos])}"
+    return study.derived_cache(name, keep)
 
 
 def measure(study: Study) -> ComparisonRow:
@@ -76,7 +66,7 @@ def measure(study: Study) -> ComparisonRow:
         f"over seeds ({settings.draws} draws), so they hold the noise of training and not the "
         "error of calling a curve a power law.",
     )
-    cells = grid(study)
+    cells = arms(study)
     if not cells:
         row.missing.append("no token cache is named in context.tokens")
         return row

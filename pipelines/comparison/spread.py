@@ -1,22 +1,12 @@
-"""Means over seeds, their spread, and when two of them may be called different."""
+"""Print means over seeds and their spread, and say when two of them are different."""
 
 from collections.abc import Mapping, Sequence
-from types import ModuleType
 
 import numpy as np
+from scipy import stats
 
 from codec.seeds import derive_seed
 from pipelines.comparison.comparison_row import Series
-from pipelines.errors import import_package
-
-
-def statistics() -> ModuleType:
-    """Import ``scipy.stats``.
-
-    Raises:
-        MissingPackageError: scipy is not installed; names the extra that brings it.
-    """
-    return import_package("scipy.stats", "the comparison")
 
 
 def number(value: float, digits: int = 3) -> str:
@@ -29,7 +19,7 @@ def number(value: float, digits: int = 3) -> str:
 
 
 def mean_and_spread(values: Sequence[float]) -> tuple[float, float]:
-    """Mean and sample standard deviation (0 for one value)."""
+    """Compute mean and sample standard deviation (0 for one value)."""
     spread = float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
     return float(np.mean(values)), spread
 
@@ -43,26 +33,18 @@ def show(values: Sequence[float], digits: int = 3) -> str:
 
 
 def spread_series(x: Sequence[float], figures: Sequence[Sequence[float]]) -> Series:
-    """Build a line of means with one standard deviation either side.
-
-    Args:
-        x: a place per point.
-        figures: per point, a figure per seed.
-    """
-    stats = [mean_and_spread(values) for values in figures]
-    low, high = [m - s for m, s in stats], [m + s for m, s in stats]
-    return Series([float(value) for value in x], [m for m, _ in stats], low, high)
+    """Build a line of means of each place's figures, with one standard deviation either side."""
+    mean, spread = np.transpose([mean_and_spread(values) for values in figures])
+    return Series(x, mean, mean - spread, mean + spread)
 
 
 def paired_interval(first: Sequence[float], second: Sequence[float]) -> tuple[float, float] | None:
-    """95 % interval of the mean of ``first - second`` (Student's t), None below two pairs."""
+    """Compute the 95 % interval of the mean of ``first - second`` (Student's t), if any."""
     differences = np.subtract(first, second)
-    count = len(differences)
-    if count < 2:
+    if len(differences) < 2:
         return None
-    middle, deviation = mean_and_spread(differences.tolist())
-    reach = float(statistics().t.ppf(0.975, count - 1)) * deviation / count**0.5
-    return middle - reach, middle + reach
+    reach = float(stats.t.ppf(0.975, len(differences) - 1) * stats.sem(differences))
+    return float(differences.mean()) - reach, float(differences.mean()) + reach
 
 
 def verdict(
@@ -73,11 +55,7 @@ def verdict(
 ) -> str:
     """Say who is ahead: claimed only where the paired interval leaves out zero.
 
-    Args:
-        what: the subject of the sentence.
-        values: name -> a figure per seed; the first two are compared.
-        unit: of the figures.
-        lower_is_better: otherwise higher is.
+    ``values`` holds a figure per seed by name; the first two names are compared.
     """
     (first, ours), (second, theirs) = [*values.items()][:2]
     figures = f"{first} {show(ours, 4)}, {second} {show(theirs, 4)} {unit}"
@@ -97,13 +75,9 @@ def fit_exponent(
 ) -> tuple[float, float, float]:
     """Fit the exponent b of y = a x^b to means, by least squares on logarithms.
 
-    Args:
-        x: at least two places.
-        figures: per place, repeated figures (seeds, runs).
-        draws: of the bootstrap, which draws the figures of each place again.
-
     Returns:
-        The exponent and its 95 % interval, which is NaN where a place has only one figure.
+        The exponent and its 95 % interval by a bootstrap, which draws the repeated figures (seeds,
+        runs) of each place again; NaN where a place has only one.
     """
 
     def slope(*groups: np.ndarray) -> float:
@@ -112,7 +86,7 @@ def fit_exponent(
 
     if min(map(len, figures)) < 2:
         return slope(*map(np.asarray, figures)), np.nan, np.nan
-    found = statistics().bootstrap(
+    found = stats.bootstrap(
         figures,
         slope,
         n_resamples=draws,

@@ -1,4 +1,4 @@
-"""What every measurement works with: the settings, the folder, the arms and the derived data."""
+"""Make what every measurement works with: arms, the folder and the derived data."""
 
 import hashlib
 import json
@@ -8,22 +8,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate import PartialState
 
 from pipelines.comparison.arm import Arm, TrainedArm, is_held, lineage, train_arm
 from pipelines.comparison.comparison_settings import Budget, ComparisonSettings, PriorVariant
 from pipelines.comparison.equal_size import fit_width
+from pipelines.comparison.piece_cache import TrackPiece, read_pieces, write_cache
 from pipelines.data.tokens import INFO_NAME, read_token_info, read_token_infos
 from pipelines.training.configuration import read_yaml
 
 
 @dataclass
 class Study:
-    """One comparison.
-
-    Args:
-        settings: the YAML file's.
-        say: prints progress.
-    """
+    """Builds and trains the arms of one comparison."""
 
     settings: ComparisonSettings
     say: Callable[[str], None] = print
@@ -31,23 +28,21 @@ class Study:
 
     @property
     def folder(self) -> Path:
-        """Folder of everything that is computed."""
+        """Locate everything that is computed."""
         return Path(self.settings.output_dir)
 
     @property
     def device(self) -> torch.device:
-        """Device on which accelerate trains."""
-        from accelerate import PartialState
-
+        """Find the device on which accelerate trains."""
         return PartialState().device
 
     @property
     def compared(self) -> list[str]:
-        """Names of the two backbones of which differences are claimed."""
+        """Name the two backbones of which differences are claimed."""
         return [*self.settings.backbones][:2]
 
     def sized_backbones(self) -> dict[str, dict[str, Any]]:
-        """Every backbone's config at the study's parameter count, whatever the codes are."""
+        """Size every backbone to the study's parameter count, whatever the codes are."""
         settings = self.settings
         return {
             name: fit_width(settings.model | fields, settings.parameters, settings.tolerance)
@@ -91,7 +86,7 @@ class Study:
         ]
 
     def arm_folder(self, arm: Arm) -> Path:
-        """Folder in which an arm is trained."""
+        """Locate the folder in which an arm is trained."""
         return self.folder / "arms" / arm.key(self.settings.optimization)
 
     def train_free(self, arms: Iterable[Arm]) -> None:
@@ -108,6 +103,17 @@ class Study:
             self._trained[key] = train_arm(arm, self.folder / "arms", self.settings.optimization)
         return self._trained[key]
 
+    def derived_cache(
+        self, name: str, change: Callable[[str, list[TrackPiece]], list[TrackPiece]]
+    ) -> str:
+        """Write changed pieces of the caches of clips, without captions, as a cache."""
+        folders, target = self.settings.context.tokens, self.folder / "data" / name
+        splits = {}
+        for split in ("train", "validation") if not target.is_dir() else ():
+            pieces = change(split, read_pieces(folders, split))
+            splits[split] = [replace(piece, captions=[]) for piece in pieces]
+        return write_cache(target, splits, read_token_infos(folders)[0])
+
     def variants(self) -> tuple[list[PriorVariant], list[str]]:
         """List the variants whose config and caches are there, and why the others are not."""
         ready, missing = [], []
@@ -120,11 +126,6 @@ class Study:
             except (OSError, ValueError) as error:
                 missing.append(f"{variant.name}: {error}")
         return ready, missing
-
-    def variant_arms(self, variant: PriorVariant) -> list[Arm]:
-        """Build a variant's arms, one per seed."""
-        budget = self.settings.ladder_budget
-        return self.arms(variant.name, variant.model, variant.tokens, budget)
 
     def key(self, row: str) -> str:
         """Hash every setting but the list of rows: changes whenever a row's figures could."""

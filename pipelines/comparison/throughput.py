@@ -1,8 +1,8 @@
-"""Training speed against sequence length: forward and backward of each backbone, and the slope."""
+"""Time forward and backward of each backbone against the sequence length, and fit the slope."""
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from statistics import median_high
 
 import torch
 
@@ -24,26 +24,8 @@ DRAWS = 500
 """Draws of the bootstrap over timed runs."""
 
 
-@dataclass(frozen=True)
-class Timing:
-    """Timed steps of one backbone at one length.
-
-    Attributes:
-        length: positions per sequence.
-        speeds: positions per second, from the slowest run to the fastest.
-    """
-
-    length: int
-    speeds: list[float]
-
-    @property
-    def median(self) -> float:
-        """Median of the speeds, the higher one of the middle two."""
-        return self.speeds[len(self.speeds) // 2]
-
-
-Timings = dict[tuple[str, str], list[Timing]]
-"""Backbone and mode -> a timing per length."""
+Timings = dict[tuple[str, str], list[list[float]]]
+"""Backbone and mode -> by length the positions per second of the timed steps, slowest first."""
 
 
 def measure(study: Study) -> ComparisonRow:
@@ -68,12 +50,13 @@ def measure(study: Study) -> ComparisonRow:
                 timings[name, mode] = [
                     time_length(study, config, t, mode) for t in settings.lengths
                 ]
-    row.tables = [speed_table(settings.lengths, timings), slope_table(timings, counts)]
-    row.plots = [speed_plot(timings, mode) for mode in (BATCHED, SINGLE)]
+    lengths = settings.lengths
+    row.tables = [speed_table(lengths, timings), slope_table(lengths, timings, counts)]
+    row.plots = [speed_plot(lengths, timings, mode) for mode in (BATCHED, SINGLE)]
     return row
 
 
-def time_length(study: Study, config: dict, length: int, mode: str) -> Timing:
+def time_length(study: Study, config: dict, length: int, mode: str) -> list[float]:
     """Time the steps of one backbone at one length."""
     settings, optimization = study.settings.throughput, study.settings.optimization
     batch_size = max(1, settings.tokens_per_step // length) if mode == BATCHED else 1
@@ -82,7 +65,7 @@ def time_length(study: Study, config: dict, length: int, mode: str) -> Timing:
     batch = random_batch(prior, batch_size, length, optimization.depth_share, study.device)
     precision = PRECISIONS[choose_precision(optimization.mixed_precision, study.device)]
     seconds = [time_step(prior, batch, precision) for _ in range(settings.repeats + 1)][1:]
-    return Timing(length, sorted(batch_size * length / s for s in seconds))
+    return sorted(batch_size * length / s for s in seconds)
 
 
 def random_batch(
@@ -118,9 +101,8 @@ def time_step(prior: Prior, batch: PriorBatch, precision: torch.dtype) -> float:
 def speed_table(lengths: Sequence[int], timings: Timings) -> str:
     """Print ``median (slowest-fastest)`` of positions per second."""
 
-    def cell(timing: Timing) -> str:
-        slowest, fastest = number(timing.speeds[0]), number(timing.speeds[-1])
-        return f"{number(timing.median)} ({slowest}-{fastest})"
+    def cell(speeds: list[float]) -> str:
+        return f"{number(median_high(speeds))} ({number(speeds[0])}-{number(speeds[-1])})"
 
     rows = [
         [f"{length}", *(cell(line[index]) for line in timings.values())]
@@ -129,24 +111,23 @@ def speed_table(lengths: Sequence[int], timings: Timings) -> str:
     return table(["positions", *(f"{name}, {mode}" for name, mode in timings)], rows)
 
 
-def slope_table(timings: Timings, counts: dict[str, int]) -> str:
+def slope_table(lengths: Sequence[int], timings: Timings, counts: dict[str, int]) -> str:
     """Print the exponent of speed over length."""
-    rows = []
-    for (name, mode), line in timings.items():
-        lengths, speeds = [t.length for t in line], [t.speeds for t in line]
-        slope = show_exponent(lengths, speeds, DRAWS, 2)
-        rows.append([name, mode, f"{counts[name]:,}", slope])
+    rows = [
+        [name, mode, f"{counts[name]:,}", show_exponent(lengths, line, DRAWS, 2)]
+        for (name, mode), line in timings.items()
+    ]
     return table(["backbone", "batch", "parameters", "slope (95 %)"], rows)
 
 
-def speed_plot(timings: Timings, mode: str) -> Plot:
+def speed_plot(lengths: Sequence[int], timings: Timings, mode: str) -> Plot:
     """Plot positions per second over length: median and range."""
     series = {
         name: Series(
-            [float(timing.length) for timing in line],
-            [timing.median for timing in line],
-            [timing.speeds[0] for timing in line],
-            [timing.speeds[-1] for timing in line],
+            lengths,
+            [median_high(speeds) for speeds in line],
+            [speeds[0] for speeds in line],
+            [speeds[-1] for speeds in line],
         )
         for (name, found), line in timings.items()
         if found == mode

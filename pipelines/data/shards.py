@@ -5,7 +5,7 @@ last whole shard.
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sized
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -214,7 +214,7 @@ def read_remote(url: str) -> bytes:
         raise ValueError(f"{url} cannot be read: {reason}") from error
 
 
-def evenly_spaced(rows: "Dataset", most: int) -> list[int]:
-    """Choose up to ``most`` row numbers, spread over a split."""
+def evenly_spaced(rows: Sized, most: int) -> list[int]:
+    """Choose up to ``most`` row numbers, spread evenly."""
     count = min(most, len(rows))
     return [index * len(rows) // count for index in range(count)]

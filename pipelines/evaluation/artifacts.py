@@ -1,34 +1,17 @@
-"""Audible faults of a clip: clicks, seams, clipping, DC offset, silence, noise in rests."""
+"""Find audible faults of a clip: clicks, seams, clipping, DC offset, silence, noise in rests."""
 
 from collections.abc import Sequence
-from itertools import groupby
-from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pipelines.evaluation.clip_checks import check_clip, check_pair
-from pipelines.evaluation.reasons import UnmeasurableError
+from pipelines.evaluation.clip_checks import UnmeasurableError, check_clip, check_pair
+from pipelines.evaluation.loudness import mean_level
 from pipelines.evaluation.spectral import log_mel_analysis
 
 FRAME_S = 0.05
 DIFFERENCE_ORDER = 4
-
-
-class SeamExcess(NamedTuple):
-    """Measure how far seams differ from their surroundings: 0 dB and 1 for inaudible seams."""
-
-    difference_db: float
-    movement_ratio: float
-
-
-class RestNoise(NamedTuple):
-    """Mean level in the original's rests, in dBFS, and the seconds of rest it was taken over."""
-
-    estimate_dbfs: float
-    reference_dbfs: float
-    rest_s: float
 
 
 def find_clicks(audio: Tensor, sample_rate: int, threshold: float = 12.0) -> list[float]:
@@ -39,11 +22,6 @@ def find_clicks(audio: Tensor, sample_rate: int, threshold: float = 12.0) -> lis
     square of both neighborhoods from 1 to 12 ms before and after it: the attack of a drum stays
     loud afterwards and passes, an impulse does not. Gaussian noise reaches about 6 in an hour.
     The first and last 12 ms lack a neighborhood and are not searched.
-
-    Args:
-        audio: (C, S) float32 in [-1, 1] at ``sample_rate`` Hz.
-        sample_rate: Hz.
-        threshold: multiples of the neighborhood's root mean square.
     """
     check_clip(audio)
     difference = _difference(audio)  # (C, S - 4)
@@ -71,18 +49,15 @@ def clicks_per_minute(audio: Tensor, sample_rate: int) -> float:
     return len(find_clicks(audio, sample_rate)) * 60 * sample_rate / audio.shape[-1]
 
 
-def seam_excess(audio: Tensor, sample_rate: int, times_s: Sequence[float]) -> SeamExcess:
+def seam_excess(audio: Tensor, sample_rate: int, times_s: Sequence[float]) -> tuple[float, float]:
     """Measure how far places where windows were joined differ from the rest of the clip.
 
-    Args:
-        audio: (C, S) float32 in [-1, 1] at ``sample_rate`` Hz.
-        sample_rate: Hz.
-        times_s: where the seams lie, in seconds; those in the first or last 0.2 s are left out.
+    Seams in the first or last 0.2 s are left out.
 
     Returns:
-        ``difference_db``: energy of the fourth difference within 2 ms of a seam against the median
-        of the 4 ms windows within 100 ms around it, mean over the seams; ``movement_ratio``: mean
-        movement of the log-mel at seams over that everywhere else.
+        Energy (dB) of the fourth difference within 2 ms of a seam against the median of the 4 ms
+        windows within 100 ms around it, mean over the seams; and the mean movement of the log-mel
+        at seams over that everywhere else. Inaudible seams have 0 dB and 1.
 
     Raises:
         UnmeasurableError: no seam lies inside the clip.
@@ -101,7 +76,7 @@ def seam_excess(audio: Tensor, sample_rate: int, times_s: Sequence[float]) -> Se
         windows = power[start : start + 2 * half * (2 * steps + 1)].unflatten(0, (-1, 2 * half))
         energies = windows.sum(1).clamp(min=1e-20)
         excess.append(10 * torch.log10(energies[steps] / energies.median()))
-    return SeamExcess(float(torch.stack(excess).mean()), _movement_at(audio, sample_rate, inside))
+    return float(torch.stack(excess).mean()), _movement_at(audio, sample_rate, inside)
 
 
 def clipped_fraction(audio: Tensor, level: float = 0.999, run_length: int = 3) -> float:
@@ -125,23 +100,17 @@ def silent_fraction(audio: Tensor, sample_rate: int, threshold_dbfs: float = -60
     return float((frame_levels_dbfs(audio, sample_rate) < threshold_dbfs).double().mean())
 
 
-def longest_silence_s(audio: Tensor, sample_rate: int, threshold_dbfs: float = -60.0) -> float:
-    """Find the longest run of 50 ms frames under ``threshold_dbfs``, in seconds."""
-    silent = (frame_levels_dbfs(audio, sample_rate) < threshold_dbfs).tolist()
-    return max(sum(run) for _, run in groupby(silent)) * FRAME_S
-
-
 def rest_noise(
     reference: Tensor,
     estimate: Tensor,
     sample_rate: int,
     threshold_dbfs: float = -60.0,
     minimum_s: float = 0.2,
-) -> RestNoise:
-    """Measure the level of the estimate in the original's rests.
+) -> tuple[float, float, float]:
+    """Measure the mean level (dBFS) of the estimate and of the original in the original's rests.
 
     A rest is a run of 50 ms frames under ``threshold_dbfs``; its first and last frame are left out,
-    so that a ringing note is not counted.
+    so that a ringing note is not counted. The third number is the rests' length in all (s).
 
     Raises:
         UnmeasurableError: the original rests for less than ``minimum_s`` in all.
@@ -154,7 +123,7 @@ def rest_noise(
     if rest_s < minimum_s:
         raise UnmeasurableError(f"the original rests for {rest_s:.2f} s only")
     levels = frame_levels_dbfs(estimate, sample_rate)
-    return RestNoise(_mean_level(levels[inner]), _mean_level(original[inner]), rest_s)
+    return mean_level(levels[inner]), mean_level(original[inner]), rest_s
 
 
 def frame_levels_dbfs(audio: Tensor, sample_rate: int) -> Tensor:
@@ -180,7 +149,3 @@ def _movement_at(audio: Tensor, sample_rate: int, times_s: Sequence[float]) -> f
     if at_seam.all() or not moves[~at_seam].mean() > 0:
         raise UnmeasurableError("nothing moves away from the seams")
     return float(moves[at_seam].mean() / moves[~at_seam].mean())
-
-
-def _mean_level(levels_dbfs: Tensor) -> float:
-    return float(10 * (10 ** (levels_dbfs / 10)).mean().log10())

@@ -1,10 +1,9 @@
-"""Opus, MP3 and Vorbis through ffmpeg: the reference curves of every rate plot."""
+"""Run Opus, MP3 and Vorbis through ffmpeg: the reference curves of every rate plot."""
 
 import shutil
 import subprocess
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -13,77 +12,35 @@ import torch
 from torch import Tensor
 
 from pipelines.errors import MissingPackageError
-from pipelines.evaluation.reasons import UnmeasurableError
+from pipelines.evaluation.clip_checks import UnmeasurableError
 
-
-@dataclass(frozen=True)
-class ClassicalCodec:
-    """One setting of a classical codec.
-
-    Attributes:
-        name: what the report calls it, for example ``"opus 12k"``.
-        arguments: ffmpeg's encoder arguments.
-        suffix: the container's file suffix.
-    """
-
-    name: str
-    arguments: tuple[str, ...]
-    suffix: str
-
-
-def opus(bitrate_kbps: int) -> ClassicalCodec:
-    """Choose Opus by libopus at a nominal bit rate."""
-    rate = f"{bitrate_kbps}k"
-    return ClassicalCodec(f"opus {rate}", ("-c:a", "libopus", "-b:a", rate), ".ogg")
-
-
-def constrained_opus(bitrate_kbps: int) -> ClassicalCodec:
-    """Choose Opus at a constrained bit rate, which stays nearer to what is asked for."""
-    free = opus(bitrate_kbps)
-    arguments = (*free.arguments, "-vbr", "constrained")
-    return ClassicalCodec(f"opus-constrained {bitrate_kbps}k", arguments, free.suffix)
-
-
-def mp3(bitrate_kbps: int) -> ClassicalCodec:
-    """Choose MP3 by LAME at a constant bit rate."""
-    rate = f"{bitrate_kbps}k"
-    return ClassicalCodec(f"mp3 {rate}", ("-c:a", "libmp3lame", "-b:a", rate), ".mp3")
-
-
-def vorbis(quality: int) -> ClassicalCodec:
-    """Choose Vorbis by libvorbis at a quality from -1 (about 45 kbps) to 10."""
-    return ClassicalCodec(f"vorbis q{quality}", ("-c:a", "libvorbis", "-q:a", f"{quality}"), ".ogg")
-
-
+# name -> file suffix, and ffmpeg's options before the rate or quality
+ENCODERS = {
+    "opus": (".ogg", "-c:a libopus -b:a"),
+    "opus-constrained": (".ogg", "-c:a libopus -vbr constrained -b:a"),  # nearer to what is asked
+    "mp3": (".mp3", "-c:a libmp3lame -b:a"),  # at a constant rate
+    "vorbis": (".ogg", "-c:a libvorbis -q:a"),  # q-1 is about 45 kbps
+}
 CLASSICAL_CODECS = (
-    *map(opus, (6, 12, 16, 32, 64)),
-    *map(constrained_opus, (12, 32)),
-    *(mp3(32), mp3(64), vorbis(-1)),
+    *("opus 6k", "opus 12k", "opus 16k", "opus 32k", "opus 64k"),
+    *("opus-constrained 12k", "opus-constrained 32k", "mp3 32k", "mp3 64k", "vorbis q-1"),
 )
 
 
-def choose_classical(names: Sequence[str] | None) -> tuple[ClassicalCodec, ...]:
-    """Find settings by name; None stands for all.
+def choose_classical(names: Sequence[str] | None) -> tuple[str, ...]:
+    """Check names of ``CLASSICAL_CODECS``; None stands for all.
 
     Raises:
-        ValueError: no setting has such a name.
+        ValueError: an unknown name.
     """
-    known = {setting.name: setting for setting in CLASSICAL_CODECS}
     for name in names or ():
-        if name not in known:
-            raise ValueError(f"classical must be among {', '.join(known)}, got {name!r}")
-    return CLASSICAL_CODECS if names is None else tuple(known[name] for name in names)
+        if name not in CLASSICAL_CODECS:
+            raise ValueError(f"classical must be among {', '.join(CLASSICAL_CODECS)}, got {name!r}")
+    return CLASSICAL_CODECS if names is None else tuple(names)
 
 
-def transcode(
-    audio: Tensor, sample_rate: int, classical_codec: ClassicalCodec
-) -> tuple[Tensor, float]:
-    """Encode and decode a clip.
-
-    Args:
-        audio: (C, S) float32 in [-1, 1] at ``sample_rate`` Hz.
-        sample_rate: Hz, also of the result.
-        classical_codec: the setting.
+def transcode(audio: Tensor, sample_rate: int, name: str) -> tuple[Tensor, float]:
+    """Encode and decode a (C, S) clip with an encoder at a rate or quality, as ``"opus 12k"``.
 
     Returns:
         The decoded clip, (C, S) float32 aligned with ``audio``, and the bit rate of the audio
@@ -93,11 +50,13 @@ def transcode(
         MissingPackageError: ffmpeg or ffprobe is not installed.
         UnmeasurableError: ffmpeg refused; the message is its last line.
     """
+    encoder, _, setting = name.partition(" ")
+    suffix, options = ENCODERS[encoder]
     with tempfile.TemporaryDirectory() as folder:
         source, target = Path(folder) / "in.wav", Path(folder) / "out.wav"
-        coded = Path(folder) / f"coded{classical_codec.suffix}"
+        coded = Path(folder) / f"coded{suffix}"
         soundfile.write(source, audio.T.numpy(), sample_rate, subtype="FLOAT")
-        _run("ffmpeg", "-i", source, *classical_codec.arguments, coded)
+        _run("ffmpeg", "-i", source, *options.split(), setting.removeprefix("q"), coded)
         _run("ffmpeg", "-i", coded, "-ar", str(sample_rate), "-c:a", "pcm_f32le", target)
         samples, _ = soundfile.read(target, dtype="float32", always_2d=True)
         payload = _payload_bytes(coded)

@@ -1,4 +1,4 @@
-"""Choice of the clips of an evaluation, from files or prepared data, without chance."""
+"""Choose the clips of an evaluation, from files or prepared data, without chance."""
 
 import warnings
 from collections.abc import Sequence
@@ -10,22 +10,23 @@ import soundfile
 
 from codec.audio_file import AudioClip, read_audio
 from pipelines.data.recordings.tracks import AUDIO_SUFFIXES
+from pipelines.data.shards import evenly_spaced
 
 
 class EvaluationClip(Protocol):
-    """A clip that is read only when it is measured."""
+    """Names a clip, and reads it only when it is measured."""
 
     @property
     def name(self) -> str:
-        """Unique among the clips of an evaluation."""
+        """Name the clip as no other of the evaluation."""
 
     def read(self) -> AudioClip:
-        """The clip's sound at its own sample rate."""
+        """Read the clip's sound at its own sample rate."""
 
 
 @dataclass(frozen=True)
 class FileClip:
-    """A stretch of an audio file."""
+    """Reads a stretch of an audio file."""
 
     path: Path
     start_s: float
@@ -33,7 +34,7 @@ class FileClip:
 
     @property
     def name(self) -> str:
-        """Folder, file and start, for example ``"music/Sean Hawk - Imperia.ogg@61.2s"``."""
+        """Join folder, file and start, as ``"music/Sean Hawk - Imperia.ogg@61.2s"``."""
         return f"{self.path.parent.name}/{self.path.name}@{self.start_s:.1f}s"
 
     def read(self) -> AudioClip:
@@ -43,7 +44,7 @@ class FileClip:
 
 @dataclass(frozen=True)
 class PreparedClip:
-    """The first seconds of a clip of a prepared dataset that keeps its audio."""
+    """Reads the first seconds of a clip of a prepared dataset that keeps its audio."""
 
     folder: Path
     split: str
@@ -69,7 +70,7 @@ class PreparedClip:
 
 @dataclass(frozen=True)
 class ClipChoice:
-    """Chosen clips, and what could not be chosen: path and reason."""
+    """Holds chosen clips, and what could not be chosen: path and reason."""
 
     clips: list[EvaluationClip]
     skipped: list[tuple[str, str]]
@@ -84,12 +85,8 @@ def choose_clips(
 ) -> ClipChoice:
     """Choose clips without chance: the same data gives the same list.
 
-    Args:
-        data: audio files, folders of them (searched deeply), or one prepared dataset.
-        count: clips wanted; fewer are chosen where there are fewer.
-        duration_s: their length; a shorter file gives all it has.
-        min_track_s: leave out files shorter than this (sound effects).
-        split: of a prepared dataset.
+    Data are audio files, folders of them (searched deeply), or one prepared dataset. A file shorter
+    than ``duration_s`` gives all it has; one shorter than ``min_track_s`` is left out.
 
     Returns:
         Files in the order of their names, spread evenly over the list where there are more than
@@ -119,8 +116,7 @@ def _prepared_clips(
     from pipelines.data.prepared import open_prepared
 
     names = open_prepared(folder, split)["id"]
-    total = len(names)
-    chosen = [index * total // min(count, total) for index in range(min(count, total))]
+    chosen = evenly_spaced(names, count)
     return [PreparedClip(folder, split, index, names[index], duration_s) for index in chosen]
 
 
@@ -128,7 +124,7 @@ def _list_files(data: Sequence[Path]) -> list[Path]:
     files: list[Path] = []
     for path in data:
         if path.is_dir():
-            found = [file for file in path.rglob("*") if file.suffix.lower() in AUDIO_SUFFIXES]
+            found = (file for file in path.rglob("*") if file.suffix.lower() in AUDIO_SUFFIXES)
             files.extend(sorted(found))
         elif path.is_file():
             files.append(path)
@@ -140,32 +136,31 @@ def _list_files(data: Sequence[Path]) -> list[Path]:
 def _file_lengths(
     files: list[Path], min_track_s: float
 ) -> tuple[list[tuple[Path, float]], list[tuple[str, str]]]:
-    lengths, skipped = [], []
+    lengths, skipped, faulty = [], [], []
     for path in files:
         try:
-            info = soundfile.info(path)
+            length = float(soundfile.info(path).duration)
         except (RuntimeError, OSError) as error:
             skipped.append((str(path), f"unreadable: {error}"))
+            faulty.append(str(path))
             continue
-        if info.duration <= 0:
+        if length <= 0:
             skipped.append((str(path), "empty"))
-        elif info.duration < min_track_s:
-            skipped.append((str(path), f"{info.duration:.1f} s, shorter than {min_track_s:g} s"))
+            faulty.append(str(path))
+        elif length < min_track_s:
+            skipped.append((str(path), f"{length:.1f} s, shorter than {min_track_s:g} s"))
         else:
-            lengths.append((path, float(info.duration)))
-    unreadable = [path for path, reason in skipped if "shorter" not in reason]
-    if unreadable:
-        warnings.warn(f"{len(unreadable)} file(s) skipped: {', '.join(unreadable)}", stacklevel=3)
+            lengths.append((path, length))
+    if faulty:
+        warnings.warn(f"{len(faulty)} file(s) skipped: {', '.join(faulty)}", stacklevel=3)
     return lengths, skipped
 
 
 def _file_clips(lengths: list[tuple[Path, float]], count: int, duration_s: float) -> list[FileClip]:
-    if not lengths:
-        return []
     number = len(lengths)
-    chosen = [lengths[index * number // min(count, number)] for index in range(min(count, number))]
     clips: list[FileClip] = []
-    for index, (path, length) in enumerate(chosen):
+    for index, chosen in enumerate(evenly_spaced(lengths, count)):
+        path, length = lengths[chosen]
         wanted = (count - index + number - 1) // number if count > number else 1
         parts = max(1, min(wanted, int(length // duration_s)))
         for part in range(parts):

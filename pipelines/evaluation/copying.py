@@ -1,4 +1,4 @@
-"""Runs of tokens that a pipeline repeats from its training set."""
+"""Find runs of tokens that a pipeline repeats from its training set."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -18,51 +18,33 @@ RUN_LENGTHS = (4, 8, 16, 32, 64)  # frames of 40 ms
 def copied_shares(
     pieces: Sequence[np.ndarray], training: Sequence[np.ndarray], lengths: Sequence[int]
 ) -> dict[str, float]:
-    """Compute the share of the runs of a length that also occur in the training set.
+    """Compute the share of runs of (K, T) codes, by length in frames, that training has too.
 
-    Args:
-        pieces: (T,) integer tokens of a codebook each.
-        training: tokens of the training set.
-        lengths: of runs, in frames.
-
-    Returns:
-        Shares by length; runs that a piece repeats count every time. Lengths that no piece has
-        are left out.
+    Runs that a piece repeats count every time; lengths that no piece has are left out.
     """
     shares = {}
     for length in lengths:
         asked = runs(pieces, length)
         if len(asked):
-            shares[str(length)] = float(np.isin(asked, np.unique(runs(training, length))).mean())
+            shares[str(length)] = float(np.isin(asked, runs(training, length)).mean())
     return shares
 
 
 def runs(pieces: Iterable[np.ndarray], length: int) -> np.ndarray:
-    """Hash all runs of some frames to 64 bits (polynomial, modulo 2^64)."""
-    found = []
-    with np.errstate(over="ignore"):
-        for piece in pieces:
-            if len(piece) < length:
-                continue
-            tokens = piece.astype(np.uint64) + np.uint64(1)
-            digest = np.zeros(len(piece) - length + 1, np.uint64)
-            for offset in range(length):
-                part = tokens[offset : offset + len(digest)]
-                digest = digest * np.uint64(0x9E3779B97F4A7C15) + part
-                digest ^= digest >> np.uint64(29)
-            found.append(digest)
-    return np.concatenate(found) if found else np.zeros(0, np.uint64)
+    """Hash every run of ``length`` frames."""
+    rows = (np.ascontiguousarray(piece.T, np.int16) for piece in pieces)
+    hashes = (
+        hash(frames[start : start + length].tobytes())
+        for frames in rows
+        for start in range(len(frames) - length + 1)
+    )
+    return np.fromiter(hashes, np.int64)
 
 
 def measure_copying(
     takes: Sequence[np.ndarray], codec: Any, folders: Sequence[str]
 ) -> dict[str, Any]:
-    """Compare takes with the training splits of token caches, and their held-out clips beside them.
-
-    Args:
-        takes: (K, T) codes.
-        codec: that the takes are of.
-        folders: of token caches (``partita prepare tokens``), of one codec.
+    """Compare (K, T) takes, and held-out clips, with the training splits of token caches.
 
     Returns:
         For the first codebook, and for all codebooks of a frame at once, the shares of
@@ -80,41 +62,35 @@ def measure_copying(
         for name in ("codebook_size", "num_codebooks", "frame_rate"):
             if getattr(info, name) != getattr(codec, name):
                 raise ValueError(f"the tokens in {folder} are of a codec with another {name}")
-    has_held_out = any("validation" in info.clips for info in infos)
-    number = min(len(codes) for codes in takes)
+    training, held_out = ([*cached_codes(folders, split)] for split in ("train", "validation"))
+    sets = {"takes": takes} | ({"held-out clips": held_out} if held_out else {})
+    size, number = codec.codebook_size, min(len(codes) for codes in takes)
+    written, trained = first_codebook(takes), first_codebook(training)
     result: dict[str, Any] = {
-        "training_clips": sum(info.clips.get("train", 0) for info in infos),
+        "training_clips": len(training),
         "same_codec": {info.codec_hash for info in infos} == {hash_codec(codec)},
+        "histogram_overlap": histogram_overlap(written, trained, size),
     }
-    trained = [codes[0] for codes in cached_codes(folders, "train")]
-    written = np.concatenate([codes[0] for codes in takes])
-    result["histogram_overlap"] = histogram_overlap([written], trained, codec.codebook_size)
-    if has_held_out:
-        unseen = np.concatenate([codes[0] for codes in cached_codes(folders, "validation")])
-        equal = evenly_cut(unseen, len(written))
-        overlap = histogram_overlap([equal], trained, codec.codebook_size)
-        result["histogram_overlap_held_out"] = overlap
+    if held_out:
+        equal = evenly_cut(first_codebook(held_out), len(written))
+        result["histogram_overlap_held_out"] = histogram_overlap(equal, trained, size)
     for name, count in (("first codebook", 1), (f"all {number} codebooks", number)):
-        size = codec.codebook_size
-        training = [joined(codes, count, size) for codes in cached_codes(folders, "train")]
-        rows = {"takes": [joined(codes, count, size) for codes in takes]}
-        if has_held_out:
-            held_out = cached_codes(folders, "validation")
-            rows["held-out clips"] = [joined(codes, count, size) for codes in held_out]
+        known = [codes[:count] for codes in training]
         result[name] = {
-            row: copied_shares(pieces, training, RUN_LENGTHS) for row, pieces in rows.items()
+            row: copied_shares([codes[:count] for codes in pieces], known, RUN_LENGTHS)
+            for row, pieces in sets.items()
         }
     return result
 
 
-def histogram_overlap(
-    pieces: Sequence[np.ndarray], others: Sequence[np.ndarray], size: int
-) -> float:
-    """Compute the common mass of the token histograms of two sets, 0 to 1."""
-    shares = []
-    for side in (pieces, others):
-        counts = np.bincount(np.concatenate(side).astype(np.int64), minlength=size)
-        shares.append(counts / counts.sum())
+def first_codebook(pieces: Sequence[np.ndarray]) -> np.ndarray:
+    """Join the first codebook's tokens of (K, T) codes."""
+    return np.concatenate([codes[0] for codes in pieces])
+
+
+def histogram_overlap(tokens: np.ndarray, others: np.ndarray, size: int) -> float:
+    """Compute the common mass of the histograms of two sets of tokens, 0 to 1."""
+    shares = [np.bincount(side, minlength=size) / len(side) for side in (tokens, others)]
     return float(np.minimum(*shares).sum())
 
 
@@ -127,16 +103,9 @@ def evenly_cut(tokens: np.ndarray, count: int) -> np.ndarray:
 
 
 def cached_codes(folders: Sequence[str], split: str) -> Iterable[np.ndarray]:
-    """Yield the (K, T) codes of every clip of the token caches that have the split."""
+    """Yield the (K, T) int16 codes of every clip of the token caches that have the split."""
     for folder in folders:
         if split in read_token_info(folder).clips:
             clips = open_tokens(folder, split)
-            yield from (read_codes(clips, row).numpy() for row in range(len(clips)))
-
-
-def joined(codes: np.ndarray, count: int, size: int) -> np.ndarray:
-    """Join the first codebooks of each frame to one number: (K, T) -> (T,)."""
-    number = np.zeros(codes.shape[1], np.int64)
-    for book in codes[:count]:
-        number = number * size + book
-    return number
+            for row in range(len(clips)):
+                yield read_codes(clips, row).numpy().astype(np.int16)

@@ -1,4 +1,4 @@
-"""Tempo, key, instruments and drums of a clip, by three small networks on spectral features.
+"""Detect tempo, key, instruments and drums of a clip, by three small networks.
 
 The weights beside this file come from ``partita evaluate fit-detectors`` and know General MIDI
 music rendered with one soundfont; on other music they err more. Their score on such renders stands
@@ -12,16 +12,24 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from codec.resampling import resample
-from codec.spectrogram import LogMel
-from pipelines.data.clip_levels import SAMPLE_RATE
 from pipelines.data.scores.instruments import BASSES, INSTRUMENTS
 from pipelines.data.scores.keys import key_of
 from pipelines.evaluation.clip_checks import check_clip, check_duration
+from pipelines.evaluation.detector_features import (
+    FRAME_RATE,
+    NUM_ENVELOPES,
+    NUM_LAGS,
+    NUM_VECTORS,
+    autocorrelations,
+    chroma_vectors,
+    mono_log_mel,
+    mono_samples,
+    tagger_levels,
+)
 from pipelines.evaluation.second_opinion import MIN_MUSIC_S
 
 WEIGHTS_PATH = Path(__file__).with_name("detectors.safetensors")
@@ -43,11 +51,15 @@ FAMILIES = {
     "basses": ("bass", "double bass", "synth bass"),
 }
 FAMILY_OF = {name: family for family, names in FAMILIES.items() for name in names}
+SLOWEST, FASTEST, NUM_CANDIDATES = 45.0, 215.0, 390  # tempos, beats a minute
+RATIOS = (1 / 4, 1 / 3, 1 / 2, 2 / 3, 3 / 4, 1, 4 / 3, 3 / 2, 2, 3, 4, 6, 8)
+REACH = 5  # candidates on either side that count as one tempo: 2 %
+NUM_MELS = 128
 
 
 @dataclass(frozen=True)
 class Detected:
-    """Hold what the detectors say of a clip.
+    """Holds what the detectors say of a clip.
 
     Attributes:
         tempo_bpm: beats a minute.
@@ -63,7 +75,7 @@ class Detected:
 
     @property
     def drums(self) -> bool:
-        """Tell whether there are any."""
+        """Tell whether there are any drums."""
         return self.probabilities["drums"] > DRUMS_THRESHOLD
 
     def lead_among(self, names: tuple[str, ...]) -> str:
@@ -72,7 +84,7 @@ class Detected:
 
 
 class Detectors(nn.Module):
-    """The networks of tempo, key and instruments."""
+    """Finds tempo, key and instruments, by a network each."""
 
     def __init__(self, tagger_width: int = 48) -> None:
         super().__init__()
@@ -82,20 +94,16 @@ class Detectors(nn.Module):
 
     @torch.inference_mode()
     def detect(self, audio: Tensor, sample_rate: int) -> Detected:
-        """Describe a clip.
-
-        Args:
-            audio: (C, S) float32 in [-1, 1] at ``sample_rate`` Hz, at least 3 s.
-            sample_rate: Hz.
+        """Describe a clip of at least 3 s.
 
         Raises:
             UnmeasurableError: silent or shorter than 3 s.
         """
         check_clip(audio)
         check_duration(audio, sample_rate, MIN_MUSIC_S)
-        log_mel = mono_log_mel(log_mel_analysis()(resample(audio, sample_rate, SAMPLE_RATE)[None]))
-        samples = resample(audio.mean(0), sample_rate, ANALYSIS_RATE)
+        log_mel = mono_log_mel(audio, sample_rate)
         tempo_bpm = float(self.tempo.pick(autocorrelations(log_mel)[None])[0])
+        samples = mono_samples(audio, sample_rate)
         key = int(self.key(chroma_vectors(samples)[None])[0].argmax())
         tags, leads = self.tagger(tagger_levels(log_mel)[None])
         return Detected(
@@ -126,8 +134,7 @@ def load_detectors(path: Path = WEIGHTS_PATH) -> Detectors:
     if not path.is_file():
         raise FileNotFoundError(f"{path} does not exist: partita evaluate fit-detectors writes it")
     try:
-        with safe_open(path, "pt") as file:
-            weights = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118
+        weights = {name: tensor.float() for name, tensor in load_file(path).items()}
     except SafetensorError as error:
         raise ValueError(f"{path}: not a whole safetensors file: {error}") from error
     detectors = Detectors(tagger_width=len(weights.get("tagger.middle.0.bias", range(48))))
@@ -139,76 +146,11 @@ def load_detectors(path: Path = WEIGHTS_PATH) -> Detectors:
     return detectors.eval().requires_grad_(False)
 
 
-@lru_cache(maxsize=1)
-def log_mel_analysis() -> LogMel:
-    """Build the analysis of the prepared data once."""
-    return LogMel()
-
-
-def mono_log_mel(log_mel: Tensor) -> Tensor:
-    """Mix channels: (1, C, M, F) or (C, M, F) -> (M, F), the log of their mean magnitude."""
-    channels = log_mel[0] if log_mel.ndim == 4 else log_mel
-    return channels.exp().mean(0).log()
-
-
-# -- tempo ----------------------------------------------------------------------------------------
-
-FRAME_RATE = 100  # of the log-mel spectrogram
-BANDS = ((0, 12), (12, 40), (40, 80), (80, 128))
-NUM_ENVELOPES = len(BANDS) + 1
-ONSET_RANGE_NATS = 8.0  # below the loudest
-NUM_LAGS = 700
-SLOWEST, FASTEST, NUM_CANDIDATES = 45.0, 215.0, 390
-RATIOS = (1 / 4, 1 / 3, 1 / 2, 2 / 3, 3 / 4, 1, 4 / 3, 3 / 2, 2, 3, 4, 6, 8)
-REACH = 5  # candidates on either side that count as one tempo: 2 %
-HARMONY_BANDS = 60
-HARMONY_FRAMES = 11
-
-
-def onset_envelopes(log_mel: Tensor) -> Tensor:
-    """Measure how much begins at every frame.
-
-    Args:
-        log_mel: (M, F) natural-log mel magnitudes at 100 frames/s, M = 128.
-
-    Returns:
-        (E, F - 2) rises of four bands over 20 ms, and changes of the smoothed spectrum; local mean
-        0, standard deviation 1.
-    """
-    log_mel = log_mel.clamp(min=float(log_mel.max()) - ONSET_RANGE_NATS)
-    rises = (log_mel[:, 2:] - log_mel[:, :-2]).clamp(min=0)
-    envelopes = [rises[low:high].mean(0) for low, high in BANDS]
-    width = HARMONY_FRAMES
-    smooth = F.avg_pool1d(log_mel[None, :HARMONY_BANDS], width, 1, width // 2)[0]
-    change = (smooth[:, width + 1 :] - smooth[:, : -width - 1]).abs().mean(0)
-    envelopes.append(F.pad(change, (width // 2, width // 2)))
-    stacked = torch.stack(envelopes)
-    padded = F.pad(stacked[None], (75, 75), mode="replicate")
-    centered = stacked - F.avg_pool1d(padded, 151, 1)[0]
-    kernel = torch.tensor([[[0.25, 0.5, 0.25]]])
-    smoothed = F.conv1d(centered[:, None], kernel, padding=1)[:, 0]
-    return smoothed / smoothed.std(1, keepdim=True).clamp(min=1e-6)
-
-
-def autocorrelations(log_mel: Tensor) -> Tensor:
-    """Correlate the onset envelopes of (M, F) log-mel: (E, NUM_LAGS), unbiased, 1 at lag 0."""
-    envelopes = onset_envelopes(log_mel)
-    length = envelopes.shape[1]
-    power = torch.fft.rfft(envelopes, 2 * length).abs().square()
-    correlation = torch.fft.irfft(power)[:, :length]
-    correlation = correlation / (length - torch.arange(length)).clamp(min=100)
-    correlation = correlation / correlation[:, :1].clamp(min=1e-6)
-    return F.pad(correlation, (0, max(0, NUM_LAGS - length)))[:, :NUM_LAGS]
-
-
 class TempoPicker(nn.Module):
-    """Scores of candidate tempos from autocorrelations of onsets.
+    """Scores candidate tempos by the autocorrelations of onsets.
 
     A candidate is described by the correlation at its beat and at simple ratios of it, from a
     quarter to eight beats; long lags give the resolution.
-
-    Args:
-        width: of the hidden layer.
     """
 
     tempos: Tensor
@@ -253,81 +195,11 @@ class TempoPicker(nn.Module):
         return ((weights * self.tempos[nearby].log()).sum(1) / weights.sum(1)).exp()
 
 
-# -- key ------------------------------------------------------------------------------------------
-
-ANALYSIS_RATE = 22_050
-N_FFT = 8192
-HOP_LENGTH = 2048
-REGISTERS_HZ = ((50.0, 200.0), (200.0, 800.0), (800.0, 3200.0))
-PEAK_FLOOR = 1e-3  # of the loudest bin
-QUIET_FLOOR = 0.05  # of the loudest frame
-TRIAD_SHARPNESS = 8.0
-NUM_VECTORS = 9
-
-
-def peak_chroma(samples: Tensor) -> Tensor:
-    """Sum spectral peaks of (S,) samples at 22,050 Hz: (3, 12, T) by register and pitch class.
-
-    Peaks are placed by a parabola through the log magnitudes; what lies between two semitones
-    counts less (squared cosine).
-    """
-    window = torch.hann_window(N_FFT)
-    spectrum = torch.stft(samples, N_FFT, HOP_LENGTH, window=window, return_complex=True).abs()
-    below, middle, above = spectrum[:-2], spectrum[1:-1], spectrum[2:]
-    is_peak = (middle > below) & (middle >= above) & (middle > spectrum.max() * PEAK_FLOOR)
-    left, center, right = (part.clamp(min=1e-8).log() for part in (below, middle, above))
-    curvature = (left - 2 * center + right).clamp(max=-1e-6)
-    offset = (0.5 * (left - right) / curvature).clamp(-0.5, 0.5)
-    bins = torch.arange(1, spectrum.shape[0] - 1)[:, None] + offset
-    frequency = bins * (ANALYSIS_RATE / N_FFT)
-    pitch = 12 * torch.log2(frequency / 440) + 69
-    weight = middle * torch.cos(torch.pi * (pitch - pitch.round())).square()
-    pitch_class = pitch.round().long() % 12
-    chroma = torch.zeros(len(REGISTERS_HZ), 12, spectrum.shape[1])
-    for index, (low, high) in enumerate(REGISTERS_HZ):
-        counted = is_peak & (frequency >= low) & (frequency < high)
-        chroma[index].scatter_add_(0, pitch_class, weight * counted)
-    return chroma
-
-
-def chroma_vectors(samples: Tensor) -> Tensor:
-    """Describe a piece for :class:`KeyFinder`, wherever in the piece its frames lie.
-
-    Args:
-        samples: (S,) float32 at 22,050 Hz.
-
-    Returns:
-        (9, 12): sums of the chroma by register; these sums with every frame made equally loud; the
-        compressed chroma of all registers; how much of the time each major and minor triad sounds.
-    """
-    registers = peak_chroma(samples)
-    levels = registers.sum(1, keepdim=True)
-    loudest = levels.amax(-1, keepdim=True) * QUIET_FLOOR + 1e-9
-    level = (registers / torch.maximum(levels, loudest)).sum(-1)
-    total = registers.sum(0)
-    sums = torch.cat([registers.sum(-1), level, total.sqrt().sum(-1)[None]])
-    sums = sums / sums.sum(1, keepdim=True).clamp(min=1e-9)
-    return torch.cat([sums, triad_shares(total)])
-
-
-def triad_shares(chroma: Tensor) -> Tensor:
-    """Average a soft choice among major and minor triads over time: (12, T) -> (2, 12)."""
-    chroma = chroma / chroma.norm(dim=0, keepdim=True).clamp(min=1e-6)
-    shapes = torch.zeros(2, 12)
-    shapes[0, [0, 4, 7]] = shapes[1, [0, 3, 7]] = 3**-0.5
-    triads = torch.stack([shape.roll(root) for shape in shapes for root in range(12)])
-    return ((triads @ chroma) * TRIAD_SHARPNESS).softmax(0).mean(1).reshape(2, 12)
-
-
 class KeyFinder(nn.Module):
-    """Scores of 24 keys: major ones from C upwards, then minor ones.
+    """Scores 24 keys: major ones from C upwards, then minor ones.
 
     The score of a tonic is one function of the chroma vectors rotated to it, so a transposed piece
     is in the transposed key.
-
-    Args:
-        width: of the hidden layer.
-        dropout: of features and hidden layer, in training.
     """
 
     mean: Tensor
@@ -363,19 +235,8 @@ def rotations(vectors: Tensor) -> Tensor:
     return torch.stack([vectors.roll(-tonic, -1).flatten(1) for tonic in range(12)], dim=1)
 
 
-# -- instruments and drums ------------------------------------------------------------------------
-
-NUM_MELS = 128
-POOLING = 2  # frames of 10 ms made one
-LEVEL_RANGE_NATS = 9.0  # below the loudest
-
-
 class InstrumentTagger(nn.Module):
-    """Logits of ``CLASSES``, any of them at once, and of ``LEADS``, one of them.
-
-    Args:
-        width: channels of the widest layers.
-    """
+    """Scores ``CLASSES``, any of them at once, and ``LEADS``, one of them."""
 
     def __init__(self, width: int = 64) -> None:
         super().__init__()
@@ -399,10 +260,3 @@ class InstrumentTagger(nn.Module):
         hidden = self.middle(maps)
         logits = self.out(torch.cat([hidden.mean(-1), hidden.amax(-1)], dim=1))
         return logits[:, : len(CLASSES)], logits[:, len(CLASSES) :]
-
-
-def tagger_levels(log_mel: Tensor) -> Tensor:
-    """Scale (M, F) natural-log mel at 100 frames/s to levels from 0 to 1 at 50: (M, F / 2)."""
-    pairs = log_mel[:, : log_mel.shape[1] // POOLING * POOLING].unflatten(1, (-1, POOLING))
-    pooled = pairs.mean(-1)
-    return ((pooled - pooled.amax()) / LEVEL_RANGE_NATS + 1).clamp(min=0)

@@ -1,4 +1,4 @@
-"""Drift of long pieces: loudness, brightness and key, window by window."""
+"""Measure the drift of long pieces: loudness, brightness and key, window by window."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -8,11 +8,12 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from pipelines.data.scores.keys import Key
+from pipelines.evaluation.clip_checks import UnmeasurableError
 from pipelines.evaluation.detectors import Detectors
 from pipelines.evaluation.facts import judge_key
 from pipelines.evaluation.loudness import integrated_loudness
 from pipelines.evaluation.prompts import Prompt
-from pipelines.evaluation.reasons import UnmeasurableError
 from pipelines.evaluation.takes import TakeMeasurer, pipeline_fingerprint
 
 WINDOW_S = 10.0
@@ -29,10 +30,7 @@ MEANS = (
 def measure_windows(audio: Tensor, sample_rate: int, detectors: Detectors) -> list[dict[str, Any]]:
     """Measure loudness (LUFS), spectral centroid (Hz) and key of consecutive windows of 10 s.
 
-    Args:
-        audio: (C, S) float32 in [-1, 1]; a last window shorter than 5 s is left out.
-        sample_rate: Hz.
-        detectors: for the key.
+    A last window shorter than 5 s is left out.
     """
     width = round(WINDOW_S * sample_rate)
     windows: list[dict[str, Any]] = []
@@ -62,7 +60,7 @@ def spectral_centroid(audio: Tensor, sample_rate: int) -> float:
     return float((frequency * weight).sum() / weight.sum().clamp(min=1e-12))
 
 
-def summarize_windows(windows: Sequence[dict[str, Any]], asked_key: str | None) -> dict[str, Any]:
+def summarize_windows(windows: Sequence[dict[str, Any]], asked_key: Key | None) -> dict[str, Any]:
     """Summarize the drift of one piece.
 
     Returns:
@@ -120,16 +118,21 @@ def measure_drift(
         count = NUM_PIECES if duration_s <= MINUTE_S else NUM_LONG_PIECES
         for prompt in tqdm(prompts[:count], desc=name, unit="piece", disable=quiet):
             key = measurer.key("long", identity, prompt.text, duration_s)
-            entry = measurer.cache.get(key)
-            if entry is None:
-                song = pipeline(prompt.text, duration_s, 0)
-                audio = song.audio[0].cpu()
-                entry = {"windows": measure_windows(audio, song.sample_rate, measurer.detectors)}
-                measurer.cache.add(key, entry)
-            drift = summarize_windows(entry["windows"], prompt.key)
-            pieces.append({"prompt": prompt.text, "windows": entry["windows"], **drift})
+            piece = measurer.cache.recall(
+                key, measure_long, pipeline, prompt.text, duration_s, measurer.detectors
+            )
+            drift = summarize_windows(piece["windows"], prompt.wanted.key)
+            pieces.append({"prompt": prompt.text, **piece, **drift})
         result[name] = {"pieces": pieces, "mean": mean_drift(pieces)}
     return result
+
+
+def measure_long(
+    pipeline: Any, prompt: str, duration_s: float, detectors: Detectors
+) -> dict[str, Any]:
+    """Generate a long piece and measure its ``windows``."""
+    song = pipeline(prompt, duration_s, 0)
+    return {"windows": measure_windows(song.audio[0].cpu(), song.sample_rate, detectors)}
 
 
 def mean_drift(pieces: Sequence[dict[str, Any]]) -> dict[str, float]:

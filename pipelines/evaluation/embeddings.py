@@ -1,11 +1,12 @@
-"""Embedding spaces for the Fréchet distance: one built in, one from an optional package.
+"""Embed clips for the Fréchet distance: one space is built in, one needs an optional package.
 
 | space | numbers | window, hop | sensitive to | needs |
 |---|---|---|---|---|
 | ``logmel_statistics`` | 128 | 1 s, 0.5 s | level, movement and width of 32 bands | nothing |
 | ``aisfx`` | 512 | 2.3 s, 1.2 s | noise, texture, the full band | ``INSTALL_AISFX``, 25 MB |
 
-Each is a function ``(audio (C, S), sample_rate) -> (N, D)`` float32, one row a window.
+Each is a function ``(audio (C, S), sample_rate) -> (N, D)`` float32, one row a window; it refuses
+clips shorter than a window.
 """
 
 import math
@@ -18,8 +19,9 @@ import torch
 from torch import Tensor
 
 from codec.resampling import resample
-from pipelines.errors import find_package_folder, import_package
-from pipelines.evaluation.clip_checks import check_clip, check_duration
+from pipelines.errors import MissingPackageError, find_package_folder, import_package
+from pipelines.evaluation.clip_checks import UnmeasurableError, check_clip, check_duration
+from pipelines.evaluation.frechet import Vectors
 from pipelines.evaluation.spectral import log_mel_analysis
 
 Embed = Callable[[Tensor, int], np.ndarray]
@@ -41,13 +43,6 @@ def logmel_statistics(audio: Tensor, sample_rate: int) -> np.ndarray:
     For 32 bands, floored at -80 dB: mean, standard deviation and mean absolute movement between
     frames of the mid signal, in nats, and the mean share of the side signal in mid plus side,
     between 0 and 1. The space is not learned and knows nothing of instruments.
-
-    Args:
-        audio: (C, S) float32 in [-1, 1] at ``sample_rate`` Hz, at least 1 s; C 1 or 2.
-        sample_rate: Hz.
-
-    Returns:
-        (N, 128) float32.
     """
     check_clip(audio)
     check_duration(audio, sample_rate, 1.0)
@@ -73,16 +68,6 @@ def aisfx(audio: Tensor, sample_rate: int) -> np.ndarray:
     of the mono sum, scaled to a peak of 1, as ``aisfx.spectrogram.spectrogram_librosa`` computes
     them. The package pins old versions of numpy and librosa that it does not need here: install
     it with ``--no-deps``. Its weights are read by PyTorch's restricted unpickler.
-
-    Args:
-        audio: (C, S) float32 in [-1, 1] at ``sample_rate`` Hz, at least 2.4 s.
-        sample_rate: Hz; resampled to 44.1 kHz inside.
-
-    Returns:
-        (N, 512) float32.
-
-    Raises:
-        MissingPackageError: aisfx is not installed.
     """
     check_clip(audio)
     check_duration(audio, sample_rate, 2.4)
@@ -94,6 +79,17 @@ def aisfx(audio: Tensor, sample_rate: int) -> np.ndarray:
 
 
 EMBEDDINGS: dict[str, Embed] = {"logmel_statistics": logmel_statistics, "aisfx": aisfx}
+
+
+def embed_clip(audio: Tensor, sample_rate: int) -> dict[str, Vectors]:
+    """Embed a clip in every space, or note why it cannot be."""
+    vectors: dict[str, Vectors] = {}
+    for space, embed in EMBEDDINGS.items():
+        try:
+            vectors[space] = embed(audio, sample_rate)
+        except (MissingPackageError, UnmeasurableError) as reason:
+            vectors[space] = str(reason)
+    return vectors
 
 
 def choose_spaces(names: Sequence[str] | None) -> tuple[str, ...]:
@@ -141,7 +137,7 @@ def _aisfx_network() -> Any:
 
 
 def _read_aisfx_weights(path: Any) -> dict[str, Tensor]:
-    """The checkpoint's state dict; beside it lie numpy integers, which must be allowed by name."""
+    """Read the state dict; beside it lie numpy integers, which must be allowed by name."""
     from numpy._core.multiarray import scalar
 
     allowed: list[Any] = [(scalar, "numpy.core.multiarray.scalar"), np.dtype, np.dtypes.Int64DType]

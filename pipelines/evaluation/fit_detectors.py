@@ -1,4 +1,4 @@
-"""Fitting of the detectors on rendered music with exact labels.
+"""Fit the detectors on rendered music with exact labels.
 
 Tempo and instruments are learned from the training clips of a prepared dataset and from pieces
 rendered here, the key, which needs audio, from the latter. Held-out pieces use chord progressions
@@ -7,6 +7,7 @@ that no training piece has, but they come from the same composer.
 
 import json
 import random
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,30 +17,30 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from codec.resampling import resample
 from codec.seeds import derive_seed, generator
 from pipelines.data.clip_levels import SAMPLE_RATE, dequantize_spectrogram
 from pipelines.data.prepared import open_prepared, read_levels
 from pipelines.data.scores.keys import PITCH_CLASSES, key_of
 from pipelines.data.scores.score import all_labels
+from pipelines.evaluation.clip_checks import UnmeasurableError
+from pipelines.evaluation.detector_features import (
+    autocorrelations,
+    chroma_vectors,
+    mix_channels,
+    mono_log_mel,
+    mono_samples,
+    tagger_levels,
+)
 from pipelines.evaluation.detectors import (
-    ANALYSIS_RATE,
     CLASSES,
     LEADS,
     Detectors,
     InstrumentTagger,
     KeyFinder,
     TempoPicker,
-    autocorrelations,
-    chroma_vectors,
-    log_mel_analysis,
-    mono_log_mel,
-    tagger_levels,
 )
 from pipelines.evaluation.facts import judge
 from pipelines.evaluation.ground_truth import SOUNDFONT, Wanted, compose_wanted, render_score
-from pipelines.evaluation.prompts import Prompt
-from pipelines.evaluation.reasons import UnmeasurableError
 from pipelines.evaluation.second_opinion import SecondOpinion
 
 PIECE_S = 10.0
@@ -54,7 +55,7 @@ TAGGER_STEPS, TAGGER_BATCH, TAGGER_RATE = 1500, 32, 4e-3
 
 @dataclass
 class DetectorExamples:
-    """Features and labels that the detectors learn from, a list entry for each clip.
+    """Collects features and labels that the detectors learn from, a list entry for each clip.
 
     Attributes:
         correlations: (E, lags), with ``tempos``.
@@ -81,9 +82,8 @@ class DetectorExamples:
 
     def add_audio(self, audio: Tensor, labels: dict[str, Any]) -> None:
         """Add a rendered piece (2, S), for all three detectors."""
-        self.add_spectrogram(mono_log_mel(log_mel_analysis()(audio[None])), labels, 0)
-        samples = resample(audio.mean(0), SAMPLE_RATE, ANALYSIS_RATE)
-        self.vectors.append(chroma_vectors(samples))
+        self.add_spectrogram(mono_log_mel(audio, SAMPLE_RATE), labels, 0)
+        self.vectors.append(chroma_vectors(mono_samples(audio, SAMPLE_RATE)))
         self.keys.append(PITCH_CLASSES[labels["key"]] + 12 * (labels["mode"] == "minor"))
 
 
@@ -103,15 +103,14 @@ def draw_piece(seed: int, index: int, held_out: bool) -> tuple[Wanted, int]:
     split = "held out" if held_out else "train"
     rng = random.Random(derive_seed(seed, "detectors", split, index))
     mode = ("major", "minor")[index // 12 % 2]
-    return (
-        Wanted(
-            tempo_bpm=round(rng.uniform(*TEMPO_SPAN)),
-            key=key_of(index % 12, mode),
-            instrument=LEADS[index % len(LEADS)],
-            drums=rng.random() < 0.5,
-        ),
-        derive_seed(seed, "detectors", split, "piece", index),
+    wanted = Wanted(
+        tempo_bpm=round(rng.uniform(*TEMPO_SPAN)),
+        key=key_of(index % 12, mode),
+        mode=mode,
+        instrument=LEADS[index % len(LEADS)],
+        drums=rng.random() < 0.5,
     )
+    return wanted, derive_seed(seed, "detectors", split, "piece", index)
 
 
 def gather_examples(
@@ -126,7 +125,7 @@ def gather_examples(
             labels = json.loads(facts[row]) if facts[row] else {}
             if "tempo_bpm" not in labels or "instruments" not in labels:
                 continue
-            log_mel = mono_log_mel(dequantize_spectrogram(read_levels(clips, row)))
+            log_mel = mix_channels(dequantize_spectrogram(read_levels(clips, row)))
             if log_mel.shape[1] >= MIN_CLIP_FRAMES:
                 last = max(0, log_mel.shape[1] - WINDOW_FRAMES)
                 start = derive_seed(seed, "window", row) % (last + 1)
@@ -162,21 +161,25 @@ def fit_detectors(examples: DetectorExamples, seed: int, quiet: bool = False) ->
 def fit_tempo(picker: TempoPicker, examples: DetectorExamples, draws: torch.Generator) -> None:
     """Maximize the probability of the right candidate."""
     correlations, tempos = torch.stack(examples.correlations), torch.tensor(examples.tempos)
-    optimizer, schedule = make_optimizer(picker, TEMPO_RATE, TEMPO_STEPS, 1e-3)
-    for _ in range(TEMPO_STEPS):
+
+    def loss() -> Tensor:
         rows = torch.randint(len(correlations), (TEMPO_BATCH,), generator=draws)
-        step(picker.loss(correlations[rows].float(), tempos[rows]), optimizer, schedule)
+        return picker.loss(correlations[rows].float(), tempos[rows])
+
+    minimize(picker, loss, TEMPO_STEPS, TEMPO_RATE, 1e-3)
 
 
 def fit_key(finder: KeyFinder, examples: DetectorExamples, draws: torch.Generator) -> None:
     """Minimize the cross-entropy over 24 keys."""
     vectors, keys = torch.stack(examples.vectors), torch.tensor(examples.keys)
     finder.normalize(vectors)
-    optimizer, schedule = make_optimizer(finder, KEY_RATE, KEY_STEPS, 0.3)
-    for _ in range(KEY_STEPS):
-        count = min(len(vectors), -(-len(vectors) // KEY_BATCHES))
+    count = -(-len(vectors) // KEY_BATCHES)
+
+    def loss() -> Tensor:
         rows = torch.randperm(len(vectors), generator=draws)[:count]
-        step(F.cross_entropy(finder(vectors[rows]), keys[rows]), optimizer, schedule)
+        return F.cross_entropy(finder(vectors[rows]), keys[rows])
+
+    minimize(finder, loss, KEY_STEPS, KEY_RATE, 0.3)
 
 
 def fit_tagger(
@@ -188,17 +191,19 @@ def fit_tagger(
     """
     targets, leads = torch.stack(examples.targets), torch.tensor(examples.leads)
     weights = leads.add(1).bincount()[leads + 1].double().rsqrt()
-    optimizer, schedule = make_optimizer(tagger, TAGGER_RATE, TAGGER_STEPS, 1e-2)
-    tagger.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    for _ in tqdm(range(TAGGER_STEPS), desc="instruments", disable=quiet):
+
+    def loss() -> Tensor:
         rows = torch.multinomial(weights, TAGGER_BATCH, replacement=True, generator=draws)
         crops = [random_crop(examples.levels[row], draws) for row in rows.tolist()]
         levels = disturb(torch.stack(crops).float() / 255, draws)
         with torch.autocast("cpu", torch.bfloat16):
             tags, lead = tagger(levels)
-        loss = 5 * F.binary_cross_entropy_with_logits(tags.float(), targets[rows])
+        wrong_tags = F.binary_cross_entropy_with_logits(tags.float(), targets[rows])
         wrong = F.cross_entropy(lead.float(), leads[rows], ignore_index=-1, reduction="sum")
-        step(loss + wrong / TAGGER_BATCH, optimizer, schedule)
+        return 5 * wrong_tags + wrong / TAGGER_BATCH
+
+    tagger.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    minimize(tagger, loss, TAGGER_STEPS, TAGGER_RATE, 1e-2, quiet)
     tagger.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
 
 
@@ -224,18 +229,23 @@ def disturb(levels: Tensor, draws: torch.Generator) -> Tensor:
     return levels
 
 
-def make_optimizer(network: nn.Module, rate: float, steps: int, decay: float) -> tuple[Any, Any]:
-    """Make AdamW and a learning rate that rises and falls once."""
+def minimize(
+    network: nn.Module,
+    loss: Callable[[], Tensor],
+    steps: int,
+    rate: float,
+    decay: float,
+    quiet: bool = True,
+) -> None:
+    """Train a network by AdamW at a learning rate that rises and falls once."""
     optimizer = torch.optim.AdamW(network.parameters(), rate, weight_decay=decay)
-    return optimizer, torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, max(steps, 2))
-
-
-def step(loss: Tensor, optimizer: Any, schedule: Any) -> None:
-    """Take one optimizer step."""
-    optimizer.zero_grad()
-    loss.backward()
-    optimizer.step()
-    schedule.step()
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, max(steps, 2))
+    for _ in tqdm(range(steps), desc=type(network).__name__, disable=quiet):
+        value = loss()
+        optimizer.zero_grad()
+        value.backward()
+        optimizer.step()
+        schedule.step()
 
 
 def judge_detectors(
@@ -243,12 +253,8 @@ def judge_detectors(
 ) -> dict[str, float]:
     """Measure the share of right answers on rendered held-out pieces, by fact.
 
-    Args:
-        detectors: to be judged.
-        pieces: how many.
-        seed: of the pieces.
-        soundfont: that plays them; with another one than the detectors learned from, the shares
-            are nearer to those on other music.
+    With another ``soundfont`` than the detectors learned from, the shares are nearer to those on
+    other music.
     """
     found: dict[str, list[bool]] = {}
     for index in range(pieces):
@@ -258,17 +264,6 @@ def judge_detectors(
             detected = detectors.detect(audio, SAMPLE_RATE)
         except UnmeasurableError:
             continue
-        assert wanted.key is not None
-        asked = Prompt(
-            f"held-out-{index}",
-            "held-out",
-            "",
-            tempo_bpm=wanted.tempo_bpm,
-            key=str(wanted.key),
-            mode=wanted.key.mode,
-            instrument=wanted.instrument,
-            drums=wanted.drums,
-        )
-        for fact, right in judge(asked, detected, SecondOpinion()).items():
+        for fact, right in judge(wanted, detected, SecondOpinion()).items():
             found.setdefault(fact, []).append(right)
     return {fact: sum(right) / len(right) for fact, right in found.items()}

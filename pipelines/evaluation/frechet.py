@@ -1,8 +1,12 @@
-"""Fréchet distance between two sets of embeddings."""
+"""Compute the Fréchet distance between two sets of embeddings."""
 
 import warnings
+from collections.abc import Sequence
 
 import numpy as np
+
+Vectors = np.ndarray | str
+"""(N, D) embeddings of a clip, or the reason why there are none."""
 
 MIN_WINDOWS = 180  # fewer do not order sets sensibly in the 200- and 512-dimensional spaces
 
@@ -16,12 +20,8 @@ def frechet_distance(reference: np.ndarray, estimate: np.ndarray) -> float:
     upwards by few vectors: compare only distances at equal N, over 1000 windows where possible;
     unequal or small N raise a warning.
 
-    Args:
-        reference: (N1, D) embeddings, N1 at least 2.
-        estimate: (N2, D) embeddings, N2 at least 2.
-
     Raises:
-        ValueError: wrong ranks or widths, fewer than two vectors, or NaN.
+        ValueError: not (N1, D) and (N2, D), fewer than two vectors, or NaN.
     """
     for name, vectors in (("reference", reference), ("estimate", estimate)):
         if vectors.ndim != 2 or len(vectors) < 2:
@@ -32,23 +32,22 @@ def frechet_distance(reference: np.ndarray, estimate: np.ndarray) -> float:
         raise ValueError(
             f"both sets must have one width, got {reference.shape[1]} and {estimate.shape[1]}"
         )
-    _warn_about_size(len(reference), len(estimate))
-    return gaussian_distance(*_moments(reference), *_moments(estimate))
-
-
-def gaussian_distance(
-    mean_1: np.ndarray, covariance_1: np.ndarray, mean_2: np.ndarray, covariance_2: np.ndarray
-) -> float:
-    """Compute the Fréchet distance between Gaussians of (D,) means and (D, D) covariances.
-
-    tr (S1 S2)^(1/2) is the sum of the square roots of the eigenvalues of
-    S1^(1/2) S2 S1^(1/2), which is symmetric.
-    """
-    values, vectors = np.linalg.eigh(covariance_1)
-    root = (vectors * np.sqrt(values.clip(min=0))) @ vectors.T
-    product = np.linalg.eigvalsh(root @ covariance_2 @ root).clip(min=0)
-    traces = np.trace(covariance_1) + np.trace(covariance_2) - 2 * np.sqrt(product).sum()
-    return float(np.square(mean_1 - mean_2).sum() + max(traces, 0.0))
+    if len(reference) != len(estimate):
+        counts = f"{len(reference)} against {len(estimate)} vectors"
+        warnings.warn(f"Fréchet distance at unequal N: {counts}", stacklevel=2)
+    if (count := min(len(reference), len(estimate))) < MIN_WINDOWS:
+        order = f"sets are ordered sensibly from about {MIN_WINDOWS} on"
+        warnings.warn(f"Fréchet distance from {count} vectors; {order}", stacklevel=2)
+    # tr (S1 S2)^(1/2) is the sum of the roots of the eigenvalues of S1^(1/2) S2 S1^(1/2), symmetric
+    means, covariances = [], []
+    for vectors in (reference.astype(np.float64), estimate.astype(np.float64)):
+        means.append(vectors.mean(0))
+        covariances.append(np.atleast_2d(np.cov(vectors, rowvar=False)))
+    values, directions = np.linalg.eigh(covariances[0])
+    root = (directions * np.sqrt(values.clip(min=0))) @ directions.T
+    product = np.linalg.eigvalsh(root @ covariances[1] @ root).clip(min=0)
+    traces = np.trace(sum(covariances)) - 2 * np.sqrt(product).sum()
+    return float(np.square(means[0] - means[1]).sum() + max(traces, 0.0))
 
 
 def few_windows_note(count: int) -> str:
@@ -64,19 +63,17 @@ def equal_windows(*sets: np.ndarray) -> list[np.ndarray]:
     return [vectors[np.arange(smallest) * len(vectors) // smallest] for vectors in sets]
 
 
-def _moments(vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    vectors = vectors.astype(np.float64)
-    return vectors.mean(0), np.atleast_2d(np.cov(vectors, rowvar=False))
-
-
-def _warn_about_size(count_1: int, count_2: int) -> None:
-    if count_1 != count_2:
-        warnings.warn(
-            f"Fréchet distance at unequal N: {count_1} against {count_2} vectors", stacklevel=3
-        )
-    if min(count_1, count_2) < MIN_WINDOWS:
-        warnings.warn(
-            f"Fréchet distance from {min(count_1, count_2)} vectors; "
-            f"sets are ordered sensibly from about {MIN_WINDOWS} on",
-            stacklevel=3,
-        )
+def distance_of_clips(
+    reference: Sequence[Vectors], estimate: Sequence[Vectors]
+) -> tuple[float | str, int]:
+    """Compute the distance between two sets of clips at equal N, or the reason for none; and N."""
+    sides = []
+    for side in (reference, estimate):
+        found = [vectors for vectors in side if not isinstance(vectors, str)]
+        if not found:
+            return next((reason for reason in side if isinstance(reason, str)), "no clips"), 0
+        sides.append(np.concatenate(found))
+    originals, estimates = equal_windows(*sides)
+    if len(originals) < 2:
+        return "fewer than two windows", len(originals)
+    return frechet_distance(originals, estimates), len(originals)

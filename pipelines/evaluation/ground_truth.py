@@ -1,4 +1,4 @@
-"""Rendered pieces with exactly the facts of a prompt: what detectors are judged on."""
+"""Render pieces with exactly the facts of a prompt: what detectors are judged on."""
 
 import random
 from dataclasses import dataclass, replace
@@ -10,7 +10,8 @@ from torch import Tensor
 from codec.seeds import derive_seed
 from pipelines.data.scores.chords import transposed
 from pipelines.data.scores.compose import compose
-from pipelines.data.scores.keys import PITCH_CLASSES, Key
+from pipelines.data.scores.instruments import INSTRUMENTS
+from pipelines.data.scores.keys import PITCH_CLASSES, SCALES, Key
 from pipelines.data.scores.score import Part, Score
 from pipelines.data.scores.score_sound import (
     SAMPLE_RATE,
@@ -21,7 +22,7 @@ from pipelines.data.scores.score_sound import (
 )
 from pipelines.data.scores.styles import STYLES, Style, moods
 from pipelines.errors import MissingPackageError
-from pipelines.evaluation.reasons import UnmeasurableError
+from pipelines.evaluation.clip_checks import UnmeasurableError
 
 ATTEMPTS = 120
 TEMPO_REACH = 0.15  # a piece is written for a tempo this near the one it is then played at
@@ -29,37 +30,41 @@ TEMPO_REACH = 0.15  # a piece is written for a tempo this near the one it is the
 
 @dataclass(frozen=True)
 class Wanted:
-    """Facts that a piece must have; None leaves one open.
-
-    Attributes:
-        tempo_bpm: beats a minute.
-        speed: lowest and highest tempo, where no exact one is wanted.
-        key: tonic and mode.
-        mode: "major" or "minor", where no key is wanted.
-        instrument: that plays the tune, a name of ``instruments.INSTRUMENTS``.
-        drums: whether there are any.
-        style: a name of ``styles.STYLES``.
-    """
+    """Says which facts a piece must have; None leaves one open."""
 
     tempo_bpm: float | None = None
-    speed: tuple[float, float] | None = None
+    speed: tuple[float, float] | None = None  # lowest and highest tempo
     key: Key | None = None
-    mode: str | None = None
-    instrument: str | None = None
-    drums: bool | None = None
-    style: str | None = None
+    mode: str | None = None  # "major" or "minor", of the key or where no key is wanted
+    mode_word: bool | None = None  # True where the mode is only said alone or by a mood
+    instrument: str | None = None  # that plays the tune, a name of ``instruments.INSTRUMENTS``
+    drums: bool | None = None  # whether there are any
+    style: str | None = None  # a name of ``styles.STYLES``
+
+    def __post_init__(self) -> None:
+        if self.instrument is not None and self.instrument not in INSTRUMENTS:
+            raise ValueError(f"instrument must be one of ours, got {self.instrument!r}")
+        if self.mode not in (None, *SCALES):
+            raise ValueError(f"mode must be major or minor, got {self.mode!r}")
+
+    @property
+    def tempo_range(self) -> tuple[float, float]:
+        """Give the slowest and the fastest tempo that a piece may be drawn with."""
+        if self.tempo_bpm is not None:
+            return self.tempo_bpm * (1 - TEMPO_REACH), self.tempo_bpm * (1 + TEMPO_REACH)
+        return self.speed or (0.0, 1000.0)
+
+    @property
+    def needed_mode(self) -> str | None:
+        """Give the mode of the wanted key, or the wanted mode."""
+        return self.key.mode if self.key else self.mode
 
 
 def compose_wanted(wanted: Wanted, seed: int, held_out: bool = True) -> Score:
-    """Compose a piece with exactly the wanted facts; the others are drawn.
+    """Compose a piece with exactly the wanted facts; the others are drawn by the seed.
 
     Pieces are drawn until drums, mode and speed fit; then the piece is transposed and its tempo,
-    at most 15 % away, set.
-
-    Args:
-        wanted: the facts.
-        seed: equal seeds give equal pieces.
-        held_out: use the chord progressions kept for validation.
+    at most 15 % away, set. ``held_out`` pieces use the chord progressions kept for validation.
 
     Raises:
         UnmeasurableError: no such piece in ``ATTEMPTS`` draws.
@@ -77,12 +82,7 @@ def compose_wanted(wanted: Wanted, seed: int, held_out: bool = True) -> Score:
 
 
 def fitting_styles(wanted: Wanted, any_instrument: bool = False) -> list[Style]:
-    """List the styles that can give the wanted facts.
-
-    Args:
-        wanted: the facts.
-        any_instrument: let an instrument play in styles that do not know it.
-    """
+    """List the styles that can give the wanted facts, with an instrument that they know or any."""
     fitting = [style for style in STYLES.values() if style_fits(style, wanted)]
     if not fitting:
         raise UnmeasurableError(f"no style has {wanted}")
@@ -92,35 +92,25 @@ def fitting_styles(wanted: Wanted, any_instrument: bool = False) -> list[Style]:
 
 def style_fits(style: Style, wanted: Wanted) -> bool:
     """Say whether pieces of a style can have the wanted tempo, mode and drums."""
-    low, high = style.tempo
-    slowest, fastest = wanted_tempos(wanted)
-    if wanted.style is not None and style.name != wanted.style:
+    slowest, fastest = wanted.tempo_range
+    if wanted.style not in (None, style.name):
         return False
-    if high < slowest or low > fastest:
+    if style.tempo[1] < slowest or style.tempo[0] > fastest:
         return False
-    mode = wanted.key.mode if wanted.key else wanted.mode
-    if (mode == "minor" and style.minor <= 0) or (mode == "major" and style.minor >= 1):
+    if style.minor == {"minor": 0, "major": 1}.get(wanted.needed_mode or ""):
         return False
     if wanted.drums is None:
         return True
     return style.drum_share > 0 if wanted.drums else style.drum_share < 1
 
 
-def wanted_tempos(wanted: Wanted) -> tuple[float, float]:
-    """Find the slowest and the fastest tempo that a piece may be drawn with."""
-    if wanted.tempo_bpm is not None:
-        return wanted.tempo_bpm * (1 - TEMPO_REACH), wanted.tempo_bpm * (1 + TEMPO_REACH)
-    return wanted.speed or (0.0, 1000.0)
-
-
 def fits(score: Score, wanted: Wanted) -> bool:
     """Say whether a piece has the facts that are not set afterwards."""
-    slowest, fastest = wanted_tempos(wanted)
-    mode = wanted.key.mode if wanted.key else wanted.mode
+    slowest, fastest = wanted.tempo_range
     assert score.key is not None
     return (
         slowest <= score.tempo_bpm <= fastest
-        and mode in (None, score.key.mode)
+        and wanted.needed_mode in (None, score.key.mode)
         and wanted.drums in (None, any(part.is_drums for part in score.parts))
     )
 
@@ -159,18 +149,8 @@ def beginning(score: Score, duration_s: float) -> Score:
     return replace(score, parts=[part for part in parts if part.notes], complete=False)
 
 
-def render_wanted(
-    wanted: Wanted, seed: int, duration_s: float, soundfont: Path = SOUNDFONT
-) -> Tensor:
-    """Compose a piece with the wanted facts and play it (:func:`render_score`)."""
-    return render_score(compose_wanted(wanted, seed), duration_s, soundfont)
-
-
 def render_score(score: Score, duration_s: float, soundfont: Path = SOUNDFONT) -> Tensor:
-    """Play the first seconds of a piece with FluidSynth.
-
-    Returns:
-        (2, S) float32 at 44,100 Hz, S at most ``duration_s``.
+    """Play the first seconds of a piece with FluidSynth: (2, S) float32 at 44,100 Hz.
 
     Raises:
         MissingPackageError: FluidSynth or the soundfont is not installed.

@@ -1,4 +1,4 @@
-"""Cross-entropy of held-out codes under a prior, with the plan that it was trained to read."""
+"""Measure the cross-entropy of held-out codes under a prior, with the plan that it reads."""
 
 import json
 
@@ -21,7 +21,7 @@ def nats_per_code(prior: Prior, codes: Tensor, condition: Condition | None = Non
     Args:
         prior: in evaluation mode.
         codes: (B, K, T) int64 in [0, V).
-        condition: B rows of text, and of plans where there are any; None for no text and no plan.
+        condition: B rows; None for no text and no plan.
 
     Returns:
         (B, K, T) float32 on the CPU, in nats; a frame costs the sum over its codebooks.
@@ -38,15 +38,11 @@ def nats_per_code(prior: Prior, codes: Tensor, condition: Condition | None = Non
 
 
 def labeled_plan(prior: Prior, labels: str, num_frames: int) -> Tensor | None:
-    """Build the plan that a prior was trained to read beside a clip, from the clip's labels.
-
-    Args:
-        prior: any; one with ``reads_plan=false`` gets None.
-        labels: JSON, the ``labels`` column of a token cache.
-        num_frames: T, counted from the clip's first frame.
+    """Build the plan that a prior reads beside a clip, from the JSON labels of a token cache.
 
     Returns:
-        (T, P) float32, zeros where the labels hold no plan; None for a prior that reads no plan.
+        (T, P) float32 from the clip's first frame on, zeros where the labels hold no plan; None for
+        a prior that reads no plan.
     """
     if not prior.config["reads_plan"]:
         return None

@@ -1,4 +1,4 @@
-"""Integrated loudness after ITU-R BS.1770-4, by pyloudnorm."""
+"""Measure integrated loudness after ITU-R BS.1770-4, by pyloudnorm."""
 
 import math
 
@@ -6,8 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pipelines.evaluation.clip_checks import check_clip, check_duration
-from pipelines.evaluation.reasons import UnmeasurableError
+from pipelines.evaluation.clip_checks import UnmeasurableError, check_clip, check_duration
 
 BLOCK_S = 0.4
 STEP_S = 0.1
@@ -20,12 +19,8 @@ def integrated_loudness(audio: Tensor, sample_rate: int) -> float:
 
     A full-scale sine of 997 Hz in one channel reads -3.01.
 
-    Args:
-        audio: (C, S) float32 in [-1, 1] at ``sample_rate`` Hz, C 1 or 2, at least 0.4 s.
-        sample_rate: Hz.
-
     Raises:
-        UnmeasurableError: silent, shorter than a block, or wholly under the gate.
+        UnmeasurableError: silent, shorter than a block of 0.4 s, or wholly under the gate.
         ValueError: not (C, S), or more than two channels.
     """
     check_duration(audio, sample_rate, BLOCK_S)
@@ -41,15 +36,11 @@ def gated_loudness(loudness: Tensor) -> float:
     loudness = loudness[loudness > ABSOLUTE_GATE]
     if not len(loudness):
         raise UnmeasurableError(f"the clip never exceeds {ABSOLUTE_GATE:g} LUFS")
-    return _mean_loudness(loudness[loudness > _mean_loudness(loudness) + RELATIVE_GATE])
+    return mean_level(loudness[loudness > mean_level(loudness) + RELATIVE_GATE])
 
 
 def block_loudness(audio: Tensor, sample_rate: int) -> Tensor:
     """Measure blocks of 0.4 s that start every 0.1 s; a shorter clip is one block.
-
-    Args:
-        audio: (C, S) float32 at ``sample_rate`` Hz, C 1 or 2.
-        sample_rate: Hz.
 
     Returns:
         (N,) float64 in LUFS, -inf for silence.
@@ -71,6 +62,11 @@ def block_loudness(audio: Tensor, sample_rate: int) -> Tensor:
     return blocks[:1] + 10 * math.log10(1 + 0.5 / length)
 
 
+def mean_level(levels_db: Tensor) -> float:
+    """Average the powers behind levels in dB."""
+    return float(10 * (10 ** (levels_db / 10)).mean().log10())
+
+
 def _measure_blocks(audio: Tensor, sample_rate: int, block_s: float) -> Tensor:
     import pyloudnorm  # and with it scipy
 
@@ -78,7 +74,3 @@ def _measure_blocks(audio: Tensor, sample_rate: int, block_s: float) -> Tensor:
     meter = pyloudnorm.Meter(sample_rate, filter_class="DeMan", block_size=block_s)
     meter.integrated_loudness(audio.T.double().numpy())
     return torch.tensor(meter.blockwise_loudness, dtype=torch.float64)
-
-
-def _mean_loudness(loudness: Tensor) -> float:
-    return float(10 * (10 ** (loudness / 10)).mean().log10())

@@ -1,8 +1,8 @@
-"""Cache of measurements on disk, clip by clip, so that a stopped evaluation goes on."""
+"""Cache measurements on disk, clip by clip, so that a stopped evaluation goes on."""
 
 import hashlib
 import json
-import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,66 +10,49 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from codec.whole_file import whole_file, write_whole
+from codec.whole_file import whole_file
 
-FILE_NAME = "measurements.jsonl"
-EMBEDDINGS_FOLDER = "embeddings"
+FOLDER = "measurements"
 
 
 class MeasurementCache:
-    """Measurements by key in a JSON-lines file, embeddings as ``.npy`` files beside it.
+    """Keeps measurements by key, a file each; arrays and what JSON can write may be among them.
 
-    A key names everything that a result depends on; :func:`make_key` builds it. A line that a
-    killed process left unfinished is dropped when the cache is opened.
+    A key names everything that a result depends on; :func:`make_key` builds it.
 
     Args:
-        folder: made if it does not exist.
+        folder: of the report; made if it does not exist.
     """
 
     def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        (folder / EMBEDDINGS_FOLDER).mkdir(parents=True, exist_ok=True)
-        self._path = folder / FILE_NAME
-        self._entries = self._read()
+        self.folder = folder / FOLDER
+        self.folder.mkdir(parents=True, exist_ok=True)
 
     def get(self, key: str) -> dict[str, Any] | None:
-        """Look an entry up; None where there is none."""
-        return self._entries.get(key)
+        """Read an entry; None where there is none."""
+        path = self._path(key)
+        if not path.is_file():
+            return None
+        with np.load(path) as stored:
+            arrays = {name: stored[name] for name in stored.files}
+        return json.loads(str(arrays.pop("json"))) | arrays
 
-    def add(self, key: str, entry: dict[str, Any]) -> None:
-        """Append an entry; it is on disk when this returns."""
-        with self._path.open("a") as file:
-            file.write(json.dumps({"key": key, "entry": entry}) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        self._entries[key] = entry
+    def add(self, key: str, entry: dict[str, Any]) -> dict[str, Any]:
+        """Write an entry, whole or not at all, and return it."""
+        arrays: Any = {
+            name: value for name, value in entry.items() if isinstance(value, np.ndarray)
+        }
+        text = json.dumps({name: value for name, value in entry.items() if name not in arrays})
+        with whole_file(self._path(key)) as partial:
+            np.savez(partial, json=np.array(text), **arrays)
+        return entry
 
-    def get_vectors(self, key: str) -> np.ndarray | None:
-        """Load embeddings; None where there are none."""
-        path = self._vectors_path(key)
-        return np.load(path, allow_pickle=False) if path.is_file() else None
+    def recall(self, key: str, measure: Callable[..., dict[str, Any]], *args: Any) -> Any:
+        """Read an entry, or measure it (with ``args``) and write it down."""
+        return self.get(key) or self.add(key, measure(*args))
 
-    def add_vectors(self, key: str, vectors: np.ndarray) -> None:
-        """Write embeddings, whole or not at all."""
-        with whole_file(self._vectors_path(key)) as partial:
-            np.save(partial, vectors)
-
-    def _vectors_path(self, key: str) -> Path:
-        return self.folder / EMBEDDINGS_FOLDER / f"{key}.npy"
-
-    def _read(self) -> dict[str, dict[str, Any]]:
-        if not self._path.is_file():
-            return {}
-        entries, whole = {}, []
-        for line in self._path.read_text().splitlines(keepends=True):
-            try:
-                record = json.loads(line)
-                entries[record["key"]] = record["entry"]
-            except (json.JSONDecodeError, KeyError, TypeError):
-                continue
-            whole.append(line if line.endswith("\n") else line + "\n")
-        write_whole(self._path, "".join(whole))
-        return entries
+    def _path(self, key: str) -> Path:
+        return self.folder / f"{key}.npz"
 
 
 def make_key(*parts: object) -> str:

@@ -1,8 +1,8 @@
-"""Clips times systems: every pair measured once, remembered, and averaged into rows."""
+"""Measure every system on every clip once, remember it, and average it into rows."""
 
-from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,145 +10,80 @@ from torch import Tensor
 from tqdm import tqdm
 
 from pipelines.errors import MissingPackageError
-from pipelines.evaluation.clip_checks import check_clip
-from pipelines.evaluation.clips import EvaluationClip
-from pipelines.evaluation.embeddings import EMBEDDINGS
-from pipelines.evaluation.frechet import frechet_distance
+from pipelines.evaluation.averages import average
+from pipelines.evaluation.clip_checks import UnmeasurableError, check_clip
+from pipelines.evaluation.clips import ClipChoice, EvaluationClip
+from pipelines.evaluation.embeddings import EMBEDDINGS, choose_spaces, embed_clip
+from pipelines.evaluation.frechet import Vectors, distance_of_clips
 from pipelines.evaluation.measurement_cache import MeasurementCache, audio_fingerprint, make_key
-from pipelines.evaluation.pair_metrics import Measurements, compare, package_versions
-from pipelines.evaluation.reasons import UnmeasurableError
+from pipelines.evaluation.pair_metrics import compare, package_versions
 from pipelines.evaluation.systems import System
 
-DEFINITIONS = 3  # raise when a metric's definition changes: it is part of every cache key
+DEFINITIONS = 4  # raise when a metric's definition changes: it is part of every cache key
 
 
 @dataclass(frozen=True)
-class SystemRow:
-    """One system's averages; a string says why there is no number.
+class ReportSettings:
+    """Says where the reports on codecs and decoders go, and what they compute."""
 
-    Attributes:
-        name: of the system.
-        group: of the system.
-        bitrate_kbps: mean over the clips, None where a rate makes no sense.
-        num_clips: clips that were reconstructed.
-        values: mean of each metric over the clips that have it.
-        counts: clips behind each of ``values``.
-        frechet: distance to the originals in each embedding space.
-        windows: embeddings a side behind each of ``frechet``.
-    """
+    output: Path  # folder of the report and of the cache; made if it does not exist
+    spaces: tuple[str, ...] = tuple(EMBEDDINGS)  # of the Fréchet distance
+    quiet: bool = False  # no progress bar
 
-    name: str
-    group: str
-    bitrate_kbps: float | None
-    num_clips: int
-    values: Measurements
-    counts: dict[str, int]
-    frechet: Measurements
-    windows: dict[str, int]
-
-
-@dataclass(frozen=True)
-class Measured:
-    """Rows in the order of the systems, and clips that were left out with the reason."""
-
-    rows: list[SystemRow]
-    skipped: list[tuple[str, str]]
-    num_clips: int
-    seconds: float
-
-
-@dataclass(frozen=True)
-class _MeasuringRun:
-    """Hold what every measurement of a run depends on beside clip and system."""
-
-    cache: MeasurementCache
-    spaces: tuple[str, ...]
-    seams_s: tuple[float, ...]
-    versions: tuple[Any, ...]
-
-
-@dataclass
-class _Collected:
-    """One system's results, clip by clip."""
-
-    bitrates: list[float] = field(default_factory=list)
-    measurements: list[Measurements] = field(default_factory=list)
-    vectors: dict[str, list[tuple[np.ndarray, np.ndarray]]] = field(default_factory=dict)
-    reasons: dict[str, str] = field(default_factory=dict)
-    failure: str = "no clip could be measured"
+    def __post_init__(self) -> None:
+        choose_spaces(self.spaces)
 
 
 def measure(
-    clips: Sequence[EvaluationClip],
+    choice: ClipChoice,
     systems: Sequence[System],
-    cache: MeasurementCache,
-    spaces: Sequence[str] = tuple(EMBEDDINGS),
+    settings: ReportSettings,
     seams_s: Sequence[float] = (),
-    quiet: bool = False,
-) -> Measured:
+) -> dict[str, Any]:
     """Measure every system on every clip; what the cache knows is not computed again.
 
-    Args:
-        clips: a clip that is unreadable, silent or not mono or stereo is left out and listed.
-        systems: the rows.
-        cache: results so far.
-        spaces: embedding spaces for the Fréchet distance, names of ``EMBEDDINGS``.
-        seams_s: where windows of the reconstructions were joined, in seconds.
-        quiet: no progress bar.
-    """
-    versions = (DEFINITIONS, *sorted(package_versions().items()))
-    run = _MeasuringRun(cache, tuple(spaces), tuple(seams_s), versions)
-    collected = {system.name: _Collected() for system in systems}
-    skipped: list[tuple[str, str]] = []
-    seconds = 0.0
-    for clip in tqdm(clips, unit="clip", disable=quiet):
-        try:
-            audio, sample_rate = _read(clip)
-        except ValueError as reason:
-            skipped.append((clip.name, str(reason)))
-            continue
-        seconds += audio.shape[-1] / sample_rate
-        for system in systems:
-            _measure_one(audio, sample_rate, system, run, collected[system.name])
-    rows = [_summarize(system, collected[system.name], run.spaces) for system in systems]
-    return Measured(rows, skipped, len(clips) - len(skipped), seconds)
-
-
-def embed_clip(
-    audio: Tensor, sample_rate: int, cache: MeasurementCache, keys: dict[str, str]
-) -> dict[str, str]:
-    """Embed a clip into the cache.
-
-    Args:
-        audio: (C, S) float32 in [-1, 1] at ``sample_rate`` Hz.
-        sample_rate: Hz.
-        cache: takes the vectors.
-        keys: of the cache, by space.
+    A clip that is unreadable, silent or not mono or stereo is left out and listed. ``seams_s`` says
+    where windows of the reconstructions were joined, in seconds.
 
     Returns:
-        Reasons of the spaces in which the clip could not be embedded.
+        ``rows`` (:func:`summarize`), ``clips`` by name, ``skipped`` ones with the reason,
+        ``num_clips`` and ``seconds`` measured, and ``versions`` of packages.
     """
-    reasons = {}
-    for space, key in keys.items():
+    cache, versions = MeasurementCache(settings.output), package_versions()
+    pairs: dict[str, list[tuple[dict[str, Any], dict[str, Any]]]] = {s.name: [] for s in systems}
+    failures: dict[str, str] = {}
+    skipped, seconds = [list(pair) for pair in choice.skipped], 0.0
+    for clip in tqdm(choice.clips, unit="clip", disable=settings.quiet):
         try:
-            cache.add_vectors(key, EMBEDDINGS[space](audio, sample_rate))
-        except (MissingPackageError, UnmeasurableError) as reason:
-            reasons[space] = str(reason)
-    return reasons
-
-
-def missing_spaces(
-    entry: dict[str, Any], cache: MeasurementCache, keys: dict[str, str]
-) -> dict[str, str]:
-    """List the spaces that have neither vectors nor a reason in the cache, with their keys."""
+            audio, sample_rate = read_clip(clip)
+        except ValueError as reason:
+            skipped.append([clip.name, str(reason)])
+            continue
+        seconds += audio.shape[-1] / sample_rate
+        clip_key = (audio_fingerprint(audio), sample_rate, DEFINITIONS, sorted(versions.items()))
+        original = cache.recall(make_key(clip_key), embed_clip, audio, sample_rate)
+        for system in systems:
+            key = make_key(clip_key, system.identity, tuple(seams_s))
+            try:
+                found = cache.recall(key, measure_one, audio, sample_rate, system, seams_s)
+                pairs[system.name].append((original, found))
+            except (MissingPackageError, UnmeasurableError) as reason:
+                failures[system.name] = str(reason)
     return {
-        space: key
-        for space, key in keys.items()
-        if space not in entry["reasons"] and cache.get_vectors(key) is None
+        "rows": [
+            summarize(system, pairs[system.name], settings.spaces, failures.get(system.name, ""))
+            for system in systems
+        ],
+        "clips": [clip.name for clip in choice.clips],
+        "skipped": skipped,
+        "num_clips": len(choice.clips) + len(choice.skipped) - len(skipped),
+        "seconds": round(seconds, 2),
+        "versions": versions,
     }
 
 
-def _read(clip: EvaluationClip) -> tuple[Tensor, int]:
+def read_clip(clip: EvaluationClip) -> tuple[Tensor, int]:
+    """Read and check a clip: (C, S) audio, C 1 or 2, and its sample rate."""
     sound = clip.read()
     check_clip(sound.audio)
     if sound.audio.shape[0] > 2:
@@ -156,70 +91,55 @@ def _read(clip: EvaluationClip) -> tuple[Tensor, int]:
     return sound.audio, sound.sample_rate
 
 
-def _measure_one(
-    audio: Tensor, sample_rate: int, system: System, run: _MeasuringRun, collected: _Collected
-) -> None:
-    """Measure one system on one clip, or take the result from the cache."""
-    cache, clip_key = run.cache, (audio_fingerprint(audio), sample_rate)
-    key = make_key(*clip_key, system.identity, run.versions, run.seams_s)
-    keys = {space: make_key(key, space) for space in run.spaces}
-    entry = cache.get(key)
-    if entry is None or missing_spaces(entry, cache, keys):
-        try:
-            result = system.reconstruct(audio, sample_rate)
-        except (MissingPackageError, UnmeasurableError) as error:
-            collected.failure = str(error)
-            return
-        reasons = embed_clip(result.audio, sample_rate, cache, keys)
-        entry = {
-            "bitrate_kbps": result.bitrate_kbps,
-            "measurements": compare(audio, result.audio, sample_rate, run.seams_s),
-            "reasons": reasons,
-        }
-        cache.add(key, entry)
-    collected.measurements.append(entry["measurements"])
-    if entry["bitrate_kbps"] is not None:
-        collected.bitrates.append(entry["bitrate_kbps"])
-    original_keys = {s: make_key(*clip_key, run.versions, s) for s in run.spaces}
-    embed_clip(audio, sample_rate, cache, missing_spaces(entry, cache, original_keys))
-    for space in run.spaces:
-        original, estimate = (cache.get_vectors(side[space]) for side in (original_keys, keys))
-        if original is not None and estimate is not None:
-            collected.vectors.setdefault(space, []).append((original, estimate))
-        else:
-            collected.reasons[space] = entry["reasons"].get(space, "not embedded")
+def measure_one(
+    audio: Tensor, sample_rate: int, system: System, seams_s: Sequence[float]
+) -> dict[str, Any]:
+    """Reconstruct a clip and measure it: ``bitrate_kbps``, ``measurements``, vectors by space."""
+    found, bitrate_kbps = system.reconstruct(audio, sample_rate)
+    measurements = compare(audio, found, sample_rate, seams_s)
+    entry = {"bitrate_kbps": bitrate_kbps, "measurements": measurements}
+    return entry | embed_clip(found, sample_rate)
 
 
-def _summarize(system: System, collected: _Collected, spaces: Sequence[str]) -> SystemRow:
-    """Average one system's results."""
-    values: Measurements = {}
-    counts: dict[str, int] = {}
-    names = dict.fromkeys(name for entry in collected.measurements for name in entry)
-    for name in names:
-        found = [entry[name] for entry in collected.measurements]
-        numbers = [value for value in found if not isinstance(value, str)]
-        reasons = Counter(value for value in found if isinstance(value, str))
-        counts[name] = len(numbers)
-        values[name] = float(np.mean(numbers)) if numbers else reasons.most_common(1)[0][0]
-    if not collected.measurements:
-        values["visqol"] = collected.failure
-    distances: Measurements = {}
-    windows: dict[str, int] = {}
-    for space in spaces:
-        pairs = collected.vectors.get(space, [])
-        windows[space] = sum(len(original) for original, _ in pairs)
-        if windows[space] < 2:
-            distances[space] = collected.reasons.get(space, collected.failure)
-            continue
-        original, estimate = (np.concatenate(side) for side in zip(*pairs, strict=True))
-        distances[space] = frechet_distance(original, estimate)
-    return SystemRow(
-        name=system.name,
-        group=system.group,
-        bitrate_kbps=float(np.mean(collected.bitrates)) if collected.bitrates else None,
-        num_clips=len(collected.measurements),
-        values=values,
-        counts=counts,
-        frechet=distances,
-        windows=windows,
-    )
+def summarize(
+    system: System,
+    pairs: Sequence[tuple[dict[str, Any], dict[str, Any]]],
+    spaces: Sequence[str],
+    failure: str,
+) -> dict[str, Any]:
+    """Average one system's results to a row.
+
+    Pairs are the vectors of an original, and what :func:`measure_one` found of its reconstruction.
+
+    Returns:
+        The row: ``values`` is the mean of each metric over the clips that have it, ``counts`` how
+        many those are, ``frechet`` the distance to the originals by space and ``windows`` its N; a
+        string says why there is no number.
+    """
+    values, counts = average([found["measurements"] for _, found in pairs])
+    failure = failure or "no clip could be measured"
+    if not pairs:
+        values["visqol"] = failure
+    rates = [found["bitrate_kbps"] for _, found in pairs if found["bitrate_kbps"] is not None]
+    distances = {
+        space: paired_distance([(original[space], found[space]) for original, found in pairs])
+        if pairs
+        else (failure, 0)
+        for space in spaces
+    }
+    return {
+        "name": system.name,
+        "group": system.group,
+        "bitrate_kbps": float(np.mean(rates)) if rates else None,
+        "num_clips": len(pairs),
+        "values": values,
+        "counts": counts,
+        "frechet": {space: distance for space, (distance, _) in distances.items()},
+        "windows": {space: count for space, (_, count) in distances.items()},
+    }
+
+
+def paired_distance(pairs: Sequence[tuple[Vectors, Vectors]]) -> tuple[float | str, int]:
+    """Compute the Fréchet distance over the clips whose two sides have vectors, and N."""
+    both = [pair for pair in pairs if not any(isinstance(vectors, str) for vectors in pair)]
+    return distance_of_clips(*zip(*(both or pairs[:1]), strict=True))

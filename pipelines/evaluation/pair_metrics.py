@@ -1,42 +1,69 @@
-"""Compare a clip with its original by all metrics; a string says why a metric has no value."""
+"""Measure a clip, alone or against its original; a string says why a metric has no value."""
 
 import math
 from collections.abc import Callable, Sequence
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 
-import torch
 from torch import Tensor
 
 from pipelines.errors import MissingPackageError
 from pipelines.evaluation import artifacts, perceptual, spectral, stereo_image
+from pipelines.evaluation.averages import Measurements
+from pipelines.evaluation.clip_checks import UnmeasurableError
 from pipelines.evaluation.loudness import integrated_loudness
-from pipelines.evaluation.reasons import UnmeasurableError
-
-Measurements = dict[str, float | str]
-"""Numbers by name; a string says why there is no number."""
 
 Measure = Callable[[], float | Sequence[float]]
 BAND_NAMES = ("original_side_db", "side_db", "coherence_error")
-"""Measured in each of 32 bands and kept as NAME/BAND, for the picture of the stereo image."""
+BANDS = tuple(f"{name}/{band:02}" for name in BAND_NAMES for band in range(32))
+"""Names of what is measured in each of 32 bands, for the picture of the stereo image."""
 PACKAGES = ("torch", "visqol-python", "zimtohrli", "librosa", "aisfx")
 
 
 def compare(
     reference: Tensor, estimate: Tensor, sample_rate: int, seams_s: Sequence[float] = ()
 ) -> Measurements:
-    """Measure a clip against its original.
+    """Measure a clip against its original; ``seams_s`` says where its windows were joined (s)."""
+    pair = (reference, estimate, sample_rate)
+    measures: dict[tuple[str, ...], Measure] = {
+        ("visqol",): lambda: perceptual.visqol(*pair),
+        ("zimtohrli",): lambda: perceptual.zimtohrli(*pair, mono_sum=True),
+        ("zimtohrli_stereo",): lambda: perceptual.zimtohrli(*pair),
+        ("mel_distance",): lambda: spectral.mel_distance(*pair),
+        ("stft_distance",): lambda: spectral.stft_distance(reference, estimate),
+        ("si_sdr_db",): lambda: spectral.si_sdr(reference, estimate),
+        ("movement_ratio",): lambda: spectral.movement_ratio(*pair),
+        ("filled_hz", "occupied_hz"): lambda: spectral.spectrum_fill(*pair),
+        ("level_difference_error_db", "coherence_error"): lambda: stereo_image.stereo_error(*pair),
+        ("side_over_mid_db", "side_over_mid_error_db"): lambda: stereo_image.side_over_mid(
+            reference, estimate
+        ),
+        BANDS: lambda: stereo_image.band_image(*pair).flatten().tolist(),
+        **{
+            (f"visqol_{part}", f"zimtohrli_{part}"): partial(stereo_image.part_quality, *pair, part)
+            for part in stereo_image.PARTS
+        },
+        ("third_octave_error_db",): lambda: stereo_image.third_octave_error(*pair),
+        ("mono_level_db", "mono_worst_band_db"): lambda: stereo_image.mono_sum(*pair),
+        ("loudness_change_lu", "loudness_error_lu"): lambda: loudness_change(*pair),
+        ("rest_noise_dbfs", "rest_original_dbfs", "rest_s"): lambda: artifacts.rest_noise(*pair),
+        **_faults(estimate, sample_rate),
+    }
+    if seams_s:
+        seams = partial(artifacts.seam_excess, estimate, sample_rate, seams_s)
+        measures["seam_difference_db", "seam_movement_ratio"] = seams
+    return measure_all(measures)
 
-    Args:
-        reference: (C, S) float32 in [-1, 1] at ``sample_rate`` Hz.
-        estimate: the same shape.
-        sample_rate: Hz.
-        seams_s: where windows of the estimate were joined, in seconds.
 
-    Returns:
-        A number for each metric, or a string that says why there is none.
-    """
-    return measure_all(_measures(reference, estimate, sample_rate, seams_s))
+def measure_sound(audio: Tensor, sample_rate: int) -> Measurements:
+    """Measure loudness and faults of a clip that has no original."""
+    return measure_all(
+        {
+            ("loudness_lufs",): lambda: integrated_loudness(audio, sample_rate),
+            ("peak",): lambda: float(audio.abs().amax()),
+            **_faults(audio, sample_rate),
+        }
+    )
 
 
 def measure_all(measures: dict[tuple[str, ...], Measure]) -> Measurements:
@@ -71,43 +98,10 @@ def loudness_change(reference: Tensor, estimate: Tensor, sample_rate: int) -> tu
     return heard - original, abs(heard - original)
 
 
-def _measures(
-    reference: Tensor, estimate: Tensor, sample_rate: int, seams_s: Sequence[float]
-) -> dict[tuple[str, ...], Measure]:
-    """Map the names of numbers to the function that returns them."""
-    pair = (reference, estimate, sample_rate)
-    seam_names = ("seam_difference_db", "seam_movement_ratio")
+def _faults(audio: Tensor, sample_rate: int) -> dict[tuple[str, ...], Measure]:
     return {
-        ("visqol",): lambda: perceptual.visqol(*pair),
-        ("zimtohrli",): lambda: perceptual.zimtohrli(*pair, mono_sum=True),
-        ("zimtohrli_stereo",): lambda: perceptual.zimtohrli(*pair),
-        ("mel_distance",): lambda: spectral.mel_distance(*pair),
-        ("stft_distance",): lambda: spectral.stft_distance(reference, estimate),
-        ("si_sdr_db",): lambda: spectral.si_sdr(reference, estimate),
-        ("movement_ratio",): lambda: spectral.movement_ratio(*pair),
-        ("filled_hz", "occupied_hz"): lambda: spectral.spectrum_fill(*pair),
-        ("level_difference_error_db", "coherence_error"): lambda: spectral.stereo_error(*pair),
-        ("side_over_mid_db", "side_over_mid_error_db"): lambda: stereo_image.side_over_mid(
-            reference, estimate
-        ),
-        tuple(f"{name}/{band:02}" for name in BAND_NAMES for band in range(32)): lambda: tuple(
-            torch.cat(stereo_image.band_image(*pair)).tolist()
-        ),
-        **{
-            (f"visqol_{part}", f"zimtohrli_{part}"): partial(stereo_image.part_quality, *pair, part)
-            for part in stereo_image.PARTS
-        },
-        ("third_octave_error_db",): lambda: stereo_image.third_octave_error(*pair),
-        ("mono_level_db", "mono_worst_band_db"): lambda: spectral.mono_sum(*pair),
-        ("loudness_change_lu", "loudness_error_lu"): lambda: loudness_change(*pair),
-        ("rest_noise_dbfs", "rest_original_dbfs", "rest_s"): lambda: artifacts.rest_noise(*pair),
-        ("clicks_per_minute",): lambda: artifacts.clicks_per_minute(estimate, sample_rate),
-        ("clipped_fraction",): lambda: artifacts.clipped_fraction(estimate),
-        ("dc_offset",): lambda: artifacts.dc_offset(estimate),
-        ("silent_fraction",): lambda: artifacts.silent_fraction(estimate, sample_rate),
-        **(
-            {seam_names: lambda: artifacts.seam_excess(estimate, sample_rate, seams_s)}
-            if seams_s
-            else {}
-        ),
+        ("clicks_per_minute",): lambda: artifacts.clicks_per_minute(audio, sample_rate),
+        ("clipped_fraction",): lambda: artifacts.clipped_fraction(audio),
+        ("dc_offset",): lambda: artifacts.dc_offset(audio),
+        ("silent_fraction",): lambda: artifacts.silent_fraction(audio, sample_rate),
     }

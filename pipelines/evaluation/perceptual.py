@@ -1,4 +1,4 @@
-"""Perceptual comparison of a clip with its original: ViSQOL and zimtohrli, both at 48 kHz."""
+"""Compare a clip with its original perceptually: ViSQOL and zimtohrli, both at 48 kHz."""
 
 from functools import lru_cache
 from typing import Any
@@ -12,30 +12,18 @@ from pipelines.errors import import_package
 from pipelines.evaluation.clip_checks import check_duration, check_pair
 
 LISTENING_RATE = 48_000  # Hz; both metrics are defined at this rate only
+MIN_DURATION_S = 1.0  # below it ViSQOL has too few patches to compare
 
 
 def visqol(reference: Tensor, estimate: Tensor, sample_rate: int) -> float:
-    """Compute ViSQOL in audio mode: a mean opinion score of quality, higher is better.
+    """Compute ViSQOL in audio mode: a mean opinion score (MOS-LQO) from 1 to 5, higher is better.
 
     Channels are averaged to mono first, as the original program does. Hines et al., "ViSQOLAudio"
     (2015); Chinen et al., "ViSQOL v3" (2020); computed by visqol-python, whose audio mode equals
     Google's C++ program on its conformance files. The support vector model's best score is 4.73.
-
-    Args:
-        reference: (C, S) float32 in [-1, 1] at ``sample_rate`` Hz.
-        estimate: the same shape.
-        sample_rate: Hz; resampled to 48 kHz inside.
-
-    Returns:
-        MOS-LQO between 1 and 5.
-
-    Raises:
-        MissingPackageError: visqol-python is not installed.
-        UnmeasurableError: a silent reference or one shorter than a second.
-        ValueError: shapes differ.
     """
     check_pair(reference, estimate)
-    check_duration(reference, sample_rate)
+    check_duration(reference, sample_rate, MIN_DURATION_S)
     api = _visqol_api()
     mono = [to_listening_rate(clip.mean(0), sample_rate) for clip in (reference, estimate)]
     with cpu_threads(None):  # visqol-python leaves PyTorch with another number
@@ -47,25 +35,15 @@ def zimtohrli(
 ) -> float:
     """Compute the zimtohrli distance: 0 for identical sound, lower is better (Google, 2024).
 
-    Args:
-        reference: (C, S) float32 in [-1, 1] at ``sample_rate`` Hz.
-        estimate: the same shape.
-        sample_rate: Hz; resampled to 48 kHz inside.
-        mono_sum: compare the average of the channels. Otherwise each channel is compared with its
-            own original and the distances are averaged, so that an error of the stereo image
-            counts.
-
-    Raises:
-        MissingPackageError: zimtohrli is not installed.
-        UnmeasurableError: a silent reference or one shorter than a second.
-        ValueError: shapes differ.
+    With ``mono_sum`` the average of the channels is compared. Otherwise each channel is compared
+    with its own original and the distances are averaged, so that an error of the stereo image
+    counts.
     """
     check_pair(reference, estimate)
-    check_duration(reference, sample_rate)
-    package = import_package("zimtohrli", "zimtohrli distance")
+    check_duration(reference, sample_rate, MIN_DURATION_S)
+    meter = import_package("zimtohrli", "zimtohrli distance").Pyohrli()
     if mono_sum:
         reference, estimate = reference.mean(0, keepdim=True), estimate.mean(0, keepdim=True)
-    meter = package.Pyohrli()
     distances = [
         meter.distance(to_listening_rate(left, sample_rate), to_listening_rate(right, sample_rate))
         for left, right in zip(reference, estimate, strict=True)

@@ -1,7 +1,6 @@
-"""Page of ``partita evaluate pipeline``: tables of facts, sound, sets, copies and drift, a plot."""
+"""Build the page of ``partita evaluate pipeline``: facts, sound, sets, copies, drift, a plot."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from pipelines.data.markdown import bullets, table
@@ -9,9 +8,9 @@ from pipelines.evaluation.facts import FACTS
 from pipelines.evaluation.frechet import MIN_WINDOWS, few_windows_note
 from pipelines.evaluation.report_files import (
     MISSING,
+    format_interval,
     format_number,
     format_share,
-    write_report_files,
 )
 
 SOUND = {
@@ -20,7 +19,6 @@ SOUND = {
     "clipped_fraction": ("clipped share", 5),
     "dc_offset": ("DC", 4),
     "silent_fraction": ("silent share", 3),
-    "longest_silence_s": ("longest silence s", 2),
     "clicks_per_minute": ("clicks a minute", 2),
 }
 FRECHET = {"frechet": "windows", "frechet_of_truth_halves": "windows_of_halves"}
@@ -33,14 +31,9 @@ DRIFT = {
 }
 
 
-def write_pipeline_page(folder: Path, content: dict[str, Any]) -> None:
-    """Write ``pipeline.json``, ``pipeline.md`` and, with matplotlib, ``pipeline.png``."""
-    write_report_files(folder, "pipeline", content, page_blocks, plot_pipeline)
-
-
 def page_blocks(content: dict[str, Any]) -> list[str]:
     """Build the page."""
-    settings, seconds = content["settings"], content["seconds_per_second"]
+    settings = content["settings"]
     no_truth = content["no_ground_truth"]
     return [
         f"{content['num_prompts']} prompts, {settings['seeds']} seed(s) each, "
@@ -54,8 +47,6 @@ def page_blocks(content: dict[str, Any]) -> list[str]:
         group_table(content["facts"]),
         sound_table(content["sound"]),
         *space_blocks(content["spaces"]),
-        f"Speed: {seconds:.3f} s of computing a second of sound, one take alone "
-        f"({1 / seconds:.1f} times as fast as it plays).",
         *(copying_blocks(content["copying"]) if "copying" in content else []),
         *(drift_blocks(content["drift"]) if "drift" in content else []),
     ]
@@ -65,29 +56,32 @@ def fact_table(facts: dict[str, Any]) -> str:
     """Build the table of every fact: model, ceiling, share of the ceiling, floor."""
     rows = [
         [
-            heading,
-            _interval(facts[fact]["model"]),
-            _interval(facts[fact]["ceiling"]),
-            format_share(facts[fact]["of_ceiling"]),
-            _share(facts[fact]["floor"]),
-            facts[fact]["model"]["num_prompts"],
+            FACTS[fact][0],
+            format_interval(row["model"], ".0%"),
+            format_interval(row["ceiling"], ".0%"),
+            format_share(row["of_ceiling"]),
+            format_share(row["floor"]["mean"]),
+            row["model"]["num_prompts"],
         ]
-        for fact, heading in FACTS.items()
-        if facts[fact]["model"]["num_prompts"]
+        for fact, row in facts.items()
+        if row["model"]["num_prompts"]
     ]
-    return table(
-        ["asked and detected", "model", "ceiling", "of the ceiling", "floor", "prompts"], rows
-    )
+    header = ["asked and detected", "model", "ceiling", "of the ceiling", "floor", "prompts"]
+    return table(header, rows)
 
 
 def group_table(facts: dict[str, Any]) -> str:
     """Build the table of every fact by group of prompts, the ceiling in brackets."""
     groups = [group for group in facts if group != "all"]
     rows = []
-    for fact, heading in FACTS.items():
-        rates = [facts[group][fact] for group in groups]
-        if any(rate["model"]["num_prompts"] for rate in rates):
-            cells = (f"{_share(rate['model'])} ({_share(rate['ceiling'])})" for rate in rates)
+    for fact, (heading, _) in FACTS.items():
+        shares = [
+            [facts[group][fact][side]["mean"] for side in ("model", "ceiling")] for group in groups
+        ]
+        if any(share is not None for share, _ in shares):
+            cells = (
+                f"{format_share(share)} ({format_share(ceiling)})" for share, ceiling in shares
+            )
             rows.append([heading, *cells])
     return table(["by group (ceiling)", *groups], rows)
 
@@ -164,13 +158,13 @@ def plot_pipeline(figure: Any, content: dict[str, Any]) -> None:
 
 
 def _plot_facts(axes: Any, facts: dict[str, Any]) -> None:
-    rows = [(FACTS[name], row) for name, row in facts.items() if row["model"]["num_prompts"]]
+    rows = [(FACTS[name][0], row) for name, row in facts.items() if row["model"]["num_prompts"]]
     for place, (_, row) in enumerate(rows):
-        share, low, high = (row["model"][name] for name in ("share", "low", "high"))
+        share, low, high = (row["model"][name] for name in ("mean", "low", "high"))
         axes.barh(place, share, color="tab:blue", xerr=[[share - low], [high - share]])
         for side, color in (("ceiling", "tab:green"), ("floor", "tab:red")):
-            if row[side]["share"] is not None:
-                axes.plot([row[side]["share"]] * 2, [place - 0.4, place + 0.4], color=color, lw=3)
+            if row[side]["mean"] is not None:
+                axes.plot([row[side]["mean"]] * 2, [place - 0.4, place + 0.4], color=color, lw=3)
     axes.set_yticks(range(len(rows)), [heading for heading, _ in rows])
     axes.invert_yaxis()
     axes.set(xlim=(0, 1.02), xlabel="share of prompts (green: ceiling, red: floor)")
@@ -189,13 +183,3 @@ def _plot_tempos(axes: Any, takes: Sequence[dict[str, Any]]) -> None:
         axes.plot([45, 215], [45 * factor, 215 * factor], style, color="gray", lw=1)
     axes.set(xlim=(45, 215), ylim=(45, 215), xlabel="asked tempo, bpm", ylabel="detected, bpm")
     axes.grid(alpha=0.3)
-
-
-def _share(rate: dict[str, Any]) -> str:
-    return format_share(rate["share"])
-
-
-def _interval(rate: dict[str, Any]) -> str:
-    if rate["share"] is None:
-        return MISSING
-    return f"{rate['share']:.0%} [{rate['low']:.0%}, {rate['high']:.0%}]"

@@ -1,8 +1,9 @@
-"""A pipeline's report: how much of what prompts ask for is in its music, and how that sounds."""
+"""Report on a pipeline: how much of what prompts ask for is in its music, and how that sounds."""
 
 import warnings
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -10,15 +11,17 @@ import numpy as np
 
 from pipelines.data.tokens import read_token_info
 from pipelines.errors import MissingPackageError
+from pipelines.evaluation.averages import mean_with_interval
 from pipelines.evaluation.copying import measure_copying
 from pipelines.evaluation.drift import NUM_PIECES, measure_drift
 from pipelines.evaluation.embeddings import EMBEDDINGS, choose_spaces
-from pipelines.evaluation.fact_rates import bootstrap_interval, fact_rates
+from pipelines.evaluation.facts import fact_rates
+from pipelines.evaluation.frechet import distance_of_clips
 from pipelines.evaluation.measurement_cache import MeasurementCache
 from pipelines.evaluation.pair_metrics import package_versions
-from pipelines.evaluation.pipeline_page import write_pipeline_page
+from pipelines.evaluation.pipeline_page import page_blocks, plot_pipeline
 from pipelines.evaluation.prompts import GROUPS, Prompt
-from pipelines.evaluation.sets import frechet_between, frechet_within, seed_diversity
+from pipelines.evaluation.report_files import write_report_files
 from pipelines.evaluation.takes import (
     Take,
     TakeMeasurer,
@@ -26,29 +29,19 @@ from pipelines.evaluation.takes import (
     generate_takes,
     pipeline_fingerprint,
     render_ground_truth,
-    time_one_take,
 )
 
 
 @dataclass(frozen=True)
 class PipelineReportSettings:
-    """Settings of a report on a pipeline.
+    """Says where a report on a pipeline goes, and what it computes."""
 
-    Attributes:
-        output: folder of the report and of the cache; made if it does not exist.
-        takes: how takes are generated.
-        spaces: embedding spaces, names of ``EMBEDDINGS``.
-        long_s: durations of the pieces that drift is measured on; none by default.
-        train_data: token caches to look for copies in; may be empty.
-        quiet: no progress bars.
-    """
-
-    output: Path
+    output: Path  # folder of the report and of the cache; made if it does not exist
     takes: TakeSettings
-    spaces: tuple[str, ...] = tuple(EMBEDDINGS)
-    long_s: tuple[float, ...] = ()
-    train_data: Sequence[str] = ()
-    quiet: bool = False
+    spaces: tuple[str, ...] = tuple(EMBEDDINGS)  # of the Fréchet distance
+    long_s: tuple[float, ...] = ()  # durations of the pieces that drift is measured on
+    train_data: Sequence[str] = ()  # token caches to look for copies in
+    quiet: bool = False  # no progress bars
 
     def __post_init__(self) -> None:
         choose_spaces(self.spaces)
@@ -62,18 +55,12 @@ def report_pipeline(
 ) -> dict[str, Any]:
     """Generate, measure, compare with ground truth and write ``pipeline.json``, ``.md``, ``.png``.
 
-    Args:
-        pipeline: a ``Pipeline``.
-        prompts: from ``choose_prompts``.
-        settings: see :class:`PipelineReportSettings`.
-        name: of the pipeline in the report.
-
     Returns:
         The content of ``pipeline.json``.
     """
     for folder in settings.train_data:
         read_token_info(folder)  # refuse it before anything is generated
-    measurer = TakeMeasurer(MeasurementCache(settings.output), settings.spaces)
+    measurer = TakeMeasurer(MeasurementCache(settings.output))
     quiet = settings.quiet
     takes = generate_takes(pipeline, prompts, settings.takes, measurer, quiet)
     truth: list[Take] = []
@@ -92,12 +79,11 @@ def report_pipeline(
         "settings": asdict(settings.takes),
         "no_ground_truth": no_truth,
         "facts": {
-            label: {fact: asdict(row) for fact, row in fact_rates(takes, truth, chosen).items()}
+            label: fact_rates(takes, truth, chosen)
             for label, chosen in prompt_groups(prompts).items()
         },
         "sound": {"takes": summarize_sound(takes), "ground truth": summarize_sound(truth)},
         "spaces": spaces,
-        "seconds_per_second": time_one_take(pipeline, prompts[0], settings.takes),
         "takes": [describe(take) for take in takes],
         "ground_truth": [describe(take) for take in truth],
         "versions": package_versions(),
@@ -106,10 +92,10 @@ def report_pipeline(
         codes = [take.codes for take in takes if take.codes is not None]
         content["copying"] = measure_copying(codes, pipeline.codec, settings.train_data)
     if settings.long_s:
-        keyed = [prompt for prompt in prompts if prompt.key] or list(prompts)
+        keyed = [prompt for prompt in prompts if prompt.wanted.key] or list(prompts)
         drift = measure_drift(pipeline, keyed[:NUM_PIECES], settings.long_s, measurer, quiet)
         content["drift"] = drift
-    write_pipeline_page(settings.output, content)
+    write_report_files(settings.output, "pipeline", content, page_blocks(content), plot_pipeline)
     return content
 
 
@@ -136,19 +122,20 @@ def summarize_sound(takes: Sequence[Take]) -> dict[str, Any]:
     result: dict[str, Any] = {}
     for name in names:
         found = [take.measurements.get(name) for take in takes]
-        numbers = np.array([value for value in found if isinstance(value, float | int)])
-        if len(numbers):
-            low, high = bootstrap_interval(numbers)
-            mean = float(numbers.mean())
-            result[name] = {"mean": mean, "low": low, "high": high, "takes": len(numbers)}
+        numbers = [value for value in found if isinstance(value, float | int)]
+        if numbers:
+            result[name] = mean_with_interval(numbers) | {"takes": len(numbers)}
     result["silent_takes"] = sum(take.detected is None for take in takes)
     return result
 
 
 def compare_sets(takes: Sequence[Take], truth: Sequence[Take], space: str) -> dict[str, Any]:
     """Compute Fréchet distances, to ground truth and within it, and diversity in one space."""
-    distance, windows = frechet_between(takes, truth, space)
-    within, half = frechet_within(truth, space)
+    firsts, true = (  # one take of every prompt, so that both sets hold the same prompts
+        [take.vectors[space] for take in side if take.seed == 0] for side in (takes, truth)
+    )
+    distance, windows = distance_of_clips(true, firsts)
+    within, half = distance_of_clips(true[1::2], true[::2])
     return {
         "frechet": distance,
         "windows": windows,
@@ -156,6 +143,29 @@ def compare_sets(takes: Sequence[Take], truth: Sequence[Take], space: str) -> di
         "windows_of_halves": half,
         "seed_diversity": seed_diversity(takes, space),
     }
+
+
+def seed_diversity(takes: Sequence[Take], space: str) -> float | str:
+    """Divide the distance between takes of one prompt by that between takes of different prompts.
+
+    Distances are Euclidean, between the mean vectors of takes, each dimension scaled to a standard
+    deviation of 1 over all takes. 0: every seed gives the same; 1: the prompt does not matter.
+    """
+    means: dict[str, list[np.ndarray]] = {}
+    for take in takes:
+        vectors = take.vectors[space]
+        if not isinstance(vectors, str):
+            means.setdefault(take.prompt.id, []).append(vectors.mean(0))
+    if max((len(group) for group in means.values()), default=0) < 2:
+        return "needs at least two seeds"
+    if len(means) < 2:
+        return "needs at least two prompts"
+    spread = np.concatenate([np.stack(group) for group in means.values()]).std(0) + 1e-9
+    scaled = [np.stack(group) / spread for group in means.values()]
+    own = [np.linalg.norm(a - b) for group in scaled for a, b in combinations(group, 2)]
+    firsts = [group[0] for group in scaled]
+    others = [np.linalg.norm(a - b) for a, b in combinations(firsts, 2)]
+    return float(np.mean(own) / max(float(np.mean(others)), 1e-9))
 
 
 def describe(take: Take) -> dict[str, Any]:
@@ -169,5 +179,9 @@ def describe(take: Take) -> dict[str, Any]:
             "drums": take.detected.drums,
             "instruments": {name: round(share, 3) for name, share in top},
         }
-    asked = {key: value for key, value in asdict(take.prompt).items() if value is not None}
+    prompt, wanted = take.prompt, vars(take.prompt.wanted)
+    asked = {"id": prompt.id, "group": prompt.group, "text": prompt.text}
+    asked |= {name: value for name, value in wanted.items() if value is not None}
+    if prompt.wanted.key:
+        asked["key"] = str(prompt.wanted.key)
     return {"asked": asked, "seed": take.seed, "detected": detected, "measured": take.measurements}

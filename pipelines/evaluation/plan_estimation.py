@@ -1,4 +1,4 @@
-"""The plan of recorded music, so that it can be edited: beats, key, chords and players.
+"""Estimate the plan of recorded music, so that it can be edited: beats, key, chords, players.
 
 Tempo, key, players and drums are the detectors' (:mod:`pipelines.evaluation.detectors`). The beat's
 place is the one at which most begins; a bar begins where most chords change. One tempo is assumed.
@@ -12,21 +12,18 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from codec.resampling import resample
-from pipelines.data.clip_levels import SAMPLE_RATE
 from pipelines.data.scores.chords import best_triad, joined
-from pipelines.evaluation.detectors import (
+from pipelines.evaluation.clip_checks import UnmeasurableError
+from pipelines.evaluation.detector_features import (
     ANALYSIS_RATE,
     FRAME_RATE,
     HOP_LENGTH,
-    Detected,
-    load_detectors,
-    log_mel_analysis,
     mono_log_mel,
+    mono_samples,
     onset_envelopes,
     peak_chroma,
 )
-from pipelines.evaluation.reasons import UnmeasurableError
+from pipelines.evaluation.detectors import Detected, load_detectors
 from prior.plan import ChordChange, Plan
 from prior.plan_draft import PlanDraft
 from prior.theory import PITCH_CLASSES
@@ -38,12 +35,10 @@ PLAYING = 0.5
 
 
 def estimate_plan(audio: Tensor, sample_rate: int, draft: PlanDraft | None = None) -> Plan:
-    """Estimate the plan of music.
+    """Estimate the plan of (C, S) audio of at least 3 s.
 
-    Args:
-        audio: (C, S) float32, at least 3 s.
-        sample_rate: Hz.
-        draft: what is known, and goes before what is found; tempo and meter help to find the rest.
+    What the draft holds is known and goes before what is found; tempo and meter help to find the
+    rest.
 
     Raises:
         UnmeasurableError: silent, too short, or without a beat.
@@ -52,12 +47,10 @@ def estimate_plan(audio: Tensor, sample_rate: int, draft: PlanDraft | None = Non
     detected = load_detectors().detect(audio, sample_rate)
     tempo_bpm = draft.fixed.get("tempo_bpm", detected.tempo_bpm)
     meter = draft.fixed.get("beats_per_bar", 4)
-    log_mel = mono_log_mel(log_mel_analysis()(resample(audio, sample_rate, SAMPLE_RATE)[None]))
-    tempo_bpm, first_s = find_beats(
-        onset_envelopes(log_mel).mean(0), tempo_bpm, "tempo_bpm" not in draft.fixed
-    )
-    chroma = peak_chroma(resample(audio.mean(0), sample_rate, ANALYSIS_RATE)).sum(0)
-    changes = chords_at_beats(chroma, tempo_bpm, first_s)
+    onsets = mean_onsets(audio, sample_rate)
+    tempo_bpm, first_s = find_beats(onsets, tempo_bpm, "tempo_bpm" not in draft.fixed)
+    triads = enumerate(triads_at_beats(audio, sample_rate, tempo_bpm, first_s))
+    changes = joined(ChordChange(float(beat), *triad) for beat, triad in triads if triad)
     upbeat = bar_start(changes, meter)
     first_beat = (meter - upbeat) % meter - first_s * tempo_bpm / 60
     shift = (meter - upbeat) % meter
@@ -78,12 +71,9 @@ def estimate_plan(audio: Tensor, sample_rate: int, draft: PlanDraft | None = Non
 
 
 def find_beats(envelope: Tensor, tempo_bpm: float, refine: bool) -> tuple[float, float]:
-    """Place a comb of beats on an onset envelope at 100 frames a second.
+    """Place a comb of beats on an (F,) onset envelope at 100 frames a second.
 
-    Args:
-        envelope: (F,) of deviation 1 or so.
-        tempo_bpm: about which to search, or to take as it is.
-        refine: whether to search within 1.5 %.
+    ``refine`` searches for the tempo within 1.5 % of ``tempo_bpm``.
 
     Returns:
         Beats a minute, and when the first beat falls (s).
@@ -108,29 +98,37 @@ def find_beats(envelope: Tensor, tempo_bpm: float, refine: bool) -> tuple[float,
     return tempo, first_s
 
 
-def chords_at_beats(chroma: Tensor, tempo_bpm: float, first_s: float) -> list[ChordChange]:
-    """The triad that covers most of every pair of beats, (12, T) chroma -> changes.
+def mean_onsets(audio: Tensor, sample_rate: int) -> Tensor:
+    """Average the onset envelopes of (C, S) audio: (F,) at 100 frames a second."""
+    return onset_envelopes(mono_log_mel(audio, sample_rate)).mean(0)
 
-    Beat 0 is the first beat.
-    """
-    frame_rate, beat_s = ANALYSIS_RATE / HOP_LENGTH, 60 / tempo_bpm
-    found = []
+
+def triads_at_beats(
+    audio: Tensor, sample_rate: int, tempo_bpm: float, first_s: float = 0.0
+) -> list[tuple[int, str] | None]:
+    """Recognize the triad (root, quality) that covers most of each beat's chroma; None: silence."""
+    chroma = peak_chroma(mono_samples(audio, sample_rate)).sum(0)
+    frame_rate, beat_s = (
+        ANALYSIS_RATE / HOP_LENGTH,
+        60 / tempo_bpm,
+    )
+    found: list[tuple[int, str] | None] = []
     for beat in range(max(1, int((chroma.shape[1] / frame_rate - first_s) / beat_s))):
         start, stop = (round((first_s + n * beat_s) * frame_rate) for n in (beat, beat + 1))
         weights = chroma[:, start : max(stop, start + 1)].sum(1)
-        if float(weights.sum()):
-            found.append(ChordChange(float(beat), *best_triad((weights / weights.sum()).tolist())))
-    return joined(found)
+        total = float(weights.sum())
+        found.append(best_triad((weights / total).tolist()) if total else None)
+    return found
 
 
 def bar_start(changes: Iterable[ChordChange], meter: int) -> int:
-    """Which beat, 0 to ``meter - 1``, most chords change on: bars begin there."""
+    """Find the beat, 0 to ``meter - 1``, that most chords change on: bars begin there."""
     counts = Counter(round(chord.beat) % meter for chord in changes if chord.beat > 0)
     return max(range(meter), key=lambda beat: (counts[beat], -beat))
 
 
 def players(detected: Detected) -> tuple[str, ...]:
-    """Instruments that play, who is likeliest to lead first; at most five."""
+    """List the instruments that play, at most five, the likeliest to lead first."""
     lead = max(detected.leads, key=lambda name: detected.leads[name])
     others = [
         name

@@ -1,4 +1,4 @@
-"""What is heard of a plan and of edits: chords, loops, seams, key and beat.
+"""Report what is heard of a plan and of edits: chords, loops, seams, key and beat.
 
 Chords are recognized by the triad that covers most of each beat's chroma, which was not fitted to
 anything, on the model's pieces and on true renders of the same scores. A seam counts as found where
@@ -6,10 +6,9 @@ a click lies within 10 ms of it, or where its roughness exceeds 19 of 20 places 
 pieces without a seam.
 """
 
-import json
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,27 +16,19 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from codec.resampling import resample
 from codec.whole_file import write_json
 from pipelines.data.markdown import table, write_page
 from pipelines.data.plans import plan_of_labels
 from pipelines.data.scores.captions import held_out_captions
-from pipelines.data.scores.chords import best_triad
 from pipelines.data.scores.compose import compose
 from pipelines.data.scores.score import Score
 from pipelines.data.scores.score_sound import SAMPLE_RATE, clip_labels, render
 from pipelines.evaluation.artifacts import find_clicks, seam_excess
-from pipelines.evaluation.detectors import (
-    ANALYSIS_RATE,
-    HOP_LENGTH,
-    load_detectors,
-    log_mel_analysis,
-    mono_log_mel,
-    onset_envelopes,
-    peak_chroma,
-)
-from pipelines.evaluation.plan_estimation import find_beats
-from pipelines.evaluation.reasons import UnmeasurableError
+from pipelines.evaluation.clip_checks import UnmeasurableError
+from pipelines.evaluation.detectors import load_detectors
+from pipelines.evaluation.measurement_cache import MeasurementCache, make_key
+from pipelines.evaluation.plan_estimation import find_beats, mean_onsets, triads_at_beats
+from pipelines.evaluation.takes import pipeline_fingerprint
 from prior.plan import ChordChange, Plan
 
 if TYPE_CHECKING:
@@ -50,30 +41,18 @@ FOUND_QUANTILE = 0.95
 NEAR_S = 0.01
 
 
-@dataclass(frozen=True)
-class PlanReport:
-    """How many pieces to make of each kind, and the seed of the first."""
-
-    pieces: int = 12
-    seed: int = 0
-
-
-def report_plans(pipeline: "MusicGenerator", wanted: PlanReport, folder: Path) -> dict[str, Any]:
-    """Generate, measure, and write ``plans.json`` and ``plans.md``; a stopped run goes on."""
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / "rows.jsonl"
-    lines = path.read_text().splitlines() if path.is_file() else []
-    known = {row["seed"]: row for row in map(json.loads, lines)}
-    rows = []
-    for seed in tqdm(range(wanted.seed, wanted.seed + wanted.pieces), unit="piece"):
-        if seed not in known:
-            known[seed] = measure_piece(pipeline, seed)
-            with path.open("a") as file:
-                file.write(json.dumps(known[seed]) + "\n")
-        rows.append(known[seed])
+def report_plans(
+    pipeline: "MusicGenerator", pieces: int, seed: int, folder: Path
+) -> dict[str, Any]:
+    """Generate and measure pieces; write ``plans.json`` and ``plans.md``; a stopped run goes on."""
+    cache, identity = MeasurementCache(folder), pipeline_fingerprint(pipeline)
+    rows = [
+        cache.recall(make_key("plans", identity, number), measure_piece, pipeline, number)
+        for number in tqdm(range(seed, seed + pieces), unit="piece")
+    ]
     roughness = sorted(value for row in rows for value in row["controls_db"])
     limit_db = roughness[min(len(roughness) - 1, int(FOUND_QUANTILE * len(roughness)))]
-    figures: dict[str, Any] = {"pieces": wanted.pieces, "seam_limit_db": limit_db}
+    figures: dict[str, Any] = {"pieces": pieces, "seam_limit_db": limit_db}
     for name in ("chords", "chords_ceiling", "chords_floor", "loop_error_samples"):
         figures[name] = mean([row[name] for row in rows])
     for name in ("edit_seams", "loop_seams"):
@@ -90,7 +69,7 @@ def report_plans(pipeline: "MusicGenerator", wanted: PlanReport, folder: Path) -
 
 
 def composed(seed: int) -> tuple[Score, Plan, str]:
-    """The score of a seed, its plan, and a caption that no prior was trained on."""
+    """Compose the score of a seed, its plan, and a caption that no prior was trained on."""
     score = compose(random.Random(seed), held_out=True)
     labels = clip_labels(score, 0.0, PIECE_S)
     plan = plan_of_labels(labels)
@@ -102,11 +81,14 @@ def composed(seed: int) -> tuple[Score, Plan, str]:
 def measure_piece(pipeline: "MusicGenerator", seed: int) -> dict[str, Any]:
     """Generate a piece, an edit and a loop for a composed score, and measure them."""
     rate, (score, plan, prompt) = pipeline.codec.sample_rate, composed(seed)
+    rng = random.Random(seed)
+    controls_s = [rng.uniform(1, PIECE_S - 1) for _ in range(CONTROLS)]
     song = pipeline(prompt, PIECE_S, seed, plan=plan)
     audio = song.audio[0].cpu()
     true = torch.from_numpy(render(score))[:, : round(PIECE_S * SAMPLE_RATE)]
     edited = pipeline.inpaint(song, [SPAN_S], seed=seed + 1).audio[0].cpu()
     loop = pipeline.loop(prompt, 2, seed=seed, plan=plan).audio[0].cpu()
+    detect = load_detectors().detect
     bars_s = 2 * plan.beats_per_bar * 60 / plan.tempo_bpm
     return {
         "seed": seed,
@@ -114,71 +96,53 @@ def measure_piece(pipeline: "MusicGenerator", seed: int) -> dict[str, Any]:
         "chords": chord_share(audio, rate, plan),
         "chords_ceiling": chord_share(true, SAMPLE_RATE, plan),
         "chords_floor": chord_share(audio, rate, composed(seed + 1)[1]),
-        "controls_db": [measure_seam(audio, rate, at)["roughness_db"] for at in places(seed)],
+        "controls_db": [measure_seam(audio, rate, at)["roughness_db"] for at in controls_s],
         "edit_seams": [measure_seam(edited, rate, at) for at in SPAN_S],
         "loop_seams": [measure_seam(loop.repeat(1, 2), rate, loop.shape[1] / rate)],
         "loop_error_samples": abs(loop.shape[1] - bars_s * rate),
-        "key_kept": keys_agree(audio, edited, rate),
+        "key_kept": detect(edited, rate).key == detect(audio, rate).key,
         "beat_error_s": beat_error(edited, rate, plan.tempo_bpm),
     }
 
 
-def places(seed: int) -> list[float]:
-    """Times at random within a piece (s)."""
-    rng = random.Random(seed)
-    return [rng.uniform(1, PIECE_S - 1) for _ in range(CONTROLS)]
-
-
 def measure_seam(audio: Tensor, rate: int, at_s: float) -> dict[str, Any]:
-    """How rough the sound is at a place, and whether a click lies there."""
+    """Measure how rough the sound is at a place, and whether a click lies there."""
     reach = 1.0
     first = max(0, round((at_s - reach) * rate))
     part, at = audio[:, first : round((at_s + reach) * rate)], at_s - first / rate
     try:
         clicks = find_clicks(part, rate)
-        excess_db = seam_excess(part, rate, [at]).difference_db
+        excess_db = seam_excess(part, rate, [at])[0]
     except UnmeasurableError:
         return {"click": False, "roughness_db": 0.0}
     return {"click": any(abs(t - at) < NEAR_S for t in clicks), "roughness_db": excess_db}
 
 
 def chord_share(audio: Tensor, rate: int, plan: Plan) -> float | None:
-    """Share of the beats whose recognized triad is the plan's, None where it has no chords."""
+    """Compute the share of beats whose triad is the plan's; None for a plan without chords."""
     if not plan.chords:
         return None
-    chroma = peak_chroma(resample(audio.mean(0), rate, ANALYSIS_RATE)).sum(0)
-    frame_rate, beat_s = ANALYSIS_RATE / HOP_LENGTH, 60 / plan.tempo_bpm
     hits = []
-    for beat in range(int(audio.shape[1] / rate / beat_s)):
-        start, stop = (round(n * beat_s * frame_rate) for n in (beat, beat + 1))
-        weights = chroma[:, start : max(stop, start + 1)].sum(1)
+    beats = int(audio.shape[1] / rate * plan.tempo_bpm / 60)
+    for beat, triad in enumerate(triads_at_beats(audio, rate, plan.tempo_bpm)[:beats]):
         wanted = chord_at(plan.chords, plan.first_beat + beat)
-        if wanted is not None and float(weights.sum()):
-            hits.append(
-                best_triad((weights / weights.sum()).tolist()) == (wanted.root, wanted.quality)
-            )
+        if wanted is not None and triad is not None:
+            hits.append(triad == (wanted.root, wanted.quality))
     return mean(hits)
 
 
 def chord_at(chords: Sequence[ChordChange], beat: float) -> ChordChange | None:
-    """The chord that sounds at a beat."""
+    """Find the chord that sounds at a beat."""
     return next((chord for chord in reversed(chords) if chord.beat <= beat + 1e-6), None)
 
 
-def keys_agree(before: Tensor, after: Tensor, rate: int) -> bool:
-    """Whether the key detected before an edit is that detected after it."""
-    detectors = load_detectors()
-    return detectors.detect(before, rate).key == detectors.detect(after, rate).key
-
-
 def beat_error(audio: Tensor, rate: int, tempo_bpm: float) -> float:
-    """How far the beat of the edited stretch lies from that of the rest (s), at a known tempo."""
+    """Measure how far (s) the edited stretch's beat lies from the rest's, at a known tempo."""
     places = []
     for start_s, end_s in ((0.0, SPAN_S[0]), SPAN_S):
         part = audio[:, round(start_s * rate) : round(end_s * rate)]
-        log_mel = mono_log_mel(log_mel_analysis()(resample(part, rate, SAMPLE_RATE)[None]))
         try:
-            _, first_s = find_beats(onset_envelopes(log_mel).mean(0), tempo_bpm, refine=False)
+            _, first_s = find_beats(mean_onsets(part, rate), tempo_bpm, refine=False)
         except UnmeasurableError:
             return float("inf")
         places.append(start_s + first_s)
@@ -188,7 +152,7 @@ def beat_error(audio: Tensor, rate: int, tempo_bpm: float) -> float:
 
 
 def mean(values: Sequence[float | bool | None]) -> float:
-    """The mean of the values that there are; NaN for none and for infinite ones the median."""
+    """Average the values that there are; NaN for none, the median where some are infinite."""
     known = sorted(float(value) for value in values if value is not None)
     if not known:
         return float("nan")

@@ -1,15 +1,9 @@
-"""Page of ``partita evaluate prior``: tables of bits, and bits by position as a plot."""
+"""Build the page of ``partita evaluate prior``: tables of bits, and bits by position as a plot."""
 
-from pathlib import Path
 from typing import Any
 
 from pipelines.data.markdown import table
-from pipelines.evaluation.report_files import MISSING, format_number, write_report_files
-
-
-def write_prior_page(folder: Path, content: dict[str, Any]) -> None:
-    """Write ``prior.json``, ``prior.md`` and, with matplotlib, ``prior.png``."""
-    write_report_files(folder, "prior", content, page_blocks, plot_positions)
+from pipelines.evaluation.report_files import MISSING, format_interval, format_number
 
 
 def page_blocks(content: dict[str, Any]) -> list[str]:
@@ -37,10 +31,7 @@ def bit_blocks(content: dict[str, Any]) -> list[str]:
         [f"codebook {index}", *_bits(book, conditions), format_number(alone, 3), f"{uniform:.3f}"]
         for index, (book, alone) in enumerate(zip(content["books"], counted, strict=True))
     ]
-    whole = [
-        f"{row['mean']:.3f} [{row['low']:.3f}, {row['high']:.3f}]"
-        for row in (frame[name] for name in conditions)
-    ]
+    whole = [format_interval(frame[name], ".3f") for name in conditions]
     total = MISSING if isinstance(unigram, str) else f"{sum(unigram):.3f}"
     rows.append(["a frame", *whole, total, f"{len(content['books']) * uniform:.3f}"])
     notes = []
@@ -58,7 +49,7 @@ def worth_table(worth: dict[str, Any]) -> str:
     header = ["instead of the own caption", "bits a frame", "nats in 10 s", "clips where it costs"]
     rows = []
     for condition, row in worth.items():
-        cost = f"{row['bits_per_frame']:+.3f} [{row['low']:+.3f}, {row['high']:+.3f}]"
+        cost = format_interval(row["bits_per_frame"], "+.3f")
         nats = row["nats_per_10_s"]
         share = f"{row['clips_where_it_costs']:.0%}"
         rows.append([condition, cost, MISSING if nats is None else f"{nats:+.1f}", share])

@@ -1,4 +1,4 @@
-"""Bits that a prior needs for held-out codes, with captions and plans and without."""
+"""Report the bits that a prior needs for held-out codes, with captions and plans and without."""
 
 import math
 from collections.abc import Sequence
@@ -13,12 +13,13 @@ from tqdm import tqdm
 
 from pipelines.data.shards import evenly_spaced
 from pipelines.data.tokens import open_all_tokens, read_codes, read_token_infos
+from pipelines.evaluation.averages import mean_with_interval
 from pipelines.evaluation.codebooks import count_codes
-from pipelines.evaluation.fact_rates import bootstrap_interval
 from pipelines.evaluation.held_out import labeled_plan, nats_per_code
 from pipelines.evaluation.measurement_cache import MeasurementCache, make_key, module_fingerprint
 from pipelines.evaluation.pair_metrics import package_versions
-from pipelines.evaluation.prior_page import write_prior_page
+from pipelines.evaluation.prior_page import page_blocks, plot_positions
+from pipelines.evaluation.report_files import write_report_files
 from pipelines.inference.text import encode_text
 from prior.condition import Condition
 from prior.model import Prior
@@ -36,25 +37,15 @@ BITS = 1 / math.log(2)
 
 @dataclass(frozen=True)
 class PriorReportSettings:
-    """Settings of a report on a prior.
+    """Says where a report on a prior goes, and what is measured."""
 
-    Attributes:
-        output: folder of the report and of the cache; made if it does not exist.
-        tokens: folders of token caches.
-        clips: held-out clips, evenly spaced; all there are where there are fewer.
-        duration_s: of a clip at most, from its beginning.
-        frames: of a clip at most, for a prior whose frames have no fixed duration (notes, plans).
-        split: of the caches.
-        quiet: no progress bar.
-    """
-
-    output: Path
-    tokens: tuple[str, ...]
-    clips: int = 64
-    duration_s: float = 20.0
-    frames: int = 500
+    output: Path  # folder of the report and of the cache; made if it does not exist
+    tokens: tuple[str, ...]  # folders of token caches
+    clips: int = 64  # held-out clips at most, evenly spaced
+    duration_s: float = 20.0  # of a clip at most, from its beginning
+    frames: int = 500  # of a clip at most, where frames have no fixed duration (notes, plans)
     split: str = "validation"
-    quiet: bool = False
+    quiet: bool = False  # no progress bar
 
     def __post_init__(self) -> None:
         for name in ("clips", "frames"):
@@ -66,17 +57,11 @@ class PriorReportSettings:
 
 @dataclass(frozen=True)
 class ClipBits:
-    """Bits of every code of one clip under each condition.
-
-    Attributes:
-        id: of the clip.
-        source: where the clip comes from.
-        bits: (N, K, T), conditions in the order of the report.
-    """
+    """Holds the bits of every code of one clip under each condition."""
 
     id: str
     source: str
-    bits: np.ndarray
+    bits: np.ndarray  # (N, K, T), conditions in the order of the report
 
 
 def report_prior(
@@ -88,11 +73,7 @@ def report_prior(
 ) -> dict[str, Any]:
     """Measure a prior on held-out tokens; write ``prior.json``, ``prior.md`` and ``prior.png``.
 
-    Args:
-        prior: in evaluation mode.
-        tokenizer, text_encoder: that the prior was trained with.
-        settings: see :class:`PriorReportSettings`.
-        name: of the prior in the report.
+    The prior is in evaluation mode; tokenizer and text encoder are those that it was trained with.
 
     Returns:
         The content of ``prior.json``.
@@ -120,7 +101,7 @@ def report_prior(
         "frame_rate": frame_rate,
         "uniform_bits": math.log2(prior.config.codebook_size),
         "unigram_bits": unigram_bits(rows, settings, prior),
-        "books": tabulate_books(clips, conditions),
+        "books": [named(conditions, bits) for bits in mean_bits([clip.bits for clip in clips]).T],
         "frame": {
             condition: summarize_frames(clips, index, frame_rate)
             for index, condition in enumerate(conditions)
@@ -134,7 +115,7 @@ def report_prior(
         ],
         "versions": package_versions(),
     }
-    write_prior_page(settings.output, content)
+    write_report_files(settings.output, "prior", content, page_blocks(content), plot_positions)
     return content
 
 
@@ -175,11 +156,8 @@ def measure_clips(
         texts = [captions[index], other_caption(captions, index), ""]
         read = None if plan is None else plan.numpy().tobytes()
         key = make_key(DEFINITIONS, *identity, codes.numpy().tobytes(), *texts, read)
-        bits = cache.get_vectors(key)
-        if bits is None:
-            bits = code_bits(prior, encode_text(tokenizer, text_encoder, texts), codes, plan)
-            cache.add_vectors(key, bits)
-        measured.append(ClipBits(facts[row]["id"], facts[row]["source"], bits))
+        found = cache.recall(key, code_bits, prior, tokenizer, text_encoder, texts, codes, plan)
+        measured.append(ClipBits(facts[row]["id"], facts[row]["source"], found["bits"]))
     return measured
 
 
@@ -190,20 +168,28 @@ def other_caption(captions: Sequence[str], index: int) -> str:
     return next((text for text in order if text != captions[index]), captions[index])
 
 
-def code_bits(prior: Prior, text: Condition, codes: Tensor, plan: Tensor | None) -> np.ndarray:
+def code_bits(
+    prior: Prior,
+    tokenizer: Any,
+    text_encoder: Any,
+    texts: list[str],
+    codes: Tensor,
+    plan: Tensor | None,
+) -> dict[str, np.ndarray]:
     """Measure the bits of (K, T) codes under N texts.
 
     Returns:
-        (N, K, T) float32, each text with the plan where there is one; then N is one more, the
-        first text without the plan.
+        ``bits``, (N, K, T) float32, each text with the plan where there is one; then N is one more,
+        the first text without the plan.
     """
-    batch = codes[None].repeat(len(text.text_mask), 1, 1)
-    plans = None if plan is None else plan[None].repeat(len(batch), 1, 1)
+    text = encode_text(tokenizer, text_encoder, texts)
+    batch = codes[None].repeat(len(texts), 1, 1)
+    plans = None if plan is None else plan[None].repeat(len(texts), 1, 1)
     nats = nats_per_code(prior, batch, replace(text, plan=plans))
     if plan is not None:
         unplanned = Condition(text.text_states[:1], text.text_mask[:1])
         nats = torch.cat([nats, nats_per_code(prior, batch[:1], unplanned)])
-    return (nats * BITS).numpy()
+    return {"bits": (nats * BITS).numpy()}
 
 
 def unigram_bits(rows: "Dataset", settings: PriorReportSettings, prior: Prior) -> list[float] | str:
@@ -221,44 +207,38 @@ def unigram_bits(rows: "Dataset", settings: PriorReportSettings, prior: Prior) -
     return (-(held * shares.log2()).sum(1) / held.sum(1)).tolist()
 
 
-def tabulate_books(clips: Sequence[ClipBits], conditions: list[str]) -> list[dict[str, float]]:
-    """Average the bits of every codebook under each condition; every clip weighs the same."""
-    means = np.stack([clip.bits.mean(2) for clip in clips]).mean(0)  # (N, K)
-    return [named(conditions, book) for book in means.T]
+def mean_bits(clips: Sequence[np.ndarray]) -> np.ndarray:
+    """Average (N, K, T) bits of clips to (N, K); every clip weighs the same."""
+    return np.stack([bits.mean(2) for bits in clips]).mean(0)
 
 
 def summarize_frames(
     clips: Sequence[ClipBits], condition: int, frame_rate: float | None
 ) -> dict[str, float]:
     """Average bits a frame, with a 95 % interval over clips and, at a frame rate, as a bit rate."""
-    frames = np.array([clip.bits[condition].sum(0).mean() for clip in clips])
-    low, high = bootstrap_interval(frames)
-    mean = float(frames.mean())
-    rate = {"kbps": mean * frame_rate / 1000} if frame_rate else {}
-    return {"mean": mean, "low": low, "high": high, **rate}
+    frames = mean_with_interval([clip.bits[condition].sum(0).mean() for clip in clips])
+    rate = {"kbps": frames["mean"] * frame_rate / 1000} if frame_rate else {}
+    return frames | rate
 
 
 def caption_worth(
-    clips: Sequence[ClipBits], conditions: list[str], frame_rate: float | None
+    clips: Sequence[ClipBits], conditions: Sequence[str], frame_rate: float | None
 ) -> dict[str, Any]:
     """Compute what each other condition costs against the first, in bits a frame and nats."""
     result: dict[str, Any] = {}
     for index, condition in enumerate(conditions[1:], start=1):
         costs = np.array([(c.bits[index] - c.bits[0]).sum(0).mean() for c in clips])
-        low, high = bootstrap_interval(costs)
-        mean = float(costs.mean())
+        bits = mean_with_interval(costs)
         result[condition] = {
-            "bits_per_frame": mean,
-            "low": low,
-            "high": high,
-            "nats_per_10_s": mean / BITS * frame_rate * 10 if frame_rate else None,
+            "bits_per_frame": bits,
+            "nats_per_10_s": bits["mean"] / BITS * frame_rate * 10 if frame_rate else None,
             "clips_where_it_costs": float((costs > 0).mean()),
         }
     return result
 
 
 def tabulate_positions(
-    clips: Sequence[ClipBits], conditions: list[str], frame_rate: float | None
+    clips: Sequence[ClipBits], conditions: Sequence[str], frame_rate: float | None
 ) -> list[dict[str, Any]]:
     """Average bits a frame of every second (or 32 frames), and of every codebook at the first."""
     longest = max(clip.bits.shape[-1] for clip in clips)
@@ -267,14 +247,16 @@ def tabulate_positions(
     for block in range(math.ceil(longest / width)):
         start, stop = round(block * width), round((block + 1) * width)
         parts = [clip.bits[..., start:stop] for clip in clips if clip.bits.shape[-1] > start]
-        means = np.stack([part.mean(2) for part in parts]).mean(0)  # (N, K)
+        means = mean_bits(parts)
         place = {"second": block} if frame_rate else {"first frame": start}
         frame = {"frame": named(conditions, means.sum(1)), "books": means[0].tolist()}
         rows.append({**place, "clips": len(parts), **frame})
     return rows
 
 
-def tabulate_sources(clips: Sequence[ClipBits], conditions: list[str]) -> dict[str, dict[str, Any]]:
+def tabulate_sources(
+    clips: Sequence[ClipBits], conditions: Sequence[str]
+) -> dict[str, dict[str, Any]]:
     """Average bits a frame of every source's clips under each condition."""
     sources: dict[str, list[np.ndarray]] = {}
     for clip in clips:

@@ -1,15 +1,11 @@
-"""Page of ``partita evaluate codec`` and ``decoder``: tables of metrics and a rate-quality plot."""
+"""Build the page of ``partita evaluate codec`` and ``decoder``: metrics, a rate-quality plot."""
 
 from collections.abc import Sequence
-from contextlib import suppress
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from pipelines.data.markdown import bullets, table
-from pipelines.errors import MissingPackageError
 from pipelines.evaluation.frechet import MIN_WINDOWS, few_windows_note
-from pipelines.evaluation.measuring import Measured
 from pipelines.evaluation.report_files import (
     MISSING,
     format_number,
@@ -55,41 +51,18 @@ PART_COLUMNS = tuple(
 PLOTTED = (("visqol", "ViSQOL (higher is better)"), ("zimtohrli", "zimtohrli (lower is better)"))
 
 
-def write_report(
-    folder: Path,
-    name: str,
-    title: str,
-    measured: Measured,
-    details: dict[str, Any],
-    skipped: Sequence[tuple[str, str]] = (),
-) -> dict[str, Any]:
-    """Write ``NAME.json``, ``NAME.md`` and, with matplotlib, ``NAME.png`` into a folder.
+def write_quality_report(folder: Path, name: str, content: dict[str, Any]) -> None:
+    """Write the report, and a picture of the stereo image where a row has one.
 
     Args:
         folder: exists.
         name: of the files.
-        title: of the Markdown page.
-        measured: rows and left-out clips.
-        details: settings, ``versions`` and other tables, kept in the JSON as they are.
-        skipped: files that were never considered, with the reason.
-
-    Returns:
-        The JSON's content.
+        content: ``title``, what ``measure`` returns, and what else the JSON holds.
     """
-    content = {
-        "title": title,
-        "num_clips": measured.num_clips,
-        "seconds": round(measured.seconds, 2),
-        "skipped": [list(pair) for pair in [*skipped, *measured.skipped]],
-        "rows": [asdict(row) for row in measured.rows],
-        **details,
-    }
     if any(band_values(row, "side_db") for row in content["rows"]):
-        with suppress(MissingPackageError):  # the page says so of its first plot
-            write_plot(folder / f"{name}-stereo.png", content, plot_stereo)
-            content["stereo_plot"] = f"{name}-stereo.png"
-    write_report_files(folder, name, content, page_blocks, plot_rate_quality)
-    return content
+        picture = write_plot(folder / f"{name}-stereo.png", content, plot_stereo)
+        content["stereo_plot"] = picture if picture.endswith(".png") else None
+    write_report_files(folder, name, content, page_blocks(content), plot_rate_quality)
 
 
 def page_blocks(content: dict[str, Any]) -> list[str]:
@@ -134,15 +107,19 @@ def frechet_blocks(rows: Sequence[dict[str, Any]]) -> list[str]:
     spaces = list(rows[0]["frechet"]) if rows else []
     if not spaces:
         return []
-    lines = [[row["name"], *(_distance(row, space) for space in spaces)] for row in rows]
+    lines: list[list[str]] = []
+    found: list[int] = []
+    for row in rows:
+        counts = {space: count for space, count in row["windows"].items() if count}
+        found += counts.values()
+        cells = [
+            format_number(row["frechet"][space], 3)
+            + (f" ({counts[space]})" if space in counts else "")
+            for space in spaces
+        ]
+        lines.append([row["name"], *cells])
     header = ["Fréchet distance to the originals ↓", *(f"{space} (N)" for space in spaces)]
-    found = [count for row in rows for count in row["windows"].values() if count]
     return [table(header, lines), few_windows_note(min(found, default=MIN_WINDOWS))]
-
-
-def _distance(row: dict[str, Any], space: str) -> str:
-    cell = format_number(row["frechet"][space], 3)
-    return cell if cell == MISSING else f"{cell} ({row['windows'][space]})"
 
 
 def reason_lines(rows: Sequence[dict[str, Any]]) -> list[str]:

@@ -1,22 +1,21 @@
-"""Files of a report: JSON for programs, a Markdown page for people, and a plot."""
+"""Write a report: JSON for programs, a Markdown page for people, and a plot."""
 
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from codec.whole_file import whole_file, write_json
+from codec.whole_file import write_json
 from pipelines.data.markdown import write_page
-from pipelines.errors import MissingPackageError, import_package
+from pipelines.errors import MissingPackageError
+from pipelines.inference.plot import check_plotting, save_picture
 
 MISSING = "—"
+Draw = Callable[[Any, dict[str, Any]], None]
+"""Draws a report's content into a matplotlib figure."""
 
 
 def write_report_files(
-    folder: Path,
-    name: str,
-    content: dict[str, Any],
-    build_blocks: Callable[[dict[str, Any]], Iterable[str]],
-    draw: Callable[[Any, dict[str, Any]], None],
+    folder: Path, name: str, content: dict[str, Any], blocks: Iterable[str], draw: Draw
 ) -> None:
     """Write ``NAME.json``, ``NAME.md`` and, with matplotlib, ``NAME.png``.
 
@@ -25,46 +24,29 @@ def write_report_files(
         name: of the files, without suffix.
         content: what the JSON file holds, with ``title`` and ``versions``; ``plot`` is added, the
             picture's name or the reason that there is none.
-        build_blocks: content -> Markdown blocks of the page.
-        draw: (matplotlib figure, content) -> None.
+        blocks: Markdown blocks of the page.
+        draw: the picture.
     """
-    try:
-        write_plot(folder / f"{name}.png", content, draw)
-        content["plot"] = f"{name}.png"
-    except MissingPackageError as reason:
-        content["plot"] = f"no plot: {reason}"
+    plot = content["plot"] = write_plot(folder / f"{name}.png", content, draw)
     write_json(folder / f"{name}.json", content)
-    plot = content["plot"]
     versions = ", ".join(f"{key} {value}" for key, value in content["versions"].items())
-    write_page(
-        folder / f"{name}.md",
-        [
-            f"# {content['title']}",
-            *build_blocks(content),
-            f"![plot]({plot})" if plot.endswith(".png") else plot,
-            f"Measured with {versions}.",
-        ],
-    )
+    picture = f"![plot]({plot})" if plot.endswith(".png") else plot
+    page = [f"# {content['title']}", *blocks, picture, f"Measured with {versions}."]
+    write_page(folder / f"{name}.md", page)
 
 
-def write_plot(
-    path: Path, content: dict[str, Any], draw: Callable[[Any, dict[str, Any]], None]
-) -> None:
-    """Draw a figure under the report's title into a PNG file.
-
-    Raises:
-        MissingPackageError: matplotlib is not installed.
-    """
-    import_package("matplotlib", "the plot", "pip install partita[plot]")
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
+def write_plot(path: Path, content: dict[str, Any], draw: Draw) -> str:
+    """Draw a PNG under the report's title; return its name, or why there is none."""
+    try:
+        check_plotting()
+    except MissingPackageError as reason:
+        return f"no plot: {reason}"
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(12, 4.8), layout="constrained")
-    FigureCanvasAgg(figure)
     figure.suptitle(content["title"])
     draw(figure, content)
-    with whole_file(path) as partial:
-        figure.savefig(partial, format="png", dpi=110)
+    return save_picture(figure, path).name
 
 
 def format_number(value: Any, decimals: int) -> str:
@@ -75,3 +57,10 @@ def format_number(value: Any, decimals: int) -> str:
 def format_share(share: float | None, decimals: int = 0) -> str:
     """Format a share as a percentage; None becomes a dash."""
     return MISSING if share is None else f"{share:.{decimals}%}"
+
+
+def format_interval(row: dict[str, Any], number: str) -> str:
+    """Format ``mean``, ``low`` and ``high`` of a row by a format such as ``".0%"``."""
+    if row["mean"] is None:
+        return MISSING
+    return f"{row['mean']:{number}} [{row['low']:{number}}, {row['high']:{number}}]"

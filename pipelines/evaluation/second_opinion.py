@@ -1,4 +1,4 @@
-"""Tempo and key of a clip by published methods, beside the detectors that were fitted here.
+"""Estimate tempo and key by published methods, beside the detectors that were fitted here.
 
 On 40 rendered pieces with known labels librosa's tempo was right within 4 % for 60 %, and the
 Krumhansl-Kessler key for 70 %.
@@ -9,21 +9,19 @@ from dataclasses import dataclass
 import numpy as np
 from torch import Tensor
 
-from codec.resampling import resample
 from pipelines.data.scores import keys
 from pipelines.errors import MissingPackageError, import_package
-from pipelines.evaluation.clip_checks import check_clip, check_duration
-from pipelines.evaluation.reasons import UnmeasurableError
+from pipelines.evaluation.clip_checks import UnmeasurableError, check_clip, check_duration
+from pipelines.evaluation.detector_features import ANALYSIS_RATE, mono_samples
 
 MIN_MUSIC_S = 3.0  # for tempo and key
-ANALYSIS_RATE = 22_050
 TEMPO_HOP = 256
 CHROMA_HOP = 2048
 
 
 @dataclass(frozen=True)
 class SecondOpinion:
-    """Tempo by librosa and key by Krumhansl and Kessler ("D minor"); None where they gave none."""
+    """Holds librosa's tempo and the Krumhansl-Kessler key ("D minor"); None where there is none."""
 
     tempo_bpm: float | None = None
     key: str | None = None
@@ -43,10 +41,6 @@ def estimate_tempo(audio: Tensor, sample_rate: int) -> float:
 
     librosa chooses among the lags of the autocorrelation, and one lag is 2 to 4 % at fast tempos;
     its choice is refined (:func:`refine_period`).
-
-    Args:
-        audio: (C, S) float32 in [-1, 1] at ``sample_rate`` Hz, at least 3 s.
-        sample_rate: Hz.
 
     Raises:
         MissingPackageError: librosa is not installed.
@@ -90,10 +84,6 @@ def refine_period(envelope: np.ndarray, period: float, reach_s: float = 4.0) -> 
 def estimate_key(audio: Tensor, sample_rate: int) -> keys.Key:
     """Find the key whose Krumhansl-Kessler profile correlates best with the mean chroma.
 
-    Args:
-        audio: (C, S) float32 in [-1, 1] at ``sample_rate`` Hz, at least 3 s.
-        sample_rate: Hz.
-
     Raises:
         MissingPackageError: librosa is not installed.
         UnmeasurableError: silent or shorter than 3 s.
@@ -107,4 +97,4 @@ def estimate_key(audio: Tensor, sample_rate: int) -> keys.Key:
 def _analysis_samples(audio: Tensor, sample_rate: int) -> np.ndarray:
     check_clip(audio)
     check_duration(audio, sample_rate, MIN_MUSIC_S)
-    return resample(audio.mean(0), sample_rate, ANALYSIS_RATE).numpy()
+    return mono_samples(audio, sample_rate).numpy()

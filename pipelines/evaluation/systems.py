@@ -1,84 +1,68 @@
-"""Systems that reconstruct a clip: classical codecs, token codecs, decoders."""
+"""Make systems that reconstruct a clip: classical codecs, token codecs, decoders."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from codec.encodec_codec import VARIANTS, EncodecCodec
 from codec.protocols import Codec
 from codec.resampling import resample
-from pipelines.evaluation.classical_codecs import ClassicalCodec, transcode
+from pipelines.evaluation.classical_codecs import transcode
 from pipelines.evaluation.codebooks import bitrate_kbps
 from pipelines.evaluation.measurement_cache import module_fingerprint
 
 Decode = Callable[[Tensor], Tensor]
-
-
-@dataclass(frozen=True)
-class Reconstruction:
-    """A reconstructed clip, aligned with the original, and its bit rate."""
-
-    audio: Tensor
-    bitrate_kbps: float | None
+"""(1, k, T) codes -> (1, C, S) audio at the codec's rate."""
 
 
 @dataclass(frozen=True)
 class System:
-    """One row of a report.
+    """Makes one row of a report.
 
-    Attributes:
-        name: what the report calls it; unique in a report.
-        group: rows of one group are joined by a line in the plot.
-        identity: changes whenever the result could change; part of the cache's key.
-        reconstruct: (C, S) audio and its sample rate -> the reconstruction at the same rate.
+    ``reconstruct`` takes (C, S) audio and its sample rate; it returns the reconstruction, aligned
+    and at the same rate, and its bit rate in kbps (None where that makes no sense).
     """
 
-    name: str
-    group: str
-    identity: str
-    reconstruct: Callable[[Tensor, int], Reconstruction]
+    name: str  # unique in a report
+    group: str  # rows of one group are joined by a line in the plot
+    identity: str  # changes whenever the result could change; part of the cache's key
+    reconstruct: Callable[[Tensor, int], tuple[Tensor, float | None]]
 
 
 def original_system() -> System:
     """Make the row of the clip itself: what every metric reads when nothing was lost."""
-    return System("original", "original", "1", lambda audio, _: Reconstruction(audio, None))
+    return System("original", "original", "1", lambda audio, _: (audio, None))
 
 
-def classical_system(setting: ClassicalCodec) -> System:
-    """Make the row of a classical codec, through ffmpeg."""
-
-    def reconstruct(audio: Tensor, sample_rate: int) -> Reconstruction:
-        return Reconstruction(*transcode(audio, sample_rate, setting))
-
-    group = setting.name.split()[0]
-    return System(setting.name, group, repr(setting), reconstruct)
+def classical_system(name: str) -> System:
+    """Make the row of one of ``CLASSICAL_CODECS``."""
+    return System(name, name.split()[0], name, lambda audio, rate: transcode(audio, rate, name))
 
 
 class TokenCodec:
-    """A codec that takes clips of any rate and remembers the codes of the last one.
+    """Takes clips of any rate to a codec, and remembers the codes of the last one.
 
     The clip is resampled and mixed to what the codec takes and the result converted back, so that
     every system is compared with the same original.
-
-    Args:
-        codec: anything with the ``Codec`` protocol.
     """
 
     def __init__(self, codec: Codec) -> None:
-        self.codec = codec
-        self.fingerprint = codec_fingerprint(codec)
+        self.codec: Any = codec
+        self.fingerprint = type(codec).__qualname__
+        if isinstance(codec, torch.nn.Module):
+            self.fingerprint = module_fingerprint(codec)
         self._last: tuple[Tensor, Tensor] | None = None
 
     def encode(self, audio: Tensor, sample_rate: int) -> Tensor:
         """Encode (C, S) audio to (1, K, T) codes."""
         if self._last is None or self._last[0] is not audio:
-            fitted = fit_channels(audio, self.codec.channels)
-            fitted = resample(fitted, sample_rate, self.codec.sample_rate)
             with torch.inference_mode():
-                self._last = (audio, self.codec.encode(fitted.unsqueeze(0)))
+                self._last = (audio, self.codec.encode(self._fit(audio, sample_rate)))
         return self._last[1]
 
     def system(
@@ -89,15 +73,7 @@ class TokenCodec:
         decode: Decode | None = None,
         identity: str = "",
     ) -> System:
-        """Make the row of this codec's first codebooks, through some decoder.
-
-        Args:
-            name: of the row.
-            group: of the row.
-            num_codebooks: that the decoder is given, at most K.
-            decode: (1, k, T) codes -> (1, C, S) audio; the codec's own decode by default.
-            identity: of ``decode``.
-        """
+        """Make the row of this codec's first codebooks, decoded by the codec or by ``decode``."""
         codec = self.codec
         if not 1 <= num_codebooks <= codec.num_codebooks:
             raise ValueError(
@@ -105,39 +81,56 @@ class TokenCodec:
             )
         kbps = bitrate_kbps(num_codebooks, codec.codebook_size, codec.frame_rate)
 
-        def reconstruct(audio: Tensor, sample_rate: int) -> Reconstruction:
+        def reconstruct(audio: Tensor, sample_rate: int) -> tuple[Tensor, float]:
             codes = self.encode(audio, sample_rate)[:, :num_codebooks]
             with torch.inference_mode():
                 decoded = (decode or codec.decode)(codes)[0]
-            return Reconstruction(self.restore(decoded, audio, sample_rate), kbps)
+            return self._restore(decoded, audio, sample_rate), kbps
 
         return System(name, group, f"{self.fingerprint} {num_codebooks} {identity}", reconstruct)
 
-    def restore(self, decoded: Tensor, audio: Tensor, sample_rate: int) -> Tensor:
+    def vocoder_systems(self) -> list[System]:
+        """Make the row of the codec's vocoder, if any, on the true spectrogram: its ceiling."""
+        codec = self.codec
+        if not hasattr(codec, "vocoder") or not hasattr(codec, "analyze"):
+            return []
+
+        def reconstruct(audio: Tensor, sample_rate: int) -> tuple[Tensor, None]:
+            with torch.inference_mode():
+                decoded = codec.vocoder(codec.analyze(self._fit(audio, sample_rate)))[0]
+            return self._restore(decoded, audio, sample_rate), None
+
+        name = "vocoder, true spectrogram"
+        return [System(name, "vocoder", f"vocoder {self.fingerprint}", reconstruct)]
+
+    def _fit(self, audio: Tensor, sample_rate: int) -> Tensor:
+        fitted = fit_channels(audio, self.codec.channels)
+        return resample(fitted, sample_rate, self.codec.sample_rate).unsqueeze(0)
+
+    def _restore(self, decoded: Tensor, audio: Tensor, sample_rate: int) -> Tensor:
         """Bring decoded audio to the rate, channels and length of the original."""
         decoded = resample(decoded.float().cpu(), self.codec.sample_rate, sample_rate)
         decoded = fit_channels(decoded, audio.shape[0])[:, : audio.shape[1]]
         return F.pad(decoded, (0, audio.shape[1] - decoded.shape[1])).contiguous()
 
-    def vocoder_system(self) -> System | None:
-        """Make the row of the codec's vocoder on the true spectrogram: the codec's ceiling."""
-        codec: Any = self.codec
-        if not hasattr(codec, "vocoder") or not hasattr(codec, "analyze"):
-            return None
 
-        def reconstruct(audio: Tensor, sample_rate: int) -> Reconstruction:
-            fitted = resample(fit_channels(audio, codec.channels), sample_rate, codec.sample_rate)
-            with torch.inference_mode():
-                decoded = codec.vocoder(codec.analyze(fitted.unsqueeze(0)))[0]
-            return Reconstruction(self.restore(decoded, audio, sample_rate), None)
-
-        name = "vocoder, true spectrogram"
-        return System(name, "vocoder", f"vocoder {self.fingerprint}", reconstruct)
+def encodec_systems(codec: EncodecCodec, model: str) -> list[System]:
+    """Make a row of each bit rate of an EnCodec that is built for its largest bandwidth."""
+    bandwidths = VARIANTS[model].bandwidths_kbps
+    level_books = codec.num_codebooks % 2  # the 48 kHz model codes the level in one of its own
+    tokens = TokenCodec(codec)
+    systems = []
+    for bandwidth in bandwidths:
+        share = bandwidth / bandwidths[-1]
+        books = round((codec.num_codebooks - level_books) * share) + level_books
+        systems.append(tokens.system(f"EnCodec {model} {bandwidth:g}k", f"EnCodec {model}", books))
+    return systems
 
 
-def codec_systems(tokens: TokenCodec, counts: Sequence[int], name: str) -> list[System]:
-    """Make a row of each number of codebooks, decoded by the codec itself."""
-    return [tokens.system(f"{name} {count} codebook(s)", name, count) for count in counts]
+def load_encodec_systems(model: str, weights: Path) -> list[System]:
+    """Make the rows of an EnCodec model from a file of weights."""
+    bandwidth = VARIANTS[model].bandwidths_kbps[-1]
+    return encodec_systems(EncodecCodec.from_pretrained_weights(model, bandwidth, weights), model)
 
 
 def fit_channels(audio: Tensor, channels: int) -> Tensor:
@@ -149,10 +142,3 @@ def fit_channels(audio: Tensor, channels: int) -> Tensor:
     if audio.shape[0] == 1:
         return audio.expand(channels, -1)
     raise ValueError(f"cannot turn {audio.shape[0]} channels into {channels}")
-
-
-def codec_fingerprint(codec: Codec) -> str:
-    """Hash a codec's weights, or name its class where it has none."""
-    if isinstance(codec, torch.nn.Module):
-        return module_fingerprint(codec)
-    return type(codec).__qualname__

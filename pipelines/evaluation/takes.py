@@ -1,6 +1,5 @@
 """Takes of a pipeline: every prompt with every seed, generated, measured once and remembered."""
 
-import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -12,58 +11,41 @@ from tqdm import tqdm
 
 from codec.seeds import derive_seed
 from pipelines.data.scores.score_sound import SAMPLE_RATE
-from pipelines.evaluation import artifacts
+from pipelines.evaluation.averages import Measurements
+from pipelines.evaluation.clip_checks import UnmeasurableError
 from pipelines.evaluation.detectors import Detected, load_detectors
-from pipelines.evaluation.ground_truth import render_wanted
-from pipelines.evaluation.loudness import integrated_loudness
+from pipelines.evaluation.embeddings import EMBEDDINGS, embed_clip
+from pipelines.evaluation.frechet import Vectors
+from pipelines.evaluation.ground_truth import compose_wanted, render_score
 from pipelines.evaluation.measurement_cache import MeasurementCache, make_key, module_fingerprint
-from pipelines.evaluation.measuring import embed_clip, missing_spaces
-from pipelines.evaluation.pair_metrics import Measurements, measure_all, package_versions
+from pipelines.evaluation.pair_metrics import measure_sound, package_versions
 from pipelines.evaluation.prompts import Prompt
-from pipelines.evaluation.reasons import UnmeasurableError
 from pipelines.evaluation.second_opinion import MIN_MUSIC_S, SecondOpinion, get_second_opinion
 
-DEFINITIONS = 2  # raise when something measured here changes its meaning
+DEFINITIONS = 3  # raise when something measured here changes its meaning
 
 
 @dataclass(frozen=True)
 class Take:
-    """One clip with its measurements.
+    """Holds one clip's measurements."""
 
-    Attributes:
-        prompt: that it was made for.
-        seed: of the take; 0 for ground truth.
-        detected: None for a clip that is silent or too short for the detectors.
-        second: what published detectors say.
-        measurements: numbers by name, or the reason why there is none.
-        vectors: (N, D) embeddings by space, or the reason.
-        codes: (K, T) of a generated take, else None.
-    """
-
-    prompt: Prompt
-    seed: int
-    detected: Detected | None
+    prompt: Prompt  # that it was made for
+    seed: int  # 0 for ground truth
+    detected: Detected | None  # None: silent, or too short for the detectors
     second: SecondOpinion
-    measurements: Measurements
-    vectors: dict[str, np.ndarray | str]
-    codes: np.ndarray | None = None
+    measurements: Measurements  # of loudness and faults
+    vectors: dict[str, Vectors]  # by embedding space
+    codes: np.ndarray | None = None  # (K, T) of a generated take
 
 
 @dataclass(frozen=True)
 class TakeSettings:
-    """Set how takes are generated.
+    """Sets how takes are generated."""
 
-    Attributes:
-        seeds: takes of every prompt, with the seeds 0, 1, ...
-        duration_s: of a take.
-        batch_size: prompts at once.
-        guidance, steps: None for the pipeline's own.
-    """
-
-    seeds: int = 3
+    seeds: int = 3  # takes of every prompt, with the seeds 0, 1, ...
     duration_s: float = 10.0
-    batch_size: int = 8
-    guidance: float | None = None
+    batch_size: int = 8  # takes at once
+    guidance: float | None = None  # None for the pipeline's own
     steps: int | None = None
 
     def __post_init__(self) -> None:
@@ -75,16 +57,10 @@ class TakeSettings:
 
 
 class TakeMeasurer:
-    """Measures clips into a cache and reads them back.
+    """Measures clips into a cache."""
 
-    Args:
-        cache: results so far.
-        spaces: embedding spaces, names of ``EMBEDDINGS``.
-    """
-
-    def __init__(self, cache: MeasurementCache, spaces: Sequence[str]) -> None:
+    def __init__(self, cache: MeasurementCache) -> None:
         self.cache = cache
-        self.spaces = tuple(spaces)
         self.detectors = load_detectors()
         versions = tuple(sorted(package_versions().items()))
         self.versions = (DEFINITIONS, module_fingerprint(self.detectors), versions)
@@ -93,71 +69,41 @@ class TakeMeasurer:
         """Make the cache key of a clip that follows from some facts."""
         return make_key(*parts, *self.versions)
 
-    def vector_keys(self, key: str) -> dict[str, str]:
-        """Make the cache keys of a clip's embeddings."""
-        return {space: make_key(key, space) for space in self.spaces}
-
-    def knows(self, key: str) -> bool:
-        """Say whether a clip, all its spaces included, was measured before."""
-        entry = self.cache.get(key)
-        return entry is not None and not missing_spaces(entry, self.cache, self.vector_keys(key))
-
-    def measure(
-        self, key: str, audio: Tensor, sample_rate: int, codes: Tensor | None = None
-    ) -> None:
-        """Measure a clip: (C, S) float32 audio, (K, T) codes of a generated one."""
-        reasons = embed_clip(audio, sample_rate, self.cache, self.vector_keys(key))
-        if codes is not None:
-            self.cache.add_vectors(make_key(key, "codes"), codes.cpu().numpy().astype(np.int16))
+    def measure(self, audio: Tensor, sample_rate: int, codes: Tensor | None) -> dict[str, Any]:
+        """Measure (C, S) audio; the (K, T) codes of a generated clip are kept beside it."""
         try:
             detected = asdict(self.detectors.detect(audio, sample_rate))
         except UnmeasurableError:
             detected = None
-        entry = {
+        return {
             "detected": detected,
             "second": asdict(get_second_opinion(audio, sample_rate)),
             "measurements": measure_sound(audio, sample_rate),
-            "reasons": reasons,
+            "codes": None if codes is None else codes.cpu().numpy().astype(np.int16),
+            **embed_clip(audio, sample_rate),
         }
-        self.cache.add(key, entry)
 
-    def fail(self, key: str, reason: str) -> None:
-        """Remember that there is no clip, and why."""
-        reasons = dict.fromkeys(self.spaces, reason)
-        missing = {"detected": None, "second": {}, "measurements": {"clip": reason}}
-        self.cache.add(key, missing | {"reasons": reasons})
-
-    def read(self, key: str, prompt: Prompt, seed: int) -> Take:
-        """Read a measured take."""
-        entry = self.cache.get(key)
-        assert entry is not None
-        vectors: dict[str, np.ndarray | str] = {}
-        for space, vector_key in self.vector_keys(key).items():
-            stored = self.cache.get_vectors(vector_key)
-            vectors[space] = entry["reasons"].get(space, "") if stored is None else stored
-        return Take(
-            prompt=prompt,
-            seed=seed,
-            detected=Detected(**entry["detected"]) if entry["detected"] else None,
-            second=SecondOpinion(**entry["second"]),
-            measurements=entry["measurements"],
-            vectors=vectors,
-            codes=self.cache.get_vectors(make_key(key, "codes")),
-        )
+    def measure_truth(self, prompt: Prompt, duration_s: float) -> dict[str, Any]:
+        """Render and measure a piece with the facts of a prompt, or note why there is none."""
+        seed = derive_seed(0, "ground truth of", prompt.id)
+        try:
+            audio = render_score(compose_wanted(prompt.wanted, seed), duration_s)
+        except UnmeasurableError as reason:
+            missing = {"detected": None, "second": {}, "measurements": {"clip": str(reason)}}
+            return {**missing, "codes": None, **dict.fromkeys(EMBEDDINGS, str(reason))}
+        return self.measure(audio, SAMPLE_RATE, None)
 
 
-def measure_sound(audio: Tensor, sample_rate: int) -> Measurements:
-    """Measure loudness and faults of a clip; a string says why there is no number."""
-    return measure_all(
-        {
-            ("loudness_lufs",): lambda: integrated_loudness(audio, sample_rate),
-            ("peak",): lambda: float(audio.abs().amax()),
-            ("clipped_fraction",): lambda: artifacts.clipped_fraction(audio),
-            ("dc_offset",): lambda: artifacts.dc_offset(audio),
-            ("silent_fraction",): lambda: artifacts.silent_fraction(audio, sample_rate),
-            ("longest_silence_s",): lambda: artifacts.longest_silence_s(audio, sample_rate),
-            ("clicks_per_minute",): lambda: artifacts.clicks_per_minute(audio, sample_rate),
-        }
+def make_take(prompt: Prompt, seed: int, entry: dict[str, Any]) -> Take:
+    """Read what :class:`TakeMeasurer` wrote."""
+    return Take(
+        prompt=prompt,
+        seed=seed,
+        detected=Detected(**entry["detected"]) if entry["detected"] else None,
+        second=SecondOpinion(**entry["second"]),
+        measurements=entry["measurements"],
+        vectors={space: entry[space] for space in EMBEDDINGS},
+        codes=entry["codes"],
     )
 
 
@@ -179,33 +125,28 @@ def generate_takes(
         (prompt.id, seed): measurer.key("generated", identity, prompt.text, seed, how)
         for prompt, seed in wanted
     }
-    missing = [(p, seed) for p, seed in wanted if not measurer.knows(keys[p.id, seed])]
+    found = {pair: measurer.cache.get(key) for pair, key in keys.items()}
+    missing = [(prompt, seed) for prompt, seed in wanted if found[prompt.id, seed] is None]
     pipeline.set_progress_bar_config(disable=True)
     with tqdm(total=len(missing), desc="takes", unit="take", disable=quiet) as bar:
         for first in range(0, len(missing), settings.batch_size):
             batch = missing[first : first + settings.batch_size]
-            song = generate_batch(pipeline, batch, settings)
+            song = pipeline(
+                [prompt.text for prompt, _ in batch],
+                settings.duration_s,
+                [seed for _, seed in batch],
+                guidance=settings.guidance,
+                num_inference_steps=settings.steps,
+            )
             for (prompt, seed), audio, codes in zip(batch, song.audio, song.codes, strict=True):
-                measurer.measure(keys[prompt.id, seed], audio.cpu(), song.sample_rate, codes)
+                entry = measurer.measure(audio.cpu(), song.sample_rate, codes)
+                found[prompt.id, seed] = measurer.cache.add(keys[prompt.id, seed], entry)
                 bar.update()
     return [
-        measurer.read(keys[prompt.id, seed], prompt, seed)
+        make_take(prompt, seed, found[prompt.id, seed] or {})
         for prompt in prompts
         for seed in range(settings.seeds)
     ]
-
-
-def generate_batch(
-    pipeline: Any, batch: Sequence[tuple[Prompt, int]], settings: TakeSettings
-) -> Any:
-    """Call the pipeline once for some prompts and seeds."""
-    return pipeline(
-        [prompt.text for prompt, _ in batch],
-        settings.duration_s,
-        [seed for _, seed in batch],
-        guidance=settings.guidance,
-        num_inference_steps=settings.steps,
-    )
 
 
 def render_ground_truth(
@@ -214,24 +155,10 @@ def render_ground_truth(
     """Render and measure a piece for every prompt; one that cannot be had says why."""
     takes = []
     for prompt in tqdm(prompts, desc="ground truth", unit="piece", disable=quiet):
-        key = measurer.key("ground truth", repr(prompt.wanted), prompt.id, duration_s)
-        if not measurer.knows(key):
-            seed = derive_seed(0, "ground truth of", prompt.id)
-            try:
-                measurer.measure(key, render_wanted(prompt.wanted, seed, duration_s), SAMPLE_RATE)
-            except UnmeasurableError as reason:
-                measurer.fail(key, str(reason))
-        takes.append(measurer.read(key, prompt, 0))
+        key = measurer.key("ground truth", prompt.wanted, prompt.id, duration_s)
+        entry = measurer.cache.recall(key, measurer.measure_truth, prompt, duration_s)
+        takes.append(make_take(prompt, 0, entry))
     return takes
-
-
-def time_one_take(pipeline: Any, prompt: Prompt, settings: TakeSettings) -> float:
-    """Time one take alone, after a short one to warm up: seconds per second of sound."""
-    pipeline.set_progress_bar_config(disable=True)
-    pipeline(prompt.text, 1.0, 0, num_inference_steps=settings.steps)
-    start = time.perf_counter()
-    generate_batch(pipeline, [(prompt, 0)], settings)
-    return (time.perf_counter() - start) / settings.duration_s
 
 
 def pipeline_fingerprint(pipeline: Any) -> str:

@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from pipelines.evaluation.clip_checks import UnmeasurableError
 from pipelines.evaluation.loudness import block_loudness, gated_loudness
-from pipelines.evaluation.reasons import UnmeasurableError
 from pipelines.rendering.limiter import limit
 
 LOUDNESS_RANGE = (-60, 0)  # LUFS that may be asked for

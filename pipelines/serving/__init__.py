@@ -1,1 +1,1 @@
-"""A server: music over HTTP and WebSocket, a queue of jobs, and a page for the browser."""
+"""Serve music over HTTP and WebSocket, a queue of jobs, and a page for the browser."""

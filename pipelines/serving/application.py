@@ -1,4 +1,4 @@
-"""The application: routes, guard, log, and the page."""
+"""Builds the application: routes, guard, log, and the page."""
 
 import asyncio
 from collections.abc import AsyncIterator

@@ -1,4 +1,4 @@
-"""Audio to the bytes of one growing file, piece by piece."""
+"""Encodes audio, piece by piece, to the bytes of one growing file."""
 
 import io
 
@@ -109,14 +109,14 @@ class PieceResampler:
 
 
 class ForwardSink:
-    """The file that libsndfile writes an Ogg stream to, from front to back."""
+    """Takes the Ogg stream that libsndfile writes from front to back."""
 
     def __init__(self) -> None:
         self.data = bytearray()
         self.position = 0
 
     def write(self, data: bytes) -> int:
-        """Append."""
+        """Append bytes."""
         self.data += data
         self.position += len(data)
         return len(data)
@@ -126,11 +126,11 @@ class ForwardSink:
         return self.position
 
     def tell(self) -> int:
-        """Bytes written."""
+        """Count the bytes written."""
         return self.position
 
     def read(self, size: int) -> bytes:
-        """Nothing is read."""
+        """Read nothing."""
         return b""
 
     def take(self) -> bytes:

@@ -1,4 +1,4 @@
-"""The thread that computes: live pieces first, by who runs dry soonest, then jobs in batches."""
+"""Computes on one thread: live pieces first, by who runs dry soonest, then jobs in batches."""
 
 import contextlib
 import threading
@@ -275,7 +275,7 @@ class ComputeLoop:
         finish(work)
 
     def _between(self, batch: list[Work]) -> None:
-        """Between two steps of a job: live pieces first, and stop if the server does."""
+        """Serve live pieces between two steps of a job, and stop if the server does."""
         self.serve_live()
         if self.stopping:
             raise InterruptedError("the server stops")

@@ -1,4 +1,4 @@
-"""Takes that are made from other takes: continued, filled in, varied, looped."""
+"""Makes takes from other takes: continued, filled in, varied, looped."""
 
 import copy
 from collections.abc import Callable, Iterator

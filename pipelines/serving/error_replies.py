@@ -1,8 +1,9 @@
-"""Every error as one JSON object, in OpenAI's shape, that names the field and never a prompt."""
+"""Answers errors with JSON objects of OpenAI's shape, which name the field, never a prompt."""
 
 import logging
 import re
 import sqlite3
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -43,49 +44,39 @@ def reply(status: int, message: str, field: str | None = None, **headers: str) -
 
 
 def add_error_replies(app: FastAPI) -> None:
-    """Let the application answer errors so."""
-
-    async def invalid(request: Request, error: Any) -> JSONResponse:
-        return reply(422, *first_fault(error))
-
-    async def http(request: Request, error: Any) -> JSONResponse:
-        return reply(error.status_code, str(error.detail))
+    """Let the application answer errors with such objects."""
 
     async def busy(request: Request, error: Any) -> JSONResponse:
         request.app.state.metrics.refused.inc()
         return reply(503, str(error), retry_after=str(error.retry_after_s))
 
-    async def full(request: Request, error: Any) -> JSONResponse:
-        return reply(429, str(error), retry_after="10")
-
-    async def duplicate(request: Request, error: Any) -> JSONResponse:
-        return reply(409, str(error), "id")
-
     async def missing(request: Request, error: Any) -> JSONResponse:
         return reply(404, str(error) if not error.filename else "there is no such file")
-
-    async def storage(request: Request, error: Any) -> JSONResponse:
-        return reply(507, f"the folder of takes cannot be used: {error}")
-
-    async def stopping(request: Request, error: Any) -> JSONResponse:
-        return reply(503, str(error), retry_after="10")
 
     async def broken(request: Request, error: Any) -> JSONResponse:
         LOG.error("fault", exc_info=error)
         return reply(500, "the server has a fault; its log says more")
 
+    def answer(make: Callable[[Any], JSONResponse]) -> Callable[..., Awaitable[JSONResponse]]:
+        async def handler(request: Request, error: Any) -> JSONResponse:
+            return make(error)
+
+        return handler
+
+    invalid = answer(lambda error: reply(422, *first_fault(error)))
+    storage = answer(lambda error: reply(507, f"the folder of takes cannot be used: {error}"))
     for kind, handler in (
         (RequestValidationError, invalid),
         (ValidationError, invalid),
         (ValueError, invalid),
-        (HTTPException, http),
+        (HTTPException, answer(lambda error: reply(error.status_code, str(error.detail)))),
         (BusyError, busy),
-        (QueueFullError, full),
-        (DuplicateJobError, duplicate),
+        (QueueFullError, answer(lambda error: reply(429, str(error), retry_after="10"))),
+        (DuplicateJobError, answer(lambda error: reply(409, str(error), "id"))),
         (FileNotFoundError, missing),
-        (StorageError, storage),
+        (StorageError, answer(lambda error: reply(507, str(error)))),
         (sqlite3.Error, storage),
-        (InterruptedError, stopping),
+        (InterruptedError, answer(lambda error: reply(503, str(error), retry_after="10"))),
         (OSError, storage),
         (Exception, broken),
     ):

@@ -30,14 +30,14 @@ SECURITY_HEADERS = {
 
 @dataclass
 class Refusal(Exception):
-    """A request that goes no further."""
+    """Refuses a request, with a status and a message."""
 
     status: int
     message: str
 
 
 class Guard:
-    """ASGI middleware around the whole application.
+    """Guards the whole application as ASGI middleware.
 
     A ``Host`` that is a name is refused unless it is listed, so that no foreign name that resolves
     to this machine (DNS rebinding) is served; a request that a browser sends for another site's
@@ -112,7 +112,7 @@ class Guard:
             raise Refusal(403, "requests of other sites are refused")
 
     def _entering(self, scope: Scope) -> bool:
-        """Whether this is the page asked for with the right ``?token=``."""
+        """Tell whether the page is asked for with the right ``?token=``."""
         if scope["type"] != "http" or scope["path"] != "/" or scope["method"] != "GET":
             return False
         given = parse_qs(scope["query_string"].decode("latin-1")).get("token", [""])[0]
@@ -131,7 +131,7 @@ class Guard:
 
 
 class _GuardedChannel:
-    """What one request receives and sends, with limits."""
+    """Limits what one request receives and sends."""
 
     def __init__(
         self, scope: Scope, receive: Receive, send: Send, limit: int, patience_s: float
@@ -218,5 +218,5 @@ async def _refuse(scope: Scope, receive: Receive, send: Send, refusal: Refusal) 
 
 
 def error_body(message: str, field: str | None = None, type: str = "invalid_request_error") -> Any:
-    """An error as OpenAI's clients read it."""
+    """Return an error as OpenAI's clients read it."""
     return {"error": {"message": message, "type": type, "param": field, "code": None}}

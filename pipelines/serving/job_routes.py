@@ -1,8 +1,8 @@
-"""Jobs: submit, list, watch, cancel, fetch."""
+"""Routes for jobs: submit, list, watch, cancel, fetch."""
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Annotated, Any
 
 from fastapi import APIRouter, HTTPException, Query, Request
@@ -60,22 +60,30 @@ def list_jobs(request: Request, limit: Annotated[int, Query(ge=0, le=1000)] = 50
     return {"data": [show(studio, job) for job in studio.store.newest(limit)]}
 
 
+async def changes(
+    look: Callable[[], tuple[str, Any]], lasts: bool
+) -> AsyncIterator[dict[str, str]]:
+    """Yield an event and its data whenever the data have changed, for ever or until an end."""
+    last = None
+    while True:
+        event, now = await asyncio.to_thread(look)
+        if now != last:
+            yield {"event": event, "data": json.dumps(now)}
+        if not lasts and now["finished"] is not None:
+            return
+        last = now
+        await asyncio.sleep(WATCH_S)
+
+
 @router.get("/v1/jobs/events")
 async def watch_all(request: Request) -> EventSourceResponse:
     """Send the list of jobs, as an event whenever it has changed."""
     studio = studio_of(request)
 
-    async def states() -> AsyncIterator[dict[str, str]]:
-        last = ""
-        while True:
-            jobs = await asyncio.to_thread(studio.store.newest, 20)
-            now = json.dumps([show(studio, job) for job in jobs])
-            if now != last:
-                yield {"event": "jobs", "data": now}
-            last = now
-            await asyncio.sleep(WATCH_S)
+    def look() -> tuple[str, Any]:
+        return "jobs", [show(studio, job) for job in studio.store.newest(20)]
 
-    return EventSourceResponse(states(), send_timeout=30)
+    return EventSourceResponse(changes(look, lasts=True), send_timeout=30)
 
 
 @router.get("/v1/jobs/{id}")
@@ -91,19 +99,11 @@ async def watch(id: str, request: Request) -> EventSourceResponse:
     studio = studio_of(request)
     await asyncio.to_thread(find, studio, id)
 
-    async def states() -> AsyncIterator[dict[str, str]]:
-        last = ""
-        while True:
-            job = await asyncio.to_thread(find, studio, id)
-            now = json.dumps(show(studio, job))
-            if now != last:
-                yield {"event": job.state, "data": now}
-            if job.finished is not None:
-                return
-            last = now
-            await asyncio.sleep(WATCH_S)
+    def look() -> tuple[str, Any]:
+        job = find(studio, id)
+        return job.state, show(studio, job)
 
-    return EventSourceResponse(states(), send_timeout=30)
+    return EventSourceResponse(changes(look, lasts=False), send_timeout=30)
 
 
 @router.delete("/v1/jobs/{id}")

@@ -1,10 +1,10 @@
-"""The jobs in an SQLite file: it survives a kill at any moment, and names each job once."""
+"""Keeps the jobs in an SQLite file, which survives a kill at any moment."""
 
 import json
 import sqlite3
 import threading
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,15 +24,16 @@ CREATE TABLE IF NOT EXISTS jobs (
 )
 """
 INSERT = "INSERT INTO jobs (id, state, fields, created, started) VALUES (?, ?, ?, ?, ?)"
+END = "UPDATE jobs SET state=?, error=?, finished=? WHERE id=? AND state IN ('queued', 'running')"
 
 
 class DuplicateJobError(ValueError):
-    """There is a job of this id."""
+    """Refuses a job whose id another has."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """One row.
+    """Holds one row.
 
     Attributes:
         id: of the job, and of the take that it makes.
@@ -52,7 +53,7 @@ class Job:
 
 
 class JobStore:
-    """Open it once per file; every method may be called from any thread.
+    """Keeps jobs in one file; every method may be called from any thread.
 
     Args:
         path: of the SQLite file, made if missing.
@@ -63,6 +64,7 @@ class JobStore:
 
     def __init__(self, path: Path) -> None:
         self.lock = threading.Lock()
+        self.unwritten: dict[str, dict[str, Any]] = {}  # ends of jobs, by id
         self.file_lock = FileLock(path.with_suffix(".lock"), timeout=0)
         try:
             self.file_lock.acquire()
@@ -102,11 +104,10 @@ class JobStore:
 
     def end(self, id: str, state: str, error: str = "") -> None:
         """Say what became of a job that has not ended yet."""
-        self._run(
-            "UPDATE jobs SET state=?, error=?, finished=? "
-            "WHERE id=? AND state IN ('queued', 'running')",
-            (state, error, time.time(), id),
-        )
+        self.unwritten[id] = {"state": state, "error": error, "finished": time.time()}
+        for ended, facts in list(self.unwritten.items()):  # also of jobs that found a full disk
+            self._run(END, (*facts.values(), ended))
+            self.unwritten.pop(ended, None)
 
     def set_fields(self, id: str, fields: dict[str, Any]) -> None:
         """Change what a job is made from, when it is steered."""
@@ -136,7 +137,8 @@ class JobStore:
         columns = "id, state, fields, created, started, finished, error"
         with self.lock:
             rows = self.database.execute(f"SELECT {columns} FROM jobs {where}", values).fetchall()
-        return [Job(row[0], row[1], json.loads(row[2]), *row[3:]) for row in rows]
+        jobs = [Job(row[0], row[1], json.loads(row[2]), *row[3:]) for row in rows]
+        return [replace(job, **self.unwritten.get(job.id, {})) for job in jobs]
 
     def _run(self, statement: str, values: tuple[Any, ...] = ()) -> None:
         with self.lock:

@@ -1,4 +1,4 @@
-"""A piece that is heard while it is made: what is made, what was taken, what must come when."""
+"""Holds a piece that is heard while it is made."""
 
 import asyncio
 import threading
@@ -18,7 +18,7 @@ STORED_S = 20.0
 
 
 class LivePiece:
-    """Iterate over it, in an event loop, for the (C, s) pieces of a stream that a thread computes.
+    """Yields, in an event loop, the (C, s) pieces of a stream that a thread computes.
 
     Args:
         make: opens the stream, in the computing thread.
@@ -107,7 +107,7 @@ class LivePiece:
 
     @property
     def slack_s(self) -> float:
-        """Seconds until the listener has nothing more to hear; infinite where nobody listens."""
+        """Return the seconds until the listener runs dry; infinite where nobody listens."""
         if self.detached:
             return float("inf")
         if self._played_s is not None:
@@ -117,12 +117,12 @@ class LivePiece:
 
     @property
     def finished(self) -> bool:
-        """Whether nothing more is to be made."""
+        """Tell whether nothing more is to be made."""
         return self.ended or self.canceled or self.stopped
 
     @property
     def wants_more(self) -> bool:
-        """Whether there is room for another piece."""
+        """Tell whether there is room for another piece."""
         if self.detached:
             return True
         stored = self.made_s - self.taken_s < STORED_S
@@ -130,7 +130,7 @@ class LivePiece:
 
     @property
     def urgent(self) -> bool:
-        """Whether it goes before all work that nobody is listening to."""
+        """Tell whether it goes before all work that nobody is listening to."""
         return self.wants_more and self.slack_s < self.ahead_s
 
     def step(self) -> None:

@@ -1,4 +1,4 @@
-"""What a request may say, checked before any work is done; unknown fields are refused by name."""
+"""Declares what a request may say; unknown fields are refused by name."""
 
 import json
 import secrets
@@ -48,7 +48,7 @@ Symbols = Annotated[str, Field(max_length=10_000), AfterValidator(printable_text
 
 
 class PlanOptions(StrictFields):
-    """A plan, whole or in part (docs/plans.md), and the fields that go before its own."""
+    """Holds a plan, whole or in part (docs/plans.md), and fields that go before its own."""
 
     plan: PlanJson | None = None
     bpm: float | None = None
@@ -72,7 +72,7 @@ class PlanOptions(StrictFields):
 
 
 class PieceFields(PlanOptions):
-    """What a piece is made from: the arguments of ``Pipeline.stream``."""
+    """Holds the arguments of ``Pipeline.stream``."""
 
     prompt: Prompt
     duration_s: Annotated[float, Field(gt=0)] = 10.0
@@ -88,13 +88,9 @@ class PieceFields(PlanOptions):
     preview: bool = False
 
     def arguments(self) -> dict[str, Any]:
-        """Arguments of ``Pipeline.stream``."""
-        unset = {
-            name
-            for name in ("model", *PLAN_FIELDS)
-            if name == "model" or getattr(self, name) is None
-        }
-        return self.model_dump(include=set(PieceFields.model_fields) - unset)
+        """Return the arguments of ``Pipeline.stream``."""
+        names = PieceFields.model_fields.keys() - {"model"}
+        return self.model_dump(include=names, exclude_none=True)
 
     def with_seed(self) -> Self:
         """Return the fields with a seed; one is drawn where none is given."""
@@ -105,20 +101,20 @@ Format = Literal["wav", "flac", "ogg", "opus", "pcm"]
 
 
 class MusicRequest(PieceFields):
-    """The body of ``POST /v1/audio/music``."""
+    """Declares the body of ``POST /v1/audio/music``."""
 
     format: Format = "wav"
     stream: bool = False
 
 
 class JobRequest(PieceFields):
-    """The body of ``POST /v1/jobs``: a piece that is kept on the shelf."""
+    """Declares the body of ``POST /v1/jobs``: a piece that is kept on the shelf."""
 
     id: JobName | None = None
 
 
 class EditRequest(PlanOptions):
-    """The body of ``POST /v1/edits``: a take that is made from another."""
+    """Declares the body of ``POST /v1/edits``: a take that is made from another."""
 
     edit: Literal["extend", "inpaint", "vary", "loop"]
     take: TakeName
@@ -136,7 +132,7 @@ class EditRequest(PlanOptions):
 
 
 class SpeechRequest(StrictFields):
-    """The body of OpenAI's ``POST /v1/audio/speech``: ``input`` is the prompt."""
+    """Declares the body of OpenAI's ``POST /v1/audio/speech``: ``input`` is the prompt."""
 
     input: Prompt
     model: str | None = None
@@ -151,29 +147,23 @@ class SpeechRequest(StrictFields):
     def to_music(self) -> MusicRequest:
         """Say it in our words; ``instructions`` are more of the prompt, ``voice`` says nothing."""
         prompt = ", ".join(filter(None, (self.input, self.instructions)))
-        return MusicRequest(
-            prompt=prompt,
-            duration_s=self.duration_s,
-            seed=self.seed,
-            model=self.model,
-            format=self.response_format,
-        )
+        same = self.model_dump(include={"duration_s", "seed", "model"})
+        return MusicRequest(prompt=prompt, format=self.response_format, **same)
 
 
 class SteerFields(PlanOptions):
-    """What a live piece goes on with."""
+    """Declares what a live piece goes on with."""
 
     prompt: Prompt
     negative_prompt: Text | None = None
 
     def arguments(self) -> dict[str, Any]:
-        """Arguments of ``Stream.steer``."""
-        texts = {"prompt": self.prompt, "negative_prompt": self.negative_prompt}
-        return {**texts, "plan": self.plan, **self.plan_fields()}
+        """Return the arguments of ``Stream.steer``."""
+        return self.model_dump(include=set(SteerFields.model_fields), exclude_none=True)
 
 
 class LiveStart(PieceFields):
-    """The first message over ``WS /v1/live``."""
+    """Declares the first message over ``WS /v1/live``."""
 
     type: Literal["start"]
     encoding: Literal["s16", "f32"] = "f32"

@@ -1,4 +1,4 @@
-"""Music at once: ``/v1/audio/music``, OpenAI's ``/v1/audio/speech``, and the models there are."""
+"""Routes for music at once: ``/v1/audio/music``, OpenAI's ``/v1/audio/speech``, the models."""
 
 import asyncio
 import contextlib
@@ -23,12 +23,12 @@ router = APIRouter(tags=["music"])
 
 
 def studio_of(request: Request) -> Studio:
-    """The studio that the application was built with."""
+    """Return the studio that the application was built with."""
     return request.app.state.studio
 
 
 def metrics_of(request: Request) -> ServiceMetrics:
-    """The metrics that the application was built with."""
+    """Return the metrics that the application was built with."""
     return request.app.state.metrics
 
 
@@ -155,5 +155,5 @@ def health(request: Request) -> JSONResponse:
 
 @router.get("/metrics", response_class=Response)
 def metrics_text(request: Request) -> Response:
-    """Everything measured, in Prometheus' text format."""
+    """Send everything measured, in Prometheus' text format."""
     return Response(metrics_of(request).text(), media_type="text/plain; version=0.0.4")

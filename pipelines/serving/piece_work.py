@@ -1,4 +1,4 @@
-"""A piece that nobody listens to while it is made."""
+"""Holds work that nobody listens to while it is made."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from pipelines.serving.music_request import PieceFields
 
 @dataclass(eq=False)
 class Work:
-    """A piece that nobody listens to while it is made.
+    """Holds a piece that nobody listens to while it is made.
 
     Attributes:
         fields: what it is made from, with a seed.
@@ -35,14 +35,14 @@ class Work:
     error: Exception | None = None
 
     def batch_key(self) -> tuple[object, ...]:
-        """What the members of a batch have in common."""
+        """Return what the members of a batch have in common."""
         fields = self.fields
         sampling = (fields.guidance, fields.temperature, fields.top_k, fields.top_p)
         return (fields.duration_s, *sampling)
 
 
 class CanceledError(Exception):
-    """An edit that nobody wants any more."""
+    """Ends an edit that nobody wants any more."""
 
 
 def finish(work: Work) -> None:

@@ -1,8 +1,8 @@
-"""Why the server does not do what is asked, although the request is right."""
+"""Names why the server does not do what is asked, although the request is right."""
 
 
 class BusyError(Exception):
-    """A live piece could not keep up beside those that are open.
+    """Refuses a live piece that could not keep up beside those that are open.
 
     Args:
         retry_after_s: when to ask again (s).
@@ -14,8 +14,8 @@ class BusyError(Exception):
 
 
 class QueueFullError(Exception):
-    """As many jobs wait as may wait."""
+    """Refuses a job where as many wait as may."""
 
 
 class StorageError(Exception):
-    """The folder of takes cannot be written to."""
+    """Refuses a job whose take could not be written."""

@@ -1,4 +1,4 @@
-"""What ``/metrics`` and the log say about the server; never a prompt."""
+"""Measures and logs what the server does; never a prompt."""
 
 import json
 import logging
@@ -68,12 +68,12 @@ class ServiceMetrics:
         yield cost
 
     def text(self) -> bytes:
-        """Everything in Prometheus' text format."""
+        """Write everything in Prometheus' text format."""
         return generate_latest(self.registry)
 
 
 class RequestLog:
-    """ASGI middleware: one line of JSON and one count for every request."""
+    """Logs a line of JSON and counts for every request, as ASGI middleware."""
 
     def __init__(self, app: ASGIApp, metrics: ServiceMetrics) -> None:
         self.app = app

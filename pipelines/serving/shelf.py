@@ -1,4 +1,4 @@
-"""The folder of takes: ``ID.wav`` in 32-bit floats, and ``ID.safetensors`` with the tokens."""
+"""Keeps takes in a folder: ``ID.wav`` in 32-bit floats, ``ID.safetensors`` with the tokens."""
 
 import errno
 import io
@@ -6,6 +6,7 @@ import json
 import math
 import re
 import secrets
+import shutil
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -24,8 +25,11 @@ from pipelines.inference.plan_schema import read_plan
 from pipelines.inference.playback import PipeWriter
 from pipelines.inference.token_file import TokenFile, save_song_tokens, save_tokens
 from pipelines.music_output import MusicOutput
+from pipelines.serving.refusals import StorageError
 
 ID = re.compile(r"[a-z0-9][a-z0-9-]{0,63}")
+SPARE_BYTES = 64 << 20
+"""Free space below which nothing is put on the shelf."""
 SHOWN = ("prompt", "seed", "decoder_seed", "sample_rate", "num_samples", "settings")
 
 
@@ -48,6 +52,7 @@ class TakeRecorder:
     def write(self, piece: Tensor) -> None:
         """Append (C, s) float32 samples."""
         if self.file is None:
+            self.partial.touch()  # libsndfile hides why a file cannot be made
             form = {"subtype": "FLOAT", "format": "WAV"}
             channels = piece.shape[0]
             self.file = soundfile.SoundFile(self.partial, "w", self.sample_rate, channels, **form)
@@ -90,6 +95,15 @@ class Shelf:
         self.path.mkdir(parents=True, exist_ok=True)
         for left in self.path.glob(".*.partial.*"):  # a killed server's
             left.unlink()
+
+    def check_disk(self) -> None:
+        """Raise a ``StorageError`` where the folder is gone, or its disk nearly full."""
+        try:
+            free = shutil.disk_usage(self.path).free
+        except OSError as error:
+            raise StorageError(f"the folder of takes cannot be used: {error}") from error
+        if free < SPARE_BYTES:
+            raise StorageError(f"the disk of the takes is full: {free >> 20} MB are free")
 
     def put(self, id: str, decoded: Path, tokens: TokenFile) -> None:
         """Put a file that was decoded and encoded on the shelf."""

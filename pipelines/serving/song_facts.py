@@ -1,4 +1,4 @@
-"""What is known about a piece that was made, as ``Pipeline.__call__`` returns it."""
+"""Describes a piece that was made, as ``Pipeline.__call__`` returns it."""
 
 from typing import TYPE_CHECKING
 

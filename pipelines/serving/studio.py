@@ -1,8 +1,6 @@
-"""Everything the routes ask for: pieces now, jobs, live pieces, and the shelf."""
+"""Does what the routes ask for: pieces now, jobs, live pieces, and the shelf."""
 
-import json
 import logging
-import shutil
 import sqlite3
 from collections.abc import Callable
 from functools import partial
@@ -37,12 +35,10 @@ if TYPE_CHECKING:
 LOG = logging.getLogger("partita.serve")
 LIVE_AHEAD_S = 3.0
 """Seconds made ahead of what a page has played: little, so that steering is heard soon."""
-SPARE_BYTES = 64 << 20
-"""Free space below which no job is taken."""
 
 
 class Studio:
-    """One pipeline, its computing thread, its jobs and its takes.
+    """Holds one pipeline, its computing thread, its jobs and its takes.
 
     Args:
         pipeline: that makes the music.
@@ -124,11 +120,10 @@ class Studio:
             StorageError: it cannot be written down.
         """
         self._check_room()
-        fields = request.with_seed()
         if request.id and (self.shelf.path / f"{request.id}.safetensors").exists():
             raise DuplicateJobError(f"id must be new, got {request.id!r}, which a take has")
         id = request.id or new_id(request.prompt)
-        return self._queue(id, json.loads(fields.model_dump_json(exclude={"id"})))
+        return self._queue(id, request.with_seed().model_dump(mode="json", exclude={"id"}))
 
     def add_edit(self, request: EditRequest) -> Job:
         """Write an edit of a take down and queue it.
@@ -237,7 +232,7 @@ class Studio:
             return "", piece
         id = new_id(fields.prompt)
         piece = self._live_job(id, fields)
-        self._write_down(id, json.loads(fields.model_dump_json()), "running")
+        self._write_down(id, fields.model_dump(mode="json"), "running")
         try:
             self.loop.open_live(piece)
         except Exception:
@@ -291,10 +286,8 @@ class Studio:
             raise QueueFullError(f"{self.max_queue} pieces wait already: try again later")
 
     def _write_down(self, id: str, fields: dict[str, Any], state: str) -> None:
+        self.shelf.check_disk()
         try:
-            free = shutil.disk_usage(self.shelf.path).free
-            if free < SPARE_BYTES:
-                raise StorageError(f"the disk of the takes is full: {free >> 20} MB are free")
             self.store.add(id, fields, state)
-        except (OSError, sqlite3.Error) as error:
-            raise StorageError(f"the folder of takes cannot be written to: {error}") from error
+        except sqlite3.Error as error:
+            raise StorageError(f"the folder of takes cannot be used: {error}") from error

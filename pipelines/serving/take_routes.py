@@ -1,4 +1,4 @@
-"""The shelf: list, describe, play, download and delete takes."""
+"""Routes for the shelf: list, describe, play, download and delete takes."""
 
 import asyncio
 from typing import Annotated, Any
@@ -37,6 +37,7 @@ async def upload(
 ) -> dict[str, Any]:
     """Put an audio file, which is the body, on the shelf, so that it can be edited."""
     studio = studio_of(request)
+    studio.shelf.check_disk()
     codec, id = studio.pipeline.codec, new_id(name)
     sent, decoded = (studio.shelf.path / f".{id}.partial.{end}" for end in ("sent", "wav"))
     try:

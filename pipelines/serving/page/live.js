@@ -1,7 +1,7 @@
 // Plays a piece while the server makes it: samples come over a WebSocket and are put end to end.
 
 const MARGIN_S = 0.04;  // between the first samples' arrival and their sound, at least
-const QUICK_S = 0.3;  // from click to first samples; what it takes longer, a busy machine may take again
+const QUICK_S = 0.3;  // from click to first samples; a busy machine takes longer, for the next ones too
 const REPORT_MS = 250;
 
 export class LivePlayer {
@@ -55,7 +55,7 @@ export class LivePlayer {
     const earliest = context.currentTime + MARGIN_S;
     if (this.next === null) {
       const waitedS = (performance.now() - this.clicked) / 1000;
-      const marginS = Math.max(MARGIN_S, waitedS - QUICK_S);
+      const marginS = Math.max(MARGIN_S, (waitedS - QUICK_S) / 2);
       this.begun = this.next = context.currentTime + marginS;
       this.firstSoundMs = 1000 * (waitedS + marginS);
     } else if (this.next < context.currentTime) {
