@@ -15,6 +15,7 @@ from tiny_pipeline import save_tiny_pipeline, tiny_codec
 
 from pipelines import Pipeline
 from pipelines.cli import main
+from pipelines.inference.music_generator import MusicGenerator
 from pipelines.inference.token_file import check_tokens, describe_codes, load_tokens, save_tokens
 
 RATE = 44_100
@@ -319,7 +320,7 @@ def test_ctrl_c_is_one_line_and_no_file(
     def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(Pipeline, "decode", interrupted)
+    monkeypatch.setattr(MusicGenerator, "decode", interrupted)
     output = tmp_path / "song.wav"
     arguments = ["--output", str(output), "--pipeline", str(pipeline_folder), "--quiet"]
     assert main(["generate", "a", "--duration", "1", *arguments]) == 130
