@@ -79,6 +79,7 @@ class CodecTraining(nn.Module):
 
     def __init__(self, codec: SpectralCodec, losses: CodecLosses) -> None:
         super().__init__()
+        codec.quantizer.prepare_training()  # before its buffers are averaged
         self.codec = codec
         self.losses = losses
         channels = codec.spectrogram_channels

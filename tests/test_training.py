@@ -39,6 +39,7 @@ from pipelines.training.codec_data import SpectrogramData
 from pipelines.training.item_order import EpochOrder, StepSampler
 from pipelines.training.loop import learning_rate
 from pipelines.training.training_config import TrainingConfig
+from pipelines.training.weight_average import WeightAverage
 
 
 def stop_after_two(parts: Parts, training: TrainingConfig, run: Train) -> None:
@@ -139,6 +140,16 @@ def test_loss_that_is_not_finite_stops_the_run(parts: Parts, tmp_path: Path) -> 
 
 
 BOOKS = "quantizer.vq.layers.0._codebook.embed"
+
+
+def test_the_average_of_frozen_weights_is_equal_to_the_bit() -> None:
+    model = torch.nn.Linear(2, 1)
+    torch.nn.init.constant_(model.weight, -0.0)  # of which a hash sees the sign
+    average = WeightAverage(model, decay=0.9)
+    for _ in range(3):
+        average.update_parameters(model)
+    assert torch.signbit(average.module.weight).all()
+    assert torch.equal(average.module.bias, model.bias)
 
 
 def test_codebooks_are_averaged_with_the_encoder(parts: Parts, tmp_path: Path) -> None:

@@ -29,7 +29,11 @@ class WeightAverage(AveragedModel):
                 return
             n = int(count)
             kept = max(self.least_decay, min(decay, (1 + n) / (10 + n)))
-            torch._foreach_lerp_([*map(own_part, averages)], [*map(own_part, values)], 1 - kept)
+            # unlike lerp, this keeps the sign of a zero, and so the hash of weights that are frozen
+            parts = [*map(own_part, averages)]
+            steps = torch._foreach_sub(parts, [*map(own_part, values)])
+            torch._foreach_mul_(steps, 1 - kept)
+            torch._foreach_sub_(parts, steps)
 
         super().__init__(model, multi_avg_fn=average, use_buffers=True)
         self.module.eval()
