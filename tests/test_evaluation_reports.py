@@ -155,12 +155,12 @@ def test_clips_are_the_same_every_time(tmp_path: Path) -> None:
 
 
 def test_clips_come_from_a_prepared_dataset(tmp_path: Path) -> None:
-    from pipelines.data import prepared
+    from pipelines.data import clip_levels, prepared
 
     audio = sound(1.0)
     flac = tmp_path / "clip.flac"
     soundfile.write(flac, audio.T.numpy(), RATE)
-    stored = prepared.analyze(prepared.analysis().log_mel.pad(audio))
+    stored = clip_levels.analyze(clip_levels.analysis().log_mel.pad(audio))
     for folder, content in (("with", flac.read_bytes()), ("without", b"")):
         with prepared.PreparedWriter(tmp_path / folder, "validation") as writer:
             for index in range(3):

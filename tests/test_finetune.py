@@ -105,7 +105,7 @@ def test_figures_before_and_after(
     ("options", "message"),
     [
         (["--decoder", "--pipeline", "nowhere"], "folder of a saved one"),
-        (["--rank", "0"], "rank and alpha must be positive"),
+        (["--rank", "0"], "rank must be positive"),
         (["--steps", "0"], "steps must be at least 1"),
     ],
 )

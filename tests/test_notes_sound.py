@@ -48,7 +48,7 @@ def test_a_note_inside_another_has_a_channel_of_its_own():
 
 
 def test_the_file_lasts_until_the_reverberation_has_died_away():
-    assert read_midi(midi_bytes(score_of_programs([0]), 2.0)).end() == 48 + 2 * 48
+    assert symusic.Score.from_midi(midi_bytes(score_of_programs([0]), 2.0)).end() == 48 + 2 * 48
 
 
 def test_what_is_missing_is_named_with_its_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

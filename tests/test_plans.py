@@ -283,4 +283,4 @@ def test_bad_options_are_one_line(
 
 def test_a_folder_that_exists_is_not_touched(cache: Path) -> None:
     with pytest.raises(ValueError, match="exists already"):
-        build_plan_cache(cache, 5)
+        build_plan_cache(cache, 5, sources=("generated",))

@@ -4,10 +4,10 @@ import random
 from pathlib import Path
 
 import pytest
+import symusic
 import torch
 
 from pipelines.cli import main
-from pipelines.data.midi_file import read_midi
 from pipelines.data.scores.melody_file import read_melody_file
 from pipelines.inference.endings import with_ending
 from pipelines.inference.plan_schema import draft_plan, save_plan
@@ -30,7 +30,7 @@ PLAN = Plan(
 def test_a_plan_becomes_midi(tmp_path: Path):
     save_plan(tmp_path / "plan.json", PLAN)
     assert main(["score", str(tmp_path / "plan.json"), "--output", str(tmp_path / "s.mid")]) == 0
-    midi = read_midi(tmp_path / "s.mid")
+    midi = symusic.Score(tmp_path / "s.mid")
     assert midi.tempos[0].qpm == pytest.approx(120)
     tune, chords = midi.tracks
     assert [(n.start / 480, n.duration / 480, n.pitch) for n in tune.notes] == [

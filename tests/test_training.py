@@ -194,7 +194,7 @@ def test_a_step_that_overflows_is_repeated(
         return accelerator
 
     plain = run_decoder(parts, settings(tmp_path / "plain", max_grad_norm=1e9))
-    monkeypatch.setattr("pipelines.training.acceleration.start_accelerator", start)
+    monkeypatch.setattr("pipelines.training.loop.start_accelerator", start)
     training = settings(tmp_path / "overflowed", max_grad_norm=1e9)
     if overflows == 2:
         assert_same_weights(run_decoder(parts, training), plain)

@@ -16,7 +16,7 @@ NUM_PITCHED_CHANNELS = 15
 
 
 def read_midi(source: str | Path | bytes | ScoreTick) -> ScoreTick:
-    """Read a Standard MIDI File of type 0 or 1.
+    """Read notes, tempi and meters of a Standard MIDI File of type 0 or 1.
 
     A note-off without a note-on and a note-on that never ends are left out; notes that overlap on
     one pitch end in the order in which they began; a pitch that is struck again without a note-off
@@ -54,8 +54,11 @@ def read_midi(source: str | Path | bytes | ScoreTick) -> ScoreTick:
 def _parse(data: bytes, name: str) -> ScoreTick:
     if data[:4] != b"MThd" or len(data) < 14:
         raise ValueError(f"{name} is not a MIDI file: it must start with MThd")
-    if data[8:10] == b"\x00\x02":
+    kind = int.from_bytes(data[8:10])
+    if kind == 2:
         raise ValueError(f"{name}: MIDI type 2 holds several songs, types 0 and 1 hold one")
+    if kind > 2:
+        raise ValueError(f"{name} is not a whole MIDI file: there is no type {kind}")
     try:
         # not symusic: it drops notes that are struck again and misreads escapes (findings/)
         return _score_of(mido.MidiFile(file=io.BytesIO(data), clip=True))

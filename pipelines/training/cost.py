@@ -21,7 +21,6 @@ from codec.spectral_codec import SpectralCodec
 from decoder.diffusion_decoder import DiffusionDecoder
 from prior.condition import Condition
 from prior.model import Prior
-from prior.plan import PLAN_WIDTH
 
 CLASSES: dict[str, Any] = {"codec": SpectralCodec, "prior": Prior, "decoder": DiffusionDecoder}
 
@@ -196,7 +195,8 @@ def run_forward(model: Any, frames: int, depth_share: float) -> None:
     """Call a part as its trainer does, with one sequence of zeros."""
     config = model.config
     if isinstance(model, Prior):
-        plan = torch.zeros(1, frames, PLAN_WIDTH) if config.reads_plan else None
+        reader = model.plan_reader
+        plan = torch.zeros(1, frames, reader.num_features) if reader else None
         text = torch.zeros(1, CAPTION_TOKENS, config.text_width)
         condition = Condition(text, torch.ones(1, CAPTION_TOKENS, dtype=torch.bool), plan)
         codes = torch.zeros(1, config.num_codebooks, frames, dtype=torch.long)
