@@ -8,8 +8,9 @@ import torch
 from pipelines.evaluation.clip_checks import UnmeasurableError
 from pipelines.evaluation.plan_estimation import estimate_plan, find_beats
 from pipelines.evaluation.plan_report import chord_share, measure_seam
+from pipelines.evaluation.song_report import melody_share, section_similarity
 from pipelines.inference.plan_schema import read_plan
-from prior import ChordChange, Plan
+from prior import ChordChange, MelodyNote, Plan, Section
 from prior.theory import TRIADS
 
 RATE = 22_050
@@ -78,3 +79,26 @@ def test_a_seam_with_a_jump_is_found_and_a_smooth_place_is_not():
     rough = measure_seam(broken, RATE, at / RATE)
     assert not smooth["click"]
     assert rough["roughness_db"] > smooth["roughness_db"] + 10
+
+
+def test_a_section_that_returns_is_more_alike_than_another():
+    """Verse, chorus, verse, chorus of a bar each; only the choruses are equal."""
+    one = played(bars=4)
+    bar = round(4 * 60 / TEMPO * RATE)
+    bars = [one[:, n * bar : (n + 1) * bar] for n in (0, 2, 1, 2)]
+    codes = torch.tensor([1, 2, 3, 2]).repeat_interleave(60)
+    sections = tuple(Section(name, 1) for name in ("verse", "chorus", "verse", "chorus"))
+    plan = Plan(TEMPO, 4, sections=sections)
+    found = section_similarity(torch.cat(bars, dim=1), RATE, codes, 25.0, plan)
+    assert found["chroma_same"] > 0.99 > found["chroma_other"] + 0.2
+    assert found["tokens_same"] > found["tokens_other"]
+    alone = section_similarity(
+        bars[0], RATE, codes[:60], 25.0, Plan(TEMPO, 4, sections=sections[:1])
+    )
+    assert all(math.isnan(value) for value in alone.values())
+
+
+def test_a_tune_is_heard_at_its_time_in_any_octave():
+    plan = Plan(60.0, 4, melody=(MelodyNote(0, 1, 60), MelodyNote(1, 1, 64), MelodyNote(99, 1, 65)))
+    assert melody_share([(0.05, 72), (1.2, 64)], plan) == 0.5
+    assert math.isnan(melody_share([], Plan(60.0)))

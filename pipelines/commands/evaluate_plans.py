@@ -11,6 +11,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_pipeline_arguments(parser)
     parser.add_argument("--output", required=True, type=Path, help="folder of the report")
     parser.add_argument("--pieces", type=int, default=12, help="of each kind (default: 12)")
+    parser.add_argument(
+        "--songs", type=int, default=0, help="of minutes, for what returns (default: 0)"
+    )
     parser.add_argument("--seed", type=int, default=0, help="of the first piece (default: 0)")
 
 
@@ -24,7 +27,7 @@ def run(args: argparse.Namespace) -> int:
     check_programs(["fluidsynth"], SOUNDFONT)
     pipeline = load_pipeline(args.pipeline, args.quiet)
     pipeline.set_progress_bar_config(disable=True)
-    figures = report_plans(pipeline, args.pieces, args.seed, args.output)
+    figures = report_plans(pipeline, args.pieces, args.songs, args.seed, args.output)
     for name, value in figures.items():
         print(f"{name}: {value:.3g}")
     return 0

@@ -8,6 +8,7 @@ import math
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import replace
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -107,18 +108,24 @@ def triads_at_beats(
     audio: Tensor, sample_rate: int, tempo_bpm: float, first_s: float = 0.0
 ) -> list[tuple[int, str] | None]:
     """Recognize the triad (root, quality) that covers most of each beat's chroma; None: silence."""
+    chroma = chroma_of_beats(audio, sample_rate, tempo_bpm, first_s)
+    totals = chroma.sum(1)
+    return [
+        best_triad((weights / total).tolist()) if total else None
+        for weights, total in zip(chroma, totals, strict=True)
+    ]
+
+
+def chroma_of_beats(
+    audio: Tensor, sample_rate: int, tempo_bpm: float, first_s: float = 0.0
+) -> Tensor:
+    """Sum the chroma of every beat of (C, S) audio: (beats, 12)."""
     chroma = peak_chroma(mono_samples(audio, sample_rate)).sum(0)
-    frame_rate, beat_s = (
-        ANALYSIS_RATE / HOP_LENGTH,
-        60 / tempo_bpm,
-    )
-    found: list[tuple[int, str] | None] = []
-    for beat in range(max(1, int((chroma.shape[1] / frame_rate - first_s) / beat_s))):
-        start, stop = (round((first_s + n * beat_s) * frame_rate) for n in (beat, beat + 1))
-        weights = chroma[:, start : max(stop, start + 1)].sum(1)
-        total = float(weights.sum())
-        found.append(best_triad((weights / total).tolist()) if total else None)
-    return found
+    frame_rate, beat_s = ANALYSIS_RATE / HOP_LENGTH, 60 / tempo_bpm
+    count = max(1, int((chroma.shape[1] / frame_rate - first_s) / beat_s))
+    edges = [round((first_s + beat * beat_s) * frame_rate) for beat in range(count + 1)]
+    beats = [chroma[:, start : max(stop, start + 1)].sum(1) for start, stop in pairwise(edges)]
+    return torch.stack(beats)
 
 
 def bar_start(changes: Iterable[ChordChange], meter: int) -> int:

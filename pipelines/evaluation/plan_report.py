@@ -6,6 +6,7 @@ a click lies within 10 ms of it, or where its roughness exceeds 19 of 20 places 
 pieces without a seam.
 """
 
+import math
 import random
 from collections.abc import Sequence
 from dataclasses import replace
@@ -28,6 +29,7 @@ from pipelines.evaluation.clip_checks import UnmeasurableError
 from pipelines.evaluation.detectors import load_detectors
 from pipelines.evaluation.measurement_cache import MeasurementCache, make_key
 from pipelines.evaluation.plan_estimation import find_beats, mean_onsets, triads_at_beats
+from pipelines.evaluation.song_report import measure_song
 from pipelines.evaluation.takes import pipeline_fingerprint
 from prior.plan import ChordChange, Plan
 
@@ -42,7 +44,7 @@ NEAR_S = 0.01
 
 
 def report_plans(
-    pipeline: "MusicGenerator", pieces: int, seed: int, folder: Path
+    pipeline: "MusicGenerator", pieces: int, songs: int, seed: int, folder: Path
 ) -> dict[str, Any]:
     """Generate and measure pieces; write ``plans.json`` and ``plans.md``; a stopped run goes on."""
     cache, identity = MeasurementCache(folder), pipeline_fingerprint(pipeline)
@@ -62,7 +64,14 @@ def report_plans(
     for name in ("key_kept", "beat_error_s"):
         figures[name] = mean([row[name] for row in rows])
     figures["beat_within_30_ms"] = mean([row["beat_error_s"] <= 0.03 for row in rows])
-    write_json(folder / "plans.json", {"figures": figures, "rows": rows})
+    long_rows = [
+        cache.recall(make_key("song", identity, number), measure_song, pipeline, number)
+        for number in tqdm(range(seed, seed + songs), unit="song")
+    ]
+    for name in sorted({name for row in long_rows for name in row} - {"seed"}):
+        known = [row[name] for row in long_rows if not math.isnan(row[name])]
+        figures[f"song_{name}"] = mean(known)
+    write_json(folder / "plans.json", {"figures": figures, "rows": rows, "songs": long_rows})
     page = table(("figure", "value"), [[name, f"{value:.3g}"] for name, value in figures.items()])
     write_page(folder / "plans.md", ["# Plans and edits", page])
     return figures
@@ -83,7 +92,7 @@ def measure_piece(pipeline: "MusicGenerator", seed: int) -> dict[str, Any]:
     rate, (score, plan, prompt) = pipeline.codec.sample_rate, composed(seed)
     rng = random.Random(seed)
     controls_s = [rng.uniform(1, PIECE_S - 1) for _ in range(CONTROLS)]
-    song = pipeline(prompt, PIECE_S, seed, plan=plan)
+    song = pipeline(prompt, PIECE_S, seed, plan=plan, ending="cut")
     audio = song.audio[0].cpu()
     true = torch.from_numpy(render(score))[:, : round(PIECE_S * SAMPLE_RATE)]
     edited = pipeline.inpaint(song, [SPAN_S], seed=seed + 1).audio[0].cpu()
