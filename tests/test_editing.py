@@ -28,7 +28,7 @@ def pipeline() -> Pipeline:
 
 @pytest.fixture(scope="module")
 def song(pipeline: Pipeline) -> MusicOutput:
-    return pipeline("abc", 2.0, 3, plan=PLAN)
+    return pipeline("abc", 2.0, 3, plan=PLAN, ending="cut")
 
 
 def test_a_continuation_begins_with_its_source(pipeline: Pipeline, song: MusicOutput):
@@ -189,7 +189,7 @@ def test_a_bad_source_is_one_line(
 
 
 def test_a_preview_is_edited_as_a_preview_and_a_loop_is_not_edited(pipeline: Pipeline):
-    rough = pipeline("abc", 1.0, 3, plan=PLAN, preview=True)
+    rough = pipeline("abc", 1.0, 3, plan=PLAN, preview=True, ending="cut")
     longer = pipeline.extend(rough, 0.2, seed=4)
     assert longer.settings["num_inference_steps"] is None
     with pytest.raises(ValueError, match="a loop's codes begin before it"):

@@ -36,7 +36,7 @@ def saved(tmp_path_factory: pytest.TempPathFactory, pipeline: Pipeline) -> Path:
 
 
 def render(pipeline: Pipeline, prompt: Any = "slow piano", **changes: Any) -> MusicOutput:
-    return pipeline(prompt, **({"duration_s": 1.0, "seed": 3} | changes))
+    return pipeline(prompt, **({"duration_s": 1.0, "seed": 3, "ending": "cut"} | changes))
 
 
 def test_loaded_pipeline_makes_the_same_audio(pipeline: Pipeline, saved: Path) -> None:

@@ -5,14 +5,11 @@ from pathlib import Path
 
 import pytest
 import symusic
-import torch
 
 from pipelines.cli import main
 from pipelines.data.scores.melody_file import read_melody_file
-from pipelines.inference.endings import with_ending
-from pipelines.inference.plan_schema import draft_plan, save_plan
+from pipelines.inference.plan_schema import save_plan
 from prior import ChordChange, MelodyNote, Plan, Section
-from prior.cadence import with_cadence
 
 CHORDS = (ChordChange(0.0, 2, "minor"), ChordChange(4.0, 10, "major"), ChordChange(8.0, 9, "major"))
 PLAN = Plan(
@@ -75,20 +72,3 @@ def test_a_damaged_tune_is_refused(name: str, tmp_path: Path):
         (tmp_path / name).write_bytes(b"MThd no tune")
     with pytest.raises((ValueError, FileNotFoundError), match=name):
         read_melody_file(tmp_path / name)
-
-
-def test_a_plan_closes_with_a_cadence_that_has_time_to_ring():
-    closed = with_cadence(draft_plan(PLAN, {"chords": "Dm Bb"}).completed(None, 40), 10.0)
-    assert closed.chords[-2:] == (ChordChange(12.0, 9, "major"), ChordChange(16.0, 2, "minor"))
-    assert closed.end_beat == 20.0
-    assert with_cadence(PLAN, 3.0) == PLAN
-    assert with_cadence(Plan(100.0), 30.0) == Plan(100.0)
-
-
-def test_an_ending_fades_the_end_alone():
-    audio = torch.ones(2, 5 * 1000)
-    faded = with_ending(audio, 1000, "fade")
-    assert torch.equal(faded[:, :2500], audio[:, :2500])
-    assert float(faded[:, -1].abs().max()) == 0
-    assert torch.equal(with_ending(audio, 1000, "cut"), audio)
-    assert int((with_ending(audio, 1000, "ring") < 1).any(0).sum()) == 999

@@ -59,7 +59,7 @@ def test_streamed_samples_are_those_of_the_pipeline(
     client: Client, pipeline_folder: Path, preview: bool
 ):
     wanted = Pipeline.from_pretrained(pipeline_folder)(
-        PIECE["prompt"], PIECE["duration_s"], PIECE["seed"], preview=preview
+        PIECE["prompt"], PIECE["duration_s"], PIECE["seed"], preview=preview, ending="cut"
     ).audio[0]
     request = PIECE | {"stream": True, "preview": preview}
     status, body, _ = client.send("POST", "/v1/audio/music", request)
@@ -122,6 +122,8 @@ def test_openais_clients_are_understood(client: Client):
         ({"seed": 2**70}, "seed"),
         ({"format": "mp2"}, "format"),
         ({"format": "flac", "stream": True}, "format"),
+        ({"ending": "ring", "stream": True}, "ending"),
+        ({"ending": "slow"}, "ending"),
         ({"plan": {"bpm": 9000}}, "bpm"),
         ({"plan": {"bpm": 90, "swing": 1}}, "swing"),
         ({"plan": "/etc/passwd"}, "plan"),

@@ -50,7 +50,7 @@ def test_a_live_piece_is_the_pipelines_and_stays_on_the_shelf(
     client: Client, pipeline_folder: Path
 ):
     wanted = Pipeline.from_pretrained(pipeline_folder)(
-        PIECE["prompt"], PIECE["duration_s"], PIECE["seed"]
+        PIECE["prompt"], PIECE["duration_s"], PIECE["seed"], ending="cut"
     ).audio[0]
     with connect(f"ws://{client.address}/v1/live") as socket:
         socket.send(json.dumps(PIECE | {"type": "start", "keep": True}))

@@ -30,7 +30,7 @@ def pipeline() -> Pipeline:
 @pytest.fixture(scope="module")
 def whole(pipeline: Pipeline) -> torch.Tensor:
     """(C, S), what every unchanged stream must give."""
-    return pipeline("slow piano", DURATION_S, 3).audio[0]
+    return pipeline("slow piano", DURATION_S, 3, ending="cut").audio[0]
 
 
 def start(pipeline: Pipeline, **changes: Any) -> Stream:
@@ -68,7 +68,7 @@ def test_the_stream_equals_the_call(pipeline, whole, chunk_s):
 )
 def test_every_setting_is_the_calls(pipeline, settings):
     settings = {"duration_s": 1.0, "seed": 3} | settings
-    expected = pipeline("slow piano", **settings)
+    expected = pipeline("slow piano", ending="cut", **settings)
     stream = start(pipeline, **settings)
     assert torch.equal(joined(stream), expected.audio[0])
     assert torch.equal(stream.codes, expected.codes)
@@ -83,7 +83,7 @@ def test_no_codes_before_the_first_frame(pipeline):
 def test_other_priors(pipeline, changes):
     """An LSTM, and a cache that has come round."""
     other = with_prior(pipeline, **changes)
-    expected = other("slow piano", DURATION_S, 3).audio[0]
+    expected = other("slow piano", DURATION_S, 3, ending="cut").audio[0]
     stream = start(other)
     heard = [next(stream), next(stream)]
     again = other.stream(state=stream.state())
@@ -131,7 +131,7 @@ def test_steering_to_the_same_prompt_changes_nothing(pipeline, whole):
 def test_steering_before_the_first_frame_is_the_other_prompt(pipeline):
     stream = start(pipeline, duration_s=1.0)
     stream.steer("fast drums")
-    expected = pipeline("fast drums", 1.0, 3)
+    expected = pipeline("fast drums", 1.0, 3, ending="cut")
     assert torch.equal(joined(stream), expected.audio[0])
 
 
@@ -266,7 +266,7 @@ def test_a_planned_plan_is_planned_anew_for_another_prompt(pipeline):
     stream = start(pipeline)
     first = stream.plan
     stream.steer("fast drums")
-    assert stream.plan == pipeline("fast drums", DURATION_S, 3).plans[0] != first
+    assert stream.plan == pipeline("fast drums", DURATION_S, 3, ending="cut").plans[0] != first
     assert pipeline.stream(state=stream.state()).plan == stream.plan
 
 

@@ -44,8 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--ending",
         choices=["ring", "fade", "cut"],
-        default="cut",
-        help="a cadence that rings out, a fade of 3 s, or neither (default: cut)",
+        help="a cadence that rings out (default), a fade of 3 s, or neither",
     )
     parser.add_argument("--tokens", metavar="FILE", help="write the tokens too (.safetensors)")
     parser.add_argument("--plot", action="store_true", help="draw the audio, a PNG beside it")
@@ -94,7 +93,11 @@ def check_takes(args: argparse.Namespace) -> None:
     if not 1 <= args.num_variations <= 100:
         raise ValueError(f"num_variations must lie in [1, 100], got {args.num_variations}")
     check_range("loudness", args.loudness, LOUDNESS_RANGE)
-    if is_live(args) and (args.num_variations, args.loudness, args.ending) != (1, None, "cut"):
+    if is_live(args) and (args.num_variations, args.loudness, args.ending or "cut") != (
+        1,
+        None,
+        "cut",
+    ):
         raise ValueError("a stream has one take, its own level and no ending: leave --play out")
 
 
@@ -117,7 +120,7 @@ def generate(args: argparse.Namespace, output: Path | None) -> int:
             return 0
     else:
         prompts = [args.prompt] * args.num_variations
-        song = pipeline(prompts, args.duration, args.seed, ending=args.ending, **choices)
+        song = pipeline(prompts, args.duration, args.seed, ending=args.ending or "ring", **choices)
     seconds = time.perf_counter() - start
     said = sys.stderr if args.stdout else sys.stdout
     count = len(song.audio)

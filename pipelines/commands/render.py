@@ -31,6 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     row.add_argument("--steps", type=int, help="of the decoder, 1 to 16")
     row.add_argument("--num-variations", type=int, default=1, help="items per row (default: 1)")
     row.add_argument("--format", default="wav", help="wav, flac, ogg or opus (default: wav)")
+    row.add_argument("--ending", default="ring", help="ring, fade or cut (default: ring)")
     row.add_argument("--loudness", type=float, metavar="LUFS", help="BS.1770 (default: as it is)")
     row.add_argument("--preview", action="store_true", help="without the decoder, fast")
     run = parser.add_argument_group("how the job runs")
@@ -85,6 +86,7 @@ def render_rows(args: argparse.Namespace) -> int:
         steps=args.steps,
         num_variations=args.num_variations,
         format=args.format,
+        ending=args.ending,
         loudness_lufs=args.loudness,
         preview=args.preview,
     )
@@ -92,10 +94,10 @@ def render_rows(args: argparse.Namespace) -> int:
     check_before_loading(
         find_shipped(args.pipeline), [args.negative_prompt], args.duration, args.steps, (), sampling
     )
-    for name in ("num_variations", "format", "loudness"):
+    for name in ("num_variations", "format", "ending", "loudness"):
         if getattr(args, name) is not None:
             field = "loudness_lufs" if name == "loudness" else name
-            check = check_text if name == "format" else check_number
+            check = check_text if name in ("format", "ending") else check_number
             check(field, getattr(args, name))
     if args.rows != "-" and not Path(args.rows).is_file():
         raise FileNotFoundError(f"{args.rows} does not exist")

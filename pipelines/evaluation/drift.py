@@ -131,7 +131,7 @@ def measure_long(
     pipeline: Any, prompt: str, duration_s: float, detectors: Detectors
 ) -> dict[str, Any]:
     """Generate a long piece and measure its ``windows``."""
-    song = pipeline(prompt, duration_s, 0)
+    song = pipeline(prompt, duration_s, 0, ending="cut")
     return {"windows": measure_windows(song.audio[0].cpu(), song.sample_rate, detectors)}
 
 

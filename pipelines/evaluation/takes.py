@@ -137,6 +137,7 @@ def generate_takes(
                 [seed for _, seed in batch],
                 guidance=settings.guidance,
                 num_inference_steps=settings.steps,
+                ending="cut",
             )
             for (prompt, seed), audio, codes in zip(batch, song.audio, song.codes, strict=True):
                 entry = measurer.measure(audio.cpu(), song.sample_rate, codes)

@@ -70,7 +70,7 @@ class Conditioner:
         seeds: Sequence[int],
         duration_s: float,
         num_frames: int,
-        rings: bool = False,
+        rings_s: Sequence[float | None] | None = None,
     ) -> PriorInput:
         """Encode B prompts, complete their plans, and say some of each plan in words too.
 
@@ -82,7 +82,7 @@ class Conditioner:
             seeds: one per prompt.
             duration_s: until when the planner's chords go on (s).
             num_frames: frames of the prior that the plans cover.
-            rings: whether the plans are to close with a cadence before ``duration_s``.
+            rings_s: before which second each plan closes with a cadence; None for without one.
 
         Raises:
             ValueError: a prompt is too long, plans are not one per prompt, or the prior reads none.
@@ -99,8 +99,9 @@ class Conditioner:
         ]
         for plan in filter(None, complete):
             self.check_form(plan)
-        if rings:
-            complete = [plan and with_cadence(plan, duration_s) for plan in complete]
+        for index, end_s in enumerate(rings_s or ()):
+            if (closing := complete[index]) is not None and end_s is not None:
+                complete[index] = with_cadence(closing, end_s)
         away = list(map(plan_negative_prompt, complete, negative_prompts))
         negative = self.encode(away) if any(away) else None
         if any(complete):

@@ -6,6 +6,7 @@ from pathlib import Path
 from torch import Tensor
 
 from codec.validation import check_audio
+from pipelines.inference.endings import with_ending
 from pipelines.inference.piece_generator import PieceGenerator
 from pipelines.inference.plan_schema import read_plan
 from pipelines.inference.token_file import TokenFile, check_tokens, load_tokens
@@ -25,6 +26,7 @@ class EditSource:
         is_decoded: whether the audio is the codes' own sound.
         decoder_seed: of that sound.
         num_inference_steps: of that sound; None for the codec's own decode.
+        ending: of that sound (``inference.endings``).
     """
 
     codes: Tensor
@@ -34,6 +36,7 @@ class EditSource:
     is_decoded: bool = False
     decoder_seed: int = 0
     num_inference_steps: int | None = None
+    ending: str = "cut"
 
 
 def open_tokens_to_edit(pipeline: PieceGenerator, tokens: TokenFile, name: str) -> EditSource:
@@ -55,8 +58,10 @@ def open_tokens_to_edit(pipeline: PieceGenerator, tokens: TokenFile, name: str) 
         plan = read_plan(made).completed(None, 0.0)
     elif tokens.prompt and tokens.seed is not None and pipeline.planner is not None:
         plan = pipeline.plan(tokens.prompt, tokens.duration_s, tokens.seed)
-    sound = (True, tokens.decoder_seed, steps)
+    ending = settings.get("ending", "cut")
+    sound = (True, tokens.decoder_seed, steps, ending)
     audio = audio[0, :, : tokens.num_samples].cpu()
+    audio = with_ending(audio, pipeline.codec.sample_rate, ending)
     return EditSource(tokens.codes, audio, plan, tokens.prompt, *sound)
 
 
@@ -77,7 +82,8 @@ def open_output_to_edit(pipeline: PieceGenerator, song: MusicOutput) -> EditSour
     if "first_sample" in song.settings.get("edit", {}):
         raise ValueError("a loop's codes begin before it: continue or vary the piece that it is of")
     (prompt,), (plan,) = song.settings["prompt"], song.plans
-    sound = (True, song.decoder_seeds[0], song.settings["num_inference_steps"])
+    steps, ending = (song.settings.get(name) for name in ("num_inference_steps", "ending"))
+    sound = (True, song.decoder_seeds[0], steps, ending or "cut")
     return EditSource(song.codes[0].cpu(), song.audio[0].cpu(), plan, prompt, *sound)
 
 

@@ -2,7 +2,8 @@
 
 Outside the stretch every sample stays as it is, to the last bit. Inside it, the first and last
 ``CROSSFADE_S`` go over from the old samples to the new ones and back. A continuation has no old
-samples behind the seam, so its cross-fade takes the last ``CROSSFADE_S`` of the source.
+samples behind the seam, so its cross-fade takes the last ``CROSSFADE_S`` of the source, or of what
+comes before the fade of its ending, which is taken back.
 """
 
 import math
@@ -19,6 +20,7 @@ from codec.seeds import derive_seed
 from pipelines.inference.call_arguments import spread_seeds
 from pipelines.inference.crossfade import CROSSFADE_S, SampleSpan, bar_spans, paste
 from pipelines.inference.edit_source import EditSource
+from pipelines.inference.endings import FADE_S, with_ending
 from pipelines.inference.piece_generator import PieceGenerator
 from pipelines.inference.plan_schema import FLAG_FIELDS, PlanFields, PlanSource, draft_plan
 from pipelines.music_output import MusicOutput, describe_call
@@ -106,8 +108,9 @@ class Editor:
         start = self.source.audio.shape[-1]
         stop = start + max(1, round(add_s * self.rate))
         plan = self.extended_plan(start / self.rate, stop / self.rate)
-        fade = min(round(CROSSFADE_S * self.rate), start)
-        return self.regenerate([SampleSpan(start - fade, stop)], plan, {"add_s": add_s}, kept=fade)
+        fade = min(round((CROSSFADE_S + FADE_S[self.source.ending]) * self.rate), start)
+        span = SampleSpan(start - fade, stop)
+        return self.regenerate([span], plan, {"add_s": add_s}, "cut", kept=fade)
 
     def inpaint(self, spans_s: Sequence[tuple[float, float]]) -> MusicOutput:
         """Replace stretches from one second to another."""
@@ -124,7 +127,8 @@ class Editor:
             if spans and round(from_s * self.rate) < spans[-1].last:
                 raise ValueError(f"spans must not overlap, got {from_s} before the end of another")
             spans.append(SampleSpan(round(from_s * self.rate), round(to_s * self.rate)))
-        return self.regenerate(spans, self.whole_plan(end_s), {"spans_s": sorted(spans_s)})
+        facts = {"spans_s": sorted(spans_s)}
+        return self.regenerate(spans, self.whole_plan(end_s), facts, self.source.ending)
 
     def vary(self, strength: float) -> MusicOutput:
         """Write other notes in a share of the bars, drawn by the seed, under the same plan."""
@@ -142,7 +146,7 @@ class Editor:
             if joined and joined[-1].last == span.first:
                 span = SampleSpan(joined.pop().first, span.last)
             joined.append(span)
-        return self.regenerate(joined, plan, {"strength": strength})
+        return self.regenerate(joined, plan, {"strength": strength}, self.source.ending)
 
     def whole_plan(self, seconds: float) -> Plan | None:
         """The source's plan with what the options fix; None where neither says anything."""
@@ -179,10 +183,15 @@ class Editor:
         later = tuple(replace(chord, beat=chord.beat + seam) for chord in later)
         chords = (*(chord for chord in plan.chords if chord.beat < seam), *later)
         fixed = {**self.draft.fixed, **kept, "chords": chords}
-        return PlanDraft(fixed).completed(plan, 0.0)
+        return PlanDraft(fixed).completed(replace(plan, end_beat=None), 0.0)
 
     def regenerate(
-        self, spans: list[SampleSpan], plan: Plan | None, facts: dict[str, Any], kept: int = 0
+        self,
+        spans: list[SampleSpan],
+        plan: Plan | None,
+        facts: dict[str, Any],
+        ending: str,
+        kept: int = 0,
     ) -> MusicOutput:
         """Generate the frames of each span after what is before it, and paste their sound.
 
@@ -214,7 +223,7 @@ class Editor:
         )
         audio = torch.zeros(self.source.audio.shape[0], total)
         audio[:, : self.source.audio.shape[-1]] = self.source.audio
-        old, new = audio.clone(), sound[0, :, :total].cpu()
+        old, new = audio.clone(), with_ending(sound[0, :, :total].cpu(), self.rate, ending)
         for span in spans:
             gain = 1.0 if self.source.is_decoded else self.level_gain(new, span)
             paste(audio, old, new * gain, span, self.source.audio.shape[-1], self.rate)
@@ -226,7 +235,7 @@ class Editor:
             self.steps,
             self.steps is None,
         )
-        settings["edit"] = facts
+        settings |= {"edit": facts, "ending": ending}
         seeds = [self.seed], [self.decoder_seed]
         return self.pipeline.output_class(
             audio[None], self.rate, codes, *seeds, settings, given.plans

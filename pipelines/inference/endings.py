@@ -1,13 +1,13 @@
-"""How a piece ends: cut off, faded, or ringing out after a cadence."""
+"""How a piece ends: ringing out after a cadence, faded, or cut off."""
 
 from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
-Ending = Literal["cut", "fade", "ring"]
-FADE_S = 3.0
-RINGING_FADE_S = 1.0
+Ending = Literal["ring", "fade", "cut"]
+FADE_S: dict[str, float] = {"ring": 1.0, "fade": 3.0, "cut": 0.0}
+"""How much of the end is faded (s)."""
 
 
 def check_ending(ending: str) -> None:
@@ -16,12 +16,22 @@ def check_ending(ending: str) -> None:
         raise ValueError(f"ending must be one of {', '.join(get_args(Ending))}, got {ending!r}")
 
 
-def with_ending(audio: Tensor, sample_rate: int, ending: Ending) -> Tensor:
-    """Fade the end of (..., S) audio as its ending asks; a short piece is faded over half of it."""
-    if ending == "cut":
+def with_ending(
+    audio: Tensor, sample_rate: int, ending: str, first: int = 0, total: int | None = None
+) -> Tensor:
+    """Fade the end of a piece as its ending asks; a short piece is faded over half of it.
+
+    Args:
+        audio: (..., S) the piece, or a part of it.
+        sample_rate: Hz.
+        ending: how the piece ends.
+        first: where in the piece the part begins (samples).
+        total: samples of the piece; None for S.
+    """
+    total = audio.shape[-1] if total is None else total
+    length = min(round(FADE_S[ending] * sample_rate), total // 2)
+    if first + audio.shape[-1] <= total - length:
         return audio
-    seconds = FADE_S if ending == "fade" else RINGING_FADE_S
-    length = min(round(seconds * sample_rate), audio.shape[-1] // 2)
-    gain = torch.ones(audio.shape[-1], device=audio.device)
-    gain[audio.shape[-1] - length :] = torch.linspace(1, 0, length, device=audio.device).square()
-    return audio * gain
+    places = torch.arange(first, first + audio.shape[-1], device=audio.device)
+    left = (total - 1 - places).clamp(0, max(1, length - 1)) / max(1, length - 1)
+    return audio * left.square()

@@ -35,7 +35,7 @@ def make_loop(pipeline: PieceGenerator, prompt: str, bars: int, given: SoundOpti
     seconds = (first + num_samples) / rate
     chords = repeated(chords_between(planned.chords, 0, beats), beats, 2 * beats + before)
     plan = replace(planned, chords=chords, first_beat=float(beats - before), sections=())
-    song = pipeline(prompt, seconds, plan=plan, **options)
+    song = pipeline(prompt, seconds, plan=plan, ending="cut", **options)
     whole = song.audio[..., : first + num_samples]
     audio = whole[0, :, first:].clone()
     fade = min(round(CROSSFADE_S * rate), first, num_samples)

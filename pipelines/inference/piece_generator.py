@@ -58,7 +58,7 @@ class PieceGenerator(PipelineParts):
         decoder_seed: int | list[int] | None = None,
         preview: bool = False,
         plan: PlanSource | list[PlanSource] = None,
-        ending: Ending = "cut",
+        ending: Ending = "ring",
         callback_on_step_end: Callable[[Any, int, float, dict[str, Any]], Any] | None = None,
         callback_on_step_end_tensor_inputs: Sequence[str] = ("codes",),
         guidance_scale: float | None = None,
@@ -87,8 +87,8 @@ class PieceGenerator(PipelineParts):
             preview: skip the diffusion decoder.
             plan: a plan, the JSON of one or of a part of one, or the name of its file, for all
                 items or one each; the planner writes what it leaves out from prompt and seed.
-            ending: "cut" stops where the duration is over, "fade" fades the last 3 s, "ring" closes
-                the plan with a cadence and lets its last chord fade.
+            ending: "ring" closes the plan with a cadence and lets its last chord fade, "fade" fades
+                the last 3 s, "cut" stops where the duration is over, as streams do.
             callback_on_step_end: called as ``(pipeline, frame, time_s, {"codes": (B, K)})`` after
                 every frame of the prior; ``pipeline.interrupt()`` in it ends this call. Codes in
                 a dict that it returns take the place of those.
@@ -140,7 +140,8 @@ class PieceGenerator(PipelineParts):
         check_ending(ending)
         onload(self.planner)
         items = (prompts, negatives, plans, seeds)
-        given = self.conditioner(*items, duration_s, num_frames, rings=ending == "ring")
+        rings_s = [duration_s if ending == "ring" else None] * len(prompts)
+        given = self.conditioner(*items, duration_s, num_frames, rings_s)
         onload(self.prior)
         frames = FrameGenerator(
             self.prior, given.condition, given.negative, num_frames, sampling, seeds
@@ -161,7 +162,7 @@ class PieceGenerator(PipelineParts):
             seeds,
             decoder_seeds,
             describe_call(prompts, negative_prompt, duration_s, sampling, steps, preview)
-            | ({} if ending == "cut" else {"ending": ending}),
+            | {"ending": ending},
             given.plans,
         )
 

@@ -93,6 +93,8 @@ def open_edit(item: RenderItem, row: dict[str, Any], folder: Path) -> RenderItem
     edit = row["edit"]
     if "codes" in row or "duration_s" in row:
         raise ValueError("an edit has its source's length, and no codes and duration_s beside it")
+    if "ending" in row:
+        raise ValueError("an edit has its source's ending, and no other beside it")
     if not isinstance(edit, dict) or not isinstance(edit.get("source"), str):
         raise ValueError(f"edit must be an object with a source, got {edit!r:.60}")
     if {*edit} - {"source"} not in [{*names} for names in EDITS.values()]:
@@ -110,8 +112,10 @@ def open_edit(item: RenderItem, row: dict[str, Any], folder: Path) -> RenderItem
     if not 0 < edit.get("strength", 1) <= 1 or not edit.get("add_s", 1) > 0:
         raise ValueError("edit: strength must lie in (0, 1], and add_s be positive")
     seconds += edit.get("add_s", 0)
-    made = {**edit, "sha256": hash_file(path)}
-    settings = replace(item.settings, duration_s=seconds, edit=made)
+    made, ending = {**edit, "sha256": hash_file(path)}, "cut"
+    if path.suffix == ".safetensors" and "add_s" not in edit:
+        ending = load_tokens(path).settings.get("ending", "cut")
+    settings = replace(item.settings, duration_s=seconds, ending=ending, edit=made)
     return replace(item, settings=settings, source=str(path))
 
 

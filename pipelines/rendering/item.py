@@ -21,6 +21,7 @@ class RenderSettings:
         loudness_lufs: integrated loudness to reach (BS.1770, LUFS); None leaves the level alone.
         codes: SHA-256 of the token file that is rendered again; None where the prior generates.
         plan: JSON of what is fixed of the plan (``inference.plan_schema``); None for nothing.
+        ending: how a generated piece ends (``inference.endings``).
         edit: the row's ``edit``, with the SHA-256 of its source; None for a piece from nothing.
     """
 
@@ -35,6 +36,7 @@ class RenderSettings:
     loudness_lufs: float | None
     codes: str | None = None
     plan: dict[str, Any] | None = None
+    ending: str = "ring"
     edit: dict[str, Any] | None = None
 
 

@@ -16,6 +16,7 @@ from codec.audio_file import WriteReport, write_audio
 from codec.process_settings import cpu_threads
 from pipelines.data.codecs import hash_codec
 from pipelines.inference.conditioning import PLAN_PROMPT_TOKENS
+from pipelines.inference.endings import with_ending
 from pipelines.inference.plan_schema import draft_plan, plan_json
 from pipelines.inference.text import MAX_TOKENS
 from pipelines.inference.token_file import TokenFile, token_bytes
@@ -90,6 +91,7 @@ class Renderer:
         blocks = [codes[None].to(pipeline.codec.device)]  # alone, so that no other item matters
         pieces = pipeline.decode_stream(blocks, [item.decoder_seed], steps)
         audio = torch.cat(list(self.until_stopped(pieces)), dim=-1)[0, :, :num_samples].cpu()
+        audio = with_ending(audio, rate, item.settings.ending)
         return self.finish(item, audio, codes, task.plan, task.prior_s, start)
 
     @torch.no_grad()
@@ -227,7 +229,9 @@ def start_frames(
     negatives = [item.negative_prompt for item in filled]
     duration_s = num_frames / pipeline.codec.frame_rate
     plans = [draft_plan(item.settings.plan) for item in filled]
-    given = pipeline.conditioner(prompts, negatives, plans, seeds, duration_s, num_frames)
+    made = [item.settings for item in filled]
+    rings_s = [one.duration_s if one.ending == "ring" else None for one in made]
+    given = pipeline.conditioner(prompts, negatives, plans, seeds, duration_s, num_frames, rings_s)
     condition = given.condition.padded(TEXT_LENGTH)
     frames = FrameGenerator(pipeline.prior, condition, given.negative, num_frames, sampling, seeds)
     return (frame.codes for frame in frames), given.plans[: len(items)]

@@ -13,6 +13,7 @@ from codec.audio_file import FORMATS
 from codec.seeds import derive_seed
 from codec.validation import check_codes
 from pipelines.data.row_files import RowFault, has_surrogate, read_rows
+from pipelines.inference.endings import check_ending
 from pipelines.inference.plan_schema import FLAG_FIELDS, draft_json, draft_plan
 from pipelines.inference.text import MAX_TOKENS
 from pipelines.inference.token_file import check_tokens, load_tokens
@@ -35,6 +36,7 @@ FIELDS: dict[str, type] = {
     "steps": int,
     "num_variations": int,
     "format": str,
+    "ending": str,
     "loudness_lufs": float,
     "codes": str,
     "edit": str,
@@ -56,6 +58,7 @@ RANGES: dict[str, tuple[float, float]] = {
 }
 OF_THE_PRIOR = (
     *("negative_prompt", "duration_s", "seed", "guidance", "temperature", "num_variations"),
+    "ending",
     *OF_THE_PLAN,
 )
 """Fields that change nothing where the tokens are given."""
@@ -78,6 +81,7 @@ class Defaults:
     steps: int | None = None
     num_variations: int = 1
     format: str = "wav"
+    ending: str = "ring"
     loudness_lufs: float | None = None
     preview: bool = False
 
@@ -203,6 +207,7 @@ class RowChecker:
             top_k=config.top_k,
             top_p=None,
             plan=self.plan(row, folder),
+            ending=chosen["ending"],
             **self.decoding(row),
         )
         # the same seed for the same id, everywhere; 31 bits, like the random seeds of generate
@@ -269,6 +274,7 @@ class RowChecker:
             top_p=made.get("top_p"),
             codes=hash_file(path),
             plan=made.get("plan"),
+            ending=made.get("ending", "cut"),
             **decoding,
         )
         negative, decoder_seed = made.get("negative_prompt"), tokens.decoder_seed
@@ -294,6 +300,8 @@ def check_text(name: str, value: Any) -> str:
     """Return a text that its field may hold, or raise ValueError."""
     if name == "format" and value not in tuple(FORMATS):
         raise ValueError(f"{name} must be one of {', '.join(FORMATS)}, got {value!r:.80}")
+    if name == "ending":
+        check_ending(value)
     if name == "id" and isinstance(value, int) and not isinstance(value, bool):
         value = str(value)
     if not isinstance(value, str) or not value.strip():

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from codec.process_settings import cpu_threads
+from pipelines.inference.endings import with_ending
 from pipelines.serving.live_piece import LivePiece
 from pipelines.serving.piece_work import CanceledError, Work, finish
 from pipelines.serving.refusals import BusyError
@@ -226,6 +227,7 @@ class ComputeLoop:
             seeds,
             first.duration_s,
             num_frames,
+            [one.duration_s if one.ending == "ring" else None for one in fields],
         )
         sampling = pipeline.sampling(first.temperature, first.top_k, first.top_p, first.guidance)
         texts = given.condition, given.negative
@@ -267,11 +269,14 @@ class ComputeLoop:
         for piece in pipeline.decode_stream([codes.to(pipeline.codec.device)], [seed or 0], steps):
             if work.canceled:
                 return
-            work.take(piece[0, :, :left].cpu())
+            part = piece[0, :, :left].cpu()
+            rate = pipeline.codec.sample_rate
+            work.take(with_ending(part, rate, fields.ending, total - left, total))
             left -= min(left, piece.shape[-1])
             work.progress = min(0.999, 1 - (1 - PRIOR_SHARE) * left / total)
             self._between([work])
         work.song = describe_song(pipeline, fields, codes, plan, total)
+        work.song.settings["ending"] = fields.ending
         finish(work)
 
     def _between(self, batch: list[Work]) -> None:

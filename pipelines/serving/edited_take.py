@@ -60,7 +60,8 @@ def open_take(pipeline: "MusicGenerator", shelf: Shelf, id: str) -> EditSource:
     steps = pipeline.check_steps(
         settings.get("num_inference_steps"), bool(settings.get("preview", False))
     )
-    sound = "edit" not in settings, tokens.decoder_seed, steps
+    ending = settings.get("ending", "cut")
+    sound = "edit" not in settings, tokens.decoder_seed, steps, ending
     return EditSource(tokens.codes, audio, plan, tokens.prompt, *sound)
 
 

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter
 
+from pipelines.inference.endings import Ending
 from pipelines.inference.plan_schema import draft_plan
 from prior.plan_draft import PlanDraft
 
@@ -97,17 +98,23 @@ class PieceFields(PlanOptions):
         return self.model_copy(update={"seed": self.seed if self.seed is not None else draw_seed()})
 
 
+class WholePiece(PieceFields):
+    """Holds the arguments of ``Pipeline.__call__``."""
+
+    ending: Ending = "ring"
+
+
 Format = Literal["wav", "flac", "ogg", "opus", "pcm"]
 
 
-class MusicRequest(PieceFields):
-    """Declares the body of ``POST /v1/audio/music``."""
+class MusicRequest(WholePiece):
+    """Declares the body of ``POST /v1/audio/music``; a stream is cut off, whatever ``ending``."""
 
     format: Format = "wav"
     stream: bool = False
 
 
-class JobRequest(PieceFields):
+class JobRequest(WholePiece):
     """Declares the body of ``POST /v1/jobs``: a piece that is kept on the shelf."""
 
     id: JobName | None = None

@@ -76,6 +76,8 @@ def stream_piece(body: MusicRequest, studio: Studio, metrics: ServiceMetrics) ->
     """Send a piece while it is made."""
     if body.format not in STREAMED:
         raise HTTPException(422, f"format must be one of {', '.join(STREAMED)} for a stream")
+    if "ending" in body.model_fields_set and body.ending != "cut":
+        raise HTTPException(422, "a stream has no ending: leave stream out, or ask for ending cut")
     codec = studio.pipeline.codec
     num_samples = round(body.duration_s * codec.sample_rate)
     piece = studio.open_stream(body)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from pipelines.music_output import MusicOutput
-from pipelines.serving.music_request import PieceFields
+from pipelines.serving.music_request import WholePiece
 
 
 @dataclass(eq=False)
@@ -22,7 +22,7 @@ class Work:
         song: what was made.
     """
 
-    fields: PieceFields
+    fields: WholePiece
     take: Callable[[Tensor], None]
     on_end: Callable[["Work"], None]
     on_start: Callable[["Work"], None] = lambda work: None

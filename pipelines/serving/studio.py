@@ -22,6 +22,7 @@ from pipelines.serving.music_request import (
     LiveStart,
     PieceFields,
     SteerFields,
+    WholePiece,
 )
 from pipelines.serving.piece_work import Work
 from pipelines.serving.refusals import QueueFullError, StorageError
@@ -87,7 +88,7 @@ class Studio:
 
     # -- whole pieces, kept nowhere ------------------------------------------------------------
 
-    def submit(self, fields: PieceFields, on_end: Callable[[Work], None]) -> tuple[Work, list]:
+    def submit(self, fields: WholePiece, on_end: Callable[[Work], None]) -> tuple[Work, list]:
         """Queue a piece whose audio is gathered in the list that is returned.
 
         Raises:
@@ -173,7 +174,7 @@ class Studio:
         steers = fields.pop("steers", [])
         if request := fields.pop("request", None):
             edit = partial(edit_take, self.pipeline, self.shelf, EditRequest(**request))
-        piece = PieceFields(**fields)
+        piece = WholePiece(**{"ending": "cut"} | fields)  # one from a live piece has none
         if steers:
             live = self._live_job(job.id, piece)
             live.steers = [(at, SteerFields(**said).arguments()) for at, said in steers]
