@@ -20,7 +20,7 @@ HEAVY = ("torch", "diffusers", "transformers", "datasets", "torchaudio", "jsonar
 CONFIGS = sorted(
     path.relative_to(ROOT).as_posix()
     for path in ROOT.glob("configs/*/*.yaml")
-    if path.parent.name != "accelerate"  # those are of accelerate, not of a trainer
+    if path.parent.name not in ("accelerate", "recipes")  # the others are of a trainer
 )
 
 

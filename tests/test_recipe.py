@@ -1,4 +1,4 @@
-"""The recipe of the model that ships: its commands parse; it resumes, records and stops."""
+"""The recipes: their commands parse; a run resumes, records and stops."""
 
 import argparse
 import json
@@ -7,13 +7,19 @@ from pathlib import Path
 import pytest
 
 from pipelines.cli import COMMANDS, TRAINERS, find_module
-from pipelines.commands.recipe import RecipeStep, read_record, run_recipe, tiny_recipe
+from pipelines.commands.recipe import RecipeStep, read_recipe, read_record, run_recipe
 from pipelines.commands.recipe import main as recipe
 from pipelines.training.configuration import build_parser
 from pipelines.training.training_config import TrainingConfig
 
+RECIPES = Path(__file__).parents[1] / "configs" / "recipes"
 
-@pytest.mark.parametrize("stage", tiny_recipe(Path("runs/x"), 60, 0, 2), ids=lambda s: s.name)
+
+def steps_of(name: str, folder: Path = Path("runs/x")) -> list[RecipeStep]:
+    return read_recipe(RECIPES / f"{name}.yaml", folder, hours=60, seed=0, workers=2)
+
+
+@pytest.mark.parametrize("stage", steps_of("tiny") + steps_of("demo"), ids=lambda s: s.name)
 def test_every_command_exists_and_takes_these_options(stage):
     name = " ".join(stage.command[:2])
     if name in TRAINERS:
@@ -50,7 +56,7 @@ def test_a_finished_stage_is_passed_over(tmp_path):
 def test_music_that_could_not_be_prepared_is_not_taken_for_done(tmp_path, capfd):
     (tmp_path / "music").mkdir()
     (tmp_path / "music" / "report.md").write_text("nothing usable")
-    music = tiny_recipe(tmp_path, 60, 0, 2)[0]
+    music = steps_of("tiny", tmp_path)[0]
     broken = RecipeStep(music.name, ["no-such-command"], music.result)
     assert run_recipe([broken], tmp_path / "record.json", seed=0) == 2
 
@@ -58,7 +64,7 @@ def test_music_that_could_not_be_prepared_is_not_taken_for_done(tmp_path, capfd)
 def test_a_failing_stage_ends_it(tmp_path, capfd):
     stages = [RecipeStep("broken", ["no-such-command"]), RecipeStep("later", ["--help"])]
     assert run_recipe(stages, tmp_path / "record.json", seed=0) == 2
-    assert "stage 'broken' ended with code 2" in capfd.readouterr().err
+    assert "step 'broken' ended with code 2" in capfd.readouterr().err
     assert "later" not in read_record(tmp_path / "record.json", 0)["seconds"]
 
 
@@ -70,8 +76,8 @@ def test_another_seed_is_refused(tmp_path, capsys):
 
 
 def test_print_shows_commands_for_a_shell(capsys):
-    assert recipe(["--print", "--folder", "there"]) == 0
+    assert recipe([str(RECIPES / "tiny.yaml"), "--print", "--folder", "there"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == len(tiny_recipe(Path("there"), 60, 0, 2))
+    assert len(lines) == len(steps_of("tiny"))
     assert all(line.startswith("partita ") for line in lines)
     assert '\'["there/music", "there/scores"]\'' in lines[2]
