@@ -92,7 +92,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="saved pipeline that lends its text encoder (default: the one that ships)",
     )
     parser.add_argument("--output", required=True, help="folder of the pipeline")
-    parser.add_argument("--half", action="store_true", help="store float16: half the size")
+    parser.add_argument(
+        "--half", dest="half_precision", action="store_true", help="store float16: half the size"
+    )
     parser.add_argument("--guidance", type=float, default=3.0, help="default to store (3)")
     parser.add_argument("--temperature", type=float, default=1.0, help="default to store (1)")
     parser.add_argument("--top-k", type=int, default=250, help="default to store (250)")
@@ -103,18 +105,5 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run ``partita assemble``."""
-    folder = assemble(
-        args.output,
-        args.codec,
-        args.prior,
-        args.decoder,
-        args.planner,
-        args.text_encoder,
-        args.half,
-        args.guidance,
-        args.temperature,
-        args.top_k,
-        args.fine_temperature,
-    )
-    print(f"{folder}: written")
+    print(f"{assemble(**vars(args))}: written")
     return 0

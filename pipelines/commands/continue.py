@@ -1,13 +1,8 @@
 """``partita continue``: a piece goes on."""
 
 import argparse
-from typing import TYPE_CHECKING, Any
 
 from pipelines.inference.edit_arguments import add_edit_arguments, run_edit
-
-if TYPE_CHECKING:
-    from pipelines.inference.music_generator import MusicGenerator
-    from pipelines.music_output import MusicOutput
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -19,10 +14,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Continue the piece, and write all of it."""
+    from pipelines.rendering.edit_files import edit_file
 
-    def edit(pipeline: "MusicGenerator", options: dict[str, Any]) -> "MusicOutput":
-        from pipelines.rendering.edit_files import edit_file
-
-        return edit_file(pipeline, args.input, {"add_s": args.add}, options, args.prompt)
-
-    return run_edit(args, edit)
+    return run_edit(
+        args,
+        lambda pipeline, options: edit_file(
+            pipeline, args.input, {"add_s": args.add}, options, args.prompt
+        ),
+    )

@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from pipelines.commands.evaluate_codec import add_space_argument
-from pipelines.inference.loading import add_pipeline_arguments, load_pipeline
+from pipelines.inference.loading import add_pipeline_arguments, load_pipeline, read_settings
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -17,7 +17,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--limit", type=int, help="prompts, evenly spaced (default: all)")
     parser.add_argument("--seeds", type=int, default=3, help="takes of a prompt (default: 3)")
-    parser.add_argument("--duration", type=float, default=10.0, help="of a take, s (default: 10)")
+    parser.add_argument(
+        "--duration", dest="duration_s", type=float, default=10.0, help="of a take, s (default: 10)"
+    )
     parser.add_argument("--batch-size", type=int, default=8, help="takes at once (default: 8)")
     parser.add_argument("--guidance", type=float, help="default: the pipeline's")
     parser.add_argument("--steps", type=int, help="of the decoder (default: the pipeline's)")
@@ -40,7 +42,7 @@ def run(args: argparse.Namespace) -> int:
     prompts = choose_prompts(prompts, args.groups or GROUPS, args.limit)
     settings = PipelineReportSettings(
         output=args.output,
-        takes=TakeSettings(args.seeds, args.duration, args.batch_size, args.guidance, args.steps),
+        takes=read_settings(TakeSettings, args),
         spaces=choose_spaces(args.spaces),
         long_s=LONG_S if args.long else (),
         train_data=args.train_data,

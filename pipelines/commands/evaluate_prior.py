@@ -3,6 +3,8 @@
 import argparse
 from pathlib import Path
 
+from pipelines.inference.loading import read_settings
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command line."""
@@ -13,7 +15,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--tokens", required=True, nargs="+", help="folders of token caches")
     parser.add_argument("--output", required=True, type=Path, help="folder of the report")
     parser.add_argument("--clips", type=int, default=64, help="held-out clips (default: 64)")
-    parser.add_argument("--duration", type=float, default=20.0, help="of a clip, s (default: 20)")
+    parser.add_argument(
+        "--duration", dest="duration_s", type=float, default=20.0, help="of a clip, s (default: 20)"
+    )
     parser.add_argument(
         "--frames", type=int, default=500, help="of a clip, where frames are notes (default: 500)"
     )
@@ -32,15 +36,7 @@ def run(args: argparse.Namespace) -> int:
     folder = Path(args.prior or Path(args.pipeline) / "prior")
     if not (folder / "config.json").is_file():
         raise FileNotFoundError(f"{folder} holds no config.json: not a saved prior")
-    settings = PriorReportSettings(
-        output=args.output,
-        tokens=tuple(args.tokens),
-        clips=args.clips,
-        duration_s=args.duration,
-        frames=args.frames,
-        split=args.split,
-        quiet=args.quiet,
-    )
+    settings = read_settings(PriorReportSettings, args)
     tokenizer, text_encoder = load_text_encoder(args.pipeline)
     prior = Prior.from_pretrained(folder).eval().float()
     name = Path(args.prior or args.pipeline).resolve().name

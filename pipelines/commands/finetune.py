@@ -4,7 +4,7 @@ import argparse
 import json
 from pathlib import Path
 
-from pipelines.inference.loading import SHIPPED
+from pipelines.inference.loading import SHIPPED, read_settings
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -18,7 +18,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--style", help="words that captions begin with (default: output's name)")
     parser.add_argument("--steps", type=int, default=600, help="of training (default: 600)")
     parser.add_argument("--batch-size", type=int, default=8, help="clips per step (default: 8)")
-    parser.add_argument("--crop", type=float, default=10.0, help="clip length in s (default: 10)")
+    parser.add_argument(
+        "--crop", dest="crop_s", type=float, default=10.0, help="clip length in s (default: 10)"
+    )
     parser.add_argument("--learning-rate", type=float, default=1e-3, help="(default: 0.001)")
     parser.add_argument("--rank", type=int, default=16, help="of the adapter (default: 16)")
     parser.add_argument("--decoder", action="store_true", help="adapt the decoder too")
@@ -37,21 +39,7 @@ def run(args: argparse.Namespace) -> int:
     from pipelines.finetuning.card import adapter_card
     from pipelines.inference.loading import load_pipeline
 
-    config = FinetuneConfig(
-        album=args.album,
-        output=args.output,
-        pipeline=args.pipeline,
-        style=args.style,
-        steps=args.steps,
-        batch_size=args.batch_size,
-        crop_s=args.crop,
-        learning_rate=args.learning_rate,
-        rank=args.rank,
-        decoder=args.decoder,
-        seed=args.seed,
-        workers=args.workers,
-        quiet=args.quiet,
-    )
+    config = read_settings(FinetuneConfig, args)
     tracks = config.write_captions()
     for track in tracks:
         print(f"{track.split:10}  {track.name}: {json.dumps(track.metadata.get('captions', []))}")

@@ -1,13 +1,8 @@
 """``partita inpaint``: a stretch of a piece is written anew."""
 
 import argparse
-from typing import TYPE_CHECKING, Any
 
 from pipelines.inference.edit_arguments import add_edit_arguments, run_edit
-
-if TYPE_CHECKING:
-    from pipelines.inference.music_generator import MusicGenerator
-    from pipelines.music_output import MusicOutput
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -32,11 +27,12 @@ def run(args: argparse.Namespace) -> int:
     """Fill the stretches, and write the whole piece."""
     if len(args.starts) != len(args.ends):
         raise ValueError("--from and --to go together, each as often as the other")
+    from pipelines.rendering.edit_files import edit_file
+
     spans_s = [*zip(args.starts, args.ends, strict=True)]
-
-    def edit(pipeline: "MusicGenerator", options: dict[str, Any]) -> "MusicOutput":
-        from pipelines.rendering.edit_files import edit_file
-
-        return edit_file(pipeline, args.input, {"spans_s": spans_s}, options, args.prompt)
-
-    return run_edit(args, edit)
+    return run_edit(
+        args,
+        lambda pipeline, options: edit_file(
+            pipeline, args.input, {"spans_s": spans_s}, options, args.prompt
+        ),
+    )

@@ -38,9 +38,7 @@ def run(args: argparse.Namespace) -> int:
     """Prepare the dataset and print what came of it."""
     from pipelines.data.recordings.preparation import prepare
 
-    values = config_values(args)
-    values["validation_source"] = tuple(args.validation_source)
-    print_result(prepare(PrepareConfig(**values)))
+    print_result(prepare(PrepareConfig(**config_values(args))))
     return 0
 
 

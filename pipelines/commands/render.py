@@ -3,7 +3,7 @@
 import argparse
 import json
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +12,7 @@ from pipelines.inference.loading import (
     add_pipeline_arguments,
     load_pipeline,
     parse_loras,
+    read_settings,
 )
 
 if TYPE_CHECKING:
@@ -24,7 +25,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--output", metavar="DIR", type=Path, help="folder, made if missing")
     parser.add_argument("--status", metavar="DIR", type=Path, help="how the job there stands")
     row = parser.add_argument_group("what a row gets for a field that it leaves out")
-    row.add_argument("--duration", type=float, default=10.0, help="in s (default: 10)")
+    row.add_argument(
+        "--duration", dest="duration_s", type=float, default=10.0, help="in s (default: 10)"
+    )
     row.add_argument("--negative-prompt", help="what to move away from")
     row.add_argument("--guidance", type=float, help="how closely to follow the prompt; 1: off")
     row.add_argument("--temperature", type=float, help="0 takes the likeliest token")
@@ -32,7 +35,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     row.add_argument("--num-variations", type=int, default=1, help="items per row (default: 1)")
     row.add_argument("--format", default="wav", help="wav, flac, ogg or opus (default: wav)")
     row.add_argument("--ending", default="ring", help="ring, fade or cut (default: ring)")
-    row.add_argument("--loudness", type=float, metavar="LUFS", help="BS.1770 (default: as it is)")
+    row.add_argument(
+        "--loudness",
+        dest="loudness_lufs",
+        type=float,
+        metavar="LUFS",
+        help="BS.1770 (default: as it is)",
+    )
     row.add_argument("--preview", action="store_true", help="without the decoder, fast")
     run = parser.add_argument_group("how the job runs")
     run.add_argument("--sheet", action="store_true", help="write index.html to listen with")
@@ -69,36 +78,17 @@ def render_rows(args: argparse.Namespace) -> int:
     from pipelines.rendering.engine import ChangedItemsError, RenderOptions, render
     from pipelines.rendering.rows import BadRowsError, Defaults, check_number, check_text
 
-    options = RenderOptions(
-        batch_size=args.batch_size,
-        workers=args.workers,
-        scheduler=args.scheduler,
-        force=args.force,
-        skip_bad=args.skip_bad,
-        progress="none" if args.quiet and args.progress == "line" else args.progress,
-        log_file=args.log_file,
-    )
-    defaults = Defaults(
-        duration_s=args.duration,
-        negative_prompt=args.negative_prompt,
-        guidance=args.guidance,
-        temperature=args.temperature,
-        steps=args.steps,
-        num_variations=args.num_variations,
-        format=args.format,
-        ending=args.ending,
-        loudness_lufs=args.loudness,
-        preview=args.preview,
-    )
+    options, defaults = read_settings(RenderOptions, args), read_settings(Defaults, args)
+    if args.quiet and args.progress == "line":
+        options = replace(options, progress="none")
     sampling = {"guidance": args.guidance, "temperature": args.temperature}
-    check_before_loading(
-        find_shipped(args.pipeline), [args.negative_prompt], args.duration, args.steps, (), sampling
-    )
-    for name in ("num_variations", "format", "ending", "loudness"):
-        if getattr(args, name) is not None:
-            field = "loudness_lufs" if name == "loudness" else name
-            check = check_text if name in ("format", "ending") else check_number
-            check(field, getattr(args, name))
+    folder, texts = find_shipped(args.pipeline), [args.negative_prompt]
+    check_before_loading(folder, texts, args.duration_s, args.steps, (), sampling)
+    check_number("num_variations", args.num_variations)
+    check_text("format", args.format)
+    check_text("ending", args.ending)
+    if args.loudness_lufs is not None:
+        check_number("loudness_lufs", args.loudness_lufs)
     if args.rows != "-" and not Path(args.rows).is_file():
         raise FileNotFoundError(f"{args.rows} does not exist")
     if args.sheet:

@@ -1,13 +1,8 @@
 """``partita vary``: other notes under the same plan."""
 
 import argparse
-from typing import TYPE_CHECKING, Any
 
 from pipelines.inference.edit_arguments import add_edit_arguments, run_edit
-
-if TYPE_CHECKING:
-    from pipelines.inference.music_generator import MusicGenerator
-    from pipelines.music_output import MusicOutput
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -21,10 +16,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Write the variation."""
+    from pipelines.rendering.edit_files import edit_file
 
-    def edit(pipeline: "MusicGenerator", options: dict[str, Any]) -> "MusicOutput":
-        from pipelines.rendering.edit_files import edit_file
-
-        return edit_file(pipeline, args.input, {"strength": args.strength}, options, args.prompt)
-
-    return run_edit(args, edit)
+    return run_edit(
+        args,
+        lambda pipeline, options: edit_file(
+            pipeline, args.input, {"strength": args.strength}, options, args.prompt
+        ),
+    )

@@ -4,13 +4,22 @@ import argparse
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from pipelines.inference.shipped import SHIPPED as SHIPPED
 
 if TYPE_CHECKING:
     from pipelines.inference.music_generator import MusicGenerator
+
+Settings = TypeVar("Settings")
+
+
+def read_settings(kind: type[Settings], args: argparse.Namespace) -> Settings:
+    """Build a dataclass from the arguments that are called like its fields."""
+    names = [field.name for field in fields(kind)]  # type: ignore[arg-type]
+    return kind(**{name: value for name, value in vars(args).items() if name in names})
 
 
 def add_pipeline_arguments(parser: argparse.ArgumentParser) -> None:
