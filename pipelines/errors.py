@@ -1,7 +1,7 @@
 """Errors that a user can meet, and how a command shows them."""
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from importlib import import_module
 from importlib.util import find_spec
@@ -69,6 +69,13 @@ def one_line_errors(program: str) -> Iterator[None]:
     except KeyboardInterrupt as stopped:
         print(f"{program}: stopped", file=sys.stderr)
         raise SystemExit(130) from stopped
+
+
+def check_names(what: str, names: Iterable[str], known: Collection[str]) -> None:
+    """Raise ValueError for the first name that is not among the known ones."""
+    for name in names:
+        if name not in known:
+            raise ValueError(f"{what} must be among {', '.join(known)}, got {name!r}")
 
 
 def check_fields(config: Any, names: str, is_right: Callable[[Any], bool], rule: str) -> None:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any
 
+from pipelines.errors import check_fields, check_names
 from pipelines.inference.text import PRETRAINED
 
 TOKEN_RATE = 25.0
@@ -31,9 +32,7 @@ class Budget:
     learning_rate: float | None = None
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch_size", "crop_frames"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        check_fields(self, "steps batch_size crop_frames", lambda n: n >= 1, "be at least 1")
 
 
 @dataclass(frozen=True)
@@ -243,9 +242,7 @@ class ComparisonSettings:
     rows: list[str] = field(default_factory=lambda: [*ROWS])
 
     def __post_init__(self) -> None:
-        unknown = [row for row in self.rows if row not in ROWS]
-        if unknown:
-            raise ValueError(f"rows must be among {', '.join(ROWS)}, got {unknown[0]!r}")
+        check_names("rows", self.rows, ROWS)
         if len(self.backbones) < 2:
             raise ValueError(f"backbones must be at least two, got {[*self.backbones]}")
         if not self.seeds:

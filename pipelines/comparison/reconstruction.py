@@ -16,7 +16,7 @@ from pipelines.data.codecs import load_codec
 from pipelines.data.markdown import table
 from pipelines.errors import MissingPackageError
 from pipelines.evaluation.clip_checks import UnmeasurableError
-from pipelines.evaluation.clips import PreparedClip, choose_clips
+from pipelines.evaluation.clips import EvaluationClip, choose_clips
 from pipelines.evaluation.embeddings import EMBEDDINGS
 from pipelines.evaluation.frechet import distance_of_clips
 from pipelines.evaluation.perceptual import visqol
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from symusic.core import ScoreTick
 
 SPACE = "aisfx"
-Reconstruct = Callable[[PreparedClip, AudioClip], Tensor]
+Reconstruct = Callable[[EvaluationClip, AudioClip], Tensor]
 """A clip and its sound -> (C, S), as long as the sound."""
 
 
@@ -49,8 +49,7 @@ def measure(study: Study) -> ComparisonRow:
             row.missing.append(f"{name}: no prepared dataset is named (reconstruction.{name})")
             continue
         try:
-            found = choose_clips([Path(folder)], settings.clips, settings.clip_s).clips
-            clips = [clip for clip in found if isinstance(clip, PreparedClip)]
+            clips = choose_clips([Path(folder)], settings.clips, settings.clip_s).clips
             for way, reconstruct in ways(study, name, clips):
                 study.say(f"reconstruction: {name} from {way}")
                 rows.append([name, way, *compare_clips(clips, reconstruct, row)])
@@ -64,7 +63,7 @@ def measure(study: Study) -> ComparisonRow:
 
 
 def ways(
-    study: Study, name: str, clips: Sequence[PreparedClip]
+    study: Study, name: str, clips: Sequence[EvaluationClip]
 ) -> Iterator[tuple[str, Reconstruct]]:
     """Yield what clips of a dataset can be reconstructed from, and how."""
     settings = study.settings
@@ -75,7 +74,7 @@ def ways(
         for count in dict.fromkeys((few, total)):
             yield f"{count} codebooks of tokens", from_tokens(tokens, count)
     if name == "scores":
-        scores = read_scores(clips)
+        scores = read_scores(Path(settings.reconstruction.scores or ""), clips)
         yield "notes", from_notes(scores)
         yield "notes, one voice", from_notes(scores, monophonic=True)
 
@@ -86,14 +85,12 @@ def from_tokens(tokens: TokenCodec, num_codebooks: int) -> Reconstruct:
     return lambda clip, sound: system.reconstruct(sound.audio, sound.sample_rate)[0]
 
 
-def read_scores(clips: Sequence[PreparedClip]) -> "dict[str, ScoreTick]":
-    """Compose the scores of rendered clips again: clip name -> its notes."""
+def read_scores(folder: Path, clips: Sequence[EvaluationClip]) -> "dict[str, ScoreTick]":
+    """Compose the scores of a dataset's held-out clips again: clip name -> its notes."""
     from pipelines.data.notes.note_pieces import NotePiece, find_scores
 
-    if not clips:
-        return {}
     wanted = {clip.name for clip in clips}
-    pieces = find_scores(clips[0].folder)[clips[0].split]
+    pieces = find_scores(folder)["validation"]
     return {p.id: p.score for p in pieces if isinstance(p, NotePiece) and p.id in wanted}
 
 
@@ -105,7 +102,7 @@ def from_notes(scores: "dict[str, ScoreTick]", monophonic: bool = False) -> Reco
 
     codec = NoteTokenizer(monophonic=monophonic)
 
-    def reconstruct(clip: PreparedClip, sound: AudioClip) -> Tensor:
+    def reconstruct(clip: EvaluationClip, sound: AudioClip) -> Tensor:
         (score,) = codec.decode(codec.encode(scores[clip.name]))
         try:
             played = play(score, SOUNDFONT)
@@ -125,7 +122,7 @@ def match_level(audio: Tensor, original: Tensor) -> Tensor:
 
 
 def compare_clips(
-    clips: Sequence[PreparedClip], reconstruct: Reconstruct, row: ComparisonRow
+    clips: Sequence[EvaluationClip], reconstruct: Reconstruct, row: ComparisonRow
 ) -> list[str]:
     """Print ViSQOL, Fréchet distance and the number of clips; failures go to ``row.missing``."""
     scores: list[float] = []

@@ -11,7 +11,7 @@ import soundfile
 import torch
 from torch import Tensor
 
-from pipelines.errors import MissingPackageError
+from pipelines.errors import MissingPackageError, check_names
 from pipelines.evaluation.clip_checks import UnmeasurableError
 
 # name -> file suffix, and ffmpeg's options before the rate or quality
@@ -33,9 +33,7 @@ def choose_classical(names: Sequence[str] | None) -> tuple[str, ...]:
     Raises:
         ValueError: an unknown name.
     """
-    for name in names or ():
-        if name not in CLASSICAL_CODECS:
-            raise ValueError(f"classical must be among {', '.join(CLASSICAL_CODECS)}, got {name!r}")
+    check_names("classical", names or (), CLASSICAL_CODECS)
     return CLASSICAL_CODECS if names is None else tuple(names)
 
 

@@ -1,10 +1,10 @@
 """Choose the clips of an evaluation, from files or prepared data, without chance."""
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Protocol
 
 import soundfile
 
@@ -13,59 +13,15 @@ from pipelines.data.recordings.tracks import AUDIO_SUFFIXES
 from pipelines.data.shards import evenly_spaced
 
 
-class EvaluationClip(Protocol):
-    """Names a clip, and reads it only when it is measured."""
-
-    @property
-    def name(self) -> str:
-        """Name the clip as no other of the evaluation."""
-
-    def read(self) -> AudioClip:
-        """Read the clip's sound at its own sample rate."""
-
-
 @dataclass(frozen=True)
-class FileClip:
-    """Reads a stretch of an audio file."""
+class EvaluationClip:
+    """Names a clip as no other of the evaluation, and reads it only when it is measured.
 
-    path: Path
-    start_s: float
-    duration_s: float
+    ``read`` gives the sound at its own sample rate; it raises ValueError where there is none.
+    """
 
-    @property
-    def name(self) -> str:
-        """Join folder, file and start, as ``"music/Sean Hawk - Imperia.ogg@61.2s"``."""
-        return f"{self.path.parent.name}/{self.path.name}@{self.start_s:.1f}s"
-
-    def read(self) -> AudioClip:
-        """Read the stretch."""
-        return read_audio(self.path, start_s=self.start_s, duration_s=self.duration_s)
-
-
-@dataclass(frozen=True)
-class PreparedClip:
-    """Reads the first seconds of a clip of a prepared dataset that keeps its audio."""
-
-    folder: Path
-    split: str
-    index: int
     name: str
-    duration_s: float
-
-    def read(self) -> AudioClip:
-        """Decode the clip's FLAC bytes.
-
-        Raises:
-            ValueError: the dataset was prepared without audio.
-        """
-        from pipelines.data.prepared import open_prepared
-
-        row = open_prepared(self.folder, self.split).select_columns(["audio"])[self.index]
-        if not row["audio"]:
-            raise ValueError(
-                f"{self.folder} holds no audio: prepare it with audio kept to evaluate on it"
-            )
-        return read_audio(row["audio"], duration_s=self.duration_s)
+    read: Callable[[], AudioClip]
 
 
 @dataclass(frozen=True)
@@ -107,7 +63,7 @@ def choose_clips(
     clips = _file_clips(lengths, count, duration_s)
     if not clips:
         raise ValueError(f"no usable audio file in {', '.join(map(str, data))}")
-    return ClipChoice(list(clips), skipped)
+    return ClipChoice(clips, skipped)
 
 
 def _prepared_clips(
@@ -115,9 +71,18 @@ def _prepared_clips(
 ) -> list[EvaluationClip]:
     from pipelines.data.prepared import open_prepared
 
-    names = open_prepared(folder, split)["id"]
-    chosen = evenly_spaced(names, count)
-    return [PreparedClip(folder, split, index, names[index], duration_s) for index in chosen]
+    rows = open_prepared(folder, split).select_columns(["id", "audio"])
+
+    def read(index: int) -> AudioClip:
+        flac = rows[index]["audio"]
+        if not flac:
+            raise ValueError(
+                f"{folder} holds no audio: prepare it with audio kept to evaluate on it"
+            )
+        return read_audio(flac, duration_s=duration_s)
+
+    chosen = evenly_spaced(rows, count)
+    return [EvaluationClip(rows[index]["id"], partial(read, index)) for index in chosen]
 
 
 def _list_files(data: Sequence[Path]) -> list[Path]:
@@ -136,29 +101,30 @@ def _list_files(data: Sequence[Path]) -> list[Path]:
 def _file_lengths(
     files: list[Path], min_track_s: float
 ) -> tuple[list[tuple[Path, float]], list[tuple[str, str]]]:
-    lengths, skipped, faulty = [], [], []
+    lengths, short, faulty = [], [], []
     for path in files:
         try:
             length = float(soundfile.info(path).duration)
         except (RuntimeError, OSError) as error:
-            skipped.append((str(path), f"unreadable: {error}"))
-            faulty.append(str(path))
+            faulty.append((str(path), f"unreadable: {error}"))
             continue
         if length <= 0:
-            skipped.append((str(path), "empty"))
-            faulty.append(str(path))
+            faulty.append((str(path), "empty"))
         elif length < min_track_s:
-            skipped.append((str(path), f"{length:.1f} s, shorter than {min_track_s:g} s"))
+            short.append((str(path), f"{length:.1f} s, shorter than {min_track_s:g} s"))
         else:
             lengths.append((path, length))
     if faulty:
-        warnings.warn(f"{len(faulty)} file(s) skipped: {', '.join(faulty)}", stacklevel=3)
-    return lengths, skipped
+        names = ", ".join(name for name, _ in faulty)
+        warnings.warn(f"{len(faulty)} file(s) skipped: {names}", stacklevel=3)
+    return lengths, faulty + short
 
 
-def _file_clips(lengths: list[tuple[Path, float]], count: int, duration_s: float) -> list[FileClip]:
+def _file_clips(
+    lengths: list[tuple[Path, float]], count: int, duration_s: float
+) -> list[EvaluationClip]:
     number = len(lengths)
-    clips: list[FileClip] = []
+    clips = []
     for index, chosen in enumerate(evenly_spaced(lengths, count)):
         path, length = lengths[chosen]
         wanted = (count - index + number - 1) // number if count > number else 1
@@ -166,5 +132,7 @@ def _file_clips(lengths: list[tuple[Path, float]], count: int, duration_s: float
         for part in range(parts):
             middle = (part + 0.5) * length / parts
             start = max(0.0, round(middle - duration_s / 2, 3))
-            clips.append(FileClip(path, start, duration_s))
+            name = f"{path.parent.name}/{path.name}@{start:.1f}s"
+            read = partial(read_audio, path, start_s=start, duration_s=duration_s)
+            clips.append(EvaluationClip(name, read))
     return clips

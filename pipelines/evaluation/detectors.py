@@ -59,19 +59,12 @@ NUM_MELS = 128
 
 @dataclass(frozen=True)
 class Detected:
-    """Holds what the detectors say of a clip.
+    """Holds what the detectors say of a clip."""
 
-    Attributes:
-        tempo_bpm: beats a minute.
-        key: the likeliest of 24, for example "Bb minor".
-        probabilities: of each of ``CLASSES`` to sound at all.
-        leads: probabilities of each of ``LEADS`` to play the tune.
-    """
-
-    tempo_bpm: float
-    key: str
-    probabilities: dict[str, float]
-    leads: dict[str, float]
+    tempo_bpm: float  # beats a minute
+    key: str  # the likeliest of 24, for example "Bb minor"
+    probabilities: dict[str, float]  # of each of ``CLASSES`` to sound at all
+    leads: dict[str, float]  # probabilities of each of ``LEADS`` to play the tune
 
     @property
     def drums(self) -> bool:

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from codec.resampling import resample
-from pipelines.errors import MissingPackageError, find_package_folder, import_package
+from pipelines.errors import MissingPackageError, check_names, find_package_folder, import_package
 from pipelines.evaluation.clip_checks import UnmeasurableError, check_clip, check_duration
 from pipelines.evaluation.frechet import Vectors
 from pipelines.evaluation.spectral import log_mel_analysis
@@ -98,9 +98,7 @@ def choose_spaces(names: Sequence[str] | None) -> tuple[str, ...]:
     Raises:
         ValueError: an unknown name.
     """
-    for name in names or ():
-        if name not in EMBEDDINGS:
-            raise ValueError(f"spaces must be among {', '.join(EMBEDDINGS)}, got {name!r}")
+    check_names("spaces", names or (), EMBEDDINGS)
     return tuple(EMBEDDINGS) if names is None else tuple(names)
 
 

@@ -55,19 +55,15 @@ TAGGER_STEPS, TAGGER_BATCH, TAGGER_RATE = 1500, 32, 4e-3
 
 @dataclass
 class DetectorExamples:
-    """Collects features and labels that the detectors learn from, a list entry for each clip.
+    """Collects features and labels that the detectors learn from, a list entry for each clip."""
 
-    Attributes:
-        correlations: (E, lags), with ``tempos``.
-        levels: (M, F) uint8 for the tagger, with ``targets`` and ``leads``.
-        vectors: (9, 12) chroma vectors, with ``keys`` from 0 to 23.
-    """
-
-    correlations: list[Tensor] = field(default_factory=list)
+    correlations: list[Tensor] = field(default_factory=list)  # (E, lags), with ``tempos``
     tempos: list[float] = field(default_factory=list)
+    # (M, F) uint8 for the tagger, with ``targets`` and ``leads``
     levels: list[Tensor] = field(default_factory=list)
     targets: list[Tensor] = field(default_factory=list)
     leads: list[int] = field(default_factory=list)
+    # (9, 12) chroma vectors, with ``keys`` from 0 to 23
     vectors: list[Tensor] = field(default_factory=list)
     keys: list[int] = field(default_factory=list)
 

@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from pipelines.data.shards import evenly_spaced
 from pipelines.data.tokens import open_all_tokens, read_codes, read_token_infos
+from pipelines.errors import check_fields
 from pipelines.evaluation.averages import mean_with_interval
 from pipelines.evaluation.codebooks import count_codes
 from pipelines.evaluation.held_out import labeled_plan, nats_per_code
@@ -48,11 +49,8 @@ class PriorReportSettings:
     quiet: bool = False  # no progress bar
 
     def __post_init__(self) -> None:
-        for name in ("clips", "frames"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        if not self.duration_s > 0:
-            raise ValueError(f"duration_s must be positive, got {self.duration_s}")
+        check_fields(self, "clips frames", lambda count: count >= 1, "be at least 1")
+        check_fields(self, "duration_s", lambda seconds: seconds > 0, "be positive")
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from typing import Any
 from pipelines.data.row_files import read_rows
 from pipelines.data.scores.keys import Key
 from pipelines.data.shards import evenly_spaced
+from pipelines.errors import check_names
 from pipelines.evaluation.ground_truth import Wanted
 
 PROMPTS_PATH = Path(__file__).with_name("prompts.jsonl")
@@ -21,20 +22,13 @@ GROUPS = ("trained", "held-out", "free")
 
 @dataclass(frozen=True)
 class Prompt:
-    """Holds a text and the facts that it asks for.
+    """Holds a text and the facts that it asks for."""
 
-    Attributes:
-        id: unique, for example "trained-017"; the held-out phrasing of the same facts is
-            "held-out-017".
-        group: one of ``GROUPS``.
-        text: of at most 64 tokens.
-        wanted: the facts; words for styles are not measured.
-    """
-
+    # unique, for example "trained-017"; the held-out phrasing of the same facts is "held-out-017"
     id: str
-    group: str
-    text: str
-    wanted: Wanted = field(default_factory=Wanted)
+    group: str  # one of ``GROUPS``
+    text: str  # of at most 64 tokens
+    wanted: Wanted = field(default_factory=Wanted)  # the facts; words for styles are not measured
 
     def __post_init__(self) -> None:
         if self.group not in GROUPS:
@@ -79,9 +73,7 @@ def choose_prompts(
     Raises:
         ValueError: an unknown group, a limit below 1, or nothing left.
     """
-    for group in groups:
-        if group not in GROUPS:
-            raise ValueError(f"groups must be among {', '.join(GROUPS)}, got {group!r}")
+    check_names("groups", groups, GROUPS)
     if limit is not None and limit < 1:
         raise ValueError(f"limit must be at least 1, got {limit}")
     chosen = [prompt for prompt in prompts if prompt.group in groups]

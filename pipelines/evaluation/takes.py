@@ -11,6 +11,7 @@ from tqdm import tqdm
 
 from codec.seeds import derive_seed
 from pipelines.data.scores.score_sound import SAMPLE_RATE
+from pipelines.errors import check_fields
 from pipelines.evaluation.averages import Measurements
 from pipelines.evaluation.clip_checks import UnmeasurableError
 from pipelines.evaluation.detectors import Detected, load_detectors
@@ -49,11 +50,9 @@ class TakeSettings:
     steps: int | None = None
 
     def __post_init__(self) -> None:
-        for name in ("seeds", "batch_size"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        if not self.duration_s >= MIN_MUSIC_S:
-            raise ValueError(f"duration_s must be at least {MIN_MUSIC_S:g}, got {self.duration_s}")
+        check_fields(self, "seeds batch_size", lambda count: count >= 1, "be at least 1")
+        least = f"be at least {MIN_MUSIC_S:g}"
+        check_fields(self, "duration_s", lambda seconds: seconds >= MIN_MUSIC_S, least)
 
 
 class TakeMeasurer:

@@ -29,22 +29,14 @@ MIDI_SUFFIXES = (".mid", ".midi", ".kar")
 
 @dataclass(frozen=True)
 class NotePiece:
-    """Hold one piece, or the part of it that a clip of sound holds.
+    """Hold one piece, or the part of it that a clip of sound holds."""
 
-    Attributes:
-        id: unique in the dataset; equal to that of the clip of sound, where there is one.
-        captions: ways to describe it, possibly none.
-        labels: a JSON object.
-        source: the program, folder or collection that it comes from.
-        is_end: the music ends with it.
-    """
-
-    id: str
+    id: str  # unique in the dataset; equal to that of the clip of sound, where there is one
     score: ScoreTick
-    captions: list[str] = field(default_factory=list)
-    labels: str = "{}"
-    source: str = ""
-    is_end: bool = True
+    captions: list[str] = field(default_factory=list)  # ways to describe it, possibly none
+    labels: str = "{}"  # a JSON object
+    source: str = ""  # the program, folder or collection that it comes from
+    is_end: bool = True  # the music ends with it
 
 
 def find_pieces(

@@ -49,38 +49,27 @@ NUMBERED_NAME = re.compile(r"^(track|music|song|untitled|theme)?[ _-]*\d+$", re.
 
 @dataclass
 class TrackRecord:
-    """Hold what is known about a track after it was cut.
-
-    Attributes:
-        split: "train", "validation", or "" where it is not yet drawn.
-        reason: why it gave no clip: "" or "missing", "unreadable", "too short", "silent", "left
-            out" (by its metadata).
-        detail: the reason in words.
-        content: BLAKE2b of the file's bytes.
-        sample_rate: Hz, of the file.
-        num_clips: clips in the staged file.
-        silent_clips: clips dropped for silence.
-        scaled_clips: clips with samples beyond full scale, scaled down as a whole.
-        loudness_db: RMS of every kept clip (dB of full scale).
-        words: fingerprint, little-endian uint32 in base64.
-        notes: what was put right in the file or its metadata, one sentence each.
-    """
+    """Hold what is known about a track after it was cut."""
 
     name: str
     source: str = ""
     license: str = ""
     attribution: str = ""
-    split: str = ""
+    split: str = ""  # "train", "validation", or "" where it is not yet drawn
+    # why it gave no clip: "" or "missing", "unreadable", "too short", "silent", "left out" (by its
+    # metadata)
     reason: str = ""
-    detail: str = ""
-    content: str = ""
+    detail: str = ""  # the reason in words
+    content: str = ""  # BLAKE2b of the file's bytes
     duration_s: float = 0.0
-    sample_rate: int = 0
-    num_clips: int = 0
-    silent_clips: int = 0
-    scaled_clips: int = 0
+    sample_rate: int = 0  # Hz, of the file
+    num_clips: int = 0  # clips in the staged file
+    silent_clips: int = 0  # clips dropped for silence
+    scaled_clips: int = 0  # clips with samples beyond full scale, scaled down as a whole
+    # RMS of every kept clip (dB of full scale)
     loudness_db: list[float] = field(default_factory=list)
-    words: str = ""
+    words: str = ""  # fingerprint, little-endian uint32 in base64
+    # what was put right in the file or its metadata, one sentence each
     notes: list[str] = field(default_factory=list)
 
     @property
@@ -230,21 +219,13 @@ def stage_clips(
 
 @dataclass(frozen=True)
 class TrackSlice:
-    """Hold a piece of a track with the samples around it.
+    """Hold a piece of a track with the samples around it."""
 
-    Attributes:
-        window: (C, (F - 1) * hop + n_fft) samples for ``LogMel.of_padded``.
-        audio: (C, S) the piece itself.
-        start_s: where it starts in the track (s).
-        is_end: nothing of the track follows.
-        is_scaled: it was scaled down because samples lay beyond full scale.
-    """
-
-    window: Tensor
-    audio: Tensor
-    start_s: float
-    is_end: bool
-    is_scaled: bool
+    window: Tensor  # (C, (F - 1) * hop + n_fft) samples for ``LogMel.of_padded``
+    audio: Tensor  # (C, S) the piece itself
+    start_s: float  # where it starts in the track (s)
+    is_end: bool  # nothing of the track follows
+    is_scaled: bool  # it was scaled down because samples lay beyond full scale
 
     @property
     def duration_s(self) -> float:

@@ -21,6 +21,7 @@ import yaml
 from pipelines.data.recordings.preparation import PrepareConfig, PrepareReport, prepare_tracks
 from pipelines.data.recordings.track import Track
 from pipelines.data.recordings.tracks import TrackList, is_audio
+from pipelines.errors import check_names
 
 GAMES = Path("/usr/share/games")
 DOCUMENTS = Path("/usr/share/doc")
@@ -67,21 +68,14 @@ def read_packages() -> tuple[Package, ...]:
 
 @dataclass(frozen=True)
 class MusicConfig:
-    """Hold the options of ``partita prepare music``.
+    """Hold the options of ``partita prepare music``."""
 
-    Args:
-        output: folder of the prepared dataset.
-        packages: names in ``debian_music.yaml``; by default all, which must be installed.
-        include_gpl: train on files under the GPL too.
-        root: where the packages are installed.
-        documents: where their copyright files are.
-    """
-
-    output: str
+    output: str  # folder of the prepared dataset
+    # names in ``debian_music.yaml``; by default all, which must be installed
     packages: tuple[str, ...] = ()
-    include_gpl: bool = False
-    root: Path = GAMES
-    documents: Path = DOCUMENTS
+    include_gpl: bool = False  # train on files under the GPL too
+    root: Path = GAMES  # where the packages are installed
+    documents: Path = DOCUMENTS  # where their copyright files are
 
 
 def prepare_music(config: MusicConfig, **options: Any) -> PrepareReport:
@@ -108,9 +102,7 @@ def prepare_music(config: MusicConfig, **options: Any) -> PrepareReport:
 def choose_packages(config: MusicConfig) -> list[Package]:
     """Find the wanted packages that are installed; where none is named, all must be."""
     known = {package.name: package for package in read_packages()}
-    unknown = [name for name in config.packages if name not in known]
-    if unknown:
-        raise ValueError(f"packages must be among {', '.join(known)}, got {unknown[0]!r}")
+    check_names("packages", config.packages, known)
     wanted = [known[name] for name in config.packages or known]
     missing = [package.name for package in wanted if not (config.root / package.path).exists()]
     advice = f"not installed: apt-get install --no-install-recommends {' '.join(missing)}"

@@ -48,19 +48,12 @@ NOT_PART_OF_THE_RESULT = ("output", "workers", "scheduler", "quiet")
 
 @dataclass(frozen=True)
 class PrepareReport:
-    """Hold what came of a preparation.
+    """Hold what came of a preparation."""
 
-    Attributes:
-        folder: the prepared dataset.
-        info: the content of its ``dataset.json``.
-        report: the content of its ``report.json``.
-        seconds: time this call took; 0 when there was nothing left to do.
-    """
-
-    folder: Path
-    info: dict[str, Any]
-    report: dict[str, Any]
-    seconds: float
+    folder: Path  # the prepared dataset
+    info: dict[str, Any]  # the content of its ``dataset.json``
+    report: dict[str, Any]  # the content of its ``report.json``
+    seconds: float  # time this call took; 0 when there was nothing left to do
 
     @property
     def hours(self) -> float:

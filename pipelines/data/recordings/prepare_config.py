@@ -8,46 +8,28 @@ from pipelines.errors import check_fields
 
 @dataclass(frozen=True)
 class PrepareConfig:
-    """Set where recordings are read, how they are cut, and where the dataset is written.
+    """Set where recordings are read, how they are cut, and where the dataset is written."""
 
-    Args:
-        input: folder, archive (.zip, .pk3), ``metadata.jsonl`` or text file of paths.
-        output: folder of the prepared dataset.
-        clip_s: length of a clip (s), a multiple of 0.04.
-        min_clip_s: shortest last piece of a track that is kept (s).
-        min_track_s: shorter tracks are skipped (s).
-        silence_db: clips below this RMS are dropped (dB of full scale).
-        audio: "keep" stores FLAC beside each spectrogram, "none" does not.
-        source: source of all tracks; by default the first folder below the input.
-        license: license of tracks whose metadata name none.
-        attribution: attribution of tracks whose metadata name none.
-        validation_fraction: fraction of the tracks, drawn by a hash of their names.
-        validation_source: sources that go to validation whole; then nothing is drawn.
-        duplicate_fraction: a track that shares this much of the shorter one's sound with a longer
-            track is dropped.
-        shard_clips: clips per Arrow shard.
-        workers: processes; the result does not depend on it.
-        scheduler: of a running dask cluster, tcp://host:port, whose workers see the same folders.
-        quiet: no progress bar.
-    """
-
-    input: str
-    output: str
-    clip_s: float = 20.0
-    min_clip_s: float = 5.0
-    min_track_s: float = 5.0
-    silence_db: float = -60.0
-    audio: str = "keep"
-    source: str = ""
-    license: str = ""
-    attribution: str = ""
-    validation_fraction: float = 0.05
+    input: str  # folder, archive (.zip, .pk3), ``metadata.jsonl`` or text file of paths
+    output: str  # folder of the prepared dataset
+    clip_s: float = 20.0  # length of a clip (s), a multiple of 0.04
+    min_clip_s: float = 5.0  # shortest last piece of a track that is kept (s)
+    min_track_s: float = 5.0  # shorter tracks are skipped (s)
+    silence_db: float = -60.0  # clips below this RMS are dropped (dB of full scale)
+    audio: str = "keep"  # "keep" stores FLAC beside each spectrogram, "none" does not
+    source: str = ""  # source of all tracks; by default the first folder below the input
+    license: str = ""  # license of tracks whose metadata name none
+    attribution: str = ""  # attribution of tracks whose metadata name none
+    validation_fraction: float = 0.05  # fraction of the tracks, drawn by a hash of their names
+    # sources that go to validation whole; then nothing is drawn
     validation_source: tuple[str, ...] = ()
+    # a track that shares this much of the shorter one's sound with a longer track is dropped
     duplicate_fraction: float = 0.5
-    shard_clips: int = 256
-    workers: int = 1
+    shard_clips: int = 256  # clips per Arrow shard
+    workers: int = 1  # processes; the result does not depend on it
+    # of a running dask cluster, tcp://host:port, whose workers see the same folders
     scheduler: str | None = None
-    quiet: bool = False
+    quiet: bool = False  # no progress bar
 
     def __post_init__(self) -> None:
         check_fields(

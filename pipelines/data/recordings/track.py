@@ -11,31 +11,20 @@ from codec.whole_file import printable
 
 @dataclass(frozen=True)
 class Track:
-    """Identify one audio file, alone or inside an archive.
+    """Identify one audio file, alone or inside an archive."""
 
-    Args:
-        name: unique in the dataset; a POSIX path relative to the input.
-        path: the file, or the archive that holds it.
-        member: name inside the archive, "" for a plain file.
-        source: package, folder or collection; ``validation_source`` names sources.
-        split: "train" or "validation" where it is given, "" where it is to be drawn.
-        metadata: ``captions`` and ``TEXT_KEYS``, all optional.
-        labels: all other known facts (``bpm``, ``key``...).
-        stems: further files of equal length that are mixed with ``path``.
-        notes: what was put right in the metadata, one sentence each.
-        fault: why the file cannot be used, known before it is opened.
-    """
-
-    name: str
-    path: Path
-    member: str = ""
-    source: str = ""
-    split: str = ""
+    name: str  # unique in the dataset; a POSIX path relative to the input
+    path: Path  # the file, or the archive that holds it
+    member: str = ""  # name inside the archive, "" for a plain file
+    source: str = ""  # package, folder or collection; ``validation_source`` names sources
+    split: str = ""  # "train" or "validation" where it is given, "" where it is to be drawn
+    # ``captions`` and ``TEXT_KEYS``, all optional
     metadata: dict[str, Any] = field(default_factory=dict)
+    # all other known facts (``bpm``, ``key``...)
     labels: dict[str, Any] = field(default_factory=dict)
-    stems: tuple[Path, ...] = ()
-    notes: tuple[str, ...] = ()
-    fault: str = ""
+    stems: tuple[Path, ...] = ()  # further files of equal length that are mixed with ``path``
+    notes: tuple[str, ...] = ()  # what was put right in the metadata, one sentence each
+    fault: str = ""  # why the file cannot be used, known before it is opened
 
     def open(self) -> Path | BytesIO:
         """Return the path of the file, or its bytes where it is in an archive."""

@@ -17,17 +17,11 @@ FINGERPRINTS_NAME = "fingerprints.npz"
 
 @dataclass
 class Selection:
-    """Hold the tracks to keep.
+    """Hold the tracks to keep."""
 
-    Attributes:
-        kept: indices into the records, in order.
-        duplicates: dropped index -> kept index.
-        matches: pairs of tracks that share sound.
-    """
-
-    kept: list[int]
-    duplicates: dict[int, int]
-    matches: list[Match] = field(default_factory=list)
+    kept: list[int]  # indices into the records, in order
+    duplicates: dict[int, int]  # dropped index -> kept index
+    matches: list[Match] = field(default_factory=list)  # pairs of tracks that share sound
 
 
 def select(records: list[TrackRecord], config: PrepareConfig) -> Selection:

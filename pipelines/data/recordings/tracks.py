@@ -20,16 +20,12 @@ ARCHIVE_SUFFIXES = (".zip", ".pk3")
 
 @dataclass
 class TrackList:
-    """Hold what was found in an input.
+    """Hold what was found in an input."""
 
-    Attributes:
-        tracks: sorted by name, no name twice.
-        faults: rows of metadata that were left out, one sentence each with file and line.
-        other_files: number of files that are no audio, by suffix.
-    """
-
-    tracks: list[Track]
+    tracks: list[Track]  # sorted by name, no name twice
+    # rows of metadata that were left out, one sentence each with file and line
     faults: list[str] = field(default_factory=list)
+    # number of files that are no audio, by suffix
     other_files: Counter[str] = field(default_factory=Counter)
 
 

@@ -15,20 +15,13 @@ Hit = tuple[float, float, tuple[int, ...], float]
 
 @dataclass(frozen=True)
 class Texture:
-    """Hold the settings that all patterns of one piece share.
-
-    Attributes:
-        unit: note length of running figures (beats).
-        strum: delay from string to string (beats).
-        pulse: distance of block chords (beats).
-        figure: indices into the voicing, repeated by an ostinato.
-    """
+    """Hold the settings that all patterns of one piece share."""
 
     meter: Meter
-    unit: float
-    strum: float
-    pulse: float
-    figure: tuple[int, ...]
+    unit: float  # note length of running figures (beats)
+    strum: float  # delay from string to string (beats)
+    pulse: float  # distance of block chords (beats)
+    figure: tuple[int, ...]  # indices into the voicing, repeated by an ostinato
 
 
 def draw_texture(rng: random.Random, meter: Meter, tempo_bpm: float) -> Texture:

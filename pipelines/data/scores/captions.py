@@ -15,16 +15,11 @@ from pipelines.data.scores.tables import read_table
 
 
 class Words(NamedTuple):
-    """Group the synonyms of one label.
+    """Group the synonyms of one label."""
 
-    Attributes:
-        common: half of the draws for training.
-        kept: held out for evaluation.
-        rarer: the other half; so many words that the meaning of their text embeddings is learned.
-    """
-
-    common: tuple[str, ...]
-    kept: tuple[str, ...]
+    common: tuple[str, ...]  # half of the draws for training
+    kept: tuple[str, ...]  # held out for evaluation
+    # the other half; so many words that the meaning of their text embeddings is learned
     rarer: tuple[str, ...] = ()
 
     def draw(self, rng: random.Random, held_out: bool) -> str:

@@ -7,21 +7,15 @@ from pipelines.data.scores.tables import read_table
 
 @dataclass(frozen=True)
 class Instrument:
-    """Describe an instrument to the composer.
-
-    Attributes:
-        programs: General MIDI programs, 0 to 127, that sound like it.
-        low, high: melodic range, MIDI pitches.
-        polyphonic: plays tune and accompaniment at once, so it may play alone.
-        sustained: holds a note at full strength; else the note dies away.
-    """
+    """Describe an instrument to the composer."""
 
     name: str
-    programs: tuple[int, ...]
+    programs: tuple[int, ...]  # General MIDI programs, 0 to 127, that sound like it
+    # low, high: melodic range, MIDI pitches
     low: int
     high: int
-    polyphonic: bool = False
-    sustained: bool = False
+    polyphonic: bool = False  # plays tune and accompaniment at once, so it may play alone
+    sustained: bool = False  # holds a note at full strength; else the note dies away
 
 
 _TABLE = read_table("instruments")

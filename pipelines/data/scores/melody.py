@@ -8,7 +8,6 @@ from pipelines.data.scores.keys import LETTER_STEPS, Chord, Key, scale_over
 from pipelines.data.scores.score import Note
 from prior.theory import Meter
 
-DENSITIES = ("sparse", "medium", "busy")
 _T = 1 / 3
 # Note lengths (beats) that fill a chord, by (its beats, division of the beat) and density.
 _RHYTHMS: dict[tuple[int, int], dict[str, tuple[tuple[float, ...], ...]]] = {

@@ -21,17 +21,12 @@ class Note:
 
 @dataclass
 class Part:
-    """Hold one instrument's notes and its place in the mix.
+    """Hold one instrument's notes and its place in the mix."""
 
-    Attributes:
-        instrument: the name that labels and captions use; "drums" is General MIDI's drum channel.
-        program: General MIDI program, 0 to 127.
-        pan, volume, reverb, chorus: MIDI controllers 10, 7, 91 and 93, 0 to 127.
-    """
-
-    instrument: str
-    program: int
+    instrument: str  # the name that labels and captions use; "drums" is General MIDI's drum channel
+    program: int  # General MIDI program, 0 to 127
     notes: list[Note]
+    # pan, volume, reverb, chorus: MIDI controllers 10, 7, 91 and 93, 0 to 127
     pan: int = 64
     volume: int = 100
     reverb: int = 40
@@ -45,34 +40,26 @@ class Part:
 
 @dataclass
 class Score:
-    """Hold a piece, lead part first, with its labels.
+    """Hold a piece, lead part first, with its labels."""
 
-    Attributes:
-        tempo_bpm: beats a minute, constant.
-        key: None where it is not certain.
-        labels: style, mood, density, register, dynamics, ensemble and source; ``all_labels`` adds
-            those that follow from the parts.
-        room: size of the simulated space for reverberation, 0 to 1.
-        complete: the music ends where the score ends.
-        chords: chord changes in order; none where they are not known.
-        melody: the tune, one note at a time; none where it is not known.
-        sections: the form of a song; none for a piece without.
-        phrase_beats: of a piece with a wanted number of phrases, the length of one.
-    """
-
-    tempo_bpm: float
+    tempo_bpm: float  # beats a minute, constant
     meter: Meter
-    key: Key | None
+    key: Key | None  # None where it is not certain
     parts: list[Part]
+    # style, mood, density, register, dynamics, ensemble and source; ``all_labels`` adds those that
+    # follow from the parts
     labels: dict[str, Any] = field(default_factory=dict)
     license: str = "CC0-1.0"
     attribution: str = ""
-    room: float = 0.4
-    complete: bool = True
+    room: float = 0.4  # size of the simulated space for reverberation, 0 to 1
+    complete: bool = True  # the music ends where the score ends
+    # chord changes in order; none where they are not known
     chords: list[ChordChange] = field(default_factory=list)
+    # the tune, one note at a time; none where it is not known
     melody: list[Note] = field(default_factory=list)
+    # the form of a song; none for a piece without
     sections: list[Section] = field(default_factory=list)
-    phrase_beats: float = 0.0
+    phrase_beats: float = 0.0  # of a piece with a wanted number of phrases, the length of one
 
     @property
     def num_beats(self) -> float:

@@ -36,32 +36,21 @@ MAX_FAILURE_RUN = 50
 class ScoreDataset:
     """Hold the options of ``partita prepare scores``.
 
-    Args:
-        output: folder of the prepared dataset.
-        hours: hours of music to render in all.
-        seed: equal seeds give equal datasets.
-        workers: processes that render; the result does not depend on their number.
-        sources: names in ``score_sources.SOURCES``.
-        audio: "keep" stores FLAC beside each spectrogram, "none" does not.
-        soundfont: an SF2 file with a General MIDI bank.
-        shard_clips: clips per Arrow shard.
-        clip_s: length of a clip (s); songs need long ones for a prior to see a section return.
-        scheduler: of a running dask cluster, tcp://host:port, to render on.
-
     Raises:
         ValueError: a number is out of range.
     """
 
-    output: Path
-    hours: float
-    seed: int = 0
-    workers: int = 1
-    sources: tuple[str, ...] = DEFAULT_SOURCES
-    audio: str = "none"
-    soundfont: Path = SOUNDFONT
-    shard_clips: int = 256
+    output: Path  # folder of the prepared dataset
+    hours: float  # hours of music to render in all
+    seed: int = 0  # equal seeds give equal datasets
+    workers: int = 1  # processes that render; the result does not depend on their number
+    sources: tuple[str, ...] = DEFAULT_SOURCES  # names in ``score_sources.SOURCES``
+    audio: str = "none"  # "keep" stores FLAC beside each spectrogram, "none" does not
+    soundfont: Path = SOUNDFONT  # an SF2 file with a General MIDI bank
+    shard_clips: int = 256  # clips per Arrow shard
+    # length of a clip (s); songs need long ones for a prior to see a section return
     clip_s: float = CLIP_S
-    scheduler: str | None = None
+    scheduler: str | None = None  # of a running dask cluster, tcp://host:port, to render on
 
     def __post_init__(self) -> None:
         check_fields(self, "hours", lambda hours: hours > 0, "be positive")

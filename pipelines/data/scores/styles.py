@@ -7,47 +7,29 @@ from pipelines.data.scores.tables import read_table
 
 @dataclass(frozen=True)
 class Style:
-    """Hold the values from which the features of a piece in this style are drawn.
-
-    Attributes:
-        bank: idiom in ``harmony.BANKS``.
-        meters: meter names; a name that occurs twice is drawn twice as often, as in all fields.
-        tempo: slowest and fastest, beats a minute.
-        minor: probability of a minor key.
-        leads: instruments for the tune.
-        solos: polyphonic instruments for a solo; a duo replaces it when empty.
-        chords: instruments for the accompaniment.
-        patterns: names in ``accompaniment.CHORD_PATTERNS``.
-        basses, bass_patterns: instruments and patterns of the bass; no bass when empty.
-        drums: name in ``drums.PATTERNS``, None for no drums.
-        drum_share: probability of drums in a band.
-        kit: General MIDI drum kit program.
-        pad: instruments for sustained chords behind a band.
-        dynamics: names in ``DYNAMICS``.
-        densities: names in ``melody.DENSITIES``.
-        swing: play off-beats on the last third of the beat.
-        weight: relative frequency of the style.
-    """
+    """Hold the values from which the features of a piece in this style are drawn."""
 
     name: str
-    bank: str
+    bank: str  # idiom in ``harmony.BANKS``
+    # meter names; a name that occurs twice is drawn twice as often, as in all fields
     meters: tuple[str, ...]
-    tempo: tuple[int, int]
-    minor: float
-    leads: tuple[str, ...]
-    solos: tuple[str, ...]
-    chords: tuple[str, ...]
-    patterns: tuple[str, ...]
+    tempo: tuple[int, int]  # slowest and fastest, beats a minute
+    minor: float  # probability of a minor key
+    leads: tuple[str, ...]  # instruments for the tune
+    solos: tuple[str, ...]  # polyphonic instruments for a solo; a duo replaces it when empty
+    chords: tuple[str, ...]  # instruments for the accompaniment
+    patterns: tuple[str, ...]  # names in ``accompaniment.CHORD_PATTERNS``
+    # basses, bass_patterns: instruments and patterns of the bass; no bass when empty
     basses: tuple[str, ...] = ()
     bass_patterns: tuple[str, ...] = ()
-    drums: str | None = None
-    drum_share: float = 0.0
-    kit: int = 0
-    pad: tuple[str, ...] = ()
-    dynamics: tuple[str, ...] = ("soft", "moderate", "loud")
-    densities: tuple[str, ...] = ("sparse", "medium", "busy")
-    swing: bool = False
-    weight: float = 1.0
+    drums: str | None = None  # name in ``drums.PATTERNS``, None for no drums
+    drum_share: float = 0.0  # probability of drums in a band
+    kit: int = 0  # General MIDI drum kit program
+    pad: tuple[str, ...] = ()  # instruments for sustained chords behind a band
+    dynamics: tuple[str, ...] = ("soft", "moderate", "loud")  # names in ``DYNAMICS``
+    densities: tuple[str, ...] = ("sparse", "medium", "busy")  # of the tune
+    swing: bool = False  # play off-beats on the last third of the beat
+    weight: float = 1.0  # relative frequency of the style
 
 
 STYLES = {name: Style(name, **fields) for name, fields in read_table("styles").items()}
