@@ -39,7 +39,7 @@ def test_help_lists_every_command_without_torch():
 
 
 @pytest.mark.parametrize("name", [*COMMANDS, *TRAINERS])
-def test_every_command_explains_itself(name: str, capsys: pytest.CaptureFixture[str]):
+def test_every_command_explains_itself(name, capsys):
     with pytest.raises(SystemExit) as exit_:
         main([*name.split(), "--help"])
     assert exit_.value.code == 0
@@ -47,7 +47,7 @@ def test_every_command_explains_itself(name: str, capsys: pytest.CaptureFixture[
 
 
 @pytest.mark.parametrize("group", ["prepare", "evaluate", "train"])
-def test_a_group_lists_its_commands(group: str, capsys: pytest.CaptureFixture[str]):
+def test_a_group_lists_its_commands(group, capsys):
     assert main([group, "--help"]) == 0
     listed = capsys.readouterr().out
     for name in (*COMMANDS, *TRAINERS):
@@ -57,7 +57,7 @@ def test_a_group_lists_its_commands(group: str, capsys: pytest.CaptureFixture[st
 # -- generate, encode, decode, reconstruct --------------------------------------------------
 
 
-def test_generate_writes_the_pipelines_own_audio(song: Path, pipeline_folder: Path):
+def test_generate_writes_the_pipelines_own_audio(song, pipeline_folder):
     audio = Pipeline.from_pretrained(pipeline_folder)("a slow piano", 1.27, 3).audio[0]
     clip = read_audio(song)
     assert clip.sample_rate == RATE
@@ -66,9 +66,7 @@ def test_generate_writes_the_pipelines_own_audio(song: Path, pipeline_folder: Pa
     torch.testing.assert_close(clip.audio, audio * gain, atol=2**-22, rtol=0)
 
 
-def test_generate_reports(
-    capsys: pytest.CaptureFixture[str], tmp_path: Path, pipeline_folder: Path
-):
+def test_generate_reports(capsys, tmp_path, pipeline_folder):
     output = tmp_path / "a.flac"
     options = ["--duration", "0.5", "--seed", "7", "--output", str(output), "--steps", "1"]
     sampling = ["--guidance", "1", "--temperature", "0.5", "--negative-prompt", "drums"]
@@ -79,7 +77,7 @@ def test_generate_reports(
     assert "times as fast as it plays" in out
 
 
-def test_decode_of_a_songs_tokens_is_the_song_bit_for_bit(song: Path, pipeline_folder: Path):
+def test_decode_of_a_songs_tokens_is_the_song_bit_for_bit(song, pipeline_folder):
     again = song.with_name("again.wav")
     tokens = song.with_suffix(".safetensors")
     arguments = [str(tokens), "--output", str(again), "--pipeline", str(pipeline_folder)]
@@ -89,7 +87,7 @@ def test_decode_of_a_songs_tokens_is_the_song_bit_for_bit(song: Path, pipeline_f
     assert again.read_bytes() != song.read_bytes()
 
 
-def test_encode_then_decode(sound: Path, pipeline_folder: Path):
+def test_encode_then_decode(sound, pipeline_folder):
     tokens, output = sound.with_suffix(".safetensors"), sound.with_name("out.wav")
     options = ["--pipeline", str(pipeline_folder), "--quiet"]
     assert main(["encode", str(sound), "--output", str(tokens), *options]) == 0
@@ -100,9 +98,7 @@ def test_encode_then_decode(sound: Path, pipeline_folder: Path):
     assert soundfile.info(output).frames == 57_331
 
 
-def test_encode_resamples_and_says_so(
-    tmp_path: Path, pipeline_folder: Path, capsys: pytest.CaptureFixture[str]
-):
+def test_encode_resamples_and_says_so(tmp_path, pipeline_folder, capsys):
     source, tokens = tmp_path / "mono.wav", tmp_path / "mono.safetensors"
     soundfile.write(source, 0.1 * np.random.default_rng(0).standard_normal(24_000), 24_000)
     assert main(["encode", str(source), "--output", str(tokens),
@@ -116,7 +112,7 @@ def test_encode_resamples_and_says_so(
 
 
 @pytest.mark.usefixtures("measuring_packages")
-def test_reconstruct(sound: Path, pipeline_folder: Path, capsys: pytest.CaptureFixture[str]):
+def test_reconstruct(sound, pipeline_folder, capsys):
     folder = sound.parent / "new" / "folder"
     options = ["--output", str(folder), "--pipeline", str(pipeline_folder), "--quiet"]
     assert main(["reconstruct", str(sound), "--books", "3", *options]) == 0
@@ -131,9 +127,7 @@ def test_reconstruct(sound: Path, pipeline_folder: Path, capsys: pytest.CaptureF
     assert metrics["decoded"].keys() == metrics["preview"].keys()
 
 
-def test_prepare_of_a_folder_alone_is_prepare_audio(
-    sound: Path, capsys: pytest.CaptureFixture[str]
-):
+def test_prepare_of_a_folder_alone_is_prepare_audio(sound, capsys):
     output = sound.parent / "dataset"
     arguments = [str(sound.parent), "--output", str(output), "--min-track", "1", "--clip", "1"]
     assert main(["prepare", *arguments, "--quiet"]) == 0
@@ -143,9 +137,7 @@ def test_prepare_of_a_folder_alone_is_prepare_audio(
 
 
 @pytest.mark.parametrize("word", ["music", "scores", "notes", "plans", "tokens"])
-def test_a_folder_does_not_hide_the_command_of_its_name(
-    word: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-):
+def test_a_folder_does_not_hide_the_command_of_its_name(word, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path(word).mkdir()
     with pytest.raises(SystemExit):
@@ -153,9 +145,7 @@ def test_a_folder_does_not_hide_the_command_of_its_name(
     assert f"usage: partita prepare {word} " in capsys.readouterr().out
 
 
-def test_generate_computes_on_one_thread_unless_asked(
-    pipeline_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_generate_computes_on_one_thread_unless_asked(pipeline_folder, tmp_path, monkeypatch):
     before, seen, decode = torch.get_num_threads(), [], MusicGenerator.decode
     monkeypatch.setattr(
         MusicGenerator,

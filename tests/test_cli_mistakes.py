@@ -4,7 +4,6 @@ import json
 import pickle
 import shutil
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -61,14 +60,7 @@ def mistake(capsys: pytest.CaptureFixture[str], *argv: object) -> str:
         (["a", "--tokens", "song.pt"], "must end in one of .safetensors"),
     ],
 )
-def test_generate_refuses(
-    options: list[str],
-    said: str,
-    tmp_path: Path,
-    pipeline_folder: Path,
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
-):
+def test_generate_refuses(options, said, tmp_path, pipeline_folder, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     line = mistake(capsys, "generate", *options, "--quiet", "--pipeline", pipeline_folder)
     assert line.startswith("partita: error: ")
@@ -108,14 +100,7 @@ def damage(kind: str, path: Path) -> None:
     ],
 )
 @pytest.mark.parametrize("command", ["encode", "reconstruct"])
-def test_damaged_audio_is_refused(
-    command: str,
-    kind: str,
-    said: str,
-    tmp_path: Path,
-    pipeline_folder: Path,
-    capsys: pytest.CaptureFixture[str],
-):
+def test_damaged_audio_is_refused(command, kind, said, tmp_path, pipeline_folder, capsys):
     source, output = tmp_path / "in.wav", tmp_path / "out.safetensors"
     damage(kind, source)
     line = mistake(capsys, command, source, "--output", output, "--pipeline", pipeline_folder)
@@ -137,13 +122,7 @@ def test_damaged_audio_is_refused(
         ("too large", "codes must lie in [0, 16), got 3 to 99"),
     ],
 )
-def test_decode_refuses(
-    content: str,
-    said: str,
-    tmp_path: Path,
-    pipeline_folder: Path,
-    capsys: pytest.CaptureFixture[str],
-):
+def test_decode_refuses(content, said, tmp_path, pipeline_folder, capsys):
     path, output = tmp_path / "bad.safetensors", tmp_path / "out.wav"
     codec = Pipeline.from_pretrained(pipeline_folder).codec
     codes = torch.full((4, 3), 3)
@@ -168,9 +147,7 @@ def test_decode_refuses(
     assert not output.exists()
 
 
-def test_reconstruct_refuses_more_books_than_there_are(
-    sound: Path, pipeline_folder: Path, capsys: pytest.CaptureFixture[str]
-):
+def test_reconstruct_refuses_more_books_than_there_are(sound, pipeline_folder, capsys):
     folder = sound.parent / "out"
     arguments = (sound, "--output", folder, "--pipeline", pipeline_folder, "--books", 5)
     assert "--books must lie in [1, 4], got 5" in mistake(capsys, "reconstruct", *arguments)
@@ -198,13 +175,7 @@ def test_reconstruct_refuses_more_books_than_there_are(
 )
 @pytest.mark.parametrize("command", ["generate", "info"])
 def test_damaged_pipelines_are_refused(
-    command: str,
-    file: str,
-    content: bytes | dict[str, Any] | None,
-    said: str,
-    tmp_path: Path,
-    pipeline_folder: Path,
-    capsys: pytest.CaptureFixture[str],
+    command, file, content, said, tmp_path, pipeline_folder, capsys
 ):
     folder, output = tmp_path / "pipeline", tmp_path / "song.wav"
     shutil.copytree(pipeline_folder, folder)
@@ -231,13 +202,7 @@ def test_damaged_pipelines_are_refused(
         ("text_encoder/config.json", b"\x00garbage"),
     ],
 )
-def test_damaged_text_encoders_are_refused(
-    file: str,
-    content: bytes,
-    tmp_path: Path,
-    pipeline_folder: Path,
-    capsys: pytest.CaptureFixture[str],
-):
+def test_damaged_text_encoders_are_refused(file, content, tmp_path, pipeline_folder, capsys):
     folder = shutil.copytree(pipeline_folder, tmp_path / "pipeline")
     (folder / file).write_bytes(content)
     line = mistake(capsys, "generate", "a", "--pipeline", folder, "--output", tmp_path / "a.wav")
@@ -266,13 +231,7 @@ def test_damaged_text_encoders_are_refused(
         (["info", "--config", "nowhere.yaml"], "nowhere.yaml"),
     ],
 )
-def test_other_mistakes(
-    argv: list[str],
-    said: str,
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
-    tmp_path: Path,
-):
+def test_other_mistakes(argv, said, capsys, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     Path("bytes.yaml").write_bytes(b"\xff\xfe")
@@ -280,9 +239,7 @@ def test_other_mistakes(
     assert said in mistake(capsys, *argv)
 
 
-def test_a_dataset_without_a_usable_file_is_refused(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-):
+def test_a_dataset_without_a_usable_file_is_refused(tmp_path, capsys):
     (tmp_path / "music").mkdir()
     (tmp_path / "music" / "readme.wav").write_text("not audio")
     output = tmp_path / "dataset"
@@ -290,12 +247,7 @@ def test_a_dataset_without_a_usable_file_is_refused(
     assert not (output / "dataset.json").exists()
 
 
-def test_a_full_disk_leaves_nothing(
-    song: Path,
-    pipeline_folder: Path,
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
-):
+def test_a_full_disk_leaves_nothing(song, pipeline_folder, capsys, monkeypatch):
     def full(self: Path, data: bytes) -> int:
         with self.open("wb") as file:
             file.write(data[: len(data) // 2])
@@ -311,12 +263,7 @@ def test_a_full_disk_leaves_nothing(
     assert {path: path.read_bytes() for path in song.parent.iterdir()} == before
 
 
-def test_ctrl_c_is_one_line_and_no_file(
-    tmp_path: Path,
-    pipeline_folder: Path,
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
-):
+def test_ctrl_c_is_one_line_and_no_file(tmp_path, pipeline_folder, capsys, monkeypatch):
     def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
@@ -328,7 +275,7 @@ def test_ctrl_c_is_one_line_and_no_file(
     assert not output.exists()
 
 
-def test_another_saved_pipeline_refuses_the_tokens(song: Path, tmp_path: Path):
+def test_another_saved_pipeline_refuses_the_tokens(song, tmp_path):
     other = Pipeline.from_pretrained(save_tiny_pipeline(tmp_path / "other", seed=1))
     with pytest.raises(ValueError, match=r"song.* holds the tokens of another codec"):
         check_tokens(load_tokens(song.with_suffix(".safetensors")), other.codec, "song")

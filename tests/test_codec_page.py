@@ -4,14 +4,13 @@ import re
 from pathlib import Path
 from typing import Any
 
-import pytest
 import torch
 from transformers import GPT2LMHeadModel
 
 ROOT = Path(__file__).parent.parent
 
 
-def test_gpt2_on_tokens_of_the_codec(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_gpt2_on_tokens_of_the_codec(monkeypatch):
     """The loss falls, and what GPT-2 writes is sound of its length."""
     monkeypatch.chdir(ROOT)
     text = (ROOT / "docs" / "codec.md").read_text()

@@ -4,7 +4,6 @@ import json
 import os
 import re
 import signal
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -107,7 +106,7 @@ def document(settings: ComparisonSettings) -> str:
     return path.read_text()
 
 
-def test_the_document_holds_every_row_picture_and_gap(document: str, settings: ComparisonSettings):
+def test_the_document_holds_every_row_picture_and_gap(document, settings):
     assert len(re.findall(r"^## ", document, re.MULTILINE)) == 1 + len(options.ROWS)
     pictures = re.findall(r"!\[.*?\]\((.*?\.png)\)", document)
     assert len(pictures) == 10
@@ -120,7 +119,7 @@ def test_the_document_holds_every_row_picture_and_gap(document: str, settings: C
     assert "one seed, so no difference is claimed" in document
 
 
-def test_arms_have_equal_size_and_their_counts_are_printed(document: str):
+def test_arms_have_equal_size_and_their_counts_are_printed(document):
     ladder = document.partition("## The ladder")[2].partition("##")[0]
     counts = re.findall(r"\| (?:Transformer|LSTM) prior \| ([\d,]+) \|", ladder)
     assert len(counts) == 2
@@ -128,7 +127,7 @@ def test_arms_have_equal_size_and_their_counts_are_printed(document: str):
         assert abs(int(count.replace(",", "")) / 20_000 - 1) <= 0.2
 
 
-def test_a_second_run_trains_and_measures_nothing(settings: ComparisonSettings, document: str):
+def test_a_second_run_trains_and_measures_nothing(settings, document):
     def stamps() -> dict[Path, int]:
         return {p: p.stat().st_mtime_ns for p in Path(settings.output_dir).rglob("arm.json")}
 
@@ -146,7 +145,7 @@ def test_a_second_run_trains_and_measures_nothing(settings: ComparisonSettings, 
     assert "## The ladder" not in written
 
 
-def test_an_arm_that_another_run_trains_is_left_to_it(settings: ComparisonSettings, tmp_path: Path):
+def test_an_arm_that_another_run_trains_is_left_to_it(settings, tmp_path):
     study = Study(replace(settings, output_dir=str(tmp_path)), lambda text: None)
     held, free = an_arm(settings, 1), an_arm(settings, 1, seed=1)
     after = replace(an_arm(settings, 1, seed=2), start=held)
@@ -160,17 +159,13 @@ def test_an_arm_that_another_run_trains_is_left_to_it(settings: ComparisonSettin
     assert is_trained(study.arm_folder(after))
 
 
-def test_one_run_measures(
-    settings: ComparisonSettings, document: str, capsys: pytest.CaptureFixture[str]
-):
+def test_one_run_measures(settings, document, capsys):
     with FileLock(Path(settings.output_dir) / "measuring.lock"):
         assert compare(settings) is None
     assert "another run of this study measures" in capsys.readouterr().out
 
 
-def test_caches_of_different_codecs_are_refused_before_anything_is_trained(
-    settings: ComparisonSettings, tmp_path: Path
-):
+def test_caches_of_different_codecs_are_refused_before_anything_is_trained(settings, tmp_path):
     other = write_cache(tmp_path / "other", {}, cache_info("another", 2, ALPHABET))
     context = replace(settings.context, tokens=[*settings.context.tokens, other])
     with pytest.raises(ValueError, match="were made with different codecs"):
@@ -178,7 +173,7 @@ def test_caches_of_different_codecs_are_refused_before_anything_is_trained(
     assert not (tmp_path / "run" / "arms").exists()
 
 
-def test_a_budget_may_have_its_own_learning_rate(settings: ComparisonSettings, tmp_path: Path):
+def test_a_budget_may_have_its_own_learning_rate(settings, tmp_path):
     own, common = Budget(1, 1, 20, learning_rate=0.01), Budget(1, 1, 20)
     for budget, rate in ((own, 0.01), (common, settings.optimization.learning_rate)):
         config = arms.training_config(budget, 0, settings.optimization, tmp_path)
@@ -194,7 +189,7 @@ def an_arm(settings: ComparisonSettings, steps: int = 4, seed: int = 0) -> Arm:
     return Arm("arm", fit_width(fields, 20_000, 0.2), tokens, Budget(steps, 2, 20), seed)
 
 
-def test_a_stopped_arm_goes_on_where_it_was(settings: ComparisonSettings, tmp_path: Path):
+def test_a_stopped_arm_goes_on_where_it_was(settings, tmp_path):
     arm = an_arm(settings)
     whole = train_arm(arm, tmp_path / "whole", settings.optimization)
     halves = tmp_path / "halves" / arm.key(settings.optimization)
@@ -225,13 +220,13 @@ def stop_after(run: Path, arm: Arm, settings: ComparisonSettings, steps: int) ->
     train(Stopping(prior, data, config), config)
 
 
-def test_another_seed_is_another_arm(settings: ComparisonSettings):
+def test_another_seed_is_another_arm(settings):
     keys = {an_arm(settings, 4, seed).key(settings.optimization) for seed in (0, 1)}
     keys.add(an_arm(settings, 5).key(settings.optimization))
     assert len(keys) == 3
 
 
-def test_seconds_to_a_loss_lie_on_the_line_between_validations(tmp_path: Path):
+def test_seconds_to_a_loss_lie_on_the_line_between_validations(tmp_path):
     logged = [
         {"step": 10, "validation/loss": 4.0, "validation/wall_s": 1.0, "validation/cpu_s": 2.0},
         {"step": 20, "validation/loss": 2.0, "validation/wall_s": 3.0, "validation/cpu_s": 6.0},
@@ -246,7 +241,7 @@ def test_seconds_to_a_loss_lie_on_the_line_between_validations(tmp_path: Path):
 # -- the command ------------------------------------------------------------------------------
 
 
-def test_every_shipped_arm_can_be_made_its_size(monkeypatch: pytest.MonkeyPatch):
+def test_every_shipped_arm_can_be_made_its_size(monkeypatch):
     monkeypatch.chdir(ROOT)
     found: list[ComparisonSettings] = []
     monkeypatch.setattr(run_comparison, "compare", found.append)
@@ -280,9 +275,7 @@ def test_every_shipped_arm_can_be_made_its_size(monkeypatch: pytest.MonkeyPatch)
         ),
     ],
 )
-def test_a_mistake_is_one_line(
-    change: Callable[[str], str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-):
+def test_a_mistake_is_one_line(change, message, tmp_path, capsys):
     text = (ROOT / "configs" / "compare.yaml").read_text() + "  rows: [recall]\n"
     path = tmp_path / "compare.yaml"
     path.write_text(change(text))

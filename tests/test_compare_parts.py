@@ -3,7 +3,6 @@
 import json
 import math
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -41,7 +40,7 @@ SMALL = {"num_layers": 2, "num_heads": 2, "depth_width": 16, "depth_layers": 1, 
 
 
 @pytest.mark.parametrize("target", [580_000, 1_000_000])
-def test_backbones_get_equally_many_parameters(target: int):
+def test_backbones_get_equally_many_parameters(target):
     for backbone in BACKBONES:
         config = fit_width(SMALL | {"backbone": backbone}, target, 0.03)
         built = sum(parameter.numel() for parameter in Prior(**config).parameters())
@@ -93,7 +92,7 @@ def test_parts_are_nested_and_hold_whole_tracks():
     assert {clip.id for clip in quarter} < {clip.id for clip in half}
 
 
-def test_a_written_cache_is_read_like_any_other(tmp_path: Path):
+def test_a_written_cache_is_read_like_any_other(tmp_path):
     codes = np.arange(12, dtype=np.int16).reshape(2, 6)
     piece = TrackPiece("a", codes, ["a tune"], "{}", "here", True)
     folder = write_cache(
@@ -105,7 +104,7 @@ def test_a_written_cache_is_read_like_any_other(tmp_path: Path):
     assert rows[0]["is_end"]
 
 
-def test_runs_that_want_one_cache_take_turns(tmp_path: Path):
+def test_runs_that_want_one_cache_take_turns(tmp_path):
     clips = clips_of("x", np.arange(2000, dtype=np.int16).reshape(2, 1000), 5)
     with ThreadPoolExecutor(4) as pool:
         wanted = [
@@ -121,7 +120,7 @@ def test_runs_that_want_one_cache_take_turns(tmp_path: Path):
 
 
 @pytest.mark.parametrize("gap", [0, 25])
-def test_a_tested_segment_returns_once_with_its_labels(gap: int):
+def test_a_tested_segment_returns_once_with_its_labels(gap):
     values, labels = recall_stream(0, 0, 60, 10, 256, gap)
     (first, again) = np.flatnonzero(labels == 0)
     for start in (first, again):
@@ -250,7 +249,7 @@ def test_a_difference_is_claimed_only_beyond_the_spread():
 # -- rows -------------------------------------------------------------------------------------
 
 
-def test_a_section_links_its_picture_and_its_numbers(tmp_path: Path):
+def test_a_section_links_its_picture_and_its_numbers(tmp_path):
     plot = Plot("p", "Title", "x", "y", {"A": Series([1.0, 2.0], [3.0, 4.0])}, True)
     row = ComparisonRow("Row", "How.", ["| a |"], [plot], ["read"], ["no data"])
     section = row.write(tmp_path / "figures")
@@ -265,7 +264,7 @@ def test_a_section_links_its_picture_and_its_numbers(tmp_path: Path):
     ("value", "text"),
     [(0, "0"), (0.012345, "0.0123"), (12.345, "12.3"), (12345.6, "12,346"), (-250.4, "-250")],
 )
-def test_figures_keep_what_means_something(value: float, text: str):
+def test_figures_keep_what_means_something(value, text):
     assert number(value) == text
 
 

@@ -44,7 +44,7 @@ def test_nothing_else_is_there():
 
 
 @pytest.mark.parametrize("path", CONFIGS)
-def test_the_head_is_what_info_prints(path: str):
+def test_the_head_is_what_info_prints(path):
     text = Path(path).read_text()
     command = COMMAND.match(text)
     assert command is not None
@@ -55,7 +55,7 @@ def test_the_head_is_what_info_prints(path: str):
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_the_parts_of_a_size_fit_together(size: str):
+def test_the_parts_of_a_size_fit_together(size):
     codec, prior, decoder = (settings(part, size) for part in PARTS)
     assert decoder["model"]["channels"] == 1  # of the total power
     assert codec["model"]["stereo_bands"] == 32
@@ -83,14 +83,14 @@ def test_the_models_of_the_ladder_are_equally_large_and_trained_alike():
 
 
 @pytest.mark.parametrize("part", PARTS)
-def test_sizes_grow(part: str):
+def test_sizes_grow(part):
     counts = [count_parameters(part, size) for size in SIZES]
     assert counts == sorted(counts)
     assert len(set(counts)) == len(counts)
 
 
 @pytest.mark.parametrize("part", PARTS)
-def test_base_fits_one_gpu_of_24_gb_and_large_one_of_80(part: str):
+def test_base_fits_one_gpu_of_24_gb_and_large_one_of_80(part):
     _, gpu, accelerator = HARDWARE
     assert gpu.memory == 24e9
     assert estimate(part, settings(part, "base")).fits(gpu)
@@ -98,5 +98,5 @@ def test_base_fits_one_gpu_of_24_gb_and_large_one_of_80(part: str):
 
 
 @pytest.mark.parametrize("part", PARTS)
-def test_what_ships_is_tiny(part: str):
+def test_what_ships_is_tiny(part):
     assert count_parameters(part, "tiny") < 16e6

@@ -2,7 +2,6 @@
 
 import math
 import shutil
-from pathlib import Path
 
 import pytest
 import torch
@@ -100,18 +99,18 @@ def examples(count: int = 6) -> DetectorExamples:
 
 
 @pytest.mark.parametrize("tempo_bpm", [63.0, 88.5, 120.0, 171.0])
-def test_tempo_of_beats_up_to_an_octave(tempo_bpm: float) -> None:
+def test_tempo_of_beats_up_to_an_octave(tempo_bpm):
     detected = load_detectors().detect(beats(tempo_bpm), RATE).tempo_bpm
     octaves = math.log2(detected / tempo_bpm)
     assert abs(octaves - round(octaves)) < math.log2(1.01)
 
 
-def test_the_published_tempo_is_refined() -> None:
+def test_the_published_tempo_is_refined():
     pytest.importorskip("librosa")
     assert second_opinion.estimate_tempo(beats(88.5), RATE) == pytest.approx(177, rel=1e-3)
 
 
-def test_autocorrelation_equals_the_plain_loop() -> None:
+def test_autocorrelation_equals_the_plain_loop():
     log_mel = torch.randn(128, 300, generator=generator(0, "mel"))
     envelopes = onset_envelopes(log_mel)
     found = autocorrelations(log_mel)
@@ -124,7 +123,7 @@ def test_autocorrelation_equals_the_plain_loop() -> None:
     assert not found[:, 298:].any()
 
 
-def test_a_picked_tempo_is_the_mean_of_the_best_neighborhood() -> None:
+def test_a_picked_tempo_is_the_mean_of_the_best_neighborhood():
     picker = TempoPicker()
     scores = torch.full((1, len(picker.tempos)), -20.0)
     scores[0, 100:103] = 5.0
@@ -135,13 +134,13 @@ def test_a_picked_tempo_is_the_mean_of_the_best_neighborhood() -> None:
 
 
 @pytest.mark.parametrize("key", [Key("C", "major"), Key("F#", "major"), Key("A", "minor")])
-def test_key_of_cadences(key: Key) -> None:
+def test_key_of_cadences(key):
     assert load_detectors().detect(cadences(key), RATE).key == str(key)
     pytest.importorskip("librosa")
     assert str(second_opinion.estimate_key(cadences(key), RATE)) == str(key)
 
 
-def test_a_transposed_piece_is_in_the_transposed_key() -> None:
+def test_a_transposed_piece_is_in_the_transposed_key():
     torch.manual_seed(0)
     finder = KeyFinder().eval()
     vectors = torch.rand(2, 9, 12)
@@ -150,7 +149,7 @@ def test_a_transposed_piece_is_in_the_transposed_key() -> None:
     torch.testing.assert_close(moved, scores.roll(5, -1))
 
 
-def test_chroma_of_a_tone_is_its_pitch_class() -> None:
+def test_chroma_of_a_tone_is_its_pitch_class():
     times = torch.arange(22_050 * 3) / 22_050
     vectors = chroma_vectors(torch.sin(2 * math.pi * 440 * times))
     assert vectors.shape == (9, 12)
@@ -158,20 +157,20 @@ def test_chroma_of_a_tone_is_its_pitch_class() -> None:
     assert float(vectors[1, 9]) > 0.95
 
 
-def test_families_hold_every_instrument_once() -> None:
+def test_families_hold_every_instrument_once():
     named = [name for names in FAMILIES.values() for name in names]
     assert sorted(named) == sorted(INSTRUMENTS)
     assert CLASSES[-1] == "drums"
 
 
-def test_targets_name_what_sounds_and_who_leads() -> None:
+def test_targets_name_what_sounds_and_who_leads():
     labels = {"instruments": ["flute", "bass"], "lead": "flute", "drums": True}
     assert {CLASSES[index] for index in tag_targets(labels).nonzero()} == {"flute", "bass", "drums"}
     assert LEADS[lead_index(labels)] == "flute"
     assert lead_index(labels | {"lead": "bass"}) == -1
 
 
-def test_levels_do_not_change_with_loudness() -> None:
+def test_levels_do_not_change_with_loudness():
     log_mel = torch.randn(128, 41, generator=generator(1, "mel"))
     levels = tagger_levels(log_mel)
     assert levels.shape == (128, 20)
@@ -179,7 +178,7 @@ def test_levels_do_not_change_with_loudness() -> None:
     torch.testing.assert_close(tagger_levels(log_mel + 3), levels)
 
 
-def test_detectors_refuse_silence_and_scraps() -> None:
+def test_detectors_refuse_silence_and_scraps():
     with pytest.raises(UnmeasurableError, match="silent"):
         load_detectors().detect(torch.zeros(2, 4 * RATE), RATE)
     with pytest.raises(UnmeasurableError, match=r"2\.00 s is shorter than 3 s"):
@@ -189,7 +188,7 @@ def test_detectors_refuse_silence_and_scraps() -> None:
         second_opinion.estimate_key(beats(120, 2.0), RATE)
 
 
-def test_one_channel_of_another_rate_is_described_too() -> None:
+def test_one_channel_of_another_rate_is_described_too():
     stereo = load_detectors().detect(beats(100), RATE)
     mono = load_detectors().detect(beats(100, rate=32_000)[:1], 32_000)
     assert mono.tempo_bpm == pytest.approx(stereo.tempo_bpm, rel=0.01)
@@ -197,7 +196,7 @@ def test_one_channel_of_another_rate_is_described_too() -> None:
     assert sum(mono.leads.values()) == pytest.approx(1.0, abs=1e-4)
 
 
-def test_saved_detectors_are_loaded_alike(tmp_path: Path) -> None:
+def test_saved_detectors_are_loaded_alike(tmp_path):
     detectors = load_detectors()
     detectors.save(tmp_path / "d.safetensors", {"clips": "1"})
     again = load_detectors(tmp_path / "d.safetensors")
@@ -209,7 +208,7 @@ def test_saved_detectors_are_loaded_alike(tmp_path: Path) -> None:
         load_detectors(tmp_path / "none.safetensors")
 
 
-def test_fitting_lowers_the_losses_and_repeats(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_fitting_lowers_the_losses_and_repeats(monkeypatch):
     from pipelines.evaluation import fit_detectors as fitting
 
     monkeypatch.setattr(fitting, "TEMPO_STEPS", 120)
@@ -230,7 +229,7 @@ def test_fitting_lowers_the_losses_and_repeats(monkeypatch: pytest.MonkeyPatch) 
     assert keys.tolist() == some.keys
 
 
-def test_crops_and_disturbances_keep_the_shape() -> None:
+def test_crops_and_disturbances_keep_the_shape():
     draws = generator(0, "draws")
     levels = torch.rand(128, 100, generator=draws)
     crop = random_crop(levels, draws)
@@ -250,7 +249,7 @@ def test_crops_and_disturbances_keep_the_shape() -> None:
         Wanted(),
     ],
 )
-def test_a_composed_piece_has_the_wanted_facts(wanted: Wanted) -> None:
+def test_a_composed_piece_has_the_wanted_facts(wanted):
     labels = all_labels(compose_wanted(wanted, 3))
     assert wanted.tempo_bpm in (None, labels["tempo_bpm"])
     assert wanted.mode in (None, labels["mode"])
@@ -264,7 +263,7 @@ def test_a_composed_piece_has_the_wanted_facts(wanted: Wanted) -> None:
     assert all_labels(compose_wanted(wanted, 3)) == labels
 
 
-def test_impossible_pieces_and_early_notes() -> None:
+def test_impossible_pieces_and_early_notes():
     with pytest.raises(UnmeasurableError, match="no style has"):
         compose_wanted(Wanted(style="lullaby", drums=True), 0)
     score = compose_wanted(Wanted(tempo_bpm=120), 0)
@@ -273,7 +272,7 @@ def test_impossible_pieces_and_early_notes() -> None:
     assert early.tempo_bpm == score.tempo_bpm
 
 
-def test_without_fluidsynth_the_reason_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_fluidsynth_the_reason_names_it(monkeypatch):
     monkeypatch.setenv("PATH", "")
     with pytest.raises(MissingPackageError, match="apt-get install fluidsynth"):
         render_score(compose_wanted(Wanted(), 0), 3.0)
@@ -281,7 +280,7 @@ def test_without_fluidsynth_the_reason_names_it(monkeypatch: pytest.MonkeyPatch)
 
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("fluidsynth") is None, reason="needs fluidsynth")
-def test_detectors_recognize_rendered_pieces() -> None:
+def test_detectors_recognize_rendered_pieces():
     right = 0
     for index in range(12):
         wanted = Wanted(

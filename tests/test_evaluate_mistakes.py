@@ -1,7 +1,5 @@
 """What the commands of ``partita evaluate`` say to mistakes: one line, exit code 2."""
 
-from pathlib import Path
-
 import pytest
 from tiny_data import write_parts
 
@@ -44,14 +42,7 @@ def parts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
         ("fit-detectors --output no/d.safetensors", "no does not exist"),
     ],
 )
-def test_a_mistake_is_one_line(
-    words: str,
-    message: str,
-    parts: dict[str, str],
-    sound: Path,
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+def test_a_mistake_is_one_line(words, message, parts, sound, tmp_path, capsys):
     command, *change = words.format(**parts).split()
     arguments = [] if command == "fit-detectors" else ["--pipeline", parts["pipeline"]]
     arguments += ["--output", str(tmp_path / "out"), "--quiet"]

@@ -68,7 +68,7 @@ WANTED = Wanted(
 ASKING = Prompt("trained-1", "trained", "fast piano in C major, 120 bpm, with drums", WANTED)
 
 
-def test_held_out_phrasings_stand_beside_the_trained_ones_of_their_pieces() -> None:
+def test_held_out_phrasings_stand_beside_the_trained_ones_of_their_pieces():
     ids = ("trained-000", "trained-001", "trained-003", "held-out-003", "held-out-006", "free-000")
     groups = prompt_groups([Prompt(id, id.rpartition("-")[0], "x") for id in ids])
     assert groups == {
@@ -81,7 +81,7 @@ def test_held_out_phrasings_stand_beside_the_trained_ones_of_their_pieces() -> N
     assert list(prompt_groups([ASKING])) == ["all", "trained"]
 
 
-def test_the_committed_prompts_ask_for_every_label() -> None:
+def test_the_committed_prompts_ask_for_every_label():
     prompts = read_prompts()
     assert len(prompts) >= 200
     assert {prompt.group for prompt in prompts} == set(GROUPS)
@@ -96,7 +96,7 @@ def test_the_committed_prompts_ask_for_every_label() -> None:
     assert sum(wanted.speed is not None for wanted in facts) >= 40
 
 
-def test_prompts_say_what_they_ask_for() -> None:
+def test_prompts_say_what_they_ask_for():
     for prompt in read_prompts():
         text = prompt.text.lower().replace(" sharp", "#").replace(" flat", "b")
         wanted = prompt.wanted
@@ -108,7 +108,7 @@ def test_prompts_say_what_they_ask_for() -> None:
             assert any(word in text for word in ("drum", "percussion", "beat"))
 
 
-def test_choosing_and_reading_prompts_refuses_mistakes(tmp_path: Path) -> None:
+def test_choosing_and_reading_prompts_refuses_mistakes(tmp_path):
     prompts = read_prompts()
     assert len(choose_prompts(prompts, limit=7)) == 7
     assert {p.group for p in choose_prompts(prompts, ["free"])} == {"free"}
@@ -128,7 +128,7 @@ def test_choosing_and_reading_prompts_refuses_mistakes(tmp_path: Path) -> None:
         read_prompts(broken)
 
 
-def test_judging_is_exact_where_it_must_be() -> None:
+def test_judging_is_exact_where_it_must_be():
     assert all(judge(WANTED, detected(), SecondOpinion(120.0, "C major")).values())
     assert set(judge(WANTED, detected(), SecondOpinion(120.0, "C major"))) == set(
         asked_facts(WANTED)
@@ -145,7 +145,7 @@ def test_judging_is_exact_where_it_must_be() -> None:
     assert judge(Wanted(), detected(), NO_SECOND) == {}
 
 
-def test_tempos_and_keys_are_right_within_their_tolerances() -> None:
+def test_tempos_and_keys_are_right_within_their_tolerances():
     assert judge_tempo(103.9, 100) == (True, True)
     assert judge_tempo(104.1, 100) == (False, False)
     assert judge_tempo(51, 100) == judge_tempo(199, 100) == (False, True)
@@ -155,7 +155,7 @@ def test_tempos_and_keys_are_right_within_their_tolerances() -> None:
     assert judge_key("G major", Key("C", "major")) == (False, False)
 
 
-def test_rates_count_prompts_ceiling_and_floor() -> None:
+def test_rates_count_prompts_ceiling_and_floor():
     minor = replace(WANTED, tempo_bpm=77.0, speed=None, key=Key("D", "minor"), mode="minor")
     other = replace(ASKING, id="trained-2", wanted=minor)
     deaf = replace(ASKING, id="trained-3")
@@ -178,14 +178,14 @@ def test_rates_count_prompts_ceiling_and_floor() -> None:
     assert fact_rates(takes, [], {"free-1"})["tempo"]["model"]["mean"] is None
 
 
-def test_bootstrap_interval_covers_the_mean() -> None:
+def test_bootstrap_interval_covers_the_mean():
     found = mean_with_interval([0.0] * 30 + [1.0] * 70)
     assert found["mean"] == pytest.approx(0.7)
     assert 0.58 < found["low"] < 0.7 < found["high"] < 0.82
     assert mean_with_interval(np.ones(5)) == {"mean": 1.0, "low": 1.0, "high": 1.0}
 
 
-def test_copies_are_found_and_only_they() -> None:
+def test_copies_are_found_and_only_they():
     draws = np.random.default_rng(0)
     training = [draws.integers(0, 1024, (8, 200)) for _ in range(5)]
     fresh = draws.integers(0, 1024, (8, 200))
@@ -202,7 +202,7 @@ def test_copies_are_found_and_only_they() -> None:
     assert len(evenly_cut(fresh[0, :30], 120)) == 30
 
 
-def test_drift_of_a_piece_that_fades_and_one_that_does_not() -> None:
+def test_drift_of_a_piece_that_fades_and_one_that_does_not():
     noise = torch.randn(2, 40 * RATE, generator=generator(0, "noise"))
     fade = torch.logspace(-1, -2, noise.shape[1])
     detectors = load_detectors()
@@ -217,7 +217,7 @@ def test_drift_of_a_piece_that_fades_and_one_that_does_not() -> None:
     assert summarize_windows(windows, None) == {"silent_windows": 2}
 
 
-def test_diversity_and_distance_of_sets() -> None:
+def test_diversity_and_distance_of_sets():
     prompts = [replace(ASKING, id=f"trained-{index}") for index in range(4)]
     same = [take(p, detected(), seed, float(i)) for i, p in enumerate(prompts) for seed in (0, 1)]
     assert seed_diversity(same, "space") == pytest.approx(0.0)
@@ -240,11 +240,8 @@ def command(pipeline: Path, output: Path, *more: str) -> list[str]:
 
 
 def test_the_whole_command_without_fluidsynth_resumes(
-    pipeline_folder: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+    pipeline_folder, tmp_path, monkeypatch, capsys
+):
     monkeypatch.setenv("PATH", "")
     assert main(command(pipeline_folder, tmp_path)) == 0
     page = capsys.readouterr().out
@@ -268,9 +265,7 @@ def test_the_whole_command_without_fluidsynth_resumes(
 
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("fluidsynth") is None, reason="needs fluidsynth")
-def test_the_whole_command_with_ground_truth_copies_and_drift(
-    pipeline_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_whole_command_with_ground_truth_copies_and_drift(pipeline_folder, tmp_path, capsys):
     from tiny_data import write_prepared
 
     from pipelines import Pipeline

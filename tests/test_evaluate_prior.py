@@ -59,7 +59,7 @@ def command(parts: dict[str, str], output: Path) -> list[str]:
 
 
 @pytest.mark.parametrize("reads_plan", [False, True])
-def test_nats_are_the_training_loss_with_the_plan(reads_plan: bool) -> None:
+def test_nats_are_the_training_loss_with_the_plan(reads_plan):
     prior = tiny_prior("transformer", reads_plan=reads_plan).eval()
     codes = some_codes(prior, 2, 9)
     plan = labeled_plan(prior, json.dumps(LABELS), 9)
@@ -79,7 +79,7 @@ def test_nats_are_the_training_loss_with_the_plan(reads_plan: bool) -> None:
     torch.testing.assert_close(none, nats_per_code(prior, codes, Condition.empty(2, 12)))
 
 
-def test_the_report_holds_every_text_book_and_second(report: dict[str, Any]) -> None:
+def test_the_report_holds_every_text_book_and_second(report):
     assert report["num_clips"] == 2
     assert report["seconds"] == pytest.approx(4.0)
     assert len(report["books"]) == 2
@@ -97,9 +97,7 @@ def test_the_report_holds_every_text_book_and_second(report: dict[str, Any]) -> 
     assert "another clip's" in page
 
 
-def test_a_second_run_computes_nothing_and_says_the_same(
-    report: dict[str, Any], parts: dict[str, str]
-) -> None:
+def test_a_second_run_computes_nothing_and_says_the_same(report, parts):
     folder = Path(report["folder"])
     entries = sorted((folder / FOLDER).iterdir())
     written = [path.stat().st_mtime_ns for path in entries]
@@ -116,9 +114,7 @@ def save_prior(folder: Path, **changes: Any) -> list[str]:
     return ["--prior", str(folder)]
 
 
-def test_a_prior_whose_frames_are_notes_is_measured_in_frames(
-    parts: dict[str, str], tmp_path: Path
-) -> None:
+def test_a_prior_whose_frames_are_notes_is_measured_in_frames(parts, tmp_path):
     prior = save_prior(tmp_path / "notes", frame_rate=None)
     tokens = Path(shutil.copytree(parts["tokens"], tmp_path / "tokens"))
     info = json.loads((tokens / "tokens.json").read_text())
@@ -132,9 +128,7 @@ def test_a_prior_whose_frames_are_notes_is_measured_in_frames(
     assert report["caption_worth"]["no caption"]["nats_per_10_s"] is None
 
 
-def test_a_prior_that_reads_plans_is_measured_with_them(
-    parts: dict[str, str], tmp_path: Path
-) -> None:
+def test_a_prior_that_reads_plans_is_measured_with_them(parts, tmp_path):
     arguments = save_prior(tmp_path / "planned", reads_plan=True)
     assert main([*command(parts, tmp_path), *arguments]) == 0
     report = json.loads((tmp_path / "prior.json").read_text())
@@ -157,7 +151,7 @@ def test_a_prior_that_reads_plans_is_measured_with_them(
     assert abs(unplanned / frame["own caption"]["mean"] - 1) > 0.01
 
 
-def test_worth_and_positions_of_known_bits() -> None:
+def test_worth_and_positions_of_known_bits():
     bits = np.zeros((3, 2, 4), np.float32)
     bits[0], bits[1], bits[2] = 1.0, 1.5, 3.0
     clips = [ClipBits("a", "x", bits), ClipBits("b", "x", bits[..., :2])]
@@ -170,12 +164,12 @@ def test_worth_and_positions_of_known_bits() -> None:
     assert seconds[1]["books"] == [1.0, 1.0]
 
 
-def test_the_other_caption_has_other_words() -> None:
+def test_the_other_caption_has_other_words():
     assert other_caption(["a", "b", "a", "c"], 0) != "a"
     assert other_caption(["a", "a"], 0) == "a"
 
 
-def test_tokens_of_too_few_books_are_refused(parts: dict[str, str], tmp_path: Path) -> None:
+def test_tokens_of_too_few_books_are_refused(parts, tmp_path):
     settings = PriorReportSettings(tmp_path, (parts["tokens"],), quiet=True)
     prior = tiny_prior("lstm", num_codebooks=5)
     with pytest.raises(ValueError, match="holds 4 codebooks, the prior has 5"):

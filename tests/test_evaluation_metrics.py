@@ -1,7 +1,6 @@
 """Spectral, stereo, loudness and artifact metrics: identity, monotony, closed forms, edges."""
 
 import math
-from pathlib import Path
 
 import pytest
 import torch
@@ -45,7 +44,7 @@ def music(seconds: float = 3.0, hiss: float = 0.01) -> Tensor:
     return 0.1 * torch.stack([left, right]) + hiss * noise(seconds)
 
 
-def test_identity_is_perfect() -> None:
+def test_identity_is_perfect():
     clip = music()
     assert spectral.mel_distance(clip, clip, RATE) == 0
     assert spectral.stft_distance(clip, clip) == 0
@@ -57,7 +56,7 @@ def test_identity_is_perfect() -> None:
     assert filled == occupied
 
 
-def test_distances_grow_with_noise() -> None:
+def test_distances_grow_with_noise():
     clip = music()
     levels = [0.001, 0.01, 0.1]
     noisy = [clip + level * noise(3.0, seed=1) for level in levels]
@@ -70,7 +69,7 @@ def test_distances_grow_with_noise() -> None:
     assert sdr[0] - sdr[1] == pytest.approx(20, abs=0.2)  # ten times the noise
 
 
-def test_si_sdr_ignores_gain_and_matches_its_definition() -> None:
+def test_si_sdr_ignores_gain_and_matches_its_definition():
     clip, error = noise(1.0), noise(1.0, seed=1)
     assert spectral.si_sdr(clip, 0.3 * (clip + error)) == pytest.approx(
         spectral.si_sdr(clip, clip + error), abs=1e-4
@@ -78,14 +77,14 @@ def test_si_sdr_ignores_gain_and_matches_its_definition() -> None:
     assert spectral.si_sdr(clip, clip + 0.1 * error) == pytest.approx(20, abs=0.3)
 
 
-def test_stft_distance_of_a_gain_is_its_logarithm() -> None:
+def test_stft_distance_of_a_gain_is_its_logarithm():
     """Ten times the amplitude: |2 log10 10| in each window, and nine times the mean magnitude."""
     clip = noise(1.0)
     linear = sum(float(spectral.magnitude(clip, window).mean()) for window in (2048, 512))
     assert spectral.stft_distance(clip, 10 * clip) == pytest.approx(4 + 9 * linear, rel=1e-3)
 
 
-def test_movement_tells_smeared_from_sharp() -> None:
+def test_movement_tells_smeared_from_sharp():
     clip = music()
     steady = 0.1 * tone(3.0, 440.0).expand(2, -1)
     assert spectral.movement_ratio(clip, steady, RATE) < 0.5
@@ -93,7 +92,7 @@ def test_movement_tells_smeared_from_sharp() -> None:
     assert spectral.movement_ratio(clip, clip * flutter, RATE) > 1.2
 
 
-def test_spectrum_fill_finds_a_low_pass() -> None:
+def test_spectrum_fill_finds_a_low_pass():
     clip = noise(2.0)
     spectrum = torch.fft.rfft(clip)
     spectrum[:, round(8000 * 2.0) :] = 0
@@ -102,7 +101,7 @@ def test_spectrum_fill_finds_a_low_pass() -> None:
     assert occupied == pytest.approx(RATE / 2, rel=0.01)
 
 
-def test_stereo_error_sees_collapse_and_balance() -> None:
+def test_stereo_error_sees_collapse_and_balance():
     clip = noise(2.0)  # independent channels: coherence is low
     level, coherence = stereo_image.stereo_error(clip, clip.mean(0).expand(2, -1), RATE)
     assert coherence > 0.5
@@ -112,7 +111,7 @@ def test_stereo_error_sees_collapse_and_balance() -> None:
     assert coherence == pytest.approx(0, abs=1e-4)
 
 
-def test_mono_sum_sees_cancellation() -> None:
+def test_mono_sum_sees_cancellation():
     clip = music()[:1].expand(2, -1)
     opposite = clip * torch.tensor([[1.0], [-0.5]])
     # mono (1 - .5) / 2 and stereo power (1 + .25) / 2 of the original's 1 and 1
@@ -122,7 +121,7 @@ def test_mono_sum_sees_cancellation() -> None:
     assert stereo_image.mono_sum(clip, late, RATE)[1] < -3
 
 
-def test_full_scale_sine_reads_bs1770_reference() -> None:
+def test_full_scale_sine_reads_bs1770_reference():
     """ITU-R BS.1770-4: a 0 dBFS 997 Hz sine in one channel gives -3.01 LKFS."""
     for rate in (44_100, 48_000):
         loudness = integrated_loudness(tone(5.0, 997.0, rate), rate)
@@ -131,7 +130,7 @@ def test_full_scale_sine_reads_bs1770_reference() -> None:
     assert integrated_loudness(both, RATE) == pytest.approx(0.0, abs=0.01)
 
 
-def test_gate_leaves_out_the_quiet_part() -> None:
+def test_gate_leaves_out_the_quiet_part():
     loud = tone(5.0, 997.0) * 0.1
     half_silent = torch.cat([loud, torch.zeros_like(loud)], dim=1)
     quiet_half = torch.cat([loud, loud * 0.01], dim=1)
@@ -140,7 +139,7 @@ def test_gate_leaves_out_the_quiet_part() -> None:
     assert integrated_loudness(quiet_half, RATE) == pytest.approx(expected, abs=0.3)
 
 
-def test_clicks_are_found_where_they_are_and_attacks_are_not() -> None:
+def test_clicks_are_found_where_they_are_and_attacks_are_not():
     clip = noise(2.0) * torch.exp(-10 * (torch.arange(2 * RATE) / RATE % 0.5))  # drum-like
     assert artifacts.find_clicks(clip, RATE) == []
     clicked = clip.clone()
@@ -150,7 +149,7 @@ def test_clicks_are_found_where_they_are_and_attacks_are_not() -> None:
     assert found == pytest.approx([30_000 / RATE, 60_000 / RATE], abs=1e-3)
 
 
-def test_seams_stand_out_only_where_windows_do_not_fit() -> None:
+def test_seams_stand_out_only_where_windows_do_not_fit():
     clip = music(4.0, hiss=1e-4)
     seams = [1.1, 2.3, 3.2]
     clean = artifacts.seam_excess(clip, RATE, seams)
@@ -164,7 +163,7 @@ def test_seams_stand_out_only_where_windows_do_not_fit() -> None:
         artifacts.seam_excess(clip, RATE, [0.0, 4.0])
 
 
-def test_clipping_dc_and_silence() -> None:
+def test_clipping_dc_and_silence():
     clip = noise(1.0)
     assert artifacts.clipped_fraction(clip) == 0
     clipped = clip.clone()
@@ -177,7 +176,7 @@ def test_clipping_dc_and_silence() -> None:
     assert artifacts.silent_fraction(torch.zeros(1, RATE), RATE) == 1
 
 
-def test_rest_noise_reads_the_level_in_rests() -> None:
+def test_rest_noise_reads_the_level_in_rests():
     reference = torch.cat([noise(1.0), torch.zeros(2, RATE)], dim=1)
     estimate = reference + 0.01 * noise(2.0, seed=1)  # -60 dBFS
     found, original, rest_s = artifacts.rest_noise(reference, estimate, RATE)
@@ -188,7 +187,7 @@ def test_rest_noise_reads_the_level_in_rests() -> None:
         artifacts.rest_noise(noise(1.0), noise(1.0), RATE)
 
 
-def test_edges_have_reasons() -> None:
+def test_edges_have_reasons():
     silence = torch.zeros(2, RATE)
     with pytest.raises(UnmeasurableError, match="silent"):
         spectral.mel_distance(silence, silence, RATE)
@@ -284,7 +283,7 @@ def test_the_side_of_a_mono_recording_is_silent():
         stereo_image.part_quality(mono, mono, RATE, "side")
 
 
-def test_the_picture_of_the_bands_is_written(tmp_path: Path) -> None:
+def test_the_picture_of_the_bands_is_written(tmp_path):
     image = stereo_image.band_image(wide(0.5), wide(0.3), RATE).flatten().tolist()
     row = {"name": "tokens", "values": dict(zip(BANDS, image, strict=True))}
     assert band_values(row, "side_db") == image[32:64]

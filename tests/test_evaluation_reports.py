@@ -80,7 +80,7 @@ def noisy_system(level: float, calls: list[str] | None = None) -> System:
     return System(f"noise {level}", "noise", str(level), reconstruct)
 
 
-def test_perceptual_metrics_are_perfect_for_identity_and_monotone() -> None:
+def test_perceptual_metrics_are_perfect_for_identity_and_monotone():
     pytest.importorskip("visqol")
     pytest.importorskip("zimtohrli")
     clip = sound(1.5)
@@ -97,7 +97,7 @@ def test_perceptual_metrics_are_perfect_for_identity_and_monotone() -> None:
     assert perceptual.zimtohrli(clip[:1], clip[:1], RATE) == pytest.approx(0, abs=1e-6)
 
 
-def test_a_missing_package_becomes_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_package_becomes_a_reason(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "zimtohrli", None)
     clip = sound(1.0)
     measured = compare(clip, clip, RATE)
@@ -109,7 +109,7 @@ def test_a_missing_package_becomes_a_reason(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 @needs_ffmpeg
-def test_opus_is_aligned_and_better_with_more_bits() -> None:
+def test_opus_is_aligned_and_better_with_more_bits():
     clip = sound(2.0)
     errors, rates = [], []
     for kbps in (12, 96):
@@ -124,13 +124,13 @@ def test_opus_is_aligned_and_better_with_more_bits() -> None:
     assert rates[1] == pytest.approx(96, rel=0.4)
 
 
-def test_without_ffmpeg_the_reason_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_ffmpeg_the_reason_names_it(monkeypatch):
     monkeypatch.setenv("PATH", "")
     with pytest.raises(MissingPackageError, match="ffmpeg"):
         transcode(sound(1.0), RATE, "opus 12k")
 
 
-def test_clips_are_the_same_every_time(tmp_path: Path) -> None:
+def test_clips_are_the_same_every_time(tmp_path):
     for name, seconds in (("b/two.wav", 5.0), ("a.wav", 2.0), ("c.flac", 0.5)):
         write(tmp_path / name, sound(seconds))
     (tmp_path / "broken.wav").write_bytes(b"RIFFnothing")
@@ -154,7 +154,7 @@ def test_clips_are_the_same_every_time(tmp_path: Path) -> None:
         choose_clips([tmp_path], 0)
 
 
-def test_clips_come_from_a_prepared_dataset(tmp_path: Path) -> None:
+def test_clips_come_from_a_prepared_dataset(tmp_path):
     from pipelines.data import clip_levels, prepared
 
     audio = sound(1.0)
@@ -174,7 +174,7 @@ def test_clips_come_from_a_prepared_dataset(tmp_path: Path) -> None:
         choose_clips([tmp_path / "without"], 1).clips[0].read()
 
 
-def test_a_stopped_evaluation_goes_on(tmp_path: Path) -> None:
+def test_a_stopped_evaluation_goes_on(tmp_path):
     for name in ("a.wav", "b.wav"):
         write(tmp_path / "data" / name, sound(1.2, seed=ord(name[0])))
     both = choose_clips([tmp_path / "data"], 2)
@@ -193,7 +193,7 @@ def test_a_stopped_evaluation_goes_on(tmp_path: Path) -> None:
     assert len(calls) == 4  # another identity is measured afresh
 
 
-def test_silent_and_short_clips_have_reasons(tmp_path: Path) -> None:
+def test_silent_and_short_clips_have_reasons(tmp_path):
     write(tmp_path / "data" / "silent.wav", torch.zeros(2, RATE))
     write(tmp_path / "data" / "short.wav", sound(0.4))
     choice = choose_clips([tmp_path / "data"], 2)
@@ -206,7 +206,7 @@ def test_silent_and_short_clips_have_reasons(tmp_path: Path) -> None:
     assert "shorter" in str(row["frechet"]["logmel_statistics"])
 
 
-def test_codec_report_on_files(tmp_path: Path, codec: SpectralCodec) -> None:
+def test_codec_report_on_files(tmp_path, codec):
     for name in ("a.wav", "b.wav"):
         write(tmp_path / "data" / name, sound(1.2, seed=ord(name[0])))
     codec.save_pretrained(tmp_path / "model" / "codec")
@@ -225,7 +225,7 @@ def test_codec_report_on_files(tmp_path: Path, codec: SpectralCodec) -> None:
     assert content["plot"].endswith("codec.png") == (output / "codec.png").is_file()
 
 
-def test_a_codec_of_notes_is_refused(tmp_path: Path, codec: SpectralCodec) -> None:
+def test_a_codec_of_notes_is_refused(tmp_path, codec):
     write(tmp_path / "data" / "a.wav", sound(0.5))
     choice = choose_clips([tmp_path / "data"], 1)
     settings = ReportSettings(tmp_path, ())
@@ -234,9 +234,7 @@ def test_a_codec_of_notes_is_refused(tmp_path: Path, codec: SpectralCodec) -> No
         report_codec(choice, notes, settings)
 
 
-def test_decoder_report_compares_with_the_coarse_decode(
-    tmp_path: Path, codec: SpectralCodec
-) -> None:
+def test_decoder_report_compares_with_the_coarse_decode(tmp_path, codec):
     write(tmp_path / "data" / "a.wav", sound(1.6))
     choice = choose_clips([tmp_path / "data"], 1)
     quieter = {"half": lambda codes: 0.5 * codec.decode(codes), "same": codec.decode}
@@ -255,7 +253,7 @@ def test_decoder_report_compares_with_the_coarse_decode(
     assert (tmp_path / "decoder.md").is_file()
 
 
-def test_decoder_report_from_a_saved_pipeline(tmp_path: Path) -> None:
+def test_decoder_report_from_a_saved_pipeline(tmp_path):
     tiny_pipeline().save_pretrained(tmp_path / "model")
     write(tmp_path / "data" / "a.wav", sound(1.2))
     output = tmp_path / "report"
@@ -269,7 +267,7 @@ def test_decoder_report_from_a_saved_pipeline(tmp_path: Path) -> None:
     assert content["rows"][3]["num_clips"] == 1
 
 
-def test_seams_lie_in_the_middle_third_of_the_overlap() -> None:
+def test_seams_lie_in_the_middle_third_of_the_overlap():
     config = argparse.Namespace(window_frames=128, overlap_frames=24)
     seams = window_seams_s(config, 25.0, 1.38)
     first = [(8 + 3 * share) / 25 for share in (1 / 3, 1 / 2, 2 / 3)]
@@ -281,7 +279,7 @@ def test_seams_lie_in_the_middle_third_of_the_overlap() -> None:
 @pytest.mark.parametrize(
     ("model", "books"), [("24khz", [2, 4, 8, 16, 32]), ("48khz", [3, 5, 9, 17])]
 )
-def test_encodec_rows_stand_at_its_bit_rates(model: str, books: list[int]) -> None:
+def test_encodec_rows_stand_at_its_bit_rates(model, books):
     encodec = EncodecCodec.untrained(model, 24.0, num_filters=2)
     systems = encodec_systems(encodec, model)
     assert [int(system.identity.split()[1]) for system in systems] == books
@@ -289,7 +287,7 @@ def test_encodec_rows_stand_at_its_bit_rates(model: str, books: list[int]) -> No
     assert received.shape == (2, RATE)
 
 
-def test_a_codec_takes_clips_of_any_rate_and_channels(codec: SpectralCodec) -> None:
+def test_a_codec_takes_clips_of_any_rate_and_channels(codec):
     tokens = TokenCodec(codec)
     clip = sound(1.0, channels=1)[:, :24_001]
     received, bitrate_kbps = tokens.system("x", "x", 2).reconstruct(clip, 24_000)

@@ -15,7 +15,7 @@ RATE = 44_100
 pytestmark = pytest.mark.usefixtures("measuring_packages")
 
 
-def test_frechet_distance_equals_scipys_matrix_root() -> None:
+def test_frechet_distance_equals_scipys_matrix_root():
     linalg = pytest.importorskip("scipy.linalg")
     random = np.random.default_rng(1)
     sets = [random.normal(size=(400, 8)) @ random.normal(size=(8, 8)) for _ in range(2)]
@@ -26,7 +26,7 @@ def test_frechet_distance_equals_scipys_matrix_root() -> None:
     assert frechet.frechet_distance(*sets) == pytest.approx(expected)
 
 
-def test_frechet_distance_orders_sets_and_warns() -> None:
+def test_frechet_distance_orders_sets_and_warns():
     random = np.random.default_rng(2)
     vectors = random.normal(size=(500, 16))
     near, far = vectors + 0.1 * random.normal(size=vectors.shape), vectors * 2
@@ -40,7 +40,7 @@ def test_frechet_distance_orders_sets_and_warns() -> None:
     assert [len(part) for part in frechet.equal_windows(vectors, near[:7])] == [7, 7]
 
 
-def test_frechet_distance_refuses_what_is_no_set() -> None:
+def test_frechet_distance_refuses_what_is_no_set():
     good = np.zeros((5, 3))
     with pytest.raises(ValueError, match=r"\(N, D\) with N at least 2"):
         frechet.frechet_distance(good[:1], good)
@@ -50,7 +50,7 @@ def test_frechet_distance_refuses_what_is_no_set() -> None:
         frechet.frechet_distance(good, np.full((5, 3), math.nan))
 
 
-def test_logmel_statistics_shape_and_meaning() -> None:
+def test_logmel_statistics_shape_and_meaning():
     noise = 0.1 * torch.randn(2, 5 * RATE, generator=generator(0, "statistics"))
     vectors = embeddings.logmel_statistics(noise, RATE)
     assert vectors.shape == (9, 128)
@@ -63,7 +63,7 @@ def test_logmel_statistics_shape_and_meaning() -> None:
         embeddings.logmel_statistics(noise[:, : RATE // 2], RATE)
 
 
-def test_the_learned_space_reacts_to_noise() -> None:
+def test_the_learned_space_reacts_to_noise():
     clip = 0.1 * torch.randn(2, 6 * RATE, generator=generator(0, "clip")).cumsum(1).sin()
     try:
         vectors = embeddings.aisfx(clip, RATE)
@@ -79,12 +79,12 @@ def test_the_learned_space_reacts_to_noise() -> None:
         embeddings.aisfx(clip[:, :RATE], RATE)
 
 
-def test_a_missing_package_is_named_with_its_command() -> None:
+def test_a_missing_package_is_named_with_its_command():
     with pytest.raises(MissingPackageError, match=r"x needs no_such_module: pip install partita"):
         import_package("no_such_module", "x")
 
 
-def test_codebook_use_closed_forms() -> None:
+def test_codebook_use_closed_forms():
     even = torch.arange(8).repeat(4)  # every entry equally often
     one = torch.full((32,), 5)
     counts = codebooks.count_codes([torch.stack([even, one])] * 2, codebook_size=8)

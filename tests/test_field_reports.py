@@ -2,7 +2,6 @@
 
 import io
 import struct
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -32,13 +31,13 @@ def pipeline() -> Pipeline:
 
 
 @pytest.mark.parametrize("duration_s", [20.001, 600, float("inf")])
-def test_a_duration_beyond_the_longest_is_refused_not_cut(pipeline, duration_s) -> None:
+def test_a_duration_beyond_the_longest_is_refused_not_cut(pipeline, duration_s):
     with pytest.raises(ValueError, match=r"duration_s must lie in \(0, 20\]"):
         pipeline("a tune", duration_s=duration_s)
 
 
 @pytest.mark.parametrize("duration_s", [0.01, 0.04, 0.999, 2.5])
-def test_the_audio_is_as_long_as_asked_for_and_has_no_silent_tail(pipeline, duration_s) -> None:
+def test_the_audio_is_as_long_as_asked_for_and_has_no_silent_tail(pipeline, duration_s):
     audio = pipeline("a tune", duration_s=duration_s, seed=3).audio
     assert audio.shape[-1] == round(duration_s * RATE)
     tail = audio[..., -max(1, audio.shape[-1] // 10) :]
@@ -47,7 +46,7 @@ def test_the_audio_is_as_long_as_asked_for_and_has_no_silent_tail(pipeline, dura
 
 @pytest.mark.parametrize("format", ["wav", "flac"])
 @pytest.mark.parametrize("peak", [1.0, 1.5, 8.0])
-def test_loud_samples_neither_wrap_nor_flip_their_sign(format: str, peak: float) -> None:
+def test_loud_samples_neither_wrap_nor_flip_their_sign(format, peak):
     audio = torch.linspace(-peak, peak, 4000).repeat(2, 1)
     stream = io.BytesIO()
     with pytest.warns(UserWarning, match="everything is scaled by"):
@@ -57,7 +56,7 @@ def test_loud_samples_neither_wrap_nor_flip_their_sign(format: str, peak: float)
     assert (again.diff() >= 0).all()
 
 
-def test_the_lowest_sample_stays_the_lowest() -> None:
+def test_the_lowest_sample_stays_the_lowest():
     audio = torch.tensor([[-1.0, -0.99999988, 0.0, 0.5] * 500])
     for format in ("wav", "flac"):
         for subtype in ("PCM_16", "PCM_24"):
@@ -67,7 +66,7 @@ def test_the_lowest_sample_stays_the_lowest() -> None:
 
 
 @pytest.mark.parametrize("learning_rate", ["1e-4", "1E-4", "0.0001", ".0001"])
-def test_numbers_without_a_point_are_numbers(learning_rate: str, tmp_path: Path) -> None:
+def test_numbers_without_a_point_are_numbers(learning_rate, tmp_path):
     path = tmp_path / "a.yaml"
     path.write_text(f"training: {{output_dir: x, learning_rate: {learning_rate}}}\n")
     parser = build_parser("train", {"training": TrainingConfig})
@@ -77,7 +76,7 @@ def test_numbers_without_a_point_are_numbers(learning_rate: str, tmp_path: Path)
 
 
 @pytest.mark.parametrize("samples", [1, 2, 63, 441, 1763, 1765])
-def test_codecs_take_a_sound_shorter_than_a_frame(samples: int) -> None:
+def test_codecs_take_a_sound_shorter_than_a_frame(samples):
     codecs = [tiny_codec(), *(EncodecCodec.untrained(m, 3.0, 0, 4) for m in ("24khz", "48khz"))]
     for codec in codecs:
         codes = codec.encode(0.1 * torch.randn(1, codec.channels, samples))
@@ -85,13 +84,13 @@ def test_codecs_take_a_sound_shorter_than_a_frame(samples: int) -> None:
         assert codec.decode(codes[..., :1]).shape[-1] > 0
 
 
-def test_a_last_block_of_a_few_samples_is_read(tmp_path: Path) -> None:
+def test_a_last_block_of_a_few_samples_is_read(tmp_path):
     path = save(tmp_path / "a.wav", melody(1, 2.0)[: RATE + 3])
     blocks = [clip.audio.shape[1] for clip in read_blocks(path, 0.5)]
     assert blocks == [RATE // 2, RATE // 2, 3]
 
 
-def test_a_damaged_frame_in_an_mp3_costs_that_file_alone(tmp_path: Path) -> None:
+def test_a_damaged_frame_in_an_mp3_costs_that_file_alone(tmp_path):
     for seed in (1, 2):
         save(tmp_path / "in" / f"{seed}.mp3", melody(seed, 2.0))
     data = bytearray((tmp_path / "in" / "2.mp3").read_bytes())
@@ -103,7 +102,7 @@ def test_a_damaged_frame_in_an_mp3_costs_that_file_alone(tmp_path: Path) -> None
     assert named <= {"2.mp3"}
 
 
-def test_mono_and_stereo_files_become_one_dataset(tmp_path: Path) -> None:
+def test_mono_and_stereo_files_become_one_dataset(tmp_path):
     save(tmp_path / "in" / "mono.wav", melody(1, 2.0)[:, :1])
     save(tmp_path / "in" / "stereo.wav", melody(2, 2.0))
     prepare(config(tmp_path / "in", tmp_path / "out", validation_fraction=0.0))
@@ -122,19 +121,19 @@ NOTE = b"\x00\x90\x3c\x40\x83\x60\x80\x3c\x00"
 TEMPO_60 = b"\x00\xff\x51\x03\x0f\x42\x40"
 
 
-def test_a_tempo_on_another_track_than_the_first_counts() -> None:
+def test_a_tempo_on_another_track_than_the_first_counts():
     score = read_midi(midi(NOTE, TEMPO_60 + NOTE))
     assert [tempo.qpm for tempo in score.tempos] == [60.0]
 
 
-def test_tempo_changes_after_the_last_note_make_no_piece_longer() -> None:
+def test_tempo_changes_after_the_last_note_make_no_piece_longer():
     late = b"\x83\xff\x7f\xff\x51\x03\x07\xa1\x20"  # 65,535 ticks after the note
     score = read_midi(midi(NOTE, TEMPO_60 + late))
     assert read_midi(midi_bytes(score)).note_num() == 1
     assert max(note.end for track in score.tracks for note in track.notes) == 480
 
 
-def test_a_checkpoint_that_lacks_keys_says_which(pipeline, tmp_path: Path) -> None:
+def test_a_checkpoint_that_lacks_keys_says_which(pipeline, tmp_path):
     from safetensors.torch import load_file, save_file
 
     pipeline.prior.save_pretrained(tmp_path)
@@ -147,7 +146,7 @@ def test_a_checkpoint_that_lacks_keys_says_which(pipeline, tmp_path: Path) -> No
         type(pipeline.prior).from_pretrained(tmp_path)
 
 
-def test_long_vorbis_is_written_whole() -> None:
+def test_long_vorbis_is_written_whole():
     audio = 0.1 * torch.sin(torch.arange(30 * RATE) / 30).repeat(2, 1)
     stream = io.BytesIO()
     write_audio(stream, audio, RATE, format="ogg")

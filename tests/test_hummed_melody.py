@@ -26,7 +26,7 @@ def hum(path: Path, pitches: list[int | None], cents: float = 30.0) -> None:
     soundfile.write(path, np.concatenate(parts), RATE)
 
 
-def test_a_hummed_tune_becomes_notes_in_beats(tmp_path: Path):
+def test_a_hummed_tune_becomes_notes_in_beats(tmp_path):
     pytest.importorskip("librosa")
     hum(tmp_path / "tune.wav", [60, 62, 64, None, 60])
     melody = draft_plan(None, {"melody": str(tmp_path / "tune.wav"), "bpm": 120}).fixed["melody"]
@@ -34,7 +34,7 @@ def test_a_hummed_tune_becomes_notes_in_beats(tmp_path: Path):
     assert [note.beat for note in melody] == pytest.approx([0, 1, 2, 4], abs=0.25)
 
 
-def test_humming_without_a_tempo_or_a_voice_is_refused(tmp_path: Path):
+def test_humming_without_a_tempo_or_a_voice_is_refused(tmp_path):
     hum(tmp_path / "tune.wav", [60])
     with pytest.raises(ValueError, match="a hummed tune does not say its tempo"):
         draft_plan(None, {"melody": str(tmp_path / "tune.wav")})

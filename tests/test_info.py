@@ -81,7 +81,7 @@ def test_a_codecs_operations_are_two_per_weight_and_the_search_of_the_codebooks(
 
 
 @pytest.mark.parametrize("name", ["lstm", "lstm-plain", "transformer"])
-def test_a_priors_operations_are_two_per_weight_and_its_attention(name: str):
+def test_a_priors_operations_are_two_per_weight_and_its_attention(name):
     model = build(name)
     cross = [block.text_attention.key_value for block in model.network.blocks]  # once per text
     unread = size_of(model.embedding, model.text_summary, model.depth, *cross)
@@ -94,7 +94,7 @@ def test_a_priors_operations_are_two_per_weight_and_its_attention(name: str):
 
 
 @pytest.mark.parametrize("name", list(SMALL))
-def test_activation_memory_is_about_what_autograd_keeps(name: str):
+def test_activation_memory_is_about_what_autograd_keeps(name):
     if name.startswith("lstm") and choose_precision("auto", torch.device("cpu")) == "no":
         pytest.skip("PyTorch has no bfloat16 LSTM on this processor")
     torch.manual_seed(0)
@@ -198,11 +198,11 @@ def test_hours_by_hand():
         (duration, 17520, "2.0 years"),
     ],
 )
-def test_numbers_read_well(function: Any, value: float, text: str):
+def test_numbers_read_well(function, value, text):
     assert function(value) == text
 
 
-def test_a_pipeline_is_described(pipeline_folder: Path, capsys: pytest.CaptureFixture[str]):
+def test_a_pipeline_is_described(pipeline_folder, capsys):
     pipeline = Pipeline.from_pretrained(pipeline_folder)
     capsys.readouterr()
     assert main(["info", str(pipeline_folder)]) == 0
@@ -222,7 +222,7 @@ def test_a_pipeline_is_described(pipeline_folder: Path, capsys: pytest.CaptureFi
     assert "license: not stated" in out
 
 
-def test_the_bitrate_is_that_of_the_codes(pipeline_folder: Path):
+def test_the_bitrate_is_that_of_the_codes(pipeline_folder):
     codec = Pipeline.from_pretrained(pipeline_folder).codec
     audio = torch.zeros(1, 2, 2 * codec.sample_rate)
     codes = codec.encode(audio)
@@ -240,9 +240,7 @@ def test_the_bitrate_is_that_of_the_codes(pipeline_folder: Path):
         ("# Tiny\n", ["license: not stated", "training data: not stated"]),
     ],
 )  # fmt: skip
-def test_license_and_data_come_from_the_model_card(
-    card: str, lines: list[str], pipeline_folder: Path, tmp_path: Path
-):
+def test_license_and_data_come_from_the_model_card(card, lines, pipeline_folder, tmp_path):
     for item in pipeline_folder.iterdir():
         (tmp_path / item.name).symlink_to(item)
     (tmp_path / "README.md").unlink(missing_ok=True)  # a link to a folder that others use
@@ -262,9 +260,7 @@ def test_license_and_data_come_from_the_model_card(
         ("model:", "model: [", "is not YAML"),
     ],
 )
-def test_a_wrong_config_is_refused(
-    old: str, new: str, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-):
+def test_a_wrong_config_is_refused(old, new, said, tmp_path, capsys):
     path = tmp_path / "bad.yaml"
     text = (ROOT / "configs/prior/smoke.yaml").read_text()
     assert old in text
@@ -277,9 +273,7 @@ def test_a_wrong_config_is_refused(
 
 
 @pytest.mark.parametrize("card", [b"---\nlicense: [\n---\n", b"\xff\xfe"])
-def test_a_damaged_model_card_is_refused(
-    card: bytes, pipeline_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-):
+def test_a_damaged_model_card_is_refused(card, pipeline_folder, tmp_path, capsys):
     for item in pipeline_folder.iterdir():
         (tmp_path / item.name).symlink_to(item)
     (tmp_path / "README.md").unlink(missing_ok=True)
@@ -288,7 +282,7 @@ def test_a_damaged_model_card_is_refused(
     assert "README.md: the front matter is not YAML" in capsys.readouterr().err
 
 
-def test_processes_must_be_positive(capsys: pytest.CaptureFixture[str]):
+def test_processes_must_be_positive(capsys):
     path = str(ROOT / "configs/prior/smoke.yaml")
     assert main(["info", "--config", path, "--processes", "0"]) == 2
     assert "--processes must be at least 1, got 0" in capsys.readouterr().err

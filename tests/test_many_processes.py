@@ -68,7 +68,7 @@ def assert_equal(folder: Path, other: Path) -> None:
 
 @pytest.mark.slow  # seven processes that import everything
 @pytest.mark.parametrize("trainer", ["prior", "decoder"])
-def test_sharded_processes_equal_one(parts: dict[str, str], tmp_path: Path, trainer: str) -> None:
+def test_sharded_processes_equal_one(parts, tmp_path, trainer):
     """Two sharded processes train as one, and four go on from their checkpoint."""
     sharded, whole = tmp_path / "sharded", tmp_path / "whole"
     options = ["--training.sharding", "true", "--training.activation_checkpointing", "true"]
@@ -85,9 +85,7 @@ def test_sharded_processes_equal_one(parts: dict[str, str], tmp_path: Path, trai
 
 
 @pytest.mark.parametrize("run", [run_prior, run_decoder])
-def test_activations_computed_twice_change_nothing(
-    parts: dict[str, str], tmp_path: Path, run: object
-) -> None:
+def test_activations_computed_twice_change_nothing(parts, tmp_path, run):
     plain = settings(tmp_path / "plain")
     again = replace(plain, output_dir=str(tmp_path / "again"), activation_checkpointing=True)
     for config in (plain, again):
@@ -95,7 +93,7 @@ def test_activations_computed_twice_change_nothing(
     assert_equal(tmp_path / "again", tmp_path / "plain")
 
 
-def test_what_needs_blocks_or_processes_says_so(parts: dict[str, str], tmp_path: Path) -> None:
+def test_what_needs_blocks_or_processes_says_so(parts, tmp_path):
     config = settings(tmp_path / "codec", activation_checkpointing=True)
     with pytest.raises(ValueError, match="need a prior or a decoder, got CodecTraining"):
         run_codec(parts, config)

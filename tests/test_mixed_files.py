@@ -66,7 +66,7 @@ def without_table(data: bytes) -> bytes:
     return data[:start] + data[data.index(b"\xff\xfb", place) :]
 
 
-def test_an_mp3_without_a_table_is_read_to_its_end(tmp_path: Path) -> None:
+def test_an_mp3_without_a_table_is_read_to_its_end(tmp_path):
     (tmp_path / "a.mp3").write_bytes(without_table(mp3(1, 8.0)))
     with pytest.warns(UserWarning, match="its header tells of"):
         clip = read_audio(tmp_path / "a.mp3")
@@ -77,7 +77,7 @@ def test_an_mp3_without_a_table_is_read_to_its_end(tmp_path: Path) -> None:
     assert "its header tells" in result.report["put_right"][0]["note"]
 
 
-def test_joined_mp3s_are_read_to_the_end_of_the_last(tmp_path: Path) -> None:
+def test_joined_mp3s_are_read_to_the_end_of_the_last(tmp_path):
     path = tmp_path / "a.mp3"
     path.write_bytes(mp3(1, 3.0) + mp3(2, 4.0))
     with pytest.warns(UserWarning, match="its header tells of"):
@@ -88,20 +88,20 @@ def test_joined_mp3s_are_read_to_the_end_of_the_last(tmp_path: Path) -> None:
     assert float(end) == pytest.approx(1.0, abs=0.1)
 
 
-def test_an_mp3_whose_header_is_right_is_left_alone() -> None:
+def test_an_mp3_whose_header_is_right_is_left_alone():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert describe_audio(mp3(1, 3.0)).duration_s == pytest.approx(3.0, abs=0.1)
 
 
-def test_joined_ogg_files_are_refused_with_their_number() -> None:
+def test_joined_ogg_files_are_refused_with_their_number():
     one = as_bytes(melody(1, 1.0), "OGG", "VORBIS")
     with pytest.raises(ValueError, match="holds 3 Ogg streams one after the other"):
         read_audio(3 * one)
     assert read_audio(one).audio.shape[1] == RATE
 
 
-def test_a_crashed_recorders_wav_is_read(tmp_path: Path) -> None:
+def test_a_crashed_recorders_wav_is_read(tmp_path):
     data = bytearray(as_bytes(melody(1, 2.0), "WAV", "PCM_16"))
     expected = read_audio(bytes(data)).audio
     data[4:8], data[40:44] = struct.pack("<I", 36), bytes(4)
@@ -112,7 +112,7 @@ def test_a_crashed_recorders_wav_is_read(tmp_path: Path) -> None:
         read_audio(empty)
 
 
-def test_formats_that_are_read_and_formats_that_are_not(tmp_path: Path) -> None:
+def test_formats_that_are_read_and_formats_that_are_not(tmp_path):
     audio = melody(1, 2.0)
     for seed, (name, kind) in enumerate(
         {"a.aiff": "AIFF", "b.caf": "CAF", "c.w64": "W64", "d.au": "AU"}.items()
@@ -129,7 +129,7 @@ def test_formats_that_are_read_and_formats_that_are_not(tmp_path: Path) -> None:
     assert result.report["other_files"] == {".txt": 1}
 
 
-def test_names_that_are_not_utf8_or_decomposed(tmp_path: Path) -> None:
+def test_names_that_are_not_utf8_or_decomposed(tmp_path):
     os.mkdir(tmp_path / "in")
     bad = os.fsencode(tmp_path / "in") + b"/caf\xe9.wav"
     with open(bad, "wb") as file:
@@ -146,7 +146,7 @@ def test_names_that_are_not_utf8_or_decomposed(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
-def test_metadata_of_spreadsheets(encoding: str, tmp_path: Path) -> None:
+def test_metadata_of_spreadsheets(encoding, tmp_path):
     save(tmp_path / "a.wav", melody(1, 2.0))
     save(tmp_path / "b.wav", melody(2, 2.0))
     text = 'file_name,text,bpm\na.wav,"Käse, slowly",90\na.wav,another caption,90\nb.wav,x,\n'
@@ -156,7 +156,7 @@ def test_metadata_of_spreadsheets(encoding: str, tmp_path: Path) -> None:
     assert json.loads(rows[0]["labels"]) == {"bpm": "90"}
 
 
-def test_a_csv_in_another_encoding_loses_its_own_rows_only(tmp_path: Path) -> None:
+def test_a_csv_in_another_encoding_loses_its_own_rows_only(tmp_path):
     path = tmp_path / "metadata.csv"
     path.write_bytes(b"file_name,text\na.wav,fine\nb.wav,caf\xe9\nc.wav,fine\n")
     file = read_rows(path)
@@ -164,7 +164,7 @@ def test_a_csv_in_another_encoding_loses_its_own_rows_only(tmp_path: Path) -> No
     assert [str(fault) for fault in file.faults] == ["line 3: is not UTF-8"]
 
 
-def test_what_a_trainer_would_refuse_is_mended_or_left_out_by_name(tmp_path: Path) -> None:
+def test_what_a_trainer_would_refuse_is_mended_or_left_out_by_name(tmp_path):
     for seed, name in enumerate(("a", "b", "c", "d")):
         save(tmp_path / f"{name}.wav", melody(seed, 2.0))
     save(tmp_path / "short.wav", melody(9, 0.5))
@@ -189,7 +189,7 @@ def test_what_a_trainer_would_refuse_is_mended_or_left_out_by_name(tmp_path: Pat
 
 @given(st.text(max_size=600))
 @settings(max_examples=60, deadline=None)
-def test_a_shortened_caption_fits_and_begins_the_caption(text: str) -> None:
+def test_a_shortened_caption_fits_and_begins_the_caption(text):
     short = shorten_caption(text)
     assert text.startswith(short)
     assert len(shipped_offsets(short)) <= MAX_TOKENS
@@ -197,7 +197,7 @@ def test_a_shortened_caption_fits_and_begins_the_caption(text: str) -> None:
         assert short == text
 
 
-def test_mended_metadata_cost_no_finished_work(tmp_path: Path, monkeypatch) -> None:
+def test_mended_metadata_cost_no_finished_work(tmp_path, monkeypatch):
     for seed in range(3):
         save(tmp_path / "in" / f"{seed}.wav", melody(seed, 2.0))
     metadata = tmp_path / "in" / "metadata.jsonl"
@@ -217,7 +217,7 @@ def test_mended_metadata_cost_no_finished_work(tmp_path: Path, monkeypatch) -> N
         assert one == other
 
 
-def test_midi_escapes_swallow_no_notes() -> None:
+def test_midi_escapes_swallow_no_notes():
     on, off = b"\x00\x90\x3c\x40", b"\x83\x60\x80\x3c\x00"
     for escape in (b"\xf7\x02\xf3\x01", b"\xf7\x04\xff\x90\x07\xf7", b"\xf7\x03\x41\x90\x90"):
         track = on + off + b"\x00" + escape + on + off + b"\x00\xff\x2f\x00"
@@ -265,7 +265,7 @@ FAULTY_ROWS = (b"3}", b"torn", b"[1]", b"\xe9", b"u0000", b'""}')
     rows=st.lists(ROWS, max_size=5, unique=True),
 )
 @settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-def test_any_mixture_of_good_and_bad(good, bad, rows) -> None:
+def test_any_mixture_of_good_and_bad(good, bad, rows):
     work = Path(tempfile.mkdtemp())
     folder = os.fsencode(work / "in")
     os.mkdir(folder)
@@ -294,7 +294,7 @@ def test_any_mixture_of_good_and_bad(good, bad, rows) -> None:
     shutil.rmtree(work)
 
 
-def test_the_command_says_what_it_passed_over(tmp_path: Path, capsys) -> None:
+def test_the_command_says_what_it_passed_over(tmp_path, capsys):
     save(tmp_path / "in" / "a.wav", melody(1, 6.0))
     (tmp_path / "in" / "b.wav").write_bytes(b"x")
     (tmp_path / "in" / "metadata.jsonl").write_text("{}\n")

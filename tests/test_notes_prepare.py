@@ -36,7 +36,7 @@ def onsets(codes: torch.Tensor) -> list[int]:
     return codes[0].cumsum(0).tolist()
 
 
-def test_a_folder_of_midi_becomes_a_cache(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+def test_a_folder_of_midi_becomes_a_cache(tmp_path, capsys):
     midi = write_midi_folder(tmp_path / "midi")
     out = tmp_path / "notes"
     assert main(["prepare", "notes", str(midi), "--output", str(out), "--quiet"]) == 0
@@ -59,7 +59,7 @@ def test_a_folder_of_midi_becomes_a_cache(tmp_path: Path, capsys: pytest.Capture
         assert row["is_end"]
 
 
-def test_notes_of_a_rendered_dataset_are_those_of_its_clips(rendered: Path, tmp_path: Path):
+def test_notes_of_a_rendered_dataset_are_those_of_its_clips(rendered, tmp_path):
     codec = NoteTokenizer()
     info = build_note_cache(rendered, codec, tmp_path / "notes", quiet=True)
     assert info.clips["validation"] >= 1
@@ -98,7 +98,7 @@ def test_a_clip_is_cut_from_its_piece():
     )
 
 
-def test_one_voice_and_another_grid(tmp_path: Path):
+def test_one_voice_and_another_grid(tmp_path):
     midi = write_midi_folder(tmp_path / "midi", 2)
     command = ["prepare", "notes", str(midi), "--quiet", "--monophonic", "--steps-per-beat", "4"]
     assert main([*command, "--output", str(tmp_path / "out")]) == 0
@@ -111,7 +111,7 @@ def test_one_voice_and_another_grid(tmp_path: Path):
     assert all(first[1] <= second[0] for first, second in itertools.pairwise(times))
 
 
-def test_a_tokenizer_saved_under_its_old_name_loads(tmp_path: Path):
+def test_a_tokenizer_saved_under_its_old_name_loads(tmp_path):
     tokenizer = NoteTokenizer(12)
     tokenizer.save_pretrained(tmp_path)
     config = tmp_path / "config.json"
@@ -124,7 +124,7 @@ def test_a_tokenizer_saved_under_its_old_name_loads(tmp_path: Path):
     )  # of the caches made under that name
 
 
-def test_bad_files_are_skipped_and_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+def test_bad_files_are_skipped_and_said(tmp_path, capsys):
     midi = write_midi_folder(tmp_path / "midi", 2)
     (midi / "broken.mid").write_bytes(b"MThd")
     (midi / "empty.mid").write_bytes(write_midi_without_notes())
@@ -171,14 +171,14 @@ def other_dataset(folder: Path) -> None:
     finish_dataset(folder, {"command": "prepare audio"})
 
 
-def test_an_existing_folder_is_kept(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+def test_an_existing_folder_is_kept(tmp_path, capsys):
     midi = write_midi_folder(tmp_path / "midi", 1)
     assert main(["prepare", "notes", str(midi), "--output", str(midi), "--quiet"]) == 2
     assert "exists already" in capsys.readouterr().err
     assert (midi / "piece-0.mid").is_file()
 
 
-def test_a_score_that_comes_out_otherwise_is_refused(tmp_path: Path):
+def test_a_score_that_comes_out_otherwise_is_refused(tmp_path):
     folder = write_rendered(tmp_path / "scores", {"train": [0]})
     info = json.loads((folder / "dataset.json").read_text())
     info["settings"]["seed"] = 6

@@ -51,7 +51,7 @@ def test_the_file_lasts_until_the_reverberation_has_died_away():
     assert symusic.Score.from_midi(midi_bytes(score_of_programs([0]), 2.0)).end() == 48 + 2 * 48
 
 
-def test_what_is_missing_is_named_with_its_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_what_is_missing_is_named_with_its_package(tmp_path, monkeypatch):
     score = score_of_programs([0])
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(FileNotFoundError, match="apt-get install fluidsynth"):
@@ -64,7 +64,7 @@ def test_what_is_missing_is_named_with_its_package(tmp_path: Path, monkeypatch: 
         play(symusic.Score(24))
 
 
-def test_goes_are_added(monkeypatch: pytest.MonkeyPatch):
+def test_goes_are_added(monkeypatch):
     played = []
 
     def flat(midi: bytes, room: float, soundfont: Path) -> np.ndarray:

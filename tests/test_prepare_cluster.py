@@ -66,9 +66,7 @@ def files(folder: Path) -> dict[str, bytes]:
     }
 
 
-def test_audio_and_tokens_file_for_file(
-    scheduler: str, tmp_path: Path, parts: dict[str, str]
-) -> None:
+def test_audio_and_tokens_file_for_file(scheduler, tmp_path, parts):
     """``prepare audio`` and ``prepare tokens`` on a cluster, one worker killed in between."""
     album = tmp_path / "album"
     album.mkdir()
@@ -89,9 +87,7 @@ def test_audio_and_tokens_file_for_file(
     assert [name for name in here if here[name] != there[name]] == []
 
 
-def test_no_scheduler(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_no_scheduler(tmp_path, capsys, monkeypatch):
     soundfile.write(tmp_path / "a.wav", chord(0, 6.0).T.numpy(), 44100)
     command = ["prepare", "audio", str(tmp_path), "--output", str(tmp_path / "out"), "--quiet"]
     monkeypatch.setattr("pipelines.data.worker_processes.JOIN_TIMEOUT_S", 0.5)

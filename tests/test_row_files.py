@@ -2,7 +2,6 @@
 
 import io
 import json
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,9 +18,7 @@ LINES = "\ufeff\n" + "\n\n".join(map(json.dumps, ROWS.values())) + "\n"
 
 
 @pytest.mark.parametrize(("name", "text"), [("a.csv", TABLE), ("a.jsonl", LINES)])
-def test_csv_and_jsonl_give_the_same_rows(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, text: str
-):
+def test_csv_and_jsonl_give_the_same_rows(tmp_path, monkeypatch, name, text):
     (tmp_path / name).write_bytes(text.encode())
     file = read_rows(tmp_path / name, TYPES)
     assert (file.rows, file.faults, file.folder) == (ROWS, [], tmp_path)
@@ -44,9 +41,7 @@ NO_ROWS: list[tuple[str, bytes, int, str]] = [
 
 
 @pytest.mark.parametrize(("name", "data", "line", "message"), NO_ROWS)
-def test_every_line_that_is_no_row_is_named(
-    tmp_path: Path, name: str, data: bytes, line: int, message: str
-):
+def test_every_line_that_is_no_row_is_named(tmp_path, name, data, line, message):
     (tmp_path / name).write_bytes(data)
     (fault,) = read_rows(tmp_path / name).faults
     assert fault.line == line
@@ -54,7 +49,7 @@ def test_every_line_that_is_no_row_is_named(
     assert str(fault) == f"line {line}: {fault.message}"
 
 
-def test_a_cell_that_is_no_number_stays_a_text(tmp_path: Path):
+def test_a_cell_that_is_no_number_stays_a_text(tmp_path):
     (tmp_path / "a.csv").write_text("seed,duration_s\n1.5,x\n")
     assert read_rows(tmp_path / "a.csv", TYPES).rows == {2: {"seed": "1.5", "duration_s": "x"}}
 
@@ -65,7 +60,7 @@ def test_what_is_no_dict_in_a_list_is_named():
     assert (fault.line, fault.message) == (2, "a row must be an object, got ['c']")
 
 
-def test_sources_that_hold_nothing(tmp_path: Path):
+def test_sources_that_hold_nothing(tmp_path):
     empty = tmp_path / "rows.jsonl"
     empty.write_text("\n")
     for source, error, message in (

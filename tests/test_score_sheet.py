@@ -1,7 +1,6 @@
 """A plan out again as a lead sheet, and plans that close."""
 
 import random
-from pathlib import Path
 
 import pytest
 import symusic
@@ -24,7 +23,7 @@ PLAN = Plan(
 )
 
 
-def test_a_plan_becomes_midi(tmp_path: Path):
+def test_a_plan_becomes_midi(tmp_path):
     save_plan(tmp_path / "plan.json", PLAN)
     assert main(["score", str(tmp_path / "plan.json"), "--output", str(tmp_path / "s.mid")]) == 0
     midi = symusic.Score(tmp_path / "s.mid")
@@ -38,7 +37,7 @@ def test_a_plan_becomes_midi(tmp_path: Path):
     assert [(mark.time / 480, mark.text) for mark in midi.markers] == [(0, "verse"), (8, "chorus")]
 
 
-def test_a_plan_becomes_musicxml(tmp_path: Path):
+def test_a_plan_becomes_musicxml(tmp_path):
     music21 = pytest.importorskip("music21")
     state = random.getstate()  # which music21 changes
     save_plan(tmp_path / "plan.json", PLAN)
@@ -52,7 +51,7 @@ def test_a_plan_becomes_musicxml(tmp_path: Path):
     random.setstate(state)
 
 
-def test_a_tune_is_read_from_what_was_written(tmp_path: Path):
+def test_a_tune_is_read_from_what_was_written(tmp_path):
     pytest.importorskip("music21")
     save_plan(tmp_path / "plan.json", PLAN)
     state = random.getstate()
@@ -65,7 +64,7 @@ def test_a_tune_is_read_from_what_was_written(tmp_path: Path):
 
 
 @pytest.mark.parametrize("name", ["a.mid", "a.musicxml", "a.txt", "none.mid"])
-def test_a_damaged_tune_is_refused(name: str, tmp_path: Path):
+def test_a_damaged_tune_is_refused(name, tmp_path):
     if name.endswith("xml"):
         pytest.importorskip("music21")
     if name[0] == "a":

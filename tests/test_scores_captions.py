@@ -2,7 +2,6 @@
 
 import random
 import re
-from collections.abc import Callable
 
 import pytest
 
@@ -32,7 +31,7 @@ def names(instrument: str) -> str:
 
 
 @pytest.mark.parametrize("write", [captions, held_out])
-def test_instrument_tempo_and_key_are_in_a_majority(write: Callable[..., list[str]]) -> None:
+def test_instrument_tempo_and_key_are_in_a_majority(write):
     for seed, labels in enumerate(LABELS):
         texts = write(labels, seed)
         assert len(texts) == 6
@@ -42,7 +41,7 @@ def test_instrument_tempo_and_key_are_in_a_majority(write: Callable[..., list[st
             assert sum(bool(re.search(pattern, t, re.IGNORECASE)) for t in texts) >= 4, texts
 
 
-def test_captions_are_clean_true_of_drums_and_of_many_lengths() -> None:
+def test_captions_are_clean_true_of_drums_and_of_many_lengths():
     lengths = set()
     for seed, labels in enumerate(LABELS):
         for text in captions(labels, seed) + held_out(labels, seed):
@@ -55,13 +54,13 @@ def test_captions_are_clean_true_of_drums_and_of_many_lengths() -> None:
     assert max(lengths) >= 20
 
 
-def test_equal_seeds_give_equal_captions_and_others_differ() -> None:
+def test_equal_seeds_give_equal_captions_and_others_differ():
     assert captions(LABELS[0], 5) == captions(LABELS[0], 5)
     assert captions(LABELS[0], 5) != captions(LABELS[0], 6)
     assert len({text for seed in range(50) for text in captions(LABELS[0], seed)}) > 200
 
 
-def test_drums_mood_style_and_speed_are_said_but_not_always() -> None:
+def test_drums_mood_style_and_speed_are_said_but_not_always():
     texts = [text for seed, labels in enumerate(LABELS) for text in captions(labels, seed)]
     drums = sum(bool(re.search(r"drums|percussion", text)) for text in texts) / len(texts)
     assert 0.15 < drums < 0.8
@@ -71,14 +70,14 @@ def test_drums_mood_style_and_speed_are_said_but_not_always() -> None:
         assert 0.2 < share < 0.95
 
 
-def test_missing_facts_are_left_out() -> None:
+def test_missing_facts_are_left_out():
     labels = LABELS[0] | {"key": None, "mode": None, "style": None, "mood": []}
     for seed in range(60):
         for text in captions(labels, seed) + held_out(labels, seed):
             assert not re.search(r"None|\bkey\b|major|minor", text), text
 
 
-def test_held_out_templates_and_words_are_disjoint_from_training() -> None:
+def test_held_out_templates_and_words_are_disjoint_from_training():
     def bare(template: str) -> str:
         return re.sub(r"[<>\[\]]", "", template).lower()
 
@@ -90,7 +89,7 @@ def test_held_out_templates_and_words_are_disjoint_from_training() -> None:
     assert not texts & {t.lower() for seed in range(200) for t in held_out(LABELS[1], seed)}
 
 
-def test_half_of_the_words_that_are_drawn_are_common() -> None:
+def test_half_of_the_words_that_are_drawn_are_common():
     rng = random.Random(0)
     words = MOODS["happy"]
     drawn = [words.draw(rng, held_out=False) for _ in range(2000)]
@@ -100,12 +99,12 @@ def test_half_of_the_words_that_are_drawn_are_common() -> None:
 
 
 @pytest.mark.parametrize("write", [captions, held_out])
-def test_a_count_below_one_raises(write: Callable[..., list[str]]) -> None:
+def test_a_count_below_one_raises(write):
     with pytest.raises(ValueError, match="n must be at least 1"):
         write(LABELS[0], 0, 0)
 
 
-def test_articles_and_commas_are_mended() -> None:
+def test_articles_and_commas_are_mended():
     assert polish("a electric piano , , in a A minor", capital=False) == (
         "an electric piano, in an A minor"
     )

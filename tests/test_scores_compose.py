@@ -3,7 +3,6 @@
 import random
 import re
 from itertools import pairwise
-from typing import Any
 
 import pytest
 
@@ -30,14 +29,14 @@ from prior.theory import METERS
 LEADS = [name for name in INSTRUMENTS if name not in BASSES]
 
 
-def test_equal_seeds_give_equal_scores() -> None:
+def test_equal_seeds_give_equal_scores():
     first, again, other = (compose(random.Random(seed)) for seed in (7, 7, 8))
     assert first == again
     assert first != other
 
 
 @pytest.mark.parametrize("style", STYLES)
-def test_every_style_composes_in_every_ensemble(style: str) -> None:
+def test_every_style_composes_in_every_ensemble(style):
     for number, ensemble in enumerate(ENSEMBLES):
         score = compose(random.Random(number), False, style, ensemble)
         labels = all_labels(score)
@@ -49,7 +48,7 @@ def test_every_style_composes_in_every_ensemble(style: str) -> None:
 
 
 @pytest.mark.parametrize("lead", LEADS)
-def test_every_instrument_leads(lead: str) -> None:
+def test_every_instrument_leads(lead):
     for ensemble in ENSEMBLES:
         score = compose(random.Random(3), ensemble=ensemble, lead=lead)
         labels = all_labels(score)
@@ -57,7 +56,7 @@ def test_every_instrument_leads(lead: str) -> None:
         assert score.parts[0].program in INSTRUMENTS[lead].programs
 
 
-def test_notes_fit_midi_and_the_lead_its_range() -> None:
+def test_notes_fit_midi_and_the_lead_its_range():
     for seed in range(60):
         score = compose(random.Random(seed))
         for part in score.parts:
@@ -71,7 +70,7 @@ def test_notes_fit_midi_and_the_lead_its_range() -> None:
         assert top <= INSTRUMENTS[score.parts[0].instrument].high + 12
 
 
-def test_the_key_label_is_the_estimate_from_the_notes() -> None:
+def test_the_key_label_is_the_estimate_from_the_notes():
     scores = [compose(random.Random(seed), held_out=seed % 5 == 0) for seed in range(80)]
     assert sum(is_key_clear(score) for score in scores) >= 78
     for score in scores:
@@ -80,7 +79,7 @@ def test_the_key_label_is_the_estimate_from_the_notes() -> None:
         assert found == score.key or not is_key_clear(score)
 
 
-def test_onsets_lie_on_the_grid_of_the_tempo() -> None:
+def test_onsets_lie_on_the_grid_of_the_tempo():
     for seed in range(30):
         score = compose(random.Random(seed), style_name="march")
         beat_s = 60 / score.tempo_bpm
@@ -93,7 +92,7 @@ def test_onsets_lie_on_the_grid_of_the_tempo() -> None:
         assert max(errors) < 0.02
 
 
-def test_labels_count_solo_duo_and_drums() -> None:
+def test_labels_count_solo_duo_and_drums():
     seen = set()
     for seed in range(120):
         labels = all_labels(compose(random.Random(seed)))
@@ -106,7 +105,7 @@ def test_labels_count_solo_duo_and_drums() -> None:
     assert seen == set(ENSEMBLES)
 
 
-def test_drums_may_be_fixed_where_the_style_has_some() -> None:
+def test_drums_may_be_fixed_where_the_style_has_some():
     for drums in (None, True, False):
         for seed in range(6):
             score = compose(random.Random(seed), style_name="techno", drums=drums)
@@ -118,14 +117,14 @@ def test_drums_may_be_fixed_where_the_style_has_some() -> None:
 @pytest.mark.parametrize(
     "arguments", [{"style_name": "polka-punk"}, {"ensemble": "octet"}, {"lead": "theremin"}]
 )
-def test_unknown_names_raise(arguments: dict[str, Any]) -> None:
+def test_unknown_names_raise(arguments):
     with pytest.raises(ValueError, match="must be one of"):
         compose(random.Random(0), **arguments)
 
 
 @pytest.mark.parametrize("density", ["sparse", "medium", "busy"])
 @pytest.mark.parametrize("meter", ["4/4", "3/4", "6/8"])
-def test_melody_fills_the_harmony_and_ends_on_the_tonic(meter: str, density: str) -> None:
+def test_melody_fills_the_harmony_and_ends_on_the_tonic(meter, density):
     key = Key("D", "minor")
     harmony = slots(["i", "iv", "V", "i", "VI", "iv", "V7", "i"], key, float(METERS[meter].beats))
     for seed in range(10):
@@ -139,7 +138,7 @@ def test_melody_fills_the_harmony_and_ends_on_the_tonic(meter: str, density: str
 
 
 @pytest.mark.parametrize("meter", ["4/4", "3/4", "6/8"])
-def test_every_drum_pattern_fills_its_bar(meter: str) -> None:
+def test_every_drum_pattern_fills_its_bar(meter):
     for name, lines in PATTERNS[meter].items():
         assert len({len(line) for line in lines.values()}) == 1, name
         beats = METERS[meter].beats
@@ -147,7 +146,7 @@ def test_every_drum_pattern_fills_its_bar(meter: str) -> None:
         assert {int(note.start // beats) for note in notes} == set(range(8))
 
 
-def test_swing_moves_only_off_beats_and_repeated_pitches_do_not_overlap() -> None:
+def test_swing_moves_only_off_beats_and_repeated_pitches_do_not_overlap():
     notes = [Note(0, 0.5, 60, 90), Note(0.5, 0.5, 62, 90), Note(1.0, 1, 64, 90)]
     assert [note.start for note in swung(notes)] == pytest.approx([0, 2 / 3, 1])
 
@@ -155,18 +154,18 @@ def test_swing_moves_only_off_beats_and_repeated_pitches_do_not_overlap() -> Non
     assert [(n.start, n.duration) for n in notes if n.pitch == 60] == [(0, 1), (1, 1)]
 
 
-def test_moods_follow_mode_and_speed() -> None:
+def test_moods_follow_mode_and_speed():
     assert "sad" in moods("pop", "minor", 60, "moderate")
     assert "joyful" in moods("pop", "major", 160, "moderate")
     assert "calm" in moods("pop", "major", 70, "soft")
 
 
-def test_every_program_has_a_name_or_is_a_noise() -> None:
+def test_every_program_has_a_name_or_is_a_noise():
     assert all(name_of_program(p) in {*INSTRUMENTS, None} for p in range(128))
     assert name_of_program(0) == "piano"
 
 
-def test_a_song_returns_to_its_sections_and_ends() -> None:
+def test_a_song_returns_to_its_sections_and_ends():
     for seed in range(4):
         song = compose_song(random.Random(seed))
         assert 60 <= song.duration_s <= 250
@@ -203,7 +202,7 @@ def test_a_song_returns_to_its_sections_and_ends() -> None:
         assert all(a.beat + a.beats <= b.beat + 1e-3 for a, b in pairwise(plan.melody))
 
 
-def test_the_top_voice_is_one_note_at_a_time() -> None:
+def test_the_top_voice_is_one_note_at_a_time():
     chord = [Note(0.0, 1.0005, 60, 90), Note(0.01, 1.0, 72, 90), Note(0.5, 1.0, 55, 90)]
     notes = [*chord, Note(1.0, 1.0, 71, 90), Note(1.5, 2.0, 74, 90)]
     assert [(n.start, n.pitch) for n in top_voice(notes)] == [(0.0, 60), (1.0, 71), (1.5, 74)]
@@ -213,7 +212,7 @@ def test_the_top_voice_is_one_note_at_a_time() -> None:
         assert all(note.beats > 0 for note in plan.melody)
 
 
-def test_drums_may_play_alone() -> None:
+def test_drums_may_play_alone():
     score = compose(random.Random(3), ensemble="drums")
     labels = clip_labels(score, 0.0, 20.0)
     assert [part.instrument for part in score.parts] == ["drums"]

@@ -20,7 +20,7 @@ def piece(meter: str = "4/4", parts: int = 1) -> Score:
 
 
 @pytest.mark.parametrize(("meter", "quarters"), [("4/4", 1.0), ("6/8", 1.5)])
-def test_a_score_survives_a_round_trip(meter: str, quarters: float) -> None:
+def test_a_score_survives_a_round_trip(meter, quarters):
     score = piece(meter)
     midi: Any = symusic.Score.from_midi(write_midi(score, tail_s=2.0))
     assert [(t.numerator, t.denominator) for t in midi.time_signatures] == [
@@ -40,7 +40,7 @@ def test_a_score_survives_a_round_trip(meter: str, quarters: float) -> None:
     assert seconds == pytest.approx(score.duration_s + 2.0, abs=0.01)
 
 
-def test_parts_have_tracks_of_their_own_up_to_fifteen_pitched_ones() -> None:
+def test_parts_have_tracks_of_their_own_up_to_fifteen_pitched_ones():
     score = piece(parts=15)
     score.parts.append(Part("drums", 0, [Note(0, 1, 36, 100)]))
     drums = [is_drums for _, is_drums, _ in read_tracks(read_midi(write_midi(score)))]
@@ -49,7 +49,7 @@ def test_parts_have_tracks_of_their_own_up_to_fifteen_pitched_ones() -> None:
         write_midi(piece(parts=16))
 
 
-def test_onsets_in_the_file_give_the_labeled_tempo() -> None:
+def test_onsets_in_the_file_give_the_labeled_tempo():
     for seed in range(10):
         score = compose(random.Random(seed), style_name="techno")
         midi = read_midi(write_midi(score))
@@ -60,7 +60,7 @@ def test_onsets_in_the_file_give_the_labeled_tempo() -> None:
         assert 60 / beat_s == pytest.approx(score.tempo_bpm, rel=0.01)
 
 
-def test_every_truncation_is_a_value_error_or_loses_only_notes() -> None:
+def test_every_truncation_is_a_value_error_or_loses_only_notes():
     data = write_midi(piece())
     for length in range(0, len(data) - 1, 7):
         try:

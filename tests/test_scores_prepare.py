@@ -80,7 +80,7 @@ def same(first: list[Clip], second: list[Clip]) -> bool:
     return [clip.to_row() for clip in first] == [clip.to_row() for clip in second]
 
 
-def test_clips_carry_labels_captions_and_both_splits(player: Path, tmp_path: Path) -> None:
+def test_clips_carry_labels_captions_and_both_splits(player, tmp_path):
     info = prepare_scores(wanted(player, tmp_path / "out", 8))
     clips = rows(tmp_path / "out")
     assert info["splits"]["train"]["clips"] == 6
@@ -98,7 +98,7 @@ def test_clips_carry_labels_captions_and_both_splits(player: Path, tmp_path: Pat
     assert sum(report["labels"]["mode"].values()) == 8
 
 
-def test_a_stopped_run_resumes_to_an_equal_dataset(player: Path, tmp_path: Path) -> None:
+def test_a_stopped_run_resumes_to_an_equal_dataset(player, tmp_path):
     prepare_scores(wanted(player, tmp_path / "whole", 14))
     prepare_scores(wanted(player, tmp_path / "cut", 14))
     for split in ("train", "train", "validation"):
@@ -109,9 +109,7 @@ def test_a_stopped_run_resumes_to_an_equal_dataset(player: Path, tmp_path: Path)
     assert all(same(whole[split], cut[split]) for split in whole)
 
 
-def test_a_finished_dataset_grows_and_audio_is_kept_when_wanted(
-    player: Path, tmp_path: Path
-) -> None:
+def test_a_finished_dataset_grows_and_audio_is_kept_when_wanted(player, tmp_path):
     prepare_scores(wanted(player, tmp_path / "whole", 8))
     prepare_scores(wanted(player, tmp_path / "grown", 4))
     prepare_scores(wanted(player, tmp_path / "grown", 8))
@@ -121,9 +119,7 @@ def test_a_finished_dataset_grows_and_audio_is_kept_when_wanted(
     assert clip.audio[:4] == b"fLaC"
 
 
-def test_dying_renders_are_skipped_counted_and_reported(
-    player: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_dying_renders_are_skipped_counted_and_reported(player, tmp_path, capsys):
     copy = player.read_text()
     flag = tmp_path / "flag"
     turn = f"#!/bin/sh\nif [ -e {flag} ]; then /bin/rm {flag}; kill -9 $$; fi\n: > {flag}\n"
@@ -135,9 +131,7 @@ def test_dying_renders_are_skipped_counted_and_reported(
     assert "FluidSynth ended with code -9" in capsys.readouterr().err
 
 
-def test_a_player_that_always_dies_ends_the_run(
-    player: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_player_that_always_dies_ends_the_run(player, tmp_path, capsys):
     player.write_text("#!/bin/sh\nexit 3\n")
     assert run(player.parent / "bank.sf2", tmp_path / "out") == 2
     last = capsys.readouterr().err.splitlines()[-1]
@@ -153,13 +147,8 @@ def test_a_player_that_always_dies_ends_the_run(
     ],
 )
 def test_missing_programs_are_named_with_their_package(
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    source: str,
-    present: list[str],
-    message: str,
-) -> None:
+    tmp_path, monkeypatch, capsys, source, present, message
+):
     for name in present:
         (tmp_path / name).write_text("#!/bin/sh\n")
         (tmp_path / name).chmod(0o755)
@@ -170,9 +159,7 @@ def test_missing_programs_are_named_with_their_package(
     assert error.count("\n") == 1
 
 
-def test_other_settings_and_numbers_out_of_range_are_refused(
-    player: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_other_settings_and_numbers_out_of_range_are_refused(player, tmp_path, capsys):
     bank = player.parent / "bank.sf2"
     assert run(bank, tmp_path / "out") == 0
     assert run(bank, tmp_path / "out", "--seed", 1) == 2
@@ -184,7 +171,7 @@ def test_other_settings_and_numbers_out_of_range_are_refused(
         assert f"got {value}" in error
 
 
-def test_silence_and_damaged_samples_are_render_errors(player: Path) -> None:
+def test_silence_and_damaged_samples_are_render_errors(player):
     score = compose(random.Random(0))
     for samples, message in ((np.zeros((4410, 2)), "silence"), (np.full((9, 2), np.nan), "finite")):
         soundfile.write(player.parent / "sound.wav", samples, SAMPLE_RATE, subtype="FLOAT")
@@ -192,7 +179,7 @@ def test_silence_and_damaged_samples_are_render_errors(player: Path) -> None:
             render(score)
 
 
-def test_loudness_and_peak_are_set_and_the_silent_end_is_cut_and_faded() -> None:
+def test_loudness_and_peak_are_set_and_the_silent_end_is_cut_and_faded():
     quiet = normalize(0.01 * tones(3), -20.0)
     assert 10 * np.log10(np.square(quiet).mean()) == pytest.approx(-20, abs=0.1)
     click = tones(3) * 0.001
@@ -204,7 +191,7 @@ def test_loudness_and_peak_are_set_and_the_silent_end_is_cut_and_faded() -> None
     assert abs(cut[:, -1]).max() == 0.0
 
 
-def test_long_pieces_become_clips_that_join() -> None:
+def test_long_pieces_become_clips_that_join():
     score: Score = compose(random.Random(2))
     clips = cut_clips(score, tones(46.0), "piece", 0, keep_audio=False)
     assert [(clip.start_s, clip.is_end) for clip in clips] == [(0, False), (20, False), (40, True)]
@@ -214,7 +201,7 @@ def test_long_pieces_become_clips_that_join() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("source", ["generated", "mma", "bach", "openttd"])
-def test_real_renders_are_equal_twice_clean_and_stereo(source: str) -> None:
+def test_real_renders_are_equal_twice_clean_and_stereo(source):
     job = (ScoreJob(3, 1, (source,)), SOUNDFONT, True)
     _, clips, reason = render_piece(job)
     _, again, _ = render_piece(job)
@@ -229,7 +216,7 @@ def test_real_renders_are_equal_twice_clean_and_stereo(source: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("dynamics", TARGET_DB)
-def test_real_loudness_follows_the_dynamics(dynamics: str) -> None:
+def test_real_loudness_follows_the_dynamics(dynamics):
     seeds = (s for s in range(200) if compose(random.Random(s)).labels["dynamics"] == dynamics)
     audio = render(compose(random.Random(next(seeds))))
     assert np.abs(audio).max() <= 0.951
@@ -237,14 +224,14 @@ def test_real_loudness_follows_the_dynamics(dynamics: str) -> None:
 
 
 @pytest.mark.slow
-def test_two_workers_write_what_one_writes(tmp_path: Path) -> None:
+def test_two_workers_write_what_one_writes(tmp_path):
     for workers in (1, 2):
         more = ("--workers", workers, "--hours", 0.03)
         assert run(SOUNDFONT, tmp_path / str(workers), *more) == 0
     assert same(rows(tmp_path / "1")["train"], rows(tmp_path / "2")["train"])
 
 
-def test_any_instrument_leads_and_a_coin_gives_drums_in_some_pieces() -> None:
+def test_any_instrument_leads_and_a_coin_gives_drums_in_some_pieces():
     jobs = [ScoreJob(0, index, ("generated",)) for index in range(1000)]
     free = [(job, free_lead(job)) for job in jobs]
     leads = [lead for _, lead in free if lead]

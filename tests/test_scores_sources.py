@@ -1,7 +1,6 @@
 """Test scores by others: Bach's chorales, openttd-openmsx and MMA's arrangements."""
 
 import random
-from pathlib import Path
 
 import pytest
 
@@ -17,7 +16,7 @@ from pipelines.data.scores.styles import STYLES
 pytest.importorskip("music21")
 
 
-def test_chorales_are_equal_twice_and_labeled() -> None:
+def test_chorales_are_equal_twice_and_labeled():
     score = bach(random.Random(4))
     assert score == bach(random.Random(4))
     labels = all_labels(score)
@@ -28,21 +27,21 @@ def test_chorales_are_equal_twice_and_labeled() -> None:
         assert estimate_key(pitch_class_weights(score))[0] == score.key
 
 
-def test_chorales_do_not_cross_splits() -> None:
+def test_chorales_do_not_cross_splits():
     held_out = {name for name in chorale_names() if for_validation(name)}
     assert 20 < len(held_out) < 100
     assert len(chorale_names()) > 400
 
 
-def test_a_damaged_chorale_is_passed_over(tmp_path: Path) -> None:
+def test_a_damaged_chorale_is_passed_over(tmp_path):
     broken = tmp_path / "broken.mxl"
     broken.write_bytes(b"not a score")
     assert read_chorale(str(broken)) is None
 
 
 def test_missing_openttd_is_named_with_its_package_and_a_corrupt_file_is_passed_over(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+    tmp_path, monkeypatch
+):
     monkeypatch.setattr(corpus, "OPENTTD_FOLDER", tmp_path)
     with pytest.raises(FileNotFoundError, match="apt-get install openttd-openmsx"):
         corpus.check_openttd()
@@ -54,25 +53,25 @@ def test_missing_openttd_is_named_with_its_package_and_a_corrupt_file_is_passed_
         openttd(random.Random(0))
 
 
-def test_sheet_has_one_bar_a_line() -> None:
+def test_sheet_has_one_bar_a_line():
     sheet = mma_source("Swing", 140, slots(["I", "V7"], Key("Bb", "major"), 4.0), 9)
     assert sheet.splitlines() == ["RndSeed 9", "Tempo 140", "Groove Swing", "1 Bb", "2 F7"]
 
 
-def test_every_groove_has_a_style_to_borrow_from() -> None:
+def test_every_groove_has_a_style_to_borrow_from():
     for _, style, slowest, fastest in GROOVES:
         assert arrangements._BORROWED.get(style, style) in STYLES
         assert 50 <= slowest < fastest <= 200
 
 
-def test_unknown_groove_raises() -> None:
+def test_unknown_groove_raises():
     with pytest.raises(ValueError, match="groove must be one of"):
         arrange(random.Random(0), groove="Macarena")
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("groove", [row[0] for row in GROOVES])
-def test_mma_plays_every_groove(groove: str) -> None:
+def test_mma_plays_every_groove(groove):
     score = arrange(random.Random(1), groove=groove)
     assert score == arrange(random.Random(1), groove=groove)
     labels = all_labels(score)
@@ -82,7 +81,7 @@ def test_mma_plays_every_groove(groove: str) -> None:
 
 
 @pytest.mark.slow
-def test_openttd_segments_have_a_key_only_where_its_estimate_is_sure() -> None:
+def test_openttd_segments_have_a_key_only_where_its_estimate_is_sure():
     scores = [openttd(random.Random(seed)) for seed in range(40)]
     assert all(50 * 0.84 <= score.tempo_bpm <= 200 * 1.16 for score in scores)
     for score in scores:

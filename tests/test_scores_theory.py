@@ -12,14 +12,14 @@ from prior.theory import SCALES, TONICS
 KEYS = [Key(tonic, mode) for mode, tonics in TONICS.items() for tonic in tonics]
 
 
-def test_triads_of_c_major_and_a_minor() -> None:
+def test_triads_of_c_major_and_a_minor():
     in_c = {"ii": (2, 5, 9), "V7": (7, 11, 2, 5), "bVII": (10, 2, 5), "V7/ii": (9, 1, 4, 7)}
     in_a = {"VI": (5, 9, 0), "iih7": (11, 2, 5, 9)}
     for key, chords in ((Key("C", "major"), in_c), (Key("A", "minor"), in_a)):
         assert {numeral: chord_of(numeral, key).pitch_classes for numeral in chords} == chords
 
 
-def test_scale_bends_where_the_chord_does() -> None:
+def test_scale_bends_where_the_chord_does():
     a_minor, c_major = Key("A", "minor"), Key("C", "major")
     assert scale_over(chord_of("V7", a_minor), a_minor)[6] == 8  # G sharp
     assert scale_over(chord_of("i", a_minor), a_minor) == a_minor.scale
@@ -27,19 +27,19 @@ def test_scale_bends_where_the_chord_does() -> None:
 
 
 @pytest.mark.parametrize("numeral", ["", "H", "Vx", "V13"])
-def test_unreadable_numerals_raise(numeral: str) -> None:
+def test_unreadable_numerals_raise(numeral):
     with pytest.raises(ValueError, match="chord"):
         chord_of(numeral, Key("C", "major"))
 
 
 @pytest.mark.parametrize(("tonic", "mode"), [("H", "major"), ("C", "dorian")])
-def test_unknown_keys_raise(tonic: str, mode: str) -> None:
+def test_unknown_keys_raise(tonic, mode):
     with pytest.raises(ValueError, match="must be"):
         Key(tonic, mode)
 
 
 @pytest.mark.parametrize("key", KEYS, ids=lambda key: f"{key.tonic}-{key.mode}")
-def test_scale_with_strong_triad_is_found(key: Key) -> None:
+def test_scale_with_strong_triad_is_found(key):
     weights = [0.0] * 12
     for step in SCALES[key.mode]:
         weights[(key.root + step) % 12] += 1.0
@@ -53,7 +53,7 @@ def test_scale_with_strong_triad_is_found(key: Key) -> None:
 
 @pytest.mark.parametrize("bank", sorted({name for name, _ in BANKS}))
 @pytest.mark.parametrize("mode", ["major", "minor"])
-def test_progressions_close_on_the_tonic_and_never_cross_splits(bank: str, mode: str) -> None:
+def test_progressions_close_on_the_tonic_and_never_cross_splits(bank, mode):
     for seed in range(24):
         key = key_of(seed, mode)
         for held_out in (False, True):
@@ -64,7 +64,7 @@ def test_progressions_close_on_the_tonic_and_never_cross_splits(bank: str, mode:
             assert chords[-1].root == key.root
 
 
-def test_every_phrase_of_every_bank_can_be_read_and_played_by_mma() -> None:
+def test_every_phrase_of_every_bank_can_be_read_and_played_by_mma():
     for (_, mode), bank in BANKS.items():
         for phrase in (*bank.opening, *bank.middle, *bank.closing):
             assert len(phrase.split()) == 4

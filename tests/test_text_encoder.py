@@ -44,7 +44,7 @@ def save_source(folder: Path) -> None:
     BertModel(config, add_pooling_layer=False).save_pretrained(folder)
 
 
-def test_pieces_are_kept_by_use_then_words_then_by_frequency() -> None:
+def test_pieces_are_kept_by_use_then_words_then_by_frequency():
     words = vocabulary()
 
     def kept(size: int) -> list[str]:
@@ -57,7 +57,7 @@ def test_pieces_are_kept_by_use_then_words_then_by_frequency() -> None:
     assert set(LETTERS) <= set(kept(2))
 
 
-def test_signs_are_kept_and_other_scripts_are_not() -> None:
+def test_signs_are_kept_and_other_scripts_are_not():
     words = {"[PAD]": 0} | {piece: RESERVED + n for n, piece in enumerate("♯♭語#ö")}
     words |= {"##♯": 200, "##語": 201, "многие": 202, "major": 203}
     kept = keep_pieces(words, set(), 1000)
@@ -66,7 +66,7 @@ def test_signs_are_kept_and_other_scripts_are_not() -> None:
     }
 
 
-def test_used_pieces_keep_their_states_and_others_are_spelled(tmp_path: Path) -> None:
+def test_used_pieces_keep_their_states_and_others_are_spelled(tmp_path):
     save_source(tmp_path / "source")
     whole, small = tmp_path / "whole", tmp_path / "small"
     trim(tmp_path / "source", [], len(vocabulary()), whole)
@@ -80,7 +80,7 @@ def test_used_pieces_keep_their_states_and_others_are_spelled(tmp_path: Path) ->
     assert sizes == [len(vocabulary()), RESERVED + 52 + 2]
 
 
-def test_a_source_that_is_not_there_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_source_that_is_not_there_is_named(capsys):
     with pytest.raises(SystemExit):
         main(["nowhere", "--output", "out"])
     assert "nowhere holds no saved encoder" in capsys.readouterr().err
