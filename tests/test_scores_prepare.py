@@ -128,7 +128,7 @@ def test_dying_renders_are_skipped_counted_and_reported(player, tmp_path, capsys
     assert [clip.track[-1] for clip in rows(tmp_path / "out")["train"]] == ["0", "4", "6"]
     report = json.loads((tmp_path / "out" / "report.json").read_text())
     assert list(report["skipped"]) == ["scores-0-0000001", "scores-0-0000003", "scores-0-0000005"]
-    assert "FluidSynth ended with code -9" in capsys.readouterr().err
+    assert "fluidsynth ended with code -9" in capsys.readouterr().err
 
 
 def test_a_player_that_always_dies_ends_the_run(player, tmp_path, capsys):

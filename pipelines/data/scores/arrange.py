@@ -1,7 +1,6 @@
 """Arrange generated chords with MMA (Musical MIDI Accompaniment), and add a tune on top."""
 
 import random
-import subprocess
 import tempfile
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +10,7 @@ from symusic.core import ScoreTick
 from pipelines.data.midi_file import read_midi
 from pipelines.data.scores.accompaniment import bass_note, voice
 from pipelines.data.scores.chords import chords_of_slots
-from pipelines.data.scores.compose import density_word, finish, register_span, scaled, swung
+from pipelines.data.scores.compose import add_labels, finish, register_span, scaled, swung
 from pipelines.data.scores.drums import CRASH, KICK
 from pipelines.data.scores.harmony import Slot, progression, slots
 from pipelines.data.scores.instruments import BASSES, INSTRUMENTS, balance, name_of_program
@@ -19,8 +18,8 @@ from pipelines.data.scores.keys import Chord, Key, key_of
 from pipelines.data.scores.melody import compose_melody
 from pipelines.data.scores.score import Note, Part, Score, is_key_clear, top_voice
 from pipelines.data.scores.score_midi import read_tracks
-from pipelines.data.scores.score_sound import RenderError
-from pipelines.data.scores.styles import DYNAMICS, STYLES, Style, moods
+from pipelines.data.scores.score_sound import run_player
+from pipelines.data.scores.styles import DYNAMICS, STYLES, Style
 from pipelines.data.scores.tables import read_table
 from prior.theory import METERS, PITCH_NAMES, Meter
 
@@ -38,7 +37,6 @@ _SUFFIXES = {
     (0, 4, 7, 10, 14): "9", (0, 3, 7, 10, 14): "m9", (0, 4, 7, 14): "add9",
     (0, 3, 7, 14): "m(add9)", (0, 4, 7, 11, 14): "M9",
 }  # fmt: skip
-_TIMEOUT_S = 60
 _ATTEMPTS = 4
 
 
@@ -76,16 +74,9 @@ def _arrange_once(rng: random.Random, held_out: bool, row: tuple[str, str, int, 
     parts = [finish(rng, lead, tempo_bpm, dynamics), *backing]
     if style.swing:
         parts[0].notes = swung(parts[0].notes)
-    labels = {
-        "style": style_name,
-        "mood": moods(style_name, key.mode, tempo_bpm, dynamics),
-        "density": density_word(parts[0].notes, tempo_bpm),
-        "register": register,
-        "dynamics": dynamics,
-        "ensemble": "duo" if len({part.instrument for part in parts}) == 2 else "band",
-        "source": "mma",
-    }
-    score = Score(float(tempo_bpm), meter, key, parts, labels, chords=chords_of_slots(harmony))
+    score = Score(float(tempo_bpm), meter, key, parts, chords=chords_of_slots(harmony))
+    ensemble = "duo" if len({part.instrument for part in parts}) == 2 else "band"
+    add_labels(score, "mma", ensemble, style_name, dynamics, register)
     score.melody = top_voice(parts[0].notes)
     return score
 
@@ -106,15 +97,7 @@ def _run_mma(source: str) -> ScoreTick:
     with tempfile.TemporaryDirectory(prefix="partita-mma-") as folder:
         sheet, target = Path(folder, "piece.mma"), Path(folder, "piece.mid")
         sheet.write_text(source)
-        command = ["mma", "-w", str(sheet), "-f", str(target)]
-        try:
-            done = subprocess.run(command, capture_output=True, timeout=_TIMEOUT_S, check=False)
-        except (subprocess.TimeoutExpired, FileNotFoundError) as error:
-            raise RenderError(f"mma could not be run: {error}") from error
-        if done.returncode != 0 or not target.is_file():
-            text = (done.stdout + done.stderr).decode(errors="replace").strip().splitlines()
-            raise RenderError(f"mma ended with code {done.returncode}: {' '.join(text[-2:])}")
-        return read_midi(target.read_bytes())
+        return read_midi(run_player("mma", ["-w", str(sheet), "-f"], target))
 
 
 def _backing(midi: ScoreTick, harmony: list[Slot], touch: float) -> list[Part]:

@@ -158,21 +158,14 @@ class _Piece:
         parts = [finish(self.rng, part, self.tempo_bpm, self.dynamics) for part in parts]
         for part in parts if self.style.swing else []:
             part.notes = swung(part.notes)
-        labels = {
-            "style": self.style.name,
-            "mood": moods(self.style.name, self.key.mode, self.tempo_bpm, self.dynamics),
-            "density": density_word(parts[0].notes, self.tempo_bpm),
-            "register": self.register,
-            "dynamics": self.dynamics,
-            "ensemble": ensemble,
-            "source": "generated",
-        }
+        score = Score(float(self.tempo_bpm), self.meter, self.key, parts)
+        add_labels(score, "generated", ensemble, self.style.name, self.dynamics, self.register)
         if ensemble == DRUMS_ALONE:
-            return Score(float(self.tempo_bpm), self.meter, None, parts, labels)
-        chords = chords_of_slots(self.harmony)
-        tune = swung(self.tune) if self.style.swing else self.tune
-        tempo_bpm = float(self.tempo_bpm)
-        return Score(tempo_bpm, self.meter, self.key, parts, labels, chords=chords, melody=tune)
+            score.key = None
+            return score
+        score.chords = chords_of_slots(self.harmony)
+        score.melody = swung(self.tune) if self.style.swing else self.tune
+        return score
 
     def _melody(self, instrument: Instrument) -> list[Note]:
         span = register_span(instrument, self.register)
@@ -273,6 +266,22 @@ class _Piece:
                 part.pan = 64 + side * self.rng.randrange(22, 46)
                 side = -side
         return parts
+
+
+def add_labels(
+    score: Score, source: str, ensemble: str, style: str | None, dynamics: str, register: str
+) -> None:
+    """Label a piece that has its key, tempo and parts; mood and density follow from them."""
+    mode = score.key.mode if score.key else None
+    score.labels = {
+        "style": style,
+        "mood": moods(style or "", mode, score.tempo_bpm, dynamics) if style or mode else [],
+        "density": density_word(score.parts[0].notes, score.tempo_bpm),
+        "register": register,
+        "dynamics": dynamics,
+        "ensemble": ensemble,
+        "source": source,
+    }
 
 
 def register_span(instrument: Instrument, register: str) -> tuple[int, int]:

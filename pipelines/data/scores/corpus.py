@@ -14,13 +14,13 @@ from symusic.core import ScoreTick
 
 from pipelines.data.midi_file import read_midi
 from pipelines.data.scores.chords import find_chords
-from pipelines.data.scores.compose import density_word, finish
+from pipelines.data.scores.compose import add_labels, finish
 from pipelines.data.scores.harmony import HELD_OUT_SHARE
 from pipelines.data.scores.instruments import INSTRUMENTS, name_of_program
 from pipelines.data.scores.keys import Key, estimate_key, key_of
 from pipelines.data.scores.score import Note, Part, Score, pitch_class_weights, top_voice
 from pipelines.data.scores.score_midi import read_tracks
-from pipelines.data.scores.styles import DYNAMICS, moods
+from pipelines.data.scores.styles import DYNAMICS
 from prior.theory import METERS, Meter
 
 OPENTTD_FOLDER = Path("/usr/share/games/openttd/baseset/openmsx")
@@ -148,17 +148,9 @@ def _orchestrate(rng: random.Random, voices: Voices, meter: Meter, key: Key | No
         part.pan = 64 if len(parts) == 1 else (54, 80, 40, 70)[index]
         part.reverb = reverb
     parts = [finish(rng, part, tempo_bpm, dynamics) for part in parts]
-    labels = {
-        "style": "chorale",
-        "mood": moods("hymn", key.mode if key else None, tempo_bpm, dynamics),
-        "density": density_word(parts[0].notes, tempo_bpm),
-        "register": "middle",
-        "dynamics": dynamics,
-        "ensemble": ensemble,
-        "source": "bach",
-    }
     moved = key_of(key.root + shift, key.mode) if key else None
-    score = Score(float(tempo_bpm), meter, moved, parts, labels, "Public Domain", BACH_CREDIT)
+    score = Score(float(tempo_bpm), meter, moved, parts, {}, "Public Domain", BACH_CREDIT)
+    add_labels(score, "bach", ensemble, "chorale", dynamics, "middle")
     score.chords = find_chords(score)
     score.melody = top_voice(parts[0].notes)
     return score
@@ -262,15 +254,7 @@ def _label_segment(tempo_bpm: int, meter: Meter, parts: list[Part]) -> Score:
     score.complete = False
     key, margin = estimate_key(pitch_class_weights(score))
     score.key = key if margin >= _SURE else None
-    mode = score.key.mode if score.key else None
     count = sum(not part.is_drums for part in parts)
-    score.labels = {
-        "style": None,
-        "mood": moods("", mode, tempo_bpm, "moderate") if mode else [],
-        "density": density_word(parts[0].notes, tempo_bpm),
-        "register": "middle",
-        "dynamics": "moderate",
-        "ensemble": "solo" if len(parts) == 1 else "duo" if count == len(parts) == 2 else "band",
-        "source": "openttd",
-    }
+    ensemble = "solo" if len(parts) == 1 else "duo" if count == len(parts) == 2 else "band"
+    add_labels(score, "openttd", ensemble, None, "moderate", "middle")
     return score

@@ -4,6 +4,8 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from prior.theory import KEY_PROFILES, PITCH_CLASSES, SCALES, TONICS
 
 _NUMERALS = {"I": 0, "II": 1, "III": 2, "IV": 3, "V": 4, "VI": 5, "VII": 6}
@@ -116,17 +118,10 @@ def estimate_key(weights: Sequence[float]) -> tuple[Key, float]:
         The key whose Krumhansl-Kessler profile correlates best, and the margin in correlation to
         the next.
     """
-    scored = []
-    for mode, profile in KEY_PROFILES.items():
-        for root in range(12):
-            rotated = [profile[(pitch - root) % 12] for pitch in range(12)]
-            scored.append((_correlation(weights, rotated), root, mode))
-    scored.sort(reverse=True)
-    return key_of(scored[0][1], scored[0][2]), scored[0][0] - scored[1][0]
-
-
-def _correlation(x: Sequence[float], y: Sequence[float]) -> float:
-    mean_x, mean_y = sum(x) / len(x), sum(y) / len(y)
-    cross = sum((a - mean_x) * (b - mean_y) for a, b in zip(x, y, strict=True))
-    power = sum((a - mean_x) ** 2 for a in x) * sum((b - mean_y) ** 2 for b in y)
-    return cross / power**0.5 if power else 0.0
+    keys = [(mode, root) for mode in KEY_PROFILES for root in range(12)]
+    profiles = [np.roll(KEY_PROFILES[mode], root) for mode, root in keys]
+    with np.errstate(invalid="ignore"):  # equal weights correlate with nothing
+        correlations = np.nan_to_num(np.corrcoef(weights, profiles)[0, 1:])
+    second, best = np.argsort(correlations, kind="stable")[-2:]
+    mode, root = keys[best]
+    return key_of(root, mode), float(correlations[best] - correlations[second])

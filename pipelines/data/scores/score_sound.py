@@ -75,20 +75,26 @@ def run_fluidsynth(midi: bytes, room: float, soundfont: Path) -> np.ndarray:
     with tempfile.TemporaryDirectory(prefix="partita-scores-") as folder:
         source, target = Path(folder, "piece.mid"), Path(folder, "piece.wav")
         source.write_bytes(midi)
-        command = ["fluidsynth", "-ni", "-q", "-T", "wav", "-O", "float", "-r", str(SAMPLE_RATE)]
-        command += ["-g", str(_GAIN), "-o", "synth.chorus.level=0.25"]
-        command += ["-o", f"synth.reverb.room-size={room:.3f}", "-o", "synth.reverb.width=0.8"]
-        command += ["-o", "synth.reverb.damp=0.3", "-o", "synth.reverb.level=0.7"]
-        command += ["-F", str(target), str(soundfont), str(source)]
-        try:
-            done = subprocess.run(command, capture_output=True, timeout=_TIMEOUT_S, check=False)
-        except subprocess.TimeoutExpired as error:
-            raise RenderError(f"FluidSynth took longer than {_TIMEOUT_S} s") from error
-        if done.returncode != 0 or not target.is_file():
-            message = done.stderr.decode(errors="replace").strip().splitlines()[-1:]
-            raise RenderError(f"FluidSynth ended with code {done.returncode}: {' '.join(message)}")
-        audio, _ = soundfile.read(io.BytesIO(target.read_bytes()), dtype="float32", always_2d=True)
+        options = ["-ni", "-q", "-T", "wav", "-O", "float", "-r", str(SAMPLE_RATE)]
+        options += ["-g", str(_GAIN), "-o", "synth.chorus.level=0.25"]
+        options += ["-o", f"synth.reverb.room-size={room:.3f}", "-o", "synth.reverb.width=0.8"]
+        options += ["-o", "synth.reverb.damp=0.3", "-o", "synth.reverb.level=0.7", "-F"]
+        sound = run_player("fluidsynth", options, target, str(soundfont), str(source))
+    audio, _ = soundfile.read(io.BytesIO(sound), dtype="float32", always_2d=True)
     return np.ascontiguousarray(audio.T)
+
+
+def run_player(program: str, options: list[str], target: Path, *more: str) -> bytes:
+    """Run a program that writes a file, named after its options, and return what it wrote."""
+    command = [program, *options, str(target), *more]
+    try:
+        done = subprocess.run(command, capture_output=True, timeout=_TIMEOUT_S, check=False)
+    except (subprocess.TimeoutExpired, FileNotFoundError) as error:
+        raise RenderError(f"{program} could not be run: {error}") from error
+    if done.returncode != 0 or not target.is_file():
+        text = (done.stdout + done.stderr).decode(errors="replace").strip().splitlines()
+        raise RenderError(f"{program} ended with code {done.returncode}: {' '.join(text[-2:])}")
+    return target.read_bytes()
 
 
 def normalize(audio: np.ndarray, target_db: float) -> np.ndarray:

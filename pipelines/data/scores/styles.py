@@ -59,6 +59,6 @@ _MOODS = {
 _STYLE_MOODS = {
     "ambient": ("dreamy",), "lullaby": ("gentle",), "epic": ("heroic",), "film": ("cinematic",),
     "funk": ("groovy",), "techno": ("driving",), "bossa nova": ("relaxed",),
-    "chiptune": ("playful",),
+    "chiptune": ("playful",), "chorale": ("solemn",),
     "hymn": ("solemn",), "march": ("proud",), "new age": ("dreamy",), "waltz": ("elegant",),
 }  # fmt: skip
