@@ -69,37 +69,21 @@ SCHEMA = pa.schema(
 
 @dataclass(frozen=True)
 class Clip:
-    """Hold one row of a prepared dataset.
+    """Hold one row of a prepared dataset."""
 
-    Args:
-        id: unique in the dataset.
-        track: the piece that the clip is cut from; all clips of a track share a split.
-        start_s: where in the track the clip starts (s).
-        duration_s: length of the sound (s), before padding to whole token frames.
-        spectrogram: (1, M, F) uint8 levels of the total power, F a multiple of four.
-        stereo: (2, N, F / 4) uint8 stereo image.
-        captions: ways to describe the clip, possibly none.
-        labels: a JSON object; ``"{}"`` when nothing is known.
-        source: the package, folder or program that the clip comes from.
-        license: SPDX-like name, or "" when unknown.
-        attribution: whom to credit.
-        is_end: the clip ends where its track ends.
-        audio: FLAC bytes of the clip, empty when it was prepared without audio.
-    """
-
-    id: str
-    track: str
-    start_s: float
-    duration_s: float
-    spectrogram: np.ndarray
-    stereo: np.ndarray
-    captions: list[str] = field(default_factory=list)
-    labels: str = "{}"
-    source: str = ""
-    license: str = ""
-    attribution: str = ""
-    is_end: bool = False
-    audio: bytes = b""
+    id: str  # unique in the dataset
+    track: str  # the piece that the clip is cut from; all clips of a track share a split
+    start_s: float  # where in the track the clip starts (s)
+    duration_s: float  # length of the sound (s), before padding to whole token frames
+    spectrogram: np.ndarray  # (1, M, F) uint8 levels of the total power, F a multiple of four
+    stereo: np.ndarray  # (2, N, F / 4) uint8 stereo image
+    captions: list[str] = field(default_factory=list)  # ways to describe the clip, possibly none
+    labels: str = "{}"  # a JSON object; ``"{}"`` when nothing is known
+    source: str = ""  # the package, folder or program that the clip comes from
+    license: str = ""  # SPDX-like name, or "" when unknown
+    attribution: str = ""  # whom to credit
+    is_end: bool = False  # the clip ends where its track ends
+    audio: bytes = b""  # FLAC bytes of the clip, empty when it was prepared without audio
 
     def __post_init__(self) -> None:
         frames = self.num_frames

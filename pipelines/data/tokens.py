@@ -49,24 +49,16 @@ SCHEMA = pa.schema(
 
 @dataclass(frozen=True)
 class TokenInfo:
-    """Hold the content of ``tokens.json``.
+    """Hold the content of ``tokens.json``."""
 
-    Attributes:
-        format_version: ``TOKENS_VERSION``.
-        codec_hash: from ``hash_codec``.
-        frame_rate: token frames per second (Hz); None where frames are notes.
-        prepared: hash of the prepared dataset's description.
-        clips: number of clips in each split.
-    """
-
-    format_version: int
+    format_version: int  # ``TOKENS_VERSION``
     codec_class: str
-    codec_hash: str
+    codec_hash: str  # from ``hash_codec``
     num_codebooks: int
     codebook_size: int
-    frame_rate: float | None
-    prepared: str
-    clips: dict[str, int]
+    frame_rate: float | None  # token frames per second (Hz); None where frames are notes
+    prepared: str  # hash of the prepared dataset's description
+    clips: dict[str, int]  # number of clips in each split
 
     @classmethod
     def of(cls, codec: Any, prepared: str, clips: dict[str, int]) -> "TokenInfo":
