@@ -7,7 +7,7 @@ import random
 import signal
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -92,6 +92,24 @@ def parts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     from tiny_data import write_parts
 
     return write_parts(tmp_path_factory.mktemp("parts"))
+
+
+@pytest.fixture
+def mistake(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    """Run a command line that must fail as every mistake does, and return its one line."""
+    from pipelines.cli import main
+
+    def run(*argv: object) -> str:
+        capsys.readouterr()
+        assert main([str(word) for word in argv]) == 2
+        captured = capsys.readouterr()
+        lines = [line for line in captured.err.splitlines() if not line.startswith("loaded ")]
+        assert len(lines) == 1, captured.err
+        assert lines[0].startswith("partita: error: ")
+        assert captured.out == ""
+        return lines[0]
+
+    return run
 
 
 @pytest.fixture

@@ -20,18 +20,6 @@ from pipelines.inference.token_file import check_tokens, describe_codes, load_to
 RATE = 44_100
 
 
-def mistake(capsys: pytest.CaptureFixture[str], *argv: object) -> str:
-    """Run a command line that must fail as every mistake does, and return its one line."""
-    capsys.readouterr()
-    assert main([str(word) for word in argv]) == 2
-    captured = capsys.readouterr()
-    lines = [line for line in captured.err.splitlines() if not line.startswith("loaded ")]
-    assert len(lines) == 1, captured.err
-    assert "error: " in lines[0]
-    assert captured.out == ""
-    return lines[0]
-
-
 @pytest.mark.parametrize(
     ("options", "said"),
     [
@@ -60,10 +48,9 @@ def mistake(capsys: pytest.CaptureFixture[str], *argv: object) -> str:
         (["a", "--tokens", "song.pt"], "must end in one of .safetensors"),
     ],
 )
-def test_generate_refuses(options, said, tmp_path, pipeline_folder, capsys, monkeypatch):
+def test_generate_refuses(options, said, tmp_path, pipeline_folder, mistake, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    line = mistake(capsys, "generate", *options, "--quiet", "--pipeline", pipeline_folder)
-    assert line.startswith("partita: error: ")
+    line = mistake("generate", *options, "--quiet", "--pipeline", pipeline_folder)
     assert said in line
     assert list(tmp_path.iterdir()) == []
 
@@ -100,10 +87,10 @@ def damage(kind: str, path: Path) -> None:
     ],
 )
 @pytest.mark.parametrize("command", ["encode", "reconstruct"])
-def test_damaged_audio_is_refused(command, kind, said, tmp_path, pipeline_folder, capsys):
+def test_damaged_audio_is_refused(command, kind, said, tmp_path, pipeline_folder, mistake):
     source, output = tmp_path / "in.wav", tmp_path / "out.safetensors"
     damage(kind, source)
-    line = mistake(capsys, command, source, "--output", output, "--pipeline", pipeline_folder)
+    line = mistake(command, source, "--output", output, "--pipeline", pipeline_folder)
     assert said in line
     written = [path for path in tmp_path.rglob("*") if path.is_file() and path != source]
     assert written == []
@@ -122,7 +109,7 @@ def test_damaged_audio_is_refused(command, kind, said, tmp_path, pipeline_folder
         ("too large", "codes must lie in [0, 16), got 3 to 99"),
     ],
 )
-def test_decode_refuses(content, said, tmp_path, pipeline_folder, capsys):
+def test_decode_refuses(content, said, tmp_path, pipeline_folder, mistake):
     path, output = tmp_path / "bad.safetensors", tmp_path / "out.wav"
     codec = Pipeline.from_pretrained(pipeline_folder).codec
     codes = torch.full((4, 3), 3)
@@ -142,15 +129,15 @@ def test_decode_refuses(content, said, tmp_path, pipeline_folder, capsys):
     elif content == "too large":
         codes[1, 1] = 99
         save_tokens(path, describe_codes(codes, codec, 5000))
-    line = mistake(capsys, "decode", path, "--output", output, "--pipeline", pipeline_folder)
+    line = mistake("decode", path, "--output", output, "--pipeline", pipeline_folder)
     assert said in line
     assert not output.exists()
 
 
-def test_reconstruct_refuses_more_books_than_there_are(sound, pipeline_folder, capsys):
+def test_reconstruct_refuses_more_books_than_there_are(sound, pipeline_folder, mistake):
     folder = sound.parent / "out"
     arguments = (sound, "--output", folder, "--pipeline", pipeline_folder, "--books", 5)
-    assert "--books must lie in [1, 4], got 5" in mistake(capsys, "reconstruct", *arguments)
+    assert "--books must lie in [1, 4], got 5" in mistake("reconstruct", *arguments)
     assert not folder.exists()
 
 
@@ -175,7 +162,7 @@ def test_reconstruct_refuses_more_books_than_there_are(sound, pipeline_folder, c
 )
 @pytest.mark.parametrize("command", ["generate", "info"])
 def test_damaged_pipelines_are_refused(
-    command, file, content, said, tmp_path, pipeline_folder, capsys
+    command, file, content, said, tmp_path, pipeline_folder, mistake
 ):
     folder, output = tmp_path / "pipeline", tmp_path / "song.wav"
     shutil.copytree(pipeline_folder, folder)
@@ -187,9 +174,9 @@ def test_damaged_pipelines_are_refused(
     else:
         (folder / file).write_bytes(content)
     if command == "generate":
-        line = mistake(capsys, "generate", "a", "--pipeline", folder, "--output", output)
+        line = mistake("generate", "a", "--pipeline", folder, "--output", output)
     else:
-        line = mistake(capsys, "info", folder)
+        line = mistake("info", folder)
     assert said in line
     assert not output.exists()
 
@@ -202,10 +189,10 @@ def test_damaged_pipelines_are_refused(
         ("text_encoder/config.json", b"\x00garbage"),
     ],
 )
-def test_damaged_text_encoders_are_refused(file, content, tmp_path, pipeline_folder, capsys):
+def test_damaged_text_encoders_are_refused(file, content, tmp_path, pipeline_folder, mistake):
     folder = shutil.copytree(pipeline_folder, tmp_path / "pipeline")
     (folder / file).write_bytes(content)
-    line = mistake(capsys, "generate", "a", "--pipeline", folder, "--output", tmp_path / "a.wav")
+    line = mistake("generate", "a", "--pipeline", folder, "--output", tmp_path / "a.wav")
     assert file.split("/")[0] in line
     assert content == b"{}" or file in line
 
@@ -229,25 +216,29 @@ def test_damaged_text_encoders_are_refused(file, content, tmp_path, pipeline_fol
         (["train", "codec", "--config", "torn.yaml"], "torn.yaml"),
         (["info", "--config", "bytes.yaml"], "bytes.yaml is not YAML"),
         (["info", "--config", "nowhere.yaml"], "nowhere.yaml"),
+        (
+            ["info", "--config", "a.yaml", "--processes", "0"],
+            "--processes must be at least 1, got 0",
+        ),
     ],
 )
-def test_other_mistakes(argv, said, capsys, monkeypatch, tmp_path):
+def test_other_mistakes(argv, said, mistake, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     Path("bytes.yaml").write_bytes(b"\xff\xfe")
     Path("torn.yaml").write_text("a: [")
-    assert said in mistake(capsys, *argv)
+    assert said in mistake(*argv)
 
 
-def test_a_dataset_without_a_usable_file_is_refused(tmp_path, capsys):
+def test_a_dataset_without_a_usable_file_is_refused(tmp_path, mistake):
     (tmp_path / "music").mkdir()
     (tmp_path / "music" / "readme.wav").write_text("not audio")
     output = tmp_path / "dataset"
-    mistake(capsys, "prepare", tmp_path / "music", "--output", output, "--quiet")
+    mistake("prepare", tmp_path / "music", "--output", output, "--quiet")
     assert not (output / "dataset.json").exists()
 
 
-def test_a_full_disk_leaves_nothing(song, pipeline_folder, capsys, monkeypatch):
+def test_a_full_disk_leaves_nothing(song, pipeline_folder, mistake, monkeypatch):
     def full(self: Path, data: bytes) -> int:
         with self.open("wb") as file:
             file.write(data[: len(data) // 2])
@@ -257,8 +248,8 @@ def test_a_full_disk_leaves_nothing(song, pipeline_folder, capsys, monkeypatch):
     monkeypatch.setattr(Path, "write_bytes", full)
     tokens = song.with_suffix(".safetensors")
     shared = ("--pipeline", pipeline_folder, "--quiet")
-    assert "No space" in mistake(capsys, "encode", song, "--output", tokens, *shared)
-    assert "No space" in mistake(capsys, "decode", tokens, "--output", song, *shared)
+    assert "No space" in mistake("encode", song, "--output", tokens, *shared)
+    assert "No space" in mistake("decode", tokens, "--output", song, *shared)
     monkeypatch.undo()
     assert {path: path.read_bytes() for path in song.parent.iterdir()} == before
 

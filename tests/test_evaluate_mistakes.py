@@ -3,8 +3,6 @@
 import pytest
 from tiny_data import write_parts
 
-from pipelines.cli import main
-
 
 @pytest.fixture(scope="module")
 def parts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
@@ -42,15 +40,11 @@ def parts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
         ("fit-detectors --output no/d.safetensors", "no does not exist"),
     ],
 )
-def test_a_mistake_is_one_line(words, message, parts, sound, tmp_path, capsys):
+def test_a_mistake_is_one_line(words, message, parts, sound, tmp_path, mistake):
     command, *change = words.format(**parts).split()
     arguments = [] if command == "fit-detectors" else ["--pipeline", parts["pipeline"]]
     arguments += ["--output", str(tmp_path / "out"), "--quiet"]
     arguments += {"codec": ["--data", str(sound)], "prior": ["--tokens", parts["tokens"]]}.get(
         command, []
     )
-    capsys.readouterr()
-    assert main(["evaluate", command, *arguments, *change]) == 2
-    error = capsys.readouterr().err
-    assert message in error
-    assert error.count("\n") == 1
+    assert message in mistake("evaluate", command, *arguments, *change)

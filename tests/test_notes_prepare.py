@@ -171,10 +171,9 @@ def other_dataset(folder: Path) -> None:
     finish_dataset(folder, {"command": "prepare audio"})
 
 
-def test_an_existing_folder_is_kept(tmp_path, capsys):
+def test_an_existing_folder_is_kept(tmp_path, mistake):
     midi = write_midi_folder(tmp_path / "midi", 1)
-    assert main(["prepare", "notes", str(midi), "--output", str(midi), "--quiet"]) == 2
-    assert "exists already" in capsys.readouterr().err
+    assert "exists already" in mistake("prepare", "notes", midi, "--output", midi, "--quiet")
     assert (midi / "piece-0.mid").is_file()
 
 

@@ -87,10 +87,10 @@ def test_audio_and_tokens_file_for_file(scheduler, tmp_path, parts):
     assert [name for name in here if here[name] != there[name]] == []
 
 
-def test_no_scheduler(tmp_path, capsys, monkeypatch):
+def test_no_scheduler(tmp_path, mistake, monkeypatch):
     soundfile.write(tmp_path / "a.wav", chord(0, 6.0).T.numpy(), 44100)
     command = ["prepare", "audio", str(tmp_path), "--output", str(tmp_path / "out"), "--quiet"]
     monkeypatch.setattr("pipelines.data.worker_processes.JOIN_TIMEOUT_S", 0.5)
-    assert main([*command, "--scheduler", "tcp://127.0.0.1:9"]) == 2
-    assert "no dask scheduler at tcp://127.0.0.1:9" in capsys.readouterr().err
+    said = mistake(*command, "--scheduler", "tcp://127.0.0.1:9")
+    assert "no dask scheduler at tcp://127.0.0.1:9" in said
     assert not (tmp_path / "out" / "dataset.json").exists()

@@ -66,10 +66,10 @@ def wanted(player: Path, out: Path, clips: int, audio: str = "none") -> ScoreDat
     return ScoreDataset(out, hours, 0, 1, ("generated",), audio, bank, shard_clips=3)
 
 
-def run(soundfont: Path, out: Path, *more: object) -> int:
-    command = ["prepare", "scores", "--output", out, "--soundfont", soundfont]
-    command += ["--hours", SECONDS / 7200, "--sources", "generated", *more]
-    return main([str(word) for word in command])
+def command(soundfont: Path, out: Path, *more: object) -> list[str]:
+    words = ["prepare", "scores", "--output", out, "--soundfont", soundfont]
+    words += ["--hours", SECONDS / 7200, "--sources", "generated", *more]
+    return [*map(str, words)]
 
 
 def rows(folder: Path) -> dict[str, list[Clip]]:
@@ -133,7 +133,7 @@ def test_dying_renders_are_skipped_counted_and_reported(player, tmp_path, capsys
 
 def test_a_player_that_always_dies_ends_the_run(player, tmp_path, capsys):
     player.write_text("#!/bin/sh\nexit 3\n")
-    assert run(player.parent / "bank.sf2", tmp_path / "out") == 2
+    assert main(command(player.parent / "bank.sf2", tmp_path / "out")) == 2
     last = capsys.readouterr().err.splitlines()[-1]
     assert f"{score_dataset.MAX_FAILURE_RUN} pieces in a row" in last
 
@@ -147,26 +147,23 @@ def test_a_player_that_always_dies_ends_the_run(player, tmp_path, capsys):
     ],
 )
 def test_missing_programs_are_named_with_their_package(
-    tmp_path, monkeypatch, capsys, source, present, message
+    tmp_path, monkeypatch, mistake, source, present, message
 ):
     for name in present:
         (tmp_path / name).write_text("#!/bin/sh\n")
         (tmp_path / name).chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert run(tmp_path / "none.sf2", tmp_path / "out", "--sources", source) == 2
-    error = capsys.readouterr().err
-    assert message in error
-    assert error.count("\n") == 1
+    more = ("--sources", source)
+    assert message in mistake(*command(tmp_path / "none.sf2", tmp_path / "out", *more))
 
 
-def test_other_settings_and_numbers_out_of_range_are_refused(player, tmp_path, capsys):
+def test_other_settings_and_numbers_out_of_range_are_refused(player, tmp_path, mistake):
     bank = player.parent / "bank.sf2"
-    assert run(bank, tmp_path / "out") == 0
-    assert run(bank, tmp_path / "out", "--seed", 1) == 2
-    assert "holds a dataset made with seed=0 (now 1)" in capsys.readouterr().err
+    assert main(command(bank, tmp_path / "out")) == 0
+    said = mistake(*command(bank, tmp_path / "out", "--seed", 1))
+    assert "holds a dataset made with seed=0 (now 1)" in said
     for option, value in (("hours", 0), ("hours", "nan"), ("workers", 0), ("shard-clips", 0)):
-        assert run(bank, tmp_path / "new", f"--{option}", value) == 2
-        error = capsys.readouterr().err
+        error = mistake(*command(bank, tmp_path / "new", f"--{option}", value))
         assert f"{option.replace('-', '_')} must be" in error
         assert f"got {value}" in error
 
@@ -227,7 +224,7 @@ def test_real_loudness_follows_the_dynamics(dynamics):
 def test_two_workers_write_what_one_writes(tmp_path):
     for workers in (1, 2):
         more = ("--workers", workers, "--hours", 0.03)
-        assert run(SOUNDFONT, tmp_path / str(workers), *more) == 0
+        assert main(command(SOUNDFONT, tmp_path / str(workers), *more)) == 0
     assert same(rows(tmp_path / "1")["train"], rows(tmp_path / "2")["train"])
 
 
