@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from codec.seeds import generator
-from pipelines.data.scores.instruments import INSTRUMENTS
+from pipelines.data.scores.instruments import FAMILIES, INSTRUMENTS
 from pipelines.data.scores.keys import Key
 from pipelines.data.scores.score import all_labels
 from pipelines.errors import MissingPackageError
@@ -23,7 +23,6 @@ from pipelines.evaluation.detector_features import (
 )
 from pipelines.evaluation.detectors import (
     CLASSES,
-    FAMILIES,
     LEADS,
     Detectors,
     KeyFinder,

@@ -16,7 +16,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from pipelines.data.scores.instruments import BASSES, INSTRUMENTS
+from pipelines.data.scores.instruments import BASSES, FAMILIES, INSTRUMENTS
 from pipelines.data.scores.keys import key_of
 from pipelines.evaluation.clip_checks import check_clip, check_duration
 from pipelines.evaluation.detector_features import (
@@ -36,20 +36,6 @@ WEIGHTS_PATH = Path(__file__).with_name("detectors.safetensors")
 DRUMS_THRESHOLD = 0.5
 CLASSES = (*INSTRUMENTS, "drums")
 LEADS = tuple(name for name in INSTRUMENTS if name not in BASSES)
-# Instruments that are told apart from one another; an asked one must be the first of its family.
-FAMILIES = {
-    "keyboards": ("piano", "electric piano", "harpsichord", "organ", "accordion"),
-    "mallets": ("music box", "glockenspiel", "vibraphone", "marimba"),
-    "plucked": (
-        *("acoustic guitar", "electric guitar", "distorted guitar", "banjo"),
-        *("harp", "pizzicato strings"),
-    ),
-    "bowed and sung": ("violin", "cello", "strings", "choir"),
-    "brass": ("trumpet", "brass", "french horn"),
-    "reeds and flutes": ("harmonica", "saxophone", "oboe", "clarinet", "flute", "pan flute"),
-    "synths": ("synth lead", "chiptune lead", "synth pad"),
-    "basses": ("bass", "double bass", "synth bass"),
-}
 FAMILY_OF = {name: family for family, names in FAMILIES.items() for name in names}
 SLOWEST, FASTEST, NUM_CANDIDATES = 45.0, 215.0, 390  # tempos, beats a minute
 RATIOS = (1 / 4, 1 / 3, 1 / 2, 2 / 3, 3 / 4, 1, 4 / 3, 3 / 2, 2, 3, 4, 6, 8)

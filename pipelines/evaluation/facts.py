@@ -5,9 +5,10 @@ from typing import Any
 
 import numpy as np
 
+from pipelines.data.scores.instruments import FAMILIES
 from pipelines.data.scores.keys import Key
 from pipelines.evaluation.averages import mean_with_interval
-from pipelines.evaluation.detectors import FAMILIES, FAMILY_OF, LEADS, Detected
+from pipelines.evaluation.detectors import FAMILY_OF, LEADS, Detected
 from pipelines.evaluation.ground_truth import Wanted
 from pipelines.evaluation.second_opinion import SecondOpinion
 from pipelines.evaluation.takes import Take

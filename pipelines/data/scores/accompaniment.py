@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pipelines.data.scores.harmony import Slot
 from pipelines.data.scores.keys import Chord, Key, scale_over
 from pipelines.data.scores.score import Note
+from pipelines.data.scores.tables import read_table
 from prior.theory import Meter
 
 Hit = tuple[float, float, tuple[int, ...], float]
@@ -177,21 +178,7 @@ CHORD_PATTERNS: dict[str, Pattern] = {
         charleston, stabs, tenths,
     )
 }  # fmt: skip
-_BASS_RHYTHMS: dict[str, tuple[tuple[float, float, int], ...]] = {
-    # offset and duration in beats, interval above the root
-    "hold": ((0, 4, 0),),
-    "root": ((0, 2, 0), (2, 2, 0)),
-    "fifth": ((0, 1, 0), (2, 1, 7)),
-    "beats": tuple((float(b), 0.9, 0) for b in range(4)),
-    "eighths": tuple((b / 2, 0.45, 0) for b in range(8)),
-    "octaves": tuple((b / 2, 0.45, 12 * (b % 2)) for b in range(8)),
-    "late": tuple((b + 0.5, 0.4, 0) for b in range(4)),
-    "bossa": ((0, 1.4, 0), (1.5, 0.5, 7), (2, 1.4, 7), (3.5, 0.5, 0)),
-    "funk": ((0, 0.6, 0), (0.75, 0.2, 0), (1.5, 0.4, 12), (2.5, 0.4, 7), (3, 0.4, 0),
-             (3.5, 0.4, 10)),
-    "one": ((0, 0.9, 0),),
-    "boogie": tuple((b / 2, 0.45, (0, 0, 4, 4, 7, 7, 9, 9)[b]) for b in range(8)),
-}  # fmt: skip
+_BASS_RHYTHMS = read_table("rhythms")["bass"]
 _COMPOUND = ((0.0, 0.6), (2 / 3, 0.3))  # first and last third of a beat
 
 

@@ -20,7 +20,8 @@ class Instrument:
 
 _TABLE = read_table("instruments")
 INSTRUMENTS = {name: Instrument(name, **fields) for name, fields in _TABLE["instruments"].items()}
-BASSES = ("bass", "double bass", "synth bass")
+FAMILIES = _TABLE["families"]
+BASSES = FAMILIES["basses"]
 _REFERENCE_DB = -37
 _NAMES = {
     program: item.name for item in reversed(INSTRUMENTS.values()) for program in item.programs

@@ -6,36 +6,26 @@ from dataclasses import dataclass
 from pipelines.data.scores.harmony import Slot
 from pipelines.data.scores.keys import LETTER_STEPS, Chord, Key, scale_over
 from pipelines.data.scores.score import Note
+from pipelines.data.scores.tables import read_table
 from prior.theory import Meter
 
 _T = 1 / 3
-# Note lengths (beats) that fill a chord, by (its beats, division of the beat) and density.
-_RHYTHMS: dict[tuple[int, int], dict[str, tuple[tuple[float, ...], ...]]] = {
-    (4, 2): {
-        "sparse": ((2, 2), (3, 1), (2, 1, 1), (1, 1, 2), (1, 3)),
-        "medium": ((1, 1, 1, 1), (1.5, 0.5, 1, 1), (1, 0.5, 0.5, 1, 1), (1, 1, 0.5, 0.5, 1),
-                   (1.5, 0.5, 2), (0.5, 0.5, 1, 2), (1, 1, 2), (2, 0.5, 0.5, 1)),
-        "busy": ((0.5,) * 8, (0.5, 0.5, 0.5, 0.5, 1, 1), (1, 0.5, 0.5, 0.5, 0.5, 1),
-                 (0.5, 0.5, 1, 0.5, 0.5, 1), (1.5, 0.5, 0.5, 0.5, 1),
-                 (0.75, 0.25, 0.5, 0.5, 1, 0.5, 0.5), (1, 0.5, 0.5, 1, 0.5, 0.5)),
-    },
-    (3, 2): {
-        "sparse": ((3,), (2, 1), (1, 2)),
-        "medium": ((1, 1, 1), (2, 0.5, 0.5), (1.5, 0.5, 1), (1, 0.5, 0.5, 1), (2, 1)),
-        "busy": ((0.5,) * 6, (1, 0.5, 0.5, 0.5, 0.5), (0.5, 0.5, 0.5, 0.5, 1),
-                 (1.5, 0.5, 0.5, 0.5), (0.75, 0.25, 0.5, 0.5, 1)),
-    },
-    (2, 2): {
-        "sparse": ((2,), (1, 1)),
-        "medium": ((1, 1), (1, 0.5, 0.5), (1.5, 0.5), (0.5, 0.5, 1)),
-        "busy": ((0.5,) * 4, (0.5, 0.25, 0.25, 0.5, 0.5), (0.75, 0.25, 0.5, 0.5), (1, 0.5, 0.5)),
-    },
-    (2, 3): {
-        "sparse": ((2,), (1, 1), (5 * _T, _T)),
-        "medium": ((2 * _T, _T, 2 * _T, _T), (1, 2 * _T, _T), (_T, _T, _T, 1), (2 * _T, _T, 1)),
-        "busy": ((_T,) * 6, (_T, _T, _T, 2 * _T, _T), (2 * _T, _T, _T, _T, _T)),
-    },
-}  # fmt: skip
+_UNITS = {2: 0.25, 3: _T}
+
+
+def _read_rhythms() -> dict[tuple[int, int], dict[str, list[tuple[float, ...]]]]:
+    """Read note lengths (beats) that fill a chord, by its beats, their division and density."""
+    rhythms = {}
+    for name, by_density in read_table("rhythms")["melody"].items():
+        beats, division = map(int, name.split("/"))
+        rhythms[beats, division] = {
+            density: [tuple(int(n) * _UNITS[division] for n in text.split()) for text in texts]
+            for density, texts in by_density.items()
+        }
+    return rhythms
+
+
+_RHYTHMS = _read_rhythms()
 _STEPS = (-2, -1, -1, -1, 0, 1, 1, 1, 2)
 _LEAPS = (-4, -3, 3, 4)
 
