@@ -172,7 +172,7 @@ def other_dataset(folder: Path) -> None:
 
 
 def test_an_existing_folder_is_kept(tmp_path, mistake):
-    midi = write_midi_folder(tmp_path / "midi", 1)
+    midi = write_midi_folder(tmp_path / "midi", 2)
     assert "exists already" in mistake("prepare", "notes", midi, "--output", midi, "--quiet")
     assert (midi / "piece-0.mid").is_file()
 

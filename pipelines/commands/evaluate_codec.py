@@ -62,19 +62,22 @@ def add_space_argument(parser: argparse.ArgumentParser) -> None:
 def choose_clips_and_settings(args: argparse.Namespace) -> "tuple[ClipChoice, ReportSettings]":
     """Read the arguments of :func:`add_clip_arguments`."""
     from pipelines.evaluation.clips import choose_clips
-    from pipelines.evaluation.embeddings import choose_spaces
+    from pipelines.evaluation.embeddings import EMBEDDINGS
     from pipelines.evaluation.measuring import ReportSettings
 
-    settings = ReportSettings(args.output, choose_spaces(args.spaces), args.quiet)
+    spaces = tuple(EMBEDDINGS if args.spaces is None else args.spaces)
+    settings = ReportSettings(args.output, spaces, args.quiet)
     return choose_clips(args.data, args.clips, args.duration, args.min_track, args.split), settings
 
 
 def run(args: argparse.Namespace) -> int:
     """Measure, write the report and print its page."""
+    from codec.encodec_codec import VARIANTS, EncodecCodec
     from pipelines.data.codecs import load_codec
-    from pipelines.evaluation.classical_codecs import choose_classical
+    from pipelines.errors import check_names
+    from pipelines.evaluation.classical_codecs import CLASSICAL_CODECS
     from pipelines.evaluation.quality_report import report_codec
-    from pipelines.evaluation.systems import load_encodec_systems
+    from pipelines.evaluation.systems import encodec_systems
     from pipelines.inference.shipped import find_shipped
 
     choice, settings = choose_clips_and_settings(args)
@@ -83,8 +86,11 @@ def run(args: argparse.Namespace) -> int:
     others = []
     for model in ENCODEC_MODELS:
         if weights := getattr(args, f"encodec_{model}"):
-            others += load_encodec_systems(model, weights)
-    classical = choose_classical(args.classical)
+            bandwidth = VARIANTS[model].bandwidths_kbps[-1]
+            encodec = EncodecCodec.from_pretrained_weights(model, bandwidth, weights)
+            others += encodec_systems(encodec, model)
+    classical = CLASSICAL_CODECS if args.classical is None else args.classical
+    check_names("classical", classical, CLASSICAL_CODECS)
     report_codec(choice, codec, settings, args.books, folder.resolve().name, classical, others)
     print((args.output / "codec.md").read_text())
     return 0

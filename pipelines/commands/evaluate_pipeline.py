@@ -33,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Measure, write the report and print its page."""
     from pipelines.evaluation.drift import LONG_S
-    from pipelines.evaluation.embeddings import choose_spaces
+    from pipelines.evaluation.embeddings import EMBEDDINGS
     from pipelines.evaluation.pipeline_report import PipelineReportSettings, report_pipeline
     from pipelines.evaluation.prompts import GROUPS, PROMPTS_PATH, choose_prompts, read_prompts
     from pipelines.evaluation.takes import TakeSettings
@@ -43,7 +43,7 @@ def run(args: argparse.Namespace) -> int:
     settings = PipelineReportSettings(
         output=args.output,
         takes=read_settings(TakeSettings, args),
-        spaces=choose_spaces(args.spaces),
+        spaces=tuple(EMBEDDINGS if args.spaces is None else args.spaces),
         long_s=LONG_S if args.long else (),
         train_data=args.train_data,
         quiet=args.quiet,

@@ -3,7 +3,6 @@
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +10,7 @@ import soundfile
 import torch
 from torch import Tensor
 
-from pipelines.errors import MissingPackageError, check_names
+from pipelines.errors import MissingPackageError
 from pipelines.evaluation.clip_checks import UnmeasurableError
 
 # name -> file suffix, and ffmpeg's options before the rate or quality
@@ -25,16 +24,6 @@ CLASSICAL_CODECS = (
     *("opus 6k", "opus 12k", "opus 16k", "opus 32k", "opus 64k"),
     *("opus-constrained 12k", "opus-constrained 32k", "mp3 32k", "mp3 64k", "vorbis q-1"),
 )
-
-
-def choose_classical(names: Sequence[str] | None) -> tuple[str, ...]:
-    """Check names of ``CLASSICAL_CODECS``; None stands for all.
-
-    Raises:
-        ValueError: an unknown name.
-    """
-    check_names("classical", names or (), CLASSICAL_CODECS)
-    return CLASSICAL_CODECS if names is None else tuple(names)
 
 
 def transcode(audio: Tensor, sample_rate: int, name: str) -> tuple[Tensor, float]:

@@ -118,21 +118,16 @@ def measure_drift(
         count = NUM_PIECES if duration_s <= MINUTE_S else NUM_LONG_PIECES
         for prompt in tqdm(prompts[:count], desc=name, unit="piece", disable=quiet):
             key = measurer.key("long", identity, prompt.text, duration_s)
-            piece = measurer.cache.recall(
-                key, measure_long, pipeline, prompt.text, duration_s, measurer.detectors
-            )
+            piece = measurer.cache.get(key)
+            if piece is None:
+                song = pipeline(prompt.text, duration_s, 0)
+                audio = song.audio[0].cpu()
+                windows = measure_windows(audio, song.sample_rate, measurer.detectors)
+                piece = measurer.cache.add(key, {"windows": windows})
             drift = summarize_windows(piece["windows"], prompt.wanted.key)
             pieces.append({"prompt": prompt.text, **piece, **drift})
         result[name] = {"pieces": pieces, "mean": mean_drift(pieces)}
     return result
-
-
-def measure_long(
-    pipeline: Any, prompt: str, duration_s: float, detectors: Detectors
-) -> dict[str, Any]:
-    """Generate a long piece and measure its ``windows``."""
-    song = pipeline(prompt, duration_s, 0, ending="cut")
-    return {"windows": measure_windows(song.audio[0].cpu(), song.sample_rate, detectors)}
 
 
 def mean_drift(pieces: Sequence[dict[str, Any]]) -> dict[str, float]:

@@ -10,7 +10,7 @@ clips shorter than a window.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
 
@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from codec.resampling import resample
-from pipelines.errors import MissingPackageError, check_names, find_package_folder, import_package
+from pipelines.errors import MissingPackageError, find_package_folder, import_package
 from pipelines.evaluation.clip_checks import UnmeasurableError, check_clip, check_duration
 from pipelines.evaluation.frechet import Vectors
 from pipelines.evaluation.spectral import log_mel_analysis
@@ -90,16 +90,6 @@ def embed_clip(audio: Tensor, sample_rate: int) -> dict[str, Vectors]:
         except (MissingPackageError, UnmeasurableError) as reason:
             vectors[space] = str(reason)
     return vectors
-
-
-def choose_spaces(names: Sequence[str] | None) -> tuple[str, ...]:
-    """Check names of embedding spaces; None stands for all.
-
-    Raises:
-        ValueError: an unknown name.
-    """
-    check_names("spaces", names or (), EMBEDDINGS)
-    return tuple(EMBEDDINGS) if names is None else tuple(names)
 
 
 def _aisfx_spectrogram(audio: Tensor, sample_rate: int) -> Tensor:

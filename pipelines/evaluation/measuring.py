@@ -9,12 +9,12 @@ import numpy as np
 from torch import Tensor
 from tqdm import tqdm
 
-from pipelines.errors import MissingPackageError
+from pipelines.errors import MissingPackageError, check_names
 from pipelines.evaluation.averages import average
 from pipelines.evaluation.clip_checks import UnmeasurableError, check_clip
 from pipelines.evaluation.clips import ClipChoice, EvaluationClip
-from pipelines.evaluation.embeddings import EMBEDDINGS, choose_spaces, embed_clip
-from pipelines.evaluation.frechet import Vectors, distance_of_clips
+from pipelines.evaluation.embeddings import EMBEDDINGS, embed_clip
+from pipelines.evaluation.frechet import distance_of_clips
 from pipelines.evaluation.measurement_cache import MeasurementCache, audio_fingerprint, make_key
 from pipelines.evaluation.pair_metrics import compare, package_versions
 from pipelines.evaluation.systems import System
@@ -31,7 +31,7 @@ class ReportSettings:
     quiet: bool = False  # no progress bar
 
     def __post_init__(self) -> None:
-        choose_spaces(self.spaces)
+        check_names("spaces", self.spaces, EMBEDDINGS)
 
 
 def measure(
@@ -121,12 +121,11 @@ def summarize(
     if not pairs:
         values["visqol"] = failure
     rates = [found["bitrate_kbps"] for _, found in pairs if found["bitrate_kbps"] is not None]
-    distances = {
-        space: paired_distance([(original[space], found[space]) for original, found in pairs])
-        if pairs
-        else (failure, 0)
-        for space in spaces
-    }
+    distances: dict[str, tuple[float | str, int]] = dict.fromkeys(spaces, (failure, 0))
+    for space in spaces if pairs else ():
+        sides = [(original[space], found[space]) for original, found in pairs]
+        both = [side for side in sides if not any(isinstance(vectors, str) for vectors in side)]
+        distances[space] = distance_of_clips(*zip(*(both or sides[:1]), strict=True))
     return {
         "name": system.name,
         "group": system.group,
@@ -137,9 +136,3 @@ def summarize(
         "frechet": {space: distance for space, (distance, _) in distances.items()},
         "windows": {space: count for space, (_, count) in distances.items()},
     }
-
-
-def paired_distance(pairs: Sequence[tuple[Vectors, Vectors]]) -> tuple[float | str, int]:
-    """Compute the Fréchet distance over the clips whose two sides have vectors, and N."""
-    both = [pair for pair in pairs if not any(isinstance(vectors, str) for vectors in pair)]
-    return distance_of_clips(*zip(*(both or pairs[:1]), strict=True))

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 
 from pipelines.data.tokens import read_token_info
-from pipelines.errors import MissingPackageError
+from pipelines.errors import MissingPackageError, check_names
 from pipelines.evaluation.averages import mean_with_interval
 from pipelines.evaluation.copying import measure_copying
 from pipelines.evaluation.drift import NUM_PIECES, measure_drift
-from pipelines.evaluation.embeddings import EMBEDDINGS, choose_spaces
+from pipelines.evaluation.embeddings import EMBEDDINGS
 from pipelines.evaluation.facts import fact_rates
 from pipelines.evaluation.frechet import distance_of_clips
 from pipelines.evaluation.measurement_cache import MeasurementCache
@@ -44,7 +44,7 @@ class PipelineReportSettings:
     quiet: bool = False  # no progress bars
 
     def __post_init__(self) -> None:
-        choose_spaces(self.spaces)
+        check_names("spaces", self.spaces, EMBEDDINGS)
 
 
 def report_pipeline(

@@ -13,11 +13,11 @@ from pipelines.evaluation.codebooks import codebook_use, count_codes
 from pipelines.evaluation.measuring import ReportSettings, measure
 from pipelines.evaluation.quality_page import write_quality_report
 from pipelines.evaluation.systems import (
+    ORIGINAL,
     Decode,
     System,
     TokenCodec,
     classical_system,
-    original_system,
 )
 
 
@@ -99,7 +99,7 @@ def report_decoder(
     """
     tokens = TokenCodec(codec)
     systems = [
-        original_system(),
+        ORIGINAL,
         *tokens.vocoder_systems(),
         tokens.system("coarse", "coarse", num_codebooks),
         *(

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -34,9 +33,8 @@ class System:
     reconstruct: Callable[[Tensor, int], tuple[Tensor, float | None]]
 
 
-def original_system() -> System:
-    """Make the row of the clip itself: what every metric reads when nothing was lost."""
-    return System("original", "original", "1", lambda audio, _: (audio, None))
+ORIGINAL = System("original", "original", "1", lambda audio, _: (audio, None))
+"""The clip itself: what every metric reads when nothing was lost."""
 
 
 def classical_system(name: str) -> System:
@@ -125,12 +123,6 @@ def encodec_systems(codec: EncodecCodec, model: str) -> list[System]:
         books = round((codec.num_codebooks - level_books) * share) + level_books
         systems.append(tokens.system(f"EnCodec {model} {bandwidth:g}k", f"EnCodec {model}", books))
     return systems
-
-
-def load_encodec_systems(model: str, weights: Path) -> list[System]:
-    """Make the rows of an EnCodec model from a file of weights."""
-    bandwidth = VARIANTS[model].bandwidths_kbps[-1]
-    return encodec_systems(EncodecCodec.from_pretrained_weights(model, bandwidth, weights), model)
 
 
 def fit_channels(audio: Tensor, channels: int) -> Tensor:

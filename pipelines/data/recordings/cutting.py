@@ -192,7 +192,8 @@ def stage_clips(
         for index, cut in enumerate(cut_windows(blocks)):
             levels, stereo = analyze(cut.window)
             bands.append(band_levels(levels))
-            loudness_db = rms_db(cut.audio)
+            power = float(cut.audio.double().square().mean())
+            loudness_db = 10 * math.log10(max(power, 1e-20))  # RMS; -200 for silence
             if cut.duration_s < config.min_clip_s and index > 0:
                 continue
             if loudness_db < config.silence_db:
@@ -279,11 +280,6 @@ def encode_flac(audio: Tensor) -> bytes:
     stream = io.BytesIO()
     write_audio(stream, audio, SAMPLE_RATE, format="flac", subtype="PCM_16")
     return stream.getvalue()
-
-
-def rms_db(audio: Tensor) -> float:
-    """Measure the root mean square of all samples in dB of full scale; -200 for silence."""
-    return 10 * math.log10(max(float(audio.double().square().mean()), 1e-20))
 
 
 def hash_content(opened: Path | io.BytesIO) -> str:

@@ -83,7 +83,7 @@ def prepare_tracks(found: TrackList, config: PrepareConfig) -> PrepareReport:
         return finished
     work = folder / WORK_NAME
     begin(folder, work / "settings.json", settings)
-    staged = [staged_path(work, track) for track in tracks]
+    staged = [work / f"{digest(described(track))}.arrow" for track in tracks]
     records = cut_tracks(tracks, config, staged)
     selection = select(records, config)
     if not selection.kept:
@@ -127,11 +127,6 @@ def begin(folder: Path, path: Path, settings: dict[str, Any]) -> None:
                 shutil.rmtree(folder / split, ignore_errors=True)
             write_json(path, settings)
     begin_or_resume(folder, path, settings, "an unfinished preparation")
-
-
-def staged_path(work: Path, track: Track) -> Path:
-    """Name the staged file of a track by all that its clips depend on."""
-    return work / f"{digest(described(track))}.arrow"
 
 
 def described(track: Track) -> list[Any]:

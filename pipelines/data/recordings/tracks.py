@@ -47,7 +47,9 @@ def find_tracks(source: str | Path) -> TrackList:
     elif path.suffix.lower() in ARCHIVE_SUFFIXES:
         found = TrackList(find_in_archive(path, path.stem))
     elif path.suffix.lower() in (".jsonl", ".csv"):
-        found = list_described(path)
+        described = Described()
+        described.read(path, PurePosixPath())
+        found = TrackList(described.join([], path.parent), described.faults)
     else:
         found = TrackList(read_list(path))
     unique = {track.name: track for track in found.tracks}  # a list may name a file twice
@@ -84,13 +86,6 @@ def find_in_archive(path: Path, source: str, prefix: str = "") -> list[Track]:
     except (zipfile.BadZipFile, OSError):
         return [Track(prefix.rstrip("/") or printable(path.name), path, source=source)]
     return [Track(prefix + member, path, member, source) for member in members]
-
-
-def list_described(path: Path) -> TrackList:
-    """List the files that one metadata file names."""
-    described = Described()
-    described.read(path, PurePosixPath())
-    return TrackList(described.join([], path.parent), described.faults)
 
 
 def read_list(path: Path) -> list[Track]:

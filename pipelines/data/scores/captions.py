@@ -37,6 +37,7 @@ SPEEDS = [(limit, Words(**words)) for limit, words in _TABLE["speeds"].items()]
 STYLE_WORDS, INSTRUMENT_WORDS = _TABLE["styles"], _TABLE["instruments"]
 DRUM_WORDS, METER_WORDS = _TABLE["drums"], _TABLE["meter"]
 DYNAMICS_WORDS, DENSITY_WORDS = _TABLE["dynamics"], _TABLE["density"]
+SLOT = re.compile(r"\{(\w+)\}")
 _SPELLED = {"#": " sharp", "b": " flat"}
 
 
@@ -76,7 +77,9 @@ def _fill_one(
     rng: random.Random, templates: tuple[str, ...], labels: dict[str, Any], held_out: bool
 ) -> str:
     words = draw_words(rng, labels, held_out)
-    usable = [t for t in templates if required(t) <= words.keys()]
+    # a template is usable only where the slots outside its brackets are known
+    bare = {t: re.sub(r"<[^>]*>|\[[^\]]*\]", "", t) for t in templates}
+    usable = [t for t in templates if set(SLOT.findall(bare[t])) <= words.keys()]
     template = rng.choice(usable)
     for fact in ("{drums}", "{speed}") if templates is MEDIUM else ():
         if fact not in template and rng.random() < 0.3:
@@ -85,20 +88,15 @@ def _fill_one(
     return polish(text, capital=template in LONG or rng.random() < 0.3)
 
 
-def required(template: str) -> set[str]:
-    """List the slots outside brackets: a template is usable only where they are known."""
-    return set(re.findall(r"\{(\w+)\}", re.sub(r"<[^>]*>|\[[^\]]*\]", "", template)))
-
-
 def fill(rng: random.Random, template: str, words: dict[str, str]) -> tuple[str, set[str]]:
     """Put words into a template, bracket by bracket; return the text and the slots it used."""
 
     def keep(match: re.Match[str]) -> str:
-        known = set(re.findall(r"\{(\w+)\}", match[2])) <= words.keys()
+        known = set(SLOT.findall(match[2])) <= words.keys()
         return match[2] if known and (match[1] == "<" or rng.random() < 0.5) else ""
 
     chosen = re.sub(r"([<\[])([^>\]]*)[>\]]", keep, template)
-    return chosen.format(**words), set(re.findall(r"\{(\w+)\}", chosen))
+    return chosen.format(**words), set(SLOT.findall(chosen))
 
 
 def draw_words(rng: random.Random, labels: dict[str, Any], held_out: bool) -> dict[str, str]:

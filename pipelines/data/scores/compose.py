@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from pipelines.data.scores.accompaniment import draw_texture, play_bass, play_chords
 from pipelines.data.scores.chords import chords_of_slots
-from pipelines.data.scores.drums import choose_pattern, play_drums
+from pipelines.data.scores.drums import play_drums
 from pipelines.data.scores.harmony import Slot, progression, slots
 from pipelines.data.scores.instruments import BASSES, INSTRUMENTS, Instrument, balance
 from pipelines.data.scores.keys import Key, key_of
@@ -244,10 +244,9 @@ class _Piece:
         return Part(name, self.rng.choice(INSTRUMENTS[name].programs), notes, volume=88)
 
     def _drums(self, name: str) -> Part:
-        pattern = choose_pattern(name, self.meter)
         length = self.harmony[-1].start + self.harmony[-1].length
         phrase = 4 * self.harmony[0].length
-        notes = play_drums(self.rng, pattern, self.meter, length, phrase)
+        notes = play_drums(self.rng, name, self.meter, length, phrase)
         return Part("drums", self.style.kit, notes, volume=106)
 
     def _place(self, parts: list[Part]) -> list[Part]:

@@ -6,7 +6,6 @@ import itertools
 import random
 import warnings
 from dataclasses import replace
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -39,12 +38,6 @@ _QUARTETS = (
     ("trumpet", "trumpet", "french horn", "brass"), ("saxophone",) * 4, ("clarinet",) * 4,
     ("oboe", "clarinet", "french horn", "cello"), ("flute", "violin", "cello", "cello"),
 )  # fmt: skip
-
-
-def check_bach() -> None:
-    """Raise FileNotFoundError, with the install command, where music21 is missing."""
-    if find_spec("music21") is None:
-        raise FileNotFoundError("music21 is not installed: pip install 'partita[scores]'")
 
 
 def check_openttd() -> None:

@@ -17,15 +17,14 @@ PATTERNS = read_table("drums")
 _FALLBACK = {"3/4": "waltz", "6/8": "folk", "4/4": "rock"}
 
 
-def choose_pattern(style_pattern: str, meter: Meter) -> str:
-    """Return a style's pattern, or the plainest one where the meter lacks it."""
-    return style_pattern if style_pattern in PATTERNS[meter.name] else _FALLBACK[meter.name]
-
-
 def play_drums(
     rng: random.Random, pattern: str, meter: Meter, num_beats: float, phrase_beats: float
 ) -> list[Note]:
-    """Generate a drum part of ``num_beats``; its last bar is a single closing stroke."""
+    """Generate a drum part of ``num_beats``; its last bar is a single closing stroke.
+
+    A ``pattern`` that the meter lacks is replaced by its plainest one.
+    """
+    pattern = pattern if pattern in PATTERNS[meter.name] else _FALLBACK[meter.name]
     steps = len(next(iter(PATTERNS[meter.name][pattern].values())))
     step = meter.beats / steps
     notes: list[Note] = []

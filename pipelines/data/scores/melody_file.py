@@ -37,16 +37,15 @@ def read_melody_file(path: str | Path, bpm: float | None = None) -> tuple[Melody
         raise FileNotFoundError(f"{path} does not exist")
     if suffix[1:] in FORMATS:
         return read_hummed_melody(path, bpm)
-    voices = midi_voices(path) if suffix in MIDI_SUFFIXES else notated_voices(path)
+    voices: Iterable[list[Note]]
+    if suffix in MIDI_SUFFIXES:
+        voices = (notes for _, drums, notes in read_tracks(read_midi(path)) if not drums)
+    else:
+        voices = notated_voices(path)
     notes = next((notes for notes in map(list, voices) if notes), None)
     if notes is None:
         raise ValueError(f"{path} holds no notes")
     return tuple(MelodyNote(n.start, n.duration, n.pitch) for n in top_voice(notes))
-
-
-def midi_voices(path: Path) -> Iterable[list[Note]]:
-    """Yield the pitched tracks of a MIDI file."""
-    return (notes for _, drums, notes in read_tracks(read_midi(path)) if not drums)
 
 
 def notated_voices(path: Path) -> Iterable[list[Note]]:

@@ -120,7 +120,9 @@ def fill(wanted: ScoreDataset, writers: dict[str, PreparedWriter]) -> None:
             job, clips, reason = next(results)
             failures = failures + 1 if reason else 0
             if reason:
-                skip_piece(wanted.output, job, reason)
+                print(f"skipped {job.track}: {reason}", file=sys.stderr)
+                skipped = read_skipped(wanted.output) | {job.track: reason}
+                write_json(wanted.output / SKIPPED_NAME, skipped)
             if failures >= MAX_FAILURE_RUN:
                 raise OSError(f"{failures} pieces in a row could not be rendered, last: {reason}")
             for clip in clips:
@@ -148,12 +150,6 @@ def read_skipped(folder: Path) -> dict[str, str]:
     """Read the skipped pieces and the reasons."""
     path = folder / SKIPPED_NAME
     return json.loads(path.read_text()) if path.is_file() else {}
-
-
-def skip_piece(folder: Path, job: ScoreJob, reason: str) -> None:
-    """Print and store that a piece was skipped."""
-    print(f"skipped {job.track}: {reason}", file=sys.stderr)
-    write_json(folder / SKIPPED_NAME, read_skipped(folder) | {job.track: reason})
 
 
 def stored_clips(folder: Path, split: str) -> dict[str, float]:

@@ -8,12 +8,13 @@ from functools import partial
 from codec.seeds import derive_seed
 from pipelines.data.scores.arrange import arrange
 from pipelines.data.scores.compose import DRUMS_ALONE, compose
-from pipelines.data.scores.corpus import bach, check_bach, check_openttd, openttd
+from pipelines.data.scores.corpus import bach, check_openttd, openttd
 from pipelines.data.scores.instruments import BASSES, INSTRUMENTS
 from pipelines.data.scores.score import Score
 from pipelines.data.scores.score_sound import check_programs
 from pipelines.data.scores.score_sources import SOURCES
 from pipelines.data.scores.songs import compose_song
+from pipelines.errors import find_package_folder
 
 VALIDATION_EVERY = 33
 """One piece in this many is for validation."""
@@ -53,11 +54,11 @@ def piece_index(clip_id: str) -> int:
 
 
 def check_sources(sources: Sequence[str]) -> None:
-    """Raise FileNotFoundError where a program or corpus of a source is not installed."""
+    """Raise an error with the install command where a source's program or corpus is missing."""
     if "mma" in sources:
         check_programs(["mma"])
     if "bach" in sources:
-        check_bach()
+        find_package_folder("music21", "the source bach", "pip install 'partita[scores]'")
     if "openttd" in sources:
         check_openttd()
 
