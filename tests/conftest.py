@@ -113,6 +113,18 @@ def mistake(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
 
 
 @pytest.fixture
+def full_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let every file end in the middle, as on a full disk."""
+
+    def write_half(path: Path, data: bytes) -> int:
+        with path.open("wb") as file:
+            file.write(data[: len(data) // 2])
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", write_half)
+
+
+@pytest.fixture
 def sound(tmp_path: Path) -> Path:
     """1.3 s of stereo noise as WAV, of a length that no frame divides."""
     import numpy as np

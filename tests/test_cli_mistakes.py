@@ -238,19 +238,13 @@ def test_a_dataset_without_a_usable_file_is_refused(tmp_path, mistake):
     assert not (output / "dataset.json").exists()
 
 
-def test_a_full_disk_leaves_nothing(song, pipeline_folder, mistake, monkeypatch):
-    def full(self: Path, data: bytes) -> int:
-        with self.open("wb") as file:
-            file.write(data[: len(data) // 2])
-        raise OSError(28, "No space left on device")
-
+def test_a_full_disk_leaves_nothing(song, pipeline_folder, mistake, request):
     before = {path: path.read_bytes() for path in song.parent.iterdir()}
-    monkeypatch.setattr(Path, "write_bytes", full)
+    request.getfixturevalue("full_disk")
     tokens = song.with_suffix(".safetensors")
     shared = ("--pipeline", pipeline_folder, "--quiet")
     assert "No space" in mistake("encode", song, "--output", tokens, *shared)
     assert "No space" in mistake("decode", tokens, "--output", song, *shared)
-    monkeypatch.undo()
     assert {path: path.read_bytes() for path in song.parent.iterdir()} == before
 
 

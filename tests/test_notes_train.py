@@ -129,6 +129,17 @@ def test_mistakes_are_one_line(pipeline_folder, tmp_path, mistake, monkeypatch, 
     assert message in mistake(*command, *more)
 
 
+def test_a_full_disk_leaves_the_old_song(pipeline_folder, tmp_path, mistake, request):
+    small_prior("plain").save_pretrained(tmp_path / "prior")
+    (tmp_path / "song.mid").write_bytes(b"old")
+    request.getfixturevalue("full_disk")
+    command = ["notes", "calm piano", "--prior", tmp_path / "prior", "--duration", "1"]
+    command += ["--output", tmp_path / "song.mid", "--text-encoder", pipeline_folder]
+    assert "No space" in mistake(*command)
+    assert [path.name for path in tmp_path.glob("*.mid")] == ["song.mid"]
+    assert (tmp_path / "song.mid").read_bytes() == b"old"
+
+
 @pytest.mark.slow
 def test_a_piece_is_heard(cache, pipeline_folder, tmp_path):
     prior = train_small("improved", cache, pipeline_folder, tmp_path / "run")

@@ -12,6 +12,7 @@ from pipelines.commands.recipe import main as recipe
 from pipelines.training.configuration import build_parser
 from pipelines.training.training_config import TrainingConfig
 
+TRAINER_MODULES = {name: find_module(name) for name in TRAINERS}  # accelerate sets filters
 RECIPES = Path(__file__).parents[1] / "configs" / "recipes"
 
 
@@ -23,8 +24,7 @@ def steps_of(name: str, folder: Path = Path("runs/x")) -> list[RecipeStep]:
 def test_every_command_exists_and_takes_these_options(stage):
     name = " ".join(stage.command[:2])
     if name in TRAINERS:
-        module = find_module(name)
-        settings = build_parser(name, module.PARTS).parse_args(stage.command[2:])
+        settings = build_parser(name, TRAINER_MODULES[name].PARTS).parse_args(stage.command[2:])
         assert settings.resume
         TrainingConfig(**settings.training.as_dict())
         return

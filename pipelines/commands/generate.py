@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
+from pipelines.inference.edit_arguments import edit_options
 from pipelines.inference.live import add_live_arguments, check_live, is_live, stream_song
 from pipelines.inference.loading import (
     add_lora_argument,
@@ -106,21 +107,14 @@ def generate(args: argparse.Namespace, output: Path | None) -> int:
     loras = parse_loras(args.lora)
     pipeline = load_pipeline(args.pipeline, args.quiet, loras)
     start = time.perf_counter()
-    choices = {
-        "negative_prompt": args.negative_prompt,
-        "guidance": args.guidance,
-        "temperature": args.temperature,
-        "num_inference_steps": args.steps,
-        "plan": args.plan,
-        **plan_fields(args),
-    }
+    choices = edit_options(args)
     if is_live(args):
         song = stream_song(pipeline, args, choices)
         if song is None:
             return 0
     else:
         prompts = [args.prompt] * args.num_variations
-        song = pipeline(prompts, args.duration, args.seed, ending=args.ending or "ring", **choices)
+        song = pipeline(prompts, args.duration, ending=args.ending or "ring", **choices)
     seconds = time.perf_counter() - start
     said = sys.stderr if args.stdout else sys.stdout
     count = len(song.audio)

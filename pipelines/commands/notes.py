@@ -91,6 +91,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Write, play if asked, and print what came of it."""
     from codec.audio_file import FORMATS
+    from codec.whole_file import write_whole
     from pipelines.data.midi_file import midi_bytes
     from pipelines.data.notes.note_tokenizer import NoteTokenizer
     from pipelines.data.scores.score_sound import SOUNDFONT, check_programs
@@ -118,7 +119,7 @@ def run(args: argparse.Namespace) -> int:
     text = encode_text(*load_text_encoder(find_shipped(args.text_encoder)), [args.prompt])
     codes = write_notes(prior, codec, text, args.duration, sampling, args.seed)
     (score,) = codec.decode(codes)
-    output.write_bytes(midi_bytes(score))
+    write_whole(output, midi_bytes(score))
     print(f"{output}: {score.note_num()} notes, seed {args.seed}")
     if args.audio:
         write_sound(score, Path(args.audio), soundfont)

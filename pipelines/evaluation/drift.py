@@ -120,7 +120,7 @@ def measure_drift(
             key = measurer.key("long", identity, prompt.text, duration_s)
             piece = measurer.cache.get(key)
             if piece is None:
-                song = pipeline(prompt.text, duration_s, 0)
+                song = pipeline(prompt.text, duration_s, 0, ending="cut")
                 audio = song.audio[0].cpu()
                 windows = measure_windows(audio, song.sample_rate, measurer.detectors)
                 piece = measurer.cache.add(key, {"windows": windows})

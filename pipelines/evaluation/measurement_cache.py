@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor, nn
 
 from codec.whole_file import whole_file
+from pipelines.data.codecs import hash_weights
 
 FOLDER = "measurements"
 
@@ -73,9 +73,5 @@ def module_fingerprint(module: nn.Module) -> str:
     items = config.to_dict() if hasattr(config, "to_dict") else dict(config)  # of transformers
     settings = {key: str(value) for key, value in items.items()}
     digest.update(json.dumps(settings, sort_keys=True).encode())
-    for name, tensor in sorted(module.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(
-            tensor.detach().cpu().reshape(-1).contiguous().view(torch.uint8).numpy().tobytes()
-        )
+    hash_weights(digest, module)
     return digest.hexdigest()

@@ -52,7 +52,7 @@ def stream_song(
     Args:
         pipeline: that generates it.
         args: the command line.
-        choices: arguments of ``Pipeline.stream`` besides prompt, duration and seed.
+        choices: arguments of ``Pipeline.stream`` besides prompt and duration.
 
     Returns:
         The whole; None where whoever read standard output has left.
@@ -61,7 +61,7 @@ def stream_song(
     from pipelines.music_output import MusicOutput, describe_call
 
     start = time.perf_counter()
-    stream = pipeline.stream(args.prompt, args.duration, args.seed, **choices)
+    stream = pipeline.stream(args.prompt, args.duration, **choices)
     if not args.quiet:
         channels = pipeline.codec.channels
         print(f"{stream.sample_rate} Hz, {channels} channels", file=sys.stderr)

@@ -103,10 +103,14 @@ def loudness_histogram(records: list[TrackRecord]) -> dict[str, int]:
 
 
 def label_histograms(folder: Path) -> dict[str, dict[str, int]]:
-    """Count clips by the value of each label, the most frequent first."""
+    """Count clips by the value of each label, the most frequent first; tempi in bins of ten."""
     counts: dict[str, Counter[str]] = defaultdict(Counter)
     for row in (row for split in SPLITS for row in read_split(folder / split, ["labels"])):
-        for key, value in json.loads(row["labels"]).items():
+        labels = json.loads(row["labels"])
+        labels.pop("plan", None)  # hardly two clips share a list of chords
+        if isinstance(labels.get("tempo_bpm"), int | float):
+            labels["tempo_bpm"] = f"{labels['tempo_bpm'] // 10 * 10:.0f}-"
+        for key, value in labels.items():
             for item in value if isinstance(value, list) else [value]:
                 counts[key][str(item)[:MAX_LABEL_LENGTH]] += 1
     return {key: dict(counts[key].most_common(MAX_LABEL_VALUES)) for key in sorted(counts)}

@@ -3,7 +3,6 @@
 import itertools
 import json
 import sys
-from collections import Counter
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ from codec.seeds import derive_seed
 from codec.whole_file import write_json
 from pipelines.data.markdown import bullets, table, write_page
 from pipelines.data.prepared import SPLITS, Clip, PreparedWriter, finish_dataset
+from pipelines.data.recordings.recordings_report import label_histograms
 from pipelines.data.scores.score_jobs import ScoreJob, check_sources, compose_piece, piece_index
 from pipelines.data.scores.score_sound import (
     CLIP_S,
@@ -157,19 +157,6 @@ def stored_clips(folder: Path, split: str) -> dict[str, float]:
     return {
         row["id"]: row["duration_s"] for row in read_split(folder / split, ["id", "duration_s"])
     }
-
-
-def label_histograms(folder: Path) -> dict[str, dict[str, int]]:
-    """Count the clips by the value of each label, tempi in bins of ten."""
-    counts: dict[str, Counter[str]] = {}
-    for row in (row for split in SPLITS for row in read_split(folder / split, ["labels"])):
-        labels = json.loads(row["labels"])
-        del labels["plan"]  # hardly two clips share a list of chords
-        labels["tempo_bpm"] = f"{labels['tempo_bpm'] // 10 * 10:.0f}-"
-        for name, value in labels.items():
-            for item in value if isinstance(value, list) else [value]:
-                counts.setdefault(name, Counter())[str(item)] += 1
-    return {name: dict(sorted(counter.items())) for name, counter in counts.items()}
 
 
 def write_scores_report(folder: Path, info: dict[str, Any]) -> None:
