@@ -76,6 +76,21 @@ class OneLineParser(argparse.ArgumentParser):
         raise ValueError(f"{message} (see {self.prog} --help)")
 
 
+class ShowDefaults(argparse.HelpFormatter):
+    """Names the default of every option that has one, unless its help does."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        value, text = action.default, action.help
+        if not text or not action.option_strings or "default" in text:
+            return text
+        if value in (None, False, "", argparse.SUPPRESS) or value == []:
+            return text
+        shown = " ".join(map(str, value)) if isinstance(value, list) else value
+        return (
+            f"{text} (default: {shown:g})" if type(value) is float else f"{text} (default: {shown})"
+        )
+
+
 def main(argv: list[str] | None = None) -> int:
     """Run a command line; a user's mistake is one line on standard error and exit code 2.
 
@@ -154,7 +169,9 @@ def dispatch(argv: list[str]) -> int:
     for word in rest:
         if word.split("=")[0] in FORMER_OPTIONS:
             raise ValueError(f"{word.split('=')[0]} is now --output (see partita {name} --help)")
-    parser = OneLineParser(prog=f"partita {name}", description=COMMANDS[name])
+    parser = OneLineParser(
+        prog=f"partita {name}", description=COMMANDS[name], formatter_class=ShowDefaults
+    )
     module.add_arguments(parser)
     args = parser.parse_args(rest)
     if getattr(args, "quiet", False):

@@ -103,7 +103,8 @@ def mistake(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
         capsys.readouterr()
         assert main([str(word) for word in argv]) == 2
         captured = capsys.readouterr()
-        lines = [line for line in captured.err.splitlines() if not line.startswith("loaded ")]
+        beside = ("loaded ", "partita: note: ")
+        lines = [line for line in captured.err.splitlines() if not line.startswith(beside)]
         assert len(lines) == 1, captured.err
         assert lines[0].startswith("partita: error: ")
         assert captured.out == ""

@@ -95,9 +95,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--half", dest="half_precision", action="store_true", help="store float16: half the size"
     )
-    parser.add_argument("--guidance", type=float, default=3.0, help="default to store (3)")
-    parser.add_argument("--temperature", type=float, default=1.0, help="default to store (1)")
-    parser.add_argument("--top-k", type=int, default=250, help="default to store (250)")
+    parser.add_argument("--guidance", type=float, default=3.0, help="default to store")
+    parser.add_argument("--temperature", type=float, default=1.0, help="default to store")
+    parser.add_argument("--top-k", type=int, default=250, help="default to store")
     parser.add_argument(
         "--fine-temperature", type=float, help="of the third and later codebooks, to store (1)"
     )

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command line of ``partita bench``."""
-    parser.add_argument("--duration", type=float, default=10.0, help="of the audio, s (default 10)")
-    parser.add_argument("--repeats", type=int, default=5, help="timed runs per row (default: 5)")
+    parser.add_argument("--duration", type=float, default=10.0, help="of the audio, s")
+    parser.add_argument("--repeats", type=int, default=5, help="timed runs per row")
     parser.add_argument(
         "--threads", type=int, help="of PyTorch (default: its own choice; with --peers one and two)"
     )

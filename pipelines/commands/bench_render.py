@@ -11,12 +11,12 @@ from pipelines.inference.loading import add_pipeline_arguments
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command line of ``partita bench render``."""
-    parser.add_argument("--items", type=int, default=1000, help="per line (default: 1000)")
-    parser.add_argument("--duration", type=float, default=10.0, help="of an item, s (default: 10)")
+    parser.add_argument("--items", type=int, default=1000, help="per line")
+    parser.add_argument("--duration", type=float, default=10.0, help="of an item, s")
     parser.add_argument("--batch-sizes", type=int, nargs="+", default=[1, 4, 16, 32])
-    parser.add_argument("--workers", type=int, nargs="+", default=[0], help="(default: 0)")
+    parser.add_argument("--workers", type=int, nargs="+", default=[0], help="processes")
     parser.add_argument("--threads", type=int, help="of PyTorch, all processes")
-    parser.add_argument("--format", default="wav", help="of the files (default: wav)")
+    parser.add_argument("--format", default="wav", help="of the files")
     parser.add_argument("--json", action="store_true", help="print JSON in place of the table")
     add_pipeline_arguments(parser)
 

@@ -40,10 +40,10 @@ def add_clip_arguments(parser: argparse.ArgumentParser) -> None:
         help="audio files, folders of them, or a prepared dataset that keeps its audio",
     )
     parser.add_argument("--output", required=True, type=Path, help="folder of the report")
-    parser.add_argument("--clips", type=int, default=12, help="how many (default: 12)")
-    parser.add_argument("--duration", type=float, default=10.0, help="of a clip, in s (default 10)")
+    parser.add_argument("--clips", type=int, default=12, help="how many")
+    parser.add_argument("--duration", type=float, default=10.0, help="of a clip, in s")
     parser.add_argument(
-        "--min-track", type=float, default=0.0, help="leave out shorter files, in s (default: 0)"
+        "--min-track", type=float, default=0.0, help="leave out shorter files, in s"
     )
     parser.add_argument("--split", default="validation", help="of a prepared dataset")
     add_space_argument(parser)

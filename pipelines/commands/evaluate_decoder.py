@@ -15,7 +15,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--books", type=int, help="codebooks given to the decoder (default: the prior's number)"
     )
-    parser.add_argument("--seed", type=int, default=0, help="of the decoder's noise (default: 0)")
+    parser.add_argument("--seed", type=int, default=0, help="of the decoder's noise")
 
 
 def run(args: argparse.Namespace) -> int:

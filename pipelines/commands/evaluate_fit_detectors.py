@@ -19,7 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--judge-only", action="store_true", help="fit nothing, judge the weights in --output"
     )
-    parser.add_argument("--seed", type=int, default=0, help="of pieces and fit (default: 0)")
+    parser.add_argument("--seed", type=int, default=0, help="of pieces and fit")
     parser.add_argument(
         "--output", type=Path, help="file of the weights (default: those that evaluations use)"
     )

@@ -16,11 +16,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--groups", nargs="+", help="of prompts: trained, held-out, free (default: all)"
     )
     parser.add_argument("--limit", type=int, help="prompts, evenly spaced (default: all)")
-    parser.add_argument("--seeds", type=int, default=3, help="takes of a prompt (default: 3)")
+    parser.add_argument("--seeds", type=int, default=3, help="takes of a prompt")
     parser.add_argument(
-        "--duration", dest="duration_s", type=float, default=10.0, help="of a take, s (default: 10)"
+        "--duration", dest="duration_s", type=float, default=10.0, help="of a take, s"
     )
-    parser.add_argument("--batch-size", type=int, default=8, help="takes at once (default: 8)")
+    parser.add_argument("--batch-size", type=int, default=8, help="takes at once")
     parser.add_argument("--guidance", type=float, help="default: the pipeline's")
     parser.add_argument("--steps", type=int, help="of the decoder (default: the pipeline's)")
     add_space_argument(parser)

@@ -10,11 +10,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command line of ``partita evaluate plans``."""
     add_pipeline_arguments(parser)
     parser.add_argument("--output", required=True, type=Path, help="folder of the report")
-    parser.add_argument("--pieces", type=int, default=12, help="of each kind (default: 12)")
-    parser.add_argument(
-        "--songs", type=int, default=0, help="of minutes, for what returns (default: 0)"
-    )
-    parser.add_argument("--seed", type=int, default=0, help="of the first piece (default: 0)")
+    parser.add_argument("--pieces", type=int, default=12, help="of each kind")
+    parser.add_argument("--songs", type=int, default=0, help="of minutes, for what returns")
+    parser.add_argument("--seed", type=int, default=0, help="of the first piece")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -14,13 +14,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--tokens", required=True, nargs="+", help="folders of token caches")
     parser.add_argument("--output", required=True, type=Path, help="folder of the report")
-    parser.add_argument("--clips", type=int, default=64, help="held-out clips (default: 64)")
+    parser.add_argument("--clips", type=int, default=64, help="held-out clips")
     parser.add_argument(
-        "--duration", dest="duration_s", type=float, default=20.0, help="of a clip, s (default: 20)"
+        "--duration", dest="duration_s", type=float, default=20.0, help="of a clip, s"
     )
-    parser.add_argument(
-        "--frames", type=int, default=500, help="of a clip, where frames are notes (default: 500)"
-    )
+    parser.add_argument("--frames", type=int, default=500, help="of a clip, where frames are notes")
     parser.add_argument("--split", default="validation", help="of the caches")
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
 

@@ -16,15 +16,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--captions-only", action="store_true", help="write metadata.jsonl to edit, and stop"
     )
     parser.add_argument("--style", help="words that captions begin with (default: output's name)")
-    parser.add_argument("--steps", type=int, default=600, help="of training (default: 600)")
-    parser.add_argument("--batch-size", type=int, default=8, help="clips per step (default: 8)")
-    parser.add_argument(
-        "--crop", dest="crop_s", type=float, default=10.0, help="clip length in s (default: 10)"
-    )
-    parser.add_argument("--learning-rate", type=float, default=1e-3, help="(default: 0.001)")
-    parser.add_argument("--rank", type=int, default=16, help="of the adapter (default: 16)")
+    parser.add_argument("--steps", type=int, default=600, help="of training")
+    parser.add_argument("--batch-size", type=int, default=8, help="clips per step")
+    parser.add_argument("--crop", dest="crop_s", type=float, default=10.0, help="clip length in s")
+    parser.add_argument("--learning-rate", type=float, default=1e-3, help="peak")
+    parser.add_argument("--rank", type=int, default=16, help="of the adapter")
     parser.add_argument("--decoder", action="store_true", help="adapt the decoder too")
-    parser.add_argument("--seed", type=int, default=0, help="(default: 0)")
+    parser.add_argument("--seed", type=int, default=0, help="of everything random")
     parser.add_argument("--workers", type=int, default=1, help="processes that read the album")
     parser.add_argument("--resume", action="store_true", help="go on where it was stopped")
     parser.add_argument("--no-figures", action="store_true", help="skip before and after")

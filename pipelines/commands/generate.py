@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command line of ``partita generate``."""
     parser.add_argument("prompt", help='for example "a slow sad piano piece in D minor, 70 bpm"')
-    parser.add_argument("--duration", type=float, default=10.0, help="in s (default: 10)")
+    parser.add_argument("--duration", type=float, default=10.0, help="in s")
     parser.add_argument("--seed", type=int, help="equal seeds, equal music (default: drawn)")
     parser.add_argument(
         "--output",
@@ -49,7 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--tokens", metavar="FILE", help="write the tokens too (.safetensors)")
     parser.add_argument("--plot", action="store_true", help="draw the audio, a PNG beside it")
-    parser.add_argument("--threads", type=int, default=1, help="of PyTorch on a CPU (default: 1)")
+    parser.add_argument("--threads", type=int, default=1, help="of PyTorch on a CPU")
     add_lora_argument(parser)
     add_plan_arguments(parser)
     add_pipeline_arguments(parser)

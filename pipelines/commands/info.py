@@ -22,9 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "folder", nargs="?", default=str(SHIPPED), help="saved pipeline (default: what ships)"
     )
     parser.add_argument("--config", help="YAML file of a trainer, to estimate what it costs")
-    parser.add_argument(
-        "--processes", type=int, default=1, help="that train the config together (default: 1)"
-    )
+    parser.add_argument("--processes", type=int, default=1, help="that train the config together")
 
 
 def run(args: argparse.Namespace) -> int:

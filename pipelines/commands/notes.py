@@ -74,13 +74,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("prompt", help='for example "a slow sad piano piece in D minor, 70 bpm"')
     parser.add_argument("--prior", required=True, help="folder of a prior trained on notes")
     parser.add_argument("--codec", help="folder of its codec, if its grid is not the default one")
-    parser.add_argument("--duration", type=float, default=20.0, help="at most, in s (default: 20)")
-    parser.add_argument("--seed", type=int, default=0, help="equal seeds, equal notes (default: 0)")
-    parser.add_argument("--output", default="song.mid", help=".mid file (default: song.mid)")
+    parser.add_argument("--duration", type=float, default=20.0, help="at most, in s")
+    parser.add_argument("--seed", type=int, default=0, help="equal seeds, equal notes")
+    parser.add_argument("--output", default="song.mid", help=".mid file")
     parser.add_argument("--audio", help="play it too: .wav, .flac, .ogg or .opus file")
     parser.add_argument("--soundfont", type=Path, help="SF2 file (default: FluidR3_GM)")
-    parser.add_argument("--guidance", type=float, default=3.0, help="1: off (default: 3)")
-    parser.add_argument("--temperature", type=float, default=1.0, help="0: likeliest (default: 1)")
+    parser.add_argument("--guidance", type=float, default=3.0, help="1: off")
+    parser.add_argument("--temperature", type=float, default=1.0, help="0: likeliest")
     parser.add_argument(
         "--text-encoder",
         default=str(SHIPPED),

@@ -22,9 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--source", default="", help="name of the collection")
     parser.add_argument("--license", default="", help="of files whose metadata name none")
     parser.add_argument("--attribution", default="", help="of files whose metadata name none")
-    parser.add_argument(
-        "--validation-fraction", type=float, default=0.05, help="of the tracks (default: 0.05)"
-    )
+    parser.add_argument("--validation-fraction", type=float, default=0.05, help="of the tracks")
     parser.add_argument(
         "--validation-source",
         action="append",
@@ -45,9 +43,7 @@ def run(args: argparse.Namespace) -> int:
 def add_output_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments that ``prepare audio`` and ``prepare music`` share."""
     parser.add_argument("--output", required=True, help="folder of the prepared dataset")
-    parser.add_argument(
-        "--clip", dest="clip_s", type=float, default=20.0, help="clip length in s (default: 20)"
-    )
+    parser.add_argument("--clip", dest="clip_s", type=float, default=20.0, help="clip length in s")
     parser.add_argument(
         "--min-clip",
         dest="min_clip_s",
@@ -56,23 +52,17 @@ def add_output_arguments(parser: argparse.ArgumentParser) -> None:
         help="shortest last piece of a track that is kept, in s (default: 5, or the clip length)",
     )
     parser.add_argument(
-        "--min-track",
-        dest="min_track_s",
-        type=float,
-        default=5.0,
-        help="skip shorter tracks, in s (default: 5)",
+        "--min-track", dest="min_track_s", type=float, default=5.0, help="skip shorter tracks, in s"
     )
     parser.add_argument(
         "--silence",
         dest="silence_db",
         type=float,
         default=-60.0,
-        help="drop clips below this RMS, in dB of full scale (default: -60)",
+        help="drop clips below this RMS, in dB of full scale",
     )
-    parser.add_argument(
-        "--audio", choices=("keep", "none"), default="keep", help="store FLAC too (default: keep)"
-    )
-    parser.add_argument("--workers", type=int, default=1, help="processes (default: 1)")
+    parser.add_argument("--audio", choices=("keep", "none"), default="keep", help="store FLAC too")
+    parser.add_argument("--workers", type=int, default=1, help="processes")
     add_scheduler_argument(parser)
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
 

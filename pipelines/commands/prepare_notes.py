@@ -10,9 +10,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("source", help="dataset of `prepare scores`, or a folder of MIDI files")
     parser.add_argument("--output", required=True, help="folder of the token cache")
     parser.add_argument("--monophonic", action="store_true", help="keep one voice, the highest")
-    parser.add_argument(
-        "--steps-per-beat", type=int, default=24, help="of the time grid (default: 24)"
-    )
+    parser.add_argument("--steps-per-beat", type=int, default=24, help="of the time grid")
     parser.add_argument(
         "--validation-fraction",
         type=float,

@@ -9,7 +9,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     from pipelines.data.scores.score_sources import DEFAULT_SOURCES, SOURCES
 
     parser.add_argument("--output", required=True, help="folder of the token cache")
-    parser.add_argument("--pieces", type=int, default=20_000, help="to compose (default: 20000)")
+    parser.add_argument("--pieces", type=int, default=20_000, help="to compose")
     parser.add_argument("--seed", type=int, default=0, help="equal seeds give equal caches")
     parser.add_argument("--workers", type=int, default=1, help="processes that compose")
     parser.add_argument(

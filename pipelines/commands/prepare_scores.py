@@ -27,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--soundfont", type=Path, default=None, help="SF2 file, default FluidR3_GM")
     parser.add_argument(
-        "--clip", dest="clip_s", type=float, default=20.0, metavar="S", help="clip length (20)"
+        "--clip", dest="clip_s", type=float, default=20.0, metavar="S", help="clip length"
     )
     parser.add_argument("--shard-clips", type=int, default=256, help="clips per shard")
 

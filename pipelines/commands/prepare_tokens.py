@@ -13,8 +13,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--codec", required=True, help="folder (MODULE:CLASS:FOLDER: a class of yours)"
     )
     parser.add_argument("--output", required=True, help="folder of the token cache")
-    parser.add_argument("--batch-clips", type=int, default=16, help="clips at once (default: 16)")
-    parser.add_argument("--device", default="cpu", help="where to encode (default: cpu)")
+    parser.add_argument("--batch-clips", type=int, default=16, help="clips at once")
+    parser.add_argument("--device", default="cpu", help="where to encode")
     add_scheduler_argument(parser)
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
 

@@ -92,12 +92,16 @@ def read_record(path: Path, seed: int) -> dict[str, Any]:
 
 def main(argv: list[str] | None = None) -> int:
     """Run a recipe, or print its commands."""
-    parser = argparse.ArgumentParser(prog="recipe", description="run the commands of a recipe")
-    parser.add_argument("recipe", nargs="?", type=Path, default=TINY, help=f"YAML file ({TINY})")
+    parser = argparse.ArgumentParser(
+        prog="recipe",
+        description="run the commands of a recipe",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    parser.add_argument("recipe", nargs="?", type=Path, default=TINY, help="YAML file")
     parser.add_argument("--folder", type=Path, default=Path("runs/tiny"), help="of all results")
-    parser.add_argument("--hours", default="60", help="of rendered scores (60)")
+    parser.add_argument("--hours", default="60", help="of rendered scores")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--workers", type=int, default=2, help="processes that prepare (2)")
+    parser.add_argument("--workers", type=int, default=2, help="processes that prepare")
     parser.add_argument("--print", action="store_true", help="the commands, without running them")
     args = parser.parse_args(argv)
     options = {"hours": args.hours, "seed": args.seed, "workers": args.workers}

@@ -24,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--output", required=True, type=Path, help="folder, made if missing")
     parser.add_argument("--books", type=int, help="of codes to decode (default: the prior's)")
     parser.add_argument("--steps", type=int, help="of the decoder, 1 to 16")
-    parser.add_argument("--seed", type=int, default=0, help="of decoder and vocoder (default: 0)")
+    parser.add_argument("--seed", type=int, default=0, help="of decoder and vocoder")
     parser.add_argument("--plot", action="store_true", help="draw the audio, a PNG beside it")
     add_pipeline_arguments(parser)
 

@@ -25,16 +25,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--output", metavar="DIR", type=Path, help="folder, made if missing")
     parser.add_argument("--status", metavar="DIR", type=Path, help="how the job there stands")
     row = parser.add_argument_group("what a row gets for a field that it leaves out")
-    row.add_argument(
-        "--duration", dest="duration_s", type=float, default=10.0, help="in s (default: 10)"
-    )
+    row.add_argument("--duration", dest="duration_s", type=float, default=10.0, help="in s")
     row.add_argument("--negative-prompt", help="what to move away from")
     row.add_argument("--guidance", type=float, help="how closely to follow the prompt; 1: off")
     row.add_argument("--temperature", type=float, help="0 takes the likeliest token")
     row.add_argument("--steps", type=int, help="of the decoder, 1 to 16")
-    row.add_argument("--num-variations", type=int, default=1, help="items per row (default: 1)")
-    row.add_argument("--format", default="wav", help="wav, flac, ogg or opus (default: wav)")
-    row.add_argument("--ending", default="ring", help="ring, fade or cut (default: ring)")
+    row.add_argument("--num-variations", type=int, default=1, help="items per row")
+    row.add_argument("--format", default="wav", help="wav, flac, ogg or opus")
+    row.add_argument("--ending", default="ring", help="ring, fade or cut")
     row.add_argument(
         "--loudness",
         dest="loudness_lufs",
@@ -47,12 +45,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     run.add_argument("--sheet", action="store_true", help="write index.html to listen with")
     run.add_argument("--skip-bad", action="store_true", help="leave faulty rows out")
     run.add_argument("--force", action="store_true", help="render anew what changed its settings")
-    run.add_argument("--batch-size", type=int, default=16, help="items generated at once (16)")
+    run.add_argument("--batch-size", type=int, default=16, help="items generated at once")
     run.add_argument("--threads", type=int, help="of PyTorch, all processes (default: its choice)")
     run.add_argument("--workers", type=int, default=0, help="processes of a local cluster")
     run.add_argument("--scheduler", metavar="URL", help="running dask scheduler, tcp://host:port")
     run.add_argument(
-        "--progress", choices=("line", "json", "none"), default="line", help="(default: line)"
+        "--progress", choices=("line", "json", "none"), default="line", help="what is printed"
     )
     run.add_argument("--log-file", metavar="FILE", help="append what happens, with the time")
     add_lora_argument(parser)

@@ -20,11 +20,9 @@ SHORTEST_TOKEN = 16
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command line of ``partita serve``."""
-    parser.add_argument("--host", default="127.0.0.1", help="address (default: 127.0.0.1)")
-    parser.add_argument("--port", type=int, default=8000, help="0 takes a free one (default: 8000)")
-    parser.add_argument(
-        "--takes", default="takes", metavar="FOLDER", help="of what is made (default: takes)"
-    )
+    parser.add_argument("--host", default="127.0.0.1", help="address")
+    parser.add_argument("--port", type=int, default=8000, help="0 takes a free one")
+    parser.add_argument("--takes", default="takes", metavar="FOLDER", help="of what is made")
     parser.add_argument("--token-file", metavar="FILE", help="a secret that clients must send")
     parser.add_argument(
         "--insecure", action="store_true", help="let everybody in who reaches the address"
@@ -36,12 +34,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help="a name that this machine is called by in addresses, besides localhost",
     )
-    parser.add_argument(
-        "--longest", type=float, default=600.0, metavar="S", help="of a piece (default: 600)"
-    )
-    parser.add_argument("--queue", type=int, default=1000, help="jobs that may wait (1000)")
-    parser.add_argument("--streams", type=int, default=32, help="open at once, at most (32)")
-    parser.add_argument("--batch", type=int, default=8, help="jobs made at once (default: 8)")
+    parser.add_argument("--longest", type=float, default=600.0, metavar="S", help="of a piece")
+    parser.add_argument("--queue", type=int, default=1000, help="jobs that may wait")
+    parser.add_argument("--streams", type=int, default=32, help="open at once, at most")
+    parser.add_argument("--batch", type=int, default=8, help="jobs made at once")
     parser.add_argument("--log-prompts", action="store_true", help="prompts of jobs go to the log")
     add_pipeline_arguments(parser)
 

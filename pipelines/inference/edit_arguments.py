@@ -25,7 +25,7 @@ def add_edit_arguments(parser: argparse.ArgumentParser, needs_prompt: bool = Fal
     parser.add_argument("--guidance", type=float, help="how closely to follow the prompt; 1: off")
     parser.add_argument("--temperature", type=float, help="0 takes the likeliest token")
     parser.add_argument("--negative-prompt", help="what to move away from")
-    parser.add_argument("--threads", type=int, default=1, help="of PyTorch on a CPU (default: 1)")
+    parser.add_argument("--threads", type=int, default=1, help="of PyTorch on a CPU")
     add_plan_arguments(parser)
     add_pipeline_arguments(parser)
 
