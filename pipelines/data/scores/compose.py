@@ -3,18 +3,18 @@
 import math
 import random
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from pipelines.data.scores.accompaniment import draw_texture, play_bass, play_chords
 from pipelines.data.scores.chords import chords_of_slots
 from pipelines.data.scores.drums import play_drums
 from pipelines.data.scores.harmony import Slot, progression, slots
 from pipelines.data.scores.instruments import BASSES, INSTRUMENTS, Instrument, balance
-from pipelines.data.scores.keys import Key, key_of
+from pipelines.data.scores.keys import key_of
 from pipelines.data.scores.melody import compose_melody
 from pipelines.data.scores.score import Note, Part, Score, is_key_clear
 from pipelines.data.scores.styles import DYNAMICS, STYLES, Style, moods
-from prior.theory import METERS, Meter
+from prior.theory import METERS
 
 DRUMS_ALONE = "drums"
 ENSEMBLES = {"solo": 0.27, "duo": 0.23, "band": 0.5}
@@ -59,85 +59,53 @@ def compose(
     weights = [style.weight for style in STYLES.values()]
     for _ in range(_ATTEMPTS):  # the last attempt stays, though its key may be doubtful
         style = STYLES[style_name or rng.choices(list(STYLES), weights)[0]]
-        score = _compose_once(rng, held_out, style, ensemble, lead, drums, num_phrases)
+        players = ensemble or rng.choices(list(ENSEMBLES), list(ENSEMBLES.values()))[0]
+        if players == "solo" and not style.solos and lead is None:
+            players = "duo"
+        if players == "duo" and style.drum_share == 1.0:
+            players = "band"
+        score = _Piece(rng, style, held_out, num_phrases).compose(players, lead, drums)
         if score.key is None or is_key_clear(score):
             break
     return score
 
 
-def _compose_once(
-    rng: random.Random,
-    held_out: bool,
-    style: Style,
-    ensemble: str | None,
-    lead: str | None,
-    drums: bool | None,
-    num_phrases: int | None,
-) -> Score:
-    ensemble = ensemble or rng.choices(list(ENSEMBLES), list(ENSEMBLES.values()))[0]
-    if ensemble == "solo" and not style.solos and lead is None:
-        ensemble = "duo"
-    if ensemble == "duo" and style.drum_share == 1.0:
-        ensemble = "band"
-    meter = METERS[rng.choice(style.meters)]
-    tempo_bpm = _draw_tempo(rng, style, meter)
-    key = key_of(rng.randrange(12), "minor" if rng.random() < style.minor else "major")
-    harmony = _plan(rng, style, meter, tempo_bpm, key, held_out, num_phrases)
-    score = _Piece(rng, style, meter, tempo_bpm, key, harmony).compose(ensemble, lead, drums)
-    if num_phrases is not None:
-        score.phrase_beats = (harmony[-1].start + harmony[-1].length) / num_phrases
-    return score
-
-
-def _draw_tempo(rng: random.Random, style: Style, meter: Meter) -> int:
-    """Draw a tempo of the style, beats a minute."""
-    low, high = style.tempo
-    if meter.division == 3:  # a beat of 6/8 holds three notes, so it has to be slower
-        high = max(60, min(high, 112))
-        low = min(low, high - 8)
-    return rng.randint(low, high)
-
-
-def _plan(
-    rng: random.Random,
-    style: Style,
-    meter: Meter,
-    tempo_bpm: int,
-    key: Key,
-    held_out: bool,
-    num_phrases: int | None,
-) -> list[Slot]:
-    """Draw the chords of a piece that fits 20, 40 or 60 seconds with its last chord ringing out."""
-    bar_s = meter.beats * 60 / tempo_bpm
-    # chords should last about two seconds: half a bar when bars are slow, two when they are fast
-    halve = meter.name == "4/4" and bar_s > 2.4 and rng.random() < 0.5
-    double = bar_s < 1.5 and style.bank == "modal"
-    slot_beats = meter.beats * (0.5 if halve else 2.0 if double else 1.0)
-    goal_s = rng.choices((20.0, 40.0, 60.0), (0.4, 0.4, 0.2))[0] - _TAIL_S
-    phrase_s = 4 * slot_beats * 60 / tempo_bpm
-    phrases = num_phrases or max(1, math.ceil(goal_s / phrase_s - 0.7))
-    chords = progression(rng, style.bank, key, phrases, held_out)
-    if double:  # melodies have no rhythms for such long chords: every chord is played twice
-        return slots([chord for chord in chords for _ in (0, 1)], key, float(meter.beats))
-    return slots(chords, key, slot_beats)
-
-
-@dataclass
 class _Piece:
-    """Generate the parts of a piece from the features drawn for it."""
+    """Draw the features of a piece, then the parts that have them."""
 
-    rng: random.Random
-    style: Style
-    meter: Meter
-    tempo_bpm: int
-    key: Key
-    harmony: list[Slot]
-
-    def __post_init__(self) -> None:
-        self.texture = draw_texture(self.rng, self.meter, self.tempo_bpm)
-        self.dynamics = self.rng.choice(self.style.dynamics)
-        self.register = self.rng.choices(REGISTERS, (0.25, 0.5, 0.25))[0]
+    def __init__(
+        self, rng: random.Random, style: Style, held_out: bool, num_phrases: int | None
+    ) -> None:
+        self.rng, self.style = rng, style
+        self.meter = METERS[rng.choice(style.meters)]
+        low, high = style.tempo
+        if self.meter.division == 3:  # a beat of 6/8 holds three notes, so it has to be slower
+            high = max(60, min(high, 112))
+            low = min(low, high - 8)
+        self.tempo_bpm = rng.randint(low, high)
+        self.key = key_of(rng.randrange(12), "minor" if rng.random() < style.minor else "major")
+        self.harmony = self._chords_of(held_out, num_phrases)
+        end = self.harmony[-1].start + self.harmony[-1].length
+        self.phrase_beats = end / num_phrases if num_phrases else 0.0
+        self.texture = draw_texture(rng, self.meter, self.tempo_bpm)
+        self.dynamics = rng.choice(style.dynamics)
+        self.register = rng.choices(REGISTERS, (0.25, 0.5, 0.25))[0]
         self.wanted_density = self._density()
+
+    def _chords_of(self, held_out: bool, num_phrases: int | None) -> list[Slot]:
+        """Draw chords that fit 20, 40 or 60 seconds with the last one ringing out."""
+        meter, bar_s = self.meter, self.meter.beats * 60 / self.tempo_bpm
+        # chords should last about two seconds: half a bar when bars are slow, two when fast
+        halve = meter.name == "4/4" and bar_s > 2.4 and self.rng.random() < 0.5
+        double = bar_s < 1.5 and self.style.bank == "modal"
+        slot_beats = meter.beats * (0.5 if halve else 2.0 if double else 1.0)
+        goal_s = self.rng.choices((20.0, 40.0, 60.0), (0.4, 0.4, 0.2))[0] - _TAIL_S
+        phrase_s = 4 * slot_beats * 60 / self.tempo_bpm
+        phrases = num_phrases or max(1, math.ceil(goal_s / phrase_s - 0.7))
+        chords = progression(self.rng, self.style.bank, self.key, phrases, held_out)
+        if double:  # melodies have no rhythms for such long chords: every chord is played twice
+            chords, slot_beats = [chord for chord in chords for _ in (0, 1)], float(meter.beats)
+        return slots(chords, self.key, slot_beats)
 
     def _density(self) -> str:
         """Draw a density of the style that is playable when fast and holds together when slow."""
@@ -158,7 +126,8 @@ class _Piece:
         parts = [finish(self.rng, part, self.tempo_bpm, self.dynamics) for part in parts]
         for part in parts if self.style.swing else []:
             part.notes = swung(part.notes)
-        score = Score(float(self.tempo_bpm), self.meter, self.key, parts)
+        tempo_bpm, beats = float(self.tempo_bpm), self.phrase_beats
+        score = Score(tempo_bpm, self.meter, self.key, parts, phrase_beats=beats)
         add_labels(score, "generated", ensemble, self.style.name, self.dynamics, self.register)
         if ensemble == DRUMS_ALONE:
             score.key = None
