@@ -2,6 +2,7 @@
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 from pipelines.inference.text import PRETRAINED
 
@@ -14,10 +15,7 @@ def assemble(
     planner: str | Path | None = None,
     text_encoder: str | Path = PRETRAINED,
     half_precision: bool = False,
-    guidance: float = 3.0,
-    temperature: float = 1.0,
-    top_k: int = 250,
-    fine_temperature: float | None = None,
+    **defaults: Any,
 ) -> Path:
     """Load the parts, check that they fit, and save them as a pipeline.
 
@@ -29,10 +27,7 @@ def assemble(
         planner: folder of a trained planner, for a prior that reads plans.
         text_encoder: folder of a saved pipeline that lends its tokenizer and text encoder.
         half_precision: store float16; it is loaded as float32.
-        guidance: default stored with the weights, as are temperature and top_k.
-        temperature: see ``Pipeline``.
-        top_k: see ``Pipeline``.
-        fine_temperature: see ``Pipeline``.
+        defaults: guidance, temperature, top_k and fine_temperature of ``Pipeline``, to be stored.
 
     Returns:
         ``output``.
@@ -60,10 +55,7 @@ def assemble(
         DiffusionDecoder.from_pretrained(decoder) if decoder else None,
         euler_scheduler() if decoder else None,
         Prior.from_pretrained(planner) if planner else None,
-        guidance=guidance,
-        temperature=temperature,
-        top_k=top_k,
-        fine_temperature=fine_temperature,
+        **defaults,
     )
     for name in ("prior", "planner"):
         found = (pipeline.components[name] or pipeline.prior).config.get("_text_encoder_hash")

@@ -1,8 +1,9 @@
 """Report the bits that a prior needs for held-out codes, with captions and plans and without."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,6 +35,7 @@ CONDITIONS = ("own caption", "another clip's", "no caption")
 NO_PLAN = "own caption, no plan"
 BLOCK_FRAMES = 32  # averaged at once where frames have no duration
 BITS = 1 / math.log(2)
+Encode = Callable[[list[str]], Condition]
 
 
 @dataclass(frozen=True)
@@ -81,15 +83,16 @@ def report_prior(
     """
     check_tokens(settings.tokens, prior)
     rows = open_all_tokens(list(settings.tokens), settings.split)
-    cache = MeasurementCache(settings.output)
-    identity = module_fingerprint(prior), module_fingerprint(text_encoder)
-    clips = measure_clips(prior, tokenizer, text_encoder, rows, settings, cache, identity)
+    fingerprint = module_fingerprint(prior)
+    encode = partial(encode_text, tokenizer, text_encoder)
+    weights = fingerprint + module_fingerprint(text_encoder)
+    clips = measure_clips(prior, encode, rows, settings, weights)
     frame_rate, plans = prior.config.frame_rate, prior.config.reads_plan
     conditions = [*CONDITIONS, NO_PLAN] if plans else list(CONDITIONS)
     num_frames = sum(clip.bits.shape[-1] for clip in clips)
     content = {
         "title": f"{name}: held-out bits",
-        "fingerprint": identity[0],
+        "fingerprint": fingerprint,
         "settings": asdict(settings) | {"output": settings.output.name},
         "conditions": conditions,
         "plans": plans,
@@ -133,15 +136,10 @@ def check_tokens(folders: Sequence[str], prior: Prior) -> None:
 
 
 def measure_clips(
-    prior: Prior,
-    tokenizer: Any,
-    text_encoder: Any,
-    rows: "Dataset",
-    settings: PriorReportSettings,
-    cache: MeasurementCache,
-    identity: tuple[str, str],
+    prior: Prior, encode: Encode, rows: "Dataset", settings: PriorReportSettings, weights: str
 ) -> list[ClipBits]:
-    """Measure the chosen clips; what the cache knows is not computed again."""
+    """Measure the chosen clips; what the cache knows of these weights is not computed again."""
+    cache = MeasurementCache(settings.output)
     chosen = evenly_spaced(rows, settings.clips)
     facts = rows.select_columns(["id", "captions", "source", "labels"])
     captions = [(facts[row]["captions"] or [""])[0] for row in chosen]
@@ -153,8 +151,8 @@ def measure_clips(
         plan = labeled_plan(prior, facts[row]["labels"], codes.shape[1])
         texts = [captions[index], other_caption(captions, index), ""]
         read = None if plan is None else plan.numpy().tobytes()
-        key = make_key(DEFINITIONS, *identity, codes.numpy().tobytes(), *texts, read)
-        found = cache.recall(key, code_bits, prior, tokenizer, text_encoder, texts, codes, plan)
+        key = make_key(DEFINITIONS, weights, codes.numpy().tobytes(), *texts, read)
+        found = cache.recall(key, code_bits, prior, encode, texts, codes, plan)
         measured.append(ClipBits(facts[row]["id"], facts[row]["source"], found["bits"]))
     return measured
 
@@ -167,12 +165,7 @@ def other_caption(captions: Sequence[str], index: int) -> str:
 
 
 def code_bits(
-    prior: Prior,
-    tokenizer: Any,
-    text_encoder: Any,
-    texts: list[str],
-    codes: Tensor,
-    plan: Tensor | None,
+    prior: Prior, encode: Encode, texts: list[str], codes: Tensor, plan: Tensor | None
 ) -> dict[str, np.ndarray]:
     """Measure the bits of (K, T) codes under N texts.
 
@@ -180,7 +173,7 @@ def code_bits(
         ``bits``, (N, K, T) float32, each text with the plan where there is one; then N is one more,
         the first text without the plan.
     """
-    text = encode_text(tokenizer, text_encoder, texts)
+    text = encode(texts)
     batch = codes[None].repeat(len(texts), 1, 1)
     plans = None if plan is None else plan[None].repeat(len(texts), 1, 1)
     nats = nats_per_code(prior, batch, replace(text, plan=plans))

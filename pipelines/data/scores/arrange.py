@@ -14,14 +14,14 @@ from pipelines.data.scores.compose import add_labels, finish, register_span, sca
 from pipelines.data.scores.drums import CRASH, KICK
 from pipelines.data.scores.harmony import Slot, progression, slots
 from pipelines.data.scores.instruments import BASSES, INSTRUMENTS, balance, name_of_program
-from pipelines.data.scores.keys import Chord, Key, key_of
+from pipelines.data.scores.keys import Chord, key_of
 from pipelines.data.scores.melody import compose_melody
 from pipelines.data.scores.score import Note, Part, Score, is_key_clear, top_voice
 from pipelines.data.scores.score_midi import read_tracks
 from pipelines.data.scores.score_sound import run_player
-from pipelines.data.scores.styles import DYNAMICS, STYLES, Style
+from pipelines.data.scores.styles import DYNAMICS, STYLES
 from pipelines.data.scores.tables import read_table
-from prior.theory import METERS, PITCH_NAMES, Meter
+from prior.theory import METERS, PITCH_NAMES
 
 GROOVES = read_table("grooves")
 """MMA groove, style label, slowest and fastest tempo (beats a minute)."""
@@ -70,8 +70,15 @@ def _arrange_once(rng: random.Random, held_out: bool, row: tuple[str, str, int, 
     midi = _run_mma(mma_source(name, tempo_bpm, harmony[:-1], rng.randrange(1 << 30)))
     dynamics = rng.choice(style.dynamics)
     backing = _backing(midi, harmony, DYNAMICS[dynamics] / 92)
-    lead, register = _tune(rng, style, harmony, key, meter, backing)
-    parts = [finish(rng, lead, tempo_bpm, dynamics), *backing]
+    playing = {part.instrument for part in backing}
+    leads = [name for name in style.leads if name not in playing] or list(style.leads)
+    lead = INSTRUMENTS[rng.choice(leads)]
+    register = rng.choice(("low", "middle", "middle", "high"))
+    density = rng.choice(style.densities)
+    tune = compose_melody(rng, harmony, key, meter, register_span(lead, register), density)
+    pan = 64 + rng.randrange(-12, 13)
+    part = Part(lead.name, rng.choice(lead.programs), tune, pan, 118, 50)
+    parts = [finish(rng, part, tempo_bpm, dynamics), *backing]
     if style.swing:
         parts[0].notes = swung(parts[0].notes)
     score = Score(float(tempo_bpm), meter, key, parts, chords=chords_of_slots(harmony))
@@ -136,22 +143,3 @@ def _last_chord(part: Part, is_first: bool, final: Slot) -> list[Note]:
         return [Note(final.start, final.length, bass_note(final.chord, 31), 90)]
     tones = voice(final.chord, 58) if is_first else []
     return [Note(final.start, final.length, tone, 76) for tone in tones]
-
-
-def _tune(
-    rng: random.Random,
-    style: Style,
-    harmony: list[Slot],
-    key: Key,
-    meter: Meter,
-    backing: list[Part],
-) -> tuple[Part, str]:
-    playing = {part.instrument for part in backing}
-    names = [name for name in style.leads if name not in playing] or list(style.leads)
-    instrument = INSTRUMENTS[rng.choice(names)]
-    register = rng.choice(("low", "middle", "middle", "high"))
-    density = rng.choice(style.densities)
-    span = register_span(instrument, register)
-    notes = compose_melody(rng, harmony, key, meter, span, density)
-    pan = 64 + rng.randrange(-12, 13)
-    return Part(instrument.name, rng.choice(instrument.programs), notes, pan, 118, 50), register
