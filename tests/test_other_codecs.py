@@ -109,7 +109,7 @@ def test_encodec_all_the_way(prepared: Path, tmp_path: Path, capsys) -> None:
 
 
 def test_a_class_of_the_users_own_all_the_way(
-    prepared: Path, tmp_path: Path, my_codecs: None
+    prepared: Path, tmp_path: Path, my_codecs: None, capsys: pytest.CaptureFixture[str]
 ) -> None:
     MyCodec().save_pretrained(tmp_path / "codec")
     codec = f"my_codecs:MyCodec:{tmp_path}/codec"
@@ -120,6 +120,8 @@ def test_a_class_of_the_users_own_all_the_way(
     pipeline = assembled(tmp_path, codec)
     assert type(pipeline.codec) is MyCodec
     assert pipeline("a tune", duration_s=1, seed=1).audio.shape == (1, 1, 8000)
+    assert main(["info", f"{tmp_path}/whole"]) == 0
+    assert "tokens: 10 frames a second, 1 codebooks of 16" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -161,7 +161,7 @@ def describe_pipeline(folder: Path) -> list[str]:
     names = ("text_encoder", "codec", "planner", "prior", "decoder")
     present = [name for name in names if (index.get(name) or [None])[0] is not None]
     models = {
-        name: read_component(folder, name, index[name][1])
+        name: read_component(folder, name, *index[name])
         for name in present
         if name != "text_encoder"
     }
@@ -179,22 +179,19 @@ def describe_pipeline(folder: Path) -> list[str]:
     return lines + describe_card(folder / "README.md")
 
 
-def read_component(folder: Path, name: str, class_name: str) -> Any:
-    """Build a part without its weights, after their file was checked against it."""
-    import codec
-    import decoder
-    import prior
-    from codec.component import WithoutStorage, check_folder
+def read_component(folder: Path, name: str, library: str, class_name: str) -> Any:
+    """Build a part without its weights, which must fit; one of the user's class is loaded whole."""
+    from codec.component import Component, WithoutStorage, check_tensors
     from codec.component import read_config as read_component_config
+    from pipelines.inference.saved_pipeline import find_class
 
-    homes = {"SpectralCodec": codec, "EncodecCodec": codec, "Prior": prior}
-    homes |= {"DiffusionDecoder": decoder}
-    if class_name not in homes:
-        raise ValueError(f"{folder}: {name} must be one of {list(homes)}, got {class_name!r}")
-    kind = getattr(homes[class_name], class_name)
-    check_folder(kind, folder / name)
+    kind = find_class(name, library, class_name)
+    if not issubclass(kind, Component):
+        return kind.from_pretrained(folder / name)
     with WithoutStorage():
-        return kind(**read_component_config(kind, folder / name / "config.json"))
+        model = kind(**read_component_config(kind, folder / name / "config.json"))
+    check_tensors(model, folder / name)
+    return model
 
 
 def count_text_encoder(folder: Path) -> int:
