@@ -19,18 +19,18 @@ from prior import Condition, Prior, Sampling
 
 pytest.importorskip("miditok")
 
-RUNGS = {
+KINDS = {
     "plain": {"backbone": "lstm-plain", "num_layers": 1, "num_codebooks": 5},
     "improved": {"backbone": "lstm", "num_layers": 2, "num_codebooks": 6},
     "transformer": {"backbone": "transformer", "num_layers": 2, "num_codebooks": 6},
 }
 
 
-def small_prior(rung: str) -> Prior:
+def small_prior(kind: str) -> Prior:
     torch.manual_seed(0)
     sizes = {"width": 32, "num_heads": 2, "depth_width": 32, "depth_layers": 1, "depth_heads": 2}
     return Prior(
-        codebook_size=256, text_width=TEXT_WIDTH, frame_rate=None, **(sizes | RUNGS[rung])
+        codebook_size=256, text_width=TEXT_WIDTH, frame_rate=None, **(sizes | KINDS[kind])
     ).eval()
 
 
@@ -53,16 +53,16 @@ def data_of(cache: Path, pipeline_folder: Path) -> PriorData:
     )
 
 
-def train_small(rung: str, cache: Path, pipeline_folder: Path, folder: Path) -> Path:
+def train_small(kind: str, cache: Path, pipeline_folder: Path, folder: Path) -> Path:
     """25 steps; returns the folder of the trained prior."""
     training = settings(folder, steps=25, batch_size=4, learning_rate=1e-2, validate_every=25)
-    return train_prior(small_prior(rung), data_of(cache, pipeline_folder), training)
+    return train_prior(small_prior(kind), data_of(cache, pipeline_folder), training)
 
 
 @pytest.mark.filterwarnings("ignore:.* stand for no note", "ignore:.* pitched tracks share")
-@pytest.mark.parametrize("rung", RUNGS)
-def test_the_priors_trainer_learns_notes(rung, cache, pipeline_folder, tmp_path):
-    folder = train_small(rung, cache, pipeline_folder, tmp_path / "run")
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_priors_trainer_learns_notes(kind, cache, pipeline_folder, tmp_path):
+    folder = train_small(kind, cache, pipeline_folder, tmp_path / "run")
     lines = metrics(tmp_path / "run")
     found = [line["loss"] for line in lines if "loss" in line]
     assert found[0] > 5.0  # log 256 is 5.5
@@ -72,7 +72,7 @@ def test_the_priors_trainer_learns_notes(rung, cache, pipeline_folder, tmp_path)
     read_midi(sample)
     loaded = Prior.from_pretrained(folder)
     assert loaded.config.frame_rate is None
-    assert loaded.num_codebooks == RUNGS[rung]["num_codebooks"]
+    assert loaded.num_codebooks == KINDS[kind]["num_codebooks"]
 
 
 def test_crops_count_frames(cache, pipeline_folder):
@@ -83,13 +83,13 @@ def test_crops_count_frames(cache, pipeline_folder):
         PriorData([], crop_frames=1)
 
 
-@pytest.mark.parametrize("rung", RUNGS)
-def test_writing_stops_when_the_time_is_up(rung):
-    prior, codec = small_prior(rung), NoteTokenizer()
+@pytest.mark.parametrize("kind", KINDS)
+def test_writing_stops_when_the_time_is_up(kind):
+    prior, codec = small_prior(kind), NoteTokenizer()
     text = Condition.empty(1, TEXT_WIDTH)
     plain = Sampling(guidance=1.0)
     codes = write_notes(prior, codec, text, 3.0, plain, seed=1)
-    assert codes.shape[:2] == (1, RUNGS[rung]["num_codebooks"])
+    assert codes.shape[:2] == (1, KINDS[kind]["num_codebooks"])
     seconds = sum(float(codec.shift_s(codes[..., t])) for t in range(codes.shape[-1]))
     assert seconds < 3.0 or codes.shape[-1] == 1
     assert torch.equal(codes, write_notes(prior, codec, text, 3.0, plain, seed=1))

@@ -94,8 +94,8 @@ def package_versions() -> dict[str, str]:
 
 def loudness_change(reference: Tensor, estimate: Tensor, sample_rate: int) -> tuple[float, float]:
     """Measure how much louder the estimate is than its original (LU), with and without its sign."""
-    heard, original = (integrated_loudness(clip, sample_rate) for clip in (estimate, reference))
-    return heard - original, abs(heard - original)
+    found, original = (integrated_loudness(clip, sample_rate) for clip in (estimate, reference))
+    return found - original, abs(found - original)
 
 
 def _faults(audio: Tensor, sample_rate: int) -> dict[tuple[str, ...], Measure]:

@@ -51,20 +51,20 @@ def mono_sum(reference: Tensor, estimate: Tensor, sample_rate: int) -> tuple[flo
 def side_over_mid(reference: Tensor, estimate: Tensor) -> tuple[float, float]:
     """Measure the original's energy of side over middle (dB, within 40), and the error's size."""
     check_pair(reference, estimate)
-    original, heard = (
+    original, found = (
         _side_over_middle_db(_middle_and_side(clip).square().mean(1))
         for clip in (reference, estimate)
     )
-    return float(original), float((heard - original).abs())
+    return float(original), float((found - original).abs())
 
 
 def part_quality(reference: Tensor, estimate: Tensor, sample_rate: int, part: str) -> list[float]:
     """Measure ViSQOL and zimtohrli of one of ``PARTS``, against the original's."""
-    original, heard = (
+    original, found = (
         torch.cat([clip, _middle_and_side(clip)])[[PARTS.index(part)]]
         for clip in (reference, estimate)
     )
-    return [visqol(original, heard, sample_rate), zimtohrli(original, heard, sample_rate)]
+    return [visqol(original, found, sample_rate), zimtohrli(original, found, sample_rate)]
 
 
 def band_image(reference: Tensor, estimate: Tensor, sample_rate: int) -> Tensor:
