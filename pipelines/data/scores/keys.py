@@ -15,6 +15,8 @@ _SUFFIXES = {
     "sus4": (0, 5, 7), "7sus4": (0, 5, 7, 10), "5": (0, 7), "maj7": (0, 4, 7, 11),
 }  # fmt: skip
 _ADDED = {"": (), "7": (10,), "6": (9,), "9": (10, 14), "add9": (14,), "maj9": (11, 14)}
+_KEYS = [(mode, root) for mode in KEY_PROFILES for root in range(12)]
+_PROFILES = np.stack([np.roll(KEY_PROFILES[mode], root) for mode, root in _KEYS])
 # Scale steps from the root to the chord tone at an interval in semitones.
 LETTER_STEPS = {0: 0, 3: 2, 4: 2, 5: 3, 6: 4, 7: 4, 8: 4, 9: 5, 10: 6, 11: 6, 14: 1}
 
@@ -118,10 +120,8 @@ def estimate_key(weights: Sequence[float]) -> tuple[Key, float]:
         The key whose Krumhansl-Kessler profile correlates best, and the margin in correlation to
         the next.
     """
-    keys = [(mode, root) for mode in KEY_PROFILES for root in range(12)]
-    profiles = [np.roll(KEY_PROFILES[mode], root) for mode, root in keys]
     with np.errstate(invalid="ignore"):  # equal weights correlate with nothing
-        correlations = np.nan_to_num(np.corrcoef(weights, profiles)[0, 1:])
+        correlations = np.nan_to_num(np.corrcoef(weights, _PROFILES)[0, 1:])
     second, best = np.argsort(correlations, kind="stable")[-2:]
-    mode, root = keys[best]
+    mode, root = _KEYS[best]
     return key_of(root, mode), float(correlations[best] - correlations[second])
