@@ -1,13 +1,12 @@
-"""Test scores by others: Bach's chorales, openttd-openmsx and MMA's arrangements."""
+"""Test scores by others: Bach's chorales and MMA's arrangements."""
 
 import random
 
 import pytest
 
 from pipelines.data.scores import arrange as arrangements
-from pipelines.data.scores import corpus
 from pipelines.data.scores.arrange import GROOVES, arrange, mma_source
-from pipelines.data.scores.corpus import bach, chorale_names, for_validation, openttd, read_chorale
+from pipelines.data.scores.corpus import bach, chorale_names, for_validation, read_chorale
 from pipelines.data.scores.harmony import slots
 from pipelines.data.scores.keys import Key, estimate_key
 from pipelines.data.scores.score import all_labels, pitch_class_weights
@@ -39,20 +38,6 @@ def test_a_damaged_chorale_is_passed_over(tmp_path):
     assert read_chorale(str(broken)) is None
 
 
-def test_missing_openttd_is_named_with_its_package_and_a_corrupt_file_is_passed_over(
-    tmp_path, monkeypatch
-):
-    monkeypatch.setattr(corpus, "OPENTTD_FOLDER", tmp_path)
-    with pytest.raises(FileNotFoundError, match="apt-get install openttd-openmsx"):
-        corpus.check_openttd()
-    with pytest.raises(ValueError, match="no usable segment"):
-        openttd(random.Random(0))
-    name = next(f"{i}.mid" for i in range(99) if not for_validation(f"{i}.mid"))
-    (tmp_path / name).write_bytes(b"MThd\x00\x00\x00\x06\x00\x01\x00\x01\x00\x60MTrk\x00\x00\xff")
-    with pytest.raises(ValueError, match="no usable segment in 1 MIDI files"):
-        openttd(random.Random(0))
-
-
 def test_sheet_has_one_bar_a_line():
     sheet = mma_source("Swing", 140, slots(["I", "V7"], Key("Bb", "major"), 4.0), 9)
     assert sheet.splitlines() == ["RndSeed 9", "Tempo 140", "Groove Swing", "1 Bb", "2 F7"]
@@ -78,13 +63,3 @@ def test_mma_plays_every_groove(groove):
     assert len(score.parts) >= 2
     assert labels["lead"] == score.parts[0].instrument
     assert score.key is not None
-
-
-@pytest.mark.slow
-def test_openttd_segments_have_a_key_only_where_its_estimate_is_sure():
-    scores = [openttd(random.Random(seed)) for seed in range(40)]
-    assert all(50 * 0.84 <= score.tempo_bpm <= 200 * 1.16 for score in scores)
-    for score in scores:
-        assert not score.complete
-        if score.key:
-            assert estimate_key(pitch_class_weights(score))[1] >= 0.06

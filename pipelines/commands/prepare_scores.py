@@ -20,7 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         choices=list(SOURCES),
         default=list(DEFAULT_SOURCES),
-        help="where scores come from (openttd is GPL-2 music)",
+        help="where scores come from",
     )
     parser.add_argument(
         "--audio", choices=("none", "keep"), default="none", help="keep FLAC audio in the dataset"

@@ -1,32 +1,23 @@
-"""Rearrange existing scores: Bach's chorales and segments of openttd-openmsx."""
+"""Rearrange Bach's chorales."""
 
 import functools
 import hashlib
-import itertools
 import random
 import warnings
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from symusic.core import ScoreTick
-
-from pipelines.data.midi_file import read_midi
 from pipelines.data.scores.chords import find_chords
 from pipelines.data.scores.compose import add_labels, finish
 from pipelines.data.scores.harmony import HELD_OUT_SHARE
-from pipelines.data.scores.instruments import INSTRUMENTS, name_of_program
+from pipelines.data.scores.instruments import INSTRUMENTS
 from pipelines.data.scores.keys import Key, estimate_key, key_of
 from pipelines.data.scores.score import Note, Part, Score, pitch_class_weights, top_voice
-from pipelines.data.scores.score_midi import read_tracks
 from pipelines.data.scores.styles import DYNAMICS
 from prior.theory import METERS, Meter
 
-OPENTTD_FOLDER = Path("/usr/share/games/openttd/baseset/openmsx")
-OPENTTD_CREDIT = "OpenMSX by the OpenMSX authors (openttd-openmsx)"
 BACH_CREDIT = "J. S. Bach, chorales (music21 corpus)"
-_SURE = 0.06
-"""Margin in correlation by which an estimated key must beat the next to become a label."""
 _ATTEMPTS = 40
 _ALONE = ("organ", "piano", "harpsichord", "choir", "strings", "accordion", "acoustic guitar",
           "marimba", "brass", "electric piano", "vibraphone", "synth pad")  # fmt: skip
@@ -38,14 +29,6 @@ _QUARTETS = (
     ("trumpet", "trumpet", "french horn", "brass"), ("saxophone",) * 4, ("clarinet",) * 4,
     ("oboe", "clarinet", "french horn", "cello"), ("flute", "violin", "cello", "cello"),
 )  # fmt: skip
-
-
-def check_openttd() -> None:
-    """Raise FileNotFoundError, with the Debian package, where the MIDI files are missing."""
-    if not any(OPENTTD_FOLDER.glob("*.mid")):
-        raise FileNotFoundError(
-            f"{OPENTTD_FOLDER} holds no MIDI files: apt-get install openttd-openmsx"
-        )
 
 
 def for_validation(name: str) -> bool:
@@ -157,97 +140,3 @@ def _part(rng: random.Random, name: str, notes: list[Note]) -> Part:
         octaves = round(((instrument.low + instrument.high) / 2 - mean) / 12)
         notes = [replace(n, pitch=n.pitch + 12 * octaves) for n in notes]
     return Part(name, rng.choice(instrument.programs), notes, volume=105)
-
-
-def openttd(rng: random.Random, held_out: bool = False) -> Score:
-    """Cut a segment of a piece of openttd-openmsx, transposed, at a tempo near its own.
-
-    The key is labeled only where its estimate is sure.
-
-    Raises:
-        ValueError: no usable segment was found.
-    """
-    paths = [p for p in sorted(OPENTTD_FOLDER.glob("*.mid")) if for_validation(p.name) == held_out]
-    for _ in range(_ATTEMPTS):
-        score = _segment(rng, _read_cached(rng.choice(paths))) if paths else None
-        if score is not None:
-            return score
-    raise ValueError(f"no usable segment in {len(paths)} MIDI files of {OPENTTD_FOLDER}")
-
-
-@functools.lru_cache(maxsize=64)
-def _read_cached(path: Path) -> ScoreTick | None:
-    """Read a MIDI file, None where it is damaged."""
-    try:
-        return read_midi(path)
-    except ValueError:
-        return None
-
-
-def _segment(rng: random.Random, midi: ScoreTick | None) -> Score | None:
-    if midi is None or not midi.note_num():
-        return None
-    signatures = [(s.numerator, s.denominator) for s in midi.time_signatures] or [(4, 4)]
-    if signatures[0] not in ((4, 4), (3, 4)):
-        return None
-    beats = signatures[0][0]
-    ticks = midi.ticks_per_quarter
-    last = max(note.start for track in midi.tracks for note in track.notes) / ticks
-    start = rng.randrange(0, max(1, int(last / beats) - 8)) * beats
-    tempo_bpm = [(0.0, 120.0), *((t.time / ticks, t.qpm) for t in midi.tempos)]
-    tempo_now = next(bpm for at, bpm in reversed(tempo_bpm) if at <= start)
-    length = rng.choice((20, 40)) * tempo_now / 60
-    if any(start < at < start + length and bpm != tempo_now for at, bpm in tempo_bpm):
-        return None  # the tempo label holds for the whole segment
-    if not 50 <= tempo_now <= 200:
-        return None
-    tempo_now = round(tempo_now * rng.uniform(0.85, 1.15))
-    shift = rng.randrange(-5, 7)
-    parts = _segment_parts(midi, start, start + length, shift)
-    pitched = [part for part in parts if not part.is_drums]
-    if not pitched or max(n.start for p in pitched for n in p.notes) < 0.7 * length:
-        return None  # mostly silence
-    return _label_segment(tempo_now, METERS[f"{beats}/4"], parts)
-
-
-def _segment_parts(midi: ScoreTick, start: float, stop: float, shift: int) -> list[Part]:
-    """List the parts of a segment, the most prominent pitched one first."""
-    parts = []
-    for program, drums, notes in read_tracks(midi):
-        name = "drums" if drums else name_of_program(program)
-        inside = [
-            replace(
-                n,
-                start=n.start - start,
-                duration=min(n.duration, stop - n.start),
-                pitch=n.pitch + shift * (not drums),
-            )
-            for n in notes
-            if start <= n.start < stop and 12 <= n.pitch + shift <= 115
-        ]
-        if inside and name is not None:
-            parts.append(Part(name, program, sorted(inside, key=lambda n: n.start), volume=96))
-    parts.sort(key=_prominence, reverse=True)
-    parts = parts[:15]
-    for part, pan in zip(parts, itertools.cycle((64, 40, 88, 52, 76)), strict=False):
-        part.pan = 64 if part.is_drums or "bass" in part.instrument else pan
-    return parts
-
-
-def _prominence(part: Part) -> float:
-    """Measure how much a part stands out: loudness times duration times height."""
-    if part.is_drums or part.instrument.endswith("bass"):
-        return 0.0
-    total = sum(note.duration * note.velocity for note in part.notes)
-    return total * (sum(note.pitch for note in part.notes) / len(part.notes) - 36)
-
-
-def _label_segment(tempo_bpm: int, meter: Meter, parts: list[Part]) -> Score:
-    score = Score(float(tempo_bpm), meter, None, parts, {}, "GPL-2.0-only", OPENTTD_CREDIT)
-    score.complete = False
-    key, margin = estimate_key(pitch_class_weights(score))
-    score.key = key if margin >= _SURE else None
-    count = sum(not part.is_drums for part in parts)
-    ensemble = "solo" if len(parts) == 1 else "duo" if count == len(parts) == 2 else "band"
-    add_labels(score, "openttd", ensemble, None, "moderate", "middle")
-    return score

@@ -8,13 +8,13 @@ from functools import partial
 from codec.seeds import derive_seed
 from pipelines.data.scores.arrange import arrange
 from pipelines.data.scores.compose import DRUMS_ALONE, compose
-from pipelines.data.scores.corpus import bach, check_openttd, openttd
+from pipelines.data.scores.corpus import bach
 from pipelines.data.scores.instruments import BASSES, INSTRUMENTS
 from pipelines.data.scores.score import Score
 from pipelines.data.scores.score_sound import check_programs
 from pipelines.data.scores.score_sources import SOURCES
 from pipelines.data.scores.songs import compose_song
-from pipelines.errors import find_package_folder
+from pipelines.errors import check_names, find_package_folder
 
 VALIDATION_EVERY = 33
 """One piece in this many is for validation."""
@@ -59,13 +59,12 @@ def check_sources(sources: Sequence[str]) -> None:
         check_programs(["mma"])
     if "bach" in sources:
         find_package_folder("music21", "the source bach", "pip install 'partita[scores]'")
-    if "openttd" in sources:
-        check_openttd()
 
 
 def compose_piece(job: ScoreJob) -> Score:
     """Draw a source, then the piece."""
     rng = random.Random(derive_seed(job.seed, "scores", job.index))
+    check_names("sources", job.sources, SOURCES)  # an older dataset may name others
     weights = [SOURCES[source] for source in job.sources]
     source = rng.choices(job.sources, weights)[0]
     composers: dict[str, Callable[..., Score]] = {
@@ -73,7 +72,6 @@ def compose_piece(job: ScoreJob) -> Score:
             compose, lead=free_lead(job), drums=free_drums(job), ensemble=drums_alone(job)
         ),
         "bach": bach,
-        "openttd": openttd,
         "mma": arrange,
         "songs": compose_song,
     }

@@ -170,7 +170,7 @@ def clip_labels(score: Score, start_s: float, end_s: float) -> dict:
     The key of a corpus piece is an estimate: it is kept only where the stretch alone confirms it.
     """
     labels = all_labels(score) | {"plan": plan_labels(score, start_s, end_s)}
-    if score.key and labels["source"] in ("bach", "openttd"):
+    if score.key and labels["source"] == "bach":
         found, _ = estimate_key(pitch_class_weights(score, start_s, end_s))
         if found != score.key:
             labels |= {"key": None, "mode": None}
