@@ -1,13 +1,23 @@
 """Estimated plans, and what of a plan and of an edit is heard, on sound made for the test."""
 
 import math
+from pathlib import Path
 
 import pytest
 import torch
+from tiny_pipeline import tiny_pipeline
 
+from codec.audio_file import write_audio
 from pipelines.evaluation.clip_checks import UnmeasurableError
+from pipelines.evaluation.clips import choose_clips
 from pipelines.evaluation.plan_estimation import estimate_plan, find_beats
-from pipelines.evaluation.plan_report import chord_share, measure_seam
+from pipelines.evaluation.plan_report import (
+    PIECE_S,
+    chord_share,
+    edit_figures,
+    measure_recording,
+    measure_seam,
+)
 from pipelines.evaluation.song_report import melody_share, section_similarity
 from pipelines.inference.plan_schema import read_plan
 from prior import ChordChange, MelodyNote, Plan, Section
@@ -102,3 +112,19 @@ def test_a_tune_is_heard_at_its_time_in_any_octave():
     plan = Plan(60.0, 4, melody=(MelodyNote(0, 1, 60), MelodyNote(1, 1, 64), MelodyNote(99, 1, 65)))
     assert melody_share([(0.05, 72), (1.2, 64)], plan) == 0.5
     assert math.isnan(melody_share([], Plan(60.0)))
+
+
+def test_recordings_are_edited_and_those_without_a_beat_are_counted(tmp_path: Path):
+    pipeline = tiny_pipeline()
+    pipeline.set_progress_bar_config(disable=True)
+    write_audio(tmp_path / "band.wav", played(bars=5), RATE)
+    write_audio(tmp_path / "silence.wav", torch.zeros(1, 12 * RATE), RATE)
+    clips = choose_clips([tmp_path], 2, PIECE_S)
+    rows = [measure_recording(pipeline, clip) for clip in clips.clips]
+    assert [sorted(row) for row in rows] == [
+        ["beat_error_s", "controls_db", "edit_seams", "key_kept", "name", "plan"],
+        ["name", "unmeasurable"],
+    ]
+    figures = edit_figures(rows[:1])
+    assert 0 <= figures["edit_seams_not_found"] <= 1
+    assert "loop_seams_not_found" not in figures

@@ -8,8 +8,8 @@ pieces without a seam.
 
 import math
 import random
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from codec.resampling import resample
 from codec.whole_file import write_json
 from pipelines.data.markdown import table, write_page
 from pipelines.data.plans import plan_of_labels
@@ -26,11 +27,19 @@ from pipelines.data.scores.score import Score
 from pipelines.data.scores.score_sound import SAMPLE_RATE, clip_labels, render
 from pipelines.evaluation.artifacts import find_clicks, seam_excess
 from pipelines.evaluation.clip_checks import UnmeasurableError
+from pipelines.evaluation.clips import EvaluationClip
 from pipelines.evaluation.detectors import load_detectors
 from pipelines.evaluation.measurement_cache import MeasurementCache, make_key
-from pipelines.evaluation.plan_estimation import find_beats, mean_onsets, triads_at_beats
+from pipelines.evaluation.plan_estimation import (
+    estimate_plan,
+    find_beats,
+    mean_onsets,
+    triads_at_beats,
+)
 from pipelines.evaluation.song_report import measure_song
+from pipelines.evaluation.systems import fit_channels
 from pipelines.evaluation.takes import pipeline_fingerprint
+from pipelines.inference.edit_source import open_audio_to_edit
 from prior.plan import ChordChange, Plan
 
 if TYPE_CHECKING:
@@ -43,37 +52,67 @@ FOUND_QUANTILE = 0.95
 NEAR_S = 0.01
 
 
-def report_plans(
-    pipeline: "MusicGenerator", pieces: int, songs: int, seed: int, folder: Path
-) -> dict[str, Any]:
-    """Generate and measure pieces; write ``plans.json`` and ``plans.md``; a stopped run goes on."""
-    cache, identity = MeasurementCache(folder), pipeline_fingerprint(pipeline)
-    rows = [
-        cache.recall(make_key("plans", identity, number), measure_piece, pipeline, number)
-        for number in tqdm(range(seed, seed + pieces), unit="piece")
-    ]
-    roughness = sorted(value for row in rows for value in row["controls_db"])
-    limit_db = roughness[min(len(roughness) - 1, int(FOUND_QUANTILE * len(roughness)))]
-    figures: dict[str, Any] = {"pieces": pieces, "seam_limit_db": limit_db}
+@dataclass(frozen=True)
+class PlanReport:
+    """Sets what is measured of plans and edits.
+
+    Attributes:
+        folder: of the report and its measurements, where a stopped report goes on.
+        pieces: composed pieces of 12 s.
+        songs: composed songs of minutes, for what returns in them.
+        seed: of the first piece and song.
+        recordings: clips of real music to edit too.
+    """
+
+    folder: Path
+    pieces: int = 12
+    songs: int = 0
+    seed: int = 0
+    recordings: tuple[EvaluationClip, ...] = ()
+
+
+def report_plans(pipeline: "MusicGenerator", report: PlanReport) -> dict[str, Any]:
+    """Generate, edit and measure, write the report and return its figures."""
+    cache, identity = MeasurementCache(report.folder), pipeline_fingerprint(pipeline)
+
+    def measured(name: str, measure: Callable[..., dict[str, Any]], items: Sequence[Any]) -> list:
+        keys = [make_key(name, identity, getattr(item, "name", item)) for item in items]
+        pairs = tqdm(zip(keys, items, strict=True), total=len(keys), unit=name)
+        return [cache.recall(key, measure, pipeline, item) for key, item in pairs]
+
+    rows = measured("piece", measure_piece, range(report.seed, report.seed + report.pieces))
+    songs = measured("song", measure_song, range(report.seed, report.seed + report.songs))
+    recordings = measured("recording", measure_recording, report.recordings)
+    figures: dict[str, Any] = {"pieces": report.pieces, **edit_figures(rows)}
     for name in ("chords", "chords_ceiling", "chords_floor", "loop_error_samples"):
         figures[name] = mean([row[name] for row in rows])
+    for name in sorted({name for row in songs for name in row} - {"seed"}):
+        figures[f"song_{name}"] = mean([row[name] for row in songs if not math.isnan(row[name])])
+    edited = [row for row in recordings if "unmeasurable" not in row]
+    if recordings:
+        figures["recordings_unmeasurable"] = len(recordings) - len(edited)
+    if edited:
+        figures |= {f"recorded_{name}": value for name, value in edit_figures(edited).items()}
+    everything = {"rows": rows, "songs": songs, "recordings": recordings}
+    write_json(report.folder / "plans.json", {"figures": figures, **everything})
+    page = table(("figure", "value"), [[name, f"{value:.3g}"] for name, value in figures.items()])
+    write_page(report.folder / "plans.md", ["# Plans and edits", page])
+    return figures
+
+
+def edit_figures(rows: Sequence[dict[str, Any]]) -> dict[str, float]:
+    """Summarize seams, key and beat of edits, and the seams of loops."""
+    roughness = sorted(value for row in rows for value in row["controls_db"])
+    limit_db = roughness[min(len(roughness) - 1, int(FOUND_QUANTILE * len(roughness)))]
+    figures = {"seam_limit_db": limit_db}
     for name in ("edit_seams", "loop_seams"):
-        seams = [seam for row in rows for seam in row[name]]
+        seams = [seam for row in rows for seam in row.get(name, ())]
         missed = [not seam["click"] and seam["roughness_db"] <= limit_db for seam in seams]
-        figures[f"{name}_not_found"] = mean(missed)
+        if missed:
+            figures[f"{name}_not_found"] = mean(missed)
     for name in ("key_kept", "beat_error_s"):
         figures[name] = mean([row[name] for row in rows])
     figures["beat_within_30_ms"] = mean([row["beat_error_s"] <= 0.03 for row in rows])
-    long_rows = [
-        cache.recall(make_key("song", identity, number), measure_song, pipeline, number)
-        for number in tqdm(range(seed, seed + songs), unit="song")
-    ]
-    for name in sorted({name for row in long_rows for name in row} - {"seed"}):
-        known = [row[name] for row in long_rows if not math.isnan(row[name])]
-        figures[f"song_{name}"] = mean(known)
-    write_json(folder / "plans.json", {"figures": figures, "rows": rows, "songs": long_rows})
-    page = table(("figure", "value"), [[name, f"{value:.3g}"] for name, value in figures.items()])
-    write_page(folder / "plans.md", ["# Plans and edits", page])
     return figures
 
 
@@ -90,14 +129,11 @@ def composed(seed: int) -> tuple[Score, Plan, str]:
 def measure_piece(pipeline: "MusicGenerator", seed: int) -> dict[str, Any]:
     """Generate a piece, an edit and a loop for a composed score, and measure them."""
     rate, (score, plan, prompt) = pipeline.codec.sample_rate, composed(seed)
-    rng = random.Random(seed)
-    controls_s = [rng.uniform(1, PIECE_S - 1) for _ in range(CONTROLS)]
     song = pipeline(prompt, PIECE_S, seed, plan=plan, ending="cut")
     audio = song.audio[0].cpu()
     true = torch.from_numpy(render(score))[:, : round(PIECE_S * SAMPLE_RATE)]
     edited = pipeline.inpaint(song, [SPAN_S], seed=seed + 1).audio[0].cpu()
     loop = pipeline.loop(prompt, 2, seed=seed, plan=plan).audio[0].cpu()
-    detect = load_detectors().detect
     bars_s = 2 * plan.beats_per_bar * 60 / plan.tempo_bpm
     return {
         "seed": seed,
@@ -105,12 +141,39 @@ def measure_piece(pipeline: "MusicGenerator", seed: int) -> dict[str, Any]:
         "chords": chord_share(audio, rate, plan),
         "chords_ceiling": chord_share(true, SAMPLE_RATE, plan),
         "chords_floor": chord_share(audio, rate, composed(seed + 1)[1]),
-        "controls_db": [measure_seam(audio, rate, at)["roughness_db"] for at in controls_s],
-        "edit_seams": [measure_seam(edited, rate, at) for at in SPAN_S],
         "loop_seams": [measure_seam(loop.repeat(1, 2), rate, loop.shape[1] / rate)],
         "loop_error_samples": abs(loop.shape[1] - bars_s * rate),
+        **measure_edit(audio, edited, rate, plan.tempo_bpm, seed),
+    }
+
+
+def measure_recording(pipeline: "MusicGenerator", clip: EvaluationClip) -> dict[str, Any]:
+    """Fill in a stretch of recorded music under the plan that is estimated of it."""
+    codec = pipeline.codec
+    read = clip.read()
+    audio = fit_channels(read.audio, codec.channels)
+    audio = resample(audio, read.sample_rate, codec.sample_rate)
+    try:
+        plan = estimate_plan(audio, codec.sample_rate)
+        source = open_audio_to_edit(pipeline, audio, plan)
+        edited = pipeline.inpaint(source, [SPAN_S], seed=0).audio[0].cpu()
+        rest = measure_edit(audio, edited, codec.sample_rate, plan.tempo_bpm, 0)
+    except UnmeasurableError as error:
+        return {"name": clip.name, "unmeasurable": str(error)}
+    return {"name": clip.name, "plan": str(plan), **rest}
+
+
+def measure_edit(
+    audio: Tensor, edited: Tensor, rate: int, tempo_bpm: float, seed: int
+) -> dict[str, Any]:
+    """Measure the seams of an edit, the roughness of the source elsewhere, key and beat."""
+    rng, detect = random.Random(seed), load_detectors().detect
+    controls_s = [rng.uniform(1, PIECE_S - 1) for _ in range(CONTROLS)]
+    return {
+        "controls_db": [measure_seam(audio, rate, at)["roughness_db"] for at in controls_s],
+        "edit_seams": [measure_seam(edited, rate, at) for at in SPAN_S],
         "key_kept": detect(edited, rate).key == detect(audio, rate).key,
-        "beat_error_s": beat_error(edited, rate, plan.tempo_bpm),
+        "beat_error_s": beat_error(edited, rate, tempo_bpm),
     }
 
 
