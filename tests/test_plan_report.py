@@ -13,6 +13,7 @@ from pipelines.evaluation.clips import choose_clips
 from pipelines.evaluation.plan_estimation import estimate_plan, find_beats
 from pipelines.evaluation.plan_report import (
     PIECE_S,
+    bar_starts,
     chord_share,
     edit_figures,
     measure_recording,
@@ -122,9 +123,19 @@ def test_recordings_are_edited_and_those_without_a_beat_are_counted(tmp_path: Pa
     clips = choose_clips([tmp_path], 2, PIECE_S)
     rows = [measure_recording(pipeline, clip) for clip in clips.clips]
     assert [sorted(row) for row in rows] == [
-        ["beat_error_s", "controls_db", "edit_seams", "key_kept", "name", "plan"],
+        ["beat_error_s", "edit_seams", "key_kept", "name", "places", "plan"],
         ["name", "unmeasurable"],
     ]
     figures = edit_figures(rows[:1])
     assert 0 <= figures["edit_seams_not_found"] <= 1
     assert "loop_seams_not_found" not in figures
+
+
+def test_loops_are_compared_with_starts_of_bars():
+    assert bar_starts(Plan(60.0, 4, first_beat=2.0)) == [2.0, 6.0, 10.0]
+    smooth = [{"click": False, "roughness_db": float(db)} for db in range(20)]
+    row = {"places": smooth, "bar_starts": [{"click": False, "roughness_db": 30.0}] * 20}
+    row |= {"edit_seams": smooth[:2], "loop_seams": [{"click": False, "roughness_db": 25.0}]}
+    figures = edit_figures([row | {"key_kept": True, "beat_error_s": 0.01}])
+    assert figures["loop_seams_not_found"] == figures["edit_seams_not_found"] == 1.0
+    assert figures["places_not_found"] == 1.0

@@ -2,8 +2,8 @@
 
 Chords are recognized by the triad that covers most of each beat's chroma, which was not fitted to
 anything, on the model's pieces and on true renders of the same scores. A seam counts as found where
-a click lies within 10 ms of it, or where its roughness exceeds 19 of 20 places chosen at random in
-pieces without a seam.
+a click lies within 10 ms of it, or where its roughness exceeds that of 19 of 20 places without a
+seam: places chosen at random for an edit, starts of bars for a loop, whose seam is one.
 """
 
 import math
@@ -102,14 +102,17 @@ def report_plans(pipeline: "MusicGenerator", report: PlanReport) -> dict[str, An
 
 def edit_figures(rows: Sequence[dict[str, Any]]) -> dict[str, float]:
     """Summarize seams, key and beat of edits, and the seams of loops."""
-    roughness = sorted(value for row in rows for value in row["controls_db"])
-    limit_db = roughness[min(len(roughness) - 1, int(FOUND_QUANTILE * len(roughness)))]
-    figures = {"seam_limit_db": limit_db}
-    for name in ("edit_seams", "loop_seams"):
-        seams = [seam for row in rows for seam in row.get(name, ())]
-        missed = [not seam["click"] and seam["roughness_db"] <= limit_db for seam in seams]
-        if missed:
-            figures[f"{name}_not_found"] = mean(missed)
+    figures: dict[str, float] = {}
+    for name, places in (("edit_seams", "places"), ("loop_seams", "bar_starts")):
+        smooth = [seam for row in rows for seam in row.get(places, ())]
+        if not smooth:
+            continue
+        roughness = sorted(seam["roughness_db"] for seam in smooth)
+        limit_db = roughness[min(len(roughness) - 1, int(FOUND_QUANTILE * len(roughness)))]
+        for kind in (name, places):
+            seams = [seam for row in rows for seam in row[kind]]
+            missed = [not seam["click"] and seam["roughness_db"] <= limit_db for seam in seams]
+            figures[f"{kind}_not_found"] = mean(missed)
     for name in ("key_kept", "beat_error_s"):
         figures[name] = mean([row[name] for row in rows])
     figures["beat_within_30_ms"] = mean([row["beat_error_s"] <= 0.03 for row in rows])
@@ -141,6 +144,7 @@ def measure_piece(pipeline: "MusicGenerator", seed: int) -> dict[str, Any]:
         "chords": chord_share(audio, rate, plan),
         "chords_ceiling": chord_share(true, SAMPLE_RATE, plan),
         "chords_floor": chord_share(audio, rate, composed(seed + 1)[1]),
+        "bar_starts": [measure_seam(audio, rate, at) for at in bar_starts(plan)],
         "loop_seams": [measure_seam(loop.repeat(1, 2), rate, loop.shape[1] / rate)],
         "loop_error_samples": abs(loop.shape[1] - bars_s * rate),
         **measure_edit(audio, edited, rate, plan.tempo_bpm, seed),
@@ -170,11 +174,20 @@ def measure_edit(
     rng, detect = random.Random(seed), load_detectors().detect
     controls_s = [rng.uniform(1, PIECE_S - 1) for _ in range(CONTROLS)]
     return {
-        "controls_db": [measure_seam(audio, rate, at)["roughness_db"] for at in controls_s],
+        "places": [measure_seam(audio, rate, at) for at in controls_s],
         "edit_seams": [measure_seam(edited, rate, at) for at in SPAN_S],
         "key_kept": detect(edited, rate).key == detect(audio, rate).key,
         "beat_error_s": beat_error(edited, rate, tempo_bpm),
     }
+
+
+def bar_starts(plan: Plan) -> list[float]:
+    """List the starts of bars (s) that have a second of the piece on both sides."""
+    bar, beat_s = plan.beats_per_bar, 60 / plan.tempo_bpm
+    last = plan.first_beat + PIECE_S / beat_s
+    beats = range(math.ceil(plan.first_beat / bar) * bar, math.floor(last) + 1, bar)
+    places = [(beat - plan.first_beat) * beat_s for beat in beats]
+    return [at for at in places if 1 <= at <= PIECE_S - 1]
 
 
 def measure_seam(audio: Tensor, rate: int, at_s: float) -> dict[str, Any]:
