@@ -9,7 +9,7 @@ import pytest
 from pipelines.cli import COMMANDS, TRAINERS, find_module
 from pipelines.commands.recipe import RecipeStep, read_recipe, read_record, run_recipe
 from pipelines.commands.recipe import main as recipe
-from pipelines.training.configuration import build_parser
+from pipelines.training.configuration import ConfigParser, parse
 from pipelines.training.training_config import TrainingConfig
 
 TRAINER_MODULES = {name: find_module(name) for name in TRAINERS}  # accelerate sets filters
@@ -24,7 +24,8 @@ def steps_of(name: str, folder: Path = Path("runs/x")) -> list[RecipeStep]:
 def test_every_command_exists_and_takes_these_options(stage):
     name = " ".join(stage.command[:2])
     if name in TRAINERS:
-        settings = build_parser(name, TRAINER_MODULES[name].PARTS).parse_args(stage.command[2:])
+        parser = ConfigParser(name, TRAINER_MODULES[name].PARTS)
+        settings = parse(parser, stage.command[2:])
         assert settings.resume
         TrainingConfig(**settings.training.as_dict())
         return

@@ -96,8 +96,8 @@ def test_processes_that_do_not_see_one_another_are_refused(
 )
 def test_bad_configuration_is_a_value_error(argv: list[str], message: str) -> None:
     given = [
-        *("--training.output_dir", "x", "--data.prepared", "[a]"),
-        *("--data.tokens", "[b]", "--data.codec", "c", *argv),
+        *(*argv, "--training.output_dir", "x", "--data.prepared", "[a]"),
+        *("--data.tokens", "[b]", "--data.codec", "c"),
     ]
     shapes = {"model": DiffusionDecoder, "data": DecoderData, "training": TrainingConfig}
     with pytest.raises(ValueError, match=message):

@@ -60,12 +60,12 @@ def read_config(path: str) -> tuple[str, dict[str, Any]]:
     """
     import torch
 
-    from pipelines.training.configuration import build_parser, parse
+    from pipelines.training.configuration import ConfigParser, parse
 
     part = which_part(Path(path))
     parts = trainer_parts(part)
     try:
-        settings = parse(build_parser(f"train {part}", parts), ["--config", path])
+        settings = parse(ConfigParser(f"train {part}", parts), ["--config", path])
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
     sections = {name: settings[name].as_dict() for name in parts}

@@ -7,7 +7,6 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
-import jsonargparse
 import torch
 from accelerate import PartialState
 from filelock import FileLock, Timeout
@@ -31,6 +30,7 @@ from pipelines.comparison.study import Study
 from pipelines.data.markdown import bullets
 from pipelines.errors import one_line_errors
 from pipelines.training.acceleration import start_accelerator
+from pipelines.training.configuration import ConfigParser, parse
 from pipelines.training.training_config import TrainingConfig
 
 PROGRAM = "compare.py"
@@ -143,16 +143,9 @@ def facts(settings: ComparisonSettings) -> list[str]:
 
 def main(argv: list[str] | None = None) -> int:
     """Read the settings, then compare; a user's mistake is one line and exit code 2."""
-    parser = jsonargparse.ArgumentParser(
-        prog=PROGRAM, description="LSTM against Transformer", exit_on_error=False
-    )
-    parser.add_argument("--config", action="config", help="YAML file; later options override it")
-    parser.add_class_arguments(ComparisonSettings, "study")
+    parser = ConfigParser(PROGRAM, {"study": ComparisonSettings}, resumable=False)
     with one_line_errors(PROGRAM), kept_process_settings():
-        try:
-            values = parser.parse_args(argv)
-        except jsonargparse.ArgumentError as error:
-            raise ValueError(str(error)) from error
+        values = parse(parser, argv)
         # the name changed in jsonargparse 4.49
         instantiate = getattr(parser, "instantiate", None) or parser.instantiate_classes
         compare(instantiate(values).study)

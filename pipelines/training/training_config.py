@@ -1,5 +1,6 @@
 """Hold the settings that the three trainers share."""
 
+import math
 from dataclasses import dataclass
 
 from pipelines.errors import check_fields
@@ -64,9 +65,13 @@ class TrainingConfig:
     def __post_init__(self) -> None:
         counts = "steps batch_size gradient_accumulation_steps checkpoint_every keep_checkpoints"
         check_fields(self, f"{counts} validate_every log_every", lambda n: n >= 1, "be at least 1")
-        others = "warmup_steps weight_decay num_workers"
+        others = "warmup_steps weight_decay num_workers seed"
         check_fields(self, others, lambda n: n >= 0, "be at least 0")
-        check_fields(self, "learning_rate", lambda rate: rate > 0, "be positive")
+        check_fields(self, "seed", lambda seed: seed < 2**63, "be below 2**63")
+        check_fields(self, "learning_rate", lambda n: 0 < n < math.inf, "be positive and finite")
+        check_fields(self, "max_grad_norm", lambda norm: norm > 0, "be positive")
+        a_path = "be the path of a folder, without ~"
+        check_fields(self, "output_dir", lambda path: path.strip() and path[0] != "~", a_path)
         check_fields(self, "ema_decay", lambda decay: 0 <= decay < 1, "lie in [0, 1)")
         for name, known in (
             ("mixed_precision", ("auto", "no", "bf16", "fp16")),
