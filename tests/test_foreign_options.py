@@ -305,6 +305,8 @@ def test_former_options_are_refused_with_the_name_of_today(command, option, caps
         ["render", "rows.csv", "--output", "x", "--num-variations", "0"],
         ["render", "rows.csv", "--output", "x", "--loudness", "7"],
         ["render", "rows.csv", "--output", "x", "--guidance", "nan"],
+        ["render", "twins.csv", "--output", "x"],
+        ["render", "long.csv", "--output", "x"],
     ],
 )
 def test_a_mistake_is_found_before_a_model_is_loaded(
@@ -313,6 +315,8 @@ def test_a_mistake_is_found_before_a_model_is_loaded(
     """The weights are gone, and nobody notices."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "rows.csv").write_text("id,prompt\na,b\n")
+    (tmp_path / "twins.csv").write_text("id,prompt\na,b\nA,b\n")
+    (tmp_path / "long.csv").write_text("id,prompt,duration_s\na,b,1000\n")
     shutil.copytree(pipeline_folder, tmp_path / "p")
     for weights in (tmp_path / "p").rglob("*.safetensors"):
         weights.unlink()

@@ -10,6 +10,7 @@ from tiny_pipeline import tiny_pipeline
 
 from pipelines import Pipeline, render
 from pipelines.inference.token_file import describe_codes, save_tokens
+from pipelines.rendering.row_limits import RowLimits
 from pipelines.rendering.rows import BadRowsError, Defaults, RenderRequest, read_request
 
 
@@ -116,6 +117,17 @@ BAD_ROWS: list[tuple[dict[str, Any], str]] = [
 @pytest.mark.parametrize(("row", "message"), BAD_ROWS)
 def test_every_bad_row_says_what_is_wrong(pipeline: Pipeline, row: dict[str, Any], message: str):
     assert re.search(message, fault(pipeline, row))
+
+
+def test_the_folder_of_a_pipeline_knows_as_much_as_the_pipeline(pipeline_folder: Path):
+    loaded, limits = Pipeline.from_pretrained(pipeline_folder), RowLimits(pipeline_folder)
+    rows = [row for row, _ in BAD_ROWS if "codes" not in row] + [GOOD, GOOD]
+    rows.append(GOOD | {"id": "b", "duration_s": loaded.config.max_duration_s * 1.1})
+    known = read_request(rows, loaded, Defaults()).faults
+    assert len(known) >= len(rows) - 1
+    assert read_request(rows, limits, Defaults()).faults == known
+    of_tokens = read_request([{"id": "a", "codes": "none"}, {"id": "a"}], limits, Defaults())
+    assert [fault.line for fault in of_tokens.faults] == [2]
 
 
 def test_a_row_names_all_its_faults_and_every_row_is_checked(pipeline: Pipeline):

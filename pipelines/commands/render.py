@@ -74,21 +74,32 @@ def render_rows(args: argparse.Namespace) -> int:
     from pipelines.inference.call_arguments import check_before_loading
     from pipelines.inference.shipped import find_shipped
     from pipelines.rendering.engine import ChangedItemsError, RenderOptions, render
-    from pipelines.rendering.rows import BadRowsError, Defaults, check_number, check_text
+    from pipelines.rendering.row_limits import RowLimits
+    from pipelines.rendering.rows import (
+        BadRowsError,
+        Defaults,
+        check_number,
+        check_text,
+        read_request,
+        read_row_file,
+    )
 
     options, defaults = read_settings(RenderOptions, args), read_settings(Defaults, args)
     if args.quiet and args.progress == "line":
         options = replace(options, progress="none")
     sampling = {"guidance": args.guidance, "temperature": args.temperature}
-    folder, texts = find_shipped(args.pipeline), [args.negative_prompt]
-    check_before_loading(folder, texts, args.duration_s, args.steps, (), sampling)
+    saved, texts = find_shipped(args.pipeline), [args.negative_prompt]
+    check_before_loading(saved, texts, args.duration_s, args.steps, (), sampling)
     check_number("num_variations", args.num_variations)
     check_text("format", args.format)
     check_text("ending", args.ending)
     if args.loudness_lufs is not None:
         check_number("loudness_lufs", args.loudness_lufs)
-    if args.rows != "-" and not Path(args.rows).is_file():
-        raise FileNotFoundError(f"{args.rows} does not exist")
+    rows = read_row_file(args.rows)
+    if (Path(saved) / "model_index.json").is_file() and not args.skip_bad:
+        request = read_request(rows, RowLimits(Path(saved)), defaults)  # seconds before loading
+        if request.faults:
+            return print_faults(BadRowsError(request.name, request.faults))
     if args.sheet:
         from pipelines.inference.plot import check_plotting
         from pipelines.rendering.sheet import write_sheet
@@ -98,15 +109,20 @@ def render_rows(args: argparse.Namespace) -> int:
     pipeline = load_pipeline(args.pipeline, quiet, loras=parse_loras(args.lora))
     pipeline.set_progress_bar_config(disable=True)
     try:
-        summary = render(pipeline, args.rows, args.output, defaults, options)
-    except (BadRowsError, ChangedItemsError) as error:  # a line for every row
-        print(f"partita: error: {error}", file=sys.stderr)
-        return 2
+        summary = render(pipeline, rows, args.output, defaults, options)
+    except (BadRowsError, ChangedItemsError) as error:
+        return print_faults(error)
     if args.sheet:
         write_sheet(args.output)
     if args.progress != "json":
         print("\n".join(describe(summary, args.output)))
     return summary.exit_code
+
+
+def print_faults(error: ValueError) -> int:
+    """Print a line for every row that is named, and return exit code 2."""
+    print(f"partita: error: {error}", file=sys.stderr)
+    return 2
 
 
 def show_status(args: argparse.Namespace) -> int:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipelines.data.row_files import RowFault
+from pipelines.data.row_files import RowFault, RowFile
 from pipelines.errors import check_fields
 from pipelines.rendering.folder import RenderFolder, open_folder
 from pipelines.rendering.item import RenderItem
@@ -95,7 +95,7 @@ class ChangedItemsError(ValueError):
 
 def render(
     pipeline: "MusicGenerator",
-    rows: str | Path | Iterable[dict[str, Any]],
+    rows: str | Path | Iterable[dict[str, Any]] | RowFile,
     out_dir: str | Path,
     defaults: Defaults | None = None,
     options: RenderOptions | None = None,
@@ -104,7 +104,8 @@ def render(
 
     Args:
         pipeline: that renders; its ``name_or_path`` is what the workers of a cluster load.
-        rows: a JSONL or CSV file, "-" for standard input, or dicts; see docs/rendering.md.
+        rows: a JSONL or CSV file, "-" for standard input, dicts, or what was read of them; see
+            docs/rendering.md.
         out_dir: made if missing.
         defaults: for fields that rows leave out.
         options: how the job runs.

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from codec.audio_file import FORMATS
 from codec.seeds import derive_seed
 from codec.validation import check_codes
-from pipelines.data.row_files import RowFault, has_surrogate, read_rows
+from pipelines.data.row_files import RowFault, RowFile, has_surrogate, read_rows
 from pipelines.inference.endings import check_ending
 from pipelines.inference.plan_schema import FLAG_FIELDS, draft_json, draft_plan
 from pipelines.inference.text import MAX_TOKENS
@@ -20,6 +20,7 @@ from pipelines.inference.token_file import check_tokens, load_tokens
 from pipelines.rendering.edit_files import hash_file, open_edit
 from pipelines.rendering.item import RenderItem, RenderSettings
 from pipelines.rendering.mastering import LOUDNESS_RANGE
+from pipelines.rendering.row_limits import RowLimits
 
 if TYPE_CHECKING:
     from pipelines.inference.music_generator import MusicGenerator
@@ -104,8 +105,20 @@ class RenderRequest:
     faults: list[RowFault] = field(default_factory=list)
 
 
+def read_row_file(source: str | Path | Iterable[dict[str, Any]] | RowFile) -> RowFile:
+    """Read rows, unless they were read.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the source holds nothing.
+    """
+    return source if isinstance(source, RowFile) else read_rows(source, FIELDS)
+
+
 def read_request(
-    source: "str | Path | Iterable[dict[str, Any]]", pipeline: "MusicGenerator", defaults: Defaults
+    source: str | Path | Iterable[dict[str, Any]] | RowFile,
+    pipeline: "MusicGenerator | RowLimits",
+    defaults: Defaults,
 ) -> RenderRequest:
     """Read and check every row; nothing is rendered.
 
@@ -114,7 +127,7 @@ def read_request(
         ValueError: the source holds nothing, or a default is out of range.
     """
     checker = RowChecker(pipeline, defaults)
-    file = read_rows(source, FIELDS)
+    file = read_row_file(source)
     request = RenderRequest(file.name, faults=list(file.faults))
     taken: dict[str, int] = {}
     for line, values in file.rows.items():
@@ -146,8 +159,8 @@ class RowChecker:
         ValueError: a default is out of range.
     """
 
-    def __init__(self, pipeline: "MusicGenerator", defaults: Defaults) -> None:
-        self.pipeline = pipeline
+    def __init__(self, pipeline: "MusicGenerator | RowLimits", defaults: Defaults) -> None:
+        self.pipeline: Any = pipeline
         self.codecs_checked: set[str] = set()
         given = {name: value for name, value in asdict(defaults).items() if value is not None}
         self.preview = given.pop("preview")
@@ -171,7 +184,12 @@ class RowChecker:
         if messages:
             return [], messages
         try:
-            items = [self.rerender(row, folder)] if "codes" in row else self.generate(row, folder)
+            if "codes" not in row:
+                items = self.generate(row, folder)
+            elif self.pipeline.codec is None:  # once there is one
+                return [], []
+            else:
+                items = [self.rerender(row, folder)]
             if "edit" in row:
                 items = [open_edit(item, row, folder) for item in items]
         except (ValueError, OSError) as error:
