@@ -4,6 +4,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 
 import psutil
@@ -85,6 +86,49 @@ def test_audio_and_tokens_file_for_file(scheduler, tmp_path, parts):
     here, there = files(tmp_path / "here"), files(tmp_path / "there")
     assert here.keys() == there.keys()
     assert [name for name in here if here[name] != there[name]] == []
+
+
+LEVELS = """
+import torch
+from diffusers.configuration_utils import ConfigMixin, register_to_config
+from diffusers.models.modeling_utils import ModelMixin as Base
+
+class Levels(Base, ConfigMixin):
+    sample_rate, channels, frame_rate, num_codebooks, codebook_size = 8000, 1, 10.0, 1, 1024
+
+    @register_to_config
+    def __init__(self, scale=0.5):
+        super().__init__()
+        self.top = torch.nn.Parameter(torch.tensor(scale))
+
+    def encode(self, audio):
+        frames = torch.nn.functional.pad(audio, (0, -audio.shape[-1] % 800)).unfold(-1, 800, 800)
+        return (frames.abs().mean(-1) / self.top * 1024).long().clamp(0, 1023)
+
+    def decode(self, codes):
+        return (codes / 1024 * self.top).repeat_interleave(800, -1)
+"""
+
+
+def test_a_codec_of_the_users_own_class(
+    scheduler: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its module lies where the command is given, which is not where the workers were started."""
+    (tmp_path / "levels_of_mine.py").write_text(LEVELS)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    levels = import_module("levels_of_mine").Levels
+    (tmp_path / "album").mkdir()
+    for seed in range(4):
+        soundfile.write(tmp_path / "album" / f"{seed}.wav", chord(seed, 6.0).T.numpy(), 44100)
+    clips = ["--clip", "2", "--validation-fraction", "0.3", "--quiet"]
+    assert main(["prepare", "audio", "album", "--output", "prepared", *clips]) == 0
+    for top in (0.5, 0.25):  # trained again, while the workers still have the former
+        levels(top).save_pretrained("codec")
+        for name, options in (("here", []), ("there", ["--scheduler", scheduler])):
+            command = ["prepare", "tokens", "prepared", "--output", f"{name}-{top}", "--quiet"]
+            assert main([*command, "--codec", "levels_of_mine:Levels:codec", *options]) == 0
+        assert files(Path(f"here-{top}")) == files(Path(f"there-{top}"))
 
 
 def test_no_scheduler(tmp_path, mistake, monkeypatch):

@@ -110,6 +110,25 @@ def import_user_module(module: str) -> ModuleType:
     return import_module(module)
 
 
+def place_for_workers(place: str | Path) -> tuple[str, str]:
+    """Return what ``load_codec`` takes on another process, wherever that works.
+
+    Returns:
+        The place, by absolute paths; and the folder that a class of yours is imported from, "" for
+        a class of ours.
+    """
+    user = USER_CLASS.fullmatch(str(place))
+    module, name, folder = user.groups() if user else ("", "", str(place))
+    if Path(folder).exists():  # else it is a hub id
+        folder = str(Path(folder).resolve())
+    if not user:
+        return folder, ""
+    import_user_module(module)
+    package = sys.modules[module.split(".")[0]]
+    source = Path(package.__path__[0] if hasattr(package, "__path__") else str(package.__file__))
+    return f"{module}:{name}:{folder}", str(source.resolve().parent)
+
+
 def load_user_codec(module: str, name: str, folder: str) -> Codec:
     """Load a codec whose class the user wrote: a diffusers ``ModelMixin`` and ``ConfigMixin``."""
     try:

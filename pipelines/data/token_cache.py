@@ -1,10 +1,11 @@
 """Build a token cache: the codes of every clip of a prepared dataset."""
 
+import sys
 import warnings
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from functools import lru_cache, partial
 from itertools import chain
 from pathlib import Path
@@ -18,7 +19,7 @@ from codec.audio_file import read_audio
 from codec.protocols import Codec
 from codec.whole_file import new_folder, write_json
 from pipelines.data.clip_levels import SAMPLE_RATE, check_analysis
-from pipelines.data.codecs import load_codec
+from pipelines.data.codecs import load_codec, place_for_workers, refuse_other_codec
 from pipelines.data.prepared import SPLITS, open_prepared, read_crop, read_info
 from pipelines.data.shards import ShardWriter, begin_or_resume, refuse_other
 from pipelines.data.tokens import (
@@ -92,8 +93,10 @@ def build_token_cache(
             encoder = choose_encoder(clips, codec, prepared_folder), codec
             encode_all = partial(map, partial(encode_rows, encoder))
         else:
-            where = str(Path(prepared_folder).resolve()), split, str(Path(codec_folder).resolve())
-            encode_all = partial(map_on_cluster, partial(encode_there, where), scheduler=scheduler)
+            path = str(Path(prepared_folder).resolve())
+            hashes = info.codec_hash, info.prepared
+            remote = RemoteEncoder(path, split, *place_for_workers(codec_folder), *hashes)
+            encode_all = partial(map_on_cluster, partial(encode_there, remote), scheduler=scheduler)
         with ShardWriter(folder / split, SCHEMA, shard_clips) as writer:
             encode_split(clips, encode_all, writer, batch_clips, quiet)
     write_json(folder / INFO_NAME, asdict(info))
@@ -146,16 +149,43 @@ def encode_rows(encoder: tuple[Any, Codec], rows: list[int]) -> np.ndarray:
     return to_int16(encode(rows), codec)
 
 
-def encode_there(where: tuple[str, str, str], rows: list[int]) -> np.ndarray:
-    """Call ``encode_rows`` on a worker, for a dataset, a split of it and a saved codec."""
-    return encode_rows(open_encoder(*where), rows)
+@dataclass(frozen=True)
+class RemoteEncoder:
+    """Say what a worker encodes with what; hashes, since it may have loaded what was there before.
+
+    Attributes:
+        prepared_folder, split: the dataset.
+        codec, module_folder: from ``place_for_workers``.
+        codec_hash, prepared_hash: of both as they are now.
+    """
+
+    prepared_folder: str
+    split: str
+    codec: str
+    module_folder: str
+    codec_hash: str
+    prepared_hash: str
+
+
+def encode_there(remote: RemoteEncoder, rows: list[int]) -> np.ndarray:
+    """Call ``encode_rows`` on a worker."""
+    return encode_rows(open_encoder(remote), rows)
 
 
 @lru_cache(maxsize=4)
-def open_encoder(prepared_folder: str, split: str, codec_folder: str) -> tuple[Any, Codec]:
-    """Make the function of ``choose_encoder`` and its codec on a worker, once."""
-    codec = load_codec(codec_folder)
-    return choose_encoder(open_prepared(prepared_folder, split), codec, prepared_folder), codec
+def open_encoder(remote: RemoteEncoder) -> tuple[Any, Codec]:
+    """Make the function of ``choose_encoder`` and its codec on a worker, once.
+
+    Raises:
+        ValueError: the worker finds another codec or dataset by this name.
+    """
+    if remote.module_folder and remote.module_folder not in sys.path:
+        sys.path.append(remote.module_folder)
+    codec, folder = load_codec(remote.codec), remote.prepared_folder
+    refuse_other_codec(remote.codec_hash, codec, "what is to be encoded")
+    if hash_prepared(folder) != remote.prepared_hash:
+        raise ValueError(f"{folder} is another dataset on a worker")
+    return choose_encoder(open_prepared(folder, remote.split), codec, folder), codec
 
 
 def choose_encoder(clips: "Dataset", codec: Codec, prepared_folder: str | Path) -> Any:
