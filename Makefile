@@ -18,9 +18,9 @@ CONSTRAINTS := $(if $(GPU),,requirements/constraints-cpu.txt)
 INSTALL := $(VENV)/bin/pip install --quiet $(CONSTRAINTS:%=-c %)
 BIN := $(VENV)/bin
 
-# torch on PyPI carries 5 GB of CUDA on Linux; PyTorch's own index has the builds without. pip
-# takes the CPU build wherever it sees one. The index is only named to pip when it answers:
-# pip itself would wait for a silent host again and again.
+# torch on PyPI carries 5 GB of CUDA on Linux, and torchaudio there does not load without it;
+# PyTorch's own index has builds of both without. pip takes the CPU build wherever it sees one. The
+# index is only named to pip when it answers: pip would wait for a silent host again and again.
 CPU_INDEX := https://download.pytorch.org/whl/cpu
 ASK_INDEX := import urllib.request as web; web.urlopen("$(CPU_INDEX)/torch/", timeout=3)
 
@@ -44,9 +44,9 @@ $(VENV)/.base: pyproject.toml $(CONSTRAINTS) | $(BIN)/pip
 	@echo 'installing into $(VENV): about $(if $(GPU),6,1.2) GB, half a minute once it is downloaded'
 ifndef GPU
 	@if $(BIN)/python -c '$(ASK_INDEX)' 2>/dev/null; then \
-		$(INSTALL) --no-deps --extra-index-url $(CPU_INDEX) torch; \
+		$(INSTALL) --no-deps --extra-index-url $(CPU_INDEX) torch torchaudio; \
 	else \
-		echo '$(CPU_INDEX) does not answer: taking torch from the usual index'; \
+		echo '$(CPU_INDEX) does not answer: taking torch and torchaudio from the usual index'; \
 	fi
 endif
 	@$(INSTALL) -e '.[plot]'
