@@ -31,6 +31,18 @@ def test_duplicates_are_dropped_and_the_longest_stays(tmp_path):
     assert set(open_prepared(tmp_path / "out")["track"]) == {"b.wav", "d.wav"}
 
 
+def test_of_equal_files_the_one_with_a_caption_stays(tmp_path):
+    folder = tmp_path / "in"
+    save(folder / "a.wav", melody(1, 14.0))
+    for name in ("b.wav", "c.wav"):
+        (folder / name).write_bytes((folder / "a.wav").read_bytes())
+    (folder / "metadata.csv").write_text("file_name,text\nb.wav,a slow waltz\n")
+    report = prepare(config(folder, tmp_path / "out", validation_fraction=0)).report
+    dropped = {row["track"]: row["duplicate_of"] for row in report["duplicates"]}
+    assert dropped == {"a.wav": "b.wav", "c.wav": "b.wav"}
+    assert open_prepared(tmp_path / "out")["captions"][0] == ["a slow waltz"]
+
+
 def words(audio: np.ndarray) -> np.ndarray:
     """Fingerprint (S, C) samples."""
     levels = quantize_spectrogram(LogMel()(torch.from_numpy(audio.T.copy())[None])[0])

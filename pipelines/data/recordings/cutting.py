@@ -71,6 +71,7 @@ class TrackRecord:
     words: str = ""  # fingerprint, little-endian uint32 in base64
     # what was put right in the file or its metadata, one sentence each
     notes: list[str] = field(default_factory=list)
+    captioned: bool = False  # whether its metadata describes it
 
     @property
     def fingerprint(self) -> np.ndarray:
@@ -89,6 +90,7 @@ def cut_track(track: Track, config: PrepareConfig, staged: Path) -> TrackRecord:
         return TrackRecord(**json.loads(record_path.read_text()))
     record = TrackRecord(track.name, config.source or track.source, split=track.split)
     record.notes = list(track.notes)
+    record.captioned = bool(track.metadata.get("captions"))
     try:
         opened = track.open()
         record.content = hash_content(opened)

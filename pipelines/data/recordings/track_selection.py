@@ -25,11 +25,14 @@ class Selection:
 
 
 def select(records: list[TrackRecord], config: PrepareConfig) -> Selection:
-    """Drop tracks without a clip, then equal files, then equal recordings."""
+    """Drop tracks without a clip, then equal files, then equal recordings.
+
+    Of equal files the first stays that metadata describes, or else the first.
+    """
     usable = [index for index, record in enumerate(records) if not record.reason]
     first: dict[str, int] = {}
     duplicates: dict[int, int] = {}
-    for index in usable:
+    for index in sorted(usable, key=lambda index: not records[index].captioned):
         original = first.setdefault(records[index].content, index)
         if original != index:
             duplicates[index] = original
