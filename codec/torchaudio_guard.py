@@ -1,6 +1,6 @@
 """Let torchaudio import without its native library where that does not fit the installed torch.
 
-torchaudio's wheels on PyPI link CUDA: beside a CPU torch, or a torch built for another CUDA version,
+torchaudio's wheels on PyPI link CUDA: beside a CPU torch, or one built for another CUDA version,
 ``import torchaudio`` raises and takes encodec and much of diffusers down with it. Mel filters and
 resampling are pure Python and need none of that library. Each of our packages installs the guard
 when it is imported; it acts when torchaudio is imported, whoever does that first.

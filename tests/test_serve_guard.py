@@ -3,15 +3,18 @@
 import contextlib
 import json
 import os
+import shutil
 import signal
 import socket
 import sqlite3
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 
 pytest.importorskip("fastapi")
 
@@ -21,6 +24,8 @@ from websockets.sync.client import connect
 
 from pipelines.cli import main
 from pipelines.serving.job_store import JobStore
+from pipelines.serving.refusals import StorageError
+from pipelines.serving.shelf import Shelf, TakeRecorder
 
 TOKEN = "a-token-of-sixteen-letters-or-more"
 PIECE = {"prompt": "a slow piano", "duration_s": 1.27, "seed": 3}
@@ -126,6 +131,50 @@ def test_a_deleted_folder_is_an_error_and_the_server_goes_on(pipeline_folder: Pa
         assert client.send("POST", "/v1/audio/music", PIECE)[0] == 200
 
 
+def test_jobs_outlive_a_deleted_folder(tmp_path: Path):
+    takes = tmp_path / "takes"
+    takes.mkdir()
+    store = JobStore(takes / "jobs.sqlite")
+    store.add("first", {"seed": 1}, "running")
+    shutil.rmtree(takes)
+    takes.mkdir()
+    store.add("second", {})
+    store.end("first", "done")
+    with pytest.raises(OSError, match="in use by another"):
+        JobStore(takes / "jobs.sqlite")
+    store.close()
+    kept = JobStore(takes / "jobs.sqlite")
+    assert {job.id: job.state for job in kept.newest(5)} == {"first": "done", "second": "queued"}
+    kept.close()
+
+
+@pytest.mark.skipif(not hasattr(os, "setuid") or os.getuid() != 0, reason="only root may change")
+def test_a_read_only_folder_is_said_before_a_job_is_taken():
+    """Somebody else than root asks, in a process of its own, since root may write everywhere."""
+    with tempfile.TemporaryDirectory() as place:
+        shelf = Shelf(Path(place))
+        os.chmod(place, 0o555)
+        child = os.fork()
+        if child == 0:
+            os.setuid(65534)
+            try:
+                shelf.check_disk()
+            except StorageError as error:
+                os._exit(7 if "cannot be written to" in str(error) else 8)
+            os._exit(9)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+        os.chmod(place, 0o755)
+        shelf.check_disk()
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
+def test_a_take_on_a_full_disk_fails_with_the_reason(tmp_path: Path):
+    recorder = TakeRecorder(Shelf(tmp_path), "full", 44_100)
+    recorder.partial.symlink_to("/dev/full")
+    with pytest.raises(OSError, match="disk of the takes is full"):
+        recorder.write(torch.zeros(2, 441_000))
+
+
 def test_a_job_that_ends_while_the_disk_is_full_is_not_shown_as_running(tmp_path: Path):
     store = JobStore(tmp_path / "jobs.sqlite")
     for id in ("first", "second"):
@@ -164,6 +213,8 @@ def test_a_duration_out_of_range_is_refused(client: Client, duration_s: float):
         (["--batch", "0"], "--batch"),
         (["--longest", "0"], "--longest"),
         (["--host", "no.such.host.invalid", "--insecure"], "cannot listen"),
+        (["--port", "0", "--takes", __file__], "is a file"),
+        (["--port", "0", "--takes", f"{__file__}/takes"], "Not a directory"),
     ],
 )
 def test_a_wrong_option_is_one_line(

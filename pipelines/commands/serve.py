@@ -3,6 +3,7 @@
 import argparse
 import ipaddress
 import logging
+import os
 import secrets
 import socket
 import sys
@@ -51,6 +52,7 @@ def run(args: argparse.Namespace) -> int:
     token = read_token(args.token_file) if args.token_file else None
     check_options(args, token)
     with listen(args.host, args.port) as listener:
+        check_takes_folder(Path(args.takes))
         return serve(args, token, listener)
 
 
@@ -68,6 +70,20 @@ def check_options(args: argparse.Namespace, token: str | None) -> None:
         raise ValueError(f"--longest must be positive, got {args.longest}")
     if not 0 <= args.port < 65536:
         raise ValueError(f"--port must lie in [0, 65536), got {args.port}")
+
+
+def check_takes_folder(folder: Path) -> None:
+    """Make the folder of takes if it is missing, before anything is loaded.
+
+    Raises:
+        OSError: it cannot be made, is no folder, or cannot be written to.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except FileExistsError as error:
+        raise OSError(f"--takes {folder} is a file") from error
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise OSError(f"--takes {folder} cannot be written to")
 
 
 def serve(args: argparse.Namespace, token: str | None, listener: socket.socket) -> int:

@@ -63,19 +63,10 @@ class JobStore:
     """
 
     def __init__(self, path: Path) -> None:
+        self.path = path
         self.lock = threading.Lock()
         self.unwritten: dict[str, dict[str, Any]] = {}  # ends of jobs, by id
-        self.file_lock = FileLock(path.with_suffix(".lock"), timeout=0)
-        try:
-            self.file_lock.acquire()
-            self.database = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
-            self.database.execute("PRAGMA journal_mode=WAL")
-            self.database.execute("PRAGMA synchronous=FULL")
-            self.database.execute(SCHEMA)
-        except Timeout as error:
-            raise OSError(f"{path.parent} is in use by another partita serve") from error
-        except sqlite3.Error as error:
-            raise OSError(f"{path} cannot be opened: {error}") from error
+        self.file_lock, self.database = self._open()
         self._run("UPDATE jobs SET state = 'queued', started = NULL WHERE state = 'running'")
 
     def close(self) -> None:
@@ -84,12 +75,33 @@ class JobStore:
             self.database.close()
         self.file_lock.release()
 
+    def _open(self, former: sqlite3.Connection | None = None) -> tuple[Any, sqlite3.Connection]:
+        """Lock and open the file, with the jobs of a ``former`` one where it was deleted."""
+        file_lock = FileLock(self.path.with_suffix(".lock"), timeout=0)
+        try:
+            file_lock.acquire()
+            database = sqlite3.connect(self.path, check_same_thread=False, isolation_level=None)
+            if former is not None:
+                former.backup(database)
+            database.execute("PRAGMA journal_mode=WAL")
+            database.execute("PRAGMA synchronous=FULL")
+            database.execute(SCHEMA)
+            return file_lock, database
+        except Timeout as error:
+            raise OSError(f"{self.path.parent} is in use by another partita serve") from error
+        except sqlite3.Error as error:
+            raise OSError(f"{self.path} cannot be opened: {error}") from error
+
     def add(self, id: str, fields: dict[str, Any], state: str = "queued") -> None:
-        """Write down a job.
+        """Write down a job; where the file was deleted while it was open, make it again.
 
         Raises:
             DuplicateJobError: the id is taken.
+            OSError: the file was deleted and cannot be made again.
         """
+        with self.lock:
+            if not self.path.exists():
+                self.file_lock, self.database = self._open(self.database)
         now = time.time()
         started = now if state == "running" else None
         row = (id, state, json.dumps(fields), now, started)

@@ -4,6 +4,7 @@ import errno
 import io
 import json
 import math
+import os
 import re
 import secrets
 import shutil
@@ -50,13 +51,19 @@ class TakeRecorder:
         self.num_samples = 0
 
     def write(self, piece: Tensor) -> None:
-        """Append (C, s) float32 samples."""
-        if self.file is None:
-            self.partial.touch()  # libsndfile hides why a file cannot be made
-            form = {"subtype": "FLOAT", "format": "WAV"}
-            channels = piece.shape[0]
-            self.file = soundfile.SoundFile(self.partial, "w", self.sample_rate, channels, **form)
-        self.file.write(np.ascontiguousarray(piece.cpu().T.numpy()))
+        """Append (C, s) float32 samples.
+
+        Raises:
+            OSError: the disk is full, or the folder is gone or read-only.
+        """
+        try:
+            if self.file is None:
+                self.partial.touch()  # libsndfile hides why a file cannot be made
+                form = (self.sample_rate, piece.shape[0], "FLOAT", None, "WAV")
+                self.file = soundfile.SoundFile(self.partial, "w", *form)
+            self.file.write(np.ascontiguousarray(piece.cpu().T.numpy()))
+        except soundfile.LibsndfileError as error:
+            raise OSError(errno.ENOSPC, "the disk of the takes is full") from error
         self.num_samples += piece.shape[-1]
 
     def finish(self, song: MusicOutput, codec: Codec) -> None:
@@ -97,11 +104,13 @@ class Shelf:
             left.unlink()
 
     def check_disk(self) -> None:
-        """Raise a ``StorageError`` where the folder is gone, or its disk nearly full."""
+        """Raise a ``StorageError`` where the folder cannot be written to, or is nearly full."""
         try:
             free = shutil.disk_usage(self.path).free
         except OSError as error:
             raise StorageError(f"the folder of takes cannot be used: {error}") from error
+        if not os.access(self.path, os.W_OK | os.X_OK):
+            raise StorageError("the folder of takes cannot be written to")
         if free < SPARE_BYTES:
             raise StorageError(f"the disk of the takes is full: {free >> 20} MB are free")
 

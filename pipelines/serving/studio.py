@@ -290,5 +290,5 @@ class Studio:
         self.shelf.check_disk()
         try:
             self.store.add(id, fields, state)
-        except sqlite3.Error as error:
+        except (sqlite3.Error, OSError) as error:
             raise StorageError(f"the folder of takes cannot be used: {error}") from error
