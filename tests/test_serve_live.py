@@ -3,6 +3,7 @@
 import io
 import json
 import socket
+import time
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -105,6 +106,16 @@ def test_live_mistakes_are_named(client: Client):
     assert "error" in [message["type"] for message in said]
 
 
+def test_who_leaves_before_the_refusal_is_no_fault(client: Client, caplog):
+    for prompt in ("", "piano " * 70, " ") * 3:
+        with connect(f"ws://{client.address}/v1/live") as leaving:
+            leaving.send(json.dumps({"type": "start", "prompt": prompt}))
+            leaving.socket.close()
+    time.sleep(0.5)
+    assert client.json("GET", "/healthz")[0] == 200
+    assert [str(vars(one)) for one in caplog.records if one.levelname == "ERROR"] == []
+
+
 def test_who_leaves_costs_nothing(client: Client):
     request = json.dumps(PIECE | {"duration_s": 20, "stream": True}).encode()
     head = f"POST /v1/audio/music HTTP/1.1\r\nhost: {client.address}\r\n"
@@ -143,3 +154,23 @@ def test_streams_are_admitted_by_what_they_cost_and_what_the_machine_gives(clien
         loop.open_live(preview())
     loop.live.clear()
     loop.open_live(full())  # alone it may play, with gaps
+    loop.share = 1.0
+    loop.open_live(preview())  # it is young
+    loop.live[0].opened -= 10
+    with pytest.raises(BusyError):  # it should be ahead by now
+        loop.open_live(preview())
+    loop.live[0].made_s = 3.0
+    loop.open_live(preview())
+
+
+def test_short_bursts_do_not_say_how_much_of_a_core_there_is(client: Client):
+    loop = ComputeLoop(client.studio.pipeline)  # not started
+    for _ in range(100):
+        loop._note_share(0.01, 0.01)
+        loop.burst_s = 0.0, 0.0  # a pause
+    loop.share = 0.5
+    loop._note_share(0.01, 0.02)
+    assert loop.share == 0.5
+    for _ in range(1000):
+        loop._note_share(0.01, 0.04)
+    assert abs(loop.share - 0.25) < 0.01

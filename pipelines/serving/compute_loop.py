@@ -33,6 +33,13 @@ PRIOR_SHARE = 0.8
 """Share of a job's progress that generating takes; the rest is decoding."""
 REMEMBERED_S = 5.0
 """Seconds of computing after which a change in how much of a core there is shows."""
+BURST_S = 0.1
+"""CPU seconds without a pause that tell how much of a core there is: an operating system lets a
+thread that has slept go first, so that less than that tells nothing."""
+LEAD_S = 1.0
+"""Seconds that every open live piece must be ahead before another is taken."""
+YOUNG_S = 2.0
+"""Seconds for a live piece to get ahead."""
 
 
 @dataclass
@@ -60,6 +67,7 @@ class ComputeLoop:
     def __post_init__(self) -> None:
         self.changed = threading.Condition()
         self.stopping = False
+        self.burst_s = 0.0, 0.0
         self.ready = threading.Event()
         self.thread = threading.Thread(target=self._run, name="compute", daemon=True)
 
@@ -97,10 +105,13 @@ class ComputeLoop:
         with self.changed:
             listened = [other for other in self.live if not other.detached]
             load = sum(self.cost[other.preview] for other in [*listened, piece])
-            full = listened and load > CAPACITY * self.share  # a slow machine plays one, with gaps
+            begun = time.monotonic() - YOUNG_S
+            behind = any(other.opened < begun and other.slack_s < LEAD_S for other in listened)
+            # a slow machine plays one, with gaps
+            full = listened and (behind or load > CAPACITY * self.share)
             if not piece.detached and (full or len(listened) >= self.max_streams):
                 raise BusyError(min(max(1.0, p.slack_s) for p in listened) if listened else 1.0)
-            piece.on_taken = self.wake
+            piece.on_taken, piece.opened = self.wake, time.monotonic()
             self.live.append(piece)
             self.changed.notify_all()
 
@@ -127,6 +138,7 @@ class ComputeLoop:
                 elif not any(piece.wants_more for piece in self.live):
                     with self.changed:
                         if not self.waiting and not self.calls and not self.stopping:
+                            self.burst_s = (0.0, 0.0)
                             self.changed.wait(0.1)
             for future, _ in self.calls:
                 future.set_exception(InterruptedError("the server stops"))
@@ -163,9 +175,14 @@ class ComputeLoop:
                 return
 
     def _note_share(self, cpu_s: float, wall_s: float) -> None:
-        weight = min(1.0, wall_s / REMEMBERED_S)
-        self.share += weight * (min(1.0, cpu_s / max(wall_s, 1e-9)) - self.share)
+        burst_cpu_s, burst_wall_s = self.burst_s[0] + cpu_s, self.burst_s[1] + wall_s
+        self.burst_s = burst_cpu_s, burst_wall_s
+        if burst_cpu_s < BURST_S:
+            return
+        seen = min(1.0, burst_cpu_s / max(burst_wall_s, 1e-9))
+        self.share += min(1.0, burst_wall_s / REMEMBERED_S) * (seen - self.share)
         self.share = max(self.share, 0.01)
+        self.burst_s = 0.0, 0.0
 
     def _close(self, piece: LivePiece) -> None:
         piece.end()

@@ -31,6 +31,7 @@ class LivePiece:
         error: what ended the piece, if not its end.
         late_s: seconds by which pieces came too late, in all.
         busy_s: CPU seconds that it took.
+        opened: when it was taken (monotonic seconds).
     """
 
     def __init__(
@@ -45,7 +46,7 @@ class LivePiece:
         self.on_taken: Callable[[], Any] = lambda: None
         self.error: Exception | None = None
         self.ended = self.detached = self.canceled = self.stopped = False
-        self.made_s = self.taken_s = self.late_s = self.busy_s = 0.0
+        self.made_s = self.taken_s = self.late_s = self.busy_s = self.opened = 0.0
         self.steers: list[tuple[int, dict[str, Any]]] = []
         self._played_s: float | None = None
         self._started: float | None = None  # when the listener's clock showed 0

@@ -139,7 +139,8 @@ def describe(id: str, piece: LivePiece, codec: Any) -> dict[str, Any]:
 async def refuse(
     socket: WebSocket, message: str, field: str | None = None, retry_after_s: int | None = None
 ) -> None:
-    """Say why, and hang up."""
+    """Say why, and hang up; the client may have left already."""
     said = {"type": "error", "message": message, "param": field, "retry_after_s": retry_after_s}
-    await socket.send_text(json.dumps(said))
-    await socket.close(1013 if retry_after_s else 1008)
+    with contextlib.suppress(WebSocketDisconnect, RuntimeError):
+        await socket.send_text(json.dumps(said))
+        await socket.close(1013 if retry_after_s else 1008)

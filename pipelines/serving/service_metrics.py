@@ -66,6 +66,8 @@ class ServiceMetrics:
         for preview, value in loop.cost.items():
             cost.add_metric([str(preview).lower()], value)
         yield cost
+        text = "Part of a core that computing gets beside what else the machine does"
+        yield GaugeMetricFamily("partita_core_share", text, value=loop.share)
 
     def text(self) -> bytes:
         """Write everything in Prometheus' text format."""
