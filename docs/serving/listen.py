@@ -27,7 +27,8 @@ def listen(address: str, seconds: float, seed: int) -> tuple[float, int]:
                     first_s = now - asked
                     heard_from = now + max(0.04, (first_s - 0.3) / 2)
                 elif heard_from + received_s < now:
-                    gaps, heard_from = gaps + 1, now - received_s + 0.04
+                    heard_from = now - received_s + min(1.6, 0.2 * 2**gaps)
+                    gaps += 1
                 received_s += len(message) / 4 / facts["channels"] / facts["sample_rate"]
             elif message:
                 facts = json.loads(message)

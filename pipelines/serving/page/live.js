@@ -1,6 +1,8 @@
 // Plays a piece while the server makes it: samples come over a WebSocket and are put end to end.
 
 const MARGIN_S = 0.04;  // between the first samples' arrival and their sound, at least
+const AGAIN_S = 0.2;  // after a gap, doubled with every further one
+const LONGEST_S = 1.6;
 const QUICK_S = 0.3;  // from click to first samples; a busy machine takes longer, for the next ones too
 const REPORT_MS = 250;
 
@@ -52,14 +54,13 @@ export class LivePlayer {
       for (let i = 0; i < length; i++) channel[i] = samples[i * count + c];
       return channel;
     });
-    const earliest = context.currentTime + MARGIN_S;
     if (this.next === null) {
       const waitedS = (performance.now() - this.clicked) / 1000;
       const marginS = Math.max(MARGIN_S, (waitedS - QUICK_S) / 2);
       this.begun = this.next = context.currentTime + marginS;
       this.firstSoundMs = 1000 * (waitedS + marginS);
     } else if (this.next < context.currentTime) {
-      this.gaps++;
+      const earliest = context.currentTime + Math.min(LONGEST_S, AGAIN_S * 2 ** this.gaps++);
       this.begun += earliest - this.next;
       this.next = earliest;
     }
