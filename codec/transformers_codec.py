@@ -1,4 +1,4 @@
-"""TransformersCodec: DAC, Mimi and EnCodec of the transformers library behind our contract."""
+"""TransformersCodec: DAC, Mimi, EnCodec and X-Codec of transformers behind our contract."""
 
 import warnings
 from typing import Any, Literal, get_args
@@ -11,7 +11,7 @@ from codec.component import Component, register_to_config
 from codec.torchaudio_guard import guard_torchaudio
 from codec.validation import check_audio, check_codes
 
-Kind = Literal["dac", "mimi", "encodec"]
+Kind = Literal["dac", "mimi", "encodec", "xcodec"]
 
 
 class TransformersCodec(Component):
@@ -48,7 +48,7 @@ class TransformersCodec(Component):
             raise ValueError(f"num_codebooks must lie in [1, {most}], got {num_codebooks}")
         with warnings.catch_warnings():  # importing a model adds filters
             self.model = AutoModel.from_config(config)
-        self.sample_rate = int(config.sampling_rate)
+        self.sample_rate = int(config.sample_rate if kind == "xcodec" else config.sampling_rate)
         self.channels = int(getattr(config, "audio_channels", 1))
         self.num_codebooks = int(num_codebooks or most)
         self.codebook_size = int(config.codebook_size)
@@ -107,6 +107,8 @@ class TransformersCodec(Component):
         elif self.config.kind == "mimi":
             # its first codebooks are not optional
             codes = self.model.encode(audio).audio_codes
+        elif self.config.kind == "xcodec":
+            codes = self.model.encode(audio).audio_codes
         else:
             bandwidth = self.model.config.target_bandwidths[-1]
             codes = self.model.encode(audio, bandwidth=bandwidth).audio_codes[0]
@@ -128,7 +130,7 @@ class TransformersCodec(Component):
         check_codes(codes, self.num_codebooks, self.codebook_size)
         if self.config.kind == "dac":
             audio = self.model.decode(audio_codes=codes).audio_values[:, None]
-        elif self.config.kind == "mimi":
+        elif self.config.kind in ("mimi", "xcodec"):
             audio = self.model.decode(codes).audio_values
         else:
             audio = self.model.decode(codes[None], [None]).audio_values

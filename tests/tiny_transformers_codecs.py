@@ -1,4 +1,4 @@
-"""DAC, Mimi and EnCodec of transformers, with random weights and codebooks, at small sizes."""
+"""DAC, Mimi, EnCodec and X-Codec of transformers, random weights and codebooks, small sizes."""
 
 from typing import Any
 
@@ -48,6 +48,29 @@ SETTINGS: dict[str, dict[str, Any]] = {
         "target_bandwidths": [0.6, 0.9],
         "sampling_rate": 24000,
         "audio_channels": 1,
+    },
+    "xcodec": {
+        "target_bandwidths": [0.25, 0.45, 0.65],
+        "codebook_size": 16,
+        "codebook_dim": 32,
+        "acoustic_model_config": {
+            "model_type": "dac",
+            "encoder_hidden_size": 2,
+            "downsampling_ratios": [8, 5, 4, 2],
+            "decoder_hidden_size": 16,
+            "upsampling_ratios": [8, 5, 4, 2],
+            "hidden_size": 16,
+        },
+        "semantic_model_config": {
+            "model_type": "hubert",
+            "hidden_size": 16,
+            "num_hidden_layers": 1,
+            "num_attention_heads": 2,
+            "intermediate_size": 16,
+            "conv_dim": [8] * 7,
+            "num_conv_pos_embeddings": 4,
+            "num_conv_pos_embedding_groups": 2,
+        },
     },
 }
 
