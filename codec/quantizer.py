@@ -79,9 +79,14 @@ class ResidualQuantizer(nn.Module):
         self.prepare_training()
         was_training = self.training
         self.train()
+        books: Any = [layer._codebook for layer in self.vq.layers]
+        for book in books:
+            book.all_reduce_fn = lambda statistics: None  # every process has all vectors
         with torch.random.fork_rng():
             torch.manual_seed(0)
             self.vq(latents[None].float())
+        for book in books:
+            book.all_reduce_fn = sum_over_processes
         self.train(was_training)
 
     def forward(self, latents: Tensor, num_books: Tensor | None = None) -> tuple[Tensor, Tensor]:

@@ -114,9 +114,11 @@ class CodecTraining(nn.Module):
         return {"loss": loss, **terms}
 
     def draw_books(self, rows: int, seed: int) -> Tensor:
-        """Draw how many books code each row, (B,)."""
+        """Draw how many books code each row, (B,): as one process would for all rows of a step."""
         most, focus = self.codec.num_codebooks, self.losses.focus_books
-        draws = torch.rand(2, rows, generator=torch.Generator().manual_seed(seed))
+        rank, world = process_place()
+        draws = torch.rand(2, rows * world, generator=torch.Generator().manual_seed(seed))
+        draws = draws[:, rank * rows : (rank + 1) * rows]
         books = 1 + (draws[1] * most).long()
         if focus:
             share = self.losses.focus_share
@@ -186,7 +188,8 @@ class CodecTask:
         if codec.quantizer.is_initialized and (images is None or images.is_set):
             return
         first = derive_seed(self.seed, "initialize") % 2**40
-        items = range(first, first + INITIALIZATION_BATCHES * len(batch))
+        _, world = process_place()
+        items = range(first, first + INITIALIZATION_BATCHES * len(batch) * world)
         crops = torch.stack([self.dataset[item] for item in items]).to(batch.device)
         if not codec.quantizer.is_initialized:
             with torch.no_grad():
@@ -228,6 +231,12 @@ class CodecTask:
     def component(self, model: CodecTraining) -> SpectralCodec:
         """Return the codec without its losses and discriminator."""
         return model.codec
+
+
+def process_place() -> tuple[int, int]:
+    """Return the number of this process, and how many train together."""
+    group = torch.distributed.is_initialized()
+    return (torch.distributed.get_rank(), torch.distributed.get_world_size()) if group else (0, 1)
 
 
 def set_image_book(codec: SpectralCodec, crops: Tensor) -> None:

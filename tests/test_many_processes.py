@@ -4,9 +4,12 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import psutil
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -14,6 +17,7 @@ from tiny_pipeline import CODEBOOK_SIZE, NUM_BOOKS, TEXT_WIDTH
 from tiny_training import metrics, run_codec, run_decoder, run_prior, settings
 
 from codec.component import WEIGHTS_NAME
+from pipelines.training.checkpoints import newest_checkpoint, read_step
 
 ROOT = Path(__file__).parent.parent
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
@@ -23,15 +27,18 @@ MODELS = {
     | {"text_width": TEXT_WIDTH, "depth_width": 16, "depth_layers": 1, "depth_heads": 2},
     "decoder": {"width": 32, "num_layers": 2, "num_heads": 2, "latent_dim": 8}
     | {"num_codebooks": NUM_BOOKS},
+    "codec": {"width": 16, "encoder_layers": 1, "decoder_layers": 1, "latent_dim": 8}
+    | {"num_codebooks": 2, "codebook_size": 16},
 }
 
 
-def train(
+def command(
     parts: dict[str, str], trainer: str, folder: Path, processes: int, *options: str
-) -> subprocess.CompletedProcess[str]:
-    """Start a trainer on some processes, the items of a step shared among them."""
-    data = {"tokens": f"[{parts['tokens']}]", "codec": parts["codec"]}
-    data |= {"crop_s": "0.64", "validation_clips": "2"}
+) -> list[str]:
+    """Write the command that trains on some processes, the items of a step shared among them."""
+    data = {"crop_s": "0.64", "validation_clips": "2"}
+    if trainer != "codec":
+        data |= {"tokens": f"[{parts['tokens']}]", "codec": parts["codec"]}
     if trainer == "prior":
         data["text_encoder"] = parts["pipeline"]
     else:
@@ -47,10 +54,13 @@ def train(
         for word in (f"--{group}.{name}", str(value))
     ]
     launch = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
-    command = [sys.executable, *launch, f"pipelines/train_{trainer}.py", *words, *options]
-    return subprocess.run(
-        command, cwd=ROOT, env=ENVIRONMENT, check=False, capture_output=True, text=True
-    )
+    return [sys.executable, *launch, f"pipelines/train_{trainer}.py", *words, *options]
+
+
+def train(*given: Any) -> subprocess.CompletedProcess[str]:
+    """Run the command."""
+    options: dict[str, Any] = {"cwd": ROOT, "env": ENVIRONMENT, "text": True}
+    return subprocess.run(command(*given), check=False, capture_output=True, **options)
 
 
 def losses(folder: Path) -> dict[int, float]:
@@ -82,6 +92,56 @@ def test_sharded_processes_equal_one(parts, tmp_path, trainer):
     assert (sharded / "model").is_dir(), result.stderr[-3000:]
     assert "at step 2" in result.stdout
     assert_equal(sharded, whole)
+
+
+@pytest.mark.slow  # seven processes
+def test_codec_processes_equal_one(parts: dict[str, str], tmp_path: Path) -> None:
+    """Its codebooks follow all processes' vectors; four go on from the checkpoint of two."""
+    whole, split = tmp_path / "whole", tmp_path / "split"
+    options = ["--losses.quantize_from", "1"]
+    assert train(parts, "codec", whole, 1, *options).returncode == 0
+    assert train(parts, "codec", split, 2, *options).returncode == 0
+    assert_equal(split, whole)
+    shutil.rmtree(split / "checkpoint-00000004")
+    shutil.rmtree(split / "model")
+    result = train(parts, "codec", split, 4, *options, "--resume")
+    assert "at step 2" in result.stdout, result.stderr[-3000:]
+    assert_equal(split, whole)
+
+
+@pytest.mark.slow  # three processes, one of which dies
+def test_a_process_that_dies_ends_the_run(parts: dict[str, str], tmp_path: Path) -> None:
+    """In bounded time, with one line; the newest checkpoint is whole and the run goes on."""
+    folder, log = tmp_path / "run", tmp_path / "log"
+    words = command(parts, "prior", folder, 2, "--training.steps", "100000")
+    with log.open("w") as file:
+        launcher = subprocess.Popen(words, cwd=ROOT, env=ENVIRONMENT, stdout=file, stderr=file)
+    while not list(folder.glob("checkpoint-*")):
+        assert launcher.poll() is None, log.read_text()[-3000:]
+        time.sleep(0.5)
+    workers = psutil.Process(launcher.pid).children()
+    victim = next(w for w in workers if w.environ().get("LOCAL_RANK") == "1")
+    victim.kill()
+    killed = time.monotonic()
+    assert launcher.wait(timeout=120) != 0
+    assert time.monotonic() - killed < 60
+    said = log.read_text()
+    assert "another process of this run has ended" in said, said[-3000:]
+    assert "train_prior.py: error: " in said
+    assert not list(folder.glob(".partial-*"))
+    checkpoint = newest_checkpoint(folder)
+    assert checkpoint is not None
+    step = read_step(checkpoint, ITEMS, 1)
+    again = train(parts, "prior", folder, 1, "--resume", "--training.steps", str(step + 2))
+    assert again.returncode == 0, again.stderr[-3000:]
+
+
+def test_other_numbers_of_items_are_refused(parts: dict[str, str], tmp_path: Path) -> None:
+    run_prior(parts, settings(tmp_path, steps=2))
+    with pytest.raises(ValueError, match=r"is of 2 items a step, got 3 on 1 process: batch_size"):
+        run_prior(parts, settings(tmp_path, batch_size=3), resume=True)
+    with pytest.raises(ValueError, match="got 9 on 3 processes: 3 processes cannot share 2"):
+        read_step(tmp_path / "checkpoint-00000002", 9, 3)
 
 
 @pytest.mark.parametrize("run", [run_prior, run_decoder])

@@ -1,6 +1,7 @@
 """Start accelerate: processes, device and precision, and a stop at the same step everywhere."""
 
 import os
+import re
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +17,8 @@ from pipelines.training.training_config import TrainingConfig
 
 BF16_FEATURES = ("avx512_bf16", "amx_bf16", "arm_bf16", "bf16")
 """Names in ``torch.cpu.get_capabilities``; without one of them a CPU emulates bfloat16."""
+LOST = re.compile(r"connect|closed by peer|reset by peer|timed? ?out|broken pipe|NCCL", re.I)
+"""What gloo and NCCL say where a process is not there any more."""
 PRECISIONS = {"bf16": torch.bfloat16, "fp16": torch.float16, "no": torch.float32}
 
 
@@ -74,6 +77,25 @@ def choose_precision(wanted: str, device: torch.device) -> str:
         features: dict[str, bool] = getattr(torch.cpu, "get_capabilities", dict)()
         return "bf16" if any(features.get(name) for name in BF16_FEATURES) else "no"
     return "no"
+
+
+@contextmanager
+def lost_processes_named(accelerator: Accelerator) -> Iterator[None]:
+    """Say in one line that another process of the run has ended, where an exchange fails.
+
+    Raises:
+        ConnectionError: it has.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())
+        if accelerator.num_processes == 1 or not LOST.search(reason):
+            raise
+        raise ConnectionError(
+            f"another process of this run has ended or cannot be reached ({reason[-200:]}): "
+            "start all of them again with --resume"
+        ) from error
 
 
 @contextmanager

@@ -17,7 +17,12 @@ CHECKPOINT_PREFIX = "checkpoint-"
 
 
 def save_checkpoint(
-    accelerator: "Accelerator", write: Callable[[str], None], folder: Path, step: int, keep: int
+    accelerator: "Accelerator",
+    write: Callable[[str], None],
+    folder: Path,
+    step: int,
+    keep: int,
+    items_per_step: int,
 ) -> None:
     """Write a checkpoint under a temporary name, rename it, then drop the oldest."""
     target = folder / f"{CHECKPOINT_PREFIX}{step:08d}"
@@ -30,7 +35,9 @@ def save_checkpoint(
         write(str(partial))
         accelerator.wait_for_everyone()
         if accelerator.is_main_process:
-            (partial / "step.json").write_text(json.dumps({"step": step}))
+            (partial / "step.json").write_text(
+                json.dumps({"step": step, "items_per_step": items_per_step})
+            )
             replace_folder(partial, target)
             for old in checkpoints(folder)[:-keep]:
                 shutil.rmtree(old)
@@ -40,6 +47,26 @@ def save_checkpoint(
             f"checkpoint {target} could not be written ({error}); the previous one is kept"
         ) from error
     accelerator.wait_for_everyone()
+
+
+def read_step(checkpoint: Path, items_per_step: int, processes: int) -> int:
+    """Return the step at which a checkpoint was written.
+
+    Raises:
+        ValueError: its run took another number of items a step, so that the rest would neither
+            begin where it ended nor equal it.
+    """
+    found = read_json_object(checkpoint / "step.json")
+    items = found.get("items_per_step", items_per_step)
+    if items != items_per_step:
+        fitting = f"batch_size and gradient_accumulation_steps must make {items} of them again"
+        if items % processes:
+            fitting = f"{processes} processes cannot share {items}"
+        raise ValueError(
+            f"{checkpoint} is of {items} items a step, got {items_per_step} on {processes} "
+            f"process{'es' * (processes > 1)}: {fitting}"
+        )
+    return int(found["step"])
 
 
 def load_checkpoint(load: Callable[[str], None], checkpoint: Path) -> None:

@@ -5,7 +5,6 @@ global generators are seeded anew at every step, so a run resumed at step s cont
 uninterrupted run would, and W processes with batch b equal one with batch W * b.
 """
 
-import json
 import math
 from functools import partial
 from pathlib import Path
@@ -22,12 +21,13 @@ from codec.component import Component
 from codec.process_settings import kept_process_settings, matmul_precision
 from codec.seeds import derive_seed
 from codec.whole_file import new_folder
-from pipelines.training.acceleration import start_accelerator, stop_on_signal
+from pipelines.training.acceleration import lost_processes_named, start_accelerator, stop_on_signal
 from pipelines.training.blocks import checkpoint_activations, compile_blocks
 from pipelines.training.checkpoints import (
     load_checkpoint,
     load_weights,
     newest_checkpoint,
+    read_step,
     save_checkpoint,
 )
 from pipelines.training.distribution import ShardedWeights, WholeWeights, whole
@@ -76,11 +76,15 @@ def train(task: TrainingTask, config: TrainingConfig, resume: bool = False) -> P
     """Train, and return the folder of the exported model.
 
     Raises:
-        ValueError: ``output_dir`` already holds a run and ``resume`` is not set.
+        ValueError: ``output_dir`` already holds a run and ``resume`` is not set, or one of another
+            number of items a step.
+        ConnectionError: another process of the run has ended.
         FloatingPointError: the loss or its gradients are not finite.
     """
     folder = Path(config.output_dir)
     accelerator = start_accelerator(config)
+    processes = accelerator.num_processes
+    items_per_step = config.batch_size * config.gradient_accumulation_steps * processes
     checkpoint = newest_checkpoint(folder)
     if checkpoint and not resume:
         raise ValueError(f"{folder} already holds {checkpoint.name}: pass --resume or another one")
@@ -97,11 +101,11 @@ def train(task: TrainingTask, config: TrainingConfig, resume: bool = False) -> P
     model, optimizer = weights.model, weights.optimizer
     step = 0
     if checkpoint:
+        step = read_step(checkpoint, items_per_step, processes)
         load_checkpoint(weights.load, checkpoint)
         # as the settings are now; learning rate and ema_decay are read at every step
         optimizer.param_groups[0]["weight_decay"] = config.weight_decay
         average.least_decay = config.ema_decay if average.least_decay else 0.0
-        step = int(json.loads((checkpoint / "step.json").read_text())["step"])
         accelerator.print(f"resumed from {checkpoint} at step {step}")
 
     loader = iter(make_loader(task, config, accelerator, step))
@@ -111,11 +115,8 @@ def train(task: TrainingTask, config: TrainingConfig, resume: bool = False) -> P
     progress = tqdm(
         total=config.steps, initial=step, unit="step", disable=not is_main, dynamic_ncols=True
     )
-    items_per_step = (
-        config.batch_size * config.gradient_accumulation_steps * accelerator.num_processes
-    )
     log = RunLog(accelerator, folder, task.audio_s_per_item * items_per_step)
-    with stop_on_signal(accelerator):
+    with lost_processes_named(accelerator), stop_on_signal(accelerator):
         while step < config.steps:
             batches = [
                 send_to_device(next(loader), accelerator.device)
@@ -131,7 +132,8 @@ def train(task: TrainingTask, config: TrainingConfig, resume: bool = False) -> P
             if step % config.log_every == 0:
                 log.training(step, metrics, optimizer.param_groups[0]["lr"], progress)
             if step % config.checkpoint_every == 0 or stopping or step == config.steps:
-                save_checkpoint(accelerator, weights.save, folder, step, config.keep_checkpoints)
+                keep = config.keep_checkpoints
+                save_checkpoint(accelerator, weights.save, folder, step, keep, items_per_step)
                 averaged = weights.averaged()
                 if is_main:
                     with new_folder(folder / "model") as unfinished:

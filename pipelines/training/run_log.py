@@ -16,19 +16,20 @@ class RunLog:
         self.accelerator = accelerator
         self.path = folder / "metrics.jsonl"
         self.audio_s_per_step = audio_s_per_step
-        self.last: tuple[int, float] | None = None
+        self.last: tuple[int, float, float] | None = None
 
     def training(self, step: int, metrics: dict[str, Tensor], rate: float, progress: tqdm) -> None:
-        """Log a training step."""
-        now = time.perf_counter()
+        """Log a training step, with the processor's seconds that a step takes this process."""
+        now, busy = time.perf_counter(), time.process_time()
         means = self.accelerator.reduce(metrics, "mean")  # over processes
         values = {name: float(value) for name, value in means.items()} | {"learning_rate": rate}
         if self.last:
             steps_per_s = (step - self.last[0]) / (now - self.last[1])
             values["steps_per_s"] = steps_per_s
+            values["cpu_s_per_step"] = (busy - self.last[2]) / (step - self.last[0])
             if self.audio_s_per_step:
                 values["audio_s_per_s"] = steps_per_s * self.audio_s_per_step
-        self.last = (step, now)
+        self.last = (step, now, busy)
         shown = {
             name: f"{values[name]:.4g}" for name in ("loss", "audio_s_per_s") if name in values
         }
