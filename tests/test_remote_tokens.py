@@ -1,8 +1,11 @@
 """Token caches in an object store: the order, exact resume, and what can be wrong there."""
 
+import math
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.request import Request, urlopen
 
 import pytest
 import torch
@@ -12,20 +15,27 @@ from tiny_training import losses, run_prior, settings
 
 from codec.process_settings import kept_process_settings
 from pipelines.data.remote_tokens import KEPT_SHARDS, ShardOrder, ShardStore
+from pipelines.data.shards import ShardKind
 from pipelines.data.token_cache import build_token_cache
-from pipelines.data.tokens import open_tokens, read_codes
+from pipelines.data.tokens import open_tokens, read_codes, read_token_info
 
 BUCKET = "music"
 
 
+@pytest.fixture(scope="module", params=["arrow", "parquet"])
+def kind(request: pytest.FixtureRequest) -> ShardKind:
+    return request.param
+
+
 @pytest.fixture(scope="module")
-def parts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+def parts(tmp_path_factory: pytest.TempPathFactory, kind: ShardKind) -> dict[str, str]:
     """Tiny data and parts, the tokens in shards of two clips."""
     folder = tmp_path_factory.mktemp("parts")
     found = write_parts(folder)
     codec = type(tiny_codec()).from_pretrained(found["codec"]).eval()
     shutil.rmtree(found["tokens"])
-    build_token_cache(found["prepared"], codec, found["tokens"], shard_clips=2, quiet=True)
+    options = {"shard_clips": 2, "quiet": True}
+    build_token_cache(found["prepared"], codec, found["tokens"], shards=kind, **options)
     return found
 
 
@@ -100,22 +110,51 @@ def test_resumes_in_the_middle_of_an_epoch(
 
 
 def test_what_is_missing_or_refused_is_named(
-    store: str, parts: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    store: str, parts: dict[str, str], tmp_path: Path, kind: ShardKind
 ) -> None:
     import boto3
 
     client = boto3.client("s3")
-    key = "tokens/train/shard-00001.arrow"
-    whole = (Path(parts["tokens"]) / "train" / "shard-00001.arrow").read_bytes()
+    key = f"tokens/train/shard-00001.{kind}"
+    whole = (Path(parts["tokens"]) / "train" / f"shard-00001.{kind}").read_bytes()
     remote = ShardStore([store], "train")
     client.put_object(Bucket=BUCKET, Key=key, Body=whole[:-200])
-    with pytest.raises(ValueError, match=r"shard-00001.arrow is truncated"):
+    with pytest.raises(ValueError, match=rf"shard-00001.{kind} is truncated"):
         remote.find((1, 0))
     client.delete_object(Bucket=BUCKET, Key=key)
-    with pytest.raises(ValueError, match=r"s3://.*shard-00001.arrow cannot be read"):
+    with pytest.raises(ValueError, match=rf"s3://.*shard-00001.{kind} cannot be read"):
         remote.find((1, 0))
     assert not [path for path in (tmp_path / "partita-shards").iterdir() if "partial" in path.name]
     with pytest.raises(ValueError, match=r"nowhere/tokens.json cannot be read"):
         ShardStore([f"s3://{BUCKET}/nowhere"], "train")
     with pytest.raises(ValueError, match=r"ftpx://a/tokens.json cannot be read"):
         ShardStore(["ftpx://a"], "train")
+    check_credentials(0)  # from now on
+    with pytest.raises(ValueError, match=r"tokens.json cannot be read: [^\n]+$"):
+        ShardStore([store], "train")
+    check_credentials(math.inf)
+
+
+def check_credentials(after: float) -> None:
+    """Let the server check who asks, after some requests."""
+    url, kind = os.environ["AWS_ENDPOINT_URL"] + "/moto-api/reset-auth", {"content-type": "text"}
+    with urlopen(Request(url, str(after).encode(), kind, method="POST")) as reply:
+        assert reply.status == 200
+
+
+def test_parquet_is_read_from_disk_and_by_datasets(parts: dict[str, str], tmp_path: Path) -> None:
+    """As Arrow is, by every reader of token caches, and by whoever opens it with datasets."""
+    rows = open_tokens(parts["tokens"])
+    other = tmp_path / "arrow"
+    codec = type(tiny_codec()).from_pretrained(parts["codec"]).eval()
+    build_token_cache(parts["prepared"], codec, other, quiet=True)
+    expected = open_tokens(other)
+    assert rows["id"][:] == expected["id"][:]
+    assert all(torch.equal(read_codes(rows, n), read_codes(expected, n)) for n in range(5))
+    others: ShardKind = "arrow" if rows_are_parquet(parts) else "parquet"
+    with pytest.raises(ValueError, match=r"made with shards="):
+        build_token_cache(parts["prepared"], codec, parts["tokens"], quiet=True, shards=others)
+
+
+def rows_are_parquet(parts: dict[str, str]) -> bool:
+    return read_token_info(parts["tokens"]).shards == "parquet"

@@ -15,6 +15,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--output", required=True, help="folder of the token cache")
     parser.add_argument("--batch-clips", type=int, default=16, help="clips at once")
     parser.add_argument("--device", default="cpu", help="where to encode")
+    parser.add_argument(
+        "--shards",
+        choices=["arrow", "parquet"],
+        default="arrow",
+        help="arrow is read without a copy; parquet is smaller, and the hub shows it",
+    )
     add_scheduler_argument(parser)
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
 
@@ -38,6 +44,7 @@ def run(args: argparse.Namespace) -> int:
         quiet=args.quiet,
         scheduler=args.scheduler,
         codec_folder=args.codec,
+        shards=args.shards,
     )
     clips = ", ".join(f"{split} {count} clips" for split, count in info.clips.items())
     print(f"{args.output}: {clips}, {info.num_codebooks} books of {info.codebook_size}")

@@ -12,11 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pyarrow as pa
 import torch
 
 from codec.seeds import generator
 from codec.whole_file import whole_file
-from pipelines.data.shards import as_arrow, count_rows, open_shards, read_remote
+from pipelines.data.shards import BATCH_CLIPS, as_arrow, count_rows, open_shards, read_remote
 from pipelines.data.tokens import TokenInfo, hash_text, read_token_infos
 
 if TYPE_CHECKING:
@@ -52,10 +53,10 @@ class ShardStore:
         self.shards: list[RemoteShard] = []
         for url, info in zip(urls, read_token_infos(urls), strict=True):
             clips, folder = info.clips.get(split, 0), f"{url.rstrip('/')}/{split}"
-            first = f"{folder}/shard-00000.arrow"
+            first = f"{folder}/shard-00000.{info.shards}"
             size = count_rows(self._fetch(first, copy_name(first, info))) if clips else 1
             for number in range(-(-clips // size)):  # all have as many rows but the last
-                shard = f"{folder}/shard-{number:05d}.arrow"
+                shard = f"{folder}/shard-{number:05d}.{info.shards}"
                 rows = min(size, clips - number * size)
                 self.shards.append(RemoteShard(shard, rows, copy_name(shard, info)))
         if not self.shards:
@@ -92,16 +93,33 @@ class ShardStore:
         if not path.is_file():
             self.folder.mkdir(parents=True, exist_ok=True)
             with whole_file(path) as partial:
-                partial.write_bytes(read_remote(url))
+                data = read_remote(url)
                 try:
-                    count_rows(partial)
-                except ValueError as error:
+                    write_arrow(partial, data, url.rpartition(".")[2])
+                except ValueError as error:  # pyarrow's is one
                     raise ValueError(f"{url} is truncated or no shard") from error
         return path
 
     def __getstate__(self) -> dict[str, Any]:
         """Let data-loading processes open shards of their own."""
         return self.__dict__ | {"_open": OrderedDict()}
+
+
+def write_arrow(path: Path, data: bytes, kind: str) -> None:
+    """Write the content of a shard as Arrow, from which single rows are read without a copy.
+
+    Raises:
+        ValueError: it is not whole.
+    """
+    if kind == "parquet":
+        from pyarrow.parquet import read_table
+
+        table = read_table(pa.BufferReader(data))
+        with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_stream(sink, table.schema) as stream:
+            stream.write_table(table, max_chunksize=BATCH_CLIPS)
+    else:
+        path.write_bytes(data)
+        count_rows(path)
 
 
 def copy_name(url: str, info: TokenInfo) -> str:

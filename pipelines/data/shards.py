@@ -1,4 +1,4 @@
-"""Write Arrow shards whole or not at all, and read them without a copy.
+"""Write Arrow or Parquet shards whole or not at all; Arrow ones are read without a copy.
 
 Every shard of a folder but the last has the same number of rows. A stopped writer resumes after the
 last whole shard.
@@ -8,7 +8,7 @@ import json
 from collections.abc import Iterator, Sized
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import pyarrow as pa
 
@@ -17,27 +17,36 @@ from codec.whole_file import read_json_object, whole_file, write_json
 if TYPE_CHECKING:
     from datasets import Dataset
 
+ShardKind = Literal["arrow", "parquet"]
 BATCH_CLIPS = 8
 """Clips held in memory before they go to the shard."""
 
 
 class ShardWriter:
-    """Write rows into numbered Arrow shards, each visible only when it is whole.
+    """Write rows into numbered shards, each visible only when it is whole.
 
     Args:
         folder: folder of ``shard-00000.arrow``..., made when missing.
         schema: schema of the rows.
         shard_rows: rows per shard; only the last shard of a closed writer may have fewer.
+        kind: Arrow, or Parquet, which the hub shows and which is smaller.
 
     Attributes:
         complete_rows: rows in whole shards so far. A caller that resumes leaves out that many rows
             from the front. A short last shard, which only a finished writer leaves, is whole.
     """
 
-    def __init__(self, folder: str | Path, schema: pa.Schema, shard_rows: int) -> None:
+    def __init__(
+        self,
+        folder: str | Path,
+        schema: pa.Schema,
+        shard_rows: int,
+        kind: ShardKind = "arrow",
+    ) -> None:
         if shard_rows < 1:
             raise ValueError(f"shard_rows must be at least 1, got {shard_rows}")
         self.folder, self.schema, self.shard_rows = Path(folder), schema, shard_rows
+        self.kind = kind
         self.folder.mkdir(parents=True, exist_ok=True)
         for leftover in self.folder.glob("*.partial*"):
             leftover.unlink()
@@ -47,7 +56,7 @@ class ShardWriter:
         self._pending: list[dict[str, Any]] = []
         self._rows = 0  # of the unfinished shard
         self._shard = ExitStack()
-        self._stream: pa.RecordBatchStreamWriter | None = None
+        self._stream: Any = None  # a writer of pyarrow's
 
     def add_row(self, row: dict[str, Any]) -> None:
         """Append one row."""
@@ -70,10 +79,15 @@ class ShardWriter:
 
     def _flush(self) -> None:
         if self._stream is None:
-            path = self.folder / f"shard-{self._next_shard:05d}.arrow"
+            path = self.folder / f"shard-{self._next_shard:05d}.{self.kind}"
             sink = pa.OSFile(str(self._shard.enter_context(whole_file(path))), "wb")
             self._shard.enter_context(sink)
-            self._stream = pa.ipc.new_stream(sink, self.schema)
+            if self.kind == "parquet":
+                from pyarrow.parquet import ParquetWriter
+
+                self._stream = ParquetWriter(sink, self.schema)
+            else:
+                self._stream = pa.ipc.new_stream(sink, self.schema)
         self._stream.write_batch(pa.RecordBatch.from_pylist(self._pending, schema=self.schema))
         self._pending = []
 
@@ -101,9 +115,22 @@ def open_split(folder: str | Path, split: str, kind: str) -> "Dataset":
 
 
 def open_shards(shards: list[Path]) -> "Dataset":
-    """Concatenate Arrow shards as one memory-mapped dataset."""
+    """Concatenate shards as one memory-mapped dataset; of Parquet, datasets keeps a copy."""
     from datasets import Dataset, concatenate_datasets
+    from datasets.utils import (
+        are_progress_bars_disabled,
+        disable_progress_bars,
+        enable_progress_bars,
+    )
 
+    if shards[0].suffix == ".parquet":
+        shown = not are_progress_bars_disabled()
+        disable_progress_bars()
+        try:
+            return Dataset.from_parquet([str(path) for path in shards])
+        finally:
+            if shown:
+                enable_progress_bars()
     return concatenate_datasets([Dataset.from_file(str(path)) for path in shards])
 
 
@@ -126,13 +153,18 @@ def count_rows(path: Path) -> int:
     """Count the rows of one shard.
 
     Raises:
-        ValueError: the file is not a whole Arrow stream.
+        ValueError: the file is not a whole Arrow stream or Parquet file.
     """
     try:
+        if path.suffix == ".parquet":
+            from pyarrow.parquet import read_metadata
+
+            return read_metadata(path).num_rows
         with pa.memory_map(str(path)) as source:
             return sum(batch.num_rows for batch in pa.ipc.open_stream(source))
     except (pa.ArrowInvalid, OSError) as error:
-        raise ValueError(f"{path} is not a whole Arrow shard: {error}") from error
+        kind = path.suffix.removeprefix(".").capitalize()
+        raise ValueError(f"{path} is not a whole {kind} shard: {error}") from error
 
 
 def read_description(
@@ -168,7 +200,7 @@ def begin_or_resume(folder: Path, path: Path, settings: dict[str, Any], what: st
     """
     if path.is_file():
         refuse_other(folder, json.loads(path.read_text()), settings, what)
-    elif any(folder.glob("*/shard-*.arrow")):
+    elif any(folder.glob("*/shard-*.*")):
         raise ValueError(f"{folder} already holds shards of another origin: choose another folder")
     else:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -189,7 +221,7 @@ def refuse_other(folder: Path, found: dict[str, Any], wanted: dict[str, Any], wh
 
 def list_shards(folder: Path) -> list[Path]:
     """List the whole shards of a folder in order."""
-    return sorted(folder.glob("shard-*.arrow"))
+    return sorted([*folder.glob("shard-*.arrow"), *folder.glob("shard-*.parquet")])
 
 
 def is_remote(folder: str) -> bool:

@@ -21,7 +21,7 @@ from codec.whole_file import new_folder, write_json
 from pipelines.data.clip_levels import SAMPLE_RATE, check_analysis
 from pipelines.data.codecs import load_codec, place_for_workers, refuse_other_codec
 from pipelines.data.prepared import SPLITS, open_prepared, read_crop, read_info
-from pipelines.data.shards import ShardWriter, begin_or_resume, refuse_other
+from pipelines.data.shards import ShardKind, ShardWriter, begin_or_resume, refuse_other
 from pipelines.data.tokens import (
     INFO_NAME,
     KEPT_COLUMNS,
@@ -52,6 +52,7 @@ def build_token_cache(
     quiet: bool = False,
     scheduler: str | None = None,
     codec_folder: str | Path | None = None,
+    shards: ShardKind = "arrow",
 ) -> TokenInfo:
     """Encode every clip of a prepared dataset, and return the content of ``tokens.json``.
 
@@ -64,11 +65,12 @@ def build_token_cache(
         codec: any ``Codec``, on the device it is to run on.
         out_folder: folder of the cache.
         batch_clips: equally long clips encoded at once.
-        shard_clips: clips per Arrow shard.
+        shard_clips: clips per shard.
         quiet: no progress bar.
         scheduler: of a running dask cluster, tcp://host:port, whose workers encode.
         codec_folder: from which they load the codec; it and the dataset must be there by the same
             name.
+        shards: their format; see :class:`ShardWriter`.
 
     Raises:
         ValueError: the folder holds tokens of another codec or dataset, the codec needs audio and
@@ -81,7 +83,7 @@ def build_token_cache(
     if scheduler is not None and codec_folder is None:
         raise ValueError("scheduler needs codec_folder, from which workers load the codec")
     folder = Path(out_folder)
-    info = describe(prepared_folder, codec)
+    info = describe(prepared_folder, codec, shards)
     if (folder / INFO_NAME).is_file():
         refuse_other(folder, asdict(read_token_info(folder)), asdict(info), "tokens")
         return info
@@ -97,19 +99,19 @@ def build_token_cache(
             hashes = info.codec_hash, info.prepared
             remote = RemoteEncoder(path, split, *place_for_workers(codec_folder), *hashes)
             encode_all = partial(map_on_cluster, partial(encode_there, remote), scheduler=scheduler)
-        with ShardWriter(folder / split, SCHEMA, shard_clips) as writer:
+        with ShardWriter(folder / split, SCHEMA, shard_clips, shards) as writer:
             encode_split(clips, encode_all, writer, batch_clips, quiet)
     write_json(folder / INFO_NAME, asdict(info))
     (folder / UNFINISHED_NAME).unlink()
     return info
 
 
-def describe(prepared_folder: str | Path, codec: Codec) -> TokenInfo:
+def describe(prepared_folder: str | Path, codec: Codec, shards: ShardKind = "arrow") -> TokenInfo:
     """Describe the cache of a codec and a dataset as ``tokens.json`` will."""
     prepared = read_info(prepared_folder)
     splits = prepared["splits"]
     clips = {split: splits[split]["clips"] for split in SPLITS if split in splits}
-    return TokenInfo.of(codec, hash_prepared(prepared_folder), clips)
+    return TokenInfo.of(codec, hash_prepared(prepared_folder), clips, shards)
 
 
 def start_or_resume(folder: Path, info: TokenInfo, batch_clips: int, shard_clips: int) -> None:

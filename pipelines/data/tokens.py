@@ -1,7 +1,7 @@
 """Read token caches: the codes of every clip of a prepared dataset, made with one codec.
 
-A cache holds ``{split}/shard-00000.arrow``..., one row per clip in the order of the dataset, and
-``tokens.json``, written last, which identifies the codec.
+A cache holds ``{split}/shard-00000.arrow``... (or Parquet), one row per clip in the order of the
+dataset, and ``tokens.json``, written last, which identifies the codec.
 """
 
 import hashlib
@@ -19,6 +19,7 @@ from torch import Tensor
 from pipelines.data.codecs import hash_codec
 from pipelines.data.prepared import check_split, read_info
 from pipelines.data.shards import (
+    ShardKind,
     as_arrow,
     evenly_spaced,
     is_remote,
@@ -59,9 +60,12 @@ class TokenInfo:
     frame_rate: float | None  # token frames per second (Hz); None where frames are notes
     prepared: str  # hash of the prepared dataset's description
     clips: dict[str, int]  # number of clips in each split
+    shards: ShardKind = "arrow"  # or "parquet"
 
     @classmethod
-    def of(cls, codec: Any, prepared: str, clips: dict[str, int]) -> "TokenInfo":
+    def of(
+        cls, codec: Any, prepared: str, clips: dict[str, int], shards: ShardKind = "arrow"
+    ) -> "TokenInfo":
         """Describe a cache that a codec makes."""
         return cls(
             TOKENS_VERSION,
@@ -72,6 +76,7 @@ class TokenInfo:
             codec.frame_rate,
             prepared,
             clips,
+            shards,
         )
 
 
