@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from prior.loss import PriorBatch as PriorBatch
     from prior.loss import prior_loss as prior_loss
     from prior.model import Prior as Prior
+    from prior.musicgen import MusicgenPrior as MusicgenPrior
     from prior.next_frame import Frame as Frame
     from prior.plan import ChordChange as ChordChange
     from prior.plan import MelodyNote as MelodyNote
@@ -23,6 +24,7 @@ _HOMES = {
     "Frame": "prior.next_frame",
     "FrameGenerator": "prior.frame_generator",
     "MelodyNote": "prior.plan",
+    "MusicgenPrior": "prior.musicgen",
     "Plan": "prior.plan",
     "Prior": "prior.model",
     "PriorBatch": "prior.loss",

@@ -74,6 +74,7 @@ class FrameGenerator:
         self.device = prior.device  # which diffusers looks for among all modules, every time
         self.next_frame = NativeStep(prior)
         self.index = 0  # frames generated
+        self.columns: list[Tensor] = []  # (B, K) drawn, of frames that are not whole
         self.last: Tensor | None = None  # (B, K), the frame generated last
         self.ended = torch.zeros(len(seeds), dtype=torch.bool, device=self.device)
         self.state: PriorState | None = None
@@ -86,8 +87,25 @@ class FrameGenerator:
     def __next__(self) -> Frame:
         if self.index == self.num_frames or bool(self.ended.all()):
             raise StopIteration
-        number = self.prompt_codes.shape[-1] + self.index
-        prior, may_end = self.prior, self.index >= self.min_frames
+        may_end = self.index >= self.min_frames
+        frame = self._draw(may_end)
+        while len(self.columns) < self.prior.delay:
+            self.columns.append(frame.codes)
+            frame = self._draw(may_end)
+        if self.prior.delay:  # codebook k of a frame stands k columns after its first
+            self.columns.append(frame.codes)
+            whole = [column[:, book] for book, column in enumerate(self.columns)]
+            frame = Frame(torch.stack(whole, dim=1), frame.ended)
+            del self.columns[0]
+        if may_end and bool(frame.ended.all()):
+            raise StopIteration
+        self.index += 1
+        return frame
+
+    def _draw(self, may_end: bool) -> Frame:
+        """Draw the next frame, or column of a prior whose codebooks are delayed."""
+        number = self.prompt_codes.shape[-1] + self.index + len(self.columns)
+        prior = self.prior
         uniform = draw_uniform(self.seeds, number, prior.num_codebooks, prior.codebook_size)
         draw = Draw(uniform.to(self.device), self.books, self.ended, may_end)
         if self.state is None:
@@ -97,10 +115,18 @@ class FrameGenerator:
             added, place = prior.advance(self.state)
             frame = self.next_frame(prior, self.last, added, place, self.state, draw)
         self.ended, self.last = frame.ended, frame.codes
-        if may_end and bool(frame.ended.all()):
-            raise StopIteration
-        self.index += 1
         return frame
+
+    def replace(self, codes: Tensor) -> Tensor:
+        """Let what follows see other (B, K) codes in the place of the last frame's.
+
+        Raises:
+            ValueError: the prior has drawn a part of the next frames already.
+        """
+        if self.prior.delay:
+            raise ValueError("codes of a prior with delayed codebooks cannot be replaced")
+        self.last = codes
+        return codes
 
     @torch.inference_mode()
     def steer(self, condition: Condition, negative: Condition | None) -> None:
@@ -134,6 +160,8 @@ class FrameGenerator:
             state["text.plan"] = self.condition.plan
         if self.state is not None and self.last is not None:
             state |= {"last": self.last, **self.state.tensors()}
+        for number, column in enumerate(self.columns):
+            state[f"column.{number}"] = column
         return {name: tensor.clone() for name, tensor in state.items()}
 
     @torch.inference_mode()
@@ -148,6 +176,8 @@ class FrameGenerator:
             self.state = self._init_state()
             self.state.restore(state)
             self._read_condition(self.state)
+        columns = [name for name in state if name.startswith("column.")]
+        self.columns = [state[f"column.{number}"] for number in range(len(columns))]
 
     def _init_state(self) -> PriorState:
         longest = self.prompt_codes.shape[-1] + self.num_frames
@@ -167,10 +197,7 @@ class FrameGenerator:
 
     def _read_condition(self, state: PriorState) -> None:
         """Give a state in use the present condition; the history that it holds stays."""
-        fresh = self._init_state()
-        state.text, state.frame_condition = fresh.text, fresh.frame_condition
-        for block, layer in zip(self.prior.network.blocks, state.layers, strict=False):
-            layer.text = block.text_attention.read(state.text).contiguous()  # type: ignore[operator,union-attr]
+        self.prior.follow(state, self.condition)
 
 
 def with_negative(condition: Condition, negative: Condition | None) -> Condition:

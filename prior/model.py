@@ -73,6 +73,8 @@ class Prior(Component):
         ValueError: a value that does not fit, named with its rule.
     """
 
+    delay = 0
+    """Columns by which the last codebook of a frame is drawn later than the first."""
     former_keys = ("fine_temperature",)  # which the pipeline reads (see Pipeline)
     added_keys = {"reads_form": False, "fills": False}  # noqa: RUF012  (Component's)
     _no_split_modules = ["TransformerBlock", "LSTMBlock", "DepthHead"]  # noqa: RUF012  (diffusers')
@@ -189,6 +191,13 @@ class Prior(Component):
             max_frames=max_frames,
             num_future=num_future,
         )
+
+    def follow(self, state: PriorState, condition: Condition) -> None:
+        """Give a state in use another condition; the history that it holds stays."""
+        fresh = self.init_state(condition, state.max_frames, state.num_future)
+        state.text, state.frame_condition = fresh.text, fresh.frame_condition
+        for block, layer in zip(self.network.blocks, state.layers, strict=False):
+            layer.text = block.text_attention.read(state.text).contiguous()  # type: ignore[operator,union-attr]
 
     def prefill(self, codes: Tensor, state: PriorState, future: Tensor | None = None) -> Tensor:
         """Read the start and a prompt, and fill ``state``; always the first call with a state.

@@ -9,12 +9,13 @@ from pipelines.inference.text import PRETRAINED
 
 def assemble(
     output: str | Path,
-    codec: str | Path,
-    prior: str | Path,
+    codec: str | Path | None = None,
+    prior: str | Path | None = None,
     decoder: str | Path | None = None,
     planner: str | Path | None = None,
     text_encoder: str | Path = PRETRAINED,
     half_precision: bool = False,
+    musicgen: str | None = None,
     **defaults: Any,
 ) -> Path:
     """Load the parts, check that they fit, and save them as a pipeline.
@@ -27,6 +28,8 @@ def assemble(
         planner: folder of a trained planner, for a prior that reads plans.
         text_encoder: folder of a saved pipeline that lends its tokenizer and text encoder.
         half_precision: store float16; it is loaded as float32.
+        musicgen: folder or hub id of a MusicGen of transformers, in the place of codec, prior and
+            text encoder.
         defaults: guidance, temperature, top_k and fine_temperature of ``Pipeline``, to be stored.
 
     Returns:
@@ -46,20 +49,26 @@ def assemble(
     from pipelines.pipeline import Pipeline
     from prior.model import Prior
 
-    tokenizer, encoder = load_text_encoder(text_encoder)
+    if musicgen is not None:
+        from pipelines.inference.musicgen_parts import take_musicgen
+
+        parts = take_musicgen(musicgen)
+    elif codec is None or prior is None:
+        raise ValueError("assemble needs --codec and --prior, or --musicgen")
+    else:
+        names = ("tokenizer", "text_encoder", "codec", "prior")
+        found = (*load_text_encoder(text_encoder), load_codec(codec), Prior.from_pretrained(prior))
+        parts = dict(zip(names, found, strict=True))
     pipeline = Pipeline(
-        tokenizer,
-        encoder,
-        load_codec(codec),
-        Prior.from_pretrained(prior),
-        DiffusionDecoder.from_pretrained(decoder) if decoder else None,
-        euler_scheduler() if decoder else None,
-        Prior.from_pretrained(planner) if planner else None,
+        **parts,
+        decoder=DiffusionDecoder.from_pretrained(decoder) if decoder else None,
+        scheduler=euler_scheduler() if decoder else None,
+        planner=Prior.from_pretrained(planner) if planner else None,
         **defaults,
     )
     for name in ("prior", "planner"):
-        found = (pipeline.components[name] or pipeline.prior).config.get("_text_encoder_hash")
-        if found and found != hash_module(encoder):
+        made_for = (pipeline.components[name] or pipeline.prior).config.get("_text_encoder_hash")
+        if made_for and made_for != hash_module(pipeline.text_encoder):
             raise ValueError(
                 f"the {name} was trained with another text encoder than {text_encoder}"
             )
@@ -72,10 +81,13 @@ def assemble(
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command line of ``partita assemble``."""
+    parser.add_argument("--codec", help="folder of a trained codec (MODULE:CLASS:FOLDER: of yours)")
+    parser.add_argument("--prior", help="folder of a trained prior")
     parser.add_argument(
-        "--codec", required=True, help="folder of a trained codec (MODULE:CLASS:FOLDER: of yours)"
+        "--musicgen",
+        metavar="DIR_OR_ID",
+        help="a MusicGen of transformers, in the place of codec, prior and text encoder",
     )
-    parser.add_argument("--prior", required=True, help="folder of a trained prior")
     parser.add_argument("--decoder", help="folder of a trained decoder (default: none)")
     parser.add_argument("--planner", help="folder of a trained planner (default: none)")
     parser.add_argument(

@@ -53,7 +53,7 @@ def load_text_encoder(folder: str | Path) -> tuple[Any, nn.Module]:
         ValueError: a file is damaged, or the weights do not fit the encoder's config.
     """
     from safetensors import SafetensorError
-    from transformers import AutoModel, AutoTokenizer
+    from transformers import AutoModel, AutoTokenizer, T5EncoderModel
 
     folder = Path(folder)
     for name in ("tokenizer", "text_encoder"):
@@ -65,15 +65,19 @@ def load_text_encoder(folder: str | Path) -> tuple[Any, nn.Module]:
         tokenizer = AutoTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True)
     except Exception as error:  # tokenizers raises no class of its own
         raise ValueError(f"{folder}/tokenizer cannot be loaded: {error}") from error
+    config = read_json_object(folder / "text_encoder" / "config.json")
+    loaded, options = AutoModel, {"add_pooling_layer": False}
+    if config.get("model_type") == "t5":  # whose other half writes
+        loaded, options = T5EncoderModel, {}
     try:
         with hidden_progress_bars():
-            encoder, report = AutoModel.from_pretrained(
+            encoder, report = loaded.from_pretrained(
                 folder / "text_encoder",
                 local_files_only=True,
                 use_safetensors=True,
                 dtype=torch.float32,
-                add_pooling_layer=False,
                 output_loading_info=True,
+                **options,
             )
     except SafetensorError as error:
         raise ValueError(f"{folder}/text_encoder: not a whole safetensors file: {error}") from error

@@ -180,6 +180,8 @@ def check_prior(prior: Prior) -> None:
 
 def check_modules(prior: Prior) -> None:
     """Raise a ``NativeStepError`` unless every module is one that the native step knows."""
+    if not isinstance(prior, Prior):
+        raise NativeStepError(type(prior).__name__)
     if not isinstance(prior.network, TransformerBackbone):
         raise NativeStepError(f"backbone {prior.config.backbone}")
     for name, module in (*prior.network.named_modules(), *depth_modules(prior)):
