@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -9,11 +10,17 @@ from einops import rearrange, repeat
 from torch import Tensor, nn
 
 from codec.component import Component, register_to_config
+from codec.spectrogram import LogMel
+from codec.vocoder import GriffinLim
 from decoder.flow import NOISE_ANGLE
 
 
 class DiffusionDecoder(Component):
-    """Predicts the velocity of the flow from a point on it, the coarse spectrogram and the tokens.
+    """Predicts the velocity of the flow from a point on it and what the tokens say.
+
+    That is the coarse spectrogram which a ``SpectralCodec`` decodes, and its latents; or, with
+    ``codebook_size``, the tokens of any codec, which it embeds itself (decoder/painting.py). It
+    then paints left and right of a 44.1 kHz spectrogram from noise alone.
 
     A DiT (Peebles and Xie 2023) with one modulation shared by all blocks plus a table per block
     (PixArt, Chen et al. 2023). A patch holds all channels of ``patch_frames`` frames and
@@ -27,20 +34,24 @@ class DiffusionDecoder(Component):
         num_mels: mel bands, M.
         patch_frames: spectrogram frames per patch, those of one token frame.
         patch_bands: bands per patch; must divide num_mels.
-        latent_dim: numbers in the codec's quantized vector per token frame.
+        latent_dim: numbers in the codec's quantized vector per token frame, or in an embedding.
         num_codebooks: the codec's K; any number of codebooks from 1 to K may be decoded.
         width: of the Transformer, D.
         num_layers: blocks.
         num_heads: attention heads, H; must divide width.
         detail_std: standard deviation of what the coarse spectrogram lacks, in units of the
-            normalized one.
+            normalized one; 1 suits a decoder of embedded tokens, which starts from none.
         window_frames: token frames per window when decoding.
         overlap_frames: token frames shared by neighboring windows.
         default_steps: solver steps unless the caller says otherwise.
         noise_temperature: standard deviation of the noise that the solver starts from. Below 1
             it paints less detail, which suits a decoder that cannot yet take all noise away.
+        codebook_size: entries per codebook, V, of the tokens that are embedded; 0 reads a coarse
+            spectrogram.
+        token_rate: frames of embedded tokens per second (Hz).
     """
 
+    added_keys: ClassVar[dict[str, float]] = {"codebook_size": 0, "token_rate": 0.0}
     _no_split_modules = ["Block"]  # noqa: RUF012  (diffusers')
 
     @register_to_config
@@ -60,13 +71,24 @@ class DiffusionDecoder(Component):
         overlap_frames: int = 24,
         default_steps: int = 3,
         noise_temperature: float = 1.0,
+        codebook_size: int = 0,
+        token_rate: float = 0.0,
     ) -> None:
         super().__init__()
         self._check_sizes()
         self.rows = num_mels // patch_bands
         patch_size = channels * patch_frames * patch_bands
-        self.patch_in = nn.Linear(2 * patch_size, width)
-        self.latent_in = nn.Linear(latent_dim, width)
+        self.vocoder = GriffinLim(LogMel(num_mels=num_mels)) if codebook_size else None
+        self.slots, self.tokens_per_patch = 1, 1.0
+        if self.vocoder is not None:
+            log_mel = self.vocoder.log_mel
+            patch_rate = log_mel.sample_rate / (log_mel.hop_length * patch_frames)
+            self.tokens_per_patch = token_rate / patch_rate
+            self.slots = math.ceil(self.tokens_per_patch - 1e-6)
+            self.embedding = nn.Embedding(num_codebooks * codebook_size, latent_dim)
+            nn.init.normal_(self.embedding.weight, std=1 / math.sqrt(num_codebooks))
+        self.patch_in = nn.Linear((1 if codebook_size else 2) * patch_size, width)
+        self.latent_in = nn.Linear(self.slots * latent_dim, width)
         self.row_embedding = nn.Parameter(torch.randn(self.rows, width) * 0.02)
         self.books_embedding = nn.Embedding(num_codebooks + 1, width)
         self.time_in = nn.Sequential(nn.Linear(256, width), nn.SiLU(), nn.Linear(width, width))
@@ -95,6 +117,13 @@ class DiffusionDecoder(Component):
         ):
             if not config[name] > 0:
                 raise ValueError(f"{name} must be positive, got {config[name]}")
+        if config.codebook_size < 0 or (config.codebook_size > 0) != (config.token_rate > 0):
+            raise ValueError(
+                "codebook_size and token_rate must be positive both or 0 both, got "
+                f"{config.codebook_size} and {config.token_rate}"
+            )
+        if config.codebook_size and config.channels != 2:
+            raise ValueError(f"channels must be 2 with codebook_size, got {config.channels}")
         if config.width % (2 * config.num_heads):
             raise ValueError(
                 "2 * num_heads must divide width, "
@@ -114,22 +143,34 @@ class DiffusionDecoder(Component):
             raise ValueError(f"default_steps must lie in [1, 16], got {config.default_steps}")
 
     def forward(
-        self, point: Tensor, angle: Tensor, coarse: Tensor, latents: Tensor, num_books: Tensor
+        self,
+        point: Tensor,
+        angle: Tensor,
+        coarse: Tensor | None,
+        latents: Tensor,
+        num_books: Tensor,
+        positions: Tensor | None = None,
     ) -> Tensor:
         """Predict the velocity.
 
         Args:
             point: (B, C, M, F) on the path at this angle, see ``decoder.flow``.
             angle: (B,) in [0, pi / 2], from the detail to noise.
-            coarse: (B, C, M, F) the codec's normalized decode of the same tokens.
-            latents: (B, T, latent_dim) the tokens' vectors, T = F / patch_frames.
+            coarse: (B, C, M, F) the codec's normalized decode of the same tokens; None with
+                ``codebook_size``.
+            latents: (B, T, latent_dim) the tokens' vectors, T = F / patch_frames; with
+                ``codebook_size`` (B, k, N) int64 codes.
             num_books: (B,) int64, how many codebooks the tokens hold, 1 to K.
+            positions: (B, T * slots) in [0, N - 1], where patches read the codes, in tokens.
 
         Returns:
             (B, C, M, F), the path's derivative by its angle.
         """
+        if positions is not None:
+            latents = self.embed(latents, num_books, positions)
         T = latents.shape[1]
-        patches = self.patch_in(self.patchify(torch.cat([point, coarse], dim=1)))
+        seen = point if coarse is None else torch.cat([point, coarse], dim=1)
+        patches = self.patch_in(self.patchify(seen))
         x = patches + self.row_embedding + self.latent_in(latents)[:, :, None]  # (B, T, R, D)
         x = rearrange(x, "b t r d -> b (t r) d")
         time = self.time_in(time_features(angle / NOISE_ANGLE))
@@ -141,6 +182,30 @@ class DiffusionDecoder(Component):
         shift, scale = self.last_modulation(condition)[:, None].chunk(2, dim=-1)
         x = self.patch_out(normalize(x) * (1 + scale) + shift)
         return self.unpatchify(rearrange(x, "b (t r) p -> b t r p", t=T))
+
+    def embed(self, codes: Tensor, num_books: Tensor, positions: Tensor) -> Tensor:
+        """Embed codes and resample them in time.
+
+        Args:
+            codes: (B, k, N) int64 in [0, V).
+            num_books: (B,) int64, how many of the k codebooks count.
+            positions: (B, T * slots) in [0, N - 1].
+
+        Returns:
+            (B, T, slots * latent_dim), between two tokens their weighted mean.
+        """
+        books = torch.arange(codes.shape[1], device=codes.device)
+        vectors = self.embedding(codes + books[:, None] * self.config.codebook_size)  # (B, k, N, L)
+        used = (books < num_books[:, None]).to(vectors.dtype)
+        vectors = torch.einsum("bknl,bk->bnl", vectors, used)
+        before = positions.floor()
+        after = (before + 1).clamp(max=codes.shape[-1] - 1)
+        low, high = (
+            vectors.gather(1, place.long()[..., None].expand(-1, -1, vectors.shape[-1]))
+            for place in (before, after)
+        )
+        mixed = torch.lerp(low, high, (positions - before)[..., None].to(low.dtype))
+        return rearrange(mixed, "b (t s) l -> b t (s l)", s=self.slots)
 
     def patchify(self, spectrogram: Tensor) -> Tensor:
         """Map (B, C, M, F) -> (B, T, R, patch), R rows of bands from low to high."""

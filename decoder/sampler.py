@@ -8,11 +8,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from codec.protocols import Codec
 from codec.seeds import generator
-from codec.spectral_codec import FIRST_WINDOW, SpectralCodec
+from codec.spectral_codec import FIRST_WINDOW
 from codec.stages import PieceBuffer, grown, run
 from decoder.diffusion_decoder import DiffusionDecoder
 from decoder.flow import NOISE_ANGLE
+from decoder.painting import choose_conditioning
 
 MAX_STEPS = 16
 EULER = "FlowMatchEulerDiscreteScheduler"
@@ -32,7 +34,7 @@ EQUAL_STEPS = {
 
 @dataclass(frozen=True)
 class WindowSpan:
-    """Place a window on the grid, in token frames.
+    """Place a window on the grid, in patches: token frames of a ``SpectralCodec``.
 
     Attributes:
         start: its first frame.
@@ -47,19 +49,20 @@ class WindowSpan:
 
 @dataclass
 class Window:
-    """The conditions of one window; T token frames, F = T * patch_frames."""
+    """The conditions of one window; T patches, F = T * patch_frames."""
 
-    coarse: Tensor  # (B, C, M, F) normalized
-    latents: Tensor  # (B, T, latent_dim)
+    coarse: Tensor | None  # (B, C, M, F) normalized
+    latents: Tensor  # (B, T, latent_dim), or (B, k, N) codes
     noise: Tensor  # (B, C, M, F) standard normal
     num_books: int
     image: Tensor  # (B, C, 2 N, F) stereo image, as the codec decodes it; N = 0 without one
+    positions: Tensor | None = None  # (B, T * slots) among codes
 
 
 class FlowSampler:
     """Decodes codes to a fine log-mel spectrogram, window by window.
 
-    Windows lie on a fixed grid of token frames and grow from a short one to ``window_frames``. A
+    Windows lie on a fixed grid of patches and grow from a short one to ``window_frames``. A
     window's coarse spectrogram sees as many frames after it as it shares with the next window, so
     that a short one need not wait for all that the codec's decoder can reach. The noise of a frame
     is keyed by the frame, so neighboring windows see the same noise and almost the same
@@ -73,18 +76,15 @@ class FlowSampler:
             whose equal steps :meth:`solve` takes.
 
     Raises:
-        ValueError: the scheduler would take other steps.
+        ValueError: the scheduler would take other steps, or the decoder was not made for the
+            codec's tokens.
     """
 
-    def __init__(
-        self,
-        codec: SpectralCodec,
-        decoder: DiffusionDecoder,
-        scheduler: Any,
-    ) -> None:
+    def __init__(self, codec: Codec, decoder: DiffusionDecoder, scheduler: Any) -> None:
         check_scheduler(scheduler)
-        self.codec = codec
         self.decoder = decoder
+        self.conditioning = choose_conditioning(codec, decoder)
+        self.vocoder = self.conditioning.vocoder
 
     def decode_spectrogram(
         self, codes: Tensor, seeds: list[int], num_steps: int | None = None
@@ -119,39 +119,43 @@ class FlowSampler:
     def solve(self, window: Window, num_steps: int) -> Tensor:
         """Integrate the flow over one window: (B, C, M, F) normalized fine spectrogram."""
         steps = [NOISE_ANGLE * (1 - step / num_steps) for step in range(num_steps + 1)]
-        angles = torch.tensor(steps, device=window.coarse.device)
-        B = window.coarse.shape[0]
+        angles = torch.tensor(steps, device=window.noise.device)
+        B = window.noise.shape[0]
         num_books = torch.full((B,), window.num_books, device=angles.device)
         x = self.decoder.config.noise_temperature * window.noise
         for angle, turn in zip(angles, angles.diff(), strict=False):  # Euler's method
-            velocity = self.decoder(x, angle.expand(B), window.coarse, window.latents, num_books)
+            velocity = self.decoder(
+                x, angle.expand(B), window.coarse, window.latents, num_books, window.positions
+            )
             x = (x.float() + turn * velocity).to(velocity.dtype)
-        return window.coarse + self.decoder.config.detail_std * x
+        fine = self.decoder.config.detail_std * x
+        return fine if window.coarse is None else window.coarse + fine
 
-    def window(self, codes: Tensor, left: int, start: int, frames: int, seeds: list[int]) -> Window:
+    def window(
+        self, codes: Tensor, first: int, start: int, patches: int, seeds: list[int]
+    ) -> Window:
         """Return the conditions of one window.
 
         Args:
             codes: (B, k, t) of the window and of the context on either side.
-            left: frames of context before the window.
-            start: the window's first frame, counted from the start of the piece.
-            frames: the window's length.
+            first: their first token, counted from the start of the piece, as is
+            start: the window's first patch.
+            patches: the window's length.
             seeds: one per row.
         """
-        patch = self.codec.config.patch_frames
-        latents = self.codec.decode_latents(codes)
-        coarse = self.codec.normalize(self.codec.reconstruct(latents))
-        noise = torch.stack([self._noise(seed, start, frames) for seed in seeds])
-        return Window(
-            coarse[..., left * patch : (left + frames) * patch],
-            latents[:, left : left + frames],
-            noise.to(coarse.device),
-            codes.shape[1],
-            self.codec.decode_image(codes)[..., left * patch : (left + frames) * patch],
-        )
+        given = self.conditioning.window(codes, first, start, patches)
+        noise = torch.stack([self._noise(seed, start, patches) for seed in seeds])
+        frames, left = self.decoder.config.patch_frames, start - first
+        image = self.conditioning.image(codes)
+        if image.shape[2]:
+            image = image[..., left * frames : (left + patches) * frames]
+        else:
+            image = image.new_zeros(*image.shape[:3], patches * frames)
+        noise = noise.to(codes.device)
+        return Window(given.coarse, given.latents, noise, codes.shape[1], image, given.positions)
 
     def _noise(self, seed: int, start: int, frames: int) -> Tensor:
-        """Draw (C, M, frames * patch_frames) standard normal, keyed by seed and token frame."""
+        """Draw (C, M, frames * patch_frames) standard normal, keyed by seed and patch."""
         config = self.decoder.config
         shape = (config.channels, config.num_mels, config.patch_frames)
         draws = [
@@ -215,7 +219,7 @@ class FlowStage:
         self.seeds = seeds
         self.num_steps = num_steps
         self.input = PieceBuffer()
-        self.left = 0  # frames of context that are kept before the window
+        self.first = 0  # token that is kept
         self.start = 0  # of the window
         self.index = 0
         self.fade = CrossFade()
@@ -223,39 +227,44 @@ class FlowStage:
     @torch.no_grad()
     def pull(self) -> Tensor | None:
         """Return the (B, C, R, f) frames that the next window makes final."""
-        config, reach = self.sampler.decoder.config, self.sampler.codec.decoder_reach
+        config, conditioning = self.sampler.decoder.config, self.sampler.conditioning
+        reach, ended = conditioning.reach, self.input.ended
         span = window_span(self.index, self.start, config.window_frames, config.overlap_frames)
         ahead = min(reach, span.overlap)
-        waiting = len(self.input) - self.left
-        if waiting <= 0 or (waiting < span.frames + max(ahead, 1) and not self.input.ended):
+        waiting = conditioning.count(self.first + len(self.input), ended) - self.start
+        if waiting <= 0 or (waiting < span.frames + max(ahead, 1) and not ended):
             return None
         is_last = waiting <= span.frames
-        frames = waiting if is_last else span.frames
-        codes = self.input.first(self.left + span.frames + ahead)
+        patches = waiting if is_last else span.frames
+        stop = conditioning.tokens_before(self.start + span.frames + ahead)
+        codes = self.input.first(stop - self.first)
         check_rows(codes, self.seeds)
-        window = self.sampler.window(codes, self.left, self.start, frames, self.seeds)
-        fine = self.sampler.codec.denormalize(self.sampler.solve(window, self.num_steps))
+        window = self.sampler.window(codes, self.first, self.start, patches, self.seeds)
+        fine = conditioning.denormalize(self.sampler.solve(window, self.num_steps))
         fine = torch.cat([fine, window.image], dim=2)
         if is_last:
+            self.first += len(self.input)
+            self.start += patches
             self.input.drop(len(self.input))
-            self.left = 0
             return self.fade.join(fine, 0)
         hop = span.frames - span.overlap
-        keep = min(reach, self.left + hop)
-        self.input.drop(self.left + hop - keep)
-        self.left, self.start, self.index = keep, self.start + hop, self.index + 1
+        first = conditioning.first_token(max(0, self.start + hop - reach))
+        first = max(first, self.first)
+        self.input.drop(first - self.first)
+        self.first, self.start, self.index = first, self.start + hop, self.index + 1
         return self.fade.join(fine, span.overlap * config.patch_frames)
 
     def state_dict(self) -> dict[str, Tensor]:
         """Return the codes that later windows see, the window's place and the fade's open end."""
-        place = torch.tensor([self.left, self.start, self.index])
+        place = torch.tensor([self.start - self.first, self.start, self.index])
         return {**self.input.state_dict(), **self.fade.state_dict(), "place": place}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         """Continue from what :meth:`state_dict` returned."""
         self.input.load_state_dict(state)
         self.fade.load_state_dict(state)
-        self.left, self.start, self.index = state["place"].tolist()
+        left, self.start, self.index = state["place"].tolist()
+        self.first = self.start - left
 
 
 def window_span(index: int, start: int, window_frames: int, overlap_frames: int) -> WindowSpan:
@@ -326,15 +335,3 @@ def check_rows(codes: Tensor, seeds: list[int]) -> None:
     """Raise unless there is one seed per row."""
     if codes.shape[0] != len(seeds):
         raise ValueError(f"seeds must be one per row, got {len(seeds)} for {codes.shape[0]} rows")
-
-
-def check_conditions(codec: SpectralCodec, decoder: DiffusionDecoder) -> None:
-    """Raise ValueError unless the decoder was made for what the codec's tokens give it."""
-    found = {
-        "channels": codec.spectrogram_channels,
-        **{name: codec.config[name] for name in ("num_mels", "patch_frames", "latent_dim")},
-        "num_codebooks": codec.num_codebooks,
-    }
-    for name, value in found.items():
-        if decoder.config[name] != value:
-            raise ValueError(f"{name} differs: decoder {decoder.config[name]}, codec {value}")

@@ -2,12 +2,12 @@
 
 A batch passes data/prepared.py and data/tokens.py (stored spectrograms and codes),
 training/decoder_data.py (crops), training/loop.py (order, devices, optimizer), this file
-(``DecoderTask.loss``), codec/spectral_codec.py (frozen), decoder/diffusion_decoder.py and
-decoder/flow.py.
+(``DecoderTask.loss``), decoder/painting.py (coarse spectrogram or codes of a frozen codec),
+decoder/diffusion_decoder.py and decoder/flow.py.
 """
 
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from accelerate.utils import send_to_device
@@ -19,8 +19,9 @@ from codec.seeds import generator
 from codec.spectral_codec import SpectralCodec
 from decoder.diffusion_decoder import DiffusionDecoder
 from decoder.flow import flow_loss, uniform_angle
-from decoder.sampler import FlowSampler, check_conditions, euler_scheduler
-from pipelines.data.clip_levels import check_analysis
+from decoder.painting import choose_conditioning
+from decoder.sampler import FlowSampler, euler_scheduler
+from pipelines.data.clip_levels import FRAME_RATE, FRAMES_PER_TOKEN, NUM_MELS, check_analysis
 from pipelines.data.codecs import load_codec, refuse_other_codec
 from pipelines.data.shards import evenly_spaced
 from pipelines.errors import one_line_errors
@@ -42,19 +43,18 @@ class DecoderTask:
         self, decoder: DiffusionDecoder, data: DecoderData, training: TrainingConfig
     ) -> None:
         self.model = decoder
-        codec = load_codec(data.codec)
-        if not isinstance(codec, SpectralCodec):
-            raise ValueError(f"a decoder needs a SpectralCodec, got {type(codec).__name__}")
-        self.codec = codec.requires_grad_(False)
-        check_analysis(codec.config)
-        check_conditions(codec, decoder)
+        self.codec = cast(Any, load_codec(data.codec))
+        conditioning = choose_conditioning(self.codec, decoder)
+        if decoder.config.codebook_size == 0:
+            check_analysis(self.codec.config)
+        if isinstance(self.codec, nn.Module):
+            self.codec.requires_grad_(False)
         info = check_origins(data)
-        refuse_other_codec(info.codec_hash, codec, f"the token cache {data.tokens[0]}")
+        refuse_other_codec(info.codec_hash, self.codec, f"the token cache {data.tokens[0]}")
         decoder.register_to_config(_codec_hash=info.codec_hash)
-        bands = self.codec.config.stereo_bands
-        self.dataset = DecoderCrops(data, "train", training.seed, bands)
-        self.audio_s_per_item = data.crop_tokens / codec.frame_rate
-        held_out = DecoderCrops(data, "validation", training.seed, bands)
+        self.dataset = DecoderCrops(data, "train", training.seed, conditioning)
+        self.audio_s_per_item = data.crop_patches * FRAMES_PER_TOKEN / FRAME_RATE
+        held_out = DecoderCrops(data, "validation", training.seed, conditioning)
         self.held_out = self.collate(
             [
                 held_out.item(row, 0, generator(training.seed, "validation", row))
@@ -68,46 +68,46 @@ class DecoderTask:
         return default_collate(items)
 
     def before_step(self, average: DiffusionDecoder, batch: DecoderBatch, step: int) -> None:
-        """Move the frozen codec to the device that the model lives on."""
-        self.codec.to(batch.codes.device)
+        """Move the frozen codec to the device that the model lives on, where the loss needs it."""
+        if isinstance(self.codec, SpectralCodec):
+            self.codec.to(batch.codes.device)
 
     def loss(
         self, model: nn.Module, batch: DecoderBatch, step: int
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Compute the flow-matching loss, in units of the detail's deviation.
 
-        The frozen codec makes the coarse spectrogram that the decoder starts from.
+        The frozen codec makes the coarse spectrogram that the decoder starts from, if any.
         """
-        detail_std = self.model.config.detail_std
+        conditioning, books = choose_conditioning(self.codec, self.model), batch.num_books
         with torch.no_grad():
-            latents = self.codec.decode_latents(batch.codes, batch.num_books)
-            coarse = self.codec.normalize(self.codec.reconstruct(latents))
-        levels = batch.spectrogram[:, :, : self.codec.config.num_mels]
-        detail = (self.codec.normalize(levels) - coarse) / detail_std
+            given = conditioning.read(batch.codes, batch.positions, books)
+        levels = conditioning.normalize(batch.spectrogram[:, :, :NUM_MELS])
+        detail = levels if given.coarse is None else levels - given.coarse
+        detail = detail / self.model.config.detail_std
 
         def predict(point: Tensor, angle: Tensor) -> Tensor:
-            return model(point, angle, coarse, latents, batch.num_books)
+            return model(point, angle, given.coarse, given.latents, books, given.positions)
 
         return flow_loss(predict, batch.noise, detail, uniform_angle(batch.time)), {}
 
     def validate(self, model: DiffusionDecoder, folder: Path) -> dict[str, float]:
         """Measure the loss, and error and movement of both decodes of ``focus_books`` codebooks."""
-        device = next(model.parameters()).device
-        self.codec.to(device)
-        batch = send_to_device(self.held_out, device)
+        batch = send_to_device(self.held_out, next(model.parameters()).device)
+        self.before_step(model, batch, 0)
         figures = {"loss": float(self.loss(model, batch, 0)[0])}
         codes = batch.codes[:, : self.focus_books]
         sampler = FlowSampler(self.codec, model, euler_scheduler())
-        fine = sampler.decode_spectrogram(codes, list(range(len(codes))))
-        coarse = self.codec.decode_spectrogram(codes)
-        num_mels = self.codec.config.num_mels
-        target = batch.spectrogram[:, :, :num_mels]
-        for name, decoded in (("coarse", coarse), ("fine", fine)):
-            levels = decoded[:, :, :num_mels]
+        decodes = {"fine": sampler.decode_spectrogram(codes, list(range(len(codes))))}
+        if isinstance(self.codec, SpectralCodec):
+            decodes["coarse"] = self.codec.decode_spectrogram(codes)
+        target = batch.spectrogram[:, :, :NUM_MELS]
+        for name, decoded in decodes.items():
+            levels = decoded[:, :, :NUM_MELS, : target.shape[-1]]
             figures[f"{name}_error"] = float((levels - target).abs().mean())
             figures[f"{name}_movement"] = _movement(levels) / _movement(target)
-            audio = self.codec.vocoder(decoded[:1])
-            write_audio(folder / f"{name}.wav", audio[0].cpu(), self.codec.sample_rate)
+            audio = sampler.vocoder(decoded[:1])
+            write_audio(folder / f"{name}.wav", audio[0].cpu(), sampler.vocoder.log_mel.sample_rate)
         return figures
 
     def component(self, model: DiffusionDecoder) -> DiffusionDecoder:

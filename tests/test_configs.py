@@ -16,6 +16,7 @@ SIZES = ("smoke", "tiny", "base", "large")
 LADDER = ("notes-lstm-plain", "notes-lstm", "notes-transformer")
 CONFIGS = [f"configs/{part}/{size}.yaml" for part in PARTS for size in SIZES]
 CONFIGS += [f"configs/prior/{name}.yaml" for name in (*LADDER, "planner")]
+CONFIGS += ["configs/decoder/tokens-smoke.yaml"]
 COMMAND = re.compile(r"# partita info --config (\S+?)(?: --processes (\d+))?\n")
 
 

@@ -13,11 +13,11 @@ from tiny_codec import tiny_codec
 from codec.seeds import generator
 from codec.stages import run
 from decoder.diffusion_decoder import DiffusionDecoder
+from decoder.painting import check_conditions
 from decoder.sampler import (
     CrossFade,
     FlowSampler,
     Window,
-    check_conditions,
     fade_in,
     window_grid,
 )
@@ -40,7 +40,7 @@ SIZES = {
 class Decay(DiffusionDecoder):
     """The field dx/d(angle) = x: from pi / 2 down to 0 it divides by e^(pi / 2)."""
 
-    def forward(self, point, angle, coarse, latents, num_books):
+    def forward(self, point, angle, coarse, latents, num_books, positions=None):
         return point
 
 
@@ -117,7 +117,7 @@ def test_the_angle_given_to_the_network_runs_from_noise_to_the_detail():
     seen = []
 
     class Watch(DiffusionDecoder):
-        def forward(self, point, angle, coarse, latents, num_books):
+        def forward(self, point, angle, coarse, latents, num_books, positions=None):
             seen.append((angle.tolist(), num_books.tolist()))
             return coarse
 

@@ -86,8 +86,8 @@ def measure_decoder(
             lambda n=steps: sampler.decode_spectrogram(codes, [0], n),
         )
         yield replace(row, note=f"{1000 * row.seconds / steps:.0f} ms per step")
-    spectrogram = sampler.codec.decode_spectrogram(codes)
-    yield time_it("vocoder", lambda: sampler.codec.vocoder(spectrogram))
+    spectrogram = sampler.decode_spectrogram(codes, [0], 1)
+    yield time_it("vocoder", lambda: sampler.vocoder(spectrogram))
 
 
 def measure(

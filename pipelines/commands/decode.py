@@ -39,15 +39,15 @@ def run(args: argparse.Namespace) -> int:
     preview = args.preview or (args.steps is None and tokens.settings.get("preview", False))
     start = time.perf_counter()
     audio = pipeline.decode(tokens.codes[None], seed, num_inference_steps=steps, preview=preview)
-    audio = audio[0, :, : tokens.num_samples].cpu()
-    audio = with_ending(audio, pipeline.codec.sample_rate, tokens.settings.get("ending", "cut"))
+    audio = audio[0, :, : round(tokens.duration_s * pipeline.sample_rate)].cpu()
+    audio = with_ending(audio, pipeline.sample_rate, tokens.settings.get("ending", "cut"))
     seconds = time.perf_counter() - start
-    write_audio(output, audio, pipeline.codec.sample_rate)
+    write_audio(output, audio, pipeline.sample_rate)
     if args.plot:
         from pipelines.inference.plot import plot_audio
 
-        plot_audio(audio, pipeline.codec.sample_rate, output.with_suffix(".png"), tokens.prompt)
-    duration_s = audio.shape[-1] / pipeline.codec.sample_rate
+        plot_audio(audio, pipeline.sample_rate, output.with_suffix(".png"), tokens.prompt)
+    duration_s = audio.shape[-1] / pipeline.sample_rate
     print(f"{output}: {duration_s:.2f} s, seed {seed}")
     print(f"made in {seconds:.2f} s: {duration_s / seconds:.2f} times as fast as it plays")
     return 0

@@ -36,7 +36,9 @@ def run(args: argparse.Namespace) -> int:
     }
     num_codebooks = args.books or (pipeline.prior or pipeline.codec).num_codebooks
     identity = f"{module_fingerprint(pipeline.decoder)} seed {args.seed}"
-    seams_s = window_seams_s(pipeline.decoder.config, pipeline.codec.frame_rate, args.duration)
-    report_decoder(choice, pipeline.codec, decoders, settings, num_codebooks, identity, seams_s)
+    patch_rate = pipeline.codec.frame_rate / pipeline.decoder.tokens_per_patch
+    seams_s = window_seams_s(pipeline.decoder.config, patch_rate, args.duration)
+    made = identity, seams_s, pipeline.sample_rate
+    report_decoder(choice, pipeline.codec, decoders, settings, num_codebooks, *made)
     print((args.output / "decoder.md").read_text())
     return 0

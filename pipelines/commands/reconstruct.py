@@ -50,12 +50,12 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError(f"--books must lie in [1, {codec.num_codebooks}], got {books}")
     args.output.mkdir(parents=True, exist_ok=True)
     clips = reconstruct(pipeline, args.input, books, args.steps, args.seed)
-    write_clips(clips, codec.sample_rate, args.output, args.plot)
+    write_clips(clips, pipeline.sample_rate, args.output, args.plot)
     metrics = {
         "books": books,
         "bitrate_kbps": bitrate_kbps(books, codec.codebook_size, codec.frame_rate),
-        "duration_s": clips["original"].shape[-1] / codec.sample_rate,
-        **measure(clips, codec.sample_rate),
+        "duration_s": clips["original"].shape[-1] / pipeline.sample_rate,
+        **measure(clips, pipeline.sample_rate),
     }
     write_json(args.output / "metrics.json", metrics)
     print(f"{args.output}: {', '.join(f'{name}.wav' for name in clips)}, metrics.json")
@@ -70,8 +70,10 @@ def reconstruct(
     from codec.audio_file import read_audio
 
     codec = pipeline.codec
-    original = read_audio(path, sample_rate=codec.sample_rate, channels=codec.channels).audio
-    pieces = original[None].split(round(BLOCK_S * codec.sample_rate), dim=-1)
+    rate, channels = pipeline.sample_rate, pipeline.channels
+    original = read_audio(path, sample_rate=rate, channels=channels).audio
+    heard = pipeline.as_codec_reads(original[None])
+    pieces = heard.split(round(BLOCK_S * codec.sample_rate), dim=-1)
     codes = encode_blocks(codec, pieces)[:, :books]
     clips = {"original": original}
     for name in ("preview", "decoded"):

@@ -131,7 +131,7 @@ def composed(seed: int) -> tuple[Score, Plan, str]:
 
 def measure_piece(pipeline: "MusicGenerator", seed: int) -> dict[str, Any]:
     """Generate a piece, an edit and a loop for a composed score, and measure them."""
-    rate, (score, plan, prompt) = pipeline.codec.sample_rate, composed(seed)
+    rate, (score, plan, prompt) = pipeline.sample_rate, composed(seed)
     song = pipeline(prompt, PIECE_S, seed, plan=plan, ending="cut")
     audio = song.audio[0].cpu()
     true = torch.from_numpy(render(score))[:, : round(PIECE_S * SAMPLE_RATE)]

@@ -81,6 +81,7 @@ def report_decoder(
     num_codebooks: int,
     identity: str = "",
     seams_s: Sequence[float] = (),
+    decoded_rate: int | None = None,
 ) -> dict[str, Any]:
     """Decode true tokens of clips in several ways, measure each and write a report.
 
@@ -93,6 +94,7 @@ def report_decoder(
         identity: changes whenever the decoders' weights do; part of the cache's key.
         seams_s: where the decoders join their windows, in seconds; measured in every row, so
             that the original and the coarse decode show what no seam looks like.
+        decoded_rate: sample rate of the decoders' sound (Hz); None for the codec's.
 
     Returns:
         The content of ``decoder.json``.
@@ -103,7 +105,9 @@ def report_decoder(
         *tokens.vocoder_systems(),
         tokens.system("coarse", "coarse", num_codebooks),
         *(
-            tokens.system(name, "decoder", num_codebooks, decode, f"{identity} {name}")
+            tokens.system(
+                name, "decoder", num_codebooks, decode, f"{identity} {name}", decoded_rate
+            )
             for name, decode in decoders.items()
         ),
         *map(classical_system, ("opus 6k", "opus 12k", "opus 16k")),

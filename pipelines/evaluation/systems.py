@@ -70,8 +70,12 @@ class TokenCodec:
         num_codebooks: int,
         decode: Decode | None = None,
         identity: str = "",
+        decoded_rate: int | None = None,
     ) -> System:
-        """Make the row of this codec's first codebooks, decoded by the codec or by ``decode``."""
+        """Make the row of this codec's first codebooks, decoded by the codec or by ``decode``.
+
+        ``decoded_rate`` is that of ``decode``'s sound (Hz); None for the codec's.
+        """
         codec = self.codec
         if not 1 <= num_codebooks <= codec.num_codebooks:
             raise ValueError(
@@ -83,7 +87,7 @@ class TokenCodec:
             codes = self.encode(audio, sample_rate)[:, :num_codebooks]
             with torch.inference_mode():
                 decoded = (decode or codec.decode)(codes)[0]
-            return self._restore(decoded, audio, sample_rate), kbps
+            return self._restore(decoded, audio, sample_rate, decoded_rate), kbps
 
         return System(name, group, f"{self.fingerprint} {num_codebooks} {identity}", reconstruct)
 
@@ -105,9 +109,12 @@ class TokenCodec:
         fitted = fit_channels(audio, self.codec.channels)
         return resample(fitted, sample_rate, self.codec.sample_rate).unsqueeze(0)
 
-    def _restore(self, decoded: Tensor, audio: Tensor, sample_rate: int) -> Tensor:
+    def _restore(
+        self, decoded: Tensor, audio: Tensor, sample_rate: int, decoded_rate: int | None = None
+    ) -> Tensor:
         """Bring decoded audio to the rate, channels and length of the original."""
-        decoded = resample(decoded.float().cpu(), self.codec.sample_rate, sample_rate)
+        found_rate = decoded_rate or self.codec.sample_rate
+        decoded = resample(decoded.float().cpu(), found_rate, sample_rate)
         decoded = fit_channels(decoded, audio.shape[0])[:, : audio.shape[1]]
         return F.pad(decoded, (0, audio.shape[1] - decoded.shape[1])).contiguous()
 

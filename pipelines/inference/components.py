@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import Any
 
 from codec.component import HUB_OPTIONS, fits
-from codec.spectral_codec import SpectralCodec
 from codec.whole_file import read_json_object
 from decoder.diffusion_decoder import DiffusionDecoder
-from decoder.sampler import check_conditions, check_scheduler
+from decoder.painting import check_conditions
+from decoder.sampler import check_scheduler
 from pipelines.data.codecs import (
     hash_codec,
     hash_module,
@@ -61,12 +61,10 @@ def check_fit(
             refuse_other_codec(found, codec, f"the {name}")
     if decoder is None:
         return
-    if not isinstance(codec, SpectralCodec):
-        raise ValueError(f"a DiffusionDecoder needs a SpectralCodec, got {type(codec).__name__}")
+    check_conditions(codec, decoder)
     if scheduler is None:
         raise ValueError("a DiffusionDecoder needs a scheduler, got None")
     check_scheduler(scheduler)
-    check_conditions(codec, decoder)
 
 
 def renew_origins(pipeline: Any) -> None:

@@ -20,7 +20,7 @@ class EditSource:
 
     Attributes:
         codes: (K, T) int64 of the codec's first K codebooks.
-        audio: (C, S) float32 at the codec's rate, on the CPU.
+        audio: (C, S) float32 at the pipeline's rate, on the CPU.
         plan: that it follows; None where it is not known.
         prompt: that it was made from; "" where there was none.
         is_decoded: whether the audio is the codes' own sound.
@@ -60,15 +60,15 @@ def open_tokens_to_edit(pipeline: PieceGenerator, tokens: TokenFile, name: str) 
         plan = pipeline.plan(tokens.prompt, tokens.duration_s, tokens.seed)
     ending = settings.get("ending", "cut")
     sound = (True, tokens.decoder_seed, steps, ending)
-    audio = audio[0, :, : tokens.num_samples].cpu()
-    audio = with_ending(audio, pipeline.codec.sample_rate, ending)
+    audio = audio[0, :, : round(tokens.duration_s * pipeline.sample_rate)].cpu()
+    audio = with_ending(audio, pipeline.sample_rate, ending)
     return EditSource(tokens.codes, audio, plan, tokens.prompt, *sound)
 
 
 def open_audio_to_edit(pipeline: PieceGenerator, audio: Tensor, plan: Plan | None) -> EditSource:
-    """Encode audio at the codec's rate, (C, S)."""
-    check_audio(audio[None], pipeline.codec.channels)
-    pipeline.num_frames(audio.shape[-1] / pipeline.codec.sample_rate)  # refuses what is too long
+    """Encode audio of the pipeline's rate and channels, (C, S)."""
+    check_audio(audio[None], pipeline.channels)
+    pipeline.num_frames(audio.shape[-1] / pipeline.sample_rate)  # refuses what is too long
     if not float(audio.abs().max()) > 0:
         raise ValueError("the source is silent: there is nothing to go on from")
     codes = pipeline.encode(audio[None])[0].cpu()

@@ -80,7 +80,7 @@ class Editor:
     def __init__(self, pipeline: PieceGenerator, source: EditSource, options: EditOptions) -> None:
         check_options(options)
         self.pipeline, self.source, self.options = pipeline, source, options
-        self.codec, self.rate = pipeline.codec, pipeline.codec.sample_rate
+        self.codec, self.rate = pipeline.codec, pipeline.sample_rate
         self.books = pipeline.prior.num_codebooks
         if source.codes.shape[0] < self.books:
             raise ValueError(
@@ -211,9 +211,10 @@ class Editor:
         codes = torch.zeros(1, self.books, num_frames, dtype=torch.long)
         known = self.source.codes[: self.books, :num_frames]
         codes[0, :, : known.shape[-1]] = known
+        frame = self.rate / self.codec.frame_rate  # samples of a token frame
         for span in spans:
-            first = (span.first + kept) // self.codec.hop_length
-            last = min(num_frames, -(-span.last // self.codec.hop_length))
+            first = math.floor((span.first + kept) / frame + 1e-6)
+            last = min(num_frames, math.ceil(span.last / frame - 1e-6))
             codes[..., first:last] = self.fill(codes, first, last, given.condition, given.negative)
         sound = self.pipeline.decode(
             codes,

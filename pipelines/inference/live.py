@@ -63,10 +63,10 @@ def stream_song(
     start = time.perf_counter()
     stream = pipeline.stream(args.prompt, args.duration, **choices)
     if not args.quiet:
-        channels = pipeline.codec.channels
+        channels = pipeline.channels
         print(f"{stream.sample_rate} Hz, {channels} channels", file=sys.stderr)
     try:
-        audio = hand_out(stream, pipeline.codec.channels, args, start)
+        audio = hand_out(stream, pipeline.channels, args, start)
     except BrokenPipeError:
         abandon_stdout()
         return None

@@ -28,7 +28,7 @@ def make_loop(pipeline: PieceGenerator, prompt: str, bars: int, given: SoundOpti
     fields = {name: options.pop(name) for name in (*FLAG_FIELDS, "plan") if name in options}
     seed = options.setdefault("seed", secrets.randbelow(2**31))
     planned = pipeline.plan(prompt, pipeline.config.max_duration_s, seed, **fields)
-    rate, beat_s = pipeline.codec.sample_rate, 60 / planned.tempo_bpm
+    rate, beat_s = pipeline.sample_rate, 60 / planned.tempo_bpm
     beats = bars * planned.beats_per_bar
     before = planned.beats_per_bar
     num_samples, first = round(beats * beat_s * rate), round(before * beat_s * rate)

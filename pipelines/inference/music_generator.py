@@ -165,7 +165,7 @@ class MusicGenerator(LoraLoading, PieceGenerator):
         stages = self.decode_stages([piece.decoder_seed], piece.num_inference_steps)
         device, modules = self.codec.device, self._modules()
         parts = StreamParts(self.conditioner, frames, stages, device, modules)
-        return Stream(piece, given.plans[0], parts, self.codec.sample_rate, chunk_s)
+        return Stream(piece, given.plans[0], parts, self.sample_rate, chunk_s)
 
     def _modules(self) -> dict[str, nn.Module | None]:
         names = ("text_encoder", "codec", "prior", "decoder", "planner")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Unpack
 import torch
 from torch import Tensor
 
+from codec.resampling import resample
 from codec.spectral_codec import SpectralCodec
 from codec.stages import run
 from codec.validation import check_codes
@@ -146,7 +147,7 @@ class PieceGenerator(PipelineParts):
         frames = FrameGenerator(
             self.prior, given.condition, given.negative, num_frames, sampling, seeds
         )
-        codes, rate = self.collect(frames, callback_on_step_end), self.codec.sample_rate
+        codes, rate = self.collect(frames, callback_on_step_end), self.sample_rate
         audio = codes
         if output_type != "latent":
             audio = self.decode(codes, decoder_seeds, num_inference_steps=steps, preview=preview)
@@ -165,6 +166,18 @@ class PieceGenerator(PipelineParts):
             | {"ending": ending},
             given.plans,
         )
+
+    @property
+    def sample_rate(self) -> int:
+        """Samples a second of what this generates (Hz): the decoder's, or else the codec's."""
+        vocoder = None if self.decoder is None else self.decoder.vocoder
+        return self.codec.sample_rate if vocoder is None else vocoder.log_mel.sample_rate
+
+    @property
+    def channels(self) -> int:
+        """Audio channels of what this generates."""
+        painted = self.decoder is not None and self.decoder.vocoder is not None
+        return self.decoder.config.channels if painted else self.codec.channels  # type: ignore[union-attr]
 
     @property
     def conditioner(self) -> Conditioner:
@@ -201,10 +214,16 @@ class PieceGenerator(PipelineParts):
 
     @torch.no_grad()
     def encode(self, audio: Tensor) -> Tensor:
-        """(B, C, S) audio at the codec's rate -> (B, K, T) codes of all its codebooks."""
+        """(B, C, S) audio at the pipeline's rate -> (B, K, T) codes of all codebooks."""
         self.check_dtype()
         onload(self.codec)
-        return self.codec.encode(audio.to(self.codec.device))
+        return self.codec.encode(self.as_codec_reads(audio).to(self.codec.device))
+
+    def as_codec_reads(self, audio: Tensor) -> Tensor:
+        """Bring (B, C, S) audio of the pipeline's rate and channels to the codec's."""
+        heard = resample(audio, self.sample_rate, self.codec.sample_rate)
+        mono = self.codec.channels == 1 < self.channels == heard.shape[1]
+        return heard.mean(dim=1, keepdim=True) if mono else heard
 
     @torch.no_grad()
     def decode(
@@ -224,7 +243,8 @@ class PieceGenerator(PipelineParts):
             preview: take the codec's own decode.
 
         Returns:
-            (B, C, T * hop_length) float32 audio.
+            (B, C, S) float32 audio as long as its frames; with a decoder of embedded tokens up to
+            one of its patches (40 ms) longer.
 
         Raises:
             ValueError: codes have the wrong rank, dtype or range.
@@ -252,14 +272,17 @@ class PieceGenerator(PipelineParts):
 
     def decode_stages(self, seeds: list[int], num_inference_steps: int | None) -> "list[Stage]":
         """Make a chain of stages from codes to audio; another codec than ours waits for the end."""
-        if not isinstance(self.codec, SpectralCodec):
-            return [Windows(self.codec.decode, size=sys.maxsize, halo=0)]
-        if num_inference_steps is None:
+        if num_inference_steps is not None and self.decoder is not None:
+            sampler = FlowSampler(self.codec, self.decoder, self.scheduler)
+            return [sampler.stage(seeds, num_inference_steps), sampler.vocoder.stage(seeds)]
+        if isinstance(self.codec, SpectralCodec):
             return self.codec.decode_stages(seeds)
-        assert self.decoder is not None
-        assert self.scheduler is not None
-        sampler = FlowSampler(self.codec, self.decoder, self.scheduler)
-        return [sampler.stage(seeds, num_inference_steps), self.codec.vocoder.stage(seeds)]
+        return [Windows(self._decode_whole, size=sys.maxsize, halo=0)]
+
+    def _decode_whole(self, codes: Tensor) -> Tensor:
+        """Take another codec's own decode, at the pipeline's rate and channels."""
+        audio = resample(self.codec.decode(codes), self.codec.sample_rate, self.sample_rate)
+        return audio if audio.shape[1] == self.channels else audio.expand(-1, self.channels, -1)
 
     def interrupt(self) -> None:
         """Stop generating after the current frame; what there is so far is decoded.
@@ -285,7 +308,7 @@ class PieceGenerator(PipelineParts):
                     time_s = (index + 1) / self.codec.frame_rate
                     changed = callback(self, index, time_s, {"codes": frame.codes})
                     if isinstance(changed, dict) and "codes" in changed:
-                        codes[-1] = frames.last = changed["codes"]
+                        codes[-1] = frames.replace(changed["codes"])
                 if interrupted.is_set():
                     break
         return torch.stack(codes, dim=-1)
@@ -293,8 +316,8 @@ class PieceGenerator(PipelineParts):
     def num_frames(self, duration_s: float) -> int:
         """Token frames that hold a duration; ValueError where it is out of range."""
         check_duration(duration_s, self.config.max_duration_s)
-        samples = round(duration_s * self.codec.sample_rate)
-        frames = samples * self.codec.frame_rate / self.codec.sample_rate
+        samples = round(duration_s * self.sample_rate)
+        frames = samples * self.codec.frame_rate / self.sample_rate
         return max(1, math.ceil(frames - 1e-6))  # less than rounding adds to a whole number
 
     def sampling(

@@ -63,11 +63,11 @@ def describe_codes(codes: Tensor, codec: Codec, num_samples: int, **facts: Any) 
         codes: (K, T) int64.
         codec: that wrote them or that they were written for.
         num_samples: length of the audio.
-        facts: prompt, seed, decoder_seed and settings, where there are any.
+        facts: prompt, seed, decoder_seed and settings, where there are any, and the sample rate
+            where a decoder's is not the codec's.
     """
-    return TokenFile(
-        codes, hash_codec(codec), codec.frame_rate, codec.sample_rate, num_samples, **facts
-    )
+    facts = {"sample_rate": codec.sample_rate, "num_samples": num_samples} | facts
+    return TokenFile(codes, hash_codec(codec), codec.frame_rate, **facts)
 
 
 def save_tokens(path: str | Path, tokens: TokenFile) -> None:
@@ -83,6 +83,7 @@ def save_song_tokens(path: str | Path, song: MusicOutput, codec: Codec) -> None:
         song.codes[0].cpu(),
         codec,
         song.audio.shape[-1],
+        sample_rate=song.sample_rate,
         prompt=song.settings["prompt"][0],
         seed=song.seeds[0],
         decoder_seed=song.decoder_seeds[0],

@@ -43,12 +43,12 @@ def open_file_to_edit(
     if Path(path).suffix == ".safetensors":
         source = open_to_edit(pipeline, path)
     else:
-        codec = pipeline.codec
-        clip = read_audio(path, sample_rate=codec.sample_rate, channels=codec.channels)
+        sound = pipeline.sample_rate, pipeline.channels
+        clip = read_audio(path, sample_rate=sound[0], channels=sound[1])
         source = open_audio_to_edit(pipeline, clip.audio, None)
     if source.plan is not None:
         return source
-    found = estimate_plan(source.audio, pipeline.codec.sample_rate, draft_plan(plan, fields))
+    found = estimate_plan(source.audio, pipeline.sample_rate, draft_plan(plan, fields))
     warnings.warn(f"found in {path}: {found}; options go before what is found", stacklevel=2)
     return replace(source, plan=found)
 

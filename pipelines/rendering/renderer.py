@@ -83,7 +83,7 @@ class Renderer:
     def decode(self, task: RenderTask) -> RenderedFiles:
         """Turn an item's tokens into sound at its level, and into its two files."""
         assert task.codes is not None
-        (item,), pipeline, rate = task.items, self.pipeline, self.pipeline.codec.sample_rate
+        (item,), pipeline, rate = task.items, self.pipeline, self.pipeline.sample_rate
         start = time.perf_counter()
         codes = torch.from_numpy(task.codes.astype(np.int64))
         num_samples = round(item.settings.duration_s * rate)
@@ -129,7 +129,7 @@ class Renderer:
         start: float,
     ) -> RenderedFiles:
         """Bring a piece to its level and write its two files."""
-        rate, num_samples = self.pipeline.codec.sample_rate, audio.shape[-1]
+        rate, num_samples = self.pipeline.sample_rate, audio.shape[-1]
         decoded = time.perf_counter()
         loudness_lufs = item.settings.loudness_lufs
         mastered = master(audio, rate, loudness_lufs, most_limiting_db=MOST_LIMITING_DB)
@@ -171,7 +171,7 @@ class Renderer:
         device = self.pipeline.device
         name = torch.cuda.get_device_name(device) if device.type == "cuda" else str(device)
         return {
-            "duration_s": mastered.audio.shape[-1] / self.pipeline.codec.sample_rate,
+            "duration_s": mastered.audio.shape[-1] / self.pipeline.sample_rate,
             "sample_rate": report.sample_rate,
             "channels": mastered.audio.shape[0],
             "loudness_lufs": mastered.loudness_lufs,
@@ -194,7 +194,7 @@ class Renderer:
             codes,
             self.codec_hash,
             codec.frame_rate,
-            codec.sample_rate,
+            self.pipeline.sample_rate,
             num_samples,
             item.prompt,
             item.seed,

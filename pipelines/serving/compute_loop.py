@@ -280,7 +280,7 @@ class ComputeLoop:
 
     def _decode(self, work: Work, codes: Tensor, plan: Plan | None) -> None:
         fields, pipeline = work.fields, self.pipeline
-        left = total = round(fields.duration_s * pipeline.codec.sample_rate)
+        left = total = round(fields.duration_s * pipeline.sample_rate)
         seed = fields.seed if fields.decoder_seed is None else fields.decoder_seed
         steps = pipeline.check_steps(fields.num_inference_steps, fields.preview)
         for piece in pipeline.decode_stream([codes.to(pipeline.codec.device)], [seed or 0], steps):

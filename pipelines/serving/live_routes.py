@@ -10,7 +10,7 @@ import contextlib
 import json
 import logging
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fastapi import APIRouter, WebSocket, WebSocketDisconnect
 from pydantic import ValidationError
@@ -23,6 +23,9 @@ from pipelines.serving.refusals import BusyError, StorageError
 from pipelines.serving.service_metrics import ServiceMetrics
 from pipelines.serving.shelf import pcm_bytes
 from pipelines.serving.studio import Studio
+
+if TYPE_CHECKING:
+    from pipelines.inference.music_generator import MusicGenerator
 
 LOG = logging.getLogger("partita.serve")
 router = APIRouter()
@@ -83,12 +86,12 @@ async def send_audio(
 ) -> None:
     """Send every piece of audio, and what is known about the whole."""
     begun = time.monotonic()
-    codec = socket.app.state.studio.pipeline.codec
+    pipeline = socket.app.state.studio.pipeline
     try:
         async for samples in piece:
-            if piece.taken_s == samples.shape[-1] / codec.sample_rate:
+            if piece.taken_s == samples.shape[-1] / pipeline.sample_rate:
                 metrics.first_sound.observe(time.monotonic() - begun)
-                await socket.send_text(json.dumps(describe(id, piece, codec)))
+                await socket.send_text(json.dumps(describe(id, piece, pipeline)))
             await socket.send_bytes(pcm_bytes(samples, encoding))
         error = None if piece.error is None else str(piece.error)
         await socket.send_text(json.dumps({"type": "end", "id": id, "error": error}))
@@ -121,7 +124,7 @@ async def obey(socket: WebSocket, studio: Studio, id: str, piece: LivePiece) -> 
                 await socket.send_text(json.dumps(said))
 
 
-def describe(id: str, piece: LivePiece, codec: Any) -> dict[str, Any]:
+def describe(id: str, piece: LivePiece, pipeline: "MusicGenerator") -> dict[str, Any]:
     """Say what is being played."""
     assert piece.stream is not None
     plan, made = piece.stream.plan, piece.stream.piece
@@ -129,8 +132,8 @@ def describe(id: str, piece: LivePiece, codec: Any) -> dict[str, Any]:
         "type": "started",
         "id": id,
         "seed": made.seed,
-        "sample_rate": codec.sample_rate,
-        "channels": codec.channels,
+        "sample_rate": pipeline.sample_rate,
+        "channels": pipeline.channels,
         "duration_s": made.duration_s,
         "plan": None if plan is None else plan_json(plan),
     }

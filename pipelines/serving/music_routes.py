@@ -45,8 +45,8 @@ def models(request: Request) -> dict[str, Any]:
         "owned_by": "partita",
         "license": origin.license,
         "hash": origin.hash,
-        "sample_rate": pipeline.codec.sample_rate,
-        "channels": pipeline.codec.channels,
+        "sample_rate": pipeline.sample_rate,
+        "channels": pipeline.channels,
         "longest_s": studio.check.longest_s,
         "reads_plan": bool(pipeline.prior.config.reads_plan),
         "edits": edits,
@@ -78,11 +78,11 @@ def stream_piece(body: MusicRequest, studio: Studio, metrics: ServiceMetrics) ->
         raise HTTPException(422, f"format must be one of {', '.join(STREAMED)} for a stream")
     if "ending" in body.model_fields_set and body.ending != "cut":
         raise HTTPException(422, "a stream has no ending: leave stream out, or ask for ending cut")
-    codec = studio.pipeline.codec
-    num_samples = round(body.duration_s * codec.sample_rate)
+    pipeline = studio.pipeline
+    num_samples = round(body.duration_s * pipeline.sample_rate)
     piece = studio.open_stream(body)
-    encoder = ChunkEncoder(body.format, codec.sample_rate, codec.channels, num_samples)
-    kind = CONTENT_TYPES[body.format].format(rate=codec.sample_rate, channels=codec.channels)
+    encoder = ChunkEncoder(body.format, pipeline.sample_rate, pipeline.channels, num_samples)
+    kind = CONTENT_TYPES[body.format].format(rate=pipeline.sample_rate, channels=pipeline.channels)
     chunks = encode_chunks(piece, encoder, metrics)
     return StreamingResponse(chunks, media_type=kind, headers={"cache-control": "no-store"})
 
@@ -127,10 +127,9 @@ async def whole_piece(body: MusicRequest, request: Request) -> Response:
         work.canceled = True
     if work.error is not None:
         raise work.error
-    codec = studio.pipeline.codec
-    audio = torch.cat(pieces, dim=-1)
-    data = await asyncio.to_thread(audio_bytes, audio, codec.sample_rate, body.format)
-    kind = CONTENT_TYPES[body.format].format(rate=codec.sample_rate, channels=codec.channels)
+    pipeline, audio = studio.pipeline, torch.cat(pieces, dim=-1)
+    data = await asyncio.to_thread(audio_bytes, audio, pipeline.sample_rate, body.format)
+    kind = CONTENT_TYPES[body.format].format(rate=pipeline.sample_rate, channels=pipeline.channels)
     return Response(data, media_type=kind, headers={"x-partita-seed": str(work.fields.seed)})
 
 

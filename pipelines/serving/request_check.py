@@ -36,7 +36,7 @@ class RequestCheck:
             raise ValueError(
                 f"duration_s must be at most {self.longest_s:g}, got {fields.duration_s:g}"
             )
-        if round(fields.duration_s * self.pipeline.codec.sample_rate) < 1:
+        if round(fields.duration_s * self.pipeline.sample_rate) < 1:
             raise ValueError(f"duration_s must hold a sample, got {fields.duration_s:g}")
         self.pipeline.sampling(fields.temperature, fields.top_k, fields.top_p, fields.guidance)
         self.steer(fields)

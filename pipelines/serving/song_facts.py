@@ -34,8 +34,8 @@ def describe_song(
     call = [fields.prompt], fields.negative_prompt, fields.duration_s, sampling, steps
     seed = fields.seed or 0
     return MusicOutput(
-        torch.empty(1, pipeline.codec.channels, num_samples, device="meta"),
-        pipeline.codec.sample_rate,
+        torch.empty(1, pipeline.channels, num_samples, device="meta"),
+        pipeline.sample_rate,
         codes.cpu().long(),
         [seed],
         [seed if fields.decoder_seed is None else fields.decoder_seed],

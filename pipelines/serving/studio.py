@@ -181,7 +181,7 @@ class Studio:
             live.detached = True
             self.loop.open_live(live)
             return
-        recorder = TakeRecorder(self.shelf, job.id, self.pipeline.codec.sample_rate)
+        recorder = TakeRecorder(self.shelf, job.id, self.pipeline.sample_rate)
 
         def end(work: Work) -> None:
             self._end_job(job.id, recorder, None if work.canceled else work.song, work.error)
@@ -261,7 +261,7 @@ class Studio:
 
     def _live_job(self, id: str, fields: PieceFields) -> LivePiece:
         piece = LivePiece(self._stream_maker(fields), fields.preview, LIVE_AHEAD_S)
-        recorder = TakeRecorder(self.shelf, id, self.pipeline.codec.sample_rate)
+        recorder = TakeRecorder(self.shelf, id, self.pipeline.sample_rate)
         piece.keep_pieces = recorder.write
 
         def end(piece: LivePiece) -> None:

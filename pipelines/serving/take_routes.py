@@ -38,17 +38,19 @@ async def upload(
     """Put an audio file, which is the body, on the shelf, so that it can be edited."""
     studio = studio_of(request)
     studio.shelf.check_disk()
-    codec, id = studio.pipeline.codec, new_id(name)
+    pipeline, id = studio.pipeline, new_id(name)
     sent, decoded = (studio.shelf.path / f".{id}.partial.{end}" for end in ("sent", "wav"))
     try:
         with sent.open("wb") as file:
             async for data in request.stream():
                 await asyncio.to_thread(file.write, data)
-        wanted = codec.sample_rate, codec.channels, min(LONGEST_UPLOAD_S, studio.check.longest_s)
+        longest_s = min(LONGEST_UPLOAD_S, studio.check.longest_s)
+        wanted = pipeline.sample_rate, pipeline.channels, longest_s
         plan = await asyncio.to_thread(decode_upload, sent, decoded, *wanted)
         audio = (await asyncio.to_thread(read_audio, decoded)).audio
-        codes, facts = await encode(studio, audio), {"prompt": name, "settings": {"plan": plan}}
-        tokens = describe_codes(codes, codec, audio.shape[-1], **facts)
+        facts = {"prompt": name, "settings": {"plan": plan}, "sample_rate": pipeline.sample_rate}
+        codes = await encode(studio, audio)
+        tokens = describe_codes(codes, pipeline.codec, audio.shape[-1], **facts)
         await asyncio.to_thread(studio.shelf.put, id, decoded, tokens)
     finally:
         sent.unlink(missing_ok=True)
@@ -102,7 +104,7 @@ def take_midi(id: TakeId, request: Request) -> Response:
 def take_audio(id: TakeId, request: Request, format: Format = "wav") -> Response:
     """Send the file that ``partita generate`` would have written."""
     studio = studio_of(request)
-    codec = studio.pipeline.codec
-    kind = CONTENT_TYPES[format].format(rate=codec.sample_rate, channels=codec.channels)
+    pipeline = studio.pipeline
+    kind = CONTENT_TYPES[format].format(rate=pipeline.sample_rate, channels=pipeline.channels)
     name = {"content-disposition": f'attachment; filename="{id}.{format}"'}
     return Response(studio.shelf.convert(id, format), media_type=kind, headers=name)

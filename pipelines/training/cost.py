@@ -208,8 +208,13 @@ def run_forward(model: Any, frames: int, depth_share: float) -> None:
     if isinstance(model, SpectralCodec):
         model(torch.zeros(shape), quantize=False)
     else:
-        latents, num_books = torch.zeros(1, frames, config.latent_dim), torch.ones(1).long()
-        model(torch.zeros(shape), torch.zeros(1), torch.zeros(shape), latents, num_books)
+        start, num_books = (torch.zeros(shape), torch.zeros(1)), torch.ones(1).long()
+        if model.vocoder is not None:
+            tokens = math.ceil(frames * model.tokens_per_patch) + 2
+            codes = torch.zeros(1, config.num_codebooks, tokens, dtype=torch.long)
+            model(*start, None, codes, num_books, torch.zeros(1, frames * model.slots))
+            return
+        model(*start, torch.zeros(shape), torch.zeros(1, frames, config.latent_dim), num_books)
 
 
 def multiply_at_once(lstm: nn.LSTM, x: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:

@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from codec.seeds import generator
+from decoder.painting import Conditioning
 from pipelines.data.clip_levels import FRAME_RATE, FRAMES_PER_TOKEN, NUM_MELS
 from pipelines.data.prepared import read_crop, read_levels
 from pipelines.data.shards import as_arrow
@@ -51,8 +52,8 @@ class DecoderData:
         check_fields(self, "validation_clips", lambda count: count >= 1, "be at least 1")
 
     @property
-    def crop_tokens(self) -> int:
-        """Return the token frames per crop."""
+    def crop_patches(self) -> int:
+        """Return the decoder's patches per crop."""
         return max(1, round(self.crop_s * FRAME_RATE / FRAMES_PER_TOKEN))
 
 
@@ -79,7 +80,8 @@ class DecoderBatch(NamedTuple):
 
     Attributes:
         spectrogram: (B, C, R, F) float32, as the codec analyzes audio.
-        codes: (B, K, T) int64 in [0, V), T = F / 4.
+        codes: (B, K, T) int64 in [0, V); T = F / 4 of a ``SpectralCodec``.
+        positions: (B, N) float32, where the patches read other codes, in tokens; else N = 0.
         num_books: (B,) int64, how many codebooks each row is decoded from.
         noise: (B, C, M, F) float32, standard normal.
         time: (B,) float32, standard normal, to be mapped to angles of the flow's path.
@@ -87,6 +89,7 @@ class DecoderBatch(NamedTuple):
 
     spectrogram: Tensor
     codes: Tensor
+    positions: Tensor
     num_books: Tensor
     noise: Tensor
     time: Tensor
@@ -95,16 +98,18 @@ class DecoderBatch(NamedTuple):
 class DecoderCrops(Dataset):
     """Draw endless seeded crops: item n is a function of (seed, n), its noise included.
 
-    With ``stereo_bands`` one channel is painted, of the total power.
+    Its ``conditioning`` says which codes belong to a crop, and which channels are painted.
 
     Raises:
         ValueError: the token caches do not belong to the prepared datasets.
     """
 
-    def __init__(self, data: DecoderData, split: str, seed: int, stereo_bands: int = 0) -> None:
+    def __init__(
+        self, data: DecoderData, split: str, seed: int, conditioning: Conditioning
+    ) -> None:
         self.data = data
         self.seed = seed
-        self.stereo_bands = stereo_bands
+        self.conditioning = conditioning
         rows, tokens = open_all(data.prepared, split), open_all_tokens(data.tokens, split)
         if rows["id"][:] != tokens["id"][:]:
             raise ValueError(
@@ -115,21 +120,21 @@ class DecoderCrops(Dataset):
 
     def __getitem__(self, item: int) -> DecoderBatch:
         row = self.order(item)
-        frames = self.data.crop_tokens * FRAMES_PER_TOKEN
+        frames = self.data.crop_patches * FRAMES_PER_TOKEN
         start = crop_start(read_levels(self.rows, row).shape[-1], frames, self.seed, item)
         return self.item(row, start, generator(self.seed, "flow", item))
 
     def item(self, row: int, start: int, draws: torch.Generator) -> DecoderBatch:
         """Read one item, without the batch dimension; its random parts come from ``draws``."""
-        frames = self.data.crop_tokens * FRAMES_PER_TOKEN
-        spectrogram = read_crop(self.rows, row, start, frames, self.stereo_bands)
-        first = start // FRAMES_PER_TOKEN
-        codes = read_codes(self.tokens, row)[:, first : first + self.data.crop_tokens]
-        missing = self.data.crop_tokens - codes.shape[-1]
-        codes = torch.nn.functional.pad(codes, (0, missing))
+        frames = self.data.crop_patches * FRAMES_PER_TOKEN
+        spectrogram = read_crop(self.rows, row, start, frames, self.conditioning.stereo_bands)
+        codes, positions = self.conditioning.crop(
+            read_codes(self.tokens, row), start // FRAMES_PER_TOKEN, self.data.crop_patches
+        )
         return DecoderBatch(
             spectrogram,
             codes,
+            positions,
             self._num_books(codes.shape[0], draws),
             torch.randn(spectrogram[:, :NUM_MELS].shape, generator=draws),
             torch.randn((), generator=draws),
