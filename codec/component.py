@@ -98,7 +98,8 @@ class Component(nn.Module):
 
         Args:
             path: of the folder, or a hub id (user/name).
-            **kwargs: ``subfolder``, ``torch_dtype`` and those of ``HUB_OPTIONS``.
+            **kwargs: ``subfolder``, ``torch_dtype``, ``variant`` of the weights' file and those of
+                ``HUB_OPTIONS``.
 
         Raises:
             ValueError: the folder's config or weights do not fit this class, or an unknown option.
@@ -107,6 +108,7 @@ class Component(nn.Module):
         """
         folder = find_folder(path, kwargs) / (kwargs.pop("subfolder", None) or "")
         dtype = kwargs.pop("torch_dtype", None) or torch.float32
+        weights = folder / weights_name(kwargs.pop("variant", None))
         if not isinstance(dtype, torch.dtype):
             raise ValueError(f"torch_dtype must be a torch.dtype, got {dtype!r}")
         for name in INTERNAL_OPTIONS:
@@ -116,20 +118,28 @@ class Component(nn.Module):
         values = read_config(cls, folder / "config.json")
         with WithoutStorage():
             model = cls(**values)
-        check_tensors(model, folder)
-        load_weights(model, folder / WEIGHTS_NAME, dtype)
+        check_tensors(model, weights)
+        load_weights(model, weights, dtype)
         model.register_to_config(**read_hidden_keys(cls, folder / "config.json"))
         return model.eval()
 
-    def save_pretrained(self, path: str | Path) -> None:
-        """Write ``config.json`` and the weights, as diffusers does for its own models."""
+    def save_pretrained(self, path: str | Path, variant: str | None = None) -> None:
+        """Write ``config.json`` and the weights, as diffusers does for its own models.
+
+        ``variant`` becomes a part of the name of the weights' file.
+        """
         folder = Path(path)
         folder.mkdir(parents=True, exist_ok=True)
         named = {"_class_name": type(self).__name__, "_diffusers_version": version("diffusers")}
         content = json.dumps(self.config | named, indent=2, sort_keys=True)
         (folder / "config.json").write_text(content + "\n", encoding="utf-8")
         tensors = {name: tensor.contiguous() for name, tensor in self.state_dict().items()}
-        save_file(tensors, folder / WEIGHTS_NAME, metadata={"format": "pt"})
+        save_file(tensors, folder / weights_name(variant), metadata={"format": "pt"})
+
+
+def weights_name(variant: str | None = None) -> str:
+    """Name the file of a variant's weights, as diffusers does."""
+    return WEIGHTS_NAME if variant is None else WEIGHTS_NAME.replace(".", f".{variant}.")
 
 
 class WithoutStorage(TorchFunctionMode):
@@ -196,32 +206,26 @@ def check_folder(cls: type[Component], folder: Path) -> None:
     """Raise unless ``folder`` holds exactly the config and tensors that ``cls`` expects."""
     values = read_config(cls, folder / "config.json")
     with WithoutStorage():
-        check_tensors(cls(**values), folder)
+        check_tensors(cls(**values), folder / WEIGHTS_NAME)
 
 
-def check_tensors(model: Component, folder: Path) -> None:
-    """Raise unless ``folder`` holds exactly the tensors that a model of its config has."""
+def check_tensors(model: Component, path: Path) -> None:
+    """Raise unless a file holds exactly the tensors that a model of its config has."""
     expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
-    found = read_shapes(folder)
+    found = read_shapes(path)
     numbers = {name: tensor.is_floating_point() for name, tensor in model.state_dict().items()}
     missing = sorted(expected.keys() - found.keys())
     extra = sorted(found.keys() - expected.keys())
     if missing:
-        raise ValueError(f"{folder / WEIGHTS_NAME} lacks the tensor {missing[0]!r}{_more(missing)}")
+        raise ValueError(f"{path} lacks the tensor {missing[0]!r}{_more(missing)}")
     if extra:
-        raise ValueError(
-            f"{folder / WEIGHTS_NAME} holds an unknown tensor {extra[0]!r}{_more(extra)}"
-        )
+        raise ValueError(f"{path} holds an unknown tensor {extra[0]!r}{_more(extra)}")
     for name, shape in expected.items():
         if found[name].shape != shape:
-            raise ValueError(
-                f"{folder / WEIGHTS_NAME}: tensor {name!r} must be {shape}, got {found[name].shape}"
-            )
+            raise ValueError(f"{path}: tensor {name!r} must be {shape}, got {found[name].shape}")
         if found[name].dtype.startswith(("F", "BF")) != numbers[name]:
             kind = "floating point" if numbers[name] else "integers"
-            raise ValueError(
-                f"{folder / WEIGHTS_NAME}: tensor {name!r} must be {kind}, got {found[name].dtype}"
-            )
+            raise ValueError(f"{path}: tensor {name!r} must be {kind}, got {found[name].dtype}")
 
 
 def read_config(cls: type[Component], path: Path) -> dict[str, Any]:
@@ -276,11 +280,10 @@ class TensorHeader(NamedTuple):
     dtype: str
 
 
-def read_shapes(folder: Path) -> dict[str, TensorHeader]:
-    """Names, shapes and types of the tensors in a folder's safetensors file (header only)."""
-    path = folder / WEIGHTS_NAME
+def read_shapes(path: Path) -> dict[str, TensorHeader]:
+    """Names, shapes and types of the tensors in a safetensors file (header only)."""
     if not path.is_file():
-        pickles = sorted(file.name for file in folder.glob("*.bin"))
+        pickles = sorted(file.name for file in path.parent.glob("*.bin"))
         hint = f" ({pickles[0]} is a pickle and is never loaded)" if pickles else ""
         raise FileNotFoundError(f"{path} does not exist{hint}")
     try:

@@ -44,7 +44,8 @@ class Pipeline(DiffusionPipeline, MusicGenerator):
         Args:
             path: a folder, a hub id, or "partita-tiny", the model that ships.
             **kwargs: components and stored defaults in place of those saved, ``torch_dtype``
-                (float32 for codec and decoder) and ``HUB_OPTIONS`` of codec/component.py.
+                (float32 for codec and decoder), ``variant`` and ``HUB_OPTIONS`` of
+                codec/component.py.
 
         Raises:
             FileNotFoundError: the folder is not a saved pipeline or lacks a file, or there is
@@ -61,9 +62,8 @@ class Pipeline(DiffusionPipeline, MusicGenerator):
             ValueError: LoRA adapters are in use, or an option is given by which the folder could
                 not be loaded again.
         """
-        for name in ("variant", "max_shard_size"):
-            if kwargs.get(name) is not None:
-                raise ValueError(f"save_pretrained of a pipeline takes no {name}")
+        if kwargs.get("max_shard_size") is not None:
+            raise ValueError("save_pretrained of a pipeline takes no max_shard_size")
         if not kwargs.get("safe_serialization", True):
             raise ValueError("safe_serialization must be true: pickles are never loaded")
         if self.list_loras():

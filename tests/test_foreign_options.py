@@ -37,7 +37,6 @@ def pipeline() -> Pipeline:
 
 
 REFUSED_AT_LOADING: dict[str, Any] = {
-    "variant": "fp16",
     "device_map": "balanced",
     "max_memory": {0: "1GB"},
     "custom_pipeline": "x",
@@ -54,6 +53,7 @@ REFUSED_AT_LOADING: dict[str, Any] = {
 }
 HONORED_AT_LOADING: dict[str, Any] = {
     "torch_dtype": torch.float32,
+    "variant": None,
     "guidance": 1.5,
     "temperature": 0.5,
     "top_k": 3,
@@ -78,9 +78,7 @@ def test_options_of_from_pretrained_that_are_honored(name: str, pipeline_folder:
         assert pipeline.components[name] == value
 
 
-@pytest.mark.parametrize(
-    "option", [{"variant": "x"}, {"max_shard_size": "1MB"}, {"safe_serialization": False}]
-)
+@pytest.mark.parametrize("option", [{"max_shard_size": "1MB"}, {"safe_serialization": False}])
 def test_options_of_save_pretrained_that_are_refused(option, pipeline, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=next(iter(option))):
         pipeline.save_pretrained(tmp_path / "x", **option)

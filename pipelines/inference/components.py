@@ -88,9 +88,9 @@ def renew_origins(pipeline: Any) -> None:
 def check_options(given: dict[str, Any]) -> None:
     """Raise ValueError for an option of diffusers' ``from_pretrained`` that is not honored here."""
     for name in given:
-        if name not in ("torch_dtype", *REQUIRED, *OPTIONAL, *DEFAULTS):
+        if name not in ("torch_dtype", "variant", *REQUIRED, *OPTIONAL, *DEFAULTS):
             raise ValueError(
-                f"from_pretrained takes no {name}: choose from torch_dtype, "
+                f"from_pretrained takes no {name}: choose from torch_dtype, variant, "
                 f"{', '.join((*HUB_OPTIONS, *REQUIRED, *OPTIONAL, *DEFAULTS))}"
             )
 

@@ -24,7 +24,7 @@ def load_saved(
     cls: type[Made],
     path: str | Path,
     options: dict[str, Any],
-    load_text: Callable[[Path], tuple[Any, Any]],
+    load_text: Callable[[Path, str | None], tuple[Any, Any]],
     load_scheduler: Callable[[Path], Any],
 ) -> Made:
     """Load a pipeline.
@@ -33,22 +33,24 @@ def load_saved(
         cls: what to make of the parts.
         path: a folder, a hub id, or the name of the pipeline that ships.
         options: of ``Pipeline.from_pretrained``.
-        load_text: a pipeline's folder to tokenizer and text encoder.
+        load_text: a pipeline's folder and a variant of weights to tokenizer and text encoder.
         load_scheduler: the scheduler's folder to the scheduler.
     """
     given = dict(options)
     folder = find_folder(find_shipped(path), given)
     check_options(given)
-    dtypes = given.pop("torch_dtype", None)
+    dtypes, variant = given.pop("torch_dtype", None), given.pop("variant", None)
     index = read_index(folder, given=given.keys())
     parts = {name: index[name] for name in DEFAULTS if name in index}
     if not {"tokenizer", "text_encoder"} <= given.keys():
-        parts["tokenizer"], parts["text_encoder"] = load_text(folder)
+        parts["tokenizer"], parts["text_encoder"] = load_text(folder, variant)
     for name in ("codec", "prior", "decoder", "planner"):
         library, class_name = index.get(name) or (None, "")
         if name not in given and library is not None:
             kind = find_class(name, library, class_name)
-            parts[name] = kind.from_pretrained(folder / name, torch_dtype=choose(dtypes, name))
+            options = {"torch_dtype": choose(dtypes, name)}
+            options |= {} if variant is None else {"variant": variant}
+            parts[name] = kind.from_pretrained(folder / name, **options)
     library, class_name = index.get("scheduler") or (None, None)
     if "scheduler" not in given and library is not None:
         if class_name != EULER:

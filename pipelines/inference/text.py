@@ -42,11 +42,12 @@ def encode_text(
     return Condition(states.float(), mask.to(device))
 
 
-def load_text_encoder(folder: str | Path) -> tuple[Any, nn.Module]:
+def load_text_encoder(folder: str | Path, variant: str | None = None) -> tuple[Any, nn.Module]:
     """Tokenizer and frozen text encoder of a saved pipeline.
 
     Args:
         folder: a pipeline's folder, with ``tokenizer`` and ``text_encoder`` in it.
+        variant: of the weights' file.
 
     Raises:
         FileNotFoundError: the folder lacks one of them.
@@ -76,6 +77,7 @@ def load_text_encoder(folder: str | Path) -> tuple[Any, nn.Module]:
                 local_files_only=True,
                 use_safetensors=True,
                 dtype=torch.float32,
+                variant=variant,
                 output_loading_info=True,
                 **options,
             )

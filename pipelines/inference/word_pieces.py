@@ -1,5 +1,6 @@
 """Tokenizer and text encoder of a saved pipeline, by ``tokenizers`` and PyTorch alone."""
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -50,19 +51,19 @@ class WordPieceTokenizer:
         return self.tokenizer.get_vocab()
 
 
-def load_text_parts(folder: Path) -> tuple[Any, nn.Module]:
+def load_text_parts(folder: Path, variant: str | None = None) -> tuple[Any, nn.Module]:
     """Load tokenizer and text encoder; transformers loads, or refuses, what is no plain BERT.
+
+    So it does with a ``variant`` of the weights.
 
     Raises:
         FileNotFoundError: the folder lacks one of them.
         ValueError: a file is damaged, or the weights do not fit the encoder's config.
     """
-    try:
-        return (
-            WordPieceTokenizer(folder / "tokenizer"),
-            BertModel.from_pretrained(folder / "text_encoder"),
-        )
-    except (OSError, ValueError, RuntimeError, SafetensorError):
-        from pipelines.inference.text import load_text_encoder
+    with suppress(OSError, ValueError, RuntimeError, SafetensorError):
+        if variant is None:
+            encoder = BertModel.from_pretrained(folder / "text_encoder")
+            return WordPieceTokenizer(folder / "tokenizer"), encoder
+    from pipelines.inference.text import load_text_encoder
 
-        return load_text_encoder(folder)
+    return load_text_encoder(folder, variant)
