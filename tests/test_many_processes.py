@@ -24,7 +24,8 @@ ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
 ITEMS = 4  # of a step, all processes together
 MODELS = {
     "prior": {"width": 32, "num_layers": 2, "num_heads": 2, "codebook_size": CODEBOOK_SIZE}
-    | {"text_width": TEXT_WIDTH, "depth_width": 16, "depth_layers": 1, "depth_heads": 2},
+    | {"text_width": TEXT_WIDTH, "depth_width": 16, "depth_layers": 1, "depth_heads": 2}
+    | {"fills": True},
     "decoder": {"width": 32, "num_layers": 2, "num_heads": 2, "latent_dim": 8}
     | {"num_codebooks": NUM_BOOKS},
     "codec": {"width": 16, "encoder_layers": 1, "decoder_layers": 1, "latent_dim": 8}
@@ -40,7 +41,7 @@ def command(
     if trainer != "codec":
         data |= {"tokens": f"[{parts['tokens']}]", "codec": parts["codec"]}
     if trainer == "prior":
-        data["text_encoder"] = parts["pipeline"]
+        data |= {"text_encoder": parts["pipeline"], "fill_share": "0.5"}
     else:
         data["prepared"] = f"[{parts['prepared']}]"
     training = {"output_dir": folder, "steps": 4, "checkpoint_every": 2, "log_every": 1}

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import DistributedDataParallelKwargs
 from torch import Tensor, nn
 from torch.distributed import checkpoint as distributed_checkpoint
 from torch.distributed.checkpoint.state_dict import (
@@ -36,6 +37,8 @@ class WholeWeights:
         accelerator: Accelerator,
     ) -> None:
         self.average, self.accelerator = average, accelerator
+        if getattr(model, "future_mark", None) is not None:  # of which only some steps make use
+            accelerator.ddp_handler = DistributedDataParallelKwargs(find_unused_parameters=True)
         self.model, self.optimizer = accelerator.prepare(model, make_optimizer(model))
         accelerator.register_for_checkpointing(average)
 
