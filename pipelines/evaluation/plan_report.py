@@ -153,15 +153,13 @@ def measure_piece(pipeline: "MusicGenerator", seed: int) -> dict[str, Any]:
 
 def measure_recording(pipeline: "MusicGenerator", clip: EvaluationClip) -> dict[str, Any]:
     """Fill in a stretch of recorded music under the plan that is estimated of it."""
-    codec = pipeline.codec
-    read = clip.read()
-    audio = fit_channels(read.audio, codec.channels)
-    audio = resample(audio, read.sample_rate, codec.sample_rate)
+    read, rate = clip.read(), pipeline.sample_rate
+    audio = resample(fit_channels(read.audio, pipeline.channels), read.sample_rate, rate)
     try:
-        plan = estimate_plan(audio, codec.sample_rate)
+        plan = estimate_plan(audio, rate)
         source = open_audio_to_edit(pipeline, audio, plan)
         edited = pipeline.inpaint(source, [SPAN_S], seed=0).audio[0].cpu()
-        rest = measure_edit(audio, edited, codec.sample_rate, plan.tempo_bpm, 0)
+        rest = measure_edit(audio, edited, rate, plan.tempo_bpm, 0)
     except UnmeasurableError as error:
         return {"name": clip.name, "unmeasurable": str(error)}
     return {"name": clip.name, "plan": str(plan), **rest}

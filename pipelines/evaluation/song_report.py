@@ -60,7 +60,7 @@ def measure_song(pipeline: "MusicGenerator", seed: int) -> dict[str, Any]:
         heard; each with ``_ceiling`` for the true render. Without basic-pitch, no melody.
     """
     plan, prompt, true = composed_song(seed)
-    rate, frame_rate = pipeline.codec.sample_rate, pipeline.codec.frame_rate
+    rate, frame_rate = pipeline.sample_rate, pipeline.codec.frame_rate
     song = pipeline(prompt, true.shape[1] / SAMPLE_RATE, seed, plan=plan, ending="cut")
     found = section_similarity(song.audio[0].cpu(), rate, song.codes[0, 0].cpu(), frame_rate, plan)
     true_codes = pipeline.encode(true[None])[0, 0].cpu()

@@ -287,7 +287,7 @@ class ComputeLoop:
             if work.canceled:
                 return
             part = piece[0, :, :left].cpu()
-            rate = pipeline.codec.sample_rate
+            rate = pipeline.sample_rate
             work.take(with_ending(part, rate, fields.ending, total - left, total))
             left -= min(left, piece.shape[-1])
             work.progress = min(0.999, 1 - (1 - PRIOR_SHARE) * left / total)
