@@ -107,10 +107,11 @@ class ComputeLoop:
             load = sum(self.cost[other.preview] for other in [*listened, piece])
             begun = time.monotonic() - YOUNG_S
             behind = any(other.opened < begun and other.slack_s < LEAD_S for other in listened)
+            # squared: where others compete for a core, what there is of it may halve in a second
+            full = behind or load > CAPACITY * self.share**2
             # a slow machine plays one, with gaps
-            full = listened and (behind or load > CAPACITY * self.share)
-            if not piece.detached and (full or len(listened) >= self.max_streams):
-                raise BusyError(min(max(1.0, p.slack_s) for p in listened) if listened else 1.0)
+            if not piece.detached and listened and (full or len(listened) >= self.max_streams):
+                raise BusyError(min(max(1.0, p.slack_s) for p in listened))
             piece.on_taken, piece.opened = self.wake, time.monotonic()
             self.live.append(piece)
             self.changed.notify_all()
