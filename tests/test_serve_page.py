@@ -83,6 +83,7 @@ def test_what_is_heard_is_what_the_pipeline_makes(page: Any, client: Client, pip
     playwright.expect(page.locator("#status")).to_contain_text("whole", timeout=60_000)
     heard = np.frombuffer(base64.b64decode(page.evaluate(HEARD)), np.float32).reshape(2, -1)
     assert np.array_equal(heard, wanted)
+    playwright.expect(page.locator("#stop")).to_be_disabled(timeout=30_000)  # nothing sounds now
     page.click("#shelf li:first-child button")
     time = "document.querySelector('#transport audio')?.currentTime > 0.3"
     wait_for(lambda: page.evaluate(time))
@@ -97,6 +98,21 @@ def test_a_piece_is_steered_and_stopped(page: Any, client: Client):
     playwright.expect(page.locator("#status")).to_contain_text("steered", timeout=60_000)
     page.click("#stop")
     playwright.expect(page.locator("#status")).to_contain_text("stopped", timeout=60_000)
+
+
+def test_a_piece_is_steered_before_its_first_sound(page: Any, client: Client):
+    hold = threading.Event()
+    client.studio.loop.call(lambda: hold.wait(60))  # nothing is made meanwhile
+    fill(page, "an early steer", "3", "4")
+    page.click("#play")
+    page.fill("#prompt", "fast drums")
+    page.click("#steer")
+    playwright.expect(page.locator("#status")).to_contain_text("steered", timeout=30_000)
+    hold.set()
+    playwright.expect(page.locator("#status")).to_contain_text("whole", timeout=60_000)
+    job = client.json("GET", "/v1/jobs")[1]["data"][0]
+    assert (job["fields"]["prompt"], job["fields"]["steers"][0][0]) == ("an early steer", 0)
+    assert job["fields"]["steers"][0][1]["prompt"] == "fast drums"
 
 
 def test_the_plan_is_a_strip_of_bars(page: Any, client: Client):

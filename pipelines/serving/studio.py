@@ -243,16 +243,18 @@ class Studio:
         return id, piece
 
     def steer(self, id: str, piece: LivePiece, fields: SteerFields) -> int:
-        """Steer a live piece, and write down from which frame on.
+        """Steer a live piece, and write down from which frame on; 0 where it has not begun.
 
         Raises:
             ValueError: it has ended, or the fields do not fit.
         """
         self.check.steer(fields)
+        frame = 0
         if piece.stream is None:
-            raise ValueError("the piece has not begun")
-        piece.stream.steer(**fields.arguments())
-        frame = piece.stream.prompts[-1][0]
+            piece.steers.append((0, fields.arguments()))
+        else:
+            piece.stream.steer(**fields.arguments())
+            frame = piece.stream.prompts[-1][0]
         job = self.store.get(id) if id else None
         if job is not None:
             steers = [*job.fields.get("steers", []), (frame, fields.model_dump(exclude={"type"}))]

@@ -28,7 +28,8 @@ export class LivePlayer {
     const scheme = location.protocol === "https:" ? "wss:" : "ws:";
     const socket = this.socket = new WebSocket(`${scheme}//${location.host}/v1/live`);
     socket.binaryType = "arraybuffer";
-    socket.onopen = () => this.send({type: "start", keep: true, ...request});
+    this.unsent = [{type: "start", keep: true, ...request}];
+    socket.onopen = () => this.unsent.splice(0).forEach((message) => this.send(message));
     socket.onmessage = ({data}) => socket === this.socket &&
       (typeof data === "string" ? this.hear(JSON.parse(data)) : this.schedule(data));
     socket.onclose = ({code}) => socket === this.socket && this.finish(`the server hung up (${code})`);
@@ -41,7 +42,7 @@ export class LivePlayer {
       this.on.started(message);
     } else if (message.type === "steered") this.on.steered(message);
     else if (message.type === "error") {
-      if (!this.facts) this.finish(null, false);  // it was refused
+      if ("retry_after_s" in message) this.finish(null, false);  // the piece was refused
       this.on.wrong(message.message);
     } else if (message.type === "end") this.finish(message.error);
   }
@@ -92,7 +93,9 @@ export class LivePlayer {
   }
 
   send(message) {
-    if (this.socket?.readyState === WebSocket.OPEN) this.socket.send(JSON.stringify(message));
+    const state = this.socket?.readyState;
+    if (state === WebSocket.OPEN) this.socket.send(JSON.stringify(message));
+    else if (state === WebSocket.CONNECTING) this.unsent.push(message);
   }
 
   steer(prompt, plan) {

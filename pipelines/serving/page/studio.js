@@ -252,7 +252,11 @@ watchJobs((jobs) => {
   if (changed) refreshTakes(); else show();
 }, () => fail(new Error("the server cannot be reached; the page tries again")));
 
-setInterval(() => live.sounding && show(), 250);
+let sounded = false;
+setInterval(() => {
+  if (live.sounding || sounded) show();
+  sounded = live.sounding;
+}, 250);
 ask("GET", "/v1/models").then(({data: [model]}) => {
   state.model = model;
   $("model").textContent = `${model.id}, up to ${model.longest_s} s`;
