@@ -10,7 +10,8 @@ import pytest
 import torch
 from diffusers import FlowMatchEulerDiscreteScheduler
 from test_tokens import prepare_clips
-from tiny_pipeline import tiny_codec, tiny_pipeline
+from tiny_pipeline import CODEBOOK_SIZE, NUM_BOOKS, tiny_codec, tiny_pipeline
+from tiny_training import settings
 from tiny_transformers_codecs import SETTINGS, tiny_transformers_codec
 
 from codec import EncodecCodec
@@ -22,6 +23,8 @@ from pipelines.cli import main
 from pipelines.commands.encode import encode_blocks
 from pipelines.inference.edit_source import open_to_edit
 from pipelines.inference.token_file import save_song_tokens
+from pipelines.train_decoder import DecoderTask
+from pipelines.training.decoder_data import DecoderData
 
 ROOT = Path(__file__).parents[1]
 
@@ -205,6 +208,36 @@ def token_decoder(token_rate: float, **changes: Any) -> DiffusionDecoder:
     sizes = {"width": 16, "num_layers": 1, "num_heads": 2, "latent_dim": 8, "num_codebooks": 3}
     sizes |= {"window_frames": 12, "overlap_frames": 6, "codebook_size": 16} | changes
     return DiffusionDecoder(**sizes, token_rate=token_rate, detail_std=1.0).eval()
+
+
+def test_a_decoder_learns_what_embedded_tokens_say(parts: dict[str, str], tmp_path: Path) -> None:
+    """On one batch the loss falls, and other clips' tokens then lead astray."""
+    sizes = {"num_codebooks": NUM_BOOKS, "codebook_size": CODEBOOK_SIZE, "patch_bands": 16}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        decoder = token_decoder(25.0, **sizes | {"width": 64})
+    data = DecoderData(
+        [parts["prepared"]],
+        [parts["tokens"]],
+        parts["codec"],
+        crop_s=0.64,
+        focus_books=NUM_BOOKS,
+        focus_share=1.0,
+        validation_clips=2,
+    )
+    task = DecoderTask(decoder, data, settings(tmp_path))
+    batch = task.collate([task.dataset[item] for item in range(4)])
+    optimizer = torch.optim.AdamW(decoder.parameters(), lr=3e-3)
+    losses = []
+    for step in range(120):
+        loss, _ = task.loss(decoder, batch, step)
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        losses.append(float(loss.detach()))
+    astray, _ = task.loss(decoder, batch._replace(codes=batch.codes.roll(1, dims=0)), 0)
+    assert losses[-1] < 0.5 * losses[0]
+    assert float(astray.detach()) > 1.5 * losses[-1]
 
 
 def test_mistakes() -> None:
