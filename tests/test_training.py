@@ -129,7 +129,7 @@ def test_full_disk_keeps_the_previous_checkpoint(
 
     monkeypatch.setattr(accelerator, "save_state", full)
     with pytest.raises(OSError, match=r"No space left on device.*previous one is kept"):
-        save_checkpoint(accelerator, accelerator.save_state, tmp_path, 6, keep=2)
+        save_checkpoint(accelerator, accelerator.save_state, tmp_path, 6, 2, 2)
     assert [path.name for path in checkpoints(tmp_path)][-1] == "checkpoint-00000004"
     assert not list(tmp_path.glob(".partial*"))
 
