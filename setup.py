@@ -1,4 +1,4 @@
-"""Compile the native step when Partita is installed; all else stands in pyproject.toml."""
+"""Compile the C files when Partita is installed; all else stands in pyproject.toml."""
 
 import os
 import runpy
@@ -8,7 +8,7 @@ from setuptools import setup
 from setuptools.command.bdist_wheel import bdist_wheel
 from setuptools.command.build_py import build_py
 
-NATIVE = runpy.run_path(str(Path(__file__).parent / "prior" / "native" / "build.py"))
+NATIVE = runpy.run_path(str(Path(__file__).parent / "codec" / "native" / "build.py"))
 PLATFORM = os.environ.get("PARTITA_WHEEL_PLATFORM")
 """Platform of a wheel for another machine, whose libraries are there; see build.py."""
 
@@ -35,7 +35,7 @@ class BuildModules(build_py):
         return [
             path
             for path in found
-            if not Path(path).name.startswith("frame-") or Path(path).name in wanted
+            if not Path(path).name.startswith("native-") or Path(path).name in wanted
         ]
 
 

@@ -5,6 +5,8 @@ import math
 import torch
 from torch import Tensor
 
+from codec.native.inner_loops import find_phases, runs_in_c
+
 HANN_SPREAD = 0.25645
 """Time over frequency spread of the Gaussian nearest to a Hann window, by its squared length."""
 FLOOR = 1e-3
@@ -13,6 +15,43 @@ _STRIDE = 389
 """Coprime to the number of bins, so that neighboring frames read different draws."""
 DEEPEST = 1e-4
 """Share of a frame's largest magnitude below which logarithms are noise."""
+
+
+def starting_phases(
+    magnitude: Tensor,
+    before: Tensor,
+    phase: Tensor,
+    draws: Tensor,
+    first_frame: int,
+    *,
+    n_fft: int,
+    hop_length: int,
+) -> Tensor:
+    """Carry phases on, draw those of the floor, and return (B, F, N) complex of modulus one.
+
+    In C where that runs. Arguments are those of :func:`carry_phases` and :func:`scatter_floor`.
+    """
+    if runs_in_c(magnitude, before, phase, draws):
+        levels, loudest = _levels(magnitude, before)
+        return find_phases(
+            levels,
+            magnitude,
+            FLOOR * loudest[:, 1:-1, 0],
+            draws,
+            phase,
+            (_STRIDE * first_frame, _STRIDE),
+            hop_length / n_fft,
+            _slope_of_growth(n_fft, hop_length),
+        )
+    cycles = carry_phases(magnitude, before, phase, n_fft=n_fft, hop_length=hop_length)
+    return turned(scatter_floor(cycles, magnitude, draws, first_frame))
+
+
+def _levels(magnitude: Tensor, before: Tensor) -> tuple[Tensor, Tensor]:
+    """Return (B, F + 2, N) log magnitudes, the last frame's twice, and each frame's largest."""
+    levels = torch.cat([before[:, None], magnitude, magnitude[:, -1:]], dim=1)
+    loudest = levels.amax(-1, keepdim=True)
+    return torch.maximum(levels, DEEPEST * loudest + 1e-9).log(), loudest
 
 
 def carry_phases(
@@ -38,9 +77,7 @@ def carry_phases(
         (B, F, N) phases in cycles, against the window's first sample.
     """
     B, F, N = magnitude.shape
-    levels = torch.cat([before[:, None], magnitude, magnitude[:, -1:]], dim=1)
-    floor = DEEPEST * levels.amax(-1, keepdim=True) + 1e-9
-    levels = torch.maximum(levels, floor).log()  # (B, F + 2, N)
+    levels, _ = _levels(magnitude, before)
     across = _across(levels[:, 2:] - levels[:, :-2], n_fft, hop_length).flatten()
     level = levels[:, 1:-1].contiguous()
     peak, nearest = _peaks(level)
@@ -94,10 +131,18 @@ def _sums_along_chains(value: Tensor, parent: Tensor, root: Tensor, longest: int
 
 
 def _across(growth: Tensor, n_fft: int, hop_length: int) -> Tensor:
-    """Integrate the (B, F, N) change of log magnitude over two frames to phase (cycles)."""
-    slope = growth * (-HANN_SPREAD * n_fft / (4 * math.pi * hop_length))
+    """Integrate the (B, F, N) change of log magnitude over two frames to phase (cycles).
+
+    Whole cycles are left out: sums of small numbers are rounded less.
+    """
+    slope = growth * _slope_of_growth(n_fft, hop_length)
     between = 0.5 * (slope[..., 1:] + slope[..., :-1]) + 0.5  # half a cycle: the window's center
-    return torch.nn.functional.pad(between.cumsum(-1), (1, 0))
+    return torch.nn.functional.pad(between.cumsum(-1), (1, 0)) % 1.0
+
+
+def _slope_of_growth(n_fft: int, hop_length: int) -> float:
+    """Return how the phase's slope (cycles per bin) follows from two frames' growth (nepers)."""
+    return -HANN_SPREAD * n_fft / (4 * math.pi * hop_length)
 
 
 def _peaks(level: Tensor) -> tuple[Tensor, Tensor]:
@@ -120,3 +165,9 @@ def _offset(level: Tensor, peak: Tensor, bin_of_peak: Tensor, num_bins: int) -> 
     below, here, above = (level.index_select(0, place + step) for step in (-1, 0, 1))
     bend = (below - 2 * here + above).clamp(max=-1e-6)
     return torch.where(inner, (0.5 * (below - above) / bend).clamp(-0.5, 0.5), 0.0)
+
+
+def turned(cycles: Tensor) -> Tensor:
+    """Make complex numbers of modulus one; torch.polar takes twice the time."""
+    angle = cycles * (2 * math.pi)
+    return torch.complex(angle.cos(), angle.sin())

@@ -380,9 +380,21 @@ class ConvNextBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, T, D) -> (B, T, D)."""
-        mixed = rearrange(self.depthwise(rearrange(x, "b t d -> b d t")), "b d t -> b t d")
-        hidden = nn.functional.gelu(self.expand(self.norm(mixed)))
-        return x + self.scale * self.contract(hidden)
+        hidden = nn.functional.gelu(self.expand(self.norm(self.mix(x))))
+        return torch.addcmul(x, self.scale, self.contract(hidden))
+
+    def mix(self, x: Tensor) -> Tensor:
+        """Apply the depthwise convolution, tap by tap where nobody wants its gradient."""
+        if torch.is_grad_enabled() or x.device.type != "cpu":
+            return rearrange(self.depthwise(rearrange(x, "b t d -> b d t")), "b d t -> b t d")
+        assert self.depthwise.bias is not None
+        reach = self.depthwise.kernel_size[0] // 2
+        padded = nn.functional.pad(x, (0, 0, reach, reach))
+        taps = self.depthwise.weight[:, 0].T  # (kernel, D)
+        mixed = self.depthwise.bias + padded[:, : x.shape[1]] * taps[0]
+        for place, tap in enumerate(taps[1:], start=1):
+            mixed.addcmul_(padded[:, place : place + x.shape[1]], tap)
+        return mixed
 
 
 def _stack(width: int, layers: int, kernel_size: int) -> nn.Sequential:

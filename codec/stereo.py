@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchaudio.functional import melscale_fbanks
 
+from codec.native.inner_loops import scale_complex
 from codec.seeds import generator
 from codec.spectrogram import LogMel
 
@@ -117,7 +118,7 @@ class ParametricStereo(nn.Module):
     """
 
     shares: Tensor
-    response: Tensor
+    side_factors: Tensor
 
     def __init__(self, log_mel: LogMel, num_bands: int = 32, hold: int = 4) -> None:
         super().__init__()
@@ -136,7 +137,10 @@ class ParametricStereo(nn.Module):
             shares = bank / bank.sum(1, keepdim=True).clamp(min=1e-12)
             response = decorrelating_response(torch.hann_window(log_mel.n_fft), rate)
         self.register_buffer("shares", shares, persistent=False)  # (bins, N), rows sum to one
-        self.register_buffer("response", torch.view_as_real(response), persistent=False)
+        dry = torch.stack([shares.T, torch.zeros_like(shares.T)], dim=-1)
+        wet = torch.view_as_real(shares.T * response)
+        factors = torch.cat([dry, wet]).flatten(1)
+        self.register_buffer("side_factors", factors, persistent=False)  # (2 N, 2 bins)
 
     def analyze(self, spectrum: Tensor) -> tuple[Tensor, Tensor]:
         """Measure total power and image.
@@ -175,13 +179,12 @@ class ParametricStereo(nn.Module):
         factors = mixing(difference, angle.clamp(0.0, math.pi))
         mono_frames = self.side_share(factors, spectrogram) < MONO_SHARE  # (B, 1, F)
         middle, side, wet = (
-            torch.where(mono_frames, alone, factor).transpose(1, 2) @ self.shares.T
+            torch.where(mono_frames, alone, factor).transpose(1, 2)
             for alone, factor in zip((1.0, 0.0, 0.0), factors, strict=True)
         )
-        response = self.response.unbind(-1)
-        filtered = torch.complex(torch.addcmul(side, wet, response[0]), wet * response[1]) * mono
-        scaled = torch.view_as_complex(torch.view_as_real(mono) * middle[..., None])
-        return torch.stack([scaled, filtered], dim=1)
+        gain = torch.cat([side, wet], dim=-1) @ self.side_factors  # of mono and copy at once
+        filtered = torch.view_as_complex(gain.unflatten(-1, (-1, 2))) * mono
+        return torch.stack([scale_complex(mono, middle @ self.shares.T), filtered], dim=1)
 
     def side_share(self, factors: Mixing, spectrogram: Tensor) -> Tensor:
         """Compute the (B, 1, F) part of the power that goes into the side signal, 0 to 1."""

@@ -10,6 +10,7 @@ from einops import rearrange, repeat
 from torch import Tensor, nn
 
 from codec.component import Component, register_to_config
+from codec.native.inner_loops import prepare_heads, runs_in_c, swiglu
 from codec.spectrogram import LogMel
 from codec.vocoder import GriffinLim
 from decoder.flow import NOISE_ANGLE
@@ -155,12 +156,12 @@ class DiffusionDecoder(Component):
 
         Args:
             point: (B, C, M, F) on the path at this angle, see ``decoder.flow``.
-            angle: (B,) in [0, pi / 2], from the detail to noise.
+            angle: (B,) in [0, pi / 2], from the detail to noise, or (1,) for all rows.
             coarse: (B, C, M, F) the codec's normalized decode of the same tokens; None with
                 ``codebook_size``.
             latents: (B, T, latent_dim) the tokens' vectors, T = F / patch_frames; with
                 ``codebook_size`` (B, k, N) int64 codes.
-            num_books: (B,) int64, how many codebooks the tokens hold, 1 to K.
+            num_books: (B,) int64, how many codebooks the tokens hold, 1 to K, or (1,).
             positions: (B, T * slots) in [0, N - 1], where patches read the codes, in tokens.
 
         Returns:
@@ -180,7 +181,7 @@ class DiffusionDecoder(Component):
         for block in self.blocks:
             x = block(x, shared, rotation)
         shift, scale = self.last_modulation(condition)[:, None].chunk(2, dim=-1)
-        x = self.patch_out(normalize(x) * (1 + scale) + shift)
+        x = self.patch_out(normalize(x, shift, scale))
         return self.unpatchify(rearrange(x, "b (t r) p -> b t r p", t=T))
 
     def embed(self, codes: Tensor, num_books: Tensor, positions: Tensor) -> Tensor:
@@ -233,7 +234,11 @@ class Modulation:
 
     def before(self, x: Tensor) -> Tensor:
         """Normalize, scale and shift a branch's input."""
-        return normalize(x) * (1 + self.scale) + self.shift
+        return normalize(x, self.shift, self.scale)
+
+    def after(self, x: Tensor, branch: Tensor) -> Tensor:
+        """Add a branch's output through its gate."""
+        return torch.addcmul(x, self.gate, branch)
 
 
 class Block(nn.Module):
@@ -257,28 +262,38 @@ class Block(nn.Module):
         """Map (B, N, D), the modulation (6, B, 1, D) and a rotary table -> (B, N, D)."""
         values = shared + self.table[:, None]
         attention, feed_forward = Modulation(*values[:3]), Modulation(*values[3:])
-        x = x + attention.gate * self.attend(attention.before(x), rotation)
-        return x + feed_forward.gate * self.transform(feed_forward.before(x))
+        x = attention.after(x, self.attend(attention.before(x), rotation))
+        return feed_forward.after(x, self.transform(feed_forward.before(x)))
 
     def attend(self, x: Tensor, rotation: Tensor) -> Tensor:
         """Apply full self-attention with rotary positions and normalized queries and keys."""
+        qkv, gains = self.qkv(x), (self.query_norm.weight, self.key_norm.weight)
         query, key, value = rearrange(
-            self.qkv(x), "b n (three h d) -> three b h n d", three=3, h=self.num_heads
+            qkv, "b n (three h d) -> three b h n d", three=3, h=self.num_heads
         )
-        query = rotate(self.query_norm(query.float()), rotation).to(value.dtype)
-        key = rotate(self.key_norm(key.float()), rotation).to(value.dtype)
+        if runs_in_c(qkv, *gains):
+            epsilon = torch.finfo(qkv.dtype).eps  # RMSNorm's
+            query, key = prepare_heads(qkv, gains, rotation, self.num_heads, epsilon)
+        else:
+            query = rotate(self.query_norm(query.float()), rotation).to(value.dtype)
+            key = rotate(self.key_norm(key.float()), rotation).to(value.dtype)
         mixed = F.scaled_dot_product_attention(query, key, value)
         return self.attention_out(rearrange(mixed, "b h n d -> b n (h d)"))
 
     def transform(self, x: Tensor) -> Tensor:
         """Apply SwiGLU (Shazeer 2020)."""
-        gate, up = self.gate_up(x).chunk(2, dim=-1)
+        gate_up = self.gate_up(x)
+        if runs_in_c(gate_up):
+            return self.down(swiglu(gate_up))
+        gate, up = gate_up.chunk(2, dim=-1)
         return self.down(F.silu(gate) * up)
 
 
-def normalize(x: Tensor) -> Tensor:
-    """Apply layer normalization without parameters, which the modulation brings."""
-    return F.layer_norm(x, x.shape[-1:])
+def normalize(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
+    """Apply layer normalization to (B, N, D), its parameters (B, 1, D) or (1, 1, D)."""
+    if len(scale) == 1:
+        return F.layer_norm(x, x.shape[-1:], 1 + scale[0, 0], shift[0, 0])
+    return F.layer_norm(x, x.shape[-1:]) * (1 + scale) + shift
 
 
 def time_features(t: Tensor, dim: int = 256) -> Tensor:

@@ -63,8 +63,13 @@ class Conditioning(Protocol):
     def read(self, codes: Tensor, positions: Tensor, num_books: Tensor | None) -> PaintedFrom:
         """Return what the decoder reads of (B, k, n) codes and their positions."""
 
-    def window(self, codes: Tensor, first: int, start: int, patches: int) -> PaintedFrom:
-        """Return what the decoder reads of a window, of codes that begin with token ``first``."""
+    def window(
+        self, codes: Tensor, first: int, start: int, patches: int, known: Tensor | None = None
+    ) -> PaintedFrom:
+        """Return what the decoder reads of a window, of codes that begin with token ``first``.
+
+        ``known`` is the coarse spectrogram of the window's first frames, if it was decoded before.
+        """
 
     def image(self, codes: Tensor) -> Tensor:
         """Decode the rows of the stereo image, (B, C, 2 N, F)."""
@@ -108,13 +113,19 @@ class CoarseConditioning:
         latents = self.codec.decode_latents(codes, num_books)
         return PaintedFrom(self.codec.normalize(self.codec.reconstruct(latents)), latents)
 
-    def window(self, codes: Tensor, first: int, start: int, patches: int) -> PaintedFrom:
-        """Decode the coarse spectrogram and cut its context off."""
-        found, left = self.read(codes, codes, None), start - first
-        assert found.coarse is not None
-        frames, stop = self.codec.config.patch_frames, left + patches
-        coarse = found.coarse[..., left * frames : stop * frames]
-        return PaintedFrom(coarse, found.latents[:, left:stop])
+    def window(
+        self, codes: Tensor, first: int, start: int, patches: int, known: Tensor | None = None
+    ) -> PaintedFrom:
+        """Decode what is not known of the coarse spectrogram, and cut its context off."""
+        latents, frames = self.codec.decode_latents(codes), self.codec.config.patch_frames
+        left, stop = start - first, start - first + patches
+        place = left if known is None else left + known.shape[-1] // frames
+        begin = max(0, place - self.reach)
+        coarse = self.codec.normalize(self.codec.reconstruct(latents[:, begin:]))
+        coarse = coarse[..., (place - begin) * frames : (stop - begin) * frames]
+        if known is not None:
+            coarse = torch.cat([known, coarse], dim=-1)
+        return PaintedFrom(coarse, latents[:, left:stop])
 
 
 class TokenConditioning:
@@ -174,7 +185,9 @@ class TokenConditioning:
         """Leave the embedding to the decoder, which learns it."""
         return PaintedFrom(None, codes, positions)
 
-    def window(self, codes: Tensor, first: int, start: int, patches: int) -> PaintedFrom:
+    def window(
+        self, codes: Tensor, first: int, start: int, patches: int, known: Tensor | None = None
+    ) -> PaintedFrom:
         """Place the window's slots among its tokens."""
         places = self._positions(first, start, patches, codes.shape[-1]).to(codes.device)
         return PaintedFrom(None, codes, places.expand(codes.shape[0], -1))

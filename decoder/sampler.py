@@ -120,19 +120,24 @@ class FlowSampler:
         """Integrate the flow over one window: (B, C, M, F) normalized fine spectrogram."""
         steps = [NOISE_ANGLE * (1 - step / num_steps) for step in range(num_steps + 1)]
         angles = torch.tensor(steps, device=window.noise.device)
-        B = window.noise.shape[0]
-        num_books = torch.full((B,), window.num_books, device=angles.device)
+        num_books = torch.full((1,), window.num_books, device=angles.device)
         x = self.decoder.config.noise_temperature * window.noise
         for angle, turn in zip(angles, angles.diff(), strict=False):  # Euler's method
             velocity = self.decoder(
-                x, angle.expand(B), window.coarse, window.latents, num_books, window.positions
+                x, angle[None], window.coarse, window.latents, num_books, window.positions
             )
             x = (x.float() + turn * velocity).to(velocity.dtype)
         fine = self.decoder.config.detail_std * x
         return fine if window.coarse is None else window.coarse + fine
 
     def window(
-        self, codes: Tensor, first: int, start: int, patches: int, seeds: list[int]
+        self,
+        codes: Tensor,
+        first: int,
+        start: int,
+        patches: int,
+        seeds: list[int],
+        known: Tensor | None = None,
     ) -> Window:
         """Return the conditions of one window.
 
@@ -142,8 +147,9 @@ class FlowSampler:
             start: the window's first patch.
             patches: the window's length.
             seeds: one per row.
+            known: (B, C, M, f) the first frames' coarse spectrogram, if it was computed before.
         """
-        given = self.conditioning.window(codes, first, start, patches)
+        given = self.conditioning.window(codes, first, start, patches, known)
         noise = torch.stack([self._noise(seed, start, patches) for seed in seeds])
         frames, left = self.decoder.config.patch_frames, start - first
         image = self.conditioning.image(codes)
@@ -223,6 +229,7 @@ class FlowStage:
         self.start = 0  # of the window
         self.index = 0
         self.fade = CrossFade()
+        self.known: Tensor | None = None  # coarse frames that the window shares with the last
 
     @torch.no_grad()
     def pull(self) -> Tensor | None:
@@ -239,7 +246,7 @@ class FlowStage:
         stop = conditioning.tokens_before(self.start + span.frames + ahead)
         codes = self.input.first(stop - self.first)
         check_rows(codes, self.seeds)
-        window = self.sampler.window(codes, self.first, self.start, patches, self.seeds)
+        window = self.sampler.window(codes, self.first, self.start, patches, self.seeds, self.known)
         fine = conditioning.denormalize(self.sampler.solve(window, self.num_steps))
         fine = torch.cat([fine, window.image], dim=2)
         if is_last:
@@ -248,16 +255,20 @@ class FlowStage:
             self.input.drop(len(self.input))
             return self.fade.join(fine, 0)
         hop = span.frames - span.overlap
+        shared = span.overlap * config.patch_frames
+        is_known = window.coarse is not None and ahead == reach
+        self.known = window.coarse[..., -shared:] if is_known else None
         first = conditioning.first_token(max(0, self.start + hop - reach))
         first = max(first, self.first)
         self.input.drop(first - self.first)
         self.first, self.start, self.index = first, self.start + hop, self.index + 1
-        return self.fade.join(fine, span.overlap * config.patch_frames)
+        return self.fade.join(fine, shared)
 
     def state_dict(self) -> dict[str, Tensor]:
         """Return the codes that later windows see, the window's place and the fade's open end."""
         place = torch.tensor([self.start - self.first, self.start, self.index])
-        return {**self.input.state_dict(), **self.fade.state_dict(), "place": place}
+        kept = {} if self.known is None else {"known": self.known.contiguous()}
+        return {**self.input.state_dict(), **self.fade.state_dict(), **kept, "place": place}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         """Continue from what :meth:`state_dict` returned."""
@@ -265,6 +276,7 @@ class FlowStage:
         self.fade.load_state_dict(state)
         left, self.start, self.index = state["place"].tolist()
         self.first = self.start - left
+        self.known = state.get("known")
 
 
 def window_span(index: int, start: int, window_frames: int, overlap_frames: int) -> WindowSpan:

@@ -16,6 +16,8 @@ import pyloudnorm  # noqa: F401  (as the next, sets filters of warnings when it 
 import pytest
 import vector_quantize_pytorch  # noqa: F401
 
+from codec.native.build import builds_for_this_machine, compile_library, find_compiler
+from codec.native.library import Library, open_library, runs_here
 from codec.torchaudio_guard import guard_torchaudio
 
 guard_torchaudio()  # before a test imports torchaudio, encodec or transformers
@@ -147,3 +149,17 @@ def song(tmp_path: Path, pipeline_folder: Path) -> Path:
     files = ["--output", str(path), "--tokens", str(path.with_suffix(".safetensors"))]
     assert main([*generate, *files, "--pipeline", str(pipeline_folder)]) == 0
     return path
+
+
+@pytest.fixture(
+    scope="session", params=builds_for_this_machine(), ids=lambda build: build.file_name
+)
+def library(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Library:
+    compiler = find_compiler()
+    if compiler is None:
+        pytest.skip("no C compiler, and no ziglang")
+    if not runs_here(request.param):
+        pytest.skip(f"this processor lacks {request.param.instructions}")
+    folder = tmp_path_factory.mktemp("native")
+    compile_library(request.param, compiler, folder)
+    return open_library(request.param, folder)

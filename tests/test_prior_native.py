@@ -11,16 +11,15 @@ import torch
 from tiny_prior import some_codes, some_text, tiny_prior
 from torch import nn
 
-from prior import Condition, Prior
-from prior.frame_generator import FrameGenerator
-from prior.native.build import (
+from codec.native.build import (
     builds_for_this_machine,
     compile_library,
     digest_source,
-    find_compiler,
     find_zig,
 )
-from prior.native.library import Library, NativeStepError, open_library, runs_here
+from codec.native.library import Library, NativeError, open_library, runs_here
+from prior import Condition, Prior
+from prior.frame_generator import FrameGenerator
 from prior.native.packing import PackedPrior, check_prior
 from prior.native.step import NativeStep, describe_step
 from prior.next_frame import next_frame
@@ -28,18 +27,6 @@ from prior.sampling import Sampling
 
 HALF_EXACT = {"width": 128, "num_heads": 2, "depth_width": 64, "depth_heads": 1}
 ODD = {"width": 36, "num_heads": 2, "depth_width": 20, "depth_heads": 4, "codebook_size": 70}
-
-
-@pytest.fixture(scope="module", params=builds_for_this_machine(), ids=lambda build: build.file_name)
-def library(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Library:
-    compiler = find_compiler()
-    if compiler is None:
-        pytest.skip("no C compiler, and no ziglang")
-    if not runs_here(request.param):
-        pytest.skip(f"this processor lacks {request.param.instructions}")
-    folder = tmp_path_factory.mktemp("native")
-    compile_library(request.param, compiler, folder)
-    return open_library(request.param, folder)
 
 
 def halved(prior: Prior) -> Prior:
@@ -207,7 +194,7 @@ REFUSED = {
 @pytest.mark.parametrize("reason", REFUSED)
 def test_what_it_does_not_know_is_left_to_pytorch(library: Library, reason: str):
     prior = REFUSED[reason](tiny_prior("transformer"))
-    with pytest.raises(NativeStepError, match=reason):
+    with pytest.raises(NativeError, match=reason):
         check_prior(prior)
     if reason != "on meta":
         assert len(list(generator(prior, library, 12))) == 12
@@ -271,7 +258,7 @@ def test_a_damaged_or_foreign_library_is_refused(library: Library, tmp_path: Pat
         folder = tmp_path / str(number)
         folder.mkdir()
         (folder / build.file_name).write_bytes(content)
-        with pytest.raises((OSError, NativeStepError)):
+        with pytest.raises((OSError, NativeError)):
             open_library(build, folder)
 
 
@@ -295,10 +282,14 @@ def test_ziglang_compiles_it_as_well(tmp_path: Path):
 SANITIZED = """
 import sys
 from pathlib import Path
+import torch
+from codec.native import inner_loops
+from codec.phase import starting_phases
+from decoder.diffusion_decoder import Block, rotary_table
 from tiny_prior import some_text, tiny_prior
 from prior.frame_generator import FrameGenerator
-from prior.native.build import builds_for_this_machine
-from prior.native.library import open_library, runs_here
+from codec.native.build import builds_for_this_machine
+from codec.native.library import open_library, runs_here
 from prior.native.step import NativeStep
 from prior.sampling import Sampling
 
@@ -317,6 +308,20 @@ for sizes in (smallest, largest, odd):
             frames = FrameGenerator(prior, text, None, 40, sampling, [*range(rows)], min_frames=40)
             frames.next_frame = NativeStep(prior, library)
             assert len(list(frames)) == 40
+
+inner_loops.load_library = lambda: library
+for bins, frames in ((2, 1), (33, 7), (1025, 66)):
+    magnitude = torch.rand(2, frames, bins)
+    phase = torch.rand(2, bins)
+    sizes = {"n_fft": 2 * bins - 2, "hop_length": 1 + bins // 5}
+    found = starting_phases(magnitude, magnitude[:, 0], phase, phase, 3, **sizes)
+    found = inner_loops.normalize_complex(inner_loops.scale_complex(found, magnitude))
+    frames = torch.fft.irfft(found, n=sizes["n_fft"])
+    inner_loops.fold(frames, torch.rand(frames.shape[-1]), sizes["hop_length"])
+for width, heads in ((4, 2), (36, 3), (256, 4)):
+    with torch.no_grad():
+        Block(width, heads)(torch.rand(2, 5, width), torch.rand(6, 1, 1, width), rotary_table(
+            5, 1, width // heads, torch.device("cpu")))
 print("clean")
 """
 

@@ -8,23 +8,19 @@
  * Letters as everywhere: D width, H heads, K codebooks, V codebook size, L text tokens; R rows,
  * with guidance two for every piece. prior/native/structures.py mirrors the structures.
  */
-#include <math.h>
-#include <stdint.h>
 #include <stdlib.h>
-#include <string.h>
 #if defined(__F16C__)
 #include <immintrin.h>
 #endif
+#include "vectors.h"
 
 #if defined(__AVX512F__)
-enum { N = 16, TILE = 4 * N, MANY_ROWS_VECTORS = 4 };
+enum { TILE = 4 * N, MANY_ROWS_VECTORS = 4 };
 #else
-enum { N = 8, TILE = 4 * N, MANY_ROWS_VECTORS = 2 }; /* what sixteen registers hold */
+enum { TILE = 4 * N, MANY_ROWS_VECTORS = 2 }; /* what sixteen registers hold */
 #endif
-#define INLINE static inline __attribute__((always_inline))
 #define MASKED (-1e30f)
-typedef float Vector __attribute__((vector_size(4 * N), aligned(4)));
-typedef int32_t Integers __attribute__((vector_size(4 * N), aligned(4)));
+INLINE int round_up(int n, int unit) { return (n + unit - 1) / unit * unit; }
 
 /* (outputs, inputs) weights as tiles of TILE outputs: (outputs / TILE, inputs, TILE), zero-padded. */
 typedef struct { const void *weights; int32_t outputs, inputs, is_half; } Matrix;
@@ -62,10 +58,6 @@ typedef struct {
 
 /* -- vectors ------------------------------------------------------------------------------ */
 
-INLINE Vector load(const float *p) { return *(const Vector *)p; }
-INLINE void store(float *p, Vector v) { *(Vector *)p = v; }
-INLINE int round_up(int n, int unit) { return (n + unit - 1) / unit * unit; }
-
 INLINE Vector load_weights(const char *p, int is_half) {
     if (!is_half) return load((const float *)p);
 #if defined(__AVX512F__)
@@ -76,29 +68,6 @@ INLINE Vector load_weights(const char *p, int is_half) {
     typedef _Float16 Halves __attribute__((vector_size(2 * N), aligned(2)));
     return __builtin_convertvector(*(const Halves *)p, Vector);
 #endif
-}
-
-INLINE float total(Vector v) {
-    float x[N];
-    memcpy(x, &v, sizeof x);
-    for (int width = N / 2; width; width /= 2)
-        for (int i = 0; i < width; i++) x[i] += x[i + width];
-    return x[0];
-}
-
-/* e^x to two units in the last place, x cut to [-87, 88] (Cephes' polynomial). */
-INLINE Vector exponential(Vector x) {
-    const Vector low = (Vector){0} - 87.f, high = (Vector){0} + 88.f;
-    Integers below = x < low, above = x > high;
-    x = (Vector)(((Integers)x & ~below & ~above) | ((Integers)low & below) | ((Integers)high & above));
-    Vector shifted = x * 1.44269504f + 12582912.f, n = shifted - 12582912.f; /* rounds */
-    Vector r = x - n * .693359375f + n * 2.12194440e-4f, p = r * 1.9875691500e-4f + 1.3981999507e-3f;
-    p = p * r + 8.3334519073e-3f;
-    p = p * r + 4.1665795894e-2f;
-    p = p * r + 1.6666665459e-1f;
-    p = p * r + 5.0000001201e-1f;
-    p = p * r * r + r + 1.f;
-    return (Vector)((Integers)p + ((Integers)shifted << 23)); /* times 2^n */
 }
 
 /* -- layers ------------------------------------------------------------------------------- */

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules import module as torch_module
 
+from codec.native.library import Library, NativeError
 from prior.attention import CrossAttention, SelfAttention
 from prior.depth import DepthBlock, DepthHead
 from prior.feed_forward import SwiGLU
 from prior.model import Prior
-from prior.native.library import Library, NativeStepError
 from prior.native.structures import BlockPointers, Matrix, Model
 from prior.normalization import RMSNorm
 from prior.transformer import TransformerBackbone, TransformerBlock
@@ -156,7 +156,7 @@ def pack(prior: Prior, library: Library, compare: bool = False) -> PackedPrior:
         compare: also compare all numbers, milliseconds, with those that were packed.
 
     Raises:
-        NativeStepError: see :func:`check_prior`.
+        NativeError: see :func:`check_prior`.
     """
     check_prior(prior)
     packed = _packed.get(prior)
@@ -167,29 +167,29 @@ def pack(prior: Prior, library: Library, compare: bool = False) -> PackedPrior:
 
 
 def check_prior(prior: Prior) -> None:
-    """Raise a ``NativeStepError`` unless the native step computes what the prior does."""
+    """Raise a ``NativeError`` unless the native step computes what the prior does."""
     check_modules(prior)
     if prior.training:
-        raise NativeStepError("training mode")
+        raise NativeError("training mode")
     for name, weight in prior.named_parameters():
         if weight.dtype != torch.float32 or weight.device.type != "cpu":
-            raise NativeStepError(f"{name} is {weight.dtype} on {weight.device}")
+            raise NativeError(f"{name} is {weight.dtype} on {weight.device}")
         if not weight.is_contiguous():
-            raise NativeStepError(f"{name} is not stored by row")
+            raise NativeError(f"{name} is not stored by row")
 
 
 def check_modules(prior: Prior) -> None:
-    """Raise a ``NativeStepError`` unless every module is one that the native step knows."""
+    """Raise a ``NativeError`` unless every module is one that the native step knows."""
     if not isinstance(prior, Prior):
-        raise NativeStepError(type(prior).__name__)
+        raise NativeError(type(prior).__name__)
     if not isinstance(prior.network, TransformerBackbone):
-        raise NativeStepError(f"backbone {prior.config.backbone}")
+        raise NativeError(f"backbone {prior.config.backbone}")
     for name, module in (*prior.network.named_modules(), *depth_modules(prior)):
         changed = module._forward_hooks or module._forward_pre_hooks or "forward" in vars(module)
         if changed or type(module) not in KNOWN_MODULES:
-            raise NativeStepError(f"{name or 'a module'} is changed ({type(module).__name__})")
+            raise NativeError(f"{name or 'a module'} is changed ({type(module).__name__})")
     if torch_module._global_forward_hooks or torch_module._global_forward_pre_hooks:
-        raise NativeStepError("global hooks")
+        raise NativeError("global hooks")
 
 
 def depth_modules(prior: Prior) -> list[tuple[str, nn.Module]]:

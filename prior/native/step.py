@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from codec.native.library import Library, NativeError, load_library
 from prior.attention import KeyValueCache, Place, TextMemory
 from prior.model import Prior
-from prior.native.library import Library, NativeStepError, load_library
 from prior.native.packing import PackedPrior, check_modules, pack
 from prior.native.structures import FrameArguments, Layer, Settings, StateArguments
 from prior.next_frame import Draw, Frame, next_frame
@@ -27,7 +27,7 @@ def describe_step(prior: Prior) -> str:
     try:
         check_modules(prior)
         return f"native ({load_library().name})"
-    except NativeStepError as error:
+    except NativeError as error:
         return f"PyTorch's ({error})"
 
 
@@ -45,7 +45,7 @@ class NativeStep:
     def __init__(self, prior: Prior, library: Library | None = None) -> None:
         self.memory: GenerationMemory | None = None
         self.packed: PackedPrior | None = None
-        with suppress(NativeStepError):
+        with suppress(NativeError):
             self.packed = pack(prior, library or load_library(), compare=True)
 
     def __call__(
@@ -86,7 +86,7 @@ class NativeStep:
             return None
         if not self.packed.is_current():
             library, self.packed = self.packed.library, None
-            with suppress(NativeStepError):
+            with suppress(NativeError):
                 self.packed = pack(prior, library)
         return self.packed
 

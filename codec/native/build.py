@@ -1,4 +1,4 @@
-"""Compile ``frame.c`` with whatever compiler is there: ``python prior/native/build.py``.
+"""Compile the C files with whatever compiler is there: ``python codec/native/build.py``.
 
 An installation does it by itself, so this module imports Python's library alone; nothing is ever
 compiled while Partita runs. With ``pip install ziglang``, ``--wheels FOLDER`` makes the wheels of
@@ -17,6 +17,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 FOLDER = Path(__file__).parent
+ROOT = FOLDER.parents[1]
+SOURCES = (FOLDER / "sound.c", ROOT / "prior" / "native" / "frame.c")
+HEADER = FOLDER / "vectors.h"
 SUFFIXES = {"linux": ".so", "macos": ".dylib", "windows": ".dll"}
 FLAGS = ("-O3", "-std=gnu11", "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math")
 """Not -ffast-math: linked with it, a library changes how the whole process rounds."""
@@ -43,7 +46,7 @@ class Build(NamedTuple):
     def file_name(self) -> str:
         """Name the library's file."""
         parts = (self.system, self.machine, self.instructions.lower())
-        return "frame-" + "-".join(filter(None, parts)) + SUFFIXES[self.system]
+        return "native-" + "-".join(filter(None, parts)) + SUFFIXES[self.system]
 
 
 def x86_builds(system: str, target: str) -> tuple[Build, Build]:
@@ -96,9 +99,9 @@ def builds_for_wheel(platform_tag: str | None) -> list[Build]:
 
 
 def digest_source() -> int:
-    """Return a digest of ``frame.c`` in 64 bits, which every library made from it knows."""
-    digest = hashlib.blake2b((FOLDER / "frame.c").read_bytes(), digest_size=8).digest()
-    return int.from_bytes(digest, "little")
+    """Return a digest of the C files in 64 bits, which every library made from them knows."""
+    content = b"".join(path.read_bytes() for path in (*SOURCES, HEADER))
+    return int.from_bytes(hashlib.blake2b(content, digest_size=8).digest(), "little")
 
 
 def find_compiler() -> list[str] | None:
@@ -132,14 +135,15 @@ def compile_library(build: Build, compiler: list[str], folder: Path = FOLDER) ->
     flags = (*build.zig, "-s") if "ziglang" in compiler else build.flags
     position = () if build.system == "windows" else ("-fPIC",)
     defined = f"-DPARTITA_SOURCE={digest_source():#x}u"
-    command = [*compiler, *FLAGS, *flags, *position, defined, "-shared", str(FOLDER / "frame.c")]
+    command = [*compiler, *FLAGS, *flags, *position, defined, "-shared", f"-I{FOLDER}"]
+    command += [*map(str, SOURCES), "-o", str(partial), "-lm"]
     try:
-        subprocess.run([*command, "-o", str(partial), "-lm"], check=True, capture_output=True)
+        subprocess.run(command, check=True, capture_output=True)
         partial.replace(target)
     finally:
         partial.unlink(missing_ok=True)
         partial.with_suffix(".lib").unlink(missing_ok=True)  # for linkers of Windows
-        (folder / "frame.lib").unlink(missing_ok=True)
+        (folder / "sound.lib").unlink(missing_ok=True)
     return target
 
 
@@ -149,7 +153,7 @@ def build_here() -> list[Path]:
     builds = builds_for_this_machine()
     if compiler is None or not builds:
         missing = "no C compiler" if builds else f"no build for {platform.machine()}"
-        print(f"native step not built ({missing}): PyTorch's runs, slower", file=sys.stderr)
+        print(f"C code not built ({missing}): PyTorch runs in its place, slower", file=sys.stderr)
         return []
     built = []
     for build in builds:
@@ -176,7 +180,7 @@ def build_wheels(folder: Path) -> None:
         for build in builds_for_wheel(platform_tag):
             print(compile_library(build, zig), flush=True)
         environment = os.environ | {"PARTITA_WHEEL_PLATFORM": platform_tag}
-        subprocess.run([*pip, str(FOLDER.parents[1])], check=True, env=environment)
+        subprocess.run([*pip, str(ROOT)], check=True, env=environment)
 
 
 def main() -> int:
