@@ -259,11 +259,15 @@ static void backbone(const Model *m, const State *s, const Frame *f, Workspace *
             normalize(w->x + r * stride, b->text_gain, w->h + r * stride, D);
         }
         multiply(&b->text_query, w->h, stride, w->z, stride, R);
-        for (int r = 0; r < R; r++)
+        for (int r = 0; r < R; r++) {
+            const uint8_t *mask = s->text_mask + (size_t)r * s->tokens;
+            int tokens = s->tokens; /* without the masked ones at the end */
+            while (tokens > 1 && !mask[tokens - 1]) tokens--;
             for (int h = 0; h < H; h++)
                 attend(w->z + r * stride + h * d, layer->text_keys + (size_t)(r * H + h) * d * s->token_stride,
                        layer->text_values + (size_t)(r * H + h) * d * s->tokens, s->token_stride, d,
-                       s->tokens, s->text_mask + (size_t)r * s->tokens, w->scores, w->h + r * stride + h * d);
+                       tokens, mask, w->scores, w->h + r * stride + h * d);
+        }
         multiply(&b->text_out, w->h, stride, w->y, stride, R);
         for (int r = 0; r < R; r++) add(w->x + r * stride, w->y + r * stride, D);
         feed_forward(b, w->x, stride, D, R, w);
