@@ -10,7 +10,8 @@ from einops import rearrange, repeat
 from torch import Tensor, nn
 
 from codec.component import Component, register_to_config
-from codec.native.inner_loops import prepare_heads, runs_in_c, swiglu
+from codec.native.fused_layers import rms_norm, swiglu
+from codec.native.inner_loops import prepare_heads, runs_in_c
 from codec.spectrogram import LogMel
 from codec.vocoder import GriffinLim
 from decoder.flow import NOISE_ANGLE
@@ -275,18 +276,16 @@ class Block(nn.Module):
             epsilon = torch.finfo(qkv.dtype).eps  # RMSNorm's
             query, key = prepare_heads(qkv, gains, rotation, self.num_heads, epsilon)
         else:
-            query = rotate(self.query_norm(query.float()), rotation).to(value.dtype)
-            key = rotate(self.key_norm(key.float()), rotation).to(value.dtype)
+            query = rotate(rms_norm(query.float(), self.query_norm.weight), rotation).to(
+                value.dtype
+            )
+            key = rotate(rms_norm(key.float(), self.key_norm.weight), rotation).to(value.dtype)
         mixed = F.scaled_dot_product_attention(query, key, value)
         return self.attention_out(rearrange(mixed, "b h n d -> b n (h d)"))
 
     def transform(self, x: Tensor) -> Tensor:
         """Apply SwiGLU (Shazeer 2020)."""
-        gate_up = self.gate_up(x)
-        if runs_in_c(gate_up):
-            return self.down(swiglu(gate_up))
-        gate, up = gate_up.chunk(2, dim=-1)
-        return self.down(F.silu(gate) * up)
+        return self.down(swiglu(self.gate_up(x)))
 
 
 def normalize(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:

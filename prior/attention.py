@@ -193,12 +193,13 @@ class SelfAttention(nn.Module):
     def _project(self, x: Tensor, rotation: Rotation | None) -> tuple[Tensor, Tensor, Tensor]:
         B, T, _ = x.shape
         qkv = self.qkv(x).view(B, T, 3, self.num_heads, -1)  # (B, T, 3, H, D / H)
-        query_key = qkv[:, :, :2].to(self.query_key_norm.weight.dtype)  # float32 under autocast
+        query_key, value = qkv.split([2, 1], dim=2)
+        query_key = query_key.to(self.query_key_norm.weight.dtype)  # float32 under autocast
         query_key = self.query_key_norm(query_key).permute(2, 0, 3, 1, 4)  # (2, B, H, T, D / H)
         if rotation is not None:
             query_key = rotate(query_key, rotation)
         query, key = query_key.to(qkv.dtype)
-        return query, key, qkv[:, :, 2].transpose(1, 2)
+        return query, key, value[:, :, 0].transpose(1, 2)
 
 
 class CrossAttention(nn.Module):

@@ -1,7 +1,8 @@
 """The gated feed-forward layer."""
 
 from torch import Tensor, nn
-from torch.nn import functional as F
+
+from codec.native.fused_layers import swiglu
 
 
 class SwiGLU(nn.Module):
@@ -19,5 +20,4 @@ class SwiGLU(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, T, D) -> (B, T, D)."""
-        gate, up = self.gate_up(x).chunk(2, dim=-1)
-        return self.down(F.silu(gate) * up)
+        return self.down(swiglu(self.gate_up(x)))

@@ -5,6 +5,8 @@ import math
 import torch
 from torch import Tensor, nn
 
+from codec.native.fused_layers import rms_norm
+
 ZERO = torch.zeros(())
 
 
@@ -18,8 +20,10 @@ class RMSNorm(nn.RMSNorm):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (..., D) -> (..., D)."""
-        if not x.is_cpu or x.dtype != torch.float32 or torch.is_grad_enabled():
+        if not x.is_cpu or x.dtype != torch.float32:
             return super().forward(x)
+        if torch.is_grad_enabled():
+            return rms_norm(x, self.weight)
         length = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
         length = length.clamp_min_(torch.finfo(torch.float32).tiny)
         # an addition to nothing, because a plain product would turn its factor into a tensor

@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 FOLDER = Path(__file__).parent
 ROOT = FOLDER.parents[1]
-SOURCES = (FOLDER / "sound.c", ROOT / "prior" / "native" / "frame.c")
+SOURCES = (FOLDER / "sound.c", FOLDER / "layers.c", ROOT / "prior" / "native" / "frame.c")
 HEADER = FOLDER / "vectors.h"
 SUFFIXES = {"linux": ".so", "macos": ".dylib", "windows": ".dll"}
 FLAGS = ("-O3", "-std=gnu11", "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math")

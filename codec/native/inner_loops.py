@@ -4,17 +4,27 @@
 """
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from codec.native.library import NativeError, load_library
+
+PLAIN = (Tensor, nn.Parameter)
+"""Not DTensor or what else has no numbers of its own."""
 
 
 def runs_in_c(*tensors: Tensor) -> bool:
     """Tell whether the functions below take these tensors, and a library is there."""
+    if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors):
+        return False
+    return is_plain(*tensors)
+
+
+def is_plain(*tensors: Tensor) -> bool:
+    """Tell whether C may read these tensors, and a library is there."""
     kinds = {torch.float32, torch.complex64}
     if not all(t.device.type == "cpu" and t.dtype in kinds for t in tensors):
         return False
-    if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors):
+    if type(tensors[0]) not in PLAIN:
         return False
     try:
         return bool(load_library())
@@ -115,13 +125,3 @@ def prepare_heads(
     pointers = (part.data_ptr() for part in (qkv, *gains, *rotation, found))
     load_library().functions.partita_heads(*pointers, B, T, num_heads, head, epsilon)
     return found[0], found[1]
-
-
-def swiglu(gate_up: Tensor) -> Tensor:
-    """Map (..., 2 n) -> (..., n), SiLU of the first half times the second."""
-    gate_up = gate_up.contiguous()
-    n = gate_up.shape[-1] // 2
-    gated = torch.empty(*gate_up.shape[:-1], n)
-    functions = load_library().functions
-    functions.partita_swiglu(gate_up.data_ptr(), gated.data_ptr(), gate_up.numel() // n // 2, n)
-    return gated

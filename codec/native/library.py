@@ -22,7 +22,10 @@ FUNCTIONS: dict[str, tuple[list[Any], Any]] = {
     "partita_normalize": ([c_void_p] * 2 + [c_int64], None),
     "partita_scale": ([c_void_p] * 3 + [c_int64], None),
     "partita_heads": ([c_void_p] * 6 + [c_int32] * 4 + [c_float], None),
+    "partita_rms_norm": ([c_void_p] * 4 + [c_int64] * 2 + [c_float], None),
+    "partita_rms_norm_gradient": ([c_void_p] * 6 + [c_int64] * 2, None),
     "partita_swiglu": ([c_void_p] * 2 + [c_int64] * 2, None),
+    "partita_swiglu_gradient": ([c_void_p] * 3 + [c_int64] * 2, None),
 }
 """Types of every function's arguments and of what it returns."""
 

@@ -129,13 +129,3 @@ void partita_heads(const float *restrict qkv, const float *restrict query_gain, 
                     }
                 }
 }
-
-/* (rows, 2 n) gates and what they let through -> (rows, n), SiLU of the one times the other. */
-void partita_swiglu(const float *restrict x, float *restrict y, int64_t rows, int64_t n) {
-    for (int64_t r = 0; r < rows; r++, x += 2 * n, y += n) {
-        int64_t i = 0;
-        for (; i + N <= n; i += N)
-            store(y + i, load(x + i) / (1.f + exponential(-load(x + i))) * load(x + n + i));
-        for (; i < n; i++) y[i] = x[i] / (1.f + expf(-x[i])) * x[n + i];
-    }
-}

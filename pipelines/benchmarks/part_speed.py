@@ -13,6 +13,7 @@ from torch import Tensor
 from codec.seeds import generator
 from decoder.sampler import FlowSampler
 from pipelines.benchmarks.machine import peak_memory, processor_name
+from pipelines.benchmarks.turn_worker import own_config
 from pipelines.benchmarks.turns import spread, take_turns
 from pipelines.inference.music_generator import MusicGenerator
 from prior.frame_generator import FrameGenerator
@@ -120,8 +121,7 @@ def with_backbone(prior: Prior, backbone: str) -> Prior:
     """Return the prior itself, or one of random weights that differs in the backbone alone."""
     if prior.config.backbone == backbone:
         return prior
-    values = {name: value for name, value in prior.config.items() if not name.startswith("_")}
-    return type(prior)(**(values | {"backbone": backbone})).eval().to(prior.device)
+    return type(prior)(**(own_config(prior) | {"backbone": backbone})).eval().to(prior.device)
 
 
 def generate_frames(pipeline: MusicGenerator, prior: Prior, num_frames: int) -> None:

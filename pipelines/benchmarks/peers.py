@@ -30,6 +30,13 @@ from codec.encodec_codec import EncodecCodec
 from codec.spectral_codec import SpectralCodec
 from decoder.diffusion_decoder import DiffusionDecoder
 from pipelines.benchmarks.part_speed import random_tensor
+from pipelines.benchmarks.turn_worker import (
+    CLIP_FRAMES,
+    CLIPS,
+    optimizer_step,
+    own_config,
+    training_step,
+)
 from pipelines.benchmarks.turns import Spread, ratio, spread, take_turns
 from pipelines.inference.music_generator import MusicGenerator
 from prior.condition import Condition
@@ -38,6 +45,7 @@ from prior.model import Prior
 from prior.sampling import Sampling
 
 TEXT_TOKENS = 16
+FRAMES_PER_S = 25
 DIT_GRID = 11  # DiT takes squares only: 121 patches, no more than a window of ours
 
 
@@ -126,6 +134,7 @@ def peer_tasks(pipeline: MusicGenerator, duration_s: float) -> Iterator[PeerTask
     frames = max(1, round(duration_s * pipeline.codec.frame_rate))
     for guidance in sorted({1.0, pipeline.config.guidance}):
         yield prior_task(pipeline.prior, frames, guidance, pipeline.config.top_k)
+    yield training_task(pipeline.prior)
     yield from codec_tasks(pipeline.codec, duration_s)
     if pipeline.decoder is not None:
         yield decoder_task(pipeline.decoder)
@@ -178,6 +187,32 @@ def prior_task(prior: Prior, num_frames: int, guidance: float, top_k: int) -> Pe
         num_frames,
         TimedModel("partita", ours, prior),
         [TimedModel("transformers MusicGen", theirs, musicgen)],
+    )
+
+
+def training_task(prior: Prior) -> PeerTask:
+    """Take an optimizer step with our prior and with MusicGen's decoder, on as many codes.
+
+    A quarter of the frames trains our depth head, as in configs/prior.
+    """
+    config = prior.config
+    ours = type(prior)(**own_config(prior))
+    musicgen = build_musicgen(prior, CLIP_FRAMES).train()
+    shape = (CLIPS, CLIP_FRAMES, config.num_codebooks)
+    codes = torch.randint(config.codebook_size, shape)
+    states = random_tensor((CLIPS, 20, config.width), "states")
+    inputs = codes.transpose(1, 2).flatten(0, 1)  # (B * K, T)
+    labels = codes.masked_fill(torch.arange(CLIP_FRAMES)[:, None] == 0, -100)
+
+    def musicgen_loss() -> Tensor:
+        return musicgen(inputs, encoder_hidden_states=states, labels=labels).loss
+
+    return PeerTask(
+        "prior, training step",
+        "s",
+        CLIPS * CLIP_FRAMES / FRAMES_PER_S,
+        TimedModel("partita", training_step(ours), ours),
+        [TimedModel("transformers MusicGen", optimizer_step(musicgen, musicgen_loss), musicgen)],
     )
 
 

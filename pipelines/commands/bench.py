@@ -1,6 +1,7 @@
 """``partita bench``: how fast every part runs on this machine, and how much memory it takes.
 
-With ``--peers`` every part takes turns with models of other projects instead.
+With ``--peers`` every part takes turns with models of other projects instead, with ``--baseline``
+with another checkout of Partita.
 """
 
 import argparse
@@ -8,6 +9,7 @@ import json
 import math
 from collections.abc import Iterator
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipelines.inference.loading import add_pipeline_arguments, load_pipeline
@@ -28,6 +30,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--peers", action="store_true", help="beside models of other projects of the same size"
     )
+    parser.add_argument(
+        "--baseline", type=Path, metavar="FOLDER", help="in turns with a checkout of Partita"
+    )
     parser.add_argument("--json", action="store_true", help="print JSON in place of the table")
     add_pipeline_arguments(parser)
 
@@ -38,6 +43,8 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError(f"--repeats must be at least 1, got {args.repeats}")
     if not 0.1 <= args.duration < math.inf:
         raise ValueError(f"--duration must be at least 0.1 s, got {args.duration}")
+    if args.baseline is not None:
+        return run_baseline(args)
     from codec.process_settings import cpu_threads
     from pipelines.benchmarks.part_speed import describe_machine
 
@@ -54,6 +61,26 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         settings = {"duration_s": args.duration, "repeats": args.repeats}
         print(json.dumps({**machine, **settings, "rows": [asdict(row) for row in rows]}, indent=2))
+    return 0
+
+
+def run_baseline(args: argparse.Namespace) -> int:
+    """Measure this build and another one in turns, with the weights that each ships."""
+    from pipelines.benchmarks.baseline import compare_builds
+    from pipelines.benchmarks.machine import processor_name
+
+    rows = []
+    if not args.json:
+        print(
+            f"{processor_name()}; {args.duration:g} s of audio, {args.repeats} rounds; ms, and "
+            f"ours over theirs\n{'':22}{'wall':>10}{'CPU':>10}{'wall ratio':>20}{'CPU ratio':>20}"
+        )
+    for row in compare_builds(args.baseline, args.duration, args.threads or 1, args.repeats):
+        rows.append(row)
+        if not args.json:
+            print(row, flush=True)
+    if args.json:
+        print(json.dumps([asdict(row) for row in rows], indent=2))
     return 0
 
 
