@@ -256,8 +256,9 @@ class FlowStage:
             return self.fade.join(fine, 0)
         hop = span.frames - span.overlap
         shared = span.overlap * config.patch_frames
-        is_known = window.coarse is not None and ahead == reach
-        self.known = window.coarse[..., -shared:] if is_known else None
+        self.known = None
+        if window.coarse is not None and ahead == reach:
+            self.known = window.coarse[..., -shared:]
         first = conditioning.first_token(max(0, self.start + hop - reach))
         first = max(first, self.first)
         self.input.drop(first - self.first)

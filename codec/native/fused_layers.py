@@ -39,7 +39,7 @@ class FusedRMSNorm(torch.autograd.Function):
     """Root mean square normalization (arXiv 1910.07467) and its gradient."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, gain: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(ctx: Any, x: Tensor, gain: Tensor) -> Tensor:
         """See :func:`rms_norm`."""
         x, gain = x.contiguous(), gain.contiguous()
         rows, n = x.numel() // gain.numel(), gain.numel()
@@ -51,7 +51,7 @@ class FusedRMSNorm(torch.autograd.Function):
         return y
 
     @staticmethod
-    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor, Tensor]:
         """Return the gradients by input and gain."""
         x, gain, scales = ctx.saved_tensors
         dy, dx = dy.contiguous(), torch.empty_like(x)
@@ -66,7 +66,7 @@ class FusedSwiGLU(torch.autograd.Function):
     """SiLU of a tensor's first half times its second half, and its gradient."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(ctx: Any, x: Tensor) -> Tensor:
         """See :func:`swiglu`."""
         x = x.contiguous()
         n = x.shape[-1] // 2
@@ -77,7 +77,7 @@ class FusedSwiGLU(torch.autograd.Function):
         return y
 
     @staticmethod
-    def backward(ctx: Any, dy: Tensor) -> Tensor:  # type: ignore[override]
+    def backward(ctx: Any, dy: Tensor) -> Tensor:
         """Return the gradient by the input."""
         (x,) = ctx.saved_tensors
         dy, dx = dy.contiguous(), torch.empty_like(x)

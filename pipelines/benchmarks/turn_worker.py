@@ -1,7 +1,8 @@
 """Do pieces of work with one build's packages, each when a line on standard input names it.
 
-``python turn_worker.py SECONDS THREADS`` with ``PYTHONPATH`` at a checkout of Partita, this one or an
-earlier one: only what all builds since November 2026 have is called. Answers are JSON, a line each.
+``python turn_worker.py SECONDS THREADS`` with ``PYTHONPATH`` at a checkout of Partita, this one or
+an earlier one: only what all builds since November 2026 have is called. Answers are JSON, a line
+each.
 """
 
 import json
@@ -22,7 +23,7 @@ def load_works(duration_s: float) -> dict[str, Callable[[], object]]:
     try:
         from pipelines.inference.music_generator import MusicGenerator as Loaded
     except ImportError:  # builds before it
-        from pipelines import Pipeline as Loaded  # type: ignore[assignment]
+        from pipelines import Pipeline as Loaded
     music = Loaded.from_pretrained(f"{pipelines.__path__[0]}/pretrained/partita-tiny")
     music.set_progress_bar_config(disable=True)
     codes = music(PROMPT, duration_s, 0, output_type="latent").codes
