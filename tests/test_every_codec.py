@@ -141,6 +141,8 @@ def test_prior_and_decoder_train_and_a_pipeline_generates(
     parts = [w for p in ("prior", "decoder") for w in (f"--{p}", f"{tmp_path}/{p}/model")]
     parts += ["--codec", f"{tmp_path}/codec", "--text-encoder", f"{tmp_path}/text"]
     assert main(["assemble", *parts, "--output", f"{tmp_path}/whole"]) == 0, capsys.readouterr()
+    assert main(["info", f"{tmp_path}/whole"]) == 0
+    assert "audio: 44100 Hz, 2 channels" in capsys.readouterr().out
     pipeline = Pipeline.from_pretrained(tmp_path / "whole")
     song = pipeline("a tune", duration_s=LENGTH_S, seed=1, num_inference_steps=2)
     assert (song.sample_rate, song.audio.shape) == (44100, (1, 2, 22050))

@@ -160,6 +160,10 @@ def test_a_saved_musicgen_is_assembled(tmp_path: Path, capsys: pytest.CaptureFix
     made.set_progress_bar_config(disable=True)
     expected = own_codes(tiny_musicgen(), 3.0)
     assert torch.equal(made(PROMPTS, FRAMES / RATE, temperature=0).codes, expected)
+    assert main(["info", str(tmp_path / "ours")]) == 0
+    said = capsys.readouterr().out
+    assert "prior: MusicgenPrior" in said
+    assert "audio: 24000 Hz, 1 channels" in said
     assert main(["assemble", *output]) == 2
     assert "--codec and --prior, or --musicgen" in capsys.readouterr().err
 

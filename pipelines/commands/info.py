@@ -174,7 +174,7 @@ def describe_pipeline(folder: Path) -> list[str]:
     written = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
     lines = [f"{folder}: {size(written)} on disk", "parameters"]
     lines += [f"  {name.replace('_', ' '):14}{count:>15,}" for name, count in counts.items()]
-    lines += describe_rates(models["codec"], models["prior"])
+    lines += describe_rates(models["codec"], models["prior"], models.get("decoder"))
     lines += describe_defaults(index, models.get("decoder"))
     return lines + describe_card(folder / "README.md")
 
@@ -208,18 +208,22 @@ def count_text_encoder(folder: Path) -> int:
         raise ValueError(f"{path} is not a whole safetensors file: {error}") from error
 
 
-def describe_rates(codec: Any, prior: Any) -> list[str]:
+def describe_rates(codec: Any, prior: Any, decoder: Any) -> list[str]:
     """Write rates, bitrates and the prior's step, in lines."""
     from prior.native.step import describe_step
 
     bits = codec.frame_rate * math.log2(codec.codebook_size) / 1000
     count, written = codec.num_codebooks, prior.num_codebooks
+    rate, channels, more = codec.sample_rate, codec.channels, ""
+    if decoder is not None and decoder.vocoder is not None:
+        rate, channels = decoder.vocoder.log_mel.sample_rate, decoder.config.channels
+        more = f", painted from a codec of {codec.sample_rate} Hz, {codec.channels}"
     return [
-        f"audio: {codec.sample_rate} Hz, {codec.channels} channels",
+        f"audio: {rate} Hz, {channels} channels{more}",
         f"tokens: {codec.frame_rate:g} frames a second, {count} codebooks of {codec.codebook_size}",
         f"bitrate: {bits * count:.2f} kbps with all {count} codebooks, "
         f"{bits * written:.2f} kbps with the {written} that the prior generates",
-        f"prior: {prior.config.backbone}",
+        f"prior: {prior.config.get('backbone', type(prior).__name__)}",
         f"step of the prior on a CPU: {describe_step(prior)}",
     ]
 
