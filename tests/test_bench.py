@@ -9,8 +9,10 @@ import pytest
 import torch
 from tiny_pipeline import save_tiny_pipeline, tiny_pipeline
 
+from pipelines.benchmarks.baseline import BaselineSpeed
 from pipelines.benchmarks.machine import peak_memory, resident_memory
 from pipelines.benchmarks.part_speed import PartSpeed, measure, with_backbone
+from pipelines.benchmarks.turns import Spread
 from pipelines.cli import main
 
 ROWS = [
@@ -66,6 +68,7 @@ def test_a_pipeline_without_decoder(tmp_path: Path, capsys: pytest.CaptureFixtur
         (["--threads", "0"], "error: threads must be at least 1, got 0"),
         (["--duration", "0"], "--duration must be at least 0.1 s, got 0"),
         (["--duration", "nan"], "--duration must be at least 0.1 s, got nan"),
+        (["--baseline", "configs"], "--baseline must be a checkout of Partita, got configs"),
     ],
 )
 def test_mistakes(
@@ -114,3 +117,20 @@ def test_the_memory_of_a_process_that_has_ended_is_none():
     ended = subprocess.Popen([sys.executable, "-c", ""])
     ended.wait()
     assert resident_memory(ended.pid) == 0
+
+
+def test_a_baseline_as_text():
+    seconds, third = Spread(0.25, 0.2, 0.5), Spread(0.3333, 0.25, 0.5)
+    row = BaselineSpeed("piece", seconds, seconds, third, third)
+    assert str(row).split() == ["piece", "250", "250", *2 * ["0.33", "(0.25-0.50)"]]
+
+
+@pytest.mark.slow
+def test_this_checkout_as_its_own_baseline(capsys: pytest.CaptureFixture[str]):
+    folder = str(Path(__file__).parents[1])
+    options = ["--baseline", folder, "--duration", "0.5", "--repeats", "1", "--json"]
+    assert main(["bench", *options]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    names = ["decoder and vocoder", "first sound", "piece", "prior, training step"]
+    assert [row["task"] for row in rows] == names
+    assert all(row["cpu_ratio"]["smallest"] > 0 for row in rows)

@@ -197,6 +197,10 @@ def main() -> int:
     except FileNotFoundError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except subprocess.CalledProcessError as error:
+        said = (error.stderr or b"").decode(errors="replace").strip()
+        print(f"error: {' '.join(map(str, error.cmd))} failed\n{said}".strip(), file=sys.stderr)
+        return 2
     return 0
 
 

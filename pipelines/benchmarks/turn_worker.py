@@ -1,8 +1,7 @@
 """Do pieces of work with one build's packages, each when a line on standard input names it.
 
 ``python turn_worker.py SECONDS THREADS`` with ``PYTHONPATH`` at a checkout of Partita, this one or
-an earlier one: only what all builds since November 2026 have is called. Answers are JSON, a line
-each.
+an earlier one: only what all builds since November 2026 have is called. Answers are JSON lines.
 """
 
 import json
@@ -26,7 +25,7 @@ def load_works(duration_s: float) -> dict[str, Callable[[], object]]:
         from pipelines import Pipeline as Loaded
     music = Loaded.from_pretrained(f"{pipelines.__path__[0]}/pretrained/partita-tiny")
     music.set_progress_bar_config(disable=True)
-    codes = music(PROMPT, duration_s, 0, output_type="latent").codes
+    codes = music(PROMPT, duration_s, 0).codes
     return {
         "decoder and vocoder": lambda: music.decode(codes, 0),
         "first sound": lambda: next(iter(music.stream(PROMPT, duration_s, 0))),

@@ -29,21 +29,6 @@ PLAIN = {
 """Values with which a config describes this encoder."""
 
 
-class KeptLinear(nn.Linear):
-    """A layer that computes as float32 with weights of any precision."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.linear(x, self.weight.float(), self.bias.float())
-
-
-class KeptNorm(nn.LayerNorm):
-    """Layer normalization that computes as float32 with weights of any precision."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        weights = self.weight.float(), self.bias.float()
-        return F.layer_norm(x, self.normalized_shape, *weights, self.eps)
-
-
 class KeptEmbedding(nn.Embedding):
     """A table of any precision whose rows are given as float32."""
 
@@ -65,7 +50,7 @@ class BertStates(NamedTuple):
 class BertModel(nn.Module):
     """An encoder with names, tensors and states of transformers' ``BertModel``, without its pooler.
 
-    It computes as float32 whatever the weights are kept in, and its ``state_dict`` is float32 too.
+    It computes as float32 whatever its tables are kept in, and its ``state_dict`` is float32 too.
 
     Args:
         config: transformers' ``config.json``.
@@ -88,7 +73,7 @@ class BertModel(nn.Module):
         self.embeddings.word_embeddings = KeptEmbedding(config["vocab_size"], width)
         self.embeddings.position_embeddings = KeptEmbedding(positions, width)
         self.embeddings.token_type_embeddings = KeptEmbedding(types, width)
-        self.embeddings.LayerNorm = KeptNorm(width, eps)
+        self.embeddings.LayerNorm = nn.LayerNorm(width, eps)
         self.encoder: Any = nn.Module()
         self.encoder.layer = nn.ModuleList(
             BertLayer(width, config["num_attention_heads"], config["intermediate_size"], eps)
@@ -97,7 +82,7 @@ class BertModel(nn.Module):
 
     @classmethod
     def from_pretrained(cls, folder: Path) -> "BertModel":
-        """Load what transformers saved, and keep it in half precision if it was.
+        """Load what transformers saved, and keep tables in half precision that were.
 
         Raises:
             ValueError: the config describes another model.
@@ -106,6 +91,8 @@ class BertModel(nn.Module):
         with WithoutStorage():
             model = cls(read_json_object(folder / "config.json"))
         load_weights(model, folder / "model.safetensors")
+        for module in (model.encoder, model.embeddings.LayerNorm):  # once, not in every call
+            module.float()
         return model.eval().requires_grad_(False)
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> BertStates:
@@ -130,11 +117,11 @@ class BertLayer(nn.Module):
         names = ("query", "key", "value")
         self.attention: Any = nn.ModuleDict(
             {
-                "self": nn.ModuleDict({name: KeptLinear(width, width) for name in names}),
+                "self": nn.ModuleDict({name: nn.Linear(width, width) for name in names}),
                 "output": add_and_normalize(width, width, eps),
             }
         )
-        self.intermediate = nn.ModuleDict({"dense": KeptLinear(width, hidden)})
+        self.intermediate = nn.ModuleDict({"dense": nn.Linear(width, hidden)})
         self.output: Any = add_and_normalize(hidden, width, eps)
 
     def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
@@ -154,5 +141,5 @@ class BertLayer(nn.Module):
 
 def add_and_normalize(width: int, out_width: int, eps: float) -> nn.ModuleDict:
     """Make the layers that end a branch."""
-    layers = {"dense": KeptLinear(width, out_width), "LayerNorm": KeptNorm(out_width, eps)}
+    layers = {"dense": nn.Linear(width, out_width), "LayerNorm": nn.LayerNorm(out_width, eps)}
     return nn.ModuleDict(layers)

@@ -394,12 +394,13 @@ uint64_t partita_source(void) { return PARTITA_SOURCE; } /* a digest of this fil
 
 /* Of n numbers of four bytes, in their order. */
 uint64_t partita_checksum(const uint32_t *p, int64_t n) {
-    uint64_t sums[16] = {0}, sum = 0;
+    uint32_t sums[64] = {0}; /* as many as hide how long a product takes */
+    uint64_t sum = 0;
     int64_t i = 0;
-    for (; i + 16 <= n; i += 16)
-        for (int j = 0; j < 16; j++) sums[j] = sums[j] * 1099511628211u + p[i + j];
+    for (; i + 64 <= n; i += 64)
+        for (int j = 0; j < 64; j++) sums[j] = sums[j] * 16777619u + p[i + j];
     for (; i < n; i++) sum = sum * 1099511628211u + p[i];
-    for (int j = 0; j < 16; j++) sum = sum * 1099511628211u + sums[j];
+    for (int j = 0; j < 64; j++) sum = sum * 1099511628211u + sums[j];
     return sum;
 }
 
