@@ -181,17 +181,16 @@ def describe_pipeline(folder: Path) -> list[str]:
 
 def read_component(folder: Path, name: str, library: str, class_name: str) -> Any:
     """Build a part without its weights, which must fit; one of the user's class is loaded whole."""
-    from codec.component import Component, WithoutStorage, check_tensors
+    from codec.component import Component, WithoutStorage, check_folder
     from codec.component import read_config as read_component_config
     from pipelines.inference.saved_pipeline import find_class
 
     kind = find_class(name, library, class_name)
     if not issubclass(kind, Component):
         return kind.from_pretrained(folder / name)
+    check_folder(kind, folder / name)
     with WithoutStorage():
-        model = kind(**read_component_config(kind, folder / name / "config.json"))
-    check_tensors(model, folder / name)
-    return model
+        return kind(**read_component_config(kind, folder / name / "config.json"))
 
 
 def count_text_encoder(folder: Path) -> int:
