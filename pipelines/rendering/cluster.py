@@ -7,12 +7,14 @@ into the folder: an item is stored once, and workers need no common file system 
 
 import logging
 import os
+import signal
 import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import lru_cache
+from multiprocessing import resource_tracker
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -158,10 +160,25 @@ def start_cluster(
                 origin = replace(origin, path=stack.enter_context(tempfile.TemporaryDirectory()))
                 assert isinstance(pipeline, Pipeline)  # any other was loaded from somewhere
                 pipeline.save_pretrained(origin.path)
-            cluster = stack.enter_context(local_cluster(distributed, workers))
+            with sigint_blocked():
+                cluster = stack.enter_context(local_cluster(distributed, workers))
             client = distributed.Client(cluster, set_as_default=False)
         pool = DaskWorkers(stack.enter_context(client), origin)
         yield WorkerPool(pool.max_tasks, pool.submit, pool.result_of)
+
+
+@contextmanager
+def sigint_blocked() -> Iterator[None]:
+    """Start threads and processes that Ctrl-C does not reach: this thread stops them in order."""
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    resource_tracker.ensure_running()  # when it starts, it lets Ctrl-C through again
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def local_cluster(distributed: ModuleType, workers: int) -> Any:
