@@ -94,8 +94,9 @@ class Guard:
         except Refusal as refusal:
             if not guarded.started:
                 await _refuse(scope, receive, send, refusal)
-        except (TimeoutError, ConnectionError):
-            return  # the client takes nothing: uvicorn closes what is not complete
+        except Exception:
+            if not guarded.given_up:  # else whatever came of that
+                raise
 
     def _check_site(self, scope: Scope, headers: Headers) -> None:
         host = _host_name(headers.get("host", ""))
@@ -142,6 +143,7 @@ class _GuardedChannel:
         self.whole = scope["type"] == "websocket"  # whose messages may come at any time
         self.started = False
         self.refusal: Refusal | None = None
+        self.given_up = False
 
     async def receive(self) -> Message:
         if self.whole:
@@ -168,7 +170,15 @@ class _GuardedChannel:
             headers = MutableHeaders(scope=message)
             for name, value in SECURITY_HEADERS.items():
                 headers.setdefault(name, value)
-        await asyncio.wait_for(self._send(message), self.patience_s)
+        try:
+            await asyncio.wait_for(self._send(message), self.patience_s)
+        except (TimeoutError, ConnectionError):
+            self.given_up = True
+            # uvicorn would wait for what is buffered to be read
+            transport = getattr(getattr(self._receive, "__self__", None), "transport", None)
+            if transport is not None:
+                transport.abort()
+            raise
 
 
 def _host_name(host: str) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from fastapi import APIRouter, HTTPException, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
+from starlette.types import Receive, Scope, Send
 
 from pipelines.inference.plan_schema import plan_json
 from pipelines.serving.chunk_encoder import CONTENT_TYPES, STREAMED, ChunkEncoder
@@ -84,7 +85,17 @@ def stream_piece(body: MusicRequest, studio: Studio, metrics: ServiceMetrics) ->
     encoder = ChunkEncoder(body.format, pipeline.sample_rate, pipeline.channels, num_samples)
     kind = CONTENT_TYPES[body.format].format(rate=pipeline.sample_rate, channels=pipeline.channels)
     chunks = encode_chunks(piece, encoder, metrics)
-    return StreamingResponse(chunks, media_type=kind, headers={"cache-control": "no-store"})
+    return ClosingResponse(chunks, media_type=kind, headers={"cache-control": "no-store"})
+
+
+class ClosingResponse(StreamingResponse):
+    """Closes its iterator at once, also where the client does not read on."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send it all."""
+        chunks: Any = self.body_iterator
+        async with contextlib.aclosing(chunks):
+            await super().__call__(scope, receive, send)
 
 
 async def encode_chunks(
