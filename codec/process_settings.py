@@ -4,6 +4,7 @@ PyTorch, accelerate and Python keep them once per process, so a function that le
 changes what the caller computes next.
 """
 
+import ctypes
 import gc
 import os
 import random
@@ -18,6 +19,8 @@ import numpy as np
 import torch
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+KEPT_SIZES = {-1: 512 << 20, -3: 32 << 20}
+"""M_TRIM_THRESHOLD and M_MMAP_THRESHOLD of mallopt(3), bytes; the latter is glibc's largest."""
 
 
 @contextmanager
@@ -39,6 +42,20 @@ def cpu_threads(number: int | None) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+def keep_freed_memory() -> bool:
+    """Let glibc keep what is freed for the next tensors, until the process ends; False elsewhere.
+
+    Otherwise a training step gives back and asks for tens of thousands of pages, each of which the
+    kernel fills with zeros first (docs/performance.md).
+    """
+    if not sys.platform.startswith("linux"):
+        return False
+    set_option = getattr(ctypes.CDLL(None), "mallopt", None)
+    if set_option is None:  # another C library
+        return False
+    return all(set_option(option, size) for option, size in KEPT_SIZES.items())
 
 
 @contextmanager

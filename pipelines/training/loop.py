@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
 
 from codec.component import Component
-from codec.process_settings import kept_process_settings, matmul_precision
+from codec.process_settings import keep_freed_memory, kept_process_settings, matmul_precision
 from codec.seeds import derive_seed
 from codec.whole_file import new_folder
 from pipelines.training.acceleration import lost_processes_named, start_accelerator, stop_on_signal
@@ -110,6 +110,8 @@ def train(task: TrainingTask, config: TrainingConfig, resume: bool = False) -> P
 
     loader = iter(make_loader(task, config, accelerator, step))
     is_cpu, is_main = accelerator.device.type == "cpu", accelerator.is_main_process
+    if is_cpu:
+        keep_freed_memory()
     # validation, samples and export have the precision of inference
     precision = "medium" if is_cpu else torch.get_float32_matmul_precision()
     progress = tqdm(
