@@ -27,6 +27,10 @@ class BuildModules(build_py):
         if PLATFORM is None:
             NATIVE["build_here"]()
         super().run()
+        wanted = {path.name for path in libraries()}
+        for path in Path(self.build_lib, "codec", "native").glob("native-*"):
+            if path.name not in wanted:  # of a wheel that was built before
+                path.unlink()
 
     def find_data_files(self, package: str, src_dir: str) -> list[str]:
         """See setuptools."""
