@@ -214,7 +214,7 @@ def test_damaged_text_encoders_are_refused(file, content, tmp_path, pipeline_fol
         (["train", "codec", "--config", "nowhere.yaml"], "nowhere.yaml"),
         (["train", "codec", "--config", "bytes.yaml"], "bytes.yaml"),
         (["train", "codec", "--config", "torn.yaml"], "torn.yaml"),
-        (["info", "--config", "bytes.yaml"], "bytes.yaml is not YAML"),
+        (["info", "--config", "bytes.yaml"], "bytes.yaml is no trainer's config"),
         (["info", "--config", "nowhere.yaml"], "nowhere.yaml"),
         (
             ["info", "--config", "a.yaml", "--processes", "0"],

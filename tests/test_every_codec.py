@@ -144,7 +144,7 @@ def test_prior_and_decoder_train_and_a_pipeline_generates(
     assert main(["info", f"{tmp_path}/whole"]) == 0
     assert "audio: 44100 Hz, 2 channels" in capsys.readouterr().out
     pipeline = Pipeline.from_pretrained(tmp_path / "whole")
-    song = pipeline("a tune", duration_s=LENGTH_S, seed=1, num_inference_steps=2)
+    song = pipeline("a tune", LENGTH_S, 1, num_inference_steps=2, ending="cut")
     assert (song.sample_rate, song.audio.shape) == (44100, (1, 2, 22050))
     assert bool(torch.isfinite(song.audio).all())
     assert song.codes.shape[-1] == -(-round(LENGTH_S * 1e6 * codec.frame_rate) // 1_000_000)

@@ -75,12 +75,21 @@ class ConfigParser(ArgumentParser):
         resumable: whether there is ``--resume``.
     """
 
-    def __init__(self, program: str, parts: dict[str, Any], resumable: bool = True) -> None:
-        super().__init__(prog=program, exit_on_error=False, allow_abbrev=False)
-        self.parts = parts
+    def __init__(
+        self,
+        program: str = "",
+        parts: dict[str, Any] | None = None,
+        resumable: bool = True,
+        **options: Any,
+    ) -> None:
+        options = {"exit_on_error": False, "allow_abbrev": False} | options
+        super().__init__(prog=program, **options)
+        self.parts = parts or {}
+        if parts is None:
+            return  # jsonargparse makes a parser of the same class for a field that has fields
         text = "YAML file; later options override it"
         self.add_argument("--config", action=ConfigFile, help=text)
-        for name, part in parts.items():
+        for name, part in self.parts.items():
             self.add_class_arguments(part, name)
         if resumable:
             text = "continue from the last checkpoint"
