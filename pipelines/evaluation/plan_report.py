@@ -84,7 +84,8 @@ def report_plans(pipeline: "MusicGenerator", report: PlanReport) -> dict[str, An
     songs = measured("song", measure_song, range(report.seed, report.seed + report.songs))
     recordings = measured("recording", measure_recording, report.recordings)
     figures: dict[str, Any] = {"pieces": report.pieces, **edit_figures(rows)}
-    for name in ("chords", "chords_ceiling", "chords_floor", "loop_error_samples"):
+    chords = ("chords", "chords_ceiling", "chords_codec", "chords_floor")
+    for name in (*chords, "loop_error_samples"):
         figures[name] = mean([row[name] for row in rows])
     for name in sorted({name for row in songs for name in row} - {"seed"}):
         figures[f"song_{name}"] = mean([row[name] for row in songs if not math.isnan(row[name])])
@@ -136,6 +137,8 @@ def measure_piece(pipeline: "MusicGenerator", seed: int) -> dict[str, Any]:
     audio = song.audio[0].cpu()
     true = torch.from_numpy(render(score))[:, : round(PIECE_S * SAMPLE_RATE)]
     edited = pipeline.inpaint(song, [SPAN_S], seed=seed + 1).audio[0].cpu()
+    codes = pipeline.encode(true[None])[:, : pipeline.prior.num_codebooks]
+    coded = pipeline.decode(codes, preview=True)[0].cpu()
     loop = pipeline.loop(prompt, 2, seed=seed, plan=plan).audio[0].cpu()
     bars_s = 2 * plan.beats_per_bar * 60 / plan.tempo_bpm
     return {
@@ -143,6 +146,7 @@ def measure_piece(pipeline: "MusicGenerator", seed: int) -> dict[str, Any]:
         "plan": str(plan),
         "chords": chord_share(audio, rate, plan),
         "chords_ceiling": chord_share(true, SAMPLE_RATE, plan),
+        "chords_codec": chord_share(coded, rate, plan),
         "chords_floor": chord_share(audio, rate, composed(seed + 1)[1]),
         "bar_starts": [measure_seam(audio, rate, at) for at in bar_starts(plan)],
         "loop_seams": [measure_seam(loop.repeat(1, 2), rate, loop.shape[1] / rate)],
