@@ -27,6 +27,7 @@ from transformers import (
 )
 
 from codec.encodec_codec import EncodecCodec
+from codec.process_settings import kept_process_settings
 from codec.spectral_codec import SpectralCodec
 from decoder.diffusion_decoder import DiffusionDecoder
 from pipelines.benchmarks.part_speed import random_tensor
@@ -107,7 +108,8 @@ class PeerSpeed:
 def compare(task: PeerTask, repeats: int) -> Iterator[PeerSpeed]:
     """Time a task's models in turns."""
     models = [task.ours, *task.peers]
-    runs = take_turns([model.work for model in models], repeats)
+    with kept_process_settings():  # MusicGen draws from Python's generator
+        runs = take_turns([model.work for model in models], repeats)
     (our_wall, our_cpu), *theirs = (
         [[seconds / task.amount for seconds in clock] for clock in clocks] for clocks in runs
     )

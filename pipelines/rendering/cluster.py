@@ -194,7 +194,7 @@ def local_cluster(distributed: ModuleType, workers: int) -> Any:
         options: dict[str, Any] = {
             "nthreads": 1 if gpus else max(1, torch.get_num_threads() // workers),
             "memory_limit": MEMORY_LIMIT // workers,
-            "silence_logs": logging.ERROR,
+            "silence_logs": logging.CRITICAL,  # a heartbeat may meet a scheduler that is stopped
         }
         if gpus:
             gpu = shown[index] if shown != [""] else str(index)
