@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from codec.process_settings import kept_process_settings
 from pipelines.data.scores.chords import find_chords
 from pipelines.data.scores.compose import add_labels, finish
 from pipelines.data.scores.harmony import HELD_OUT_SHARE
@@ -52,6 +53,7 @@ def bach(rng: random.Random, held_out: bool = False) -> Score:
 
 
 @functools.lru_cache(maxsize=1)
+@kept_process_settings()  # music21 sets warning filters when it is imported
 def chorale_names() -> list[str]:
     """List the names of the Bach pieces of the corpus, in order."""
     from music21 import corpus
