@@ -7,6 +7,7 @@ trainer, which reads YAML too, has ``main(argv)`` and is handed the rest of the 
 
 import argparse
 import os
+import signal
 import sys
 import warnings
 from importlib import import_module
@@ -119,7 +120,10 @@ def main(argv: list[str] | None = None) -> int:
         warnings.simplefilter("ignore", FutureWarning)
         warnings.showwarning = show_warning
         try:
-            return dispatch(argv)
+            code = dispatch(argv)
+            if is_own_process:  # the work is done: Ctrl-C while Python ends would look like a crash
+                signal.signal(signal.SIGINT, signal.SIG_IGN)
+            return code
         except USER_ERRORS as error:
             print_error("partita", error)
             return 2
