@@ -10,6 +10,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from codec.component import Component, register_to_config
+from codec.convnext import convnext_stack
 from codec.image_book import ImageBook
 from codec.quantizer import ResidualQuantizer
 from codec.spectrogram import LogMel
@@ -109,14 +110,14 @@ class SpectralCodec(Component):
         self.spectrogram_channels = 1 if stereo_bands else channels
         patch_size = self.spectrogram_channels * num_mels * patch_frames
         self.patch_in = nn.Linear(patch_size, width)
-        self.encoder = _stack(width, encoder_layers, kernel_size)
+        self.encoder = convnext_stack(width, encoder_layers, kernel_size)
         self.to_latent = nn.Linear(width, latent_dim)
         self.image_book = ImageBook(stereo_bands, codebook_size) if stereo_bands else None
         self.image_place = min(IMAGE_BOOK, num_codebooks - 1) if stereo_bands else None
         residual_books = num_codebooks - (1 if stereo_bands else 0)
         self.quantizer = ResidualQuantizer(latent_dim, residual_books, codebook_size)
         self.from_latent = nn.Linear(latent_dim, width)
-        self.decoder = _stack(width, decoder_layers, kernel_size)
+        self.decoder = convnext_stack(width, decoder_layers, kernel_size)
         self.patch_out = nn.Linear(width, patch_size)
         self.encoder_reach = encoder_layers * (kernel_size // 2)
         self.decoder_reach = decoder_layers * (kernel_size // 2)
@@ -363,40 +364,3 @@ class SpectralCodec(Component):
         padding = spectrogram[..., -1:].repeat(1, 1, 1, missing)
         padding[:, :, : self.config.num_mels] = self.log_mel.log_floor
         return torch.cat([spectrogram, padding], dim=-1)
-
-
-class ConvNextBlock(nn.Module):
-    """Depthwise convolution over time, then a pointwise MLP, on (B, T, D); Liu et al. 2022."""
-
-    def __init__(self, width: int, kernel_size: int) -> None:
-        super().__init__()
-        self.depthwise = nn.Conv1d(
-            width, width, kernel_size, padding=kernel_size // 2, groups=width
-        )
-        self.norm = nn.LayerNorm(width)
-        self.expand = nn.Linear(width, 4 * width)
-        self.contract = nn.Linear(4 * width, width)
-        self.scale = nn.Parameter(torch.full((width,), 0.1))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map (B, T, D) -> (B, T, D)."""
-        hidden = nn.functional.gelu(self.expand(self.norm(self.mix(x))))
-        return torch.addcmul(x, self.scale, self.contract(hidden))
-
-    def mix(self, x: Tensor) -> Tensor:
-        """Apply the depthwise convolution, tap by tap where nobody wants its gradient."""
-        if torch.is_grad_enabled() or x.device.type != "cpu":
-            return rearrange(self.depthwise(rearrange(x, "b t d -> b d t")), "b d t -> b t d")
-        assert self.depthwise.bias is not None
-        reach = self.depthwise.kernel_size[0] // 2
-        padded = nn.functional.pad(x, (0, 0, reach, reach))
-        taps = self.depthwise.weight[:, 0].T  # (kernel, D)
-        mixed = self.depthwise.bias + padded[:, : x.shape[1]] * taps[0]
-        for place, tap in enumerate(taps[1:], start=1):
-            mixed.addcmul_(padded[:, place : place + x.shape[1]], tap)
-        return mixed
-
-
-def _stack(width: int, layers: int, kernel_size: int) -> nn.Sequential:
-    blocks = [ConvNextBlock(width, kernel_size) for _ in range(layers)]
-    return nn.Sequential(*blocks, nn.LayerNorm(width))
