@@ -1,4 +1,4 @@
-"""Codecs of transformers behind the contract: nothing shifts, and models are taken over whole."""
+"""Codecs of transformers: models are taken over whole, and mistakes are named."""
 
 from pathlib import Path
 
@@ -11,39 +11,12 @@ from codec.transformers_codec import TransformersCodec
 KINDS = pytest.mark.parametrize("kind", SETTINGS)
 
 
-def noise(codec: TransformersCodec, frames: int, seed: int = 0) -> torch.Tensor:
-    draws = torch.Generator().manual_seed(seed)
-    shape = (1, codec.channels, frames * codec.hop_length)
-    return torch.rand(shape, generator=draws) - 0.5
-
-
-@KINDS
-def test_nothing_shifts(kind: str) -> None:
-    """What changes at a moment changes codes and audio there, not elsewhere."""
-    codec = tiny_transformers_codec(kind)
-    hop, at, reach = codec.hop_length, 40, 12
-    audio = noise(codec, 80)
-    other = audio.clone()
-    other[..., at * hop :] = noise(codec, 40, seed=1)
-    codes, changed = codec.encode(audio), codec.encode(other)
-    different = (codes != changed).any(dim=1)[0]
-    early, late = (float(part.float().mean()) for part in (different[: at - reach], different[at:]))
-    if kind == "xcodec":  # its HuBERT attends to the whole piece
-        assert early < 0.3 < 0.6 < late
-    else:
-        assert early == 0
-        assert different[at - reach : at + 3].any()
-    spliced = torch.cat([codes[..., :at], changed[..., at:]], dim=-1)
-    moved = (codec.decode(codes) - codec.decode(spliced)).abs()[0].amax(dim=0)
-    first = int((moved > 0.01 * moved.max()).nonzero()[0])
-    assert (at - reach) * hop <= first <= (at + 2) * hop
-
-
 @KINDS
 def test_models_are_taken_over_and_saved(kind: str, tmp_path: Path) -> None:
     codec = tiny_transformers_codec(kind)
     taken = TransformersCodec.from_transformers(codec.model, num_codebooks=2)
-    audio = noise(codec, 9)
+    draws = torch.Generator().manual_seed(0)
+    audio = torch.rand((1, codec.channels, 9 * codec.hop_length), generator=draws) - 0.5
     assert torch.equal(taken.encode(audio), codec.encode(audio)[:, :2])
     taken.save_pretrained(tmp_path)
     loaded = TransformersCodec.from_pretrained(tmp_path)
