@@ -7,6 +7,7 @@ first codebook is used in them. True renders of the same scores give the ceiling
 
 import contextlib
 import io
+import math
 import random
 import tempfile
 from collections.abc import Sequence
@@ -22,6 +23,7 @@ from torch.nn import functional as F
 from codec.audio_file import write_audio
 from pipelines.data.plans import plan_of_labels
 from pipelines.data.scores.captions import held_out_captions
+from pipelines.data.scores.score import Score
 from pipelines.data.scores.score_sound import SAMPLE_RATE, clip_labels, render
 from pipelines.data.scores.songs import compose_song
 from pipelines.evaluation.plan_estimation import chroma_of_beats
@@ -39,8 +41,8 @@ HeardNote = tuple[float, int]
 """Start (s) and MIDI pitch."""
 
 
-def composed_song(seed: int) -> tuple[Plan, str, Tensor]:
-    """Compose the first song from a seed on that is long enough: plan, caption, (2, S) render."""
+def composed_song(seed: int) -> tuple[Score, Plan, str]:
+    """Compose the first song from a seed on that is long enough, its plan, and a caption."""
     for number in range(seed * 1000, seed * 1000 + 1000):
         score = compose_song(random.Random(number), held_out=True)
         if LENGTH_S[0] <= score.duration_s <= LENGTH_S[1]:
@@ -48,7 +50,7 @@ def composed_song(seed: int) -> tuple[Plan, str, Tensor]:
     labels = clip_labels(score, 0.0, score.duration_s)
     plan = plan_of_labels(labels)
     assert plan is not None
-    return plan, held_out_captions(labels, seed, 1)[0], torch.from_numpy(render(score))
+    return score, plan, held_out_captions(labels, seed, 1)[0]
 
 
 def measure_song(pipeline: "MusicGenerator", seed: int) -> dict[str, Any]:
@@ -59,7 +61,8 @@ def measure_song(pipeline: "MusicGenerator", seed: int) -> dict[str, Any]:
         chorus to chorus and of chorus to verse; ``melody``: share of the notes of the tune that are
         heard; each with ``_ceiling`` for the true render. Without basic-pitch, no melody.
     """
-    plan, prompt, true = composed_song(seed)
+    score, plan, prompt = composed_song(seed)
+    true = torch.from_numpy(render(score))
     rate, frame_rate = pipeline.sample_rate, pipeline.codec.frame_rate
     song = pipeline(prompt, true.shape[1] / SAMPLE_RATE, seed, plan=plan, ending="cut")
     found = section_similarity(song.audio[0].cpu(), rate, song.codes[0, 0].cpu(), frame_rate, plan)
@@ -68,7 +71,7 @@ def measure_song(pipeline: "MusicGenerator", seed: int) -> dict[str, Any]:
     if find_spec("basic_pitch") is not None:
         heard = transcribe(song.audio[0].cpu(), rate)
         found["melody"] = melody_share(heard, plan)
-        found["melody_floor"] = melody_share(heard, composed_song(seed + 1)[0])
+        found["melody_floor"] = melody_share(heard, composed_song(seed + 1)[1])
         ceiling["melody"] = melody_share(transcribe(true, SAMPLE_RATE), plan)
     return {"seed": seed, **found, **{f"{name}_ceiling": value for name, value in ceiling.items()}}
 
@@ -99,21 +102,17 @@ def section_similarity(
         used = torch.bincount(codes[first:last], minlength=int(codes.max()) + 1).sqrt()
         if len(beats) and used.any():
             parts.append((section.name, beats, used))
-    values: dict[str, list[float]] = {}
-    for (name, beats, used), (other, beats_too, used_too) in combinations(parts, 2):
-        pair = {name, other}
-        kind = {frozenset({"chorus"}): "same", frozenset({"chorus", "verse"}): "other"}
-        if (which := kind.get(frozenset(pair))) is None:
-            continue
-        length = min(len(beats), len(beats_too))
-        flat = beats[:length].flatten(), beats_too[:length].flatten()
-        values.setdefault(f"chroma_{which}", []).append(float(F.cosine_similarity(*flat, dim=0)))
-        alike = float(F.cosine_similarity(used, used_too, dim=0))
-        values.setdefault(f"tokens_{which}", []).append(alike)
-    names = [f"{kind}_{which}" for kind in ("chroma", "tokens") for which in ("same", "other")]
-    return {
-        name: sum(got) / len(got) if (got := values.get(name)) else float("nan") for name in names
+    values: dict[str, list[float]] = {
+        f"{kind}_{which}": [] for kind in ("chroma", "tokens") for which in ("same", "other")
     }
+    for (name, beats, used), (other, beats_too, used_too) in combinations(parts, 2):
+        if "chorus" not in (name, other) or {name, other} - {"chorus", "verse"}:
+            continue
+        which, length = "same" if name == other else "other", min(len(beats), len(beats_too))
+        flat = beats[:length].flatten(), beats_too[:length].flatten()
+        values[f"chroma_{which}"].append(float(F.cosine_similarity(*flat, dim=0)))
+        values[f"tokens_{which}"].append(float(F.cosine_similarity(used, used_too, dim=0)))
+    return {name: sum(got) / len(got) if got else math.nan for name, got in values.items()}
 
 
 def transcribe(audio: Tensor, sample_rate: int) -> list[HeardNote]:
@@ -133,7 +132,7 @@ def melody_share(heard: Sequence[HeardNote], plan: Plan) -> float:
     tune = [((note.beat - plan.first_beat) * beat_s, note.pitch) for note in plan.melody]
     tune = [(at, pitch) for at, pitch in tune if at < TUNE_S]
     if not tune:
-        return float("nan")
+        return math.nan
     hits = [
         any(abs(start - at) <= NEAR_S and (found - pitch) % 12 == 0 for start, found in heard)
         for at, pitch in tune
