@@ -21,7 +21,7 @@ from decoder.diffusion_decoder import DiffusionDecoder
 ROUNDING = 1e-6
 LEVELS_MEAN = -5.0
 LEVELS_STD = 2.5
-"""Of log-mel values, by which a decoder of embedded tokens counts; those of ``SpectralCodec``."""
+"""Scale the log-mel values of a decoder of embedded tokens; defaults of ``SpectralCodec``."""
 
 
 @dataclass

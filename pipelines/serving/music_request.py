@@ -108,7 +108,7 @@ Format = Literal["wav", "flac", "ogg", "opus", "pcm"]
 
 
 class MusicRequest(WholePiece):
-    """Declares the body of ``POST /v1/audio/music``; a stream is cut off, whatever ``ending``."""
+    """Declares the body of ``POST /v1/audio/music``; a stream takes no ending but "cut"."""
 
     format: Format = "wav"
     stream: bool = False
