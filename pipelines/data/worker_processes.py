@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 
-from codec.process_settings import cpu_threads, kept_process_settings
+from codec.process_settings import cpu_threads, keep_freed_memory, kept_process_settings
 from pipelines.errors import import_package
 
 if TYPE_CHECKING:
@@ -122,7 +122,11 @@ def map_on_cluster(function: Callable[[J], R], jobs: Iterable[J], scheduler: str
 
 
 def on_one_thread(function: Callable[[J], R], job: J) -> R:
-    """Call a function on a worker on one thread: rounding must not depend on the machine."""
+    """Call a function on a worker on one thread: rounding must not depend on the machine.
+
+    dask lets its workers give freed memory back at once, which costs as much time as the work.
+    """
+    keep_freed_memory()
     with cpu_threads(1):
         return function(job)
 

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from codec.process_settings import kept_process_settings
+from codec.process_settings import keep_freed_memory, kept_process_settings
 from pipelines.data.worker_processes import import_distributed, join_cluster
 from pipelines.inference.loading import load_pipeline
 from pipelines.rendering.origin import Origin, hash_pipeline
@@ -118,6 +118,7 @@ def make_renderer(origin: Origin) -> Renderer:
     Raises:
         SetupError: it cannot be loaded here, or is not the one that the job was started with.
     """
+    keep_freed_memory()  # dask lets its workers give it back at once
     try:
         pipeline = load_pipeline(origin.path, quiet=True, loras=origin.loras)
     except Exception as error:
