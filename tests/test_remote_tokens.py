@@ -110,7 +110,11 @@ def test_resumes_in_the_middle_of_an_epoch(
 
 
 def test_what_is_missing_or_refused_is_named(
-    store: str, parts: dict[str, str], tmp_path: Path, kind: ShardKind
+    store: str,
+    parts: dict[str, str],
+    tmp_path: Path,
+    kind: ShardKind,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     import boto3
 
@@ -129,6 +133,12 @@ def test_what_is_missing_or_refused_is_named(
         ShardStore([f"s3://{BUCKET}/nowhere"], "train")
     with pytest.raises(ValueError, match=r"ftpx://a/tokens.json cannot be read"):
         ShardStore(["ftpx://a"], "train")
+    with monkeypatch.context() as unset:
+        for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+            unset.delenv(name, raising=False)
+        unset.setenv("AWS_EC2_METADATA_DISABLED", "true")
+        with pytest.raises(ValueError, match=r"tokens.json cannot be read: .*credentials"):
+            ShardStore([store], "train")
     check_credentials(0)  # from now on
     with pytest.raises(ValueError, match=r"tokens.json cannot be read: [^\n]+$"):
         ShardStore([store], "train")
@@ -154,6 +164,16 @@ def test_parquet_is_read_from_disk_and_by_datasets(parts: dict[str, str], tmp_pa
     others: ShardKind = "arrow" if rows_are_parquet(parts) else "parquet"
     with pytest.raises(ValueError, match=r"made with shards="):
         build_token_cache(parts["prepared"], codec, parts["tokens"], quiet=True, shards=others)
+
+
+def test_a_truncated_shard_on_disk_is_named(
+    parts: dict[str, str], tmp_path: Path, kind: ShardKind
+) -> None:
+    shutil.copytree(parts["tokens"], tmp_path / "torn")
+    shard = tmp_path / "torn" / "train" / f"shard-00001.{kind}"
+    shard.write_bytes(shard.read_bytes()[:-200])
+    with pytest.raises(ValueError, match=f"shard-00001.{kind} is not a whole"):
+        open_tokens(tmp_path / "torn")
 
 
 def rows_are_parquet(parts: dict[str, str]) -> bool:

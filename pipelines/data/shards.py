@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import pyarrow as pa
 
+from codec.process_settings import kept_process_settings
 from codec.whole_file import read_json_object, whole_file, write_json
 
 if TYPE_CHECKING:
@@ -115,7 +116,11 @@ def open_split(folder: str | Path, split: str, kind: str) -> "Dataset":
 
 
 def open_shards(shards: list[Path]) -> "Dataset":
-    """Concatenate shards as one memory-mapped dataset; of Parquet, datasets keeps a copy."""
+    """Concatenate shards as one memory-mapped dataset; of Parquet, datasets keeps a copy.
+
+    Raises:
+        ValueError: a shard is not whole.
+    """
     from datasets import Dataset, concatenate_datasets
     from datasets.utils import (
         are_progress_bars_disabled,
@@ -124,14 +129,23 @@ def open_shards(shards: list[Path]) -> "Dataset":
     )
 
     if shards[0].suffix == ".parquet":
+        for shard in shards:  # the error of datasets does not name it
+            count_rows(shard)
         shown = not are_progress_bars_disabled()
         disable_progress_bars()
         try:
-            return Dataset.from_parquet([str(path) for path in shards])
+            with kept_process_settings():  # datasets sets a variable of the environment
+                return Dataset.from_parquet([str(path) for path in shards])
         finally:
             if shown:
                 enable_progress_bars()
-    return concatenate_datasets([Dataset.from_file(str(path)) for path in shards])
+    opened = []
+    for shard in shards:
+        try:
+            opened.append(Dataset.from_file(str(shard)))
+        except (pa.ArrowInvalid, OSError) as error:
+            raise ValueError(f"{shard} is not a whole Arrow shard: {error}") from error
+    return concatenate_datasets(opened)
 
 
 def as_arrow(dataset: "Dataset") -> "Dataset":
@@ -241,7 +255,7 @@ def read_remote(url: str) -> bytes:
         # a new connection: those of the parent of a data-loading process cannot be used there
         with fsspec.open(url, "rb", skip_instance_cache=True) as file:
             return file.read()
-    except (OSError, ImportError, ValueError) as error:
+    except Exception as error:  # every file system has a library and exceptions of its own
         reason = " ".join(str(error).split()) or type(error).__name__
         raise ValueError(f"{url} cannot be read: {reason}") from error
 
