@@ -50,6 +50,7 @@ ifndef GPU
 	fi
 endif
 	@$(INSTALL) -e '.[plot]'
+	@$(BIN)/python -m codec.torchaudio_libraries
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.base

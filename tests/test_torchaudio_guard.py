@@ -120,3 +120,21 @@ def test_a_missing_torchaudio_is_reported():
     result = run_python("sys.modules['torchaudio'] = None\nimport codec, torchaudio")
     assert result.returncode != 0
     assert "ModuleNotFoundError" in result.stderr
+
+
+def test_libraries_that_do_not_load_are_set_aside(tmp_path):
+    """A stand-in that imports as torchaudio does: without its library, or not at all."""
+    extension = """
+from pathlib import Path
+if list((Path(__file__).parent / "lib").glob("_torchaudio*.so")):
+    raise OSError("Could not load this library: _torchaudio.so")
+"""
+    library = fake_torchaudio(tmp_path, extension) / "torchaudio" / "lib" / "_torchaudio.abi3.so"
+    library.parent.mkdir()
+    library.touch()
+    code = "import os\nos.environ['PYTHONPATH'] = sys.path[0]\n"
+    code += "from codec.torchaudio_libraries import set_aside_libraries\n"
+    first = run_python(code + "print(*[path.name for path in set_aside_libraries()])", tmp_path)
+    assert first.stdout == "_torchaudio.abi3.so.unloadable\n", first.stderr
+    again = run_python(code + "print(set_aside_libraries())", tmp_path)
+    assert again.stdout == "[]\n", again.stderr
