@@ -91,8 +91,15 @@ def test_training_leaves_the_process_as_it_was(parts: Parts, tmp_path: Path, run
     assert torch.initial_seed() == 0  # `run` seeds before it builds the model
 
 
+@pytest.mark.parametrize(
+    ("mixed_precision", "of_training"), [("bf16", ("medium", True)), ("no", ("highest", False))]
+)
 def test_validation_computes_as_inference_does(
-    parts: Parts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    parts: Parts,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    mixed_precision: str,
+    of_training: tuple[str, bool],
 ) -> None:
     forward, seen = DiffusionDecoder.forward, {True: set(), False: set()}
 
@@ -102,8 +109,9 @@ def test_validation_computes_as_inference_does(
         return forward(model, *arguments)
 
     monkeypatch.setattr(DiffusionDecoder, "forward", recorded)
-    run_decoder(parts, settings(tmp_path, steps=2, validate_every=1, mixed_precision="bf16"))
-    assert seen == {True: {("medium", True)}, False: {("highest", False)}}
+    short = settings(tmp_path, steps=2, validate_every=1, mixed_precision=mixed_precision)
+    run_decoder(parts, short)
+    assert seen == {True: {of_training}, False: {("highest", False)}}
 
 
 def test_run_writes_what_it_promises(parts: Parts, tmp_path: Path) -> None:

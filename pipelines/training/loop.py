@@ -113,7 +113,8 @@ def train(task: TrainingTask, config: TrainingConfig, resume: bool = False) -> P
     if is_cpu:
         keep_freed_memory()
     # validation, samples and export have the precision of inference
-    precision = "medium" if is_cpu else torch.get_float32_matmul_precision()
+    rounds = is_cpu and accelerator.mixed_precision != "no"
+    precision = "medium" if rounds else torch.get_float32_matmul_precision()
     progress = tqdm(
         total=config.steps, initial=step, unit="step", disable=not is_main, dynamic_ncols=True
     )
