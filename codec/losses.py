@@ -4,18 +4,53 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+SPANS = (8, 32)  # frames of the averages of sustained_loss
+LOW_HZ = 800.0
 TILES = (4, 8, 16)  # bands and frames of the tiles of energy_loss
 MIN_POWER = 1e-10
 
 
-def spectrogram_loss(reconstruction: Tensor, target: Tensor) -> Tensor:
-    """Compute the mean absolute error in nats.
+def spectrogram_loss(
+    reconstruction: Tensor, target: Tensor, weights: Tensor | float = 1.0
+) -> Tensor:
+    """Compute the weighted mean absolute error in nats.
 
     Args:
         reconstruction: (B, C, M, F) log-mel.
         target: (B, C, M, F) log-mel.
+        weights: (M, 1) of the bands, 1 on average.
     """
-    return (reconstruction - target).abs().mean()
+    return (weights * (reconstruction - target).abs()).mean()
+
+
+def sustained_loss(reconstruction: Tensor, target: Tensor, weights: Tensor | float = 1.0) -> Tensor:
+    """Compute the weighted mean absolute error of averages over 8 and 32 frames, in nats.
+
+    Errors that change from frame to frame hardly harm harmony; those that last move the pitch of
+    held notes (docs/experiments.md). Spans of frames overlap by half.
+
+    Args:
+        reconstruction: (B, C, M, F) log-mel, F at least 32.
+        target: (B, C, M, F) log-mel.
+        weights: (M, 1) of the bands, 1 on average.
+    """
+    error = (weights * (reconstruction - target)).flatten(0, 1)
+    errors = [F.avg_pool1d(error, span, span // 2).abs().mean() for span in SPANS]
+    return torch.stack(errors).mean()
+
+
+def band_weights(frequencies: Tensor, low: float) -> Tensor:
+    """Weigh the bands of a log-mel spectrogram, 1 on average.
+
+    Args:
+        frequencies: (M,) of the bands (Hz).
+        low: weight of those below 800 Hz, where chords are told apart, beside 1 of the others.
+
+    Returns:
+        (M, 1).
+    """
+    weights = torch.where(frequencies < LOW_HZ, low, 1.0)
+    return (weights / weights.mean())[:, None]
 
 
 def movement_loss(reconstruction: Tensor, target: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from codec.component import Component, register_to_config
 from codec.convnext import convnext_stack
 from codec.image_book import ImageBook
 from codec.quantizer import ResidualQuantizer
-from codec.spectrogram import LogMel
+from codec.spectrogram import FINE_BREAK_HZ, FINE_WINDOW, SLANEY_BREAK_HZ, LogMel
 from codec.stages import Stage, run
 from codec.stereo import ParametricStereo
 from codec.validation import check_audio, check_codes
@@ -67,9 +67,14 @@ class SpectralCodec(Component):
         vocoder_iterations: Griffin-Lim iterations, from phases carried along (codec/phase.py).
         stereo_bands: bands of the stereo image, N; 0 codes a spectrogram per channel.
         vocoder_gains_db: see :class:`codec.vocoder.GriffinLim`.
+        mel_break_hz: see :class:`codec.spectrogram.LogMel`.
     """
 
-    added_keys: ClassVar[dict[str, Any]] = {"stereo_bands": 0, "vocoder_gains_db": None}
+    added_keys: ClassVar[dict[str, Any]] = {
+        "stereo_bands": 0,
+        "vocoder_gains_db": None,
+        "mel_break_hz": SLANEY_BREAK_HZ,
+    }
 
     SOUND_PARTS = ("from_latent", "decoder", "patch_out")
     """Children that make sound of codes; codes do not depend on them."""
@@ -81,7 +86,7 @@ class SpectralCodec(Component):
         self,
         sample_rate: int = 44100,
         channels: int = 2,
-        n_fft: int = 2048,
+        n_fft: int = FINE_WINDOW,
         hop_length: int = 441,
         num_mels: int = 128,
         patch_frames: int = 4,
@@ -97,10 +102,11 @@ class SpectralCodec(Component):
         vocoder_iterations: int = 1,
         stereo_bands: int = 0,
         vocoder_gains_db: list[float] | None = None,
+        mel_break_hz: float = FINE_BREAK_HZ,
     ) -> None:
         super().__init__()
         self._check_sizes()
-        self.log_mel = LogMel(sample_rate, n_fft, hop_length, num_mels)
+        self.log_mel = LogMel(sample_rate, n_fft, hop_length, num_mels, mel_break_hz=mel_break_hz)
         stereo = None
         if stereo_bands:
             stereo = ParametricStereo(self.log_mel, stereo_bands, patch_frames)

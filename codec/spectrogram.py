@@ -11,18 +11,50 @@ from torchaudio.functional import melscale_fbanks
 
 from codec.native.inner_loops import fold, runs_in_c
 
+MIN_SINGULAR = 0.02
+"""Of the largest singular value of a filterbank: bands narrower than a bin say less than this, and
+inverting them would only raise errors."""
+SLANEY_BREAK_HZ = 1000.0
+"""Bands of Slaney's mel scale are equally wide below, and ever wider above."""
+FINE_BREAK_HZ = 450.0
+"""128 bands are 16 Hz apart below, where Slaney's are 31: chords survive (docs/experiments.md)."""
+FINE_WINDOW = 3072
+"""Samples at 44.1 kHz that tell tones 29 Hz apart from each other."""
+
+
+def slaney_filterbank(
+    sample_rate: int, n_fft: int, num_bands: int, break_hz: float = SLANEY_BREAK_HZ
+) -> Tensor:
+    """Compute triangles of height one on Slaney's mel scale with its break moved.
+
+    A lower break gives bands narrower below it and wider above.
+
+    Args:
+        sample_rate: Hz.
+        n_fft: samples in the window.
+        num_bands: N.
+        break_hz: frequency (Hz) up to which bands are equally wide; 1000 is Slaney's.
+
+    Returns:
+        (n_fft / 2 + 1, N), always on the CPU: torchaudio's function mixes devices under a meta
+        device.
+    """
+    scale = SLANEY_BREAK_HZ / break_hz  # the scale of frequencies that many times as high
+    with torch.device("cpu"):
+        return melscale_fbanks(
+            *(n_fft // 2 + 1, 0.0, sample_rate / 2 * scale, num_bands, round(sample_rate * scale)),
+            norm=None,
+            mel_scale="slaney",
+        )
+
 
 @functools.cache
-def mel_filterbanks(sample_rate: int, n_fft: int, num_mels: int) -> tuple[Tensor, Tensor]:
-    """Compute a Slaney filterbank, (n_fft / 2 + 1, M), and its pseudo-inverse, (M, n_fft / 2 + 1).
-
-    Always on the CPU: torchaudio's function mixes devices under a meta device.
-    """
-    with torch.device("cpu"):
-        filterbank = melscale_fbanks(
-            n_fft // 2 + 1, 0.0, sample_rate / 2, num_mels, sample_rate, None, "slaney"
-        )
-        return filterbank, torch.linalg.pinv(filterbank.double()).float()
+def mel_filterbanks(
+    sample_rate: int, n_fft: int, num_mels: int, break_hz: float = SLANEY_BREAK_HZ
+) -> tuple[Tensor, Tensor]:
+    """Compute a filterbank, (n_fft / 2 + 1, M), and its pseudo-inverse, (M, n_fft / 2 + 1)."""
+    filterbank = slaney_filterbank(sample_rate, n_fft, num_mels, break_hz)
+    return filterbank, torch.linalg.pinv(filterbank.double(), rtol=MIN_SINGULAR).float()
 
 
 class LogMel(nn.Module):
@@ -30,7 +62,7 @@ class LogMel(nn.Module):
 
     Frame ``f`` is centered on sample ``(f + 1/2) * hop_length``, so that S samples give exactly
     ``ceil(S / hop_length)`` frames and frames can be cut and joined without edge cases. Bands are
-    Slaney-spaced triangles of height one.
+    triangles of height one.
 
     Args:
         sample_rate: Hz.
@@ -38,6 +70,7 @@ class LogMel(nn.Module):
         hop_length: samples between frames.
         num_mels: mel bands, M.
         floor: smallest magnitude; everything below reads ``log(floor)``.
+        mel_break_hz: up to it bands are equally wide (:func:`slaney_filterbank`).
 
     Raises:
         ValueError: a size is not positive, or the hop is longer than half a window.
@@ -54,9 +87,15 @@ class LogMel(nn.Module):
         hop_length: int = 441,
         num_mels: int = 128,
         floor: float = 1e-5,
+        mel_break_hz: float = SLANEY_BREAK_HZ,
     ) -> None:
         super().__init__()
-        for name, value in (("sample_rate", sample_rate), ("num_mels", num_mels), ("floor", floor)):
+        for name, value in (
+            ("sample_rate", sample_rate),
+            ("num_mels", num_mels),
+            ("floor", floor),
+            ("mel_break_hz", mel_break_hz),
+        ):
             if not value > 0:
                 raise ValueError(f"{name} must be positive, got {value}")
         if not 0 < hop_length <= n_fft // 2:
@@ -68,7 +107,8 @@ class LogMel(nn.Module):
         self.hop_length = hop_length
         self.num_mels = num_mels
         self.floor = floor
-        filterbank, inverse = mel_filterbanks(sample_rate, n_fft, num_mels)
+        self.mel_break_hz = mel_break_hz
+        filterbank, inverse = mel_filterbanks(sample_rate, n_fft, num_mels, mel_break_hz)
         self.register_buffer("window", torch.hann_window(n_fft), persistent=False)
         self.register_buffer("filterbank", filterbank, persistent=False)  # (n_fft / 2 + 1, M)
         self.register_buffer("inverse_filterbank", inverse, persistent=False)
@@ -77,6 +117,13 @@ class LogMel(nn.Module):
     def padding(self) -> int:
         """Samples by which the first window reaches back before the first sample."""
         return (self.n_fft - self.hop_length) // 2
+
+    @property
+    def frequencies(self) -> Tensor:
+        """Centers of the bands (Hz), (M,)."""
+        bins = torch.linspace(0.0, self.sample_rate / 2, len(self.filterbank))
+        bank = self.filterbank.cpu()
+        return (bank * bins[:, None]).sum(0) / bank.sum(0).clamp(min=1e-9)
 
     @property
     def log_floor(self) -> float:

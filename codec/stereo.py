@@ -15,11 +15,10 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torchaudio.functional import melscale_fbanks
 
 from codec.native.inner_loops import scale_complex
 from codec.seeds import generator
-from codec.spectrogram import LogMel
+from codec.spectrogram import LogMel, slaney_filterbank
 
 MAX_DIFFERENCE_DB = 30.0
 MIN_POWER = 1e-9
@@ -110,7 +109,7 @@ class ParametricStereo(nn.Module):
 
     Args:
         log_mel: the transform whose spectra are analysed and mixed.
-        num_bands: N, Slaney-spaced triangles that share out every bin.
+        num_bands: N, triangles on the scale of ``log_mel`` that share out every bin.
         hold: spectrogram frames over which the image is measured.
 
     Raises:
@@ -129,13 +128,13 @@ class ParametricStereo(nn.Module):
         self.log_mel = log_mel
         self.num_bands = num_bands
         self.hold = hold
-        rate, bins = log_mel.sample_rate, log_mel.n_fft // 2 + 1
+        rate, n_fft = log_mel.sample_rate, log_mel.n_fft
         with torch.device("cpu"):
-            bank = melscale_fbanks(bins, 0.0, rate / 2, num_bands, rate, None, "slaney")
+            bank = slaney_filterbank(rate, n_fft, num_bands, log_mel.mel_break_hz)
             bank[0, 0] += 1e-9  # the first and the last bin lie on the triangles' feet
             bank[-1, -1] += 1e-9
             shares = bank / bank.sum(1, keepdim=True).clamp(min=1e-12)
-            response = decorrelating_response(torch.hann_window(log_mel.n_fft), rate)
+            response = decorrelating_response(torch.hann_window(n_fft), rate)
         self.register_buffer("shares", shares, persistent=False)  # (bins, N), rows sum to one
         dry = torch.stack([shares.T, torch.zeros_like(shares.T)], dim=-1)
         wet = torch.view_as_real(shares.T * response)

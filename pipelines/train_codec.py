@@ -16,11 +16,13 @@ from torch.func import functional_call
 from codec.audio_file import write_audio
 from codec.discriminator import PatchDiscriminator
 from codec.losses import (
+    band_weights,
     discriminator_hinge,
     energy_loss,
     generator_hinge,
     movement_loss,
     spectrogram_loss,
+    sustained_loss,
 )
 from codec.seeds import derive_seed
 from codec.spectral_codec import CodecOutput, SpectralCodec
@@ -47,6 +49,8 @@ class CodecLosses:
     Args:
         movement: of the frame-to-frame term beside the regression's 1.
         energy: of the power in tiles beside the regression's 1.
+        sustained: of the averages over 8 and 32 frames beside the regression's 1.
+        low: of bands below 800 Hz within regression and sustained, beside 1 of the others.
         commitment: of the quantizer's commitment term.
         adversarial: of the patch discriminator; 0 trains none.
         adversarial_from: step at which the codec begins to listen to the discriminator, which
@@ -61,6 +65,8 @@ class CodecLosses:
 
     movement: float = 0.0
     energy: float = 0.0
+    sustained: float = 0.0
+    low: float = 1.0
     commitment: float = 0.25
     adversarial: float = 0.0
     adversarial_from: int = 2000
@@ -77,8 +83,12 @@ class CodecTraining(nn.Module):
     discriminator's term sees the decode detached, so one backward and one optimizer serve both.
     """
 
+    band_weights: Tensor
+
     def __init__(self, codec: SpectralCodec, losses: CodecLosses) -> None:
         super().__init__()
+        weights = band_weights(codec.log_mel.frequencies, losses.low)
+        self.register_buffer("band_weights", weights, persistent=False)
         codec.quantizer.prepare_training()  # before its buffers are averaged
         self.codec = codec
         self.losses = losses
@@ -98,7 +108,7 @@ class CodecTraining(nn.Module):
             output = self.codec(spectrogram, books, quantize=step >= losses.quantize_from)
         levels, target = output.reconstruction, spectrogram[:, :, :M]
         terms = {
-            "regression": spectrogram_loss(levels, target),
+            "regression": spectrogram_loss(levels, target, self.band_weights),
             "commitment": output.commitment,
         }
         weights = {"regression": 1.0, "commitment": losses.commitment}
@@ -106,7 +116,9 @@ class CodecTraining(nn.Module):
             terms["movement"] = movement_loss(levels, target)
         if losses.energy > 0:
             terms["energy"] = energy_loss(levels, target)
-        weights |= {"movement": losses.movement, "energy": losses.energy}
+        if losses.sustained > 0:
+            terms["sustained"] = sustained_loss(levels, target, self.band_weights)
+        weights |= {name: getattr(losses, name) for name in ("movement", "energy", "sustained")}
         loss = torch.stack([weights[name] * value for name, value in terms.items()]).sum()
         if self.discriminator is not None:
             joined = step >= losses.adversarial_from

@@ -5,12 +5,15 @@ import torch
 
 from codec.discriminator import PatchDiscriminator
 from codec.losses import (
+    SPANS,
     TILES,
+    band_weights,
     discriminator_hinge,
     energy_loss,
     generator_hinge,
     movement_loss,
     spectrogram_loss,
+    sustained_loss,
 )
 
 SHAPE = (2, 2, 5, 8)
@@ -27,6 +30,37 @@ def test_the_spectrogram_loss_is_the_mean_error_in_nats():
     assert spectrogram_loss(decoded, target) == pytest.approx(float(total) / decoded.numel())
     assert spectrogram_loss(target + 0.25, target) == pytest.approx(0.25, rel=1e-5)
     assert spectrogram_loss(target, target) == 0
+
+
+def test_band_weights_are_one_on_average_and_weigh_low_bands_more():
+    weights = band_weights(torch.tensor([100.0, 799.0, 800.0, 5000.0]), 3.0)
+    assert weights[:, 0].tolist() == pytest.approx([1.5, 1.5, 0.5, 0.5])
+    decoded, target = pair()
+    error = (decoded - target).abs()[:, :, 3].mean()
+    only = torch.tensor([0.0, 0.0, 0.0, 5.0, 0.0])[:, None]
+    assert spectrogram_loss(decoded, target, only) == pytest.approx(float(error), rel=1e-5)
+
+
+def test_the_sustained_loss_sees_errors_that_last():
+    target = torch.randn(1, 1, 4, 64, generator=torch.Generator().manual_seed(0))
+    alternating = target + torch.tensor([0.5, -0.5]).repeat(32)
+    assert sustained_loss(alternating, target) == pytest.approx(0, abs=1e-6)
+    assert sustained_loss(target - 0.5, target) == pytest.approx(0.5, rel=1e-5)
+    late = target.clone()
+    late[..., 32:] += 1.0  # half of the frames, each span: 0, a mixed one, and 1 in the second half
+    means = []
+    for span in SPANS:
+        starts = range(0, 64 - span + 1, span // 2)
+        means.append(
+            sum(
+                max(0, start + span - 32) / span
+                for start in starts
+                if start + span > 32 and start < 32
+            )
+            + sum(start >= 32 for start in starts)
+        )
+        means[-1] /= len(starts)
+    assert sustained_loss(late, target) == pytest.approx(sum(means) / 2, rel=1e-4)
 
 
 def test_the_movement_loss_sees_changes_only():

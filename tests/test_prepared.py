@@ -197,8 +197,8 @@ def test_opening_says_what_is_wrong(tmp_path):
     with pytest.raises(ValueError, match="no clip in its split 'validation'"):
         open_prepared(tmp_path, "validation")
     wrong = {
-        json.dumps({"format_version": 99}): "version must be 2, got 99",
-        json.dumps({"format_version": 1}): "version must be 2, got 1",
+        json.dumps({"format_version": 99}): "version must be 3, got 99",
+        json.dumps({"format_version": 2}): "version must be 3, got 2",
         "{": "is not JSON",
     }
     for text, message in wrong.items():

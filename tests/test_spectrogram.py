@@ -4,8 +4,9 @@ import math
 
 import pytest
 import torch
+from torchaudio.functional import melscale_fbanks
 
-from codec.spectrogram import LogMel
+from codec.spectrogram import FINE_BREAK_HZ, FINE_WINDOW, LogMel, slaney_filterbank
 
 SMALL = {"sample_rate": 8000, "n_fft": 256, "hop_length": 63, "num_mels": 20}
 
@@ -38,6 +39,41 @@ def test_a_full_scale_sine_reads_about_zero_in_its_band(log_mel, band):
     assert -0.3 < spectrogram[band].min() <= spectrogram[band].max() < 0.75  # ln 2 in wide bands
     quieter = log_mel(tone(frequency, 44100, 44100) / 10)[0, 0, band, 50]
     assert float(spectrogram[band, 40] - quieter) == pytest.approx(math.log(10), abs=1e-3)
+
+
+def test_the_usual_break_gives_slaney_bands():
+    expected = melscale_fbanks(1025, 0.0, 22050.0, 128, 44100, None, "slaney")
+    assert torch.equal(slaney_filterbank(44100, 2048, 128), expected)
+
+
+def test_a_lower_break_moves_bands_down():
+    hertz = (FINE_BREAK_HZ, 1000.0)
+    centers = {hz: LogMel(n_fft=FINE_WINDOW, mel_break_hz=hz).frequencies for hz in hertz}
+    apart = {hz: float(center[20] - center[19]) for hz, center in centers.items()}
+    assert apart[FINE_BREAK_HZ] == pytest.approx(16.1, abs=0.3)  # Hz
+    assert apart[1000.0] == pytest.approx(30.8, abs=0.3)
+    for center in centers.values():
+        assert (center.diff() > 0).all()
+        assert center[-1] > 21000
+
+
+def test_finer_bands_and_a_longer_window_tell_low_tones_apart(log_mel):
+    low, high = tone(196.0, 44100, 44100) / 2, tone(261.6, 44100, 44100) / 2  # a fourth
+    fine = LogMel(n_fft=FINE_WINDOW, mel_break_hz=FINE_BREAK_HZ)
+
+    def valley(analysis: LogMel) -> float:
+        levels = analysis(low + high)[0, 0, :, 30:70].mean(-1)
+        places = [int((analysis.frequencies - hz).abs().argmin()) for hz in (196.0, 261.6)]
+        between = levels[places[0] : places[1] + 1].min()
+        return float(levels[places].min() - between)
+
+    assert valley(fine) > 1.5  # nats
+    assert valley(log_mel) < 0.1
+
+
+def test_bands_narrower_than_a_bin_do_not_blow_errors_up():
+    crowded = LogMel(n_fft=2048, mel_break_hz=600.0)
+    assert crowded.inverse_filterbank.abs().max() < 5
 
 
 @pytest.mark.parametrize("samples", [1, 62, 63, 64, 126, 127, 1000, 1009])
