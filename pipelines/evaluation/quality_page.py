@@ -34,6 +34,8 @@ COLUMNS = (
     ("loudness_change_lu", "loudness LU → 0", 2),
     ("loudness_error_lu", "|loudness| LU ↓", 2),
     ("third_octave_error_db", "third octaves dB ↓", 2),
+    ("tone_cents", "tones off, cents ↓", 0),
+    ("tone_cents_9_of_10", "... nine of ten within ↓", 0),
     ("rest_noise_dbfs", "in rests dBFS ↓", 1),
     ("rest_original_dbfs", "original's", 1),
     ("clicks_per_minute", "clicks/min ↓", 2),

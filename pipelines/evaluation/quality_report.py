@@ -19,6 +19,7 @@ from pipelines.evaluation.systems import (
     TokenCodec,
     classical_system,
 )
+from pipelines.evaluation.tones import tone_values
 
 
 def report_codec(
@@ -56,6 +57,8 @@ def report_codec(
         **measure(choice, systems, settings),
         "codec_fingerprint": tokens.fingerprint,
     }
+    for row, system in zip(content["rows"], systems, strict=True):
+        row["values"] |= tone_values(system)
     if content["num_clips"]:
         used = count_codes(clip_codes(tokens, choice.clips), codec.codebook_size)
         content["codebooks"] = codebook_use(used, codec.frame_rate)
