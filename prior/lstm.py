@@ -5,13 +5,7 @@ from itertools import repeat
 import torch
 from torch import Tensor, nn
 
-from prior.attention import (
-    CrossAttention,
-    Place,
-    SelfAttention,
-    Text,
-    place_sequence,
-)
+from prior.attention import CrossAttention, Place, SelfAttention, Text, place_sequence
 from prior.feed_forward import SwiGLU
 from prior.normalization import RMSNorm
 from prior.state import LayerState, PriorState

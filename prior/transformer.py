@@ -4,14 +4,7 @@ from itertools import repeat
 
 from torch import Tensor, nn
 
-from prior.attention import (
-    CrossAttention,
-    Place,
-    Rotation,
-    SelfAttention,
-    Text,
-    place_sequence,
-)
+from prior.attention import CrossAttention, Place, Rotation, SelfAttention, Text, place_sequence
 from prior.feed_forward import SwiGLU
 from prior.normalization import RMSNorm
 from prior.state import LayerState, PriorState

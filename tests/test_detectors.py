@@ -38,12 +38,7 @@ from pipelines.evaluation.fit_detectors import (
     random_crop,
     tag_targets,
 )
-from pipelines.evaluation.ground_truth import (
-    Wanted,
-    beginning,
-    compose_wanted,
-    render_score,
-)
+from pipelines.evaluation.ground_truth import Wanted, beginning, compose_wanted, render_score
 
 RATE = 44_100
 pytestmark = pytest.mark.usefixtures("measuring_packages")

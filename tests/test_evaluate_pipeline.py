@@ -16,23 +16,11 @@ from pipelines.evaluation.averages import mean_with_interval
 from pipelines.evaluation.copying import copied_shares, evenly_cut, histogram_overlap
 from pipelines.evaluation.detectors import CLASSES, LEADS, Detected, load_detectors
 from pipelines.evaluation.drift import measure_windows, summarize_windows
-from pipelines.evaluation.facts import (
-    FACTS,
-    asked_facts,
-    fact_rates,
-    judge,
-    judge_key,
-    judge_tempo,
-)
+from pipelines.evaluation.facts import FACTS, asked_facts, fact_rates, judge, judge_key, judge_tempo
 from pipelines.evaluation.ground_truth import Wanted
 from pipelines.evaluation.measurement_cache import FOLDER
 from pipelines.evaluation.pipeline_report import compare_sets, prompt_groups, seed_diversity
-from pipelines.evaluation.prompts import (
-    GROUPS,
-    Prompt,
-    choose_prompts,
-    read_prompts,
-)
+from pipelines.evaluation.prompts import GROUPS, Prompt, choose_prompts, read_prompts
 from pipelines.evaluation.second_opinion import SecondOpinion
 from pipelines.evaluation.takes import Take
 

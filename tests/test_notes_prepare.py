@@ -17,11 +17,7 @@ from pipelines.data.notes.note_tokenizer import NoteTokenizer
 from pipelines.data.prepared import finish_dataset
 from pipelines.data.scores.score_jobs import ScoreJob, compose_piece
 from pipelines.data.scores.score_midi import write_midi
-from pipelines.data.tokens import (
-    open_tokens,
-    read_codes,
-    read_token_info,
-)
+from pipelines.data.tokens import open_tokens, read_codes, read_token_info
 
 pytest.importorskip("miditok")
 

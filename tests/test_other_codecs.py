@@ -17,9 +17,7 @@ from codec import EncodecCodec
 from pipelines import Pipeline
 from pipelines.cli import main
 from pipelines.data.codecs import load_codec
-from pipelines.data.tokens import (
-    read_token_info,
-)
+from pipelines.data.tokens import read_token_info
 from prior import Prior
 
 PRIOR = "width: 16, num_layers: 1, num_heads: 2, text_width: 16, depth_width: 16, depth_layers: 1"

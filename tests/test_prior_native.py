@@ -11,12 +11,7 @@ import torch
 from tiny_prior import some_codes, some_text, tiny_prior
 from torch import nn
 
-from codec.native.build import (
-    builds_for_this_machine,
-    compile_library,
-    digest_source,
-    find_zig,
-)
+from codec.native.build import builds_for_this_machine, compile_library, digest_source, find_zig
 from codec.native.library import Library, NativeError, open_library, runs_here
 from prior import Condition, Prior
 from prior.frame_generator import FrameGenerator

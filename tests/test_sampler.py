@@ -14,13 +14,7 @@ from codec.seeds import generator
 from codec.stages import run
 from decoder.diffusion_decoder import DiffusionDecoder
 from decoder.painting import check_conditions
-from decoder.sampler import (
-    CrossFade,
-    FlowSampler,
-    Window,
-    fade_in,
-    window_grid,
-)
+from decoder.sampler import CrossFade, FlowSampler, Window, fade_in, window_grid
 
 CODEC = tiny_codec()
 SIZES = {

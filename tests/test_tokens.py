@@ -23,12 +23,7 @@ from pipelines.data.prepared import (
     read_crop,
 )
 from pipelines.data.token_cache import build_token_cache
-from pipelines.data.tokens import (
-    open_all_tokens,
-    open_tokens,
-    read_codes,
-    read_token_info,
-)
+from pipelines.data.tokens import open_all_tokens, open_tokens, read_codes, read_token_info
 
 FRAMES = (40, 40, 24, 40, 24, 40, 40)
 

@@ -43,8 +43,7 @@ assert "torchaudio" not in sys.modules
 
 
 @pytest.mark.parametrize(
-    "first",
-    ["import torchaudio", "import encodec", "from diffusers import DiffusionPipeline"],
+    "first", ["import torchaudio", "import encodec", "from diffusers import DiffusionPipeline"]
 )
 def test_what_depends_on_torchaudio_imports_and_works_in_silence(first: str):
     code = f"""

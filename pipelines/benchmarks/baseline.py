@@ -97,9 +97,5 @@ def compare_builds(
                 zip(*taken, strict=True) for taken in (ours, theirs)
             )
             yield BaselineSpeed(
-                work,
-                spread(our_wall),
-                spread(our_cpu),
-                ratio(our_wall, wall),
-                ratio(our_cpu, cpu),
+                work, spread(our_wall), spread(our_cpu), ratio(our_wall, wall), ratio(our_cpu, cpu)
             )

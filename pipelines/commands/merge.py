@@ -3,11 +3,7 @@
 import argparse
 from pathlib import Path
 
-from pipelines.inference.loading import (
-    add_lora_argument,
-    add_pipeline_arguments,
-    parse_loras,
-)
+from pipelines.inference.loading import add_lora_argument, add_pipeline_arguments, parse_loras
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -48,10 +48,7 @@ def paired_interval(first: Sequence[float], second: Sequence[float]) -> tuple[fl
 
 
 def verdict(
-    what: str,
-    values: Mapping[str, Sequence[float]],
-    unit: str,
-    lower_is_better: bool = True,
+    what: str, values: Mapping[str, Sequence[float]], unit: str, lower_is_better: bool = True
 ) -> str:
     """Say who is ahead: claimed only where the paired interval leaves out zero.
 

@@ -38,11 +38,7 @@ class ShardWriter:
     """
 
     def __init__(
-        self,
-        folder: str | Path,
-        schema: pa.Schema,
-        shard_rows: int,
-        kind: ShardKind = "arrow",
+        self, folder: str | Path, schema: pa.Schema, shard_rows: int, kind: ShardKind = "arrow"
     ) -> None:
         if shard_rows < 1:
             raise ValueError(f"shard_rows must be at least 1, got {shard_rows}")

@@ -6,11 +6,7 @@ from typing import Any
 import numpy as np
 
 from pipelines.data.codecs import hash_codec
-from pipelines.data.tokens import (
-    open_tokens,
-    read_codes,
-    read_token_info,
-)
+from pipelines.data.tokens import open_tokens, read_codes, read_token_info
 
 RUN_LENGTHS = (4, 8, 16, 32, 64)  # frames of 40 ms
 

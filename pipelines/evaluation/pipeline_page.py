@@ -6,12 +6,7 @@ from typing import Any
 from pipelines.data.markdown import bullets, table
 from pipelines.evaluation.facts import FACTS
 from pipelines.evaluation.frechet import MIN_WINDOWS, few_windows_note
-from pipelines.evaluation.report_files import (
-    MISSING,
-    format_interval,
-    format_number,
-    format_share,
-)
+from pipelines.evaluation.report_files import MISSING, format_interval, format_number, format_share
 
 SOUND = {
     "loudness_lufs": ("loudness LUFS", 1),

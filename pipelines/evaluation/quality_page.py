@@ -6,12 +6,7 @@ from typing import Any
 
 from pipelines.data.markdown import bullets, table
 from pipelines.evaluation.frechet import MIN_WINDOWS, few_windows_note
-from pipelines.evaluation.report_files import (
-    MISSING,
-    format_number,
-    write_plot,
-    write_report_files,
-)
+from pipelines.evaluation.report_files import MISSING, format_number, write_plot, write_report_files
 from pipelines.evaluation.stereo_image import NUM_BANDS, PARTS
 
 # name, heading, decimals

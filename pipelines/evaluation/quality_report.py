@@ -12,13 +12,7 @@ from pipelines.evaluation.clips import ClipChoice, EvaluationClip
 from pipelines.evaluation.codebooks import codebook_use, count_codes
 from pipelines.evaluation.measuring import ReportSettings, measure
 from pipelines.evaluation.quality_page import write_quality_report
-from pipelines.evaluation.systems import (
-    ORIGINAL,
-    Decode,
-    System,
-    TokenCodec,
-    classical_system,
-)
+from pipelines.evaluation.systems import ORIGINAL, Decode, System, TokenCodec, classical_system
 from pipelines.evaluation.tones import tone_values
 
 

@@ -140,10 +140,7 @@ def adapt_prior(config: FinetuneConfig) -> LoraTask:
     """Make the task of the prior's adapter."""
     prior = Prior.from_pretrained(config.pipeline / "prior")
     data = PriorData(
-        [str(config.tokens)],
-        str(config.pipeline),
-        crop_s=config.crop_s,
-        text_dropout=0.1,
+        [str(config.tokens)], str(config.pipeline), crop_s=config.crop_s, text_dropout=0.1
     )
     task = PriorTask(prior, data, training_config(config, "prior"))
     captions = [text for row in read_metadata(config.captions).values() for text in row["captions"]]

@@ -91,12 +91,7 @@ def read_middle(track: Track) -> tuple[Tensor, int]:
 def write_captions(path: Path, tracks: list[Track]) -> None:
     """Write tracks as rows of an AudioFolder ``metadata.jsonl``."""
     rows = [
-        {
-            "file_name": track.name,
-            "split": track.split,
-            **track.metadata,
-            **track.labels,
-        }
+        {"file_name": track.name, "split": track.split, **track.metadata, **track.labels}
         for track in tracks
     ]
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -9,11 +9,7 @@ from codec.whole_file import read_json_object
 from decoder.diffusion_decoder import DiffusionDecoder
 from decoder.painting import check_conditions
 from decoder.sampler import check_scheduler
-from pipelines.data.codecs import (
-    hash_codec,
-    hash_module,
-    refuse_other_codec,
-)
+from pipelines.data.codecs import hash_codec, hash_module, refuse_other_codec
 from prior.model import Prior
 from prior.planner import check_planner
 

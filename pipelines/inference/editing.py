@@ -217,10 +217,7 @@ class Editor:
             last = min(num_frames, math.ceil(span.last / frame - 1e-6))
             codes[..., first:last] = self.fill(codes, first, last, given.condition, given.negative)
         sound = self.pipeline.decode(
-            codes,
-            self.decoder_seed,
-            num_inference_steps=self.steps,
-            preview=self.steps is None,
+            codes, self.decoder_seed, num_inference_steps=self.steps, preview=self.steps is None
         )
         audio = torch.zeros(self.source.audio.shape[0], total)
         audio[:, : self.source.audio.shape[-1]] = self.source.audio

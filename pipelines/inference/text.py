@@ -34,8 +34,7 @@ def encode_text(
         raise ValueError(f"a prompt may have at most {max_tokens} tokens, got {longest}")
     device = next(text_encoder.parameters()).device
     states = text_encoder(
-        input_ids=tokens["input_ids"].to(device),
-        attention_mask=tokens["attention_mask"].to(device),
+        input_ids=tokens["input_ids"].to(device), attention_mask=tokens["attention_mask"].to(device)
     ).last_hidden_state
     present = torch.tensor([bool(prompt.strip()) for prompt in prompts])
     mask = tokens["attention_mask"].bool() & present[:, None]

@@ -246,11 +246,7 @@ def start_workers(
 
 
 def store(
-    folder: RenderFolder,
-    done: ItemResult,
-    origin: Origin,
-    batch_size: int,
-    summary: RenderSummary,
+    folder: RenderFolder, done: ItemResult, origin: Origin, batch_size: int, summary: RenderSummary
 ) -> ManifestEntry:
     """Put an item's files and its entry into the folder, and count it."""
     item, result = done.item, done.result

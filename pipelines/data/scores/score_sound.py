@@ -117,12 +117,7 @@ def trim_end(audio: np.ndarray, floor_db: float = -66.0) -> np.ndarray:
 
 
 def cut_clips(
-    score: Score,
-    audio: np.ndarray,
-    track: str,
-    seed: int,
-    keep_audio: bool,
-    clip_s: float = CLIP_S,
+    score: Score, audio: np.ndarray, track: str, seed: int, keep_audio: bool, clip_s: float = CLIP_S
 ) -> list[Clip]:
     """Cut a rendered piece into clips; the last one is kept from 5 s on.
 
