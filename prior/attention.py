@@ -21,15 +21,10 @@ class Rotation(NamedTuple):
 
 
 class Text(NamedTuple):
-    """What cross-attention reads.
+    """What cross-attention reads."""
 
-    Attributes:
-        states: (B, L, Dt).
-        mask: (B, 1, 1, L) bool, true at states that count.
-    """
-
-    states: Tensor
-    mask: Tensor
+    states: Tensor  # (B, L, Dt)
+    mask: Tensor  # (B, 1, 1, L) bool, true at states that count
 
 
 def rotation_table(num_positions: int, head_width: int, device: torch.device) -> Rotation:
@@ -93,17 +88,11 @@ class TextMemory(NamedTuple):
 
 
 class Place(NamedTuple):
-    """Where a step reads and writes: computed once per frame, shared by all layers.
+    """Where a step reads and writes: computed once per frame, shared by all layers."""
 
-    Attributes:
-        rotation: the rows of this position, (1, D / H) each.
-        slot: (1,) int64, where the ring of keys and values is written.
-        filled: slots from the first on that hold something, this position's included.
-    """
-
-    rotation: Rotation
-    slot: Tensor
-    filled: int
+    rotation: Rotation  # the rows of this position, (1, D / H) each
+    slot: Tensor  # (1,) int64, where the ring of keys and values is written
+    filled: int  # slots from the first on that hold something, this position's included
 
 
 class KeyValueCache:

@@ -32,15 +32,10 @@ class PriorBatch(NamedTuple):
 
 @dataclass(frozen=True)
 class PriorLoss:
-    """The loss and its parts.
+    """The loss and its parts."""
 
-    Attributes:
-        loss: scalar float32, the mean of ``nats_per_book``, to be differentiated.
-        nats_per_book: (K,) float32, detached: the cross-entropy of each codebook.
-    """
-
-    loss: Tensor
-    nats_per_book: Tensor
+    loss: Tensor  # scalar float32, the mean of ``nats_per_book``, to be differentiated
+    nats_per_book: Tensor  # (K,) float32, detached: the cross-entropy of each codebook
 
 
 def fill_loss(model: nn.Module, batch: PriorBatch, first_known: int) -> PriorLoss:

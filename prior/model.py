@@ -26,15 +26,11 @@ DEFAULT_FRAME_RATE = 25.0
 
 
 class PriorOutput(NamedTuple):
-    """Hold what ``Prior.forward`` predicts.
+    """Hold what ``Prior.forward`` predicts."""
 
-    Attributes:
-        first_logits: (B, T, V + 1): codebook 0 of every frame; index V is the end of the piece.
-        depth_logits: (B, K - 1, N, V): codebooks 1 to K - 1 of the chosen frames.
-    """
-
+    # (B, T, V + 1): codebook 0 of every frame; index V is the end of the piece
     first_logits: Tensor
-    depth_logits: Tensor
+    depth_logits: Tensor  # (B, K - 1, N, V): codebooks 1 to K - 1 of the chosen frames
 
 
 class Prior(Component):

@@ -18,23 +18,14 @@ from prior.condition import Condition
 
 @dataclass
 class MusicgenState:
-    """Hold what has been read; ``FrameGenerator`` owns it.
+    """Hold what has been read; ``FrameGenerator`` owns it."""
 
-    Attributes:
-        text: (B, L, D) projected token states, zeros where they do not count.
-        mask: (B, L) bool, which count.
-        max_frames: frames of the piece, the prompt included.
-        cache: of transformers, keys and values of all layers.
-        prompt: (B, K, P) frames that are known.
-        position: columns read, besides the first of padding.
-    """
-
-    text: Tensor
-    mask: Tensor
-    max_frames: int
-    cache: Any
-    prompt: Tensor
-    position: int = 0
+    text: Tensor  # (B, L, D) projected token states, zeros where they do not count
+    mask: Tensor  # (B, L) bool, which count
+    max_frames: int  # frames of the piece, the prompt included
+    cache: Any  # of transformers, keys and values of all layers
+    prompt: Tensor  # (B, K, P) frames that are known
+    position: int = 0  # columns read, besides the first of padding
 
     def tensors(self) -> dict[str, Tensor]:
         """Name position, prompt and keys and values, to be saved."""

@@ -16,14 +16,11 @@ ChordSpan = tuple[int, str, float | None]
 
 @dataclass(frozen=True)
 class PlanDraft:
-    """The parts of a plan that are fixed.
+    """The parts of a plan that are fixed."""
 
-    Attributes:
-        fixed: values by the name of ``Plan``'s attribute.
-        progression: chords that return until the piece ends, in place of ``fixed["chords"]``.
-    """
-
+    # values by the name of ``Plan``'s attribute
     fixed: Mapping[str, Any] = field(default_factory=dict)
+    # chords that return until the piece ends, in place of ``fixed["chords"]``
     progression: tuple[ChordSpan, ...] = ()
 
     @classmethod

@@ -11,41 +11,27 @@ from prior.frame_condition import FrameCondition
 
 @dataclass
 class LayerState:
-    """Hold what one layer remembers; a layer uses the fields that it has a part for.
+    """Hold what one layer remembers; a layer uses the fields that it has a part for."""
 
-    Attributes:
-        history: self-attention's keys and values of earlier frames.
-        text: cross-attention's keys and values of the text; None before the prefill.
-        hidden: an LSTM's (output, cell), (B, D) each.
-    """
-
-    history: KeyValueCache
+    history: KeyValueCache  # self-attention's keys and values of earlier frames
+    # cross-attention's keys and values of the text; None before the prefill
     text: TextMemory | None = None
-    hidden: tuple[Tensor, Tensor] | None = None
+    hidden: tuple[Tensor, Tensor] | None = None  # an LSTM's (output, cell), (B, D) each
 
 
 @dataclass
 class PriorState:
-    """The state of ``Prior.prefill`` and ``Prior.decode_one_frame``; nothing in it grows.
+    """The state of ``Prior.prefill`` and ``Prior.decode_one_frame``; nothing in it grows."""
 
-    Attributes:
-        text: the prepared text, for cross-attention.
-        frame_condition: the text in one vector, and the plan.
-        rotation: rotary tables for every position below ``max_frames``.
-        layers: one per layer of the backbone.
-        max_frames: how many frames may be read and generated, the prompt included.
-        position: how many positions the backbone has seen; 0 before the prefill. Known frames of
-            the future are not counted.
-        num_future: known frames of the future, which lie before the others in the history.
-    """
-
-    text: Text
-    frame_condition: FrameCondition
-    rotation: Rotation
-    layers: list[LayerState]
-    max_frames: int
+    text: Text  # the prepared text, for cross-attention
+    frame_condition: FrameCondition  # the text in one vector, and the plan
+    rotation: Rotation  # rotary tables for every position below ``max_frames``
+    layers: list[LayerState]  # one per layer of the backbone
+    max_frames: int  # how many frames may be read and generated, the prompt included
+    # how many positions the backbone has seen; 0 before the prefill. Known frames of the future
+    # are not counted.
     position: int = 0
-    num_future: int = 0
+    num_future: int = 0  # known frames of the future, which lie before the others in the history
 
     @property
     def capacity(self) -> int:

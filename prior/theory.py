@@ -24,17 +24,11 @@ KEY_PROFILES = {
 
 @dataclass(frozen=True)
 class Meter:
-    """A time signature and the beat in it that ``tempo_bpm`` counts.
+    """A time signature and the beat in it that ``tempo_bpm`` counts."""
 
-    Attributes:
-        name: "4/4", "3/4" or "6/8".
-        beats: beats in a bar; two dotted quarters in 6/8.
-        division: equal parts that a beat falls into, 2 or 3.
-    """
-
-    name: str
-    beats: int
-    division: int
+    name: str  # "4/4", "3/4" or "6/8"
+    beats: int  # beats in a bar; two dotted quarters in 6/8
+    division: int  # equal parts that a beat falls into, 2 or 3
 
 
 METERS = {

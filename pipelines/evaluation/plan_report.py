@@ -54,21 +54,13 @@ NEAR_S = 0.01
 
 @dataclass(frozen=True)
 class PlanReport:
-    """Sets what is measured of plans and edits.
+    """Sets what is measured of plans and edits."""
 
-    Attributes:
-        folder: of the report and its measurements, where a stopped report goes on.
-        pieces: composed pieces of 12 s.
-        songs: composed songs of minutes, for what returns in them.
-        seed: of the first piece and song.
-        recordings: clips of real music to edit too.
-    """
-
-    folder: Path
-    pieces: int = 12
-    songs: int = 0
-    seed: int = 0
-    recordings: tuple[EvaluationClip, ...] = ()
+    folder: Path  # of the report and its measurements, where a stopped report goes on
+    pieces: int = 12  # composed pieces of 12 s
+    songs: int = 0  # composed songs of minutes, for what returns in them
+    seed: int = 0  # of the first piece and song
+    recordings: tuple[EvaluationClip, ...] = ()  # clips of real music to edit too
 
 
 def report_plans(pipeline: "MusicGenerator", report: PlanReport) -> dict[str, Any]:

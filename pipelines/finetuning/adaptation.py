@@ -30,37 +30,22 @@ from prior.model import Prior
 
 @dataclass(frozen=True)
 class FinetuneConfig:
-    """What is trained on, and for how long.
+    """What is trained on, and for how long."""
 
-    Args:
-        album: folder, archive, ``metadata.jsonl`` or list of audio files.
-        output: folder of captions, data, runs and the adapter.
-        pipeline: folder of the saved pipeline that is adapted.
-        style: words that captions made here begin with; None for the name of ``output``.
-        steps: of training, for each part.
-        batch_size: clips per step.
-        crop_s: length of a clip (s).
-        learning_rate: peak.
-        rank: of the adapter.
-        decoder: whether the decoder gets an adapter too.
-        seed: of everything random.
-        workers: processes that read the album.
-        quiet: no progress bars of the preparation.
-    """
-
-    album: Path
-    output: Path
-    pipeline: Path
+    album: Path  # folder, archive, ``metadata.jsonl`` or list of audio files
+    output: Path  # folder of captions, data, runs and the adapter
+    pipeline: Path  # folder of the saved pipeline that is adapted
+    # words that captions made here begin with; None for the name of ``output``
     style: str | None = None
-    steps: int = 600
-    batch_size: int = 8
-    crop_s: float = 10.0
-    learning_rate: float = 1e-3
-    rank: int = 16
-    decoder: bool = False
-    seed: int = 0
-    workers: int = 1
-    quiet: bool = False
+    steps: int = 600  # of training, for each part
+    batch_size: int = 8  # clips per step
+    crop_s: float = 10.0  # length of a clip (s)
+    learning_rate: float = 1e-3  # peak
+    rank: int = 16  # of the adapter
+    decoder: bool = False  # whether the decoder gets an adapter too
+    seed: int = 0  # of everything random
+    workers: int = 1  # processes that read the album
+    quiet: bool = False  # no progress bars of the preparation
 
     def __post_init__(self) -> None:
         if not self.pipeline.is_dir():

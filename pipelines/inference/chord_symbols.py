@@ -18,16 +18,11 @@ _WHOLE = tuple(TRIADS.values())
 
 @dataclass(frozen=True)
 class ChordSymbol:
-    """A chord symbol as the model plays it.
+    """A chord symbol as the model plays it."""
 
-    Attributes:
-        root: pitch class, 0 (C) to 11.
-        quality: one of ``prior.plan.QUALITIES``.
-        note: what it is played as, in one sentence, where a plan cannot hold it whole; or "".
-    """
-
-    root: int
-    quality: str
+    root: int  # pitch class, 0 (C) to 11
+    quality: str  # one of ``prior.plan.QUALITIES``
+    # what it is played as, in one sentence, where a plan cannot hold it whole; or ""
     note: str = ""
 
 

@@ -29,38 +29,24 @@ STATED_TEMPO = re.compile(r"\b(\d+(?:\.\d+)?)[\s-]*(?:bpm\b|beats?\s+(?:per|a)\s
 
 @dataclass(frozen=True)
 class PriorInput:
-    """What a batch of pieces is generated from.
+    """What a batch of pieces is generated from."""
 
-    Attributes:
-        condition: texts and plans, B rows.
-        negative: texts to move away from; None for the unconditional prior.
-        plans: of each piece; None where there is none.
-    """
-
-    condition: Condition
-    negative: Condition | None
-    plans: list[Plan | None]
+    condition: Condition  # texts and plans, B rows
+    negative: Condition | None  # texts to move away from; None for the unconditional prior
+    plans: list[Plan | None]  # of each piece; None where there is none
 
 
 @dataclass(frozen=True)
 class Conditioner:
-    """Turns prompts into what the prior reads, each item by itself, whatever the others are.
+    """Turns prompts into what the prior reads, each item by itself, whatever the others are."""
 
-    Attributes:
-        tokenizer: of the text encoder (transformers).
-        text_encoder: frozen (transformers).
-        planner: a prior that writes plans; None leaves items without a plan that come without one.
-        reads_plan: whether the prior does.
-        frame_rate: of the prior (Hz).
-        reads_form: whether the prior reads sections and melody too.
-    """
-
-    tokenizer: Any
-    text_encoder: nn.Module
+    tokenizer: Any  # of the text encoder (transformers)
+    text_encoder: nn.Module  # frozen (transformers)
+    # a prior that writes plans; None leaves items without a plan that come without one
     planner: Prior | None
-    reads_plan: bool
-    frame_rate: float
-    reads_form: bool = False
+    reads_plan: bool  # whether the prior does
+    frame_rate: float  # of the prior (Hz)
+    reads_form: bool = False  # whether the prior reads sections and melody too
 
     def __call__(
         self,

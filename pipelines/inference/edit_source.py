@@ -16,27 +16,16 @@ from prior.plan import Plan
 
 @dataclass(frozen=True)
 class EditSource:
-    """A piece to be edited.
+    """A piece to be edited."""
 
-    Attributes:
-        codes: (K, T) int64 of the codec's first K codebooks.
-        audio: (C, S) float32 at the pipeline's rate, on the CPU.
-        plan: that it follows; None where it is not known.
-        prompt: that it was made from; "" where there was none.
-        is_decoded: whether the audio is the codes' own sound.
-        decoder_seed: of that sound.
-        num_inference_steps: of that sound; None for the codec's own decode.
-        ending: of that sound (``inference.endings``).
-    """
-
-    codes: Tensor
-    audio: Tensor
-    plan: Plan | None = None
-    prompt: str = ""
-    is_decoded: bool = False
-    decoder_seed: int = 0
-    num_inference_steps: int | None = None
-    ending: str = "cut"
+    codes: Tensor  # (K, T) int64 of the codec's first K codebooks
+    audio: Tensor  # (C, S) float32 at the pipeline's rate, on the CPU
+    plan: Plan | None = None  # that it follows; None where it is not known
+    prompt: str = ""  # that it was made from; "" where there was none
+    is_decoded: bool = False  # whether the audio is the codes' own sound
+    decoder_seed: int = 0  # of that sound
+    num_inference_steps: int | None = None  # of that sound; None for the codec's own decode
+    ending: str = "cut"  # of that sound (``inference.endings``)
 
 
 def open_tokens_to_edit(pipeline: PieceGenerator, tokens: TokenFile, name: str) -> EditSource:

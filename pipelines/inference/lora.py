@@ -45,15 +45,10 @@ class LowRank:
 
 @dataclass(frozen=True)
 class LoraAdapter:
-    """An adapter as a file holds it.
+    """An adapter as a file holds it."""
 
-    Attributes:
-        path: of the file.
-        layers: by (part of the pipeline, name of the layer).
-    """
-
-    path: str
-    layers: dict[tuple[str, str], LowRank]
+    path: str  # of the file
+    layers: dict[tuple[str, str], LowRank]  # by (part of the pipeline, name of the layer)
 
 
 @dataclass

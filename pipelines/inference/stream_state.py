@@ -20,46 +20,28 @@ FORMAT_VERSION = 3
 
 @dataclass(frozen=True)
 class Piece:
-    """What a streamed piece is made from; with the pipeline it determines every sample.
+    """What a streamed piece is made from; with the pipeline it determines every sample."""
 
-    Attributes:
-        prompt: the text it began with.
-        duration_s: its length (s).
-        seed: of the prior.
-        decoder_seed: of decoder and vocoder.
-        negative_prompt: what to move away from.
-        sampling: of the prior.
-        plan: what was given of one; the planner writes the rest for every prompt.
-        num_inference_steps: of the diffusion decoder; None for the codec's own decode.
-    """
-
-    prompt: str
-    duration_s: float
-    seed: int
-    decoder_seed: int
-    negative_prompt: str | None
-    sampling: Sampling
-    plan: PlanDraft | None
-    num_inference_steps: int | None
+    prompt: str  # the text it began with
+    duration_s: float  # its length (s)
+    seed: int  # of the prior
+    decoder_seed: int  # of decoder and vocoder
+    negative_prompt: str | None  # what to move away from
+    sampling: Sampling  # of the prior
+    plan: PlanDraft | None  # what was given of one; the planner writes the rest for every prompt
+    num_inference_steps: int | None  # of the diffusion decoder; None for the codec's own decode
 
 
 @dataclass(frozen=True)
 class StreamState:
-    """A stream between two of its pieces of audio.
+    """A stream between two of its pieces of audio."""
 
-    Attributes:
-        piece: what is being generated.
-        plan: what the prior reads now.
-        prompts: (frame, text) from which frame on each prompt was read, the first one included.
-        fingerprint: of the pipeline; another one cannot continue.
-        tensors: of the prior and of every stage behind it, on the CPU.
-    """
-
-    piece: Piece
-    plan: Plan | None
+    piece: Piece  # what is being generated
+    plan: Plan | None  # what the prior reads now
+    # (frame, text) from which frame on each prompt was read, the first one included
     prompts: list[tuple[int, str]]
-    fingerprint: str
-    tensors: dict[str, Tensor]
+    fingerprint: str  # of the pipeline; another one cannot continue
+    tensors: dict[str, Tensor]  # of the prior and of every stage behind it, on the CPU
 
     def save(self, path: str | Path) -> None:
         """Write a file that appears under its name only when it is whole."""

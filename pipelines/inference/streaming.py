@@ -24,20 +24,13 @@ if TYPE_CHECKING:
 
 @dataclass
 class StreamParts:
-    """What an unfinished stream computes with; a stream that has ended lets go of it.
+    """What an unfinished stream computes with; a stream that has ended lets go of it."""
 
-    Attributes:
-        conditioner: for prompts that it is steered to.
-        generator: of the prior's frames.
-        stages: from codes to pieces of audio.
-        device: of the stages.
-        modules: all that the samples depend on, by name; they identify the pipeline.
-    """
-
-    conditioner: Conditioner
-    generator: FrameGenerator
-    stages: "list[Stage]"
-    device: torch.device
+    conditioner: Conditioner  # for prompts that it is steered to
+    generator: FrameGenerator  # of the prior's frames
+    stages: "list[Stage]"  # from codes to pieces of audio
+    device: torch.device  # of the stages
+    # all that the samples depend on, by name; they identify the pipeline
     modules: Mapping[str, nn.Module | None]
 
     def with_state(self) -> "dict[str, FrameGenerator | Stage]":

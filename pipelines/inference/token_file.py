@@ -23,29 +23,17 @@ LARGEST_INT16 = 2**15
 
 @dataclass(frozen=True)
 class TokenFile:
-    """One piece.
+    """One piece."""
 
-    Attributes:
-        codes: (K, T) int64 in [0, V), of the codec's first K codebooks.
-        codec_hash: of the codec that wrote them or that they were written for.
-        frame_rate: token frames per second (Hz).
-        sample_rate: of the audio (Hz).
-        num_samples: length of the audio, which may end within the last frame.
-        prompt: what was asked for; "" for encoded audio.
-        seed: of the prior; None for encoded audio.
-        decoder_seed: of decoder and vocoder.
-        settings: every other setting that made them.
-    """
-
-    codes: Tensor
-    codec_hash: str
-    frame_rate: float
-    sample_rate: int
-    num_samples: int
-    prompt: str = ""
-    seed: int | None = None
-    decoder_seed: int = 0
-    settings: dict[str, Any] = field(default_factory=dict)
+    codes: Tensor  # (K, T) int64 in [0, V), of the codec's first K codebooks
+    codec_hash: str  # of the codec that wrote them or that they were written for
+    frame_rate: float  # token frames per second (Hz)
+    sample_rate: int  # of the audio (Hz)
+    num_samples: int  # length of the audio, which may end within the last frame
+    prompt: str = ""  # what was asked for; "" for encoded audio
+    seed: int | None = None  # of the prior; None for encoded audio
+    decoder_seed: int = 0  # of decoder and vocoder
+    settings: dict[str, Any] = field(default_factory=dict)  # every other setting that made them
 
     @property
     def duration_s(self) -> float:

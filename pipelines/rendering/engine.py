@@ -57,25 +57,17 @@ class RenderOptions:
 
 @dataclass
 class RenderSummary:
-    """Sum up a run.
-
-    Attributes:
-        done: items made by this run.
-        skipped: made by an earlier run, verified.
-        damaged: ids that an earlier run made and whose files had to be made again.
-        faults: rows that were left out.
-        audio_s: made by this run (s).
-        seconds: that it took, without loading.
-    """
+    """Sum up a run."""
 
     items: int
-    done: int = 0
-    skipped: int = 0
+    done: int = 0  # items made by this run
+    skipped: int = 0  # made by an earlier run, verified
     failed: list[ManifestEntry] = field(default_factory=list)
+    # ids that an earlier run made and whose files had to be made again
     damaged: list[str] = field(default_factory=list)
-    faults: list[RowFault] = field(default_factory=list)
-    audio_s: float = 0.0
-    seconds: float = 0.0
+    faults: list[RowFault] = field(default_factory=list)  # rows that were left out
+    audio_s: float = 0.0  # made by this run (s)
+    seconds: float = 0.0  # that it took, without loading
 
     @property
     def exit_code(self) -> int:

@@ -8,59 +8,41 @@ import numpy as np
 
 @dataclass(frozen=True)
 class RenderSettings:
-    """Hold what shapes an item besides its prompts and seeds.
-
-    Attributes:
-        guidance: classifier-free guidance scale of the prior; 1 for none.
-        top_k: candidates per code; None for all.
-        top_p: share of the probability kept; None for all.
-        num_inference_steps: of the diffusion decoder; None where the pipeline has none, or for a
-            preview.
-        preview: the codec's own decode in place of the diffusion decoder.
-        format: of the audio file: "wav", "flac", "ogg" or "opus".
-        loudness_lufs: integrated loudness to reach (BS.1770, LUFS); None leaves the level alone.
-        codes: SHA-256 of the token file that is rendered again; None where the prior generates.
-        plan: JSON of what is fixed of the plan (``inference.plan_schema``); None for nothing.
-        ending: how a generated piece ends (``inference.endings``).
-        edit: the row's ``edit``, with the SHA-256 of its source; None for a piece from nothing.
-    """
+    """Hold what shapes an item besides its prompts and seeds."""
 
     duration_s: float
-    guidance: float
+    guidance: float  # classifier-free guidance scale of the prior; 1 for none
     temperature: float
-    top_k: int | None
-    top_p: float | None
+    top_k: int | None  # candidates per code; None for all
+    top_p: float | None  # share of the probability kept; None for all
+    # of the diffusion decoder; None where the pipeline has none, or for a preview
     num_inference_steps: int | None
-    preview: bool
-    format: str
+    preview: bool  # the codec's own decode in place of the diffusion decoder
+    format: str  # of the audio file: "wav", "flac", "ogg" or "opus"
+    # integrated loudness to reach (BS.1770, LUFS); None leaves the level alone
     loudness_lufs: float | None
+    # SHA-256 of the token file that is rendered again; None where the prior generates
     codes: str | None = None
+    # JSON of what is fixed of the plan (``inference.plan_schema``); None for nothing
     plan: dict[str, Any] | None = None
-    ending: str = "ring"
+    ending: str = "ring"  # how a generated piece ends (``inference.endings``)
+    # the row's ``edit``, with the SHA-256 of its source; None for a piece from nothing
     edit: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True)
 class RenderItem:
-    """Hold one audio file to render.
+    """Hold one audio file to render."""
 
-    Attributes:
-        id: names the files; unique in a job.
-        negative_prompt: what to move away from; None for nothing.
-        seed: of the prior; None for tokens of encoded audio.
-        decoder_seed: of decoder and vocoder.
-        settings: everything else that the result depends on.
-        codes: (K, T) integers from a token file; None where the prior generates them.
-        source: absolute name of the file that is edited; "" for none.
-    """
-
-    id: str
+    id: str  # names the files; unique in a job
     prompt: str
-    negative_prompt: str | None
-    seed: int | None
-    decoder_seed: int
-    settings: RenderSettings
+    negative_prompt: str | None  # what to move away from; None for nothing
+    seed: int | None  # of the prior; None for tokens of encoded audio
+    decoder_seed: int  # of decoder and vocoder
+    settings: RenderSettings  # everything else that the result depends on
+    # (K, T) integers from a token file; None where the prior generates them
     codes: np.ndarray | None = field(default=None, compare=False, repr=False)
+    # absolute name of the file that is edited; "" for none
     source: str = field(default="", compare=False)
 
     @property

@@ -22,7 +22,7 @@ class ManifestEntry:
     Attributes:
         id: of the item; no other line of the manifest has it.
         status: "done" or "failed".
-        prompt, negative_prompt, seed, decoder_seed, settings: as in ``RenderItem``.
+        prompt: this and what follows, up to ``settings``, as in ``RenderItem``.
         plan: that was followed, as JSON (docs/plans.md); None where there was none.
         pipeline: name or folder of the pipeline.
         pipeline_hash: BLAKE2b of its configs, weights and vocabulary.

@@ -34,22 +34,15 @@ PIECE = 1 << 17  # samples interpolated at once, so that memory does not grow wi
 
 @dataclass(frozen=True)
 class Mastered:
-    """Hold a piece at its final level, and how it got there.
+    """Hold a piece at its final level, and how it got there."""
 
-    Attributes:
-        audio: (C, S) float32 on the CPU.
-        loudness_lufs: of ``audio``, integrated; None where it cannot be measured.
-        true_peak_db: of ``audio``, in dB of full scale; None for digital silence.
-        gain_db: what was applied to every sample, a multiple of 0.01 dB; 0 left them as they were.
-            A limiter, which a note tells of, came behind it.
-        notes: what was not done as asked, one sentence each.
-    """
-
-    audio: Tensor
-    loudness_lufs: float | None
-    true_peak_db: float | None
+    audio: Tensor  # (C, S) float32 on the CPU
+    loudness_lufs: float | None  # of ``audio``, integrated; None where it cannot be measured
+    true_peak_db: float | None  # of ``audio``, in dB of full scale; None for digital silence
+    # what was applied to every sample, a multiple of 0.01 dB; 0 left them as they were. A
+    # limiter, which a note tells of, came behind it.
     gain_db: float
-    notes: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()  # what was not done as asked, one sentence each
 
 
 def master(

@@ -25,24 +25,16 @@ PACKAGES = ("partita", "torch", "torchaudio", "diffusers", "transformers", "nump
 
 @dataclass(frozen=True)
 class Origin:
-    """Hold what the items of a job have in common.
+    """Hold what the items of a job have in common."""
 
-    Attributes:
-        path: from which a worker loads the pipeline: a folder or a hub id; "" for one that was
-            built in memory.
-        name: of the pipeline: the folder's, or the hub id.
-        hash: of its configs, weights and vocabulary.
-        license: of its weights, from the model card; "" where it says none.
-        versions: names and versions of the libraries.
-        loras: file and strength of every LoRA adapter in use.
-    """
-
+    # from which a worker loads the pipeline: a folder or a hub id; "" for one that was built in
+    # memory
     path: str
-    name: str
-    hash: str
-    license: str
-    versions: tuple[tuple[str, str], ...]
-    loras: tuple[tuple[str, float], ...] = ()
+    name: str  # of the pipeline: the folder's, or the hub id
+    hash: str  # of its configs, weights and vocabulary
+    license: str  # of its weights, from the model card; "" where it says none
+    versions: tuple[tuple[str, str], ...]  # names and versions of the libraries
+    loras: tuple[tuple[str, float], ...] = ()  # file and strength of every LoRA adapter in use
 
 
 def describe_origin(pipeline: "MusicGenerator") -> Origin:

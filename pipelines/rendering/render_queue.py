@@ -18,25 +18,16 @@ ones, so that the prior's memory has a bound."""
 
 @dataclass(frozen=True)
 class RenderTask:
-    """Describe work for a worker: generate a batch's tokens, or decode an item whose tokens exist.
+    """Describe work: generate a batch's tokens, or decode an item whose tokens exist."""
 
-    Attributes:
-        items: of the batch; a single one to be decoded.
-        num_rows: that the prior computes, whatever the number of items.
-        frames: token frames of every item.
-        codes: (K, T) integers, of the item to decode; None where they are to be generated.
-        plan: that they follow, as JSON.
-        prior_s: what generating them took (s).
-        attempt: 1, then 2.
-    """
-
-    items: tuple[RenderItem, ...]
-    num_rows: int
-    frames: tuple[int, ...]
+    items: tuple[RenderItem, ...]  # of the batch; a single one to be decoded
+    num_rows: int  # that the prior computes, whatever the number of items
+    frames: tuple[int, ...]  # token frames of every item
+    # (K, T) integers, of the item to decode; None where they are to be generated
     codes: np.ndarray | None = None
-    plan: dict[str, Any] | None = None
-    prior_s: float = 0.0
-    attempt: int = 1
+    plan: dict[str, Any] | None = None  # that they follow, as JSON
+    prior_s: float = 0.0  # what generating them took (s)
+    attempt: int = 1  # 1, then 2
 
 
 @dataclass(frozen=True)

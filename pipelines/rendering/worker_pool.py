@@ -21,17 +21,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class WorkerPool:
-    """Perform tasks, in one process or in many.
+    """Perform tasks, in one process or in many."""
 
-    Attributes:
-        max_tasks: returns how many tasks may be under way.
-        submit: starts a task and returns its future.
-        result_of: returns the result of a future that is done; whatever goes wrong in a task is
-            its result.
-    """
-
-    max_tasks: Callable[[], int]
-    submit: Callable[[RenderTask], Any]
+    max_tasks: Callable[[], int]  # returns how many tasks may be under way
+    submit: Callable[[RenderTask], Any]  # starts a task and returns its future
+    # returns the result of a future that is done; whatever goes wrong in a task is its result
     result_of: Callable[[Any], TaskResult]
 
 

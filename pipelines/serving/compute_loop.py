@@ -44,20 +44,14 @@ YOUNG_S = 2.0
 
 @dataclass
 class ComputeLoop:
-    """Computes on one thread of the CPU; ``start`` it, and ``stop`` it at the end.
+    """Computes on one thread of the CPU; ``start`` it, and ``stop`` it at the end."""
 
-    Attributes:
-        pipeline: that makes everything.
-        batch_size: jobs whose tokens are written at once.
-        max_streams: live pieces that may be open, whatever they cost.
-        cost: CPU seconds per second of a live piece, with and without ``preview``.
-        share: CPU seconds that the thread gets per second, beside what else the machine does.
-    """
-
-    pipeline: "MusicGenerator"
-    batch_size: int = 8
-    max_streams: int = 32
+    pipeline: "MusicGenerator"  # that makes everything
+    batch_size: int = 8  # jobs whose tokens are written at once
+    max_streams: int = 32  # live pieces that may be open, whatever they cost
+    # CPU seconds per second of a live piece, with and without ``preview``
     cost: dict[bool, float] = field(default_factory=lambda: {False: 0.0, True: 0.0})
+    # CPU seconds that the thread gets per second, beside what else the machine does
     share: float = 1.0
     live: list[LivePiece] = field(default_factory=list)
     waiting: deque[Work] = field(default_factory=deque)

@@ -33,23 +33,16 @@ class DuplicateJobError(ValueError):
 
 @dataclass(frozen=True)
 class Job:
-    """Holds one row.
+    """Holds one row."""
 
-    Attributes:
-        id: of the job, and of the take that it makes.
-        state: one of ``STATES``.
-        fields: what it is made from, as JSON holds ``PieceFields``, with ``steers`` of a live one.
-        created: seconds since 1970, as are started and finished, which may be None.
-        error: why it failed; "" otherwise.
-    """
-
-    id: str
-    state: str
+    id: str  # of the job, and of the take that it makes
+    state: str  # one of ``STATES``
+    # what it is made from, as JSON holds ``PieceFields``, with ``steers`` of a live one
     fields: dict[str, Any]
-    created: float
+    created: float  # seconds since 1970, as are started and finished, which may be None
     started: float | None
     finished: float | None
-    error: str
+    error: str  # why it failed; "" otherwise
 
 
 class JobStore:

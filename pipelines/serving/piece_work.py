@@ -11,27 +11,20 @@ from pipelines.serving.music_request import WholePiece
 
 @dataclass(eq=False)
 class Work:
-    """Holds a piece that nobody listens to while it is made.
+    """Holds a piece that nobody listens to while it is made."""
 
-    Attributes:
-        fields: what it is made from, with a seed.
-        take: takes each (C, s) piece of audio, in the computing thread.
-        on_start: called before the first frame.
-        on_end: called at the end, or at an error, which is then in ``error``.
-        edit: makes the whole at once instead, from a function to be called between its steps.
-        song: what was made.
-    """
-
-    fields: WholePiece
-    take: Callable[[Tensor], None]
+    fields: WholePiece  # what it is made from, with a seed
+    take: Callable[[Tensor], None]  # takes each (C, s) piece of audio, in the computing thread
+    # called at the end, or at an error, which is then in ``error``
     on_end: Callable[["Work"], None]
-    on_start: Callable[["Work"], None] = lambda work: None
+    on_start: Callable[["Work"], None] = lambda work: None  # called before the first frame
     progress: float = 0.0
     started: float | None = None
     canceled: bool = False
     alone: bool = False
+    # makes the whole at once instead, from a function to be called between its steps
     edit: Callable[[Callable[..., None]], MusicOutput] | None = None
-    song: MusicOutput | None = None
+    song: MusicOutput | None = None  # what was made
     error: Exception | None = None
 
     def batch_key(self) -> tuple[object, ...]:
