@@ -17,59 +17,40 @@ NAME = "manifest.jsonl"
 
 @dataclass(frozen=True)
 class ManifestEntry:
-    """Hold one item as it came out.
+    """Hold one item as it came out."""
 
-    Attributes:
-        id: of the item; no other line of the manifest has it.
-        status: "done" or "failed".
-        prompt: this and what follows, up to ``settings``, as in ``RenderItem``.
-        plan: that was followed, as JSON (docs/plans.md); None where there was none.
-        pipeline: name or folder of the pipeline.
-        pipeline_hash: BLAKE2b of its configs, weights and vocabulary.
-        license: of the weights.
-        versions: of partita, torch and so on, by name.
-        machine: "device" that rendered it, and the job's "batch_size".
-        attempts: 1, or 2 where the first one failed.
-        error: what went wrong, for a failed item; "" otherwise.
-        audio: file name in the manifest's folder; "" for a failed item, as are the next three.
-        tokens: file name in the manifest's folder.
-        audio_sha256: of the audio file, hexadecimal.
-        tokens_sha256: of the token file, hexadecimal.
-        duration_s: length of the audio (s); 0 for a failed item.
-        loudness_lufs: integrated loudness as written (LUFS); None for silence.
-        true_peak_db: as written (dBTP); None for silence.
-        gain_db: applied on the way to that loudness.
-        notes: what was done to the audio that was not asked for, one sentence each.
-        timings: "prior_s" (the item's share of its batch), "decoder_s", "write_s": seconds of work;
-            "finished": seconds since 1970.
-    """
-
-    id: str
-    status: str
-    prompt: str
+    id: str  # of the item; no other line of the manifest has it
+    status: str  # "done" or "failed"
+    prompt: str  # this and what follows, up to ``settings``, as in ``RenderItem``
     negative_prompt: str | None
     seed: int | None
     decoder_seed: int
     settings: dict[str, Any]
-    pipeline: str
-    pipeline_hash: str
+    pipeline: str  # name or folder of the pipeline
+    pipeline_hash: str  # BLAKE2b of its configs, weights and vocabulary
+    # that was followed, as JSON (docs/plans.md); None where there was none
     plan: dict[str, Any] | None = None
-    license: str = ""
-    versions: dict[str, str] = field(default_factory=dict)
+    license: str = ""  # of the weights
+    versions: dict[str, str] = field(default_factory=dict)  # of partita, torch and so on, by name
+    # "device" that rendered it, and the job's "batch_size"
     machine: dict[str, Any] = field(default_factory=dict)
-    attempts: int = 1
-    error: str = ""
+    attempts: int = 1  # 1, or 2 where the first one failed
+    error: str = ""  # what went wrong, for a failed item; "" otherwise
+    # file name in the manifest's folder; "" for a failed item, as are the next three
     audio: str = ""
-    tokens: str = ""
-    audio_sha256: str = ""
-    tokens_sha256: str = ""
-    duration_s: float = 0.0
+    tokens: str = ""  # file name in the manifest's folder
+    audio_sha256: str = ""  # of the audio file, hexadecimal
+    tokens_sha256: str = ""  # of the token file, hexadecimal
+    duration_s: float = 0.0  # length of the audio (s); 0 for a failed item
     sample_rate: int = 0
     channels: int = 0
-    loudness_lufs: float | None = None
-    true_peak_db: float | None = None
-    gain_db: float = 0.0
+    loudness_lufs: float | None = None  # integrated loudness as written (LUFS); None for silence
+    true_peak_db: float | None = None  # as written (dBTP); None for silence
+    gain_db: float = 0.0  # applied on the way to that loudness
+    # what was done to the audio that was not asked for, one sentence each
     notes: list[str] = field(default_factory=list)
+    # "prior_s" (the item's share of its batch), "decoder_s", "write_s": seconds of work;
+    # "finished": seconds since 1970
     timings: dict[str, float] = field(default_factory=dict)
 
 
