@@ -88,6 +88,25 @@ def pipeline_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_tiny_pipeline(tmp_path_factory.mktemp("pipeline") / "tiny")
 
 
+@pytest.fixture(scope="module")
+def pipeline() -> Any:
+    """A quiet pipeline of random weights (``tiny_pipeline``), each module's own."""
+    from tiny_pipeline import tiny_pipeline
+
+    made = tiny_pipeline()
+    made.set_progress_bar_config(disable=True)
+    return made
+
+
+@pytest.fixture(scope="module")
+def client(pipeline_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """A client of a server of ``pipeline_folder``, each module's own."""
+    from served_studio import served
+
+    with served(pipeline_folder, tmp_path_factory.mktemp("serve") / "takes") as client:
+        yield client
+
+
 @pytest.fixture(scope="session")
 def parts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """Folders of tiny data and frozen parts by name (``tiny_data``); never written to."""

@@ -16,6 +16,8 @@ from pipelines.commands.serve import listen
 from pipelines.serving.application import build_application
 from pipelines.serving.studio import Studio
 
+PIECE = {"prompt": "a slow piano", "duration_s": 1.27, "seed": 3}
+
 
 class Client:
     """Sends requests to one server."""
@@ -42,6 +44,13 @@ class Client:
         """Return status and decoded body."""
         status, content, _ = self.send(method, path, body)
         return status, json.loads(content)
+
+    def post_bytes(self, fields: dict[str, Any]) -> bytes:
+        """Write a whole request for music, for a socket of the test's own."""
+        body = json.dumps(fields).encode()
+        head = f"POST /v1/audio/music HTTP/1.1\r\nhost: {self.address}\r\n"
+        head += f"content-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
+        return head.encode() + body
 
     def finished(self, id: str) -> dict[str, Any]:
         """Wait for a job's end."""

@@ -60,14 +60,6 @@ PROMISES = {
 }
 
 
-@pytest.fixture(scope="module")
-def pipeline() -> Pipeline:
-    """Return a pipeline of random weights; no test changes it."""
-    made = tiny_pipeline()
-    made.set_progress_bar_config(disable=True)
-    return made
-
-
 @pytest.mark.parametrize("promise", PROMISES)
 def test_every_promise_is_kept_or_has_a_reason(promise: str) -> None:
     kept = PROMISES[promise]

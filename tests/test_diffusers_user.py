@@ -17,14 +17,6 @@ from pipelines import Pipeline
 CALL: dict[str, Any] = {"prompt": "a", "duration_s": 0.4, "seed": 0}
 
 
-@pytest.fixture(scope="module")
-def pipeline() -> Pipeline:
-    """Return a pipeline of random weights; no test changes it."""
-    made = tiny_pipeline()
-    made.set_progress_bar_config(disable=True)
-    return made
-
-
 def test_output_has_every_form(pipeline: Pipeline) -> None:
     out = pipeline(**CALL)
     assert out[0] is out.audios

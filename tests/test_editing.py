@@ -5,7 +5,6 @@ from pathlib import Path
 import pytest
 import soundfile
 import torch
-from tiny_pipeline import tiny_pipeline
 
 from pipelines import Pipeline
 from pipelines.cli import main
@@ -17,13 +16,6 @@ from prior import Plan
 RATE = 44_100
 FADE = round(CROSSFADE_S * RATE)
 PLAN = {"bpm": 240, "meter": "2/4", "key": "C", "chords": "C G", "instruments": [], "drums": None}
-
-
-@pytest.fixture(scope="module")
-def pipeline() -> Pipeline:
-    pipeline = tiny_pipeline()
-    pipeline.set_progress_bar_config(disable=True)
-    return pipeline
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,6 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_pipeline import tiny_pipeline
 
 from codec.audio_file import read_audio
 from pipelines import Pipeline, render
@@ -21,13 +20,6 @@ from prior.plan import ChordChange
 
 RATE = 44_100
 PLAN = {"bpm": 300, "meter": "2/4", "key": "C", "chords": "F F", "instruments": [], "drums": None}
-
-
-@pytest.fixture(scope="module")
-def pipeline() -> Pipeline:
-    made = tiny_pipeline()
-    made.set_progress_bar_config(disable=True)
-    return made
 
 
 @pytest.fixture(scope="module")

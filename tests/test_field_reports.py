@@ -7,12 +7,11 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from tiny_pipeline import tiny_codec, tiny_pipeline
+from tiny_pipeline import tiny_codec
 from tiny_recordings import config, melody, save
 
 from codec import EncodecCodec
 from codec.audio_file import read_audio, read_blocks, write_audio
-from pipelines import Pipeline
 from pipelines.data.midi_file import midi_bytes, read_midi
 from pipelines.data.prepared import open_prepared
 from pipelines.data.recordings.preparation import prepare
@@ -20,14 +19,6 @@ from pipelines.training.configuration import ConfigParser, parse
 from pipelines.training.training_config import TrainingConfig
 
 RATE = 44_100
-
-
-@pytest.fixture(scope="module")
-def pipeline() -> Pipeline:
-    """A tiny one, quiet."""
-    pipeline = tiny_pipeline()
-    pipeline.set_progress_bar_config(disable=True)
-    return pipeline
 
 
 @pytest.mark.parametrize("duration_s", [20.001, 600, float("inf")])

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tiny_pipeline import tiny_pipeline, tiny_prior
+from tiny_pipeline import tiny_prior
 from tiny_training import settings as training_settings
 
 from codec import SpectralCodec
@@ -26,14 +26,6 @@ from pipelines.training.checkpoints import newest_checkpoint
 from pipelines.training.prior_data import PriorData
 
 ROOT = Path(__file__).parents[1]
-
-
-@pytest.fixture(scope="module")
-def pipeline() -> Pipeline:
-    """A tiny one, quiet."""
-    pipeline = tiny_pipeline()
-    pipeline.set_progress_bar_config(disable=True)
-    return pipeline
 
 
 REFUSED_AT_LOADING: dict[str, Any] = {

@@ -20,14 +20,6 @@ from prior import Plan
 
 
 @pytest.fixture(scope="module")
-def pipeline() -> Pipeline:
-    """Random weights, silent."""
-    made = tiny_pipeline()
-    made.set_progress_bar_config(disable=True)
-    return made
-
-
-@pytest.fixture(scope="module")
 def saved(tmp_path_factory: pytest.TempPathFactory, pipeline: Pipeline) -> Path:
     """The same, saved."""
     folder = tmp_path_factory.mktemp("pipeline")

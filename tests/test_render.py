@@ -32,13 +32,6 @@ from pipelines.rendering.rows import Defaults, hash_file, read_request
 from pipelines.rendering.tags import read_provenance
 
 
-@pytest.fixture(scope="module")
-def pipeline() -> Pipeline:
-    pipeline = tiny_pipeline()
-    pipeline.set_progress_bar_config(disable=True)
-    return pipeline
-
-
 def read_items(pipeline: Pipeline, *rows: dict[str, Any]) -> list[RenderItem]:
     return read_request(rows, pipeline, Defaults()).items
 

@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 import soundfile
 import torch
-from tiny_pipeline import tiny_pipeline
 
 from pipelines import Pipeline, RenderOptions, render
 from pipelines.inference.plan_schema import draft_plan
@@ -15,13 +14,6 @@ from pipelines.rendering.manifest import read_manifest
 from pipelines.rendering.rows import BadRowsError
 
 RATE = 44_100
-
-
-@pytest.fixture(scope="module")
-def pipeline() -> Pipeline:
-    pipeline = tiny_pipeline()
-    pipeline.set_progress_bar_config(disable=True)
-    return pipeline
 
 
 def test_rows_carry_plans_and_edits(pipeline: Pipeline, tmp_path: Path):

@@ -6,9 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
-import pytest
 from small_jobs import make_rows
-from tiny_pipeline import tiny_pipeline
 
 from pipelines import Pipeline
 from pipelines.rendering.item import RenderItem
@@ -25,11 +23,6 @@ from pipelines.rendering.render_queue import (
 from pipelines.rendering.renderer import Renderer
 from pipelines.rendering.rows import Defaults, read_request
 from pipelines.rendering.worker_pool import run_queue, thread_pool
-
-
-@pytest.fixture(scope="module")
-def pipeline() -> Pipeline:
-    return tiny_pipeline()
 
 
 def read_items(pipeline: Pipeline, *rows: dict[str, Any]) -> list[RenderItem]:

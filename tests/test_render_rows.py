@@ -14,11 +14,6 @@ from pipelines.rendering.row_limits import RowLimits
 from pipelines.rendering.rows import BadRowsError, Defaults, RenderRequest, read_request
 
 
-@pytest.fixture(scope="module")
-def pipeline() -> Pipeline:
-    return tiny_pipeline()
-
-
 def read(pipeline: Pipeline, *rows: Any, **defaults: Any) -> RenderRequest:
     return read_request(list(rows), pipeline, Defaults(**defaults))
 

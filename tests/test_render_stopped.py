@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 import torch
 from small_jobs import Row, contents, make_rows
-from tiny_pipeline import tiny_pipeline
 
 from codec.process_settings import cpu_threads
 from pipelines import Pipeline
@@ -19,13 +18,6 @@ from pipelines.rendering.engine import RenderOptions, render
 from pipelines.rendering.job import read_status
 from pipelines.rendering.manifest import read_manifest
 from pipelines.rendering.progress import RenderProgress
-
-
-@pytest.fixture(scope="module")
-def pipeline() -> Pipeline:
-    pipeline = tiny_pipeline()
-    pipeline.set_progress_bar_config(disable=True)
-    return pipeline
 
 
 def in_child(work: Callable[[], object]) -> int:

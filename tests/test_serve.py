@@ -4,7 +4,6 @@ import hashlib
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ import torch
 pytest.importorskip("fastapi")
 pytest.importorskip("sse_starlette")
 
-from served_studio import Client, served, wait_for
+from served_studio import PIECE, Client, wait_for
 
 from codec.audio_file import read_audio
 from pipelines import Pipeline
@@ -23,14 +22,6 @@ from pipelines.inference.crossfade import CROSSFADE_S
 from pipelines.inference.token_file import load_tokens
 from pipelines.serving.chunk_encoder import PieceResampler
 from pipelines.serving.edited_take import with_breaks
-
-PIECE = {"prompt": "a slow piano", "duration_s": 1.27, "seed": 3}
-
-
-@pytest.fixture(scope="module")
-def client(pipeline_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
-    with served(pipeline_folder, tmp_path_factory.mktemp("serve") / "takes") as client:
-        yield client
 
 
 def generated(pipeline_folder: Path, output: Path) -> bytes:

@@ -2,8 +2,6 @@
 
 import json
 import string
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,7 +10,7 @@ from hypothesis import strategies as st
 
 pytest.importorskip("fastapi")
 
-from served_studio import Client, served
+from served_studio import Client
 
 ROUTES = ("/v1/audio/music", "/v1/audio/speech", "/v1/jobs", "/v1/edits", "/v1/plans")
 NAMES = (
@@ -33,12 +31,6 @@ BODIES = st.dictionaries(st.sampled_from(NAMES) | st.text(max_size=8), VALUES, m
 PLANS = st.dictionaries(
     st.sampled_from((*NAMES, "instruments", "drums", "melody", "first_beat", "version")), VALUES
 )
-
-
-@pytest.fixture(scope="module")
-def client(pipeline_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
-    with served(pipeline_folder, tmp_path_factory.mktemp("fuzz") / "takes") as client:
-        yield client
 
 
 def check(client: Client, path: str, body: bytes) -> None:

@@ -19,7 +19,7 @@ import torch
 
 pytest.importorskip("fastapi")
 
-from served_studio import Client, served, wait_for
+from served_studio import PIECE, Client, served, wait_for
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
@@ -29,7 +29,6 @@ from pipelines.serving.refusals import StorageError
 from pipelines.serving.shelf import Shelf, TakeRecorder
 
 TOKEN = "a-token-of-sixteen-letters-or-more"
-PIECE = {"prompt": "a slow piano", "duration_s": 1.27, "seed": 3}
 
 
 @pytest.fixture(scope="module")
@@ -101,13 +100,10 @@ def test_a_huge_body_is_refused(client: Client, announced: bool):
 
 def test_a_slow_reader_is_let_go(pipeline_folder: Path, tmp_path: Path, caplog):
     with served(pipeline_folder, tmp_path / "takes", patience_s=0.5) as client:
-        request = json.dumps(PIECE | {"duration_s": 20, "stream": True}).encode()
-        head = f"POST /v1/audio/music HTTP/1.1\r\nhost: {client.address}\r\n"
-        head += f"content-type: application/json\r\ncontent-length: {len(request)}\r\n\r\n"
         with socket.socket() as slow:
             slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
             slow.connect(("127.0.0.1", client.port))
-            slow.sendall(head.encode() + request)
+            slow.sendall(client.post_bytes(PIECE | {"duration_s": 20, "stream": True}))
             wait_for(lambda: bool(client.studio.loop.live))
             gc.disable()  # it must not be garbage collection that closes the stream
             try:

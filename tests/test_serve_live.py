@@ -5,7 +5,6 @@ import json
 import socket
 import threading
 import time
-from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ import torch
 pytest.importorskip("fastapi")
 pytest.importorskip("sse_starlette")
 
-from served_studio import Client, served, wait_for
+from served_studio import PIECE, Client, wait_for
 from websockets.sync.client import connect
 
 from codec.audio_file import read_audio
@@ -24,14 +23,6 @@ from pipelines import Pipeline
 from pipelines.serving.compute_loop import ComputeLoop
 from pipelines.serving.live_piece import LivePiece
 from pipelines.serving.refusals import BusyError
-
-PIECE = {"prompt": "a slow piano", "duration_s": 1.27, "seed": 3}
-
-
-@pytest.fixture(scope="module")
-def client(pipeline_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
-    with served(pipeline_folder, tmp_path_factory.mktemp("serve") / "takes") as client:
-        yield client
 
 
 def hear(socket: Any) -> tuple[list[dict[str, Any]], torch.Tensor]:
@@ -133,13 +124,10 @@ def test_who_leaves_before_the_refusal_is_no_fault(client: Client, caplog):
 
 
 def test_who_leaves_costs_nothing(client: Client):
-    request = json.dumps(PIECE | {"duration_s": 20, "stream": True}).encode()
-    head = f"POST /v1/audio/music HTTP/1.1\r\nhost: {client.address}\r\n"
-    head += f"content-type: application/json\r\ncontent-length: {len(request)}\r\n\r\n"
     client.studio.loop.cost.update({False: 0.0, True: 0.0})  # a busy machine would refuse them
     for _ in range(3):
         with socket.create_connection(("127.0.0.1", client.port)) as leaving:
-            leaving.sendall(head.encode() + request)
+            leaving.sendall(client.post_bytes(PIECE | {"duration_s": 20, "stream": True}))
             assert leaving.recv(100).startswith(b"HTTP/1.1 200")
     wait_for(lambda: not client.studio.loop.live)
 

@@ -1,6 +1,5 @@
 """Listeners, a long queue, clients that vanish, a slow one, and kill -9, all at once."""
 
-import json
 import re
 import signal
 import socket
@@ -26,11 +25,8 @@ def listen_to_the_end(client: Client, lengths: list[int]) -> None:
 
 
 def leave_early(client: Client) -> None:
-    body = json.dumps(STREAM).encode()
-    head = f"POST /v1/audio/music HTTP/1.1\r\nhost: {client.address}\r\n"
-    head += f"content-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
     with socket.create_connection(("127.0.0.1", client.port), timeout=60) as leaving:
-        leaving.sendall(head.encode() + body)
+        leaving.sendall(client.post_bytes(STREAM))
         leaving.recv(1000)
 
 

@@ -20,14 +20,6 @@ DURATION_S = 2.1234
 
 
 @pytest.fixture(scope="module")
-def pipeline() -> Pipeline:
-    """Random weights, silent."""
-    made = tiny_pipeline()
-    made.set_progress_bar_config(disable=True)
-    return made
-
-
-@pytest.fixture(scope="module")
 def whole(pipeline: Pipeline) -> torch.Tensor:
     """(C, S), what every unchanged stream must give."""
     return pipeline("slow piano", DURATION_S, 3, ending="cut").audio[0]
