@@ -12,15 +12,9 @@ from pipelines.data.scores.instruments import FAMILIES, INSTRUMENTS
 from pipelines.data.scores.keys import Key
 from pipelines.data.scores.score import all_labels
 from pipelines.errors import MissingPackageError
+from pipelines.evaluation import detector_features as features
 from pipelines.evaluation import second_opinion
 from pipelines.evaluation.clip_checks import UnmeasurableError
-from pipelines.evaluation.detector_features import (
-    NUM_LAGS,
-    autocorrelations,
-    chroma_vectors,
-    onset_envelopes,
-    tagger_levels,
-)
 from pipelines.evaluation.detectors import (
     CLASSES,
     LEADS,
@@ -106,9 +100,9 @@ def test_the_published_tempo_is_refined():
 
 def test_autocorrelation_equals_the_plain_loop():
     log_mel = torch.randn(128, 300, generator=generator(0, "mel"))
-    envelopes = onset_envelopes(log_mel)
-    found = autocorrelations(log_mel)
-    assert found.shape == (5, NUM_LAGS)
+    envelopes = features.onset_envelopes(log_mel)
+    found = features.autocorrelations(log_mel)
+    assert found.shape == (5, features.NUM_LAGS)
     for lag in (1, 7, 150):
         count = envelopes.shape[1] - lag
         products = (envelopes[:, lag:] * envelopes[:, :count]).sum(1) / max(count, 100)
@@ -122,7 +116,7 @@ def test_a_picked_tempo_is_the_mean_of_the_best_neighborhood():
     scores = torch.full((1, len(picker.tempos)), -20.0)
     scores[0, 100:103] = 5.0
     picker.forward = lambda _: scores.log_softmax(1)  # type: ignore[method-assign]
-    assert float(picker.pick(torch.zeros(1, 5, NUM_LAGS))) == pytest.approx(
+    assert float(picker.pick(torch.zeros(1, 5, features.NUM_LAGS))) == pytest.approx(
         float(picker.tempos[101]), rel=1e-3
     )
 
@@ -145,7 +139,7 @@ def test_a_transposed_piece_is_in_the_transposed_key():
 
 def test_chroma_of_a_tone_is_its_pitch_class():
     times = torch.arange(22_050 * 3) / 22_050
-    vectors = chroma_vectors(torch.sin(2 * math.pi * 440 * times))
+    vectors = features.chroma_vectors(torch.sin(2 * math.pi * 440 * times))
     assert vectors.shape == (9, 12)
     assert int(vectors[1].argmax()) == 9
     assert float(vectors[1, 9]) > 0.95
@@ -166,10 +160,10 @@ def test_targets_name_what_sounds_and_who_leads():
 
 def test_levels_do_not_change_with_loudness():
     log_mel = torch.randn(128, 41, generator=generator(1, "mel"))
-    levels = tagger_levels(log_mel)
+    levels = features.tagger_levels(log_mel)
     assert levels.shape == (128, 20)
     assert float(levels.max()) == pytest.approx(1.0)
-    torch.testing.assert_close(tagger_levels(log_mel + 3), levels)
+    torch.testing.assert_close(features.tagger_levels(log_mel + 3), levels)
 
 
 def test_detectors_refuse_silence_and_scraps():

@@ -8,13 +8,7 @@ from tiny_recordings import RATE, config, melody, save
 from codec.spectrogram import LogMel
 from pipelines.data.clip_levels import quantize_spectrogram
 from pipelines.data.prepared import open_prepared
-from pipelines.data.recordings.duplicates import (
-    Match,
-    band_levels,
-    choose_duplicates,
-    find_matches,
-    fingerprint,
-)
+from pipelines.data.recordings import duplicates
 from pipelines.data.recordings.preparation import prepare
 
 
@@ -46,7 +40,7 @@ def test_of_equal_files_the_one_with_a_caption_stays(tmp_path):
 def words(audio: np.ndarray) -> np.ndarray:
     """Fingerprint (S, C) samples."""
     levels = quantize_spectrogram(LogMel()(torch.from_numpy(audio.T.copy())[None])[0])
-    return fingerprint(band_levels(levels))
+    return duplicates.fingerprint(duplicates.band_levels(levels))
 
 
 def test_the_fingerprint_finds_a_shifted_quieter_noisier_copy_and_nothing_else():
@@ -56,7 +50,7 @@ def test_the_fingerprint_finds_a_shifted_quieter_noisier_copy_and_nothing_else()
     copy += 0.001 * rng.standard_normal(copy.shape).astype(np.float32)
     others = [melody(seed, 14.0) for seed in range(2, 5)]
     tracks = [words(track) for track in (audio, copy, *others)]
-    matches = find_matches(tracks)
+    matches = duplicates.find_matches(tracks)
     assert [(match.first, match.second) for match in matches] == [(0, 1)]
     assert matches[0].shared_fraction > 0.9
     assert matches[0].shared_s == pytest.approx(10, abs=1)
@@ -65,20 +59,20 @@ def test_the_fingerprint_finds_a_shifted_quieter_noisier_copy_and_nothing_else()
 def test_a_shared_passage_is_leakage_but_no_duplicate():
     first, second = melody(1, 30.0), melody(2, 30.0)
     second[10 * RATE : 18 * RATE] = first[2 * RATE : 10 * RATE]
-    (match,) = find_matches([words(first), words(second)])
+    (match,) = duplicates.find_matches([words(first), words(second)])
     assert match.shared_s == pytest.approx(8, abs=2)
     assert match.shared_fraction < 0.5
-    assert choose_duplicates([match], [30.0, 30.0]) == {}
+    assert duplicates.choose_duplicates([match], [30.0, 30.0]) == {}
 
 
 def test_silence_matches_nothing():
     silence = words(np.zeros((10 * RATE, 2), dtype=np.float32))
     assert (silence == 0).all()
-    assert find_matches([silence, silence]) == []
+    assert duplicates.find_matches([silence, silence]) == []
     assert len(words(np.zeros((RATE // 10, 2), dtype=np.float32))) == 0
 
 
 def test_a_chain_of_duplicates_loses_only_those_that_match_a_kept_track():
-    matches = [Match(0, 1, 60.0, 1.0), Match(1, 2, 60.0, 0.9)]
-    assert choose_duplicates(matches, [60.0, 60.0, 60.0]) == {1: 0}
-    assert choose_duplicates(matches, [60.0, 90.0, 60.0]) == {0: 1, 2: 1}
+    matches = [duplicates.Match(0, 1, 60.0, 1.0), duplicates.Match(1, 2, 60.0, 0.9)]
+    assert duplicates.choose_duplicates(matches, [60.0, 60.0, 60.0]) == {1: 0}
+    assert duplicates.choose_duplicates(matches, [60.0, 90.0, 60.0]) == {0: 1, 2: 1}

@@ -15,17 +15,9 @@ from tiny_prior import some_codes, some_text, tiny_prior
 
 from pipelines.cli import main
 from pipelines.data.tokens import open_tokens, read_codes
+from pipelines.evaluation import prior_report
 from pipelines.evaluation.held_out import labeled_plan, nats_per_code
 from pipelines.evaluation.measurement_cache import FOLDER
-from pipelines.evaluation.prior_report import (
-    CONDITIONS,
-    ClipBits,
-    PriorReportSettings,
-    caption_worth,
-    other_caption,
-    report_prior,
-    tabulate_positions,
-)
 from pipelines.inference.text import encode_text, load_text_encoder
 from prior import Condition, Prior
 from prior.loss import PriorBatch, prior_loss
@@ -132,7 +124,7 @@ def test_a_prior_that_reads_plans_is_measured_with_them(parts, tmp_path):
     arguments = save_prior(tmp_path / "planned", reads_plan=True)
     assert main([*command(parts, tmp_path), *arguments]) == 0
     report = json.loads((tmp_path / "prior.json").read_text())
-    assert report["conditions"] == [*CONDITIONS, "own caption, no plan"]
+    assert report["conditions"] == [*prior_report.CONDITIONS, "own caption, no plan"]
     tokenizer, text_encoder = load_text_encoder(parts["pipeline"])
     prior = Prior.from_pretrained(arguments[1]).eval()
     rows = open_tokens(parts["tokens"], "validation")
@@ -154,23 +146,23 @@ def test_a_prior_that_reads_plans_is_measured_with_them(parts, tmp_path):
 def test_worth_and_positions_of_known_bits():
     bits = np.zeros((3, 2, 4), np.float32)
     bits[0], bits[1], bits[2] = 1.0, 1.5, 3.0
-    clips = [ClipBits("a", "x", bits), ClipBits("b", "x", bits[..., :2])]
-    worth = caption_worth(clips, CONDITIONS, frame_rate=2)
+    clips = [prior_report.ClipBits("a", "x", bits), prior_report.ClipBits("b", "x", bits[..., :2])]
+    worth = prior_report.caption_worth(clips, prior_report.CONDITIONS, frame_rate=2)
     assert worth["another clip's"]["bits_per_frame"]["mean"] == pytest.approx(1.0)
     assert worth["no caption"]["nats_per_10_s"] == pytest.approx(4 * math.log(2) * 20)
     assert worth["no caption"]["clips_where_it_costs"] == 1
-    seconds = tabulate_positions(clips, CONDITIONS, frame_rate=2)
+    seconds = prior_report.tabulate_positions(clips, prior_report.CONDITIONS, frame_rate=2)
     assert [row["clips"] for row in seconds] == [2, 1]
     assert seconds[1]["books"] == [1.0, 1.0]
 
 
 def test_the_other_caption_has_other_words():
-    assert other_caption(["a", "b", "a", "c"], 0) != "a"
-    assert other_caption(["a", "a"], 0) == "a"
+    assert prior_report.other_caption(["a", "b", "a", "c"], 0) != "a"
+    assert prior_report.other_caption(["a", "a"], 0) == "a"
 
 
 def test_tokens_of_too_few_books_are_refused(parts, tmp_path):
-    settings = PriorReportSettings(tmp_path, (parts["tokens"],), quiet=True)
+    settings = prior_report.PriorReportSettings(tmp_path, (parts["tokens"],), quiet=True)
     prior = tiny_prior("lstm", num_codebooks=5)
     with pytest.raises(ValueError, match="holds 4 codebooks, the prior has 5"):
-        report_prior(prior, None, None, settings)
+        prior_report.report_prior(prior, None, None, settings)

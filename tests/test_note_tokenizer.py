@@ -16,17 +16,7 @@ from hypothesis import strategies as st
 
 from codec.protocols import Codec
 from pipelines.data.midi_file import midi_bytes, read_midi
-from pipelines.data.notes.note_frames import (
-    DRUMS,
-    PITCH,
-    PROGRAM,
-    REST,
-    START,
-    VELOCITY,
-    pack,
-    skyline,
-    unpack,
-)
+from pipelines.data.notes import note_frames
 from pipelines.data.notes.note_tokenizer import NoteTokenizer
 from pipelines.data.scores.compose import compose
 from pipelines.data.scores.score_midi import write_midi
@@ -122,13 +112,13 @@ def test_frames_are_events(data):
     limits = (1 << 30, 128, 5_000, 129, 256, 127)
     events = np.stack([c % m for c, m in zip(columns, limits, strict=True)], axis=1)
     events += (0, 0, 1, 0, 16, 1)
-    frames = pack(events)
-    back, meaningless = unpack(frames)
+    frames = note_frames.pack(events)
+    back, meaningless = note_frames.unpack(frames)
     assert np.array_equal(back, events)
     assert meaningless == 0
     assert frames.min() >= 0
     assert frames.max() < 256
-    assert int((frames[PITCH] != REST).sum()) == size
+    assert int((frames[note_frames.PITCH] != note_frames.REST).sum()) == size
 
 
 def check_file(codec: NoteTokenizer, source) -> None:
@@ -160,8 +150,8 @@ def test_composed_pieces_come_back(codec, ensemble):
     check_file(codec, source)
     codes = codec.encode(source)
     drums = any(part.is_drums for part in piece.parts)
-    assert bool((codes[0, PROGRAM] == DRUMS).any()) == drums
-    beats = codes[0, START].sum() / STEPS
+    assert bool((codes[0, note_frames.PROGRAM] == note_frames.DRUMS).any()) == drums
+    beats = codes[0, note_frames.START].sum() / STEPS
     last = max(note.start for part in piece.parts for note in part.notes)
     quarters = 1.5 if piece.meter.division == 3 else 1.0
     assert float(beats) == pytest.approx(last * quarters, abs=0.5 / STEPS + 1e-3)
@@ -223,21 +213,21 @@ def test_it_has_what_a_codec_has(codec, tmp_path):
 def test_one_voice_is_the_highest():
     events = np.array(
         [
-            (0, 60, 10, 0, 100, 80), (0, 72, 40, 0, 100, 70), (0, 90, 9, DRUMS, 100, 60),
+            (0, 60, 10, 0, 100, 80), (0, 72, 40, 0, 100, 70), (0, 90, 9, note_frames.DRUMS, 100, 60),
             (12, 64, 40, 5, 100, 50), (12, 64, 30, 0, 100, 50), (60, 50, 8, 0, 100, 40),
         ]
     )  # fmt: skip
-    voice = skyline(events)
+    voice = note_frames.skyline(events)
     assert voice[:, :3].tolist() == [[0, 72, 12], [12, 64, 40], [60, 50, 8]]
     only_drums = events[2:3]
-    assert skyline(only_drums).tolist() == only_drums.tolist()
+    assert note_frames.skyline(only_drums).tolist() == only_drums.tolist()
 
 
 @settings(max_examples=30, deadline=None)
 @given(notes_of_all_kinds)
 def test_one_voice_never_overlaps(codec, notes):
-    voice = skyline(codec.events(score_of(notes)))
-    (back,) = codec.decode(torch.from_numpy(pack(voice))[None])
+    voice = note_frames.skyline(codec.events(score_of(notes)))
+    (back,) = codec.decode(torch.from_numpy(note_frames.pack(voice))[None])
     times = sorted((n.start, n.end) for t in back.tracks for n in t.notes)
     assert all(a[1] <= b[0] for a, b in itertools.pairwise(times))
 
@@ -315,9 +305,9 @@ def test_stray_note_offs_and_overlaps_are_defined(codec):
 
 def test_drums_alone_and_programs_that_change(codec):
     drums = midi(0, on(0, 36, 90, 9) + off(STEPS, 36, 9) + END)
-    assert codec.encode(drums)[0, PROGRAM].tolist() == [DRUMS]
+    assert codec.encode(drums)[0, note_frames.PROGRAM].tolist() == [note_frames.DRUMS]
     changing = b"\x00\xc0\x05" + NOTE[:-4] + b"\x00\xc0\x07" + NOTE
-    assert codec.encode(midi(0, changing))[0, PROGRAM].tolist() == [5, 7]
+    assert codec.encode(midi(0, changing))[0, note_frames.PROGRAM].tolist() == [5, 7]
 
 
 def test_a_very_long_piece(codec):
@@ -334,12 +324,12 @@ def test_what_is_changed_is_said(codec):
     with pytest.warns(UserWarning, match="a tempo of 400.0 moved into 16 to 271"):
         codec.encode(score_of([(0, 4, 60, 60, 0)], [(0, 400)]))
     codes = codec.encode(score_of([(0, 4, 60, 60, 0), (9, 4, 60, 60, 0)]))
-    codes[0, VELOCITY, 0] = 255
+    codes[0, note_frames.VELOCITY, 0] = 255
     with pytest.warns(UserWarning, match="1 of 2 frames stand for no note"):
         (back,) = codec.decode(codes)
     assert bag(back) == Counter({(9, 4, 60, 60, 0): 1})
-    codes[0, PITCH] = REST
-    codes[0, VELOCITY] = 0
+    codes[0, note_frames.PITCH] = note_frames.REST
+    codes[0, note_frames.VELOCITY] = 0
     assert codec.decode(codes)[0].note_num() == 0
 
 

@@ -7,8 +7,8 @@ import pytest
 import symusic
 
 from pipelines.data.midi_file import midi_bytes, read_midi
-from pipelines.data.notes import note_sound
 from pipelines.data.notes.note_sound import channel_groups, play
+from pipelines.data.scores import score_sound
 from pipelines.data.scores.score_sound import SAMPLE_RATE
 
 
@@ -71,8 +71,8 @@ def test_goes_are_added(monkeypatch):
         played.append(read_midi(midi))
         return np.full((2, SAMPLE_RATE * (3 - len(played))), 0.1, dtype=np.float32)
 
-    monkeypatch.setattr(note_sound, "run_fluidsynth", flat)
-    monkeypatch.setattr(note_sound, "check_programs", lambda *_: None)
+    monkeypatch.setattr(score_sound, "run_fluidsynth", flat)
+    monkeypatch.setattr(score_sound, "check_programs", lambda *_: None)
     audio = play(score_of_programs(list(range(16))))
     assert [len(midi.tracks) for midi in played] == [15, 1]
     assert audio.shape[0] == 2

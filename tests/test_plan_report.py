@@ -8,17 +8,10 @@ import torch
 from tiny_pipeline import tiny_pipeline
 
 from codec.audio_file import write_audio
+from pipelines.evaluation import plan_report
 from pipelines.evaluation.clip_checks import UnmeasurableError
 from pipelines.evaluation.clips import choose_clips
 from pipelines.evaluation.plan_estimation import estimate_plan, find_beats
-from pipelines.evaluation.plan_report import (
-    PIECE_S,
-    bar_starts,
-    chord_share,
-    edit_figures,
-    measure_recording,
-    measure_seam,
-)
 from pipelines.evaluation.song_report import melody_share, section_similarity
 from pipelines.inference.plan_schema import read_plan
 from prior import ChordChange, MelodyNote, Plan, Section
@@ -59,16 +52,16 @@ def test_a_plan_is_estimated_with_beat_chords_and_what_is_known():
     assert plan.drums is False
     first_beat_s = (-plan.first_beat % 1) * 60 / TEMPO
     assert first_beat_s == pytest.approx(0.3, abs=0.04)
-    assert chord_share(played(), RATE, PLAN) > 0.9
-    assert chord_share(played(0.3), RATE, plan) > 0.7
+    assert plan_report.chord_share(played(), RATE, PLAN) > 0.9
+    assert plan_report.chord_share(played(0.3), RATE, plan) > 0.7
     bar_s = (-plan.first_beat % 4) * 60 / TEMPO
     assert bar_s == pytest.approx(0.3, abs=0.04)
 
 
 def test_chords_that_are_not_there_are_not_heard():
     other = Plan(TEMPO, 4, chords=(ChordChange(0.0, 6, "major"),))
-    assert chord_share(played(), RATE, other) < 0.1
-    assert chord_share(played(), RATE, Plan(TEMPO)) is None
+    assert plan_report.chord_share(played(), RATE, other) < 0.1
+    assert plan_report.chord_share(played(), RATE, Plan(TEMPO)) is None
 
 
 def test_a_tempo_is_refined_and_a_sound_without_beat_is_refused():
@@ -84,10 +77,10 @@ def test_a_tempo_is_refined_and_a_sound_without_beat_is_refused():
 def test_a_seam_with_a_jump_is_found_and_a_smooth_place_is_not():
     sound = played()
     at = sound.shape[1] // 2 + 3000
-    smooth = measure_seam(sound, RATE, at / RATE)
+    smooth = plan_report.measure_seam(sound, RATE, at / RATE)
     broken = sound.clone()
     broken[:, at:] += 0.3
-    rough = measure_seam(broken, RATE, at / RATE)
+    rough = plan_report.measure_seam(broken, RATE, at / RATE)
     assert not smooth["click"]
     assert rough["roughness_db"] > smooth["roughness_db"] + 10
 
@@ -120,22 +113,22 @@ def test_recordings_are_edited_and_those_without_a_beat_are_counted(tmp_path: Pa
     pipeline.set_progress_bar_config(disable=True)
     write_audio(tmp_path / "band.wav", played(bars=5), RATE)
     write_audio(tmp_path / "silence.wav", torch.zeros(1, 12 * RATE), RATE)
-    clips = choose_clips([tmp_path], 2, PIECE_S)
-    rows = [measure_recording(pipeline, clip) for clip in clips.clips]
+    clips = choose_clips([tmp_path], 2, plan_report.PIECE_S)
+    rows = [plan_report.measure_recording(pipeline, clip) for clip in clips.clips]
     assert [sorted(row) for row in rows] == [
         ["beat_error_s", "edit_seams", "key_kept", "name", "places", "plan"],
         ["name", "unmeasurable"],
     ]
-    figures = edit_figures(rows[:1])
+    figures = plan_report.edit_figures(rows[:1])
     assert 0 <= figures["edit_seams_not_found"] <= 1
     assert "loop_seams_not_found" not in figures
 
 
 def test_loops_are_compared_with_starts_of_bars():
-    assert bar_starts(Plan(60.0, 4, first_beat=2.0)) == [2.0, 6.0, 10.0]
+    assert plan_report.bar_starts(Plan(60.0, 4, first_beat=2.0)) == [2.0, 6.0, 10.0]
     smooth = [{"click": False, "roughness_db": float(db)} for db in range(20)]
     row = {"places": smooth, "bar_starts": [{"click": False, "roughness_db": 30.0}] * 20}
     row |= {"edit_seams": smooth[:2], "loop_seams": [{"click": False, "roughness_db": 25.0}]}
-    figures = edit_figures([row | {"key_kept": True, "beat_error_s": 0.01}])
+    figures = plan_report.edit_figures([row | {"key_kept": True, "beat_error_s": 0.01}])
     assert figures["loop_seams_not_found"] == figures["edit_seams_not_found"] == 1.0
     assert figures["places_not_found"] == 1.0

@@ -9,17 +9,9 @@ from typing import Any
 from small_jobs import make_rows
 
 from pipelines import Pipeline
+from pipelines.rendering import render_queue
 from pipelines.rendering.item import RenderItem
 from pipelines.rendering.origin import describe_origin
-from pipelines.rendering.render_queue import (
-    BatchTokens,
-    RenderedFiles,
-    RenderFailure,
-    RenderQueue,
-    RenderTask,
-    make_batches,
-    rows_for,
-)
 from pipelines.rendering.renderer import Renderer
 from pipelines.rendering.rows import Defaults, read_request
 from pipelines.rendering.worker_pool import run_queue, thread_pool
@@ -37,12 +29,12 @@ class MeetingRenderer(Renderer):
         self.both = threading.Barrier(2, timeout=60)
         self.batches, self.pieces = itertools.count(), itertools.count()
 
-    def generate(self, task: RenderTask) -> BatchTokens:
+    def generate(self, task: render_queue.RenderTask) -> render_queue.BatchTokens:
         if next(self.batches) == 1:
             self.both.wait()
         return super().generate(task)
 
-    def decode(self, task: RenderTask) -> RenderedFiles:
+    def decode(self, task: render_queue.RenderTask) -> render_queue.RenderedFiles:
         if next(self.pieces) == 0:
             self.both.wait()
         return super().decode(task)
@@ -52,7 +44,7 @@ def test_one_batch_is_generated_while_another_is_decoded(pipeline: Pipeline):
     rows = [{"id": str(index), "prompt": "x", "duration_s": 0.1} for index in range(4)]
     renderer = MeetingRenderer(pipeline)
     with ThreadPoolExecutor(2) as executor:
-        queue = RenderQueue(read_items(pipeline, *rows), pipeline.num_frames, 2)
+        queue = render_queue.RenderQueue(read_items(pipeline, *rows), pipeline.num_frames, 2)
         results = list(run_queue(queue, thread_pool(renderer, executor, threads=2)))
     assert sorted(result.item.id for result in results) == ["0", "1", "2", "3"]
     assert not renderer.both.broken
@@ -61,19 +53,19 @@ def test_one_batch_is_generated_while_another_is_decoded(pipeline: Pipeline):
 
 def test_tasks_under_way_end_where_a_job_is_stopped(pipeline: Pipeline):
     items = read_items(pipeline, {"id": "a", "prompt": "x", "duration_s": 0.1})
-    task = RenderTask(tuple(items), 1, (3,))
+    task = render_queue.RenderTask(tuple(items), 1, (3,))
     renderer = Renderer(pipeline, describe_origin(pipeline))
     tokens = renderer.perform(task)
-    assert isinstance(tokens, BatchTokens)
+    assert isinstance(tokens, render_queue.BatchTokens)
     renderer.stopped.set()
     for stopped in (task, replace(task, codes=tokens.codes[0])):
-        assert renderer.perform(stopped) == RenderFailure("InterruptedError: stopped")
+        assert renderer.perform(stopped) == render_queue.RenderFailure("InterruptedError: stopped")
 
 
 def test_batches_hold_like_items_and_fill_up_by_length(pipeline: Pipeline):
     rows = [*make_rows(40), {"id": "long", "prompt": "x", "duration_s": 19.0}]
     items = read_items(pipeline, *rows)
-    batches = make_batches(items, pipeline.num_frames, 8)
+    batches = render_queue.make_batches(items, pipeline.num_frames, 8)
     assert sorted(item.id for batch in batches for item in batch.items) == sorted(
         item.id for item in items
     )
@@ -81,9 +73,9 @@ def test_batches_hold_like_items_and_fill_up_by_length(pipeline: Pipeline):
     for batch in batches:
         assert len({item.settings.guidance for item in batch.items}) == 1
         assert list(batch.frames) == sorted(batch.frames, reverse=True)
-        assert len(batch.items) <= batch.num_rows == rows_for(batch.frames[0], 8)
+        assert len(batch.items) <= batch.num_rows == render_queue.rows_for(batch.frames[0], 8)
 
 
 def test_longer_items_are_generated_fewer_at_once():
     expected = {1: 16, 1024: 16, 1025: 8, 2048: 8, 4096: 4, 99_999: 1}
-    assert {frames: rows_for(frames, 16) for frames in expected} == expected
+    assert {frames: render_queue.rows_for(frames, 16) for frames in expected} == expected

@@ -22,15 +22,8 @@ from pipelines.data.clip_levels import SAMPLE_RATE, dequantize_spectrogram
 from pipelines.data.prepared import open_prepared, read_levels
 from pipelines.data.scores.keys import PITCH_CLASSES, key_of
 from pipelines.data.scores.score import all_labels
+from pipelines.evaluation import detector_features as features
 from pipelines.evaluation.clip_checks import UnmeasurableError
-from pipelines.evaluation.detector_features import (
-    autocorrelations,
-    chroma_vectors,
-    mix_channels,
-    mono_log_mel,
-    mono_samples,
-    tagger_levels,
-)
 from pipelines.evaluation.detectors import (
     CLASSES,
     LEADS,
@@ -70,16 +63,16 @@ class DetectorExamples:
     def add_spectrogram(self, log_mel: Tensor, labels: dict[str, Any], start: int) -> None:
         """Add a clip's log-mel (M, F): whole for the tagger, 10 s from ``start`` for the tempo."""
         window = log_mel[:, start : start + WINDOW_FRAMES]
-        self.correlations.append(autocorrelations(window).half())
+        self.correlations.append(features.autocorrelations(window).half())
         self.tempos.append(labels["tempo_bpm"])
-        self.levels.append((tagger_levels(log_mel) * 255).round().to(torch.uint8))
+        self.levels.append((features.tagger_levels(log_mel) * 255).round().to(torch.uint8))
         self.targets.append(tag_targets(labels))
         self.leads.append(lead_index(labels))
 
     def add_audio(self, audio: Tensor, labels: dict[str, Any]) -> None:
         """Add a rendered piece (2, S), for all three detectors."""
-        self.add_spectrogram(mono_log_mel(audio, SAMPLE_RATE), labels, 0)
-        self.vectors.append(chroma_vectors(mono_samples(audio, SAMPLE_RATE)))
+        self.add_spectrogram(features.mono_log_mel(audio, SAMPLE_RATE), labels, 0)
+        self.vectors.append(features.chroma_vectors(features.mono_samples(audio, SAMPLE_RATE)))
         self.keys.append(PITCH_CLASSES[labels["key"]] + 12 * (labels["mode"] == "minor"))
 
 
@@ -121,7 +114,7 @@ def gather_examples(
             labels = json.loads(facts[row]) if facts[row] else {}
             if "tempo_bpm" not in labels or "instruments" not in labels:
                 continue
-            log_mel = mix_channels(dequantize_spectrogram(read_levels(clips, row)))
+            log_mel = features.mix_channels(dequantize_spectrogram(read_levels(clips, row)))
             if log_mel.shape[1] >= MIN_CLIP_FRAMES:
                 last = max(0, log_mel.shape[1] - WINDOW_FRAMES)
                 start = derive_seed(seed, "window", row) % (last + 1)

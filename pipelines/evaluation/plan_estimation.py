@@ -14,16 +14,8 @@ import torch
 from torch import Tensor
 
 from pipelines.data.scores.chords import best_triad, joined
+from pipelines.evaluation import detector_features as features
 from pipelines.evaluation.clip_checks import UnmeasurableError
-from pipelines.evaluation.detector_features import (
-    ANALYSIS_RATE,
-    FRAME_RATE,
-    HOP_LENGTH,
-    mono_log_mel,
-    mono_samples,
-    onset_envelopes,
-    peak_chroma,
-)
 from pipelines.evaluation.detectors import Detected, load_detectors
 from prior.plan import ChordChange, Plan
 from prior.plan_draft import PlanDraft
@@ -86,13 +78,13 @@ def find_beats(envelope: Tensor, tempo_bpm: float, refine: bool) -> tuple[float,
     best = (-math.inf, tempo_bpm, 0.0)
     for percent in torch.linspace(-1.5, 1.5, 61).tolist() if refine else [0.0]:
         tempo = tempo_bpm * (1 + percent / 100)
-        period = 60 * FRAME_RATE / tempo
+        period = 60 * features.FRAME_RATE / tempo
         count = max(1, int(length / period) - 1)
         phases = torch.arange(0, period, 1.0)
         places = (phases[:, None] + torch.arange(count) * period).round().long()
         sums = envelope[places.clamp(max=length - 1)].mean(1)
         index = int(sums.argmax())
-        best = max(best, (float(sums[index]), tempo, float(phases[index]) / FRAME_RATE))
+        best = max(best, (float(sums[index]), tempo, float(phases[index]) / features.FRAME_RATE))
     strength, tempo, first_s = best
     if not strength > CLEAREST * float(envelope.std()):
         raise UnmeasurableError("no beat was found in the source: name its tempo with bpm")
@@ -101,7 +93,7 @@ def find_beats(envelope: Tensor, tempo_bpm: float, refine: bool) -> tuple[float,
 
 def mean_onsets(audio: Tensor, sample_rate: int) -> Tensor:
     """Average the onset envelopes of (C, S) audio: (F,) at 100 frames a second."""
-    return onset_envelopes(mono_log_mel(audio, sample_rate)).mean(0)
+    return features.onset_envelopes(features.mono_log_mel(audio, sample_rate)).mean(0)
 
 
 def triads_at_beats(
@@ -120,8 +112,8 @@ def chroma_of_beats(
     audio: Tensor, sample_rate: int, tempo_bpm: float, first_s: float = 0.0
 ) -> Tensor:
     """Sum the chroma of every beat of (C, S) audio: (beats, 12)."""
-    chroma = peak_chroma(mono_samples(audio, sample_rate)).sum(0)
-    frame_rate, beat_s = ANALYSIS_RATE / HOP_LENGTH, 60 / tempo_bpm
+    chroma = features.peak_chroma(features.mono_samples(audio, sample_rate)).sum(0)
+    frame_rate, beat_s = features.ANALYSIS_RATE / features.HOP_LENGTH, 60 / tempo_bpm
     count = max(1, int((chroma.shape[1] / frame_rate - first_s) / beat_s))
     edges = [round((first_s + beat * beat_s) * frame_rate) for beat in range(count + 1)]
     beats = [chroma[:, start : max(stop, start + 1)].sum(1) for start, stop in pairwise(edges)]

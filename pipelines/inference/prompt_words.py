@@ -5,19 +5,7 @@ import re
 from collections.abc import Iterable
 from functools import lru_cache
 
-from pipelines.data.scores.captions import (
-    DENSITY_WORDS,
-    DRUM_WORDS,
-    DYNAMICS_WORDS,
-    INSTRUMENT_WORDS,
-    LONG,
-    MEDIUM,
-    METER_WORDS,
-    MOODS,
-    SHORT,
-    SPEEDS,
-    STYLE_WORDS,
-)
+from pipelines.data.scores import captions
 from pipelines.inference.conditioning import STATED_TEMPO
 from prior.plan import INSTRUMENTS, PITCH_NAMES, Plan
 from prior.theory import PITCH_CLASSES, TONICS
@@ -70,7 +58,7 @@ def asked_drums(prompt: str) -> bool | None:
 def instruments_named(prompt: str) -> list[tuple[str, str]]:
     """Find instruments in a prompt, as written and by name; the longest at a place counts."""
     words = {name: name for name in INSTRUMENTS}
-    words |= {word: name for name, more in INSTRUMENT_WORDS.items() for word in more}
+    words |= {word: name for name, more in captions.INSTRUMENT_WORDS.items() for word in more}
     pattern = "|".join(re.escape(word) for word in sorted(words, key=len, reverse=True))
     names = {word.lower(): name for word, name in words.items()}
     found = re.findall(rf"\b(?:{pattern})\b", prompt, re.I)
@@ -89,18 +77,18 @@ def unknown_words(prompt: str) -> list[str]:
 
 def vocabulary() -> dict[str, list[str]]:
     """Return the words of the training captions, by what they name."""
-    moods = [word for words in MOODS.values() for word in (*words.common, *words.rarer)]
-    speeds = [word for _, words in SPEEDS for word in (*words.common, *words.rarer)]
-    instruments = [*INSTRUMENTS, *itertools.chain(*INSTRUMENT_WORDS.values())]
+    moods = [word for words in captions.MOODS.values() for word in (*words.common, *words.rarer)]
+    speeds = [word for _, words in captions.SPEEDS for word in (*words.common, *words.rarer)]
+    instruments = [*INSTRUMENTS, *itertools.chain(*captions.INSTRUMENT_WORDS.values())]
     tables = {
         "instruments": instruments,
-        "styles": [*STYLE_WORDS, *itertools.chain(*STYLE_WORDS.values())],
+        "styles": [*captions.STYLE_WORDS, *itertools.chain(*captions.STYLE_WORDS.values())],
         "moods": moods,
         "speeds": speeds,
-        "drums": [*itertools.chain(*DRUM_WORDS.values())],
-        "dynamics": [*itertools.chain(*DYNAMICS_WORDS.values())],
-        "density": [*itertools.chain(*DENSITY_WORDS.values())],
-        "meters": [*itertools.chain(*METER_WORDS.values())],
+        "drums": [*itertools.chain(*captions.DRUM_WORDS.values())],
+        "dynamics": [*itertools.chain(*captions.DYNAMICS_WORDS.values())],
+        "density": [*itertools.chain(*captions.DENSITY_WORDS.values())],
+        "meters": [*itertools.chain(*captions.METER_WORDS.values())],
         "keys": [f"{tonic} {mode}" for mode, tonics in TONICS.items() for tonic in tonics],
     }
     return {name: [*dict.fromkeys(words)] for name, words in tables.items()}
@@ -109,6 +97,7 @@ def vocabulary() -> dict[str, list[str]]:
 @lru_cache(maxsize=1)
 def caption_words() -> frozenset[str]:
     """Return all single words of the captions, in small letters."""
-    phrases = [*itertools.chain(*vocabulary().values()), *SHORT, *MEDIUM, *LONG, _SMALL]
+    known = (*vocabulary().values(), captions.SHORT, captions.MEDIUM, captions.LONG)
+    phrases = [*itertools.chain(*known), _SMALL]
     texts = re.sub(r"\{\w+\}", " ", " ".join(phrases)).lower()
     return frozenset(re.findall(r"[^\W\d_]\w*", texts))

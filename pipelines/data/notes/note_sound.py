@@ -8,20 +8,12 @@ import symusic
 from symusic.core import ScoreTick
 
 from pipelines.data.midi_file import NUM_PITCHED_CHANNELS, hold_apart, midi_bytes
-from pipelines.data.scores.score_sound import (
-    SOUNDFONT,
-    TAIL_S,
-    TARGET_DB,
-    check_programs,
-    normalize,
-    run_fluidsynth,
-    trim_end,
-)
+from pipelines.data.scores import score_sound
 
 REVERB_SIZE = 0.4
 
 
-def play(score: ScoreTick, soundfont: Path = SOUNDFONT) -> np.ndarray:
+def play(score: ScoreTick, soundfont: Path = score_sound.SOUNDFONT) -> np.ndarray:
     """Play a score as (2, S) float32 at 44,100 Hz, of moderate loudness, peaks below 0.95.
 
     MIDI has fifteen channels for pitched instruments: where a score has more, groups of them are
@@ -34,15 +26,15 @@ def play(score: ScoreTick, soundfont: Path = SOUNDFONT) -> np.ndarray:
     """
     if not score.note_num():
         raise ValueError("a score without notes cannot be played")
-    check_programs(["fluidsynth"], soundfont)
-    files = [midi_bytes(group, TAIL_S) for group in channel_groups(score)]
-    parts = [run_fluidsynth(midi, REVERB_SIZE, soundfont) for midi in files]
+    score_sound.check_programs(["fluidsynth"], soundfont)
+    files = [midi_bytes(group, score_sound.TAIL_S) for group in channel_groups(score)]
+    parts = [score_sound.run_fluidsynth(midi, REVERB_SIZE, soundfont) for midi in files]
     audio = np.zeros((2, max(part.shape[1] for part in parts)), dtype=np.float32)
     for part in parts:
         audio[:, : part.shape[1]] += part
     if not audio.any():
         raise ValueError("the score is silent: its notes are outside what the soundfont plays")
-    return trim_end(normalize(audio, TARGET_DB["moderate"]))
+    return score_sound.trim_end(score_sound.normalize(audio, score_sound.TARGET_DB["moderate"]))
 
 
 def channel_groups(score: ScoreTick) -> list[ScoreTick]:

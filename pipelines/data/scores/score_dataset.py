@@ -13,15 +13,8 @@ from codec.whole_file import write_json
 from pipelines.data.markdown import bullets, table, write_page
 from pipelines.data.prepared import SPLITS, Clip, PreparedWriter, finish_dataset
 from pipelines.data.recordings.recordings_report import label_histograms
+from pipelines.data.scores import score_sound
 from pipelines.data.scores.score_jobs import ScoreJob, check_sources, compose_piece, piece_index
-from pipelines.data.scores.score_sound import (
-    CLIP_S,
-    SOUNDFONT,
-    RenderError,
-    check_programs,
-    cut_clips,
-    render,
-)
 from pipelines.data.scores.score_sources import DEFAULT_SOURCES
 from pipelines.data.shards import begin_or_resume, read_split
 from pipelines.data.worker_processes import map_in_order
@@ -46,10 +39,10 @@ class ScoreDataset:
     workers: int = 1  # processes that render; the result does not depend on their number
     sources: tuple[str, ...] = DEFAULT_SOURCES  # names in ``score_sources.SOURCES``
     audio: str = "none"  # "keep" stores FLAC beside each spectrogram, "none" does not
-    soundfont: Path = SOUNDFONT  # an SF2 file with a General MIDI bank
+    soundfont: Path = score_sound.SOUNDFONT  # an SF2 file with a General MIDI bank
     shard_clips: int = 256  # clips per Arrow shard
     # length of a clip (s); songs need long ones for a prior to see a section return
-    clip_s: float = CLIP_S
+    clip_s: float = score_sound.CLIP_S
     scheduler: str | None = None  # of a running dask cluster, tcp://host:port, to render on
 
     def __post_init__(self) -> None:
@@ -70,7 +63,7 @@ def prepare_scores(wanted: ScoreDataset) -> dict[str, Any]:
         FileNotFoundError: a program or the soundfont is missing; the message names its package.
         OSError: 50 pieces in a row could not be rendered, or a worker died.
     """
-    check_programs(["fluidsynth"], wanted.soundfont)
+    score_sound.check_programs(["fluidsynth"], wanted.soundfont)
     check_sources(wanted.sources)
     settings = open_folder(wanted)
     with ExitStack() as stack:  # writers drop their unfinished shards when rendering fails
@@ -93,7 +86,7 @@ def open_folder(wanted: ScoreDataset) -> dict[str, Any]:
         "audio": wanted.audio,
         "soundfont": wanted.soundfont.name,
         "shard_clips": wanted.shard_clips,
-        **({} if wanted.clip_s == CLIP_S else {"clip_s": wanted.clip_s}),
+        **({} if wanted.clip_s == score_sound.CLIP_S else {"clip_s": wanted.clip_s}),
     }
     begin_or_resume(wanted.output, wanted.output / SETTINGS_NAME, settings, "a dataset")
     return settings
@@ -138,10 +131,10 @@ def render_piece(job: tuple[ScoreJob, Path, bool, float]) -> tuple[ScoreJob, lis
     piece, soundfont, keep_audio, clip_s = job
     try:
         score = compose_piece(piece)
-        audio = render(score, soundfont)
+        audio = score_sound.render(score, soundfont)
         seed = derive_seed(piece.seed, "scores", piece.index)
-        clips = cut_clips(score, audio, piece.track, seed, keep_audio, clip_s)
-    except (RenderError, ValueError, OSError) as error:
+        clips = score_sound.cut_clips(score, audio, piece.track, seed, keep_audio, clip_s)
+    except (score_sound.RenderError, ValueError, OSError) as error:
         return piece, [], f"{type(error).__name__}: {error}"
     return piece, clips, "" if clips else "shorter than a clip"
 
