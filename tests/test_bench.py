@@ -71,9 +71,7 @@ def test_a_pipeline_without_decoder(tmp_path: Path, capsys: pytest.CaptureFixtur
         (["--baseline", "configs"], "--baseline must be a checkout of Partita, got configs"),
     ],
 )
-def test_mistakes(
-    options: list[str], said: str, pipeline_folder: Path, capsys: pytest.CaptureFixture[str]
-):
+def test_mistakes(options, said, pipeline_folder, capsys):
     assert main(["bench", "--pipeline", str(pipeline_folder), "--quiet", *options]) == 2
     assert said in capsys.readouterr().err
 

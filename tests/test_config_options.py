@@ -169,9 +169,7 @@ def printed(capsys: pytest.CaptureFixture[str], *argv: str) -> Any:
 
 @pytest.mark.parametrize("flag", ["", "=skip_null", "=skip_default"])
 @pytest.mark.parametrize("first", [True, False])
-def test_the_settings_are_printed_as_they_will_be(
-    flag: str, first: bool, capsys: pytest.CaptureFixture[str], folder: Path
-) -> None:
+def test_the_settings_are_printed_as_they_will_be(flag, first, capsys, folder):
     print_it, rest = f"--print_config{flag}", ["--config", "base.yaml", "--training.steps", "6"]
     got = printed(capsys, *([print_it, *rest] if first else [*rest, print_it]))
     assert got["training"]["steps"] == 6
@@ -182,9 +180,7 @@ def test_the_settings_are_printed_as_they_will_be(
 
 
 @pytest.mark.parametrize("switched_on", [True, False])
-def test_variables_of_the_environment_count_where_jsonargparse_is_told_so(
-    switched_on: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_variables_of_the_environment_count_where_jsonargparse_is_told_so(switched_on, monkeypatch):
     if switched_on:
         monkeypatch.setenv("JSONARGPARSE_DEFAULT_ENV", "true")
     monkeypatch.setenv("TRAIN_TRAINING__SEED", "3")

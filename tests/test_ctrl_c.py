@@ -86,9 +86,7 @@ def test_rendering_stops_with_130_and_goes_on(kind: str, pipeline_folder: Path, 
 
 
 @pytest.mark.parametrize("threads", ["1", "2"])
-def test_generating_stops_with_130_and_leaves_nothing(
-    threads: str, pipeline_folder: Path, tmp_path: Path
-):
+def test_generating_stops_with_130_and_leaves_nothing(threads, pipeline_folder, tmp_path):
     command = ["generate", "a slow piano", "--duration", "20", "--num-variations", "50"]
     command += ["--output", "a.wav", "--threads", threads, "--pipeline", str(pipeline_folder)]
     draw = random.Random(threads)

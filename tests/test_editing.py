@@ -118,17 +118,13 @@ def tokens(tmp_path_factory: pytest.TempPathFactory, pipeline: Pipeline, song: M
     return path
 
 
-def test_a_token_file_is_edited_as_the_song_it_came_from(
-    tokens: Path, pipeline: Pipeline, song: MusicOutput
-):
+def test_a_token_file_is_edited_as_the_song_it_came_from(tokens, pipeline, song):
     from_file = pipeline.inpaint(tokens, [(0.4, 0.9)], seed=4)
     assert torch.equal(from_file.audio, pipeline.inpaint(song, [(0.4, 0.9)], seed=4).audio)
     assert from_file.plans == song.plans
 
 
-def test_the_commands_edit_token_files_and_audio(
-    tokens: Path, tmp_path: Path, pipeline_folder: Path
-):
+def test_the_commands_edit_token_files_and_audio(tokens, tmp_path, pipeline_folder):
     options = ["--seed", "4", "--quiet", "--pipeline", str(pipeline_folder)]
     out, again = tmp_path / "out.wav", tmp_path / "again.safetensors"
     argv = ["continue", str(tokens), "--add", "0.5", "--output", str(out), "--tokens", str(again)]
@@ -159,14 +155,7 @@ def test_the_commands_edit_token_files_and_audio(
         (["continue", "short.wav", "--plan", "none.json"], "none.json does not exist"),
     ],
 )
-def test_a_bad_source_is_one_line(
-    argv: list[str],
-    message: str,
-    tmp_path: Path,
-    pipeline_folder: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-):
+def test_a_bad_source_is_one_line(argv, message, tmp_path, pipeline_folder, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     soundfile.write("silent.wav", torch.zeros(4 * RATE, 2).numpy(), RATE)
     soundfile.write("short.wav", 0.1 * torch.ones(RATE, 2).numpy(), RATE)

@@ -116,9 +116,7 @@ def test_other_edits_keep_the_ending(pipeline: Pipeline, song: MusicOutput, tmp_
     assert load_tokens(tmp_path / "filled.safetensors").settings["ending"] == "ring"
 
 
-def test_a_token_file_decodes_with_its_ending(
-    pipeline_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-):
+def test_a_token_file_decodes_with_its_ending(pipeline_folder, tmp_path, capsys):
     song, tokens = tmp_path / "song.wav", tmp_path / "song.safetensors"
     words = ["generate", "abc", "--duration", "1", "--seed", "1", "--output", str(song)]
     of = ["--pipeline", str(pipeline_folder)]

@@ -31,9 +31,7 @@ def finetune(album: Path, output: Path, pipeline: Path, *options: str) -> int:
     return main([*words, *small, *options])
 
 
-def test_captions_are_written_for_editing(
-    album: Path, tmp_path: Path, pipeline_folder: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_captions_are_written_for_editing(album, tmp_path, pipeline_folder, capsys):
     """A first run shows captions of what was measured; the next one keeps what was edited."""
     output = tmp_path / "my-style"
     assert finetune(album, output, pipeline_folder, "--captions-only") == 0
@@ -78,9 +76,7 @@ def test_learns_and_resumes(album: Path, tmp_path: Path, pipeline_folder: Path) 
     assert main([*song, str(tmp_path / "song.wav"), *lora]) == 0
 
 
-def test_figures_before_and_after(
-    album: Path, tmp_path: Path, pipeline_folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_figures_before_and_after(album, tmp_path, pipeline_folder, monkeypatch):
     """The held-out track costs fewer bits than before; card and figures say so."""
     from pipelines.finetuning import before_after
 
@@ -109,21 +105,12 @@ def test_figures_before_and_after(
         (["--steps", "0"], "steps must be at least 1"),
     ],
 )
-def test_mistakes(
-    album: Path,
-    tmp_path: Path,
-    pipeline_folder: Path,
-    capsys: pytest.CaptureFixture[str],
-    options: list[str],
-    message: str,
-) -> None:
+def test_mistakes(album, tmp_path, pipeline_folder, capsys, options, message):
     assert finetune(album, tmp_path / "out", pipeline_folder, *options) == 2
     assert message in capsys.readouterr().err
 
 
-def test_albums_that_cannot_be_used(
-    album: Path, tmp_path: Path, pipeline_folder: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_albums_that_cannot_be_used(album, tmp_path, pipeline_folder, capsys):
     small = tmp_path / "small"
     small.mkdir()
     for path in sorted(album.iterdir())[:2]:

@@ -162,9 +162,7 @@ def train(parts: dict[str, str], folder: Path, resume: bool = False, **changes: 
     return train_prior(model, data, training_settings(folder, **changes), resume)
 
 
-def test_resume_takes_over_what_is_changed_and_refuses_what_does_not_fit(
-    parts: dict[str, str], tmp_path: Path
-) -> None:
+def test_resume_takes_over_what_is_changed_and_refuses_what_does_not_fit(parts, tmp_path):
     train(parts, tmp_path / "run", steps=2, validate_every=100)
     for name in ("plain", "decayed", "averaged", "other", "damaged"):
         shutil.copytree(tmp_path / "run", tmp_path / name)

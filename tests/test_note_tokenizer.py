@@ -211,9 +211,10 @@ def test_it_has_what_a_codec_has(codec, tmp_path):
 
 
 def test_one_voice_is_the_highest():
+    drum = (0, 90, 9, note_frames.DRUMS, 100, 60)
     events = np.array(
         [
-            (0, 60, 10, 0, 100, 80), (0, 72, 40, 0, 100, 70), (0, 90, 9, note_frames.DRUMS, 100, 60),
+            (0, 60, 10, 0, 100, 80), (0, 72, 40, 0, 100, 70), drum,
             (12, 64, 40, 5, 100, 50), (12, 64, 30, 0, 100, 50), (60, 50, 8, 0, 100, 40),
         ]
     )  # fmt: skip

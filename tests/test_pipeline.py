@@ -194,9 +194,7 @@ def test_parts_that_do_not_fit_are_refused(pipeline: Pipeline) -> None:
         )
 
 
-def test_assembled_parts_equal_the_pipeline(
-    pipeline: Pipeline, saved: Path, tmp_path: Path
-) -> None:
+def test_assembled_parts_equal_the_pipeline(pipeline, saved, tmp_path):
     parts = [saved / name for name in ("codec", "prior", "decoder", "planner")]
     whole = assemble(tmp_path / "whole", *parts, text_encoder=saved, top_k=8)
     assert torch.equal(render(Pipeline.from_pretrained(whole)).codes, render(pipeline).codes)
@@ -209,9 +207,7 @@ def test_assembled_parts_equal_the_pipeline(
     assert Pipeline.from_pretrained(half).prior.dtype == torch.float32
 
 
-def test_a_prior_of_before_lends_its_fine_temperature(
-    pipeline: Pipeline, saved: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_a_prior_of_before_lends_its_fine_temperature(pipeline, saved, tmp_path, capfd):
     assert Pipeline.from_pretrained(saved).sampling().fine_temperature == 1.0
     shutil.copytree(saved, tmp_path / "old")
     for path, change in (("prior/config.json", 0.4), ("model_index.json", None)):
@@ -259,9 +255,7 @@ def test_the_plan_is_returned_and_can_be_given(pipeline: Pipeline) -> None:
         (Plan(100.0, drums=True), "drums", None, "drums"),
     ],
 )
-def test_some_of_a_plan_is_said_in_words(
-    pipeline: Pipeline, plan: Plan, negative: str | None, said: str | None, away: str | None
-) -> None:
+def test_some_of_a_plan_is_said_in_words(pipeline, plan, negative, said, away):
     conditioner = pipeline.conditioner
     given = conditioner(["slow piano"], [negative], [plan], [0], 0.2, 5)
     texts = [conditioner.encode([text]).text_states for text in ("slow piano", said) if text]
@@ -274,9 +268,7 @@ def test_some_of_a_plan_is_said_in_words(
 
 
 @pytest.mark.parametrize("negative", [None, "drums"])
-def test_without_a_planner_the_prompts_alone_are_read(
-    pipeline: Pipeline, negative: str | None
-) -> None:
+def test_without_a_planner_the_prompts_alone_are_read(pipeline, negative):
     conditioner = replace(pipeline.conditioner, planner=None)
     given = conditioner(["slow piano"], [negative], [None], [0], 0.2, 5)
     assert torch.equal(given.condition.text_states, conditioner.encode(["slow piano"]).text_states)

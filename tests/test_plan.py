@@ -161,9 +161,7 @@ chords_of = st.lists(
     instruments=st.lists(st.sampled_from(INSTRUMENTS), unique=True, max_size=5),
     drums=st.sampled_from((None, False, True)),
 )
-def test_codes_hold_a_plan(
-    tempo: float, beats: int, key: tuple | None, drawn: list, instruments: list, drums: bool | None
-) -> None:
+def test_codes_hold_a_plan(tempo, beats, key, drawn, instruments, drums):
     chords, beat = [], 0.0
     for root, quality, steps in drawn:
         chords.append(ChordChange(beat, root, quality))
@@ -228,9 +226,7 @@ def test_a_planner_plans_until_the_end_and_a_longer_piece_only_adds_chords() -> 
 
 
 @pytest.mark.parametrize(("tempo", "coded"), [(97.3, None), (21.0, "40"), (390.0, "240")])
-def test_a_fixed_tempo_is_kept_exactly_and_seen_by_the_chords(
-    tempo: float, coded: str | None
-) -> None:
+def test_a_fixed_tempo_is_kept_exactly_and_seen_by_the_chords(tempo, coded):
     planner, text = tiny_planner(), some_text(1)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")

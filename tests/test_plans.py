@@ -271,9 +271,7 @@ def test_most_captions_of_a_planner_name_no_key_and_many_no_tempo() -> None:
         (["--pieces", "x"], "--pieces"),
     ],
 )
-def test_bad_options_are_one_line(
-    options: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_bad_options_are_one_line(options, message, tmp_path, capsys):
     argv = ["prepare", "plans", "--output", str(tmp_path / "out"), "--sources", "generated"]
     assert main([*argv, *options]) == 2
     error = capsys.readouterr().err

@@ -89,12 +89,7 @@ def test_plot_option(command: str, tmp_path: Path, pipeline_folder: Path):
     assert {path.name for path in tmp_path.glob("*.png")} == expected[command]
 
 
-def test_without_matplotlib_the_extra_is_named(
-    tmp_path: Path,
-    pipeline_folder: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-):
+def test_without_matplotlib_the_extra_is_named(tmp_path, pipeline_folder, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     with pytest.raises(MissingPackageError, match=r"pip install partita\[plot\]"):
         plot_audio(torch.zeros(1, 100), RATE, tmp_path / "a.png")

@@ -110,9 +110,7 @@ class Levels(Base, ConfigMixin):
 """
 
 
-def test_a_codec_of_the_users_own_class(
-    scheduler: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_codec_of_the_users_own_class(scheduler, tmp_path, monkeypatch):
     """Its module lies where the command is given, which is not where the workers were started."""
     (tmp_path / "levels_of_mine.py").write_text(LEVELS)
     monkeypatch.chdir(tmp_path)

@@ -3,7 +3,6 @@
 import json
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from shutil import copytree
 
@@ -142,9 +141,7 @@ def shift(path: Path) -> None:
         ("scheduler/scheduler_config.json", shift),
     ],
 )
-def test_a_damaged_folder_is_refused_alike(
-    file: str, damage: Callable[[Path], None], pipeline_folder: Path, tmp_path: Path
-) -> None:
+def test_a_damaged_folder_is_refused_alike(file, damage, pipeline_folder, tmp_path):
     folder = copytree(pipeline_folder, tmp_path / "p")
     damage(folder / file)
     said = []

@@ -93,9 +93,7 @@ def test_same_codes_as_on_disk(store: str, parts: dict[str, str], tmp_path: Path
 
 
 @pytest.mark.parametrize("num_workers", [0, 2])
-def test_resumes_in_the_middle_of_an_epoch(
-    store: str, parts: dict[str, str], tmp_path: Path, num_workers: int
-) -> None:
+def test_resumes_in_the_middle_of_an_epoch(store, parts, tmp_path, num_workers):
     """Four steps of two items of five clips: stopped after two, the same losses and weights."""
     remote = parts | {"tokens": store}
     whole = settings(tmp_path / "whole")
@@ -109,13 +107,7 @@ def test_resumes_in_the_middle_of_an_epoch(
     assert losses(tmp_path / "halves")[-2:] == losses(tmp_path / "whole")[-2:]
 
 
-def test_what_is_missing_or_refused_is_named(
-    store: str,
-    parts: dict[str, str],
-    tmp_path: Path,
-    kind: ShardKind,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_what_is_missing_or_refused_is_named(store, parts, tmp_path, kind, monkeypatch):
     import boto3
 
     client = boto3.client("s3")
@@ -166,9 +158,7 @@ def test_parquet_is_read_from_disk_and_by_datasets(parts: dict[str, str], tmp_pa
         build_token_cache(parts["prepared"], codec, parts["tokens"], quiet=True, shards=others)
 
 
-def test_a_truncated_shard_on_disk_is_named(
-    parts: dict[str, str], tmp_path: Path, kind: ShardKind
-) -> None:
+def test_a_truncated_shard_on_disk_is_named(parts, tmp_path, kind):
     shutil.copytree(parts["tokens"], tmp_path / "torn")
     shard = tmp_path / "torn" / "train" / f"shard-00001.{kind}"
     shard.write_bytes(shard.read_bytes()[:-200])

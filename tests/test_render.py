@@ -78,9 +78,7 @@ def test_the_manifest_says_what_the_files_hold(rendered: Path, pipeline: Pipelin
     assert (entries["a"].seed, entries["a"].decoder_seed) == (3, 3)
 
 
-def test_tokens_are_those_of_a_call_and_decode_to_the_same_audio(
-    rendered: Path, pipeline: Pipeline
-):
+def test_tokens_are_those_of_a_call_and_decode_to_the_same_audio(rendered, pipeline):
     tokens = load_tokens(rendered / "a.safetensors")
     song = pipeline("a slow waltz", 0.5, 3)
     assert torch.equal(tokens.codes, song.codes[0])
@@ -88,9 +86,7 @@ def test_tokens_are_those_of_a_call_and_decode_to_the_same_audio(
     assert torch.allclose(torch.from_numpy(samples.T), song.audio[0], atol=2**-23)
 
 
-def test_items_are_rendered_again_from_their_tokens(
-    rendered: Path, pipeline: Pipeline, tmp_path: Path
-):
+def test_items_are_rendered_again_from_their_tokens(rendered, pipeline, tmp_path):
     render(pipeline, [{"id": "a", "codes": str(rendered / "a.safetensors")}], tmp_path)
     again = load_tokens(tmp_path / "a.safetensors")
     assert torch.equal(again.codes, load_tokens(rendered / "a.safetensors").codes)
@@ -110,9 +106,7 @@ TOLERANCE = 5e-3
 
 
 @pytest.mark.slow
-def test_another_processor_gives_the_same_sound_to_a_tolerance(
-    rendered: Path, pipeline_folder: Path, tmp_path: Path
-):
+def test_another_processor_gives_the_same_sound_to_a_tolerance(rendered, pipeline_folder, tmp_path):
     rows = tmp_path / "rows.jsonl"
     rows.write_text(json.dumps({"id": "a", "codes": str(rendered / "a.safetensors")}))
     command = [sys.executable, "-m", "pipelines", "render", str(rows), "--quiet"]
@@ -266,9 +260,7 @@ def fragile() -> Fragile:
     return pipeline
 
 
-def test_a_bad_item_is_tried_twice_recorded_and_does_not_stop_the_others(
-    fragile: Fragile, tmp_path: Path
-):
+def test_a_bad_item_is_tried_twice_recorded_and_does_not_stop_the_others(fragile, tmp_path):
     rows = [
         {"id": str(index), "prompt": "x", "duration_s": 0.1, "seed": index} for index in range(5)
     ]

@@ -94,9 +94,7 @@ def test_two_workers_of_which_one_is_killed_equal_one_process(pipeline: Pipeline
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(1, 11))
-def test_a_hundred_items_and_workers_killed_at_random_moments(
-    pipeline: Pipeline, tmp_path: Path, seed: int
-):
+def test_a_hundred_items_and_workers_killed_at_random_moments(pipeline, tmp_path, seed):
     pytest.importorskip("distributed")
     equal_after_kills(pipeline, tmp_path, count=100, times=3, seed=seed)
 

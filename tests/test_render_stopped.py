@@ -58,9 +58,7 @@ def kill_and_resume(pipeline: Pipeline, rows: list[Row], folder: Path, draw: ran
 @pytest.mark.parametrize(
     "seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(1, 10))]
 )
-def test_a_run_killed_at_random_moments_equals_an_undisturbed_one(
-    pipeline: Pipeline, tmp_path: Path, seed: int
-):
+def test_a_run_killed_at_random_moments_equals_an_undisturbed_one(pipeline, tmp_path, seed):
     rows = make_rows(100 if seed else 40, seed)
     child = in_child(lambda: render(pipeline, rows, tmp_path / "undisturbed"))
     assert os.waitpid(child, 0)[1] == 0
@@ -88,9 +86,7 @@ def test_a_killed_run_is_told_from_a_running_one(pipeline: Pipeline, tmp_path: P
     assert (status.state, status.done, status.left_s) == ("finished", 24, None)
 
 
-def test_ctrl_c_stops_cleanly_and_the_run_goes_on_later(
-    pipeline: Pipeline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+def test_ctrl_c_stops_cleanly_and_the_run_goes_on_later(pipeline, tmp_path, monkeypatch):
     def interrupt(*args: object) -> None:
         raise KeyboardInterrupt
 

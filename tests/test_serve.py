@@ -35,9 +35,7 @@ def generated(pipeline_folder: Path, output: Path) -> bytes:
 
 
 @pytest.mark.parametrize("format", ["wav", "flac", "ogg", "opus"])
-def test_a_file_has_the_bytes_of_generate(
-    client: Client, pipeline_folder: Path, tmp_path: Path, format: str
-):
+def test_a_file_has_the_bytes_of_generate(client, pipeline_folder, tmp_path, format):
     status, body, headers = client.send("POST", "/v1/audio/music", PIECE | {"format": format})
     assert status == 200
     assert headers["content-type"].startswith("audio/")
@@ -46,9 +44,7 @@ def test_a_file_has_the_bytes_of_generate(
 
 
 @pytest.mark.parametrize("preview", [False, True])
-def test_streamed_samples_are_those_of_the_pipeline(
-    client: Client, pipeline_folder: Path, preview: bool
-):
+def test_streamed_samples_are_those_of_the_pipeline(client, pipeline_folder, preview):
     wanted = Pipeline.from_pretrained(pipeline_folder)(
         PIECE["prompt"], PIECE["duration_s"], PIECE["seed"], preview=preview, ending="cut"
     ).audio[0]

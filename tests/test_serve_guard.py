@@ -222,9 +222,7 @@ def test_a_duration_out_of_range_is_refused(client: Client, duration_s: float):
         (["--port", "0", "--takes", f"{__file__}/takes"], "Not a directory"),
     ],
 )
-def test_a_wrong_option_is_one_line(
-    options: list[str], message: str, capsys: pytest.CaptureFixture[str]
-):
+def test_a_wrong_option_is_one_line(options, message, capsys):
     assert main(["serve", *options]) == 2
     said = capsys.readouterr().err
     assert message in said
@@ -251,9 +249,7 @@ def start_server(pipeline: Path, takes: Path) -> tuple[subprocess.Popen, int]:
 
 
 @pytest.mark.slow
-def test_nothing_is_lost_or_made_twice_when_the_server_is_killed(
-    pipeline_folder: Path, tmp_path: Path
-):
+def test_nothing_is_lost_or_made_twice_when_the_server_is_killed(pipeline_folder, tmp_path):
     takes, ids = tmp_path / "takes", [f"job-{number}" for number in range(12)]
     process, port = start_server(pipeline_folder, takes)
     client = Client(port, None)  # type: ignore[arg-type]

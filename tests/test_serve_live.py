@@ -6,7 +6,6 @@ import socket
 import threading
 import time
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -39,9 +38,7 @@ def hear(socket: Any) -> tuple[list[dict[str, Any]], torch.Tensor]:
     return said, audio.view(-1, 2).T
 
 
-def test_a_live_piece_is_the_pipelines_and_stays_on_the_shelf(
-    client: Client, pipeline_folder: Path
-):
+def test_a_live_piece_is_the_pipelines_and_stays_on_the_shelf(client, pipeline_folder):
     wanted = Pipeline.from_pretrained(pipeline_folder)(
         PIECE["prompt"], PIECE["duration_s"], PIECE["seed"], ending="cut"
     ).audio[0]

@@ -174,9 +174,7 @@ def test_a_reload_does_not_end_the_piece(page: Any, client: Client):
     assert page.input_value("#prompt") == "a long reload"
 
 
-def test_a_batch_is_queued_in_one_tab_and_canceled_in_another(
-    page: Any, browser: Any, client: Client
-):
+def test_a_batch_is_queued_in_one_tab_and_canceled_in_another(page, browser, client):
     hold = threading.Event()
     client.studio.loop.call(lambda: hold.wait(300))  # nothing is made meanwhile
     page.click("summary:has-text('Many at once')")
