@@ -128,7 +128,7 @@ def test_this_checkout_as_its_own_baseline(capsys: pytest.CaptureFixture[str]):
     folder = str(Path(__file__).parents[1])
     options = ["--baseline", folder, "--duration", "0.5", "--repeats", "1", "--json"]
     assert main(["bench", *options]) == 0
-    rows = json.loads(capsys.readouterr().out)
+    rows = json.loads(capsys.readouterr().out)["rows"]
     names = ["decoder and vocoder", "first sound", "piece", "prior, training step"]
     assert [row["task"] for row in rows] == names
     assert all(row["cpu_ratio"]["smallest"] > 0 for row in rows)

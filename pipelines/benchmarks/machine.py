@@ -1,10 +1,14 @@
-"""Describe what speed depends on besides the code: the processor, and a process's memory."""
+"""Describe what speed depends on besides the code, and print what was measured."""
 
+import json
 import platform
 import resource
 import sys
+from collections.abc import Iterable
 from contextlib import suppress
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 
 def processor_name() -> str:
@@ -13,6 +17,17 @@ def processor_name() -> str:
     lines = facts.read_text().splitlines() if facts.is_file() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return names[0] if names else platform.processor() or platform.machine()
+
+
+def print_rows(rows: Iterable[Any], head: str, facts: dict[str, Any], as_json: bool) -> int:
+    """Print rows under a head as they come, or all of them with the facts as JSON."""
+    if as_json:
+        print(json.dumps({**facts, "rows": [asdict(row) for row in rows]}, indent=2))
+        return 0
+    print(head)
+    for row in rows:
+        print(row, flush=True)
+    return 0
 
 
 def peak_memory() -> int:

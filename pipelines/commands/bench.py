@@ -5,18 +5,15 @@ with another checkout of Partita.
 """
 
 import argparse
-import json
 import math
 from collections.abc import Iterator
-from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from pipelines.benchmarks.machine import print_rows, processor_name
 from pipelines.inference.loading import add_pipeline_arguments, load_pipeline
 
 if TYPE_CHECKING:
-    from pipelines.benchmarks.part_speed import PartSpeed
-    from pipelines.benchmarks.peers import PeerSpeed
     from pipelines.inference.music_generator import MusicGenerator
 
 
@@ -46,73 +43,50 @@ def run(args: argparse.Namespace) -> int:
     if args.baseline is not None:
         return run_baseline(args)
     from codec.process_settings import cpu_threads
-    from pipelines.benchmarks.part_speed import describe_machine
+    from pipelines.benchmarks.part_speed import describe_machine, measure_parts
 
     with cpu_threads(args.threads):
-        quiet = args.quiet or args.json
-        pipeline = load_pipeline(args.pipeline, quiet)
+        pipeline = load_pipeline(args.pipeline, args.quiet or args.json)
         pipeline.set_progress_bar_config(disable=True)
         machine = describe_machine(pipeline.device)
-        rows = []
-        for row in (peer_rows if args.peers else part_rows)(pipeline, args, machine):
-            rows.append(row)
-            if not args.json:
-                print(row, flush=True)
-    if args.json:
-        settings = {"duration_s": args.duration, "repeats": args.repeats}
-        print(json.dumps({**machine, **settings, "rows": [asdict(row) for row in rows]}, indent=2))
-    return 0
+        if args.peers:
+            rows: Iterator[Any] = measure_peers(pipeline, args)
+            head = (
+                f"{machine['processor']}, torch {machine['torch']}; {args.duration:g} s of audio, "
+                f"{args.repeats} rounds; medians (smallest-largest), ratios are theirs over ours\n"
+                f"{'task':22}{'peer':30}{'threads':>8}{'ours':>17}{'theirs':>10}"
+                f"{'wall time':>24}{'CPU time':>24}{'parameters':>16}"
+            )
+        else:
+            rows = measure_parts(pipeline, args.duration, args.repeats)
+            head = (
+                f"{machine['processor']}, {machine['threads']} threads, {machine['device']}, "
+                f"torch {machine['torch']}; {args.duration:g} s of audio, {args.repeats} runs\n"
+                f"{'':22}{'seconds (min-max)':>24}{'real time':>11}{'peak':>10}"
+            )
+        facts = {**machine, "duration_s": args.duration, "repeats": args.repeats}
+        return print_rows(rows, head, facts, args.json)
 
 
 def run_baseline(args: argparse.Namespace) -> int:
     """Measure this build and another one in turns, with the weights that each ships."""
     from pipelines.benchmarks.baseline import compare_builds
-    from pipelines.benchmarks.machine import processor_name
 
-    rows = []
-    if not args.json:
-        print(
-            f"{processor_name()}; {args.duration:g} s of audio, {args.repeats} rounds; ms, and "
-            f"ours over theirs\n{'':22}{'wall':>10}{'CPU':>10}{'wall ratio':>20}{'CPU ratio':>20}"
-        )
-    for row in compare_builds(args.baseline, args.duration, args.threads or 1, args.repeats):
-        rows.append(row)
-        if not args.json:
-            print(row, flush=True)
-    if args.json:
-        print(json.dumps([asdict(row) for row in rows], indent=2))
-    return 0
+    processor = processor_name()
+    head = (
+        f"{processor}; {args.duration:g} s of audio, {args.repeats} rounds; ms, and ours over "
+        f"theirs\n{'':22}{'wall':>10}{'CPU':>10}{'wall ratio':>20}{'CPU ratio':>20}"
+    )
+    facts = {"processor": processor, "duration_s": args.duration, "repeats": args.repeats}
+    rows = compare_builds(args.baseline, args.duration, args.threads or 1, args.repeats)
+    return print_rows(rows, head, facts, args.json)
 
 
-def part_rows(
-    pipeline: "MusicGenerator", args: argparse.Namespace, machine: dict[str, str]
-) -> Iterator["PartSpeed"]:
-    """Print the head of the table, then measure part by part."""
-    from pipelines.benchmarks.part_speed import measure_parts
-
-    if not args.json:
-        print(
-            f"{machine['processor']}, {machine['threads']} threads, {machine['device']}, "
-            f"torch {machine['torch']}; {args.duration:g} s of audio, {args.repeats} runs"
-        )
-        print(f"{'':22}{'seconds (min-max)':>24}{'real time':>11}{'peak':>10}")
-    yield from measure_parts(pipeline, args.duration, args.repeats)
-
-
-def peer_rows(
-    pipeline: "MusicGenerator", args: argparse.Namespace, machine: dict[str, str]
-) -> Iterator["PeerSpeed"]:
-    """Print the head of the table, then measure every task with every number of threads."""
+def measure_peers(pipeline: "MusicGenerator", args: argparse.Namespace) -> Iterator[Any]:
+    """Measure every task with every number of threads."""
     from codec.process_settings import cpu_threads
     from pipelines.benchmarks.peers import compare, peer_tasks
 
-    if not args.json:
-        print(
-            f"{machine['processor']}, torch {machine['torch']}; {args.duration:g} s of audio, "
-            f"{args.repeats} rounds; medians (smallest-largest), ratios are theirs over ours\n"
-            f"{'task':22}{'peer':30}{'threads':>8}{'ours':>17}{'theirs':>10}"
-            f"{'wall time':>24}{'CPU time':>24}{'parameters':>16}"
-        )
     for task in peer_tasks(pipeline, args.duration):
         for threads in [args.threads] if args.threads else [1, 2]:
             with cpu_threads(threads):

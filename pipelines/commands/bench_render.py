@@ -1,10 +1,8 @@
 """``partita bench render``: speed and memory of rendering, by batch size and processes."""
 
 import argparse
-import json
-from dataclasses import asdict
 
-from pipelines.benchmarks.machine import processor_name
+from pipelines.benchmarks.machine import print_rows, processor_name
 from pipelines.benchmarks.render_speed import make_rows, measure_rendering
 from pipelines.inference.loading import add_pipeline_arguments
 
@@ -25,19 +23,15 @@ def run(args: argparse.Namespace) -> int:
     """Measure and print; every line runs in processes of its own."""
     if args.items < 1:
         raise ValueError(f"--items must be at least 1, got {args.items}")
-    machine = processor_name()
-    if not args.json:
-        print(f"{machine}; {args.items} items of {args.duration:g} s")
-        print(f"{'batch':>5}{'workers':>9}{'seconds':>10}{'audio-s/s':>11}{'peak memory':>13}")
-    items = make_rows(args.items, args.duration, args.format)
-    found = []
-    for workers in args.workers:
-        for batch_size in args.batch_sizes:
-            speed = measure_rendering(items, args.pipeline, batch_size, workers, args.threads)
-            found.append(speed)
-            if not args.json:
-                print(speed, flush=True)
-    if args.json:
-        facts = {"processor": machine, "items": args.items, "duration_s": args.duration}
-        print(json.dumps({**facts, "rows": [asdict(speed) for speed in found]}, indent=2))
-    return 0
+    items, machine = make_rows(args.items, args.duration, args.format), processor_name()
+    head = (
+        f"{machine}; {args.items} items of {args.duration:g} s\n"
+        f"{'batch':>5}{'workers':>9}{'seconds':>10}{'audio-s/s':>11}{'peak memory':>13}"
+    )
+    rows = (
+        measure_rendering(items, args.pipeline, batch_size, workers, args.threads)
+        for workers in args.workers
+        for batch_size in args.batch_sizes
+    )
+    facts = {"processor": machine, "items": args.items, "duration_s": args.duration}
+    return print_rows(rows, head, facts, args.json)

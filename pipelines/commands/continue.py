@@ -2,7 +2,7 @@
 
 import argparse
 
-from pipelines.inference.edit_arguments import add_edit_arguments, run_edit
+from pipelines.inference.edit_arguments import add_edit_arguments
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -14,11 +14,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Continue the piece, and write all of it."""
-    from pipelines.rendering.edit_files import edit_file
+    from pipelines.rendering.edit_files import run_file_edit
 
-    return run_edit(
-        args,
-        lambda pipeline, options: edit_file(
-            pipeline, args.input, {"add_s": args.add}, options, args.prompt
-        ),
-    )
+    return run_file_edit(args, add_s=args.add)

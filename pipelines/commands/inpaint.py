@@ -2,7 +2,7 @@
 
 import argparse
 
-from pipelines.inference.edit_arguments import add_edit_arguments, run_edit
+from pipelines.inference.edit_arguments import add_edit_arguments
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -27,12 +27,6 @@ def run(args: argparse.Namespace) -> int:
     """Fill the stretches, and write the whole piece."""
     if len(args.starts) != len(args.ends):
         raise ValueError("--from and --to go together, each as often as the other")
-    from pipelines.rendering.edit_files import edit_file
+    from pipelines.rendering.edit_files import run_file_edit
 
-    spans_s = [*zip(args.starts, args.ends, strict=True)]
-    return run_edit(
-        args,
-        lambda pipeline, options: edit_file(
-            pipeline, args.input, {"spans_s": spans_s}, options, args.prompt
-        ),
-    )
+    return run_file_edit(args, spans_s=[*zip(args.starts, args.ends, strict=True)])

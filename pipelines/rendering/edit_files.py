@@ -2,6 +2,7 @@
 
 import hashlib
 import warnings
+from argparse import Namespace
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +12,7 @@ import soundfile
 
 from codec.audio_file import read_audio
 from pipelines.evaluation.plan_estimation import estimate_plan
+from pipelines.inference.edit_arguments import run_edit
 from pipelines.inference.edit_source import EditSource, open_audio_to_edit, open_to_edit
 from pipelines.inference.editing import Editor
 from pipelines.inference.plan_schema import FLAG_FIELDS, PlanSource, draft_plan
@@ -86,6 +88,14 @@ def edit_file(
     (name,) = stretch
     edits = {"add_s": editor.extend, "spans_s": editor.inpaint, "strength": editor.vary}
     return edits[name](stretch[name])  # type: ignore[operator]
+
+
+def run_file_edit(args: Namespace, **stretch: Any) -> int:
+    """Edit ``args.input`` as its command says, and write what comes of it."""
+    return run_edit(
+        args,
+        lambda pipeline, options: edit_file(pipeline, args.input, stretch, options, args.prompt),
+    )
 
 
 def open_edit(item: RenderItem, row: dict[str, Any], folder: Path) -> RenderItem:
