@@ -8,6 +8,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tiny_prior import ALL_BACKBONES, BACKBONES, some_codes, some_text, step_through, tiny_prior
 
 from pipelines.inference.conditioning import stated_tempo
 from prior.condition import Condition
@@ -33,7 +34,6 @@ from prior.plan_draft import PlanDraft, repeated
 from prior.planner import write_plan
 from prior.sampling import Sampling
 from prior.theory import MODES
-from tests.tiny_prior import ALL_BACKBONES, BACKBONES, some_codes, some_text, tiny_prior
 
 PLAN = Plan(
     tempo_bpm=120.0,
@@ -275,10 +275,7 @@ def test_step_by_step_hears_the_plan_as_the_full_forward_does(backbone: str) -> 
     text = replace(text, plan=torch.stack(rows))
     with torch.no_grad():
         full = prior(codes, text).first_logits
-        state = prior.init_state(text, 10)
-        hidden = [prior.prefill(codes[..., :3], state)]
-        hidden += [prior.decode_one_frame(codes[..., t], state) for t in range(3, 8)]
-        stepped = prior.first_head(torch.stack(hidden, dim=1))
+        stepped = prior.first_head(step_through(prior, codes, text, 3))
     torch.testing.assert_close(stepped, full[:, 3:9], atol=1e-4, rtol=1e-4)
 
 

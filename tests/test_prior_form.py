@@ -12,7 +12,7 @@ from prior.frame_generator import FrameGenerator
 from prior.loss import fill_loss
 from prior.plan import PLAN_WIDTH, SECTIONS, ChordChange
 from prior.sampling import Sampling
-from tests.tiny_prior import BACKBONES, some_codes, some_text, tiny_prior
+from tests.tiny_prior import BACKBONES, some_codes, some_text, step_through, tiny_prior
 
 RATE = 4.0
 PLAN = Plan(
@@ -155,10 +155,7 @@ def test_step_by_step_reads_the_future_as_the_full_forward_does(backbone: str) -
     text = replace(text, plan=plan)
     with torch.no_grad():
         full = prior(codes, text, future=future).first_logits
-        state = prior.init_state(text, 9, num_future=4)
-        hidden = [prior.prefill(codes[..., :3], state, future)]
-        hidden += [prior.decode_one_frame(codes[..., t], state) for t in range(3, 8)]
-        stepped = prior.first_head(torch.stack(hidden, dim=1))
+        stepped = prior.first_head(step_through(prior, codes, text, 3, future))
     torch.testing.assert_close(stepped, full[:, 3:9], atol=1e-4, rtol=1e-4)
 
 

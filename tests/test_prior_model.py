@@ -3,23 +3,13 @@ from dataclasses import replace
 
 import pytest
 import torch
-from tiny_prior import ALL_BACKBONES, BACKBONES, some_codes, some_text, tiny_prior
+from tiny_prior import ALL_BACKBONES, BACKBONES, some_codes, some_text, step_through, tiny_prior
 
 from codec.process_settings import cpu_threads
 from prior import Condition, Prior
 
 CLOSE = {"rtol": 1e-4, "atol": 1e-4}
 every_backbone = pytest.mark.parametrize("backbone", ALL_BACKBONES)
-
-
-def step_through(prior, codes, text, prompt_frames=0):
-    """Hidden states of every frame from ``prompt_frames`` on, by prefill and single steps."""
-    T = codes.shape[-1]
-    state = prior.init_state(text, T)
-    hidden = [prior.prefill(codes[..., :prompt_frames], state)]
-    for t in range(prompt_frames, T - 1):
-        hidden.append(prior.decode_one_frame(codes[..., t], state))
-    return torch.stack(hidden, dim=1)
 
 
 @every_backbone

@@ -45,3 +45,14 @@ def some_codes(prior: Prior, num_rows: int, num_frames: int, seed: int = 2) -> T
     generator = torch.Generator().manual_seed(seed)
     shape = (num_rows, prior.num_codebooks, num_frames)
     return torch.randint(0, prior.codebook_size, shape, generator=generator)
+
+
+def step_through(
+    prior: Prior, codes: Tensor, text: Condition, start: int = 0, future: Tensor | None = None
+) -> Tensor:
+    """Hidden states of every frame from ``start`` on, by prefill and single steps."""
+    T = codes.shape[-1]
+    state = prior.init_state(text, T, num_future=0 if future is None else future.shape[-1])
+    hidden = [prior.prefill(codes[..., :start], state, future)]
+    hidden += [prior.decode_one_frame(codes[..., t], state) for t in range(start, T - 1)]
+    return torch.stack(hidden, dim=1)
