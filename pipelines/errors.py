@@ -17,12 +17,7 @@ class MissingPackageError(ImportError):
 
 
 def import_package(module: str, purpose: str, install: str = EVALUATE_EXTRA) -> ModuleType:
-    """Import an optional package, or say in one line how to get it.
-
-    Args:
-        module: the module to import, for example ``"visqol"``.
-        purpose: what needs it, for the message.
-        install: the command that installs it.
+    """Import an optional package, or say in one line what needs it and how to install it.
 
     Raises:
         MissingPackageError: the package is not installed or does not import.

@@ -153,11 +153,9 @@ class SelfAttention(nn.Module):
         return self.out(y.transpose(1, 2).flatten(2))
 
     def extend(self, x: Tensor, earlier: KeysValues | None) -> tuple[Tensor, KeysValues]:
-        """Attend over a short sequence in parts, without rotary positions.
+        """Attend over a short (B, T, D) sequence in parts, without rotary positions.
 
-        Args:
-            x: (B, T, D), where ``earlier`` is given a single position.
-            earlier: what the call before this one returned.
+        ``earlier`` is what the call before returned; with it, x is a single position.
 
         Returns:
             (B, T, D), and keys and values so far.

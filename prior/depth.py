@@ -38,14 +38,10 @@ class DepthHead(nn.Module):
         )
 
     def forward(self, frames: Tensor, codes: Tensor) -> Tensor:
-        """Predict logits of codebooks 1 to K - 1 with the true earlier codebooks given.
+        """Predict (B, K - 1, V) logits of the later codebooks with the true earlier ones given.
 
-        Args:
-            frames: (B, D) hidden states of the backbone.
-            codes: (B, K) int64; the last codebook is not looked at.
-
-        Returns:
-            (B, K - 1, V).
+        ``frames`` are (B, D) hidden states of the backbone; the last of (B, K) codes is not looked
+        at.
         """
         books = [self.embeddings[k](codes[:, k]) for k in range(len(self.embeddings))]
         x = self._attend([self.frame(frames), *books])

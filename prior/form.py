@@ -25,16 +25,7 @@ def frame_features(
 
 
 def form_features(plan: Plan | None, num_frames: int, frame_rate: float) -> Tensor:
-    """Write a plan's form as numbers; zeros say that nothing is known.
-
-    Args:
-        plan: None for none.
-        num_frames: T.
-        frame_rate: frames a second (Hz).
-
-    Returns:
-        (T, F) float32 in [-1, 1].
-    """
+    """Write a plan's form as numbers, (T, F) float32 in [-1, 1]; zeros: nothing is known."""
     features = torch.zeros(num_frames, FORM_WIDTH)
     if plan is None:
         return features

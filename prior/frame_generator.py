@@ -132,9 +132,8 @@ class FrameGenerator:
     def steer(self, condition: Condition, negative: Condition | None) -> None:
         """Condition the frames from the next one on otherwise; what was generated stays.
 
-        Args:
-            condition: one row per seed; its plan counts from the first frame of the piece.
-            negative: as many texts to move away from; None for the unconditional prior.
+        The condition has a row per seed, and its plan counts from the first frame of the piece;
+        ``negative`` has as many, or is None for the unconditional prior.
 
         Raises:
             ValueError: the condition does not fit.

@@ -44,11 +44,6 @@ def fill_loss(model: nn.Module, batch: PriorBatch, first_known: int) -> PriorLos
     All frames before the known ones are predicted: a prefix is what a filling call is given of
     them, so no place for it has to be drawn. The padding of short clips counts as known silence of
     code 0; frames that train the later codebooks are folded into the predicted ones.
-
-    Args:
-        model: as of :func:`prior_loss`, a prior that ``fills``.
-        batch: the clips.
-        first_known: 1 to T - 1.
     """
     codes, future = batch.codes[..., :first_known], batch.codes[..., first_known:]
     mask = batch.frame_mask[:, :first_known]

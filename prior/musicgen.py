@@ -149,12 +149,7 @@ class MusicgenPrior(Component):
         state.cache = EncoderDecoderCache(state.cache.self_attention_cache, DynamicCache())
 
     def prefill(self, codes: Tensor, state: MusicgenState, future: Tensor | None = None) -> Tensor:
-        """Read the column of padding and those of a prompt.
-
-        Args:
-            codes: (B, K, P) int64 in [0, V); P may be 0.
-            state: from :meth:`init_state`.
-            future: None.
+        """Read the column of padding and those of a (B, K, P) prompt; there is no ``future``.
 
         Returns:
             (B, K, V) logits of column P.

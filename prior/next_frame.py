@@ -24,29 +24,16 @@ class Frame(NamedTuple):
 
 
 class Draw(NamedTuple):
-    """How one frame is drawn.
+    """How one frame is drawn."""
 
-    Attributes:
-        uniform: (B, K * V + 1) float32 in [0, 1), see ``sampling.draw_uniform``.
-        codebooks: the settings of each of the K codebooks.
-        ended: (B,) bool, rows that ended earlier.
-        may_end: whether a row may end before this frame.
-    """
-
-    uniform: Tensor
-    books: tuple[Sampling, ...]
-    ended: Tensor
-    may_end: bool
+    uniform: Tensor  # (B, K * V + 1) float32 in [0, 1), see ``sampling.draw_uniform``
+    books: tuple[Sampling, ...]  # the settings of each of the K codebooks
+    ended: Tensor  # (B,) bool, rows that ended earlier
+    may_end: bool  # whether a row may end before this frame
 
 
 def draw_frame(prior: Prior, hidden: Tensor, draw: Draw) -> Frame:
-    """Draw one frame of every row from the backbone's hidden states.
-
-    Args:
-        prior: the model.
-        hidden: (B, D), or (2B, D) with the guiding rows after the conditional ones.
-        draw: of B rows.
-    """
+    """Draw one frame of every row from hidden states, (B, D), or (2B, D), guiding rows last."""
     size, ended = prior.codebook_size, draw.ended
 
     def choose(logits: Tensor, book: int) -> Tensor:

@@ -180,16 +180,10 @@ def check_form(plan: Plan) -> None:
 
 
 def plan_features(plan: Plan | None, num_frames: int, frame_rate: float) -> Tensor:
-    """Write a plan as numbers, frame by frame.
+    """Write a plan as (T, P) numbers, frame by frame; zeros say that nothing is known.
 
-    Args:
-        plan: None gives zeros, which say that nothing is known.
-        num_frames: T.
-        frame_rate: frames a second (Hz).
-
-    Returns:
-        (T, P) float32 in [-1, 1] but for the column of the tempo, log2(bpm / 100): -2.3 at 20 and
-        2 at 400 beats a minute.
+    They lie in [-1, 1] but for the column of the tempo, log2(bpm / 100): -2.3 at 20 and 2 at 400
+    beats a minute.
     """
     features = torch.zeros(num_frames, PLAN_WIDTH)
     if plan is None:
@@ -229,13 +223,7 @@ def contrary_features(features: Tensor) -> Tensor:
     """Return what guidance moves away from: nothing is known but drums, the other way round.
 
     Most music of a style has drums or has none; moved away from nothing at all, a plan without
-    drums still gave way to its style.
-
-    Args:
-        features: (..., P) from ``plan_features``.
-
-    Returns:
-        (..., P), all zeros where the drums are not known.
+    drums still gave way to its style. Takes (..., P); gives all zeros where drums are not known.
     """
     first = HARMONY_WIDTH + 2 * len(INSTRUMENTS)
     contrary = torch.zeros_like(features)

@@ -44,11 +44,9 @@ class PlanDraft:
         return not {*PLANNED} - {*self.fixed, *(("chords",) if self.progression else ())}
 
     def completed(self, written: Plan | None, num_beats: float) -> Plan:
-        """Fill in what is not fixed.
+        """Fill in what is not fixed from what was ``written``; None leaves it unknown.
 
-        Args:
-            written: has the other parts; None leaves them unknown.
-            num_beats: until when a progression returns.
+        A progression returns until ``num_beats``.
 
         Raises:
             ValueError: a value out of range, or no tempo.

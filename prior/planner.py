@@ -71,13 +71,7 @@ def write_plan(
 
 
 class PlanCodes:
-    """The frames of a plan, drawn one by one; a frame that is put in is read by the next draw.
-
-    Args:
-        planner: a prior over ``plan_codes``.
-        text: one row.
-        seed: of the draws.
-    """
+    """The frames of a plan, drawn one by one; a frame that is put in is read by the next draw."""
 
     def __init__(self, planner: Prior, text: Condition, seed: int) -> None:
         self.planner, self.text, self.seed = planner, text, seed

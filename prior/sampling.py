@@ -83,15 +83,9 @@ def keep_top_p(logits: Tensor, top_p: float) -> Tensor:
 
 
 def choose_code(logits: Tensor, uniform: Tensor, sampling: Sampling) -> Tensor:
-    """Draw one code per row by the Gumbel-max trick, after temperature, top-k and top-p.
+    """Draw one code per row, (B,), by the Gumbel-max trick, after temperature, top-k and top-p.
 
-    Args:
-        logits: (B, V) float32, already guided.
-        uniform: (B, V) float32 in [0, 1), one number per code.
-        sampling: the settings.
-
-    Returns:
-        (B,) int64 in [0, V).
+    ``logits`` (B, V) are guided already; ``uniform`` (B, V) in [0, 1) has a number per code.
     """
     if sampling.temperature == 0:
         return logits.argmax(dim=-1)

@@ -38,12 +38,7 @@ class BaselineSpeed:
 
 
 class WorkingBuild:
-    """A checkout's process that does pieces of work when asked.
-
-    Args:
-        folder: of the checkout.
-        duration_s: of the pieces.
-        threads: of PyTorch.
+    """A checkout's process that does pieces of work of ``duration_s`` when asked.
 
     Raises:
         ValueError: the process ended; what it said is on standard error.

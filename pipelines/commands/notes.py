@@ -28,18 +28,9 @@ def write_notes(
     sampling: "Sampling",
     seed: int,
 ) -> "Tensor":
-    """Write notes until the piece ends, the time is up, or there are 50 for every second.
+    """Write one prompt's notes, (1, K, T) int64 codes of ``codec``'s, which gives them their time.
 
-    Args:
-        prior: trained on a cache of ``codec``'s.
-        codec: gives the frames their place in time.
-        text: one prompt.
-        duration_s: where no more note starts (s).
-        sampling: temperature, top-k, top-p, guidance.
-        seed: equal seeds, equal notes.
-
-    Returns:
-        (1, K, T) int64 codes.
+    They go on until the piece ends, the time is up, or there are 50 for every second.
     """
     import torch
 

@@ -32,16 +32,10 @@ def count_parameters(model: dict[str, Any]) -> int:
 def fit_width(model: dict[str, Any], parameters: int, tolerance: float) -> dict[str, Any]:
     """Find the Prior's config with the width whose parameter count is nearest to a target.
 
-    Args:
-        model: fields of ``Prior``; its width is ignored.
-        parameters: wanted.
-        tolerance: share by which the count may differ.
-
-    Returns:
-        All fields. Widths are multiples of twice the number of heads, so that every head is even.
+    Widths are multiples of twice the number of heads, so that every head is even.
 
     Raises:
-        ValueError: no width comes near enough.
+        ValueError: no width comes within the ``tolerance``, a share.
     """
     config = complete(model)
     step = 2 * config["num_heads"]

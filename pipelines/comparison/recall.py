@@ -62,13 +62,9 @@ def recall_stream(
     time. As the labels say where in the segment one is, what has to be learned is to remember, not
     to notice that something returns.
 
-    Args:
-        seed, index: of all streams, and of this one.
-        length: frames, at least twice the ``segment``.
-        alphabet: number of different values.
-        gap: frames between the segment and its only repeat, which then stands at the end. None for
-            training: the segment stands early and returns again and again, after gaps whose
-            logarithm is uniform up to what is left of the stream.
+    The segment's only repeat stands at the end, ``gap`` frames after it. In training (None) the
+    segment stands early and returns again and again, after gaps whose logarithm is uniform up to
+    what is left of the stream, whose length is at least twice the segment's.
 
     Returns:
         (2, length) int16, values and labels.

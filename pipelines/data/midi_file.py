@@ -122,9 +122,7 @@ def _strikes(event: Any) -> bool:
 def midi_bytes(score: ScoreTick, tail_s: float = 0.0) -> bytes:
     """Write a type-1 MIDI file, with a channel for each track of :func:`hold_apart`.
 
-    Args:
-        score: a score in ticks.
-        tail_s: seconds of silence after the last note, for reverberation to die away.
+    ``tail_s`` of silence follow the last note, for reverberation to die away.
     """
     out: Any = hold_apart(score)
     pitched = sum(not track.is_drum for track in out.tracks)

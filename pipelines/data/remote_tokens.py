@@ -37,11 +37,7 @@ class RemoteShard:
 
 
 class ShardStore:
-    """Fetch the shards of caches, and keep those used last on this machine's disk.
-
-    Args:
-        urls: of token caches.
-        split: "train" or "validation".
+    """Fetch the shards of a split of caches, and keep those used last on this machine's disk.
 
     Raises:
         ValueError: a cache cannot be read, or none has the split.

@@ -24,13 +24,10 @@ BATCH_CLIPS = 8
 
 
 class ShardWriter:
-    """Write rows into numbered shards, each visible only when it is whole.
+    """Write rows into numbered shards of ``shard_rows``, each visible only when it is whole.
 
-    Args:
-        folder: folder of ``shard-00000.arrow``..., made when missing.
-        schema: schema of the rows.
-        shard_rows: rows per shard; only the last shard of a closed writer may have fewer.
-        kind: Arrow, or Parquet, which the hub shows and which is smaller.
+    Parquet is what the hub shows, and smaller. Only the last shard of a closed writer may be
+    short.
 
     Attributes:
         complete_rows: rows in whole shards so far. A caller that resumes leaves out that many rows

@@ -153,19 +153,13 @@ def encode_rows(encoder: tuple[Any, Codec], rows: list[int]) -> np.ndarray:
 
 @dataclass(frozen=True)
 class RemoteEncoder:
-    """Say what a worker encodes with what; hashes, since it may have loaded what was there before.
-
-    Attributes:
-        prepared_folder, split: the dataset.
-        codec, module_folder: from ``place_for_workers``.
-        codec_hash, prepared_hash: of both as they are now.
-    """
+    """Say what a worker encodes with what; hashes tell what it has loaded before from it."""
 
     prepared_folder: str
     split: str
-    codec: str
+    codec: str  # this and the next from ``place_for_workers``
     module_folder: str
-    codec_hash: str
+    codec_hash: str  # as both are now
     prepared_hash: str
 
 

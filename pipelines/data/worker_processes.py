@@ -34,15 +34,11 @@ def map_in_order(
 ) -> Generator[R]:
     """Call a function on every job and yield the results in the order of the jobs.
 
-    Every call computes on one thread, so that rounding does not depend on ``workers``. Jobs are
-    read a few ahead, so there may be infinitely many. Close the generator when leaving it early,
-    to restore the threads of this process.
-
-    Args:
-        function: a function of a module, because workers import it.
-        jobs: arguments of the calls.
-        workers: number of processes; 1 stays in this one.
-        scheduler: of a running dask cluster, whose workers see the same folders, to use instead.
+    Every call computes on one thread, so that rounding does not depend on ``workers``; 1 stays in
+    this process. Workers import the function, which must be one of a module. Jobs are read a few
+    ahead, so there may be infinitely many. Close the generator when leaving it early, to restore
+    the threads of this process. A running dask cluster, by its ``scheduler``, must see the same
+    folders.
 
     Raises:
         ChildProcessError: a worker died.

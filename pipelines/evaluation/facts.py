@@ -86,12 +86,7 @@ def asked_facts(wanted: Wanted) -> list[str]:
 def fact_rates(
     takes: Sequence[Take], truth: Sequence[Take], ids: Collection[str] | None = None
 ) -> dict[str, dict[str, Any]]:
-    """Compute how often takes have every fact.
-
-    Args:
-        takes: of the model, every seed.
-        truth: ground-truth takes; may be empty.
-        ids: of prompts; None for all.
+    """Compute how often takes of the model have every fact; ``ids`` are of prompts, None for all.
 
     Returns:
         By the names of ``FACTS``: the rates (:func:`rate`) of the ``model``, of ground truth with

@@ -18,10 +18,8 @@ FOLDER = "measurements"
 class MeasurementCache:
     """Keeps measurements by key, a file each; arrays and what JSON can write may be among them.
 
-    A key names everything that a result depends on; :func:`make_key` builds it.
-
-    Args:
-        folder: of the report; made if it does not exist.
+    A key names everything that a result depends on; :func:`make_key` builds it. The files lie in
+    the report's folder, which is made if it does not exist.
     """
 
     def __init__(self, folder: Path) -> None:

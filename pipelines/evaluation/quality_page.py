@@ -51,10 +51,7 @@ PLOTTED = (("visqol", "ViSQOL (higher is better)"), ("zimtohrli", "zimtohrli (lo
 def write_quality_report(folder: Path, name: str, content: dict[str, Any]) -> None:
     """Write the report, and a picture of the stereo image where a row has one.
 
-    Args:
-        folder: exists.
-        name: of the files.
-        content: ``title``, what ``measure`` returns, and what else the JSON holds.
+    ``content`` holds ``title``, what ``measure`` returns, and what else the JSON holds.
     """
     if any(band_values(row, "side_db") for row in content["rows"]):
         picture = write_plot(folder / f"{name}-stereo.png", content, plot_stereo)

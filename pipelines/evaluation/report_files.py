@@ -17,15 +17,10 @@ Draw = Callable[[Any, dict[str, Any]], None]
 def write_report_files(
     folder: Path, name: str, content: dict[str, Any], blocks: Iterable[str], draw: Draw
 ) -> None:
-    """Write ``NAME.json``, ``NAME.md`` and, with matplotlib, ``NAME.png``.
+    """Write the blocks of a page to ``NAME.md``, ``NAME.json`` and, with matplotlib, ``NAME.png``.
 
-    Args:
-        folder: exists.
-        name: of the files, without suffix.
-        content: what the JSON file holds, with ``title`` and ``versions``; ``plot`` is added, the
-            picture's name or the reason that there is none.
-        blocks: Markdown blocks of the page.
-        draw: the picture.
+    The JSON holds ``content``, with ``title`` and ``versions``; ``plot`` is added to it, the
+    picture's name or the reason that there is none.
     """
     plot = content["plot"] = write_plot(folder / f"{name}.png", content, draw)
     write_json(folder / f"{name}.json", content)

@@ -81,12 +81,7 @@ def section_similarity(
 ) -> dict[str, float]:
     """Compare the chorus of a song with its other choruses, and with its verses.
 
-    Args:
-        audio: (C, S) the song.
-        sample_rate: Hz.
-        codes: (T,) its first codebook.
-        frame_rate: of the codes (Hz).
-        plan: that it follows.
+    The plan says where in (C, S) audio, and in the (T,) codes of its first codebook, they lie.
 
     Returns:
         Cosine similarity of the chroma (the song's mean taken off), and of the square roots of how

@@ -71,14 +71,9 @@ class FinetuneConfig:
 
 
 def finetune(config: FinetuneConfig, resume: bool = False) -> Path:
-    """Prepare an album, train an adapter and write it.
+    """Prepare an album, train an adapter and write it; return its folder, ``output``.
 
-    Args:
-        config: see :class:`FinetuneConfig`.
-        resume: go on where an earlier call with equal settings was stopped.
-
-    Returns:
-        The adapter's folder, ``output``.
+    With ``resume`` it goes on where an earlier call with equal settings was stopped.
 
     Raises:
         ValueError: the album is too small, a track cannot be read, or ``output`` holds something

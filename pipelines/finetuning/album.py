@@ -23,10 +23,8 @@ MEASURED_S = 30.0
 def describe_album(album: Path, style: str, captions: Path) -> list[Track]:
     """List an album's tracks with captions, writing those that were not there to be edited.
 
-    Args:
-        album: folder, archive, ``metadata.jsonl`` or list of paths.
-        style: words that every caption made here begins with.
-        captions: ``metadata.jsonl`` of captions, tempo, key and split; it wins where it exists.
+    Captions made here begin with the words of ``style``; where ``captions`` exists, a
+    ``metadata.jsonl`` of captions, tempo, key and split, it wins.
 
     Raises:
         ValueError: fewer than three tracks, or a track cannot be read.

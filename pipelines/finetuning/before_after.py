@@ -26,13 +26,9 @@ TAKES = 12
 def compare(
     base: "MusicGenerator", adapter: Path, tokens: Path, tracks: list[Track]
 ) -> dict[str, Any]:
-    """Measure a pipeline without and with an adapter.
+    """Measure a pipeline without and with an adapter; ``base`` has none before and afterwards.
 
-    Args:
-        base: without adapters; it has none afterwards.
-        adapter: folder of the adapter; the reports on the prior go into its ``reports``.
-        tokens: the album's token cache.
-        tracks: of the album, with captions and splits.
+    The reports on the prior go into ``reports`` in the adapter's folder.
 
     Returns:
         By figure ``[before, after]``: bits a frame of held-out clips, of the base model's own

@@ -50,10 +50,8 @@ class BertStates(NamedTuple):
 class BertModel(nn.Module):
     """An encoder with names, tensors and states of transformers' ``BertModel``, without its pooler.
 
-    It computes as float32 whatever its tables are kept in, and its ``state_dict`` is float32 too.
-
-    Args:
-        config: transformers' ``config.json``.
+    It is built from transformers' ``config.json``. It computes as float32 whatever its tables are
+    kept in, and its ``state_dict`` is float32 too.
 
     Raises:
         ValueError: the config describes another model.

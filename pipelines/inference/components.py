@@ -92,11 +92,7 @@ def check_options(given: dict[str, Any]) -> None:
 
 
 def read_index(folder: Path, given: Any = ()) -> dict[str, Any]:
-    """Read and check ``model_index.json``.
-
-    Args:
-        folder: of a saved pipeline.
-        given: names of components that are not loaded from the folder.
+    """Read and check ``model_index.json``; ``given`` components are not loaded from the folder.
 
     Raises:
         FileNotFoundError: the file or the folder of a component is missing.

@@ -66,12 +66,7 @@ def check_options(options: Mapping[str, Any]) -> None:
 
 
 class Editor:
-    """Edits pieces with one pipeline and one set of options.
-
-    Args:
-        pipeline: that writes the new stretch.
-        source: the piece.
-        options: see ``EditOptions``.
+    """Edits a piece with one pipeline and one set of options (``EditOptions``).
 
     Raises:
         ValueError: an option is out of its range, or the source does not fit the prior.

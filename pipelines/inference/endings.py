@@ -21,12 +21,7 @@ def with_ending(
 ) -> Tensor:
     """Fade the end of a piece as its ending asks; a short piece is faded over half of it.
 
-    Args:
-        audio: (..., S) the piece, or a part of it.
-        sample_rate: Hz.
-        ending: how the piece ends.
-        first: where in the piece the part begins (samples).
-        total: samples of the piece; None for S.
+    ``audio``, (..., S), may be a part of it that begins at sample ``first`` of ``total``.
     """
     total = audio.shape[-1] if total is None else total
     length = min(round(FADE_S[ending] * sample_rate), total // 2)

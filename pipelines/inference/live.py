@@ -47,15 +47,9 @@ def check_live(args: argparse.Namespace) -> None:
 def stream_song(
     pipeline: "MusicGenerator", args: argparse.Namespace, choices: dict[str, Any]
 ) -> "MusicOutput | None":
-    """Generate a piece and hand it out as it comes.
+    """Generate a piece and hand it out as it comes; None where whoever listened has left.
 
-    Args:
-        pipeline: that generates it.
-        args: the command line.
-        choices: arguments of ``Pipeline.stream`` besides prompt and duration.
-
-    Returns:
-        The whole; None where whoever read standard output has left.
+    ``choices`` are arguments of ``Pipeline.stream`` besides prompt and duration.
     """
     from pipelines.inference.playback import abandon_stdout
     from pipelines.music_output import MusicOutput, describe_call

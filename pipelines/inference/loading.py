@@ -85,12 +85,7 @@ def load_pipeline(
 
 
 def check_output(path: str, formats: tuple[str, ...]) -> Path:
-    """Raise before any work is done if the file could not be written under this name.
-
-    Args:
-        path: of the file.
-        formats: suffixes it may have, without the dot.
-    """
+    """Raise before any work is done unless a file of these formats could be written there."""
     target = Path(path)
     suffix = target.suffix.removeprefix(".").lower()
     if suffix not in formats:

@@ -75,11 +75,6 @@ class Player:
     Use it in a ``with`` statement, which waits until the last sample is played; an exception
     inside it, such as Ctrl-C, stops the player at once.
 
-    Args:
-        sample_rate: Hz.
-        channels: C.
-        num_samples: of the whole piece.
-
     Raises:
         FileNotFoundError: no known player is installed.
     """

@@ -24,16 +24,10 @@ def check_plotting() -> None:
 
 
 def plot_audio(audio: Tensor, sample_rate: int, path: str | Path, title: str = "") -> Path:
-    """Draw the waveform of every channel and, under it, the log-mel spectrogram.
-
-    Args:
-        audio: (C, S) float32 in [-1, 1].
-        sample_rate: Hz.
-        path: of the PNG, which appears under its name only when it is whole.
-        title: above the picture.
+    """Draw the waveform of every channel of (C, S) audio and, under it, the log-mel spectrogram.
 
     Returns:
-        ``path``.
+        ``path`` of the PNG, which appears under its name only when it is whole.
 
     Raises:
         MissingPackageError: matplotlib is not installed.
@@ -89,13 +83,9 @@ def spectrogram_levels(audio: Tensor, sample_rate: int) -> Tensor:
 
 
 def draw_thumbnail(audio: Tensor, sample_rate: int, path: str | Path, columns: int = 480) -> Path:
-    """Write the bare spectrogram, every column of pixels the mean of its frames.
+    """Write the bare spectrogram of (C, S) audio, a PNG of so many columns and a pixel per band.
 
-    Args:
-        audio: (C, S) float32 in [-1, 1].
-        sample_rate: Hz.
-        path: of the PNG, which appears under its name only when it is whole.
-        columns: width of the picture; its height is a pixel per band.
+    Every column is the mean of its frames. The file appears only when it is whole.
 
     Raises:
         MissingPackageError: matplotlib is not installed.

@@ -27,14 +27,10 @@ def load_saved(
     load_text: Callable[[Path, str | None], tuple[Any, Any]],
     load_scheduler: Callable[[Path], Any],
 ) -> Made:
-    """Load a pipeline.
+    """Load a pipeline from a folder, a hub id, or by the name of the pipeline that ships.
 
-    Args:
-        cls: what to make of the parts.
-        path: a folder, a hub id, or the name of the pipeline that ships.
-        options: of ``Pipeline.from_pretrained``.
-        load_text: a pipeline's folder and a variant of weights to tokenizer and text encoder.
-        load_scheduler: the scheduler's folder to the scheduler.
+    ``load_text`` turns the pipeline's folder and a variant of weights into tokenizer and text
+    encoder, ``load_scheduler`` the scheduler's folder into the scheduler.
     """
     given = dict(options)
     folder = find_folder(find_shipped(path), given)

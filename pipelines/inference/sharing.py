@@ -27,13 +27,8 @@ def save_with_card(
 ) -> None:
     """Save a pipeline with its model card, and upload both where that is asked for.
 
-    diffusers would write an empty card over one with licenses and attributions.
-
-    Args:
-        pipeline: its ``name_or_path`` is the folder that it was loaded from.
-        save: diffusers' ``save_pretrained``.
-        folder: to write.
-        options: of ``save_pretrained``.
+    ``save`` is diffusers' ``save_pretrained``, which would write an empty card over one with
+    licenses and attributions; ``options`` are its own.
     """
     push = options.pop("push_to_hub", False)
     hub = ("repo_id", "private", "token", "commit_message", "create_pr")

@@ -214,12 +214,7 @@ def prior_input(conditioner: Conditioner, piece: Piece, num_frames: int) -> Prio
 
 
 class Cut:
-    """The last stage: ends the audio at its length and cuts it to the size that is asked for.
-
-    Args:
-        num_samples: to let through.
-        size: samples per piece but the last; None lets pieces through as they come.
-    """
+    """The last stage: ends the audio at ``num_samples``, in pieces of ``size`` or as they come."""
 
     def __init__(self, num_samples: int, size: int | None) -> None:
         self.remaining = num_samples

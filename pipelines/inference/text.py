@@ -17,13 +17,9 @@ from prior.condition import Condition
 def encode_text(
     tokenizer: Any, text_encoder: nn.Module, prompts: list[str], max_tokens: int = MAX_TOKENS
 ) -> Condition:
-    """Encode prompts; an empty one becomes a row without tokens, which is unconditional.
+    """Encode B prompts; an empty one becomes a row without tokens, which is unconditional.
 
-    Args:
-        tokenizer: of the text encoder (transformers).
-        text_encoder: a transformers encoder with ``last_hidden_state``.
-        prompts: B texts.
-        max_tokens: of a prompt; a longer one is refused.
+    The encoder is one of transformers, with ``last_hidden_state``.
 
     Raises:
         ValueError: a prompt is longer than ``max_tokens``.
@@ -42,11 +38,7 @@ def encode_text(
 
 
 def load_text_encoder(folder: str | Path, variant: str | None = None) -> tuple[Any, nn.Module]:
-    """Tokenizer and frozen text encoder of a saved pipeline.
-
-    Args:
-        folder: a pipeline's folder, with ``tokenizer`` and ``text_encoder`` in it.
-        variant: of the weights' file.
+    """Load tokenizer and frozen text encoder of a saved pipeline, its weights of a variant.
 
     Raises:
         FileNotFoundError: the folder lacks one of them.

@@ -45,14 +45,10 @@ FACTS = tuple(item.name for item in fields(TokenFile) if item.name != "codes")
 
 
 def describe_codes(codes: Tensor, codec: Codec, num_samples: int, **facts: Any) -> TokenFile:
-    """Make a ``TokenFile`` of ``codec``'s codes.
+    """Make a ``TokenFile`` of (K, T) int64 codes that a codec wrote or that were written for it.
 
-    Args:
-        codes: (K, T) int64.
-        codec: that wrote them or that they were written for.
-        num_samples: length of the audio.
-        facts: prompt, seed, decoder_seed and settings, where there are any, and the sample rate
-            where a decoder's is not the codec's.
+    ``facts`` are prompt, seed, decoder_seed and settings, where there are any, and the sample rate
+    where a decoder's is not the codec's.
     """
     facts = {"sample_rate": codec.sample_rate, "num_samples": num_samples} | facts
     return TokenFile(codes, hash_codec(codec), codec.frame_rate, **facts)

@@ -17,10 +17,7 @@ SAVED_CLASSES = ("BertTokenizer", "TokenizersBackend")
 
 
 class WordPieceTokenizer:
-    """A saved tokenizer, to be called as those of transformers are.
-
-    Args:
-        folder: of the tokenizer.
+    """A tokenizer saved in a folder, to be called as those of transformers are.
 
     Raises:
         ValueError: a file is damaged, or of a tokenizer of another kind.

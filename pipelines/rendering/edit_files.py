@@ -74,13 +74,10 @@ def edit_file(
     options: dict[str, Any],
     prompt: str | None = None,
 ) -> "MusicOutput":
-    """Edit a file; a ``prompt`` of None takes the source's.
+    """Edit a file (:func:`open_file_to_edit`); a ``prompt`` of None takes the source's.
 
-    Args:
-        pipeline: that edits.
-        path: see :func:`open_file_to_edit`.
-        stretch: ``add_s``, ``spans_s`` or ``strength``: which edit, and where.
-        options: see ``inference.editing.EditOptions``.
+    ``stretch`` is ``add_s``, ``spans_s`` or ``strength``: which edit, and where. ``options`` are
+    ``inference.editing.EditOptions``.
     """
     fields = {name: options[name] for name in FLAG_FIELDS if name in options}
     source = open_file_to_edit(pipeline, path, options.get("plan"), fields)

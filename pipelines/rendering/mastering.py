@@ -167,13 +167,8 @@ def loudness_at(blocks: Tensor | None, gain_db: float) -> float | None:
 def true_peak(audio: Tensor) -> float:
     """Measure the largest magnitude of four-fold oversampled audio (ITU-R BS.1770-4, annex 2).
 
-    Steady sines up to 4/9 of the sample rate read within 0.3 dB; no sample is larger.
-
-    Args:
-        audio: (C, S) float32, at least one sample.
-
-    Returns:
-        A linear level, 1 at full scale.
+    Steady sines up to 4/9 of the sample rate read within 0.3 dB; no sample is larger. Takes (C, S)
+    float32; 1 is full scale.
     """
     taps = torch.tensor(TRUE_PEAK_TAPS).view(2, 1, NUM_TAPS)
     kernel = torch.cat([taps, taps.flip(-1)])  # (4, 1, 12), a row per phase

@@ -12,25 +12,17 @@ from codec.audio_tags import read_tags
 
 @dataclass(frozen=True)
 class Provenance:
-    """Describe how a file came about.
+    """Describe how a file came about."""
 
-    Attributes:
-        generator: program and version, such as "partita 0.1.0".
-        pipeline: name of the pipeline.
-        pipeline_hash: of its configs and weights.
-        prompt, negative_prompt, seed, decoder_seed, settings: of the item, as JSON holds them.
-        license: of the weights; "" where it is not known.
-    """
-
-    generator: str
-    pipeline: str
-    pipeline_hash: str
-    prompt: str
+    generator: str  # program and version, such as "partita 0.1.0"
+    pipeline: str  # its name
+    pipeline_hash: str  # of its configs and weights
+    prompt: str  # this and what follows, up to ``settings``, of the item, as JSON holds them
     negative_prompt: str | None
     seed: int | None
     decoder_seed: int
     settings: dict[str, Any] = field(default_factory=dict)
-    license: str = ""
+    license: str = ""  # of the weights; "" where it is not known
 
 
 def provenance_tags(provenance: Provenance, format: str) -> dict[str, str]:

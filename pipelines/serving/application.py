@@ -19,12 +19,7 @@ PAGE = Path(__file__).parent / "page"
 
 
 def build_application(studio: Studio, **guard: Any) -> FastAPI:
-    """Build the server around a studio, which starts and stops with it.
-
-    Args:
-        studio: what makes and keeps the music.
-        **guard: arguments of ``Guard`` besides the application.
-    """
+    """Build the server around a studio, which starts and stops with it, behind a ``Guard``."""
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:

@@ -23,14 +23,7 @@ STREAMED = ("wav", "pcm", "ogg", "opus")
 
 
 class ChunkEncoder:
-    """Encodes a piece of music while it grows.
-
-    Args:
-        format: one of ``STREAMED``.
-        sample_rate: Hz.
-        channels: C.
-        num_samples: of the whole.
-    """
+    """Encodes a piece of music in one of the formats of ``STREAMED``, while it grows."""
 
     def __init__(self, format: str, sample_rate: int, channels: int, num_samples: int) -> None:
         self.written = io.BytesIO()
@@ -72,12 +65,7 @@ class ChunkEncoder:
 
 
 class PieceResampler:
-    """Resamples pieces of one signal; joined they are the whole one resampled, but for rounding.
-
-    Args:
-        source_rate, target_rate: Hz.
-        num_samples: of the whole source.
-    """
+    """Resamples pieces of one signal; joined they are the whole one resampled, but for rounding."""
 
     def __init__(self, source_rate: int, target_rate: int, num_samples: int) -> None:
         self.rates = source_rate, target_rate

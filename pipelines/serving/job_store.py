@@ -46,10 +46,7 @@ class Job:
 
 
 class JobStore:
-    """Keeps jobs in one file; every method may be called from any thread.
-
-    Args:
-        path: of the SQLite file, made if missing.
+    """Keeps jobs in an SQLite file, made if missing; every method may be called from any thread.
 
     Raises:
         OSError: it cannot be opened, or another process has it open.

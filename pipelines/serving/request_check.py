@@ -13,13 +13,7 @@ if TYPE_CHECKING:
 
 
 class RequestCheck:
-    """Raises ValueError, with the name of the field, for what would not be made.
-
-    Args:
-        pipeline: that makes the pieces.
-        model: its name.
-        longest_s: the longest piece that the server makes (s).
-    """
+    """Raises ValueError, with the name of the field, for what would not be made."""
 
     def __init__(self, pipeline: "MusicGenerator", model: str, longest_s: float) -> None:
         self.pipeline = pipeline

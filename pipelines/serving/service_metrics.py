@@ -14,11 +14,7 @@ from pipelines.serving.studio import LOG, Studio
 
 
 class ServiceMetrics:
-    """Counts, and reads the gauges when it is asked.
-
-    Args:
-        studio: whose jobs and streams are measured.
-    """
+    """Counts what a studio does, and reads the gauges when it is asked."""
 
     def __init__(self, studio: Studio) -> None:
         self.studio = studio

@@ -35,13 +35,7 @@ SHOWN = ("prompt", "seed", "decoder_seed", "sample_rate", "num_samples", "settin
 
 
 class TakeRecorder:
-    """Writes a take while it is made; it appears on the shelf when it is whole.
-
-    Args:
-        shelf: to write to.
-        id: of the take.
-        sample_rate: Hz.
-    """
+    """Writes a take while it is made; it appears on the shelf when it is whole."""
 
     def __init__(self, shelf: "Shelf", id: str, sample_rate: int) -> None:
         self.final = shelf.path / f"{id}.wav"
@@ -88,10 +82,7 @@ class TakeRecorder:
 
 
 class Shelf:
-    """Reads, lists and converts the takes of a folder.
-
-    Args:
-        path: of the folder, made if missing.
+    """Reads, lists and converts the takes of a folder, which is made if missing.
 
     Raises:
         OSError: it cannot be written to.
@@ -203,13 +194,7 @@ def loudness(path: Path, changed_ns: int) -> float | None:
 
 
 def audio_bytes(audio: Tensor, sample_rate: int, format: str) -> bytes:
-    """Make a file's bytes.
-
-    Args:
-        audio: (C, S) float32.
-        sample_rate: Hz.
-        format: "wav", "flac", "ogg", "opus", or "pcm" for bare interleaved samples of 16 bits.
-    """
+    """Make the bytes of a file of (C, S) float32 audio; "pcm" is bare interleaved 16-bit ones."""
     if format == "pcm":
         return pcm_bytes(audio, "s16")
     stream = io.BytesIO()

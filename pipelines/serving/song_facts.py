@@ -20,15 +20,7 @@ def describe_song(
     plan: Plan | None,
     num_samples: int,
 ) -> MusicOutput:
-    """Describe a piece whose samples went elsewhere.
-
-    Args:
-        pipeline: that made it.
-        fields: what from, with a seed.
-        codes: (1, K, T) int64.
-        plan: that it follows.
-        num_samples: its length.
-    """
+    """Describe a piece, made from fields with a seed, whose samples went elsewhere."""
     sampling = pipeline.sampling(fields.temperature, fields.top_k, fields.top_p, fields.guidance)
     steps = pipeline.check_steps(fields.num_inference_steps, fields.preview)
     call = [fields.prompt], fields.negative_prompt, fields.duration_s, sampling, steps

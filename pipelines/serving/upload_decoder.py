@@ -19,13 +19,6 @@ def decode_upload(
 ) -> dict[str, Any] | None:
     """Turn any audio that libsndfile reads into a WAV of 32-bit floats, and estimate its plan.
 
-    Args:
-        source: what was uploaded.
-        target: to be written.
-        sample_rate: wanted (Hz).
-        channels: wanted.
-        longest_s: more is refused (s).
-
     Returns:
         The plan's JSON; None where there is no beat, or less than 3 s.
 

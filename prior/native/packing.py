@@ -26,12 +26,7 @@ KNOWN_MODULES = {
 
 
 class PackedPrior:
-    """A prior's weights, packed, and whether they still are the prior's.
-
-    Args:
-        prior: see :func:`check_prior`.
-        library: whose tiles are used.
-    """
+    """A prior's weights in the tiles of a library, and whether they still are the prior's."""
 
     def __init__(self, prior: Prior, library: Library) -> None:
         self.library = library
@@ -150,10 +145,7 @@ _packed: "weakref.WeakKeyDictionary[Prior, PackedPrior]" = weakref.WeakKeyDictio
 def pack(prior: Prior, library: Library, compare: bool = False) -> PackedPrior:
     """Return the prior's packed weights, packed anew where they have changed.
 
-    Args:
-        prior: see :func:`check_prior`.
-        library: that reads them.
-        compare: also compare all numbers, milliseconds, with those that were packed.
+    ``compare`` also compares all numbers, which takes milliseconds, with those that were packed.
 
     Raises:
         NativeError: see :func:`check_prior`.

@@ -36,10 +36,6 @@ class NativeStep:
 
     It computes in C where it can and calls ``next_frame`` where it cannot, frame by frame: weights
     may change on the way, and a state that either of them filled goes on with the other.
-
-    Args:
-        prior: that will be given with every call.
-        library: to be used; None for the fastest that is there.
     """
 
     def __init__(self, prior: Prior, library: Library | None = None) -> None:

@@ -28,14 +28,9 @@ def build_note_cache(
     validation_fraction: float = 0.05,
     quiet: bool = False,
 ) -> TokenInfo:
-    """Encode every piece of a source to a cache that appears when it is whole.
+    """Encode every piece of a source (``note_pieces.find_pieces``) to a cache, whole or not at all.
 
-    Args:
-        source: see ``note_pieces.find_pieces``.
-        tokenizer: decides the grid, and whether one voice or all are kept.
-        out_folder: of the cache.
-        validation_fraction: of MIDI files; rendered datasets keep their splits.
-        quiet: no progress bar.
+    ``validation_fraction`` is of MIDI files; rendered datasets keep their splits.
 
     Raises:
         ValueError: the folder exists, the source has no notes, or a setting is out of range.

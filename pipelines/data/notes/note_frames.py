@@ -34,13 +34,8 @@ def skyline(events: np.ndarray) -> np.ndarray:
     """Keep one voice: of the notes that start together the highest, until the next one starts.
 
     "All-mono" of Uitdenbogerd and Zobel (1999), the simplest of their melody extractors and the
-    one that listeners agreed with most. Drums are left out unless there is nothing else.
-
-    Args:
-        events: (N, 6) int64, N > 0.
-
-    Returns:
-        (M, 6) int64, M <= N, sorted.
+    one that listeners agreed with most. Drums are left out unless there is nothing else. (N, 6)
+    int64 with N > 0 become (M, 6), sorted.
     """
     pitched = events[events[:, PROGRAM] != DRUMS]
     events = pitched if len(pitched) else events
@@ -53,17 +48,11 @@ def skyline(events: np.ndarray) -> np.ndarray:
 
 
 def pack(events: np.ndarray) -> np.ndarray:
-    """Turn events into frames.
+    """Turn (N, 6) int64 events into frames, (6, T) int64 with T >= N.
 
-    A gap of more than 255 steps is filled with rests; a note of more than 256 steps is followed by
-    frames that lengthen it.
-
-    Args:
-        events: (N, 6) int64, sorted by start; durations and velocities from 1, tempi in quarter
-            notes a minute.
-
-    Returns:
-        (6, T) int64 codes, T >= N.
+    Events are sorted by start, durations and velocities count from 1, tempi are quarter notes a
+    minute. A gap of more than 255 steps is filled with rests; a note of more than 256 steps is
+    followed by frames that lengthen it.
     """
     gaps = np.diff(events[:, START], prepend=0)
     durations = events[:, DURATION]
@@ -84,13 +73,10 @@ def pack(events: np.ndarray) -> np.ndarray:
 
 
 def unpack(frames: np.ndarray) -> tuple[np.ndarray, int]:
-    """Turn frames into events, the inverse of :func:`pack`.
+    """Turn (6, T) int64 frames in [0, 256) into events, the inverse of :func:`pack`.
 
     A frame with a code that stands for nothing (only a prior writes one) strikes nothing: its
     shift still moves the time on.
-
-    Args:
-        frames: (6, T) int64 in [0, 256).
 
     Returns:
         (N, 6) int64 events in the order of the frames, and the number of frames left out.

@@ -79,11 +79,7 @@ class MusicConfig:
 
 
 def prepare_music(config: MusicConfig, **options: Any) -> PrepareReport:
-    """Prepare the recordings of the installed packages.
-
-    Args:
-        config: which packages, and where to.
-        options: further settings of ``PrepareConfig``.
+    """Prepare the recordings of the installed packages; ``options`` are of ``PrepareConfig``.
 
     Raises:
         ValueError: a package is unknown or not installed.

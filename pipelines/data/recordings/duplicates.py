@@ -40,10 +40,7 @@ def band_levels(levels: np.ndarray) -> np.ndarray:
 
 
 def fingerprint(bands: np.ndarray) -> np.ndarray:
-    """Compute the sign bits of differences along bands and time.
-
-    Args:
-        bands: (F, 32) band levels of a whole track at 100 frames a second.
+    """Compute the sign bits of differences along bands and time of (F, 32) levels, 100 a second.
 
     Returns:
         (N,) uint32 words, 25 a second; 0 where the sound is too quiet to tell.

@@ -49,14 +49,9 @@ def captions(
 ) -> list[str]:
     """Describe a clip in ``n`` ways, from three words to two sentences.
 
-    By default five of six captions name the instrument, the tempo in numbers and, when it is known,
-    the key; the sixth is short and names one or two facts.
-
-    Args:
-        labels: from ``score.all_labels``.
-        seed: equal seeds give equal captions.
-        n: number of captions, at least 1.
-        groups: templates to draw from for the first caption, the second and so on, cyclically.
+    By default five of six captions name the instrument, the tempo in numbers and, when it is
+    known, the key; the sixth is short and names one or two facts. ``labels`` are those of
+    ``score.all_labels``; captions draw their templates from the ``groups``, one after the other.
     """
     if n < 1:
         raise ValueError(f"n must be at least 1, got {n}")

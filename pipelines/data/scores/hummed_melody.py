@@ -23,11 +23,8 @@ GRID = 4  # places of a beat at which notes begin
 def read_hummed_melody(path: Path, bpm: float | None) -> tuple[MelodyNote, ...]:
     """Track the pitch with pYIN (Mauch and Dixon 2014) and write it as notes from beat 0 on.
 
-    The voice's own tuning is taken as in tune. Notes begin at quarters of a beat.
-
-    Args:
-        path: an audio file of one voice, two minutes at most.
-        bpm: tempo that was hummed at (beats a minute).
+    The file holds one voice, two minutes at most, hummed at ``bpm``; its own tuning is taken as in
+    tune. Notes begin at quarters of a beat.
 
     Raises:
         ValueError: the tempo is not given, or no note is found.

@@ -33,14 +33,9 @@ def build_plan_cache(
     sources: tuple[str, ...] = DEFAULT_SOURCES,
     workers: int = 1,
 ) -> dict[str, int]:
-    """Compose pieces, without playing them, and store their plans with captions.
+    """Compose pieces, without playing them, and store their plans with captions, all or none.
 
-    Args:
-        out_folder: folder of the cache; it appears when it is whole.
-        pieces: number of pieces; every 33rd is for validation.
-        seed: equal seeds give equal caches.
-        sources: names in ``score_sources.SOURCES``.
-        workers: processes that compose.
+    Every 33rd piece is for validation; ``sources`` are names in ``score_sources.SOURCES``.
 
     Returns:
         Number of pieces by split.

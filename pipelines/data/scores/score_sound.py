@@ -119,15 +119,10 @@ def trim_end(audio: np.ndarray, floor_db: float = -66.0) -> np.ndarray:
 def cut_clips(
     score: Score, audio: np.ndarray, track: str, seed: int, keep_audio: bool, clip_s: float = CLIP_S
 ) -> list[Clip]:
-    """Cut a rendered piece into clips; the last one is kept from 5 s on.
+    """Cut a rendered piece, (2, S) float32 at 44,100 Hz, into clips; the last is kept from 5 s on.
 
-    Args:
-        score: the piece, for its labels.
-        audio: (2, S) float32 at 44,100 Hz.
-        track: the piece's id; clips are numbered after it.
-        seed: source of the captions' seeds.
-        keep_audio: store FLAC bytes beside the spectrogram.
-        clip_s: length of a clip, whole token frames (s).
+    Clips are whole token frames long and numbered after ``track``; captions' seeds come from
+    ``seed``. ``keep_audio`` stores FLAC beside the spectrogram.
     """
     levels, stereo = analyze(analysis().log_mel.pad(torch.from_numpy(audio)))
     clip_samples, clip_frames = round(clip_s * SAMPLE_RATE), round(clip_s * 100)

@@ -25,10 +25,8 @@ _EARLY = 0.1
 """Beats by which a note may be struck before the section that it belongs to."""
 
 
-def compose_song(
-    rng: random.Random, held_out: bool = False, style_name: str | None = None
-) -> Score:
-    """Compose a song of one to four minutes, in a style that is drawn or given.
+def compose_song(rng: random.Random, held_out: bool = False) -> Score:
+    """Compose a song of one to four minutes, in a style that is drawn.
 
     Every section is composed once, as a stretch of one long piece, and then played wherever the
     form names it; the outro is the piece's own end, which rings out.
@@ -37,7 +35,7 @@ def compose_song(
         form = rng.choice(FORMS).split()
         names = [name for name in PHRASES if name in form]
         count = sum(PHRASES[name] for name in names)
-        piece = compose(rng, held_out, style_name, "band", num_phrases=count)
+        piece = compose(rng, held_out, ensemble="band", num_phrases=count)
         song = unfold(rng, piece, names, form)
         if SHORTEST_S <= song.duration_s <= LONGEST_S and is_key_clear(song):
             break
