@@ -5,8 +5,7 @@ from dataclasses import replace
 
 from prior.plan import ChordChange, Plan
 
-RING_S = 2.0
-"""How long, at least, the last chord sounds."""
+RING_S = 2.0  # how long, at least, the last chord sounds
 
 
 def with_cadence(plan: Plan, duration_s: float) -> Plan:

@@ -69,8 +69,7 @@ class Prior(Component):
         ValueError: a value that does not fit, named with its rule.
     """
 
-    delay = 0
-    """Columns by which the last codebook of a frame is drawn later than the first."""
+    delay = 0  # columns by which the last codebook of a frame is drawn later than the first
     former_keys = ("fine_temperature",)  # which the pipeline reads (see Pipeline)
     added_keys = {"reads_form": False, "fills": False}  # noqa: RUF012  (Component's)
     _no_split_modules = ["TransformerBlock", "LSTMBlock", "DepthHead"]  # noqa: RUF012  (diffusers')

@@ -20,14 +20,11 @@ SLOWEST, FASTEST = 40.0, 240.0
 """Beats a minute; the tempi between them that have a code lie 1.4 % apart."""
 TEMPI = 128
 TEMPI_PER_RANGE = 8
-METERS = (4, 3, 2)
-"""Beats in a bar."""
-KEYS = 12 * len(MODES) + 1
-"""The last one stands for a key that is not known."""
+METERS = (4, 3, 2)  # beats in a bar
+KEYS = 12 * len(MODES) + 1  # the last one stands for a key that is not known
 STEPS_PER_BEAT = 2
 NO_INSTRUMENT = len(INSTRUMENTS)
-ACCOMPANYING = 4
-"""Instruments beside the lead that have a place; further ones are left out."""
+ACCOMPANYING = 4  # instruments beside the lead that have a place; further ones are left out
 DRUMS = (None, False, True)
 
 

@@ -28,8 +28,7 @@ from prior.sampling import Sampling
 
 SAMPLING = Sampling(temperature=0.5, top_k=20, top_p=0.9, guidance=1.0)
 """Keep what a prompt names, which is nearly certain, and draw the rest from what is likely."""
-MAX_CHORDS = 62
-"""Most chords in a planner's training plans; in a longer piece the list repeats."""
+MAX_CHORDS = 62  # most chords in a planner's training plans; in a longer piece the list repeats
 HEAD_FIELDS = (
     *(("tempo_bpm",), ("beats_per_bar", "tonic", "mode"), ("instruments", "drums")),
     *(("instruments",), ("instruments",)),

@@ -8,8 +8,7 @@ from torch import Tensor
 
 from codec.seeds import generator
 
-COARSE_BOOKS = 2
-"""Codebooks that are drawn at the full temperature, the first ones."""
+COARSE_BOOKS = 2  # codebooks that are drawn at the full temperature, the first ones
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,7 @@ from pipelines import Pipeline
 from pipelines.benchmarks.stream_latency import Arrival, costs, replay
 from pipelines.inference.streaming import Stream
 
-START_S = 0.074
-"""Texts, plan and the first frame."""
+START_S = 0.074  # texts, plan and the first frame
 FRAME_S = 0.0090
 WINDOW_S, WINDOW_FRAME_S = 0.0105, 0.00072
 """A window of n token frames in one step: 19 ms for 11, 35 for 34, 102 for 128."""

@@ -16,8 +16,7 @@ if TYPE_CHECKING:
     from pipelines.inference.music_generator import MusicGenerator
 
 PROMPT = "a slow sad piano piece in D minor, 70 bpm"
-SPAN_S = 10.0
-"""Seconds of audio over which the cost at a place of the piece is taken."""
+SPAN_S = 10.0  # seconds of audio over which the cost at a place of the piece is taken
 
 
 @dataclass(frozen=True)

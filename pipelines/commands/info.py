@@ -12,8 +12,7 @@ from pipelines.inference.loading import SHIPPED
 if TYPE_CHECKING:
     from pipelines.training.cost import Estimate
 
-LONGEST_HOURS = 24 * 30
-"""Hardware on which a training would take longer is not named."""
+LONGEST_HOURS = 24 * 30  # hardware on which a training would take longer is not named
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -16,8 +16,7 @@ if TYPE_CHECKING:
     from prior.model import Prior
     from prior.sampling import Sampling
 
-MAX_NOTES_PER_S = 50
-"""A prior that writes more is stopped before the time is up."""
+MAX_NOTES_PER_S = 50  # a prior that writes more is stopped before the time is up
 
 
 def write_notes(

@@ -8,8 +8,7 @@ from pipelines.data.recordings.prepare_config import PrepareConfig
 
 if TYPE_CHECKING:
     from pipelines.data.recordings.preparation import PrepareReport
-SHOWN = 10
-"""Lines of each kind in the terminal; the report has all."""
+SHOWN = 10  # lines of each kind in the terminal; the report has all
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

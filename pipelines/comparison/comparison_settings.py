@@ -6,8 +6,7 @@ from typing import Any
 from pipelines.errors import check_fields, check_names
 from pipelines.inference.text import PRETRAINED
 
-TOKEN_RATE = 25.0
-"""Frames a second of the token caches that are compared (Hz)."""
+TOKEN_RATE = 25.0  # frames a second of the token caches that are compared (Hz)
 ROWS = (
     *("throughput", "recall", "ladder", "speed", "scaling", "context"),
     *("generation", "reconstruction"),

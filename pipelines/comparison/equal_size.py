@@ -9,8 +9,7 @@ import torch
 
 from prior.model import Prior
 
-WIDEST = 1000
-"""Twice the heads times this is more than any width that is tried."""
+WIDEST = 1000  # twice the heads times this is more than any width that is tried
 
 
 def complete(model: dict[str, Any]) -> dict[str, Any]:

@@ -18,10 +18,8 @@ from prior.condition import Condition
 from prior.model import Prior
 from prior.state import PriorState
 
-Speeds = dict[str, list[list[float]]]
-"""Backbone -> position -> frames per second, run by run."""
-Sizes = dict[str, list[int]]
-"""Backbone -> position -> bytes."""
+Speeds = dict[str, list[list[float]]]  # backbone -> position -> frames per second, run by run
+Sizes = dict[str, list[int]]  # backbone -> position -> bytes
 
 
 def measure(study: Study) -> ComparisonRow:

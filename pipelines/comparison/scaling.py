@@ -11,10 +11,8 @@ from pipelines.data.markdown import table
 from pipelines.data.tokens import read_token_infos
 from pipelines.training.cost import forward_flops
 
-Cell = tuple[str, int, float]
-"""Backbone, parameters, share of the data."""
-Bits = dict[Cell, list[float]]
-"""Held-out bits per frame, a figure per seed."""
+Cell = tuple[str, int, float]  # backbone, parameters, share of the data
+Bits = dict[Cell, list[float]]  # held-out bits per frame, a figure per seed
 
 
 def arms(study: Study) -> dict[Cell, list[Arm]]:

@@ -20,8 +20,7 @@ from prior.model import Prior
 
 BATCHED = "full batch"
 SINGLE = "one sequence"
-DRAWS = 500
-"""Draws of the bootstrap over timed runs."""
+DRAWS = 500  # draws of the bootstrap over timed runs
 
 
 Timings = dict[tuple[str, str], list[list[float]]]

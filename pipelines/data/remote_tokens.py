@@ -23,8 +23,7 @@ from pipelines.data.tokens import TokenInfo, hash_text, read_token_infos
 if TYPE_CHECKING:
     from datasets import Dataset
 
-KEPT_SHARDS = 8
-"""Shards that a process keeps on its disk: twice what it draws from at a time."""
+KEPT_SHARDS = 8  # shards that a process keeps on its disk: twice what it draws from at a time
 
 
 @dataclass(frozen=True)

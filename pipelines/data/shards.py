@@ -19,8 +19,7 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 ShardKind = Literal["arrow", "parquet"]
-BATCH_CLIPS = 8
-"""Clips held in memory before they go to the shard."""
+BATCH_CLIPS = 8  # clips held in memory before they go to the shard
 
 
 class ShardWriter:

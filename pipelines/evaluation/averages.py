@@ -6,8 +6,7 @@ from typing import Any
 
 import numpy as np
 
-Measurements = dict[str, float | str]
-"""Numbers by name; a string says why there is no number."""
+Measurements = dict[str, float | str]  # numbers by name; a string says why there is no number
 RESAMPLES = 1000
 
 

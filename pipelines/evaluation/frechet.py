@@ -5,8 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-Vectors = np.ndarray | str
-"""(N, D) embeddings of a clip, or the reason why there are none."""
+Vectors = np.ndarray | str  # (N, D) embeddings of a clip, or the reason why there are none
 
 MIN_WINDOWS = 180  # fewer do not order sets sensibly in the 200- and 512-dimensional spaces
 

@@ -21,10 +21,8 @@ from prior.plan import ChordChange, Plan
 from prior.plan_draft import PlanDraft
 from prior.theory import PITCH_CLASSES
 
-CLEAREST = 0.25
-"""Mean of the onset envelope at the beats below which there is no beat."""
-PLAYING = 0.5
-"""Probability above which an instrument counts as playing."""
+CLEAREST = 0.25  # mean of the onset envelope at the beats below which there is no beat
+PLAYING = 0.5  # probability above which an instrument counts as playing
 
 
 def estimate_plan(audio: Tensor, sample_rate: int, draft: PlanDraft | None = None) -> Plan:

@@ -10,8 +10,7 @@ from pipelines.errors import MissingPackageError
 from pipelines.inference.plot import check_plotting, save_picture
 
 MISSING = "—"
-Draw = Callable[[Any, dict[str, Any]], None]
-"""Draws a report's content into a matplotlib figure."""
+Draw = Callable[[Any, dict[str, Any]], None]  # draws a report's content into a matplotlib figure
 
 
 def write_report_files(

@@ -33,12 +33,9 @@ if TYPE_CHECKING:
     from pipelines.inference.music_generator import MusicGenerator
 
 LENGTH_S = (150.0, 240.0)
-TUNE_S = 60.0
-"""How much of a song the transcriber listens to (s)."""
-NEAR_S = 0.1
-"""How far from the plan's the start of a note that is heard may lie (s)."""
-HeardNote = tuple[float, int]
-"""Start (s) and MIDI pitch."""
+TUNE_S = 60.0  # how much of a song the transcriber listens to (s)
+NEAR_S = 0.1  # how far from the plan's the start of a note that is heard may lie (s)
+HeardNote = tuple[float, int]  # start (s) and MIDI pitch
 
 
 def composed_song(seed: int) -> tuple[Score, Plan, str]:

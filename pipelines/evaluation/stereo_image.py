@@ -15,8 +15,7 @@ NARROWEST_DB = -40.0
 """A side signal further below the middle is as good as none: levels below count as this one."""
 PARTS = ("left", "right", "mid", "side")
 LOWEST_THIRD_HZ, HIGHEST_THIRD_HZ = 100.0, 16_000.0
-AUDIBLE_DB = 50.0
-"""Tiles and bands that lie further below the original's loudest are not compared."""
+AUDIBLE_DB = 50.0  # tiles and bands that lie further below the original's loudest are not compared
 
 
 def stereo_error(reference: Tensor, estimate: Tensor, sample_rate: int) -> tuple[float, float]:

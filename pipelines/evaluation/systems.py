@@ -15,8 +15,7 @@ from pipelines.evaluation.classical_codecs import transcode
 from pipelines.evaluation.codebooks import bitrate_kbps
 from pipelines.evaluation.measurement_cache import module_fingerprint
 
-Decode = Callable[[Tensor], Tensor]
-"""(1, k, T) codes -> (1, C, S) audio at the codec's rate."""
+Decode = Callable[[Tensor], Tensor]  # (1, k, T) codes -> (1, C, S) audio at the codec's rate
 
 
 @dataclass(frozen=True)

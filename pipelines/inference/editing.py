@@ -31,8 +31,7 @@ from prior.plan_draft import PlanDraft, chords_between, lay_progression, repeate
 
 CONTEXT_FRAMES = 1500
 """Frames before a stretch that the prior reads: a minute, more than it was trained on."""
-FUTURE_FRAMES = 250
-"""Frames behind a stretch that a prior with ``fills`` reads: 10 s."""
+FUTURE_FRAMES = 250  # frames behind a stretch that a prior with ``fills`` reads: 10 s
 LEVEL_S = 2.0
 """Before and behind a stretch, where the level of the new samples is matched to the old."""
 MAX_GAIN_DB = 12.0

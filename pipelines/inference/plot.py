@@ -12,8 +12,7 @@ from codec.spectrogram import LogMel
 from codec.whole_file import write_whole
 from pipelines.errors import import_package
 
-MAX_COLUMNS = 2000
-"""More columns than pixels only cost memory."""
+MAX_COLUMNS = 2000  # more columns than pixels only cost memory
 
 QUIETEST_DB = -90.0
 

@@ -8,8 +8,7 @@ from torch import Tensor
 
 from codec.resampling import resample
 
-WINDOW_S = 0.02
-"""How long before and behind a peak the gain is on its way."""
+WINDOW_S = 0.02  # how long before and behind a peak the gain is on its way
 OVERSAMPLING = 4
 
 

@@ -13,8 +13,7 @@ from pipelines.rendering.folder import explain_full_disk
 from pipelines.rendering.job import clock
 
 KINDS = ("line", "json", "none")
-LINE_EVERY_S = 30.0
-"""Seconds between lines where standard error is not a terminal."""
+LINE_EVERY_S = 30.0  # seconds between lines where standard error is not a terminal
 
 
 class RenderProgress:

@@ -45,8 +45,7 @@ FIELDS: dict[str, type] = {
     "bpm": float,
     **dict.fromkeys(("key", "meter", "chords", "instruments", "drums", "sections"), str),
 }
-OF_THE_PLAN = ("plan", *FLAG_FIELDS)
-"""Fields that ``plan_schema`` checks together."""
+OF_THE_PLAN = ("plan", *FLAG_FIELDS)  # fields that ``plan_schema`` checks together
 RANGES: dict[str, tuple[float, float]] = {
     "duration_s": (0, math.inf),  # the pipeline knows the longest
     "seed": (0, 2**63 - 1),

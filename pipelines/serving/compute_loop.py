@@ -26,20 +26,15 @@ if TYPE_CHECKING:
 
 Call = tuple[Future[Any], Callable[[], Any]]
 
-CAPACITY = 0.9
-"""Share of the thread's time that live pieces may be promised."""
+CAPACITY = 0.9  # share of the thread's time that live pieces may be promised
 WARM_UP_S = 4.0
-PRIOR_SHARE = 0.8
-"""Share of a job's progress that generating takes; the rest is decoding."""
-REMEMBERED_S = 5.0
-"""Seconds of computing after which a change in how much of a core there is shows."""
+PRIOR_SHARE = 0.8  # share of a job's progress that generating takes; the rest is decoding
+REMEMBERED_S = 5.0  # seconds of computing after which a change in how much of a core there is shows
 BURST_S = 0.1
 """CPU seconds without a pause that tell how much of a core there is: an operating system lets a
 thread that has slept go first, so that less than that tells nothing."""
-LEAD_S = 1.0
-"""Seconds that every open live piece must be ahead before another is taken."""
-YOUNG_S = 2.0
-"""Seconds for a live piece to get ahead."""
+LEAD_S = 1.0  # seconds that every open live piece must be ahead before another is taken
+YOUNG_S = 2.0  # seconds for a live piece to get ahead
 
 
 @dataclass

@@ -21,8 +21,7 @@ from pipelines.serving.shelf import Shelf
 if TYPE_CHECKING:
     from pipelines.inference.music_generator import MusicGenerator
 
-WINDOW_FRAMES = 256
-"""Token frames encoded at once, while streams wait."""
+WINDOW_FRAMES = 256  # token frames encoded at once, while streams wait
 
 
 def edit_take(

@@ -16,8 +16,7 @@ from pipelines.serving.studio import Studio
 from pipelines.serving.take_routes import take_audio
 
 router = APIRouter(tags=["jobs"])
-WATCH_S = 0.25
-"""Seconds between two looks at a job's progress."""
+WATCH_S = 0.25  # seconds between two looks at a job's progress
 
 
 def show(studio: Studio, job: Job) -> dict[str, Any]:

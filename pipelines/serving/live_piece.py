@@ -11,10 +11,8 @@ from torch import Tensor
 
 from pipelines.inference.streaming import Stream
 
-AHEAD_S = 6.0
-"""Seconds made ahead before other work comes first."""
-STORED_S = 20.0
-"""Seconds that wait for a slow reader at most."""
+AHEAD_S = 6.0  # seconds made ahead before other work comes first
+STORED_S = 20.0  # seconds that wait for a slow reader at most
 
 
 class LivePiece:

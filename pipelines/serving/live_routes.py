@@ -29,10 +29,8 @@ if TYPE_CHECKING:
 
 LOG = logging.getLogger("partita.serve")
 router = APIRouter()
-START_S = 30.0
-"""For the first message to come."""
-HANG_UP_S = 60.0
-"""For the client to hang up after ``end``."""
+START_S = 30.0  # for the first message to come
+HANG_UP_S = 60.0  # for the client to hang up after ``end``
 
 
 @router.websocket("/v1/live")

@@ -10,11 +10,9 @@ from pipelines.inference.endings import Ending
 from pipelines.inference.plan_schema import draft_plan
 from prior.plan_draft import PlanDraft
 
-LARGEST_PLAN = 1 << 18
-"""Bytes of a plan's JSON."""
+LARGEST_PLAN = 1 << 18  # bytes of a plan's JSON
 PLAN_FIELDS = ("bpm", "key", "meter", "chords", "instruments", "drums", "sections")
-LARGEST_SEED = 2**53 - 1
-"""The largest integer that every JSON reader keeps exactly."""
+LARGEST_SEED = 2**53 - 1  # the largest integer that every JSON reader keeps exactly
 
 
 def printable_text(text: str) -> str:

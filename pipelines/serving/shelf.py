@@ -29,8 +29,7 @@ from pipelines.music_output import MusicOutput
 from pipelines.serving.refusals import StorageError
 
 ID = re.compile(r"[a-z0-9][a-z0-9-]{0,63}")
-SPARE_BYTES = 64 << 20
-"""Free space below which nothing is put on the shelf."""
+SPARE_BYTES = 64 << 20  # free space below which nothing is put on the shelf
 SHOWN = ("prompt", "seed", "decoder_seed", "sample_rate", "num_samples", "settings")
 
 

@@ -18,8 +18,7 @@ from prior.next_frame import Draw, Frame, next_frame
 from prior.sampling import Sampling
 from prior.state import PriorState
 
-SLOT_UNIT = 16
-"""Slots are stored in multiples of it: whole vectors for every build."""
+SLOT_UNIT = 16  # slots are stored in multiples of it: whole vectors for every build
 
 
 def describe_step(prior: Prior) -> str:

@@ -13,10 +13,8 @@ CODEBOOK_SIZE = 256
 REST = 128
 """The pitch of a frame that strikes nothing: with a shift it is a rest, and without one it makes
 the note before it longer."""
-DRUMS = 128
-"""The program of a note on the drum channel."""
-FIRST_TEMPO = 16
-"""Quarter notes a minute of code 0."""
+DRUMS = 128  # the program of a note on the drum channel
+FIRST_TEMPO = 16  # quarter notes a minute of code 0
 SIZES = (CODEBOOK_SIZE, REST + 1, CODEBOOK_SIZE, DRUMS + 1, CODEBOOK_SIZE, 127)
 """Codes of each book that mean something."""
 LONGEST_SHIFT = CODEBOOK_SIZE - 1

@@ -31,8 +31,7 @@ LAST_TEMPO = FIRST_TEMPO + CODEBOOK_SIZE - 1
 BEATS_PER_BAR = 4
 MAX_BARS = 20_000
 MAX_NOTE_BEATS = 1024
-_SPECIAL = 4
-"""Tokens that miditok puts before the values of every attribute (PAD, BOS, EOS, MASK)."""
+_SPECIAL = 4  # tokens that miditok puts before the values of every attribute (PAD, BOS, EOS, MASK)
 
 
 class NoteTokenizer(Component):

@@ -35,15 +35,13 @@ from pipelines.data.recordings.track import Track
 from pipelines.data.recordings.track_metadata import writable
 
 CHANNELS = 2
-CEILING = 1 - 2**-15
-"""The largest sample that 16-bit FLAC holds."""
+CEILING = 1 - 2**-15  # the largest sample that 16-bit FLAC holds
 UNREADABLE = (
     *(ValueError, RuntimeError, OSError, EOFError, ArithmeticError, struct.error),
     *(zipfile.BadZipFile, zlib.error, lzma.LZMAError, KeyError, NotImplementedError, TypeError),
 )
 """What reading a bad file raises."""
-FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
-"""Errors that are no fault of the file."""
+FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)  # errors that are no fault of the file
 NUMBERED_NAME = re.compile(r"^(track|music|song|untitled|theme)?[ _-]*\d+$", re.IGNORECASE)
 
 

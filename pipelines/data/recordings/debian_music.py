@@ -27,8 +27,7 @@ GAMES = Path("/usr/share/games")
 DOCUMENTS = Path("/usr/share/doc")
 PACKAGES_FILE = Path(__file__).with_suffix(".yaml")
 RULE_FIELDS = ("license", "attribution", "words")
-MIN_TRACK_S = 25.0
-"""Shorter files of these packages are jingles and sound effects."""
+MIN_TRACK_S = 25.0  # shorter files of these packages are jingles and sound effects
 
 
 @dataclass(frozen=True)

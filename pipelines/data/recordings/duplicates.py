@@ -16,17 +16,14 @@ WORDS_PER_S = 25
 FRAMES_PER_WORD = 4
 SMOOTHING_WORDS = 10
 """Words over which band levels are averaged, 0.4 s: long against the error of alignment, 0.02 s."""
-STEP_WORDS = 5
-"""Distance in time of the levels that are compared, 0.2 s."""
+STEP_WORDS = 5  # distance in time of the levels that are compared, 0.2 s
 NUM_BANDS = 32
 LEVELS_ABOVE_FLOOR = 16
 """Words of frames quieter than this (about 1 nat above the floor) are ignored."""
 MAX_BIT_ERRORS = 0.3
 """Fraction of bits that may differ in matching sound; unrelated sound differs in about half."""
-WINDOW_WORDS = 125
-"""Words around each over which bit errors are averaged: five seconds."""
-MIN_HITS = 3
-"""Equal words at one lag that make a pair of tracks a candidate."""
+WINDOW_WORDS = 125  # words around each over which bit errors are averaged: five seconds
+MIN_HITS = 3  # equal words at one lag that make a pair of tracks a candidate
 HITS_PER_TRACK = 4
 MAX_TRACKS_PER_WORD = 64
 MAX_LAGS = 8

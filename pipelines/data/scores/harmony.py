@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from pipelines.data.scores.keys import Chord, Key, chord_of
 from pipelines.data.scores.tables import read_table
 
-HELD_OUT_SHARE = 8
-"""One progression in this many is kept for the validation split."""
+HELD_OUT_SHARE = 8  # one progression in this many is kept for the validation split
 _ATTEMPTS = 100
 
 

@@ -16,8 +16,7 @@ from pipelines.data.scores.score_sources import SOURCES
 from pipelines.data.scores.songs import compose_song
 from pipelines.errors import check_names, find_package_folder
 
-VALIDATION_EVERY = 33
-"""One piece in this many is for validation."""
+VALIDATION_EVERY = 33  # one piece in this many is for validation
 FREE_LEADS = 0.25
 """Share of the composed pieces whose lead is any instrument: in no style do pizzicato strings lead,
 nor an oboe over drums, but prompts ask for them."""
@@ -25,8 +24,7 @@ FREE_DRUMS = 0.5
 """Share of the composed pieces whose drums are drawn evenly, not by the style: all techno bands
 have drums, but prompts ask for none."""
 
-DRUMS_ALONE_SHARE = 0.02
-"""Share of the composed pieces in which nothing but drums plays."""
+DRUMS_ALONE_SHARE = 0.02  # share of the composed pieces in which nothing but drums plays
 
 
 @dataclass(frozen=True)

@@ -21,8 +21,7 @@ PHRASES = {"intro": 1, "verse": 2, "chorus": 2, "bridge": 2, "outro": 1}
 """Phrases of four chords in each section."""
 SHORTEST_S, LONGEST_S = 60.0, 240.0
 _ATTEMPTS = 12
-_EARLY = 0.1
-"""Beats by which a note may be struck before the section that it belongs to."""
+_EARLY = 0.1  # beats by which a note may be struck before the section that it belongs to
 
 
 def compose_song(rng: random.Random, held_out: bool = False) -> Score:
