@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import soundfile
 import torch
-from tiny_pipeline import tiny_pipeline
+from tiny_pipeline import tiny_codec, tiny_pipeline
 from torch import Tensor
 
 from codec import EncodecCodec, SpectralCodec
@@ -57,15 +57,7 @@ def lag(reference: Tensor, estimate: Tensor) -> int:
 def codec() -> SpectralCodec:
     """A codec of a few thousand weights."""
     torch.manual_seed(0)
-    return SpectralCodec(
-        width=16,
-        latent_dim=8,
-        encoder_layers=1,
-        decoder_layers=1,
-        num_codebooks=2,
-        codebook_size=16,
-        vocoder_iterations=1,
-    ).eval()
+    return tiny_codec(num_codebooks=2, vocoder_iterations=1)
 
 
 def noisy_system(level: float, calls: list[str] | None = None) -> System:

@@ -8,12 +8,9 @@ import statistics
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 from pipelines.benchmarks.machine import resident_memory
-
-if TYPE_CHECKING:
-    from pipelines.inference.music_generator import MusicGenerator
+from pipelines.inference.music_generator import MusicGenerator
 
 PROMPT = "a slow sad piano piece in D minor, 70 bpm"
 SPAN_S = 10.0  # seconds of audio over which the cost at a place of the piece is taken
@@ -38,7 +35,7 @@ class Replay:
     slack_s: float  # the least time by which a chunk came early; negative where one came late
 
 
-def time_stream(pipeline: "MusicGenerator", duration_s: float, seed: int) -> Iterator[Arrival]:
+def time_stream(pipeline: MusicGenerator, duration_s: float, seed: int) -> Iterator[Arrival]:
     """Stream a piece as fast as it comes."""
     start, cpu = time.perf_counter(), time.process_time()
     stream = pipeline.stream(PROMPT, duration_s, seed)

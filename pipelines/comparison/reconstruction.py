@@ -3,9 +3,9 @@
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
+from symusic.core import ScoreTick
 from torch import Tensor
 
 from codec.audio_file import AudioClip
@@ -21,9 +21,6 @@ from pipelines.evaluation.embeddings import EMBEDDINGS
 from pipelines.evaluation.frechet import distance_of_clips
 from pipelines.evaluation.perceptual import visqol
 from pipelines.evaluation.systems import TokenCodec
-
-if TYPE_CHECKING:
-    from symusic.core import ScoreTick
 
 SPACE = "aisfx"
 Reconstruct = Callable[[EvaluationClip, AudioClip], Tensor]
@@ -85,7 +82,7 @@ def from_tokens(tokens: TokenCodec, num_codebooks: int) -> Reconstruct:
     return lambda clip, sound: system.reconstruct(sound.audio, sound.sample_rate)[0]
 
 
-def read_scores(folder: Path, clips: Sequence[EvaluationClip]) -> "dict[str, ScoreTick]":
+def read_scores(folder: Path, clips: Sequence[EvaluationClip]) -> dict[str, ScoreTick]:
     """Compose the scores of a dataset's held-out clips again: clip name -> its notes."""
     from pipelines.data.notes.note_pieces import NotePiece, find_scores
 
@@ -94,7 +91,7 @@ def read_scores(folder: Path, clips: Sequence[EvaluationClip]) -> "dict[str, Sco
     return {p.id: p.score for p in pieces if isinstance(p, NotePiece) and p.id in wanted}
 
 
-def from_notes(scores: "dict[str, ScoreTick]", monophonic: bool = False) -> Reconstruct:
+def from_notes(scores: dict[str, ScoreTick], monophonic: bool = False) -> Reconstruct:
     """Reconstruct a clip from its notes, played as loud and as long as the original."""
     from pipelines.data.notes.note_sound import play
     from pipelines.data.notes.note_tokenizer import NoteTokenizer

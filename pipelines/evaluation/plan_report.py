@@ -11,7 +11,7 @@ import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -40,10 +40,8 @@ from pipelines.evaluation.song_report import measure_song
 from pipelines.evaluation.systems import fit_channels
 from pipelines.evaluation.takes import pipeline_fingerprint
 from pipelines.inference.edit_source import open_audio_to_edit
+from pipelines.inference.music_generator import MusicGenerator
 from prior.plan import ChordChange, Plan
-
-if TYPE_CHECKING:
-    from pipelines.inference.music_generator import MusicGenerator
 
 PIECE_S = 12.0
 SPAN_S = (4.0, 8.0)
@@ -63,7 +61,7 @@ class PlanReport:
     recordings: tuple[EvaluationClip, ...] = ()  # clips of real music to edit too
 
 
-def report_plans(pipeline: "MusicGenerator", report: PlanReport) -> dict[str, Any]:
+def report_plans(pipeline: MusicGenerator, report: PlanReport) -> dict[str, Any]:
     """Generate, edit and measure, write the report and return its figures."""
     cache, identity = MeasurementCache(report.folder), pipeline_fingerprint(pipeline)
 
@@ -122,7 +120,7 @@ def composed(seed: int) -> tuple[Score, Plan, str]:
     return score, bare, held_out_captions(labels, seed, 1)[0]
 
 
-def measure_piece(pipeline: "MusicGenerator", seed: int) -> dict[str, Any]:
+def measure_piece(pipeline: MusicGenerator, seed: int) -> dict[str, Any]:
     """Generate a piece, an edit and a loop for a composed score, and measure them."""
     rate, (score, plan, prompt) = pipeline.sample_rate, composed(seed)
     song = pipeline(prompt, PIECE_S, seed, plan=plan, ending="cut")
@@ -147,7 +145,7 @@ def measure_piece(pipeline: "MusicGenerator", seed: int) -> dict[str, Any]:
     }
 
 
-def measure_recording(pipeline: "MusicGenerator", clip: EvaluationClip) -> dict[str, Any]:
+def measure_recording(pipeline: MusicGenerator, clip: EvaluationClip) -> dict[str, Any]:
     """Fill in a stretch of recorded music under the plan that is estimated of it."""
     read, rate = clip.read(), pipeline.sample_rate
     audio = resample(fit_channels(read.audio, pipeline.channels), read.sample_rate, rate)

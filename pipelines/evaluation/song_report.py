@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from importlib.util import find_spec
 from itertools import combinations
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -27,10 +27,8 @@ from pipelines.data.scores.score import Score
 from pipelines.data.scores.score_sound import SAMPLE_RATE, clip_labels, render
 from pipelines.data.scores.songs import compose_song
 from pipelines.evaluation.plan_estimation import chroma_of_beats
+from pipelines.inference.music_generator import MusicGenerator
 from prior.plan import Plan
-
-if TYPE_CHECKING:
-    from pipelines.inference.music_generator import MusicGenerator
 
 LENGTH_S = (150.0, 240.0)
 TUNE_S = 60.0  # how much of a song the transcriber listens to (s)
@@ -50,7 +48,7 @@ def composed_song(seed: int) -> tuple[Score, Plan, str]:
     return score, plan, held_out_captions(labels, seed, 1)[0]
 
 
-def measure_song(pipeline: "MusicGenerator", seed: int) -> dict[str, Any]:
+def measure_song(pipeline: MusicGenerator, seed: int) -> dict[str, Any]:
     """Generate a song of two and a half to four minutes from a composed plan, and measure it.
 
     Returns:

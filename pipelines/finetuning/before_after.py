@@ -1,7 +1,7 @@
 """What an adapter gains on held-out tracks of its album, and what the base model forgets."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,9 +14,7 @@ from pipelines.evaluation.frechet import equal_windows, frechet_distance
 from pipelines.evaluation.held_out import nats_per_code
 from pipelines.evaluation.prior_report import BITS, PriorReportSettings, report_prior
 from pipelines.evaluation.prompts import PROMPTS_PATH, read_prompts
-
-if TYPE_CHECKING:
-    from pipelines.inference.music_generator import MusicGenerator
+from pipelines.inference.music_generator import MusicGenerator
 
 TAKE_S = 10.0
 PROMPTS = 12
@@ -24,7 +22,7 @@ TAKES = 12
 
 
 def compare(
-    base: "MusicGenerator", adapter: Path, tokens: Path, tracks: list[Track]
+    base: MusicGenerator, adapter: Path, tokens: Path, tracks: list[Track]
 ) -> dict[str, Any]:
     """Measure a pipeline without and with an adapter; ``base`` has none before and afterwards.
 
@@ -63,7 +61,7 @@ def compare(
 
 @torch.inference_mode()
 def own_bits(
-    pipeline: "MusicGenerator", texts: list[str], codes: Tensor, plans: list[Any], seeds: list[int]
+    pipeline: MusicGenerator, texts: list[str], codes: Tensor, plans: list[Any], seeds: list[int]
 ) -> float:
     """Measure the bits a frame of codes that the base model wrote for these texts and plans."""
     frames = codes.shape[-1]

@@ -5,14 +5,14 @@ import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Unpack
+from typing import Any, ClassVar, Literal, Unpack
 
 import torch
 from torch import Tensor
 
 from codec.resampling import resample
 from codec.spectral_codec import SpectralCodec
-from codec.stages import run
+from codec.stages import Stage, run
 from codec.validation import check_codes
 from codec.windows import Windows
 from decoder.sampler import FlowSampler
@@ -32,9 +32,6 @@ from pipelines.music_output import MusicOutput, describe_call
 from prior.frame_generator import FrameGenerator
 from prior.plan import Plan
 from prior.sampling import Sampling
-
-if TYPE_CHECKING:
-    from codec.stages import Stage
 
 
 class PieceGenerator(PipelineParts):
@@ -270,7 +267,7 @@ class PieceGenerator(PipelineParts):
         """
         return run(self.decode_stages(seeds, num_inference_steps), blocks)
 
-    def decode_stages(self, seeds: list[int], num_inference_steps: int | None) -> "list[Stage]":
+    def decode_stages(self, seeds: list[int], num_inference_steps: int | None) -> list[Stage]:
         """Make a chain of stages from codes to audio; another codec than ours waits for the end."""
         if num_inference_steps is not None and self.decoder is not None:
             sampler = FlowSampler(self.codec, self.decoder, self.scheduler)

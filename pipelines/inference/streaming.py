@@ -5,21 +5,18 @@ import json
 import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Unpack
+from typing import Unpack
 
 import torch
 from torch import Tensor, nn
 
-from codec.stages import PieceBuffer, pull
+from codec.stages import PieceBuffer, Stage, pull
 from pipelines.inference.call_arguments import check_prompt
 from pipelines.inference.conditioning import Conditioner, PriorInput
 from pipelines.inference.plan_schema import PlanFields, PlanSource, draft_plan
 from pipelines.inference.stream_state import Piece, StreamState, below, nested
 from prior.frame_generator import FrameGenerator
 from prior.plan import Plan
-
-if TYPE_CHECKING:
-    from codec.stages import Stage
 
 
 @dataclass
@@ -28,12 +25,12 @@ class StreamParts:
 
     conditioner: Conditioner  # for prompts that it is steered to
     generator: FrameGenerator  # of the prior's frames
-    stages: "list[Stage]"  # from codes to pieces of audio
+    stages: list[Stage]  # from codes to pieces of audio
     device: torch.device  # of the stages
     # all that the samples depend on, by name; they identify the pipeline
     modules: Mapping[str, nn.Module | None]
 
-    def with_state(self) -> "dict[str, FrameGenerator | Stage]":
+    def with_state(self) -> dict[str, FrameGenerator | Stage]:
         """Return all that has a state, by name."""
         stages = {f"stage{index}": stage for index, stage in enumerate(self.stages)}
         return {"writer": self.generator, **stages}

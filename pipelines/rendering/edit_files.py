@@ -6,7 +6,7 @@ from argparse import Namespace
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import soundfile
 
@@ -15,21 +15,18 @@ from pipelines.evaluation.plan_estimation import estimate_plan
 from pipelines.inference.edit_arguments import run_edit
 from pipelines.inference.edit_source import EditSource, open_audio_to_edit, open_to_edit
 from pipelines.inference.editing import Editor
+from pipelines.inference.music_generator import MusicGenerator
 from pipelines.inference.plan_schema import FLAG_FIELDS, PlanSource, draft_plan
 from pipelines.inference.token_file import load_tokens
+from pipelines.music_output import MusicOutput
 from pipelines.rendering.item import RenderItem
-
-if TYPE_CHECKING:
-    from pipelines.inference.music_generator import MusicGenerator
-    from pipelines.music_output import MusicOutput
-
 
 EDITS = {"spans_s": ("from_s", "to_s"), "add_s": ("add_s",), "strength": ("strength",)}
 """For every argument of an edit, the names of its numbers in a row."""
 
 
 def open_file_to_edit(
-    pipeline: "MusicGenerator", path: str | Path, plan: PlanSource, fields: Mapping[str, Any]
+    pipeline: MusicGenerator, path: str | Path, plan: PlanSource, fields: Mapping[str, Any]
 ) -> EditSource:
     """Open a token file, or encode an audio file and estimate the plan that it follows.
 
@@ -68,12 +65,12 @@ def source_duration(path: Path) -> float:
 
 
 def edit_file(
-    pipeline: "MusicGenerator",
+    pipeline: MusicGenerator,
     path: str | Path,
     stretch: dict[str, Any],
     options: dict[str, Any],
     prompt: str | None = None,
-) -> "MusicOutput":
+) -> MusicOutput:
     """Edit a file (:func:`open_file_to_edit`); a ``prompt`` of None takes the source's.
 
     ``stretch`` is ``add_s``, ``spans_s`` or ``strength``: which edit, and where. ``options`` are

@@ -5,10 +5,11 @@ from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pipelines.data.row_files import RowFault, RowFile
 from pipelines.errors import check_fields
+from pipelines.inference.music_generator import MusicGenerator
 from pipelines.rendering.folder import RenderFolder, open_folder
 from pipelines.rendering.item import RenderItem
 from pipelines.rendering.job import RenderJob, write_job
@@ -18,9 +19,6 @@ from pipelines.rendering.progress import RenderProgress, open_progress
 from pipelines.rendering.render_queue import ItemResult, RenderFailure, RenderQueue
 from pipelines.rendering.rows import BadRowsError, Defaults, RenderRequest, read_request
 from pipelines.rendering.worker_pool import WorkerPool, run_queue, start_threads
-
-if TYPE_CHECKING:
-    from pipelines.inference.music_generator import MusicGenerator
 
 MAX_BATCH = 1024
 
@@ -86,7 +84,7 @@ class ChangedItemsError(ValueError):
 
 
 def render(
-    pipeline: "MusicGenerator",
+    pipeline: MusicGenerator,
     rows: str | Path | Iterable[dict[str, Any]] | RowFile,
     out_dir: str | Path,
     defaults: Defaults | None = None,
@@ -116,7 +114,7 @@ def render(
 
 
 def render_items(
-    pipeline: "MusicGenerator", request: RenderRequest, out_dir: Path, options: RenderOptions
+    pipeline: MusicGenerator, request: RenderRequest, out_dir: Path, options: RenderOptions
 ) -> RenderSummary:
     """Render rows that were checked; see :func:`render`."""
     origin = describe_origin(pipeline)
@@ -227,7 +225,7 @@ def first_difference(entry: ManifestEntry, identity: dict[str, Any], pipeline_ha
 
 
 def start_workers(
-    pipeline: "MusicGenerator", origin: Origin, options: RenderOptions
+    pipeline: MusicGenerator, origin: Origin, options: RenderOptions
 ) -> AbstractContextManager[WorkerPool]:
     """Start the threads of this process, or a cluster."""
     if options.workers or options.scheduler:

@@ -8,17 +8,15 @@ from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
 from decoder.sampler import EULER, SavedScheduler
 from pipelines.inference.bert import CONFIG_KEYS, FORMER_KEYS
 from pipelines.inference.components import OPTIONAL, REQUIRED
+from pipelines.inference.music_generator import MusicGenerator
 from prior.model import Prior
-
-if TYPE_CHECKING:
-    from pipelines.inference.music_generator import MusicGenerator
 
 PACKAGES = ("partita", "torch", "torchaudio", "diffusers", "transformers", "numpy", "soundfile")
 
@@ -37,7 +35,7 @@ class Origin:
     loras: tuple[tuple[str, float], ...] = ()  # file and strength of every LoRA adapter in use
 
 
-def describe_origin(pipeline: "MusicGenerator") -> Origin:
+def describe_origin(pipeline: MusicGenerator) -> Origin:
     """Hash a pipeline and read its card."""
     path = str(pipeline.name_or_path or "")
     folder = Path(path)
@@ -57,7 +55,7 @@ def describe_origin(pipeline: "MusicGenerator") -> Origin:
     )
 
 
-def hash_pipeline(pipeline: "MusicGenerator") -> str:
+def hash_pipeline(pipeline: MusicGenerator) -> str:
     """Hash every component's class, configuration and weights, and the vocabulary (BLAKE2b).
 
     The hash does not depend on the device, nor on whether the pipeline was loaded or built.

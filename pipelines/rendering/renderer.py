@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,6 +17,7 @@ from codec.process_settings import cpu_threads
 from pipelines.data.codecs import hash_codec
 from pipelines.inference.conditioning import PLAN_PROMPT_TOKENS
 from pipelines.inference.endings import with_ending
+from pipelines.inference.music_generator import MusicGenerator
 from pipelines.inference.plan_schema import draft_plan, plan_json
 from pipelines.inference.text import MAX_TOKENS
 from pipelines.inference.token_file import TokenFile, token_bytes
@@ -35,9 +36,6 @@ from pipelines.rendering.tags import Provenance, provenance_tags
 from prior.frame_generator import FrameGenerator
 from prior.plan import Plan
 
-if TYPE_CHECKING:
-    from pipelines.inference.music_generator import MusicGenerator
-
 TEXT_LENGTH = MAX_TOKENS + PLAN_PROMPT_TOKENS
 """Tokens that every text is padded to: sums over another length may be taken in another order."""
 
@@ -49,7 +47,7 @@ class Renderer:
     there are. Once ``stopped`` is set, tasks under way fail at their next frame or window.
     """
 
-    def __init__(self, pipeline: "MusicGenerator", origin: Origin) -> None:
+    def __init__(self, pipeline: MusicGenerator, origin: Origin) -> None:
         self.pipeline = pipeline
         self.origin = origin
         self.codec_hash = hash_codec(pipeline.codec)
@@ -209,7 +207,7 @@ def failure(error: Exception) -> RenderFailure:
 
 
 def start_frames(
-    pipeline: "MusicGenerator", items: tuple[RenderItem, ...], num_frames: int, num_rows: int
+    pipeline: MusicGenerator, items: tuple[RenderItem, ...], num_frames: int, num_rows: int
 ) -> tuple[Iterator[Tensor], list[Plan | None]]:
     """Plan items that share their sampling settings, and generate their tokens frame by frame.
 

@@ -7,13 +7,14 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from numbers import Integral, Real
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from codec.audio_file import FORMATS
 from codec.seeds import derive_seed
 from codec.validation import check_codes
 from pipelines.data.row_files import RowFault, RowFile, has_surrogate, read_rows
 from pipelines.inference.endings import check_ending
+from pipelines.inference.music_generator import MusicGenerator
 from pipelines.inference.plan_schema import FLAG_FIELDS, draft_json, draft_plan
 from pipelines.inference.text import MAX_TOKENS
 from pipelines.inference.token_file import check_tokens, load_tokens
@@ -21,9 +22,6 @@ from pipelines.rendering.edit_files import hash_file, open_edit
 from pipelines.rendering.item import RenderItem, RenderSettings
 from pipelines.rendering.mastering import LOUDNESS_RANGE
 from pipelines.rendering.row_limits import RowLimits
-
-if TYPE_CHECKING:
-    from pipelines.inference.music_generator import MusicGenerator
 
 FIELDS: dict[str, type] = {
     "id": str,
@@ -116,7 +114,7 @@ def read_row_file(source: str | Path | Iterable[dict[str, Any]] | RowFile) -> Ro
 
 def read_request(
     source: str | Path | Iterable[dict[str, Any]] | RowFile,
-    pipeline: "MusicGenerator | RowLimits",
+    pipeline: MusicGenerator | RowLimits,
     defaults: Defaults,
 ) -> RenderRequest:
     """Read and check every row; nothing is rendered.
@@ -158,7 +156,7 @@ class RowChecker:
         ValueError: a default is out of range.
     """
 
-    def __init__(self, pipeline: "MusicGenerator | RowLimits", defaults: Defaults) -> None:
+    def __init__(self, pipeline: MusicGenerator | RowLimits, defaults: Defaults) -> None:
         self.pipeline: Any = pipeline
         self.codecs_checked: set[str] = set()
         given = {name: value for name, value in asdict(defaults).items() if value is not None}

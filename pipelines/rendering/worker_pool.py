@@ -6,17 +6,15 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from queue import SimpleQueue
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
 from codec.process_settings import cpu_threads
+from pipelines.inference.music_generator import MusicGenerator
 from pipelines.rendering.origin import Origin
 from pipelines.rendering.render_queue import ItemResult, RenderQueue, RenderTask, TaskResult
 from pipelines.rendering.renderer import Renderer
-
-if TYPE_CHECKING:
-    from pipelines.inference.music_generator import MusicGenerator
 
 
 @dataclass(frozen=True)
@@ -54,7 +52,7 @@ def thread_pool(renderer: Renderer, executor: ThreadPoolExecutor, threads: int) 
 
 
 @contextmanager
-def start_threads(pipeline: "MusicGenerator", origin: Origin) -> Iterator[WorkerPool]:
+def start_threads(pipeline: MusicGenerator, origin: Origin) -> Iterator[WorkerPool]:
     """Start as many threads as PyTorch has on a CPU, one on a GPU; leaving stops their tasks."""
     threads = 1 if pipeline.device.type == "cuda" else torch.get_num_threads()
     renderer = Renderer(pipeline, origin)

@@ -7,22 +7,20 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from codec.process_settings import cpu_threads
 from pipelines.inference.endings import with_ending
+from pipelines.inference.music_generator import MusicGenerator
 from pipelines.serving.live_piece import LivePiece
 from pipelines.serving.piece_work import CanceledError, Work, finish
 from pipelines.serving.refusals import BusyError
 from pipelines.serving.song_facts import describe_song
 from prior.frame_generator import FrameGenerator
 from prior.plan import Plan
-
-if TYPE_CHECKING:
-    from pipelines.inference.music_generator import MusicGenerator
 
 Call = tuple[Future[Any], Callable[[], Any]]
 
@@ -41,7 +39,7 @@ YOUNG_S = 2.0  # seconds for a live piece to get ahead
 class ComputeLoop:
     """Computes on one thread of the CPU; ``start`` it, and ``stop`` it at the end."""
 
-    pipeline: "MusicGenerator"  # that makes everything
+    pipeline: MusicGenerator  # that makes everything
     batch_size: int = 8  # jobs whose tokens are written at once
     max_streams: int = 32  # live pieces that may be open, whatever they cost
     # CPU seconds per second of a live piece, with and without ``preview``

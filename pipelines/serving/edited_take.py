@@ -3,7 +3,7 @@
 import copy
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,20 +12,18 @@ from codec.audio_file import read_audio
 from codec.spectral_codec import SpectralCodec
 from pipelines.inference.edit_source import EditSource, open_audio_to_edit
 from pipelines.inference.editing import Editor
+from pipelines.inference.music_generator import MusicGenerator
 from pipelines.inference.plan_schema import read_plan
 from pipelines.inference.token_file import check_tokens, load_tokens
 from pipelines.music_output import MusicOutput
 from pipelines.serving.music_request import EditRequest, draw_seed
 from pipelines.serving.shelf import Shelf
 
-if TYPE_CHECKING:
-    from pipelines.inference.music_generator import MusicGenerator
-
 WINDOW_FRAMES = 256  # token frames encoded at once, while streams wait
 
 
 def edit_take(
-    pipeline: "MusicGenerator", shelf: Shelf, request: EditRequest, between: Callable[..., None]
+    pipeline: MusicGenerator, shelf: Shelf, request: EditRequest, between: Callable[..., None]
 ) -> MusicOutput:
     """Make the piece; ``between`` is called after every frame and every piece of a decode."""
     pipeline = with_breaks(pipeline, between)
@@ -44,7 +42,7 @@ def edit_take(
     return editor.vary(request.strength)
 
 
-def open_take(pipeline: "MusicGenerator", shelf: Shelf, id: str) -> EditSource:
+def open_take(pipeline: MusicGenerator, shelf: Shelf, id: str) -> EditSource:
     """Open a take with the samples on the shelf, so that nothing is decoded or estimated."""
     tokens = load_tokens(shelf.file(id, "safetensors"))
     check_tokens(tokens, pipeline.codec, id)
@@ -64,7 +62,7 @@ def open_take(pipeline: "MusicGenerator", shelf: Shelf, id: str) -> EditSource:
     return EditSource(tokens.codes, audio, plan, tokens.prompt, *sound)
 
 
-def with_breaks(pipeline: "MusicGenerator", between: Callable[[], None]) -> "MusicGenerator":
+def with_breaks(pipeline: MusicGenerator, between: Callable[[], None]) -> MusicGenerator:
     """Return a pipeline of the same parts that calls a function between the pieces of its work."""
 
     def decode_stream(*given: Any) -> Iterator[Tensor]:
@@ -84,7 +82,7 @@ def with_breaks(pipeline: "MusicGenerator", between: Callable[[], None]) -> "Mus
     return patient
 
 
-def encode_windows(pipeline: "MusicGenerator", audio: Tensor) -> Iterator[Tensor]:
+def encode_windows(pipeline: MusicGenerator, audio: Tensor) -> Iterator[Tensor]:
     """Encode (B, C, S) audio a window at a time, with a codec that can."""
     if isinstance(pipeline.codec, SpectralCodec):
         return pipeline.codec.encode_stream([audio.to(pipeline.codec.device)], WINDOW_FRAMES)

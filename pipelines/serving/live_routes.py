@@ -10,11 +10,12 @@ import contextlib
 import json
 import logging
 import time
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from fastapi import APIRouter, WebSocket, WebSocketDisconnect
 from pydantic import ValidationError
 
+from pipelines.inference.music_generator import MusicGenerator
 from pipelines.inference.plan_schema import plan_json
 from pipelines.serving.error_replies import first_fault
 from pipelines.serving.live_piece import LivePiece
@@ -23,9 +24,6 @@ from pipelines.serving.refusals import BusyError, StorageError
 from pipelines.serving.service_metrics import ServiceMetrics
 from pipelines.serving.shelf import pcm_bytes
 from pipelines.serving.studio import Studio
-
-if TYPE_CHECKING:
-    from pipelines.inference.music_generator import MusicGenerator
 
 LOG = logging.getLogger("partita.serve")
 router = APIRouter()
@@ -122,7 +120,7 @@ async def obey(socket: WebSocket, studio: Studio, id: str, piece: LivePiece) -> 
                 await socket.send_text(json.dumps(said))
 
 
-def describe(id: str, piece: LivePiece, pipeline: "MusicGenerator") -> dict[str, Any]:
+def describe(id: str, piece: LivePiece, pipeline: MusicGenerator) -> dict[str, Any]:
     """Say what is being played."""
     assert piece.stream is not None
     plan, made = piece.stream.plan, piece.stream.piece

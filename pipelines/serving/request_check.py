@@ -2,20 +2,17 @@
 
 import copy
 import threading
-from typing import TYPE_CHECKING
 
+from pipelines.inference.music_generator import MusicGenerator
 from pipelines.inference.text import MAX_TOKENS
 from pipelines.serving.music_request import PieceFields, PlanOptions, SteerFields
 from prior.plan import Plan
-
-if TYPE_CHECKING:
-    from pipelines.inference.music_generator import MusicGenerator
 
 
 class RequestCheck:
     """Raises ValueError, with the name of the field, for what would not be made."""
 
-    def __init__(self, pipeline: "MusicGenerator", model: str, longest_s: float) -> None:
+    def __init__(self, pipeline: MusicGenerator, model: str, longest_s: float) -> None:
         self.pipeline = pipeline
         self.model = model
         self.longest_s = min(longest_s, float(pipeline.config.max_duration_s))

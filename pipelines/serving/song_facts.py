@@ -1,20 +1,16 @@
 """Describes a piece that was made, as ``Pipeline.__call__`` returns it."""
 
-from typing import TYPE_CHECKING
-
 import torch
 from torch import Tensor
 
+from pipelines.inference.music_generator import MusicGenerator
 from pipelines.music_output import MusicOutput, describe_call
 from pipelines.serving.music_request import PieceFields
 from prior.plan import Plan
 
-if TYPE_CHECKING:
-    from pipelines.inference.music_generator import MusicGenerator
-
 
 def describe_song(
-    pipeline: "MusicGenerator",
+    pipeline: MusicGenerator,
     fields: PieceFields,
     codes: Tensor,
     plan: Plan | None,

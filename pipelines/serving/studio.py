@@ -5,10 +5,11 @@ import sqlite3
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import Tensor
 
+from pipelines.inference.music_generator import MusicGenerator
 from pipelines.inference.streaming import Stream
 from pipelines.music_output import MusicOutput
 from pipelines.rendering.origin import describe_origin
@@ -29,9 +30,6 @@ from pipelines.serving.refusals import QueueFullError, StorageError
 from pipelines.serving.request_check import RequestCheck
 from pipelines.serving.shelf import Shelf, TakeRecorder, new_id
 from pipelines.serving.song_facts import describe_song
-
-if TYPE_CHECKING:
-    from pipelines.inference.music_generator import MusicGenerator
 
 LOG = logging.getLogger("partita.serve")
 LIVE_AHEAD_S = 3.0
@@ -55,7 +53,7 @@ class Studio:
 
     def __init__(
         self,
-        pipeline: "MusicGenerator",
+        pipeline: MusicGenerator,
         folder: Path,
         longest_s: float = 600.0,
         max_queue: int = 1000,
