@@ -8,12 +8,14 @@ import pyarrow as pa
 import pytest
 import torch
 
+from codec.spectral_codec import SpectralCodec
 from pipelines.data import prepared
 from pipelines.data.clip_levels import (
     QUANTIZED_FLOOR,
     QUANTIZED_STEP,
     analysis,
     analyze,
+    check_analysis,
     dequantize_image,
     dequantize_spectrogram,
     pad_frames,
@@ -197,8 +199,8 @@ def test_opening_says_what_is_wrong(tmp_path):
     with pytest.raises(ValueError, match="no clip in its split 'validation'"):
         open_prepared(tmp_path, "validation")
     wrong = {
-        json.dumps({"format_version": 99}): "version must be 3, got 99",
-        json.dumps({"format_version": 2}): "version must be 3, got 2",
+        json.dumps({"format_version": 99}): "version must be 2, got 99",
+        json.dumps({"format_version": 1}): "version must be 2, got 1",
         "{": "is not JSON",
     }
     for text, message in wrong.items():
@@ -226,3 +228,18 @@ def test_the_schema_is_the_documented_one():
 def test_shards_need_at_least_one_clip(tmp_path):
     with pytest.raises(ValueError, match="shard_rows must be at least 1, got 0"):
         PreparedWriter(tmp_path, "train", 0)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "message"),
+    [
+        ({"n_fft": 3072}, "n_fft must be the 2048 of prepared data, got 3072"),
+        ({"mel_break_hz": 450.0}, "mel_break_hz must be the 1000.0 of prepared data, got 450.0"),
+        ({"patch_frames": 8}, "patch_frames must be the 4 of prepared data, got 8"),
+    ],
+)
+def test_a_codec_that_analyzes_otherwise_is_refused(sizes, message):
+    small = {"width": 8, "encoder_layers": 1, "decoder_layers": 1, "codebook_size": 2}
+    check_analysis(SpectralCodec(**small).config)
+    with pytest.raises(ValueError, match=message):
+        check_analysis(SpectralCodec(**small, **sizes).config)
