@@ -44,7 +44,7 @@ def band_weights(frequencies: Tensor, low: float) -> Tensor:
 
     Args:
         frequencies: (M,) of the bands (Hz).
-        low: weight of those below 800 Hz, where chords are told apart, beside 1 of the others.
+        low: weight of bands below 800 Hz, which decide chords; other bands weigh 1.
 
     Returns:
         (M, 1).

@@ -12,8 +12,8 @@ from torchaudio.functional import melscale_fbanks
 from codec.native.inner_loops import fold, runs_in_c
 
 MIN_SINGULAR = 0.02
-"""Of the largest singular value of a filterbank: bands narrower than a bin say less than this, and
-inverting them would only raise errors."""
+"""Smallest singular value that is inverted, as a share of the filterbank's largest. Bands narrower
+than a bin have smaller ones; inverting those would amplify errors."""
 SLANEY_BREAK_HZ = 1000.0
 """Bands of Slaney's mel scale are equally wide below, and ever wider above."""
 

@@ -12,7 +12,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 MESSAGE = "Could not load this library"
-"""Of the OSError that ``import torchaudio`` ends in."""
+"""Words in the OSError that ``import torchaudio`` raises."""
 
 
 def set_aside_libraries() -> list[Path]:
