@@ -13,6 +13,7 @@ from tiny_pipeline import tiny_pipeline
 from torch import Tensor
 
 from pipelines import Pipeline
+from pipelines.inference.shipped import SHIPPED
 
 CALL: dict[str, Any] = {"prompt": "a", "duration_s": 0.4, "seed": 0}
 
@@ -91,6 +92,16 @@ def test_offloading_hooks_fire_at_every_entry_point() -> None:
     before = hooks["codec"].calls
     pipeline.encode(pipeline.decode(codes))
     assert hooks["codec"].calls >= before + 2
+
+
+@pytest.mark.skipif(not SHIPPED.is_dir(), reason="the model that ships is not in this checkout")
+def test_the_shipped_folder_loads_by_the_base_class(pipeline: Pipeline, tmp_path: Path) -> None:
+    """The folder in the repository is as ``save_pretrained`` would write it."""
+    loaded = DiffusionPipeline.from_pretrained(SHIPPED, trust_remote_code=True)
+    assert isinstance(loaded, Pipeline)
+    pipeline.save_pretrained(tmp_path)
+    name = "pipeline.py"
+    assert (SHIPPED / name).read_text() == (tmp_path / name).read_text()
 
 
 def test_loads_by_its_base_class_and_keeps_its_card(pipeline: Pipeline, tmp_path: Path) -> None:
