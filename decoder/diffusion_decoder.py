@@ -10,6 +10,7 @@ from einops import rearrange, repeat
 from torch import Tensor, nn
 
 from codec.component import Component, register_to_config
+from codec.dot_product_attention import attend
 from codec.native.fused_layers import rms_norm, swiglu
 from codec.native.inner_loops import prepare_heads, runs_in_c
 from codec.spectrogram import LogMel
@@ -280,7 +281,7 @@ class Block(nn.Module):
                 value.dtype
             )
             key = rotate(rms_norm(key.float(), self.key_norm.weight), rotation).to(value.dtype)
-        mixed = F.scaled_dot_product_attention(query, key, value)
+        mixed = attend(query, key, value)
         return self.attention_out(rearrange(mixed, "b h n d -> b n (h d)"))
 
     def transform(self, x: Tensor) -> Tensor:

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from codec.dot_product_attention import attend
 from prior.normalization import RMSNorm
 
 
@@ -149,7 +150,7 @@ class SelfAttention(nn.Module):
         query, key, value = self._project(x, rotation)
         if cache is not None:
             cache.fill(key, value)
-        y = F.scaled_dot_product_attention(query, key, value, mask, is_causal=mask is None)
+        y = attend(query, key, value, mask, is_causal=mask is None)
         return self.out(y.transpose(1, 2).flatten(2))
 
     def extend(self, x: Tensor, earlier: KeysValues | None) -> tuple[Tensor, KeysValues]:
@@ -164,7 +165,7 @@ class SelfAttention(nn.Module):
         if earlier is not None:
             key = torch.cat((earlier.keys, key), dim=2)
             value = torch.cat((earlier.values, value), dim=2)
-        y = F.scaled_dot_product_attention(query, key, value, is_causal=earlier is None)
+        y = attend(query, key, value, is_causal=earlier is None)
         return self.out(y.transpose(1, 2).flatten(2)), KeysValues(key, value)
 
     def step(self, x: Tensor, place: Place, cache: KeyValueCache) -> Tensor:
@@ -208,7 +209,7 @@ class CrossAttention(nn.Module):
     def forward(self, x: Tensor, text: TextMemory) -> Tensor:
         """Map (B, T, D) frames -> (B, T, D)."""
         query = self.query(x).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
-        y = F.scaled_dot_product_attention(query, *text)  # (B, H, T, D / H)
+        y = attend(query, *text)  # (B, H, T, D / H)
         return self.out(y.transpose(1, 2).flatten(2))
 
     def step(self, x: Tensor, text: TextMemory) -> Tensor:
