@@ -5,6 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 SPANS = (8, 32)  # frames of the averages of sustained_loss
+LOUDNESS = 0.5  # power of a band's magnitude by which sustained_loss weighs it
 LOW_HZ = 800.0
 TILES = (4, 8, 16)  # bands and frames of the tiles of energy_loss
 MIN_POWER = 1e-10
@@ -24,18 +25,25 @@ def spectrogram_loss(
 
 
 def sustained_loss(reconstruction: Tensor, target: Tensor, weights: Tensor | float = 1.0) -> Tensor:
-    """Compute the weighted mean absolute error of averages over 8 and 32 frames, in nats.
+    """Compute the mean absolute error of averages over 8 and 32 frames, weighted, in nats.
 
-    Errors that change from frame to frame hardly harm harmony; those that last move the pitch of
-    held notes (docs/experiments.md). Spans of frames overlap by half.
+    Errors that change from frame to frame hardly harm harmony or timbre, nor do errors of bands
+    20 dB below the loudest; those of loud bands that last do (docs/experiments.md). A band weighs
+    as the root of its magnitude, 1 on average over the bands. Spans of frames overlap by half.
 
     Args:
         reconstruction: (B, C, M, F) log-mel, F at least 32.
         target: (B, C, M, F) log-mel.
-        weights: (M, 1) of the bands, 1 on average.
+        weights: (M, 1) of the bands, 1 on average, beside those of loudness.
     """
-    error = (weights * (reconstruction - target)).flatten(0, 1)
-    errors = [F.avg_pool1d(error, span, span // 2).abs().mean() for span in SPANS]
+    error = (weights * (reconstruction - target)).flatten(0, 1)  # (B * C, M, F)
+    levels = target.flatten(0, 1)
+    errors = []
+    for span in SPANS:
+        average = F.avg_pool1d(levels, span, span // 2)
+        loudness = (LOUDNESS * (average - average.amax(1, keepdim=True))).exp()
+        loudness = loudness / loudness.mean(1, keepdim=True)
+        errors.append((loudness * F.avg_pool1d(error, span, span // 2).abs()).mean())
     return torch.stack(errors).mean()
 
 

@@ -13,7 +13,7 @@ from codec.component import Component, register_to_config
 from codec.convnext import convnext_stack
 from codec.image_book import ImageBook
 from codec.quantizer import ResidualQuantizer
-from codec.spectrogram import SLANEY_BREAK_HZ, LogMel
+from codec.spectrogram import FINE_BREAK_HZ, FINE_WINDOW, SLANEY_BREAK_HZ, LogMel
 from codec.stages import Stage, run
 from codec.stereo import ParametricStereo
 from codec.validation import check_audio, check_codes
@@ -24,7 +24,7 @@ FIRST_WINDOW = 11
 """Token frames of the first window when decoding, so that a stream sounds at once: as few as fill
 the vocoder's first block, which lasts until the second (tests/test_stream_clock.py)."""
 IMAGE_BOOK = 3
-"""Place of the image's code among the books: with the first four, which generation writes."""
+"""Place of the image's code among the books: among those that generation writes."""
 
 
 @dataclass
@@ -86,7 +86,7 @@ class SpectralCodec(Component):
         self,
         sample_rate: int = 44100,
         channels: int = 2,
-        n_fft: int = 2048,
+        n_fft: int = FINE_WINDOW,
         hop_length: int = 441,
         num_mels: int = 128,
         patch_frames: int = 4,
@@ -102,7 +102,7 @@ class SpectralCodec(Component):
         vocoder_iterations: int = 1,
         stereo_bands: int = 0,
         vocoder_gains_db: list[float] | None = None,
-        mel_break_hz: float = SLANEY_BREAK_HZ,
+        mel_break_hz: float = FINE_BREAK_HZ,
     ) -> None:
         super().__init__()
         self._check_sizes()

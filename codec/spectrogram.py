@@ -16,6 +16,10 @@ MIN_SINGULAR = 0.02
 than a bin have smaller ones; inverting those would amplify errors."""
 SLANEY_BREAK_HZ = 1000.0
 """Bands of Slaney's mel scale are equally wide below, and ever wider above."""
+FINE_BREAK_HZ = 450.0
+"""128 bands are 16 Hz apart below, where Slaney's are 31: chords survive (docs/experiments.md)."""
+FINE_WINDOW = 3072
+"""Samples at 44.1 kHz that tell tones 29 Hz apart from each other."""
 
 
 def slaney_filterbank(

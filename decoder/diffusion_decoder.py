@@ -13,7 +13,7 @@ from codec.component import Component, register_to_config
 from codec.dot_product_attention import attend
 from codec.native.fused_layers import rms_norm, swiglu
 from codec.native.inner_loops import prepare_heads, runs_in_c
-from codec.spectrogram import LogMel
+from codec.spectrogram import FINE_BREAK_HZ, FINE_WINDOW, SLANEY_BREAK_HZ, LogMel
 from codec.vocoder import GriffinLim
 from decoder.flow import NOISE_ANGLE
 
@@ -52,9 +52,16 @@ class DiffusionDecoder(Component):
         codebook_size: entries per codebook, V, of the tokens that are embedded; 0 reads a coarse
             spectrogram.
         token_rate: frames of embedded tokens per second (Hz).
+        n_fft: of the spectrogram painted from embedded tokens (:class:`codec.spectrogram.LogMel`).
+        mel_break_hz: of the same.
     """
 
-    added_keys: ClassVar[dict[str, float]] = {"codebook_size": 0, "token_rate": 0.0}
+    added_keys: ClassVar[dict[str, float]] = {
+        "codebook_size": 0,
+        "token_rate": 0.0,
+        "n_fft": 2048,
+        "mel_break_hz": SLANEY_BREAK_HZ,
+    }
     _no_split_modules = ["Block"]  # noqa: RUF012  (diffusers')
 
     @register_to_config
@@ -76,15 +83,17 @@ class DiffusionDecoder(Component):
         noise_temperature: float = 1.0,
         codebook_size: int = 0,
         token_rate: float = 0.0,
+        n_fft: int = FINE_WINDOW,
+        mel_break_hz: float = FINE_BREAK_HZ,
     ) -> None:
         super().__init__()
         self._check_sizes()
         self.rows = num_mels // patch_bands
         patch_size = channels * patch_frames * patch_bands
-        self.vocoder = GriffinLim(LogMel(num_mels=num_mels)) if codebook_size else None
+        log_mel = LogMel(n_fft=n_fft, num_mels=num_mels, mel_break_hz=mel_break_hz)
+        self.vocoder = GriffinLim(log_mel) if codebook_size else None
         self.slots, self.tokens_per_patch = 1, 1.0
         if self.vocoder is not None:
-            log_mel = self.vocoder.log_mel
             patch_rate = log_mel.sample_rate / (log_mel.hop_length * patch_frames)
             self.tokens_per_patch = token_rate / patch_rate
             self.slots = math.ceil(self.tokens_per_patch - 1e-6)

@@ -49,7 +49,7 @@ class CodecLosses:
     Args:
         movement: of the frame-to-frame term beside the regression's 1.
         energy: of the power in tiles beside the regression's 1.
-        sustained: of the averages over 8 and 32 frames beside the regression's 1.
+        sustained: of loud bands' averages over 8 and 32 frames beside the regression's 1.
         low: of bands below 800 Hz, within regression and sustained; other bands weigh 1.
         commitment: of the quantizer's commitment term.
         adversarial: of the patch discriminator; 0 trains none.

@@ -8,7 +8,14 @@ from tiny_data import write_prepared
 from codec.seeds import generator
 from codec.spectral_codec import SpectralCodec
 from pipelines.data.codecs import hash_codec
-from pipelines.training.level_codec import band_levels, main, missing_power, raise_levels
+from pipelines.training.codec_data import open_all
+from pipelines.training.level_codec import (
+    band_levels,
+    draw_crops,
+    main,
+    missing_power,
+    raise_levels,
+)
 
 
 @pytest.mark.parametrize("stereo_bands", [0, 8])
@@ -33,9 +40,9 @@ def test_band_levels_are_root_mean_squares():
 
 def test_levelling_brings_the_power_nearer(tmp_path):
     prepared = write_prepared(tmp_path / "prepared")
-    sizes = {"sample_rate": 44_100, "n_fft": 2048, "hop_length": 441, "num_mels": 128}
+    sizes = {"sample_rate": 44_100, "n_fft": 3072, "hop_length": 441, "num_mels": 128}
     codec = tiny_codec(**sizes, stereo_bands=32)
-    crop = codec.analyze(noise_audio(codec, 1, codec.hop_length * 20) * 0.1)
+    crop = draw_crops(codec, open_all([str(prepared)], "train"), 1, 5)[0]
     codec.save_pretrained(tmp_path / "codec")
     words = [str(tmp_path / "codec"), str(tmp_path / "levelled"), "--prepared", str(prepared)]
     assert main([*words, "--books", "3", "--crops", "4"]) == 0
@@ -45,7 +52,7 @@ def test_levelling_brings_the_power_nearer(tmp_path):
     lost, kept = (missing_power(crop, c.analyze(c.vocoder(crop))) for c in (codec, levelled))
     assert len(levelled.config.vocoder_gains_db) == 8
     assert hash_codec(levelled) == hash_codec(codec)
-    assert kept.nanmean().abs() < lost.nanmean().abs() / 2
+    assert kept.abs().nanmean() < lost.abs().nanmean()
 
 
 def test_a_folder_without_a_codec_is_one_line(tmp_path, capsys):

@@ -1,5 +1,7 @@
 """The codec's losses against plain loops, and the discriminator's shapes."""
 
+import math
+
 import pytest
 import torch
 
@@ -61,6 +63,14 @@ def test_the_sustained_loss_sees_errors_that_last():
         )
         means[-1] /= len(starts)
     assert sustained_loss(late, target) == pytest.approx(sum(means) / 2, rel=1e-4)
+
+
+def test_the_sustained_loss_hears_loud_bands():
+    target = torch.zeros(1, 1, 5, 32)
+    target[:, :, 0] = 2.0  # nats above the four others, so that it weighs e times as much
+    losses = [sustained_loss(target + torch.eye(5)[band][:, None], target) for band in range(5)]
+    assert float(losses[0] / losses[1]) == pytest.approx(math.e, rel=1e-5)
+    assert float(sum(losses)) == pytest.approx(1.0, rel=1e-5)
 
 
 def test_the_movement_loss_sees_changes_only():

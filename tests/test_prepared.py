@@ -199,8 +199,8 @@ def test_opening_says_what_is_wrong(tmp_path):
     with pytest.raises(ValueError, match="no clip in its split 'validation'"):
         open_prepared(tmp_path, "validation")
     wrong = {
-        json.dumps({"format_version": 99}): "version must be 2, got 99",
-        json.dumps({"format_version": 1}): "version must be 2, got 1",
+        json.dumps({"format_version": 99}): "version must be 3, got 99",
+        json.dumps({"format_version": 2}): "version must be 3, got 2",
         "{": "is not JSON",
     }
     for text, message in wrong.items():
@@ -233,8 +233,8 @@ def test_shards_need_at_least_one_clip(tmp_path):
 @pytest.mark.parametrize(
     ("sizes", "message"),
     [
-        ({"n_fft": 3072}, "n_fft must be the 2048 of prepared data, got 3072"),
-        ({"mel_break_hz": 450.0}, "mel_break_hz must be the 1000.0 of prepared data, got 450.0"),
+        ({"n_fft": 2048}, "n_fft must be the 3072 of prepared data, got 2048"),
+        ({"mel_break_hz": 1000.0}, "mel_break_hz must be the 450.0 of prepared data, got 1000.0"),
         ({"patch_frames": 8}, "patch_frames must be the 4 of prepared data, got 8"),
     ],
 )

@@ -6,9 +6,8 @@ import pytest
 import torch
 from torchaudio.functional import melscale_fbanks
 
-from codec.spectrogram import LogMel, slaney_filterbank
+from codec.spectrogram import FINE_BREAK_HZ, FINE_WINDOW, LogMel, slaney_filterbank
 
-FINE = {"n_fft": 3072, "mel_break_hz": 450.0}
 SMALL = {"sample_rate": 8000, "n_fft": 256, "hop_length": 63, "num_mels": 20}
 
 
@@ -48,9 +47,10 @@ def test_the_usual_break_gives_slaney_bands():
 
 
 def test_a_lower_break_moves_bands_down():
-    centers = {hz: LogMel(n_fft=3072, mel_break_hz=hz).frequencies for hz in (450.0, 1000.0)}
+    hertz = (FINE_BREAK_HZ, 1000.0)
+    centers = {hz: LogMel(n_fft=FINE_WINDOW, mel_break_hz=hz).frequencies for hz in hertz}
     apart = {hz: float(center[20] - center[19]) for hz, center in centers.items()}
-    assert apart[450.0] == pytest.approx(16.1, abs=0.3)  # Hz
+    assert apart[FINE_BREAK_HZ] == pytest.approx(16.1, abs=0.3)  # Hz
     assert apart[1000.0] == pytest.approx(30.8, abs=0.3)
     for center in centers.values():
         assert (center.diff() > 0).all()
@@ -59,7 +59,7 @@ def test_a_lower_break_moves_bands_down():
 
 def test_finer_bands_and_a_longer_window_tell_low_tones_apart(log_mel):
     low, high = tone(196.0, 44100, 44100) / 2, tone(261.6, 44100, 44100) / 2  # a fourth
-    fine = LogMel(**FINE)
+    fine = LogMel(n_fft=FINE_WINDOW, mel_break_hz=FINE_BREAK_HZ)
 
     def valley(analysis: LogMel) -> float:
         levels = analysis(low + high)[0, 0, :, 30:70].mean(-1)

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from codec.spectrogram import SLANEY_BREAK_HZ, LogMel
+from codec.spectrogram import FINE_BREAK_HZ, FINE_WINDOW, LogMel
 from codec.stereo import ParametricStereo
 
 SAMPLE_RATE = 44_100
@@ -17,11 +17,11 @@ FRAME_RATE = 100
 FRAMES_PER_TOKEN = 4
 SPECTROGRAM_PARAMETERS: dict[str, Any] = {
     "sample_rate": SAMPLE_RATE,
-    "n_fft": 2048,
+    "n_fft": FINE_WINDOW,
     "hop_length": 441,
     "num_mels": NUM_MELS,
     "floor": 1e-5,
-    "mel_break_hz": SLANEY_BREAK_HZ,
+    "mel_break_hz": FINE_BREAK_HZ,
 }
 STEREO_BANDS = 32
 QUANTIZED_FLOOR = -11.5129

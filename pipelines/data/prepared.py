@@ -42,7 +42,7 @@ from pipelines.data.shards import (
 if TYPE_CHECKING:
     from datasets import Dataset
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 """1 held a spectrogram of each channel; 2 holds the total power's and a stereo image."""
 SPLITS = ("train", "validation")
 INFO_NAME = "dataset.json"
