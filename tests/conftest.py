@@ -52,7 +52,8 @@ def process_settings() -> dict[str, Any]:
 
     PyTorch's generator is missing because tests seed it; test_training.py holds it.
     """
-    import scipy.stats  # noqa: F401  (its first import adds warning filters)
+    import accelerate  # noqa: F401  (as the next: its first import adds warning filters)
+    import scipy.stats  # noqa: F401
     import symusic  # noqa: F401  (its first import sets environment variables)
     import torch
 

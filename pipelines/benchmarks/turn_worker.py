@@ -66,22 +66,19 @@ def training_step(prior: Any) -> Callable[[], object]:
 def optimizer_step(model: Any, loss: Callable[[], Any]) -> Callable[[], object]:
     """Return a function that takes a step of AdamW on a loss, its gradient clipped.
 
-    Products are in bfloat16 where the processor multiplies it in tiles, as the trainers'
+    The loss is computed in bfloat16 where the processor has instructions for it, as the trainers'
     ``mixed_precision: auto`` has it.
     """
     import torch
 
     optimizer = torch.optim.AdamW(model.parameters(), fused=True)
     capabilities: dict[str, bool] = getattr(torch.cpu, "get_capabilities", dict)()
-    rounds = bool(capabilities.get("amx_bf16"))
+    has_bf16 = any(there and name.endswith("bf16") for name, there in capabilities.items())
 
     def step() -> None:
-        before = torch.get_float32_matmul_precision()
-        torch.set_float32_matmul_precision("medium" if rounds else before)
-        with torch.autocast("cpu", torch.bfloat16, enabled=rounds):
+        with torch.autocast("cpu", torch.bfloat16, enabled=has_bf16):
             value = loss()
         value.backward()
-        torch.set_float32_matmul_precision(before)
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad()
