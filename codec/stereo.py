@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from codec.native.inner_loops import scale_complex
+from codec.native.inner_loops import mix_bands, runs_in_c
 from codec.seeds import generator
 from codec.spectrogram import LogMel, slaney_filterbank
 
@@ -117,7 +117,9 @@ class ParametricStereo(nn.Module):
     """
 
     shares: Tensor
-    side_factors: Tensor
+    starts: Tensor
+    blends: Tensor
+    response: Tensor
 
     def __init__(self, log_mel: LogMel, num_bands: int = 32, hold: int = 4) -> None:
         super().__init__()
@@ -135,11 +137,13 @@ class ParametricStereo(nn.Module):
             bank[-1, -1] += 1e-9
             shares = bank / bank.sum(1, keepdim=True).clamp(min=1e-12)
             response = decorrelating_response(torch.hann_window(n_fft), rate)
+            lower = (shares > 0).int().argmax(1)  # of the two bands, side by side, of a bin
+            starts = torch.searchsorted(lower, torch.arange(num_bands + 1), out_int32=True)
+            blends = 1 - shares.gather(1, lower[:, None])[:, 0]
         self.register_buffer("shares", shares, persistent=False)  # (bins, N), rows sum to one
-        dry = torch.stack([shares.T, torch.zeros_like(shares.T)], dim=-1)
-        wet = torch.view_as_real(shares.T * response)
-        factors = torch.cat([dry, wet]).flatten(1)
-        self.register_buffer("side_factors", factors, persistent=False)  # (2 N, 2 bins)
+        self.register_buffer("starts", starts, persistent=False)  # (N + 1,)
+        self.register_buffer("blends", blends, persistent=False)  # (bins,)
+        self.register_buffer("response", torch.view_as_real(response), persistent=False)
 
     def analyze(self, spectrum: Tensor) -> tuple[Tensor, Tensor]:
         """Measure total power and image.
@@ -181,9 +185,12 @@ class ParametricStereo(nn.Module):
             torch.where(mono_frames, alone, factor).transpose(1, 2)
             for alone, factor in zip((1.0, 0.0, 0.0), factors, strict=True)
         )
-        gain = torch.cat([side, wet], dim=-1) @ self.side_factors  # of mono and copy at once
-        filtered = torch.view_as_complex(gain.unflatten(-1, (-1, 2))) * mono
-        return torch.stack([scale_complex(mono, middle @ self.shares.T), filtered], dim=1)
+        response = torch.view_as_complex(self.response)
+        if runs_in_c(mono, middle):
+            parts = torch.stack([middle, side, wet])
+            return mix_bands(mono, parts, self.blends, self.starts, response)
+        middle, side, wet = (factor @ self.shares.T for factor in (middle, side, wet))
+        return torch.stack([mono * middle, mono * (side + wet * response)], dim=1)
 
     def side_share(self, factors: Mixing, spectrogram: Tensor) -> Tensor:
         """Compute the (B, 1, F) part of the power that goes into the side signal, 0 to 1."""

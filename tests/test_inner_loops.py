@@ -8,7 +8,8 @@ from torch.nn import functional as F
 from codec.native import inner_loops
 from codec.native.library import Library, NativeError
 from codec.phase import starting_phases
-from codec.spectrogram import overlapped
+from codec.spectrogram import LogMel, overlapped
+from codec.stereo import ParametricStereo
 from decoder.diffusion_decoder import rotary_table, rotate
 
 
@@ -61,6 +62,19 @@ def test_complex_numbers(library, monkeypatch):
     ):
         in_c, with_torch = both_ways(work, library, monkeypatch)
         assert torch.allclose(in_c, with_torch, atol=1e-6)
+
+
+@pytest.mark.parametrize("bands", [1, 7, 32, 128])
+def test_mixing(library, monkeypatch, bands):
+    stereo, frames = ParametricStereo(LogMel(n_fft=3072, mel_break_hz=450.0), bands), 5
+    mono = torch.randn(2, frames, 1537, dtype=torch.complex64)
+    image = torch.cat([10 * torch.randn(2, bands, frames), torch.rand(2, bands, frames)], dim=1)
+    image[1, :, 2] = 0  # a frame that is mono
+    levels = torch.randn(2, 128, frames)
+    in_c, with_torch = both_ways(lambda: stereo.mix(mono, image, levels), library, monkeypatch)
+    assert in_c.shape == (2, 2, frames, 1537)
+    assert torch.allclose(in_c, with_torch, atol=1e-5)
+    assert not in_c[1, 1, 2].abs().any()
 
 
 @pytest.mark.parametrize(("width", "heads"), [(4, 2), (36, 3), (60, 2), (256, 4)])

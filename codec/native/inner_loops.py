@@ -103,6 +103,31 @@ def scale_complex(spectrum: Tensor, factor: Tensor) -> Tensor:
     return scaled
 
 
+def mix_bands(
+    mono: Tensor, factors: Tensor, blends: Tensor, starts: Tensor, response: Tensor
+) -> Tensor:
+    """Do what ``ParametricStereo.mix`` does with its factors (codec/stereo.py).
+
+    Args:
+        mono: (B, F, bins) complex.
+        factors: (3, B, F, N) of the middle, of the side, and of the decorrelated copy in the side.
+        blends: (bins,) share of the band above in a bin between two.
+        starts: (N + 1,) int32, first bin at or above each band's center, and the number of bins.
+        response: (bins,) complex factors of the decorrelated copy.
+
+    Returns:
+        (B, 2, F, bins) complex.
+    """
+    B, F, bins = mono.shape
+    mono, response = mono.contiguous(), response.contiguous()
+    mixed = torch.empty(B, 2, F, bins, dtype=torch.complex64)
+    for b in range(B):
+        parts = mono[b], factors[:, b].contiguous(), blends, response, starts, mixed[b]
+        pointers = (part.data_ptr() for part in parts)
+        load_library().functions.partita_mix(*pointers, F, factors.shape[-1], bins)
+    return mixed
+
+
 def prepare_heads(
     qkv: Tensor, gains: tuple[Tensor, Tensor], rotation: Tensor, num_heads: int, epsilon: float
 ) -> tuple[Tensor, Tensor]:

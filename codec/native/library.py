@@ -21,6 +21,7 @@ FUNCTIONS: dict[str, tuple[list[Any], Any]] = {
     "partita_fold": ([c_void_p] * 3 + [c_int64] * 4, None),
     "partita_normalize": ([c_void_p] * 2 + [c_int64], None),
     "partita_scale": ([c_void_p] * 3 + [c_int64], None),
+    "partita_mix": ([c_void_p] * 6 + [c_int64] + [c_int32] * 2, None),
     "partita_heads": ([c_void_p] * 6 + [c_int32] * 4 + [c_float], None),
     "partita_rms_norm": ([c_void_p] * 4 + [c_int64] * 2 + [c_float], None),
     "partita_rms_norm_gradient": ([c_void_p] * 6 + [c_int64] * 2, None),

@@ -1,4 +1,4 @@
-/* Inner loops of the vocoder (codec/phase.py, codec/vocoder.py, codec/spectrogram.py) and of the
+/* Inner loops of the vocoder (codec/phase.py, codec/stereo.py, codec/spectrogram.py) and of the
  * flow decoder's blocks (decoder/diffusion_decoder.py), row by row.
  *
  * The same mathematics as PyTorch's operators there, without a pass through memory for each of
@@ -95,6 +95,34 @@ void partita_scale(const float *restrict x, const float *restrict factor, float 
         y[2 * i] = x[2 * i] * factor[i];
         y[2 * i + 1] = x[2 * i + 1] * factor[i];
     }
+}
+
+/* Middle and side of F frames of (bins) complex numbers: out (2, F, bins) complex.
+ *
+ * factors (3, F, bands): of the middle, of the side, and of the decorrelated copy in the side, whose
+ * bins are the frame's times response (bins) complex; starts (bands + 1): the first bin that lies at
+ * or above a band's center; blends (bins): the share of the band above in a bin between two.
+ */
+void partita_mix(const float *restrict mono, const float *restrict factors, const float *restrict blends,
+                 const float *restrict response, const int32_t *restrict starts, float *restrict out, int64_t F,
+                 int32_t bands, int32_t bins) {
+    const int64_t size = 2 * F * bins;
+    for (int64_t f = 0; f < F; f++, mono += 2 * bins, out += 2 * bins, factors += bands)
+        for (int i = 0; i < bands; i++) {
+            const float *middle = factors + i, *side = middle + F * bands, *wet = side + F * bands;
+            const int above = i + 1 < bands;
+            const float m = middle[0], s = side[0], w = wet[0];
+            const float dm = middle[above] - m, ds = side[above] - s, dw = wet[above] - w;
+            for (int k = i ? starts[i] : 0; k < starts[i + 1]; k++) {
+                const float t = blends[k], x = mono[2 * k], y = mono[2 * k + 1];
+                const float copy = w + dw * t, across = copy * response[2 * k + 1];
+                const float along = s + ds * t + copy * response[2 * k], level = m + dm * t;
+                out[2 * k] = level * x;
+                out[2 * k + 1] = level * y;
+                out[size + 2 * k] = along * x - across * y;
+                out[size + 2 * k + 1] = along * y + across * x;
+            }
+        }
 }
 
 /* Queries and keys of (B, T, 3 H d) projections: normalized, rotated, (2, B, H, T, d). */
