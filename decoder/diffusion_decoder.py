@@ -49,6 +49,9 @@ class DiffusionDecoder(Component):
         default_steps: solver steps unless the caller says otherwise.
         noise_temperature: standard deviation of the noise that the solver starts from. Below 1
             it paints less detail, which suits a decoder that cannot yet take all noise away.
+        turns: whether the solver turns the point by each step's angle, which is exact where the
+            predicted detail stays the same (DDIM, Song et al., arXiv 2010.02502), rather than to
+            follow the tangent. A single turn gives the predicted detail itself.
         codebook_size: entries per codebook, V, of the tokens that are embedded; 0 reads a coarse
             spectrogram.
         token_rate: frames of embedded tokens per second (Hz).
@@ -61,6 +64,7 @@ class DiffusionDecoder(Component):
         "token_rate": 0.0,
         "n_fft": 2048,
         "mel_break_hz": SLANEY_BREAK_HZ,
+        "turns": False,
     }
     _no_split_modules = ["Block"]  # noqa: RUF012  (diffusers')
 
@@ -85,6 +89,7 @@ class DiffusionDecoder(Component):
         token_rate: float = 0.0,
         n_fft: int = FINE_WINDOW,
         mel_break_hz: float = FINE_BREAK_HZ,
+        turns: bool = False,
     ) -> None:
         super().__init__()
         self._check_sizes()

@@ -13,7 +13,7 @@ from codec.seeds import generator
 from codec.spectral_codec import FIRST_WINDOW
 from codec.stages import PieceBuffer, grown, run
 from decoder.diffusion_decoder import DiffusionDecoder
-from decoder.flow import NOISE_ANGLE
+from decoder.flow import NOISE_ANGLE, take_step
 from decoder.painting import choose_conditioning
 
 MAX_STEPS = 16
@@ -122,11 +122,11 @@ class FlowSampler:
         angles = torch.tensor(steps, device=window.noise.device)
         num_books = torch.full((1,), window.num_books, device=angles.device)
         x = self.decoder.config.noise_temperature * window.noise
-        for angle, turn in zip(angles, angles.diff(), strict=False):  # Euler's method
+        for angle, turn in zip(angles, angles.diff(), strict=False):
             velocity = self.decoder(
                 x, angle[None], window.coarse, window.latents, num_books, window.positions
             )
-            x = (x.float() + turn * velocity).to(velocity.dtype)
+            x = take_step(x.float(), velocity, turn, self.decoder.config.turns).to(velocity.dtype)
         fine = self.decoder.config.detail_std * x
         return fine if window.coarse is None else window.coarse + fine
 

@@ -18,7 +18,7 @@ from codec.audio_file import write_audio
 from codec.seeds import generator
 from codec.spectral_codec import SpectralCodec
 from decoder.diffusion_decoder import DiffusionDecoder
-from decoder.flow import flow_loss, uniform_angle
+from decoder.flow import Predict, flow_loss, one_step_loss, uniform_angle
 from decoder.painting import choose_conditioning
 from decoder.sampler import FlowSampler, euler_scheduler
 from pipelines.data.clip_levels import FRAME_RATE, FRAMES_PER_TOKEN, NUM_MELS, check_analysis
@@ -61,7 +61,7 @@ class DecoderTask:
                 for row in evenly_spaced(held_out.rows, data.validation_clips)
             ]
         )
-        self.focus_books = data.focus_books
+        self.focus_books, self.one_step_share = data.focus_books, data.one_step_share
 
     def collate(self, items: list[DecoderBatch]) -> DecoderBatch:
         """Stack items."""
@@ -77,7 +77,8 @@ class DecoderTask:
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Compute the flow-matching loss, in units of the detail's deviation.
 
-        The frozen codec makes the coarse spectrogram that the decoder starts from, if any.
+        The frozen codec makes the coarse spectrogram that the decoder starts from, if any. The last
+        ``one_step_share`` of the rows train the solver's single step instead.
         """
         conditioning, books = choose_conditioning(self.codec, self.model), batch.num_books
         with torch.no_grad():
@@ -86,10 +87,25 @@ class DecoderTask:
         detail = levels if given.coarse is None else levels - given.coarse
         detail = detail / self.model.config.detail_std
 
-        def predict(point: Tensor, angle: Tensor) -> Tensor:
-            return model(point, angle, given.coarse, given.latents, books, given.positions)
+        def predict(rows: slice) -> Predict:
+            read = given.coarse, given.latents, books, given.positions
+            chosen = [None if of_rows is None else of_rows[rows] for of_rows in read]
+            return lambda point, angle: model(point, angle, *chosen)
 
-        return flow_loss(predict, batch.noise, detail, uniform_angle(batch.time)), {}
+        rows = len(detail)
+        split = rows - round(self.one_step_share * rows)
+        losses = {}
+        if split:
+            flow = slice(0, split)
+            angle = uniform_angle(batch.time[flow])
+            losses["flow"] = flow_loss(predict(flow), batch.noise[flow], detail[flow], angle)
+        if split < rows:
+            once, config = slice(split, rows), self.model.config
+            start = config.noise_temperature * batch.noise[once]
+            losses["one_step"] = one_step_loss(predict(once), start, detail[once], config.turns)
+        weights = {"flow": split / rows, "one_step": 1 - split / rows}
+        loss = torch.stack([weights[name] * value for name, value in losses.items()]).sum()
+        return loss, {name: value.detach() for name, value in losses.items()}
 
     def validate(self, model: DiffusionDecoder, folder: Path) -> dict[str, float]:
         """Measure the loss, and error and movement of both decodes of ``focus_books`` codebooks."""

@@ -5,7 +5,14 @@ import math
 import pytest
 import torch
 
-from decoder.flow import NOISE_ANGLE, flow_loss, path, uniform_angle, velocity
+from decoder.flow import (
+    NOISE_ANGLE,
+    energy_score,
+    flow_loss,
+    path,
+    uniform_angle,
+    velocity,
+)
 
 SHAPE = (3, 2, 4, 8)
 ANGLES = torch.tensor([0.1, 0.7, 1.5])
@@ -70,6 +77,46 @@ def test_the_predictor_sees_the_point_on_the_path(ends):
         return detail
 
     flow_loss(predict, noise, detail, ANGLES)
+
+
+@pytest.mark.parametrize("scale", [0, 0.7, 1.4])
+def test_the_energy_score_is_least_for_the_targets_spread(scale: float):
+    draws = torch.Generator().manual_seed(0)
+    first, second, target = (torch.randn(8, 1, 32, 64, generator=draws) for _ in range(3))
+    best = energy_score(first, second, target)
+    assert best < energy_score(scale * first, scale * second, target) - 0.01
+
+
+def test_the_energy_score_is_least_for_the_targets_movement():
+    draws = torch.Generator().manual_seed(0)
+    still = torch.randn(3, 64, 1, 32, 1, generator=draws).expand(-1, -1, -1, -1, 64)
+    moving = torch.randn(2, 64, 1, 32, 64, generator=draws)
+    assert energy_score(*still) < energy_score(*moving, still[2]) - 0.05
+
+
+def test_the_energy_score_equals_a_plain_loop():
+    draws = torch.Generator().manual_seed(0)
+    first, second, target = (torch.randn(1, 1, 32, 32, generator=draws) for _ in range(3))
+    misses = [(a - b)[0, 0] for a, b in ((first, target), (second, target), (first, second))]
+    views = [[miss.tolist() for miss in misses]]
+    for bands, frames in ((1, 8), (8, 1), (8, 8)):
+        cells = [miss.unflatten(0, (-1, bands)).unflatten(2, (-1, frames)) for miss in misses]
+        views.append([(cell.sum((1, 3)) / math.sqrt(bands * frames)).tolist() for cell in cells])
+    views.append([(3 * (miss[:, 1:] - miss[:, :-1])).tolist() for miss in misses])
+    scores = []
+    for view in views:
+        found = []
+        for row in range(0, len(view[0]) - 3, 4):
+            for column in range(0, len(view[0][0]) - 3, 4):
+                norms = [
+                    math.sqrt(
+                        sum(x**2 for r in field[row : row + 4] for x in r[column : column + 4])
+                    )
+                    for field in view
+                ]
+                found.append((norms[0] + norms[1] - norms[2]) / 2 / 4)
+        scores.append(sum(found) / len(found))
+    assert float(energy_score(first, second, target)) == pytest.approx(sum(scores) / 5, rel=1e-4)
 
 
 def test_normal_draws_give_uniform_angles():

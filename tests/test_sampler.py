@@ -85,6 +85,24 @@ def test_euler_on_a_linear_field(num_steps):
     assert torch.allclose(solved, window.coarse + 0.5 * left * window.noise, atol=1e-5)
 
 
+@pytest.mark.parametrize("num_steps", [1, 2, 5])
+def test_turns_reach_a_detail_that_is_known_exactly(num_steps):
+    window = random_window()
+    detail = torch.randn(window.noise.shape, generator=torch.Generator().manual_seed(1))
+
+    class KnowsDetail(DiffusionDecoder):
+        def forward(self, point, angle, coarse, latents, num_books, positions=None):
+            return (angle.cos() * point - detail) / angle.sin()
+
+    expected = window.coarse + 0.5 * detail
+    decoders = {turns: KnowsDetail(**SIZES, detail_std=0.5, turns=turns) for turns in (True, False)}
+    solved = {
+        turns: sampler(decoder).solve(window, num_steps) for turns, decoder in decoders.items()
+    }
+    assert torch.allclose(solved[True], expected, atol=1e-5)
+    assert not torch.allclose(solved[False], expected, atol=0.1)
+
+
 def test_the_error_falls_with_the_steps():
     """First order: about half the error at twice the steps."""
     window = random_window()

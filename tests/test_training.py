@@ -126,6 +126,19 @@ def test_run_writes_what_it_promises(parts: Parts, tmp_path: Path) -> None:
         run_decoder(parts, settings(tmp_path))
 
 
+@pytest.mark.parametrize(
+    ("share", "parts_of_loss"), [(0.5, {"flow", "one_step"}), (1.0, {"one_step"})]
+)
+def test_a_decoder_learns_the_single_step_of_its_solver(
+    parts: Parts, tmp_path: Path, share: float, parts_of_loss: set[str]
+) -> None:
+    run_decoder(parts, settings(tmp_path), one_step_share=share)
+    logged = metrics(tmp_path)[0]
+    found = {name: logged[name] for name in ("flow", "one_step") if name in logged}
+    assert found.keys() == parts_of_loss
+    assert logged["loss"] == pytest.approx(sum(found.values()) / len(found), rel=1e-4)
+
+
 def test_full_disk_keeps_the_previous_checkpoint(
     parts: Parts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -90,7 +90,9 @@ def run_prior(parts: Parts, training: TrainingConfig, resume: bool = False) -> P
     return train_prior(tiny_prior(), data, training, resume)
 
 
-def run_decoder(parts: Parts, training: TrainingConfig, resume: bool = False) -> Path:
+def run_decoder(
+    parts: Parts, training: TrainingConfig, resume: bool = False, **drawing: Any
+) -> Path:
     torch.manual_seed(0)
     decoder = DiffusionDecoder(
         latent_dim=8,
@@ -102,9 +104,8 @@ def run_decoder(parts: Parts, training: TrainingConfig, resume: bool = False) ->
         overlap_frames=4,
         default_steps=2,
     )
-    data = DecoderData(
-        [parts["prepared"]], [parts["tokens"]], parts["codec"], crop_s=0.64, validation_clips=2
-    )
+    folders = [parts["prepared"]], [parts["tokens"]], parts["codec"]
+    data = DecoderData(*folders, crop_s=0.64, validation_clips=2, **drawing)
     return train_decoder(decoder, data, training, resume)
 
 

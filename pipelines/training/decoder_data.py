@@ -35,6 +35,8 @@ class DecoderData:
         crop_s: seconds of sound per training item.
         focus_books: number of codebooks that the prior will write.
         focus_share: share of items decoded from exactly that many; the others draw 1 to K.
+        one_step_share: share of the rows of a batch that train the solver's single step by the
+            energy score of its samples, where the others train the flow.
         validation_clips: held-out clips for the validation figures.
     """
 
@@ -44,11 +46,13 @@ class DecoderData:
     crop_s: float = 5.12
     focus_books: int = 2
     focus_share: float = 0.5
+    one_step_share: float = 0.0
     validation_clips: int = 16
 
     def __post_init__(self) -> None:
         check_fields(self, "crop_s", lambda seconds: seconds > 0, "be positive")
-        check_fields(self, "focus_share", lambda share: 0 <= share <= 1, "lie in [0, 1]")
+        shares = "focus_share one_step_share"
+        check_fields(self, shares, lambda share: 0 <= share <= 1, "lie in [0, 1]")
         check_fields(self, "validation_clips", lambda count: count >= 1, "be at least 1")
 
     @property
