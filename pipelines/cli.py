@@ -110,6 +110,8 @@ def main(argv: list[str] | None = None) -> int:
         )
 
         argv = sys.argv[1:]
+        if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # not ignored
+            signal.signal(signal.SIGINT, interrupt)
         let_threads_sleep(os.environ)
         if argv[:1] == ["train"]:  # only a process of its own may start itself again
             preload_allocator()
@@ -133,6 +135,18 @@ def main(argv: list[str] | None = None) -> int:
                 sys.stdout.flush()
                 os._exit(130)
             return 130
+
+
+def interrupt(*_: object) -> None:
+    """Raise KeyboardInterrupt, or end the process where PyTorch is just being imported.
+
+    C++ code that an exception of Python reaches there aborts. Nothing has been written by then.
+    """
+    spec = getattr(sys.modules.get("torch"), "__spec__", None)
+    if getattr(spec, "_initializing", False):
+        print(stopped_line(sys.argv[1:]), file=sys.stderr, flush=True)
+        os._exit(130)
+    raise KeyboardInterrupt
 
 
 def stopped_line(argv: list[str]) -> str:

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ import soundfile
 import torch
 
 from codec.audio_file import read_audio
-from pipelines import Pipeline
+from pipelines import Pipeline, cli
 from pipelines.cli import COMMANDS, TRAINERS, main
 from pipelines.inference.music_generator import MusicGenerator
 from pipelines.inference.token_file import load_tokens
@@ -159,3 +160,16 @@ def test_generate_computes_on_one_thread_unless_asked(pipeline_folder, tmp_path,
     assert seen == [1, 3]
     assert torch.get_num_threads() == before
     assert main([*argv, "--threads", "0"]) == 2
+
+
+@pytest.mark.parametrize("importing", [True, False])
+def test_ctrl_c_while_pytorch_is_imported_ends_the_process(importing, monkeypatch, capsys):
+    """An exception raised there reaches C++, which aborts."""
+    ends: list[int] = []
+    spec = SimpleNamespace(_initializing=importing)
+    monkeypatch.setitem(sys.modules, "torch", SimpleNamespace(__spec__=spec))
+    monkeypatch.setattr(cli.os, "_exit", ends.append)
+    with pytest.raises(KeyboardInterrupt):  # which _exit would not come to
+        cli.interrupt()
+    assert ends == [130] * importing
+    assert ("partita: stopped" in capsys.readouterr().err) is importing
