@@ -67,21 +67,21 @@ def flow_loss(predict: Predict, noise: Tensor, detail: Tensor, angle: Tensor) ->
     return (predicted - velocity(noise, detail, angle)).square().mean()
 
 
-def one_step_loss(predict: Predict, start: Tensor, detail: Tensor, turns: bool) -> Tensor:
+def one_step_loss(predict: Predict, noise: Tensor, detail: Tensor, turns: bool) -> Tensor:
     """Compute the energy score of what one step of the solver makes of noise.
 
     Flow matching alone leaves the single step at the detail's mean.
 
     Args:
         predict: as in :func:`flow_loss`.
-        start: (B, C, M, F) normal noise; reversed in bands and frames, it starts a second sample.
+        noise: as in :func:`path`; reversed in bands and frames, it starts a second sample.
         detail: (B, C, M, F) as in :func:`path`.
         turns: as in :func:`take_step`.
     """
-    angle = torch.full((len(start),), NOISE_ANGLE, device=start.device)
+    angle = torch.full((len(noise),), NOISE_ANGLE, device=noise.device)
     first, second = (
         take_step(point, predict(point, angle).float(), -angle[0], turns)
-        for point in (start, start.flip(-2, -1))
+        for point in (noise, noise.flip(-2, -1))
     )
     return energy_score(first, second, detail)
 

@@ -100,9 +100,9 @@ class DecoderTask:
             angle = uniform_angle(batch.time[flow])
             losses["flow"] = flow_loss(predict(flow), batch.noise[flow], detail[flow], angle)
         if split < rows:
-            once, config = slice(split, rows), self.model.config
-            start = config.noise_temperature * batch.noise[once]
-            losses["one_step"] = one_step_loss(predict(once), start, detail[once], config.turns)
+            once, turns = slice(split, rows), self.model.config.turns
+            noise = batch.noise[once]
+            losses["one_step"] = one_step_loss(predict(once), noise, detail[once], turns)
         weights = {"flow": split / rows, "one_step": 1 - split / rows}
         loss = torch.stack([weights[name] * value for name, value in losses.items()]).sum()
         return loss, {name: value.detach() for name, value in losses.items()}

@@ -171,6 +171,24 @@ def test_an_estimate_by_hand():
     assert four.training_memory == one.training_memory
 
 
+def test_rows_of_the_single_step_are_predicted_twice():
+    config = build_on_meta("decoder", {}).config
+    training = {"steps": 2, "batch_size": 4, "gradient_accumulation_steps": 1}
+    plain, once = (
+        estimate(
+            "decoder",
+            {
+                "model": {name: value for name, value in config.items() if name[0] != "_"},
+                "data": {"crop_s": 0.64, "one_step_share": share},
+                "training": training,
+            },
+        )
+        for share in (0.0, 0.5)
+    )
+    assert once.training_flops == pytest.approx(1.5 * plain.training_flops)
+    assert once.training_memory > plain.training_memory
+
+
 def test_hours_by_hand():
     cost = Estimate("codec", 60_000_000, 0, 25.0, 1, 8, 3.6e18, 1e9, processes=2)
     cores, gpu, _ = HARDWARE

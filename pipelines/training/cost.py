@@ -115,6 +115,8 @@ def estimate(part: str, settings: Mapping[str, Any], processes: int = 1) -> Esti
         frame_rate = 100 / config["patch_frames"]
     crop = data.get("crop_frames") or max(1, round(data["crop_s"] * frame_rate))
     flops, kept = measure_forward(model, crop, data.get("depth_share", 1.0))
+    passes = 1 + data.get("one_step_share", 0.0)  # two samples of those rows
+    flops, kept = passes * flops, passes * kept
     flops += CAPTION_FLOPS / 3 if part == "prior" else 0  # which has no backward pass
     items = training["steps"] * training["batch_size"] * training["gradient_accumulation_steps"]
     parameters = sum(parameter.numel() for parameter in model.parameters())
