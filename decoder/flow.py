@@ -21,7 +21,7 @@ NOISE_ANGLE = math.pi / 2
 AVERAGED = ((1, 1), (1, 8), (8, 1), (8, 8))
 """Bands and frames over which the detail is averaged before it is scored."""
 CHANGE_WEIGHT = 3.0
-"""Of changes from frame to frame, which are smaller than the detail."""
+"""Weigh changes from frame to frame, which are smaller than the detail itself."""
 TILE = 4
 """Bands and frames, or averages of them, of a tile."""
 
@@ -58,7 +58,7 @@ def flow_loss(predict: Predict, noise: Tensor, detail: Tensor, angle: Tensor) ->
     """Compute the mean squared error of the predicted velocity.
 
     Args:
-        predict: the network.
+        predict: computes the velocity.
         noise: (B, C, M, F) as in :func:`path`.
         detail: (B, C, M, F) as in :func:`path`.
         angle: (B,) in [0, pi / 2].

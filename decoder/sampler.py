@@ -73,7 +73,7 @@ class FlowSampler:
         codec: whose tokens are decoded.
         decoder: the trained Diffusion Transformer.
         scheduler: diffusers' Euler solver as a saved pipeline names it; it must be the plain one,
-            whose equal steps :meth:`solve` takes.
+            whose equal steps :meth:`solve` takes, along the circle if the decoder ``turns``.
 
     Raises:
         ValueError: the scheduler would take other steps, or the decoder was not made for the
