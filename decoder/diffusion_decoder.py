@@ -30,7 +30,7 @@ class DiffusionDecoder(Component):
     ``patch_bands`` bands; attention runs over all patches of a window, its rotary positions count
     token frames. What flows is the detail: fine minus coarse spectrogram, of unit variance. A patch
     should hold fewer numbers than the Transformer is wide, because the predicted velocity contains
-    the noise itself, which a narrower layer cannot pass on; a single turn (``turns``) asks for none.
+    the noise itself, which a narrower layer cannot pass on. A single turn asks for none.
 
     Args:
         channels: audio channels, C.
