@@ -18,10 +18,11 @@ class ConvNextBlock(nn.Module):
         self.contract = nn.Linear(4 * width, width)
         self.scale = nn.Parameter(torch.full((width,), 0.1))
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Map (B, T, D) -> (B, T, D)."""
-        hidden = nn.functional.gelu(self.expand(self.norm(self.mix(x))))
-        return torch.addcmul(x, self.scale, self.contract(hidden))
+    def forward(self, x: Tensor, left: int = 0, right: int = 0) -> Tensor:
+        """Map (B, T, D) -> (B, T - left - right, D), the convolution alone on what is cut off."""
+        kept = slice(left, x.shape[1] - right)
+        hidden = nn.functional.gelu(self.expand(self.norm(self.mix(x)[:, kept])))
+        return torch.addcmul(x[:, kept], self.scale, self.contract(hidden))
 
     def mix(self, x: Tensor) -> Tensor:
         """Apply the depthwise convolution, tap by tap where nobody wants its gradient."""
@@ -37,7 +38,27 @@ class ConvNextBlock(nn.Module):
         return mixed
 
 
-def convnext_stack(width: int, layers: int, kernel_size: int) -> nn.Sequential:
-    """Make a stack of blocks, with a last normalization, that maps (B, T, D) -> (B, T, D)."""
-    blocks = [ConvNextBlock(width, kernel_size) for _ in range(layers)]
-    return nn.Sequential(*blocks, nn.LayerNorm(width))
+class ConvNextStack(nn.Sequential):
+    """A stack of blocks, with a last normalization."""
+
+    def __init__(self, width: int, layers: int, kernel_size: int) -> None:
+        blocks = [ConvNextBlock(width, kernel_size) for _ in range(layers)]
+        super().__init__(*blocks, nn.LayerNorm(width))
+        self.block_reach = kernel_size // 2
+
+    def forward(self, x: Tensor, left: int = 0, right: int = 0) -> Tensor:
+        """Map (B, T, D) -> (B, T - left - right, D).
+
+        Args:
+            x: with ``left`` and ``right`` frames that the output sees and that are not wanted of it
+                themselves; each block cuts off those that no later one sees.
+            left: before the output.
+            right: after it.
+        """
+        *blocks, norm = self
+        for later, block in zip(range(len(blocks) - 1, -1, -1), blocks, strict=True):
+            seen = later * self.block_reach
+            ahead, behind = max(0, left - seen), max(0, right - seen)
+            x = block(x, ahead, behind)
+            left, right = left - ahead, right - behind
+        return norm(x)

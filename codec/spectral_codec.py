@@ -10,7 +10,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from codec.component import Component, register_to_config
-from codec.convnext import convnext_stack
+from codec.convnext import ConvNextStack
 from codec.image_book import ImageBook
 from codec.quantizer import ResidualQuantizer
 from codec.spectrogram import FINE_BREAK_HZ, FINE_WINDOW, SLANEY_BREAK_HZ, LogMel
@@ -116,14 +116,14 @@ class SpectralCodec(Component):
         self.spectrogram_channels = 1 if stereo_bands else channels
         patch_size = self.spectrogram_channels * num_mels * patch_frames
         self.patch_in = nn.Linear(patch_size, width)
-        self.encoder = convnext_stack(width, encoder_layers, kernel_size)
+        self.encoder = ConvNextStack(width, encoder_layers, kernel_size)
         self.to_latent = nn.Linear(width, latent_dim)
         self.image_book = ImageBook(stereo_bands, codebook_size) if stereo_bands else None
         self.image_place = min(IMAGE_BOOK, num_codebooks - 1) if stereo_bands else None
         residual_books = num_codebooks - (1 if stereo_bands else 0)
         self.quantizer = ResidualQuantizer(latent_dim, residual_books, codebook_size)
         self.from_latent = nn.Linear(latent_dim, width)
-        self.decoder = convnext_stack(width, decoder_layers, kernel_size)
+        self.decoder = ConvNextStack(width, decoder_layers, kernel_size)
         self.patch_out = nn.Linear(width, patch_size)
         self.encoder_reach = encoder_layers * (kernel_size // 2)
         self.decoder_reach = decoder_layers * (kernel_size // 2)
@@ -228,9 +228,9 @@ class SpectralCodec(Component):
         patches = rearrange(levels, "b c m (t p) -> b t (p c m)", p=self.config.patch_frames)
         return self.to_latent(self.encoder(self.patch_in(patches)))
 
-    def reconstruct(self, latents: Tensor) -> Tensor:
-        """Map (B, T, latent_dim) -> (B, C, M, F) log-mel."""
-        hidden = self.decoder(self.from_latent(latents))
+    def reconstruct(self, latents: Tensor, left: int = 0, right: int = 0) -> Tensor:
+        """Map (B, left + T + right, latent_dim), T between context, -> (B, C, M, F) log-mel."""
+        hidden = self.decoder(self.from_latent(latents), left, right)
         patches = rearrange(
             self.patch_out(hidden),
             "b t (p c m) -> b c m (t p)",

@@ -121,8 +121,9 @@ class CoarseConditioning:
         left, stop = start - first, start - first + patches
         place = left if known is None else left + known.shape[-1] // frames
         begin = max(0, place - self.reach)
-        coarse = self.codec.normalize(self.codec.reconstruct(latents[:, begin:]))
-        coarse = coarse[..., (place - begin) * frames : (stop - begin) * frames]
+        behind = max(0, latents.shape[1] - stop)
+        levels = self.codec.reconstruct(latents[:, begin:], place - begin, behind)
+        coarse = self.codec.normalize(levels)
         if known is not None:
             coarse = torch.cat([known, coarse], dim=-1)
         return PaintedFrom(coarse, latents[:, left:stop])

@@ -69,6 +69,16 @@ def test_the_network_reaches_as_far_as_it_says():
     assert moved.nonzero().flatten().tolist() == list(range(80 - 4 * reach, 84 + 4 * reach))
 
 
+@pytest.mark.parametrize(("left", "right"), [(0, 0), (1, 0), (0, 5), (7, 2), (12, 12), (15, 13)])
+def test_context_is_seen_and_not_returned(left, right):
+    codec = tiny_codec(decoder_layers=4, kernel_size=7)
+    latents = torch.randn(2, 40, codec.config.latent_dim, generator=generator(0, "latents"))
+    with torch.no_grad():
+        inside = codec.reconstruct(latents, left, right)
+        whole = codec.reconstruct(latents)
+    torch.testing.assert_close(inside, whole[..., 4 * left : whole.shape[-1] - 4 * right])
+
+
 @pytest.mark.parametrize("samples", [1, HOP - 1, HOP, HOP + 1, 5 * HOP - 13])
 def test_odd_lengths(samples):
     audio = noise_audio(CODEC, 2, samples)
