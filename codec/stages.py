@@ -96,19 +96,18 @@ def _pull_all(stages: Sequence[Stage]) -> Iterator[Tensor]:
         yield piece
 
 
-def grown(first: int, last: int, index: int, growth: float = 1.3) -> int:
+def grown(first: int, last: int, index: int) -> int:
     """Return the length of block ``index`` where blocks grow from ``first`` to ``last``.
 
-    Short blocks let a stream begin at once, long ones cost less. The default is slow enough for a
-    block to be computed while the ones before it are played, even on a machine of half the speed
+    Short blocks let a stream begin at once, long ones cost less. Growth by half is slow enough for
+    a block to be computed while the ones before it are played, even on a machine of half the speed
     (tests/test_stream_clock.py).
 
     Args:
         first: length of block 0.
         last: the most that a block may have.
         index: from 0.
-        growth: of each block over the one before it, 1.3 or more.
     """
-    if index > 64 or first >= last:  # 1.3 ** 64 is longer than any block
+    if index > 40 or first >= last:  # 1.5 ** 40 is longer than any block
         return last
-    return min(last, round(first * growth**index))
+    return min(last, round(first * 1.5**index))

@@ -47,7 +47,7 @@ class Windows:
 
     def pull(self) -> Tensor | None:
         """Return the output of the next window."""
-        size = grown(self.first, self.size, self.index, growth=1.5)
+        size = grown(self.first, self.size, self.index)
         stop = self.left + size
         if len(self.input) >= (stop + self.halo) * self.units_in:
             window = self.input.first((stop + self.halo) * self.units_in)
