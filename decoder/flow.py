@@ -67,21 +67,26 @@ def flow_loss(predict: Predict, noise: Tensor, detail: Tensor, angle: Tensor) ->
     return (predicted - velocity(noise, detail, angle)).square().mean()
 
 
-def one_step_loss(predict: Predict, noise: Tensor, detail: Tensor, turns: bool) -> Tensor:
+def one_step_loss(
+    predict: Predict, noise: Tensor, other_noise: Tensor, detail: Tensor, turns: bool
+) -> Tensor:
     """Compute the energy score of what one step of the solver makes of noise.
 
     Flow matching alone leaves the single step at the detail's mean.
 
     Args:
         predict: as in :func:`flow_loss`.
-        noise: as in :func:`path`; reversed in bands and frames, it starts a second sample.
+        noise: as in :func:`path`.
+        other_noise: as ``noise``, for a second sample. It must be independent: where one noise
+            follows from the other, a network learns two samples far out on opposite sides of the
+            mean, whose score is nearly zero.
         detail: (B, C, M, F) as in :func:`path`.
         turns: as in :func:`take_step`.
     """
     angle = torch.full((len(noise),), NOISE_ANGLE, device=noise.device)
     first, second = (
         take_step(point, predict(point, angle).float(), -angle[0], turns)
-        for point in (noise, noise.flip(-2, -1))
+        for point in (noise, other_noise)
     )
     return energy_score(first, second, detail)
 

@@ -101,8 +101,8 @@ class DecoderTask:
             losses["flow"] = flow_loss(predict(flow), batch.noise[flow], detail[flow], angle)
         if split < rows:
             once, turns = slice(split, rows), self.model.config.turns
-            noise = batch.noise[once]
-            losses["one_step"] = one_step_loss(predict(once), noise, detail[once], turns)
+            noises = batch.noise[once], batch.other_noise[once]
+            losses["one_step"] = one_step_loss(predict(once), *noises, detail[once], turns)
         weights = {"flow": split / rows, "one_step": 1 - split / rows}
         loss = torch.stack([weights[name] * value for name, value in losses.items()]).sum()
         return loss, {name: value.detach() for name, value in losses.items()}

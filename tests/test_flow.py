@@ -9,6 +9,7 @@ from decoder.flow import (
     NOISE_ANGLE,
     energy_score,
     flow_loss,
+    one_step_loss,
     path,
     uniform_angle,
     velocity,
@@ -117,6 +118,29 @@ def test_the_energy_score_equals_a_plain_loop():
                 found.append((norms[0] + norms[1] - norms[2]) / 2 / 4)
         scores.append(sum(found) / len(found))
     assert float(energy_score(first, second, target)) == pytest.approx(sum(scores) / 5, rel=1e-4)
+
+
+def test_the_second_sample_of_a_step_comes_from_the_other_noise():
+    draws = torch.Generator().manual_seed(0)
+    noise, other, detail = (torch.randn(2, 1, 8, 16, generator=draws) for _ in range(3))
+    loss = one_step_loss(lambda point, angle: point.tanh(), noise, other, detail, turns=True)
+    expected = energy_score(-noise.tanh(), -other.tanh(), detail)
+    assert float(loss) == pytest.approx(float(expected), rel=1e-4)
+
+
+def test_samples_on_both_sides_of_the_mean_score_badly_where_the_noises_are_independent():
+    """A noise that the other follows from lets a network place both where their score is least."""
+    draws = torch.Generator().manual_seed(0)
+    noise, other, detail = (torch.randn(64, 1, 16, 16, generator=draws) for _ in range(3))
+
+    def far_out(point, angle):
+        early, late = point.chunk(2, dim=-1)
+        side = (early.sum((1, 2, 3)) - late.sum((1, 2, 3))).sign()
+        return 100 * side[:, None, None, None] * torch.ones_like(point)
+
+    at_the_mean = one_step_loss(lambda point, angle: 0 * point, noise, other, detail, True)
+    assert one_step_loss(far_out, noise, other, detail, True) > 10 * at_the_mean
+    assert one_step_loss(far_out, noise, noise.flip(-2, -1), detail, True) < at_the_mean
 
 
 def test_normal_draws_give_uniform_angles():

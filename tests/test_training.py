@@ -31,11 +31,13 @@ from tiny_training import (
 
 from codec import SpectralCodec
 from decoder import DiffusionDecoder
+from decoder.painting import CoarseConditioning
 from pipelines.train_codec import CodecLosses, train_codec
 from pipelines.training.acceleration import start_accelerator
 from pipelines.training.augmentation import Augmentation
 from pipelines.training.checkpoints import checkpoints, save_checkpoint
 from pipelines.training.codec_data import SpectrogramData
+from pipelines.training.decoder_data import DecoderCrops, DecoderData
 from pipelines.training.item_order import EpochOrder, StepSampler
 from pipelines.training.loop import learning_rate
 from pipelines.training.training_config import TrainingConfig
@@ -124,6 +126,16 @@ def test_run_writes_what_it_promises(parts: Parts, tmp_path: Path) -> None:
     assert last["validation/coarse_error"] > 0
     with pytest.raises(ValueError, match="already holds checkpoint-00000004: pass --resume"):
         run_decoder(parts, settings(tmp_path))
+
+
+def test_the_two_noises_of_a_decoders_item_are_independent(parts: Parts) -> None:
+    data = DecoderData([parts["prepared"]], [parts["tokens"]], parts["codec"], crop_s=0.64)
+    codec = SpectralCodec.from_pretrained(parts["codec"])
+    item = DecoderCrops(data, "train", 0, CoarseConditioning(codec))[0]
+    for axes in ((), (1,), (2,), (1, 2)):
+        pair = torch.stack([item.noise, item.other_noise.flip(axes)])
+        follows = torch.corrcoef(pair.flatten(1))
+        assert abs(follows[0, 1]) < 0.05
 
 
 @pytest.mark.parametrize(

@@ -89,6 +89,7 @@ class DecoderBatch(NamedTuple):
         num_books: (B,) int64, how many codebooks each row is decoded from.
         noise: (B, C, M, F) float32, standard normal.
         time: (B,) float32, standard normal, to be mapped to angles of the flow's path.
+        other_noise: (B, C, M, F) float32, standard normal, for a second sample of a row.
     """
 
     spectrogram: Tensor
@@ -97,6 +98,7 @@ class DecoderBatch(NamedTuple):
     num_books: Tensor
     noise: Tensor
     time: Tensor
+    other_noise: Tensor
 
 
 class DecoderCrops(Dataset):
@@ -135,14 +137,10 @@ class DecoderCrops(Dataset):
         codes, positions = self.conditioning.crop(
             read_codes(self.tokens, row), start // FRAMES_PER_TOKEN, self.data.crop_patches
         )
-        return DecoderBatch(
-            spectrogram,
-            codes,
-            positions,
-            self._num_books(codes.shape[0], draws),
-            torch.randn(spectrogram[:, :NUM_MELS].shape, generator=draws),
-            torch.randn((), generator=draws),
-        )
+        num_books = self._num_books(codes.shape[0], draws)
+        shape = spectrogram[:, :NUM_MELS].shape
+        noise, time, other = (torch.randn(size, generator=draws) for size in (shape, (), shape))
+        return DecoderBatch(spectrogram, codes, positions, num_books, noise, time, other)
 
     def _num_books(self, most: int, draws: torch.Generator) -> Tensor:
         share, uniform = torch.rand(2, generator=draws).tolist()
