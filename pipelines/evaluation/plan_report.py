@@ -3,7 +3,8 @@
 Chords are recognized by the triad that covers most of each beat's chroma, which was not fitted to
 anything, on the model's pieces and on true renders of the same scores. A seam counts as found where
 a click lies within 10 ms of it, or where its roughness exceeds that of 19 of 20 places without a
-seam: places chosen at random for an edit, starts of bars for a loop, whose seam is one.
+seam: places chosen at random for an edit, starts of the loop's other bars for a loop, whose seam is
+one too.
 """
 
 import math
@@ -46,6 +47,7 @@ from prior.plan import ChordChange, Plan
 PIECE_S = 12.0
 SPAN_S = (4.0, 8.0)
 CONTROLS = 8
+LOOP_BARS = 4
 FOUND_QUANTILE = 0.95
 NEAR_S = 0.01
 
@@ -129,8 +131,8 @@ def measure_piece(pipeline: MusicGenerator, seed: int) -> dict[str, Any]:
     edited = pipeline.inpaint(song, [SPAN_S], seed=seed + 1).audio[0].cpu()
     codes = pipeline.encode(true[None])[:, : pipeline.prior.num_codebooks]
     coded = pipeline.decode(codes, preview=True)[0].cpu()
-    loop = pipeline.loop(prompt, 2, seed=seed, plan=plan).audio[0].cpu()
-    bars_s = 2 * plan.beats_per_bar * 60 / plan.tempo_bpm
+    loop = pipeline.loop(prompt, LOOP_BARS, seed=seed, plan=plan).audio[0].cpu()
+    bar_s, twice = plan.beats_per_bar * 60 / plan.tempo_bpm, loop.repeat(1, 2)
     return {
         "seed": seed,
         "plan": str(plan),
@@ -138,9 +140,9 @@ def measure_piece(pipeline: MusicGenerator, seed: int) -> dict[str, Any]:
         "chords_ceiling": chord_share(true, SAMPLE_RATE, plan),
         "chords_codec": chord_share(coded, rate, plan),
         "chords_floor": chord_share(audio, rate, composed(seed + 1)[1]),
-        "bar_starts": [measure_seam(audio, rate, at) for at in bar_starts(plan)],
-        "loop_seams": [measure_seam(loop.repeat(1, 2), rate, loop.shape[1] / rate)],
-        "loop_error_samples": abs(loop.shape[1] - bars_s * rate),
+        "bar_starts": [measure_seam(twice, rate, bar * bar_s) for bar in range(1, LOOP_BARS)],
+        "loop_seams": [measure_seam(twice, rate, loop.shape[1] / rate)],
+        "loop_error_samples": abs(loop.shape[1] - LOOP_BARS * bar_s * rate),
         **measure_edit(audio, edited, rate, plan.tempo_bpm, seed),
     }
 
@@ -171,15 +173,6 @@ def measure_edit(
         "key_kept": detect(edited, rate).key == detect(audio, rate).key,
         "beat_error_s": beat_error(edited, rate, tempo_bpm),
     }
-
-
-def bar_starts(plan: Plan) -> list[float]:
-    """List the starts of bars (s) that have a second of the piece on both sides."""
-    bar, beat_s = plan.beats_per_bar, 60 / plan.tempo_bpm
-    last = plan.first_beat + PIECE_S / beat_s
-    beats = range(math.ceil(plan.first_beat / bar) * bar, math.floor(last) + 1, bar)
-    places = [(beat - plan.first_beat) * beat_s for beat in beats]
-    return [at for at in places if 1 <= at <= PIECE_S - 1]
 
 
 def measure_seam(audio: Tensor, rate: int, at_s: float) -> dict[str, Any]:
