@@ -3,14 +3,14 @@
 import asyncio
 import hmac
 import ipaddress
-import json
 from collections.abc import Collection
 from dataclasses import dataclass
-from http.cookies import CookieError, SimpleCookie
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import HTTPConnection
+from starlette.responses import JSONResponse, RedirectResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 COOKIE = "partita_token"
@@ -77,10 +77,12 @@ class Guard:
         try:
             self._check_site(scope, headers)
             if scope["path"] != "/healthz" and self.token is not None:
-                entered = self._entering(scope)
-                if entered:
-                    return await _enter(send, self.token)
-                self._check_token(headers)
+                if self._entering(scope):
+                    # the page gets its cookie, and the address without the token
+                    page = RedirectResponse("/", 303)
+                    page.set_cookie(COOKIE, self.token, 31536000, httponly=True, samesite="strict")
+                    return await page(scope, receive, send)
+                self._check_token(scope, headers)
             limit = self.max_upload if scope["path"] == "/v1/takes" else self.max_body
             if not headers.get("content-length", "0").isdecimal():
                 raise Refusal(400, "Content-Length must be a number")
@@ -119,10 +121,10 @@ class Guard:
         given = parse_qs(scope["query_string"].decode("latin-1")).get("token", [""])[0]
         return self._fits(given)
 
-    def _check_token(self, headers: Headers) -> None:
+    def _check_token(self, scope: Scope, headers: Headers) -> None:
         scheme, _, given = headers.get("authorization", "").partition(" ")
         if scheme.lower() != "bearer":
-            given = _read_cookie(headers.get("cookie", ""))
+            given = HTTPConnection(scope).cookies.get(COOKIE, "")
         if not self._fits(given.strip()):
             raise Refusal(401, "a token is needed: Authorization: Bearer TOKEN, or /?token=")
 
@@ -196,35 +198,17 @@ def _is_address(host: str) -> bool:
     return True
 
 
-def _read_cookie(header: str) -> str:
-    try:
-        found = SimpleCookie(header).get(COOKIE)
-    except CookieError:
-        return ""
-    return "" if found is None else found.value
-
-
-async def _enter(send: Send, token: str) -> None:
-    """Give the page its cookie, and the address without the token."""
-    cookie = f"{COOKIE}={token}; HttpOnly; SameSite=Strict; Path=/; Max-Age=31536000"
-    headers = [(b"location", b"/"), (b"set-cookie", cookie.encode()), (b"content-length", b"0")]
-    await send({"type": "http.response.start", "status": 303, "headers": headers})
-    await send({"type": "http.response.body", "body": b""})
-
-
 async def _refuse(scope: Scope, receive: Receive, send: Send, refusal: Refusal) -> None:
     if scope["type"] == "websocket":
         await receive()
         return await send(
             {"type": "websocket.close", "code": 1008, "reason": refusal.message[:100]}
         )
-    body = json.dumps(error_body(refusal.message)).encode()
-    headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
+    headers = {"connection": "close"}
     if refusal.status == 401:
-        headers.append((b"www-authenticate", b"Bearer"))
-    headers.append((b"connection", b"close"))
-    await send({"type": "http.response.start", "status": refusal.status, "headers": headers})
-    await send({"type": "http.response.body", "body": body})
+        headers["www-authenticate"] = "Bearer"
+    reply = JSONResponse(error_body(refusal.message), refusal.status, headers)
+    await reply(scope, receive, send)
 
 
 def error_body(message: str, field: str | None = None, type: str = "invalid_request_error") -> Any:
