@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from codec.resampling import filter_radius, resample_part, resampled_length, steps
-from pipelines.inference.playback import PipeWriter
+from pipelines.inference.playback import wav_header
+from pipelines.serving.shelf import pcm_bytes
 
 OPUS_RATE = 48_000
 CONTENT_TYPES = {
@@ -26,42 +27,43 @@ class ChunkEncoder:
     """Encodes a piece of music in one of the formats of ``STREAMED``, while it grows."""
 
     def __init__(self, format: str, sample_rate: int, channels: int, num_samples: int) -> None:
-        self.written = io.BytesIO()
+        self.written = io.BytesIO()  # the Ogg stream, which libsndfile writes from front to back
+        self.taken = 0  # bytes of it that were returned
         self.sample_rate = sample_rate  # of the pieces
         self.file: soundfile.SoundFile | None = None
         self.resampler: PieceResampler | None = None
         if format in ("wav", "pcm"):
-            form = "s16" if format == "pcm" else "wav"
-            self.pipe = PipeWriter(self.written, form, sample_rate, channels, num_samples)
+            self.head = wav_header(sample_rate, channels, num_samples) if format == "wav" else b""
             return
         if format == "opus" and sample_rate != OPUS_RATE:
             self.resampler = PieceResampler(sample_rate, OPUS_RATE, num_samples)
             sample_rate = OPUS_RATE
-        self.sink = ForwardSink()
         subtype = "OPUS" if format == "opus" else "VORBIS"
         self.file = soundfile.SoundFile(
-            self.sink, "w", sample_rate, channels, subtype, format="OGG"
+            self.written, "w", sample_rate, channels, subtype, format="OGG"
         )
 
     def encode(self, piece: Tensor) -> bytes:
         """Turn the next (C, s) float32 samples into bytes, perhaps none."""
         if self.file is None:
-            self.pipe.write(piece)
-            data = self.written.getvalue()
-            self.written.seek(0)
-            self.written.truncate()
-            return data
+            head, self.head = self.head, b""
+            return head + pcm_bytes(piece, "s16")
         if self.resampler is not None:
             piece = self.resampler.push(piece)
         self.file.write(np.ascontiguousarray(piece.clamp(-1, 1).T.numpy()))
-        return self.sink.take()
+        return self._take()
 
     def finish(self) -> bytes:
         """Return what is left."""
         if self.file is None:
             return b""
         self.file.close()
-        return self.sink.take()
+        return self._take()
+
+    def _take(self) -> bytes:
+        data = bytes(self.written.getbuffer()[self.taken :])
+        self.taken += len(data)
+        return data
 
 
 class PieceResampler:
@@ -94,35 +96,3 @@ class PieceResampler:
     def _read(self, first: int, last: int) -> Tensor:
         assert self.kept is not None
         return self.kept[:, first - self.start : last - self.start]
-
-
-class ForwardSink:
-    """Takes the Ogg stream that libsndfile writes from front to back."""
-
-    def __init__(self) -> None:
-        self.data = bytearray()
-        self.position = 0
-
-    def write(self, data: bytes) -> int:
-        """Append bytes."""
-        self.data += data
-        self.position += len(data)
-        return len(data)
-
-    def seek(self, offset: int, whence: int = 0) -> int:
-        """Stay at the end, where Ogg is written."""
-        return self.position
-
-    def tell(self) -> int:
-        """Count the bytes written."""
-        return self.position
-
-    def read(self, size: int) -> bytes:
-        """Read nothing."""
-        return b""
-
-    def take(self) -> bytes:
-        """Return what was written since the last call."""
-        data = bytes(self.data)
-        self.data.clear()
-        return data
