@@ -70,19 +70,24 @@ class PlanOptions(StrictFields):
             raise ValueError(f"plan cannot be read: {error}") from error
 
 
-class PieceFields(PlanOptions):
+class SoundFields(PlanOptions):
+    """Holds what new pieces and edits have in common."""
+
+    seed: Seed | None = None
+    negative_prompt: Text | None = None
+    guidance: Annotated[float, Field(ge=0)] | None = None
+    temperature: Annotated[float, Field(ge=0)] | None = None
+    num_inference_steps: Annotated[int, Field(ge=1, le=16)] | None = None
+
+
+class PieceFields(SoundFields):
     """Holds the arguments of ``Pipeline.stream``."""
 
     prompt: Prompt
     duration_s: Annotated[float, Field(gt=0)] = 10.0
-    seed: Seed | None = None
     model: str | None = None
-    negative_prompt: Text | None = None
-    guidance: Annotated[float, Field(ge=0)] | None = None
-    temperature: Annotated[float, Field(ge=0)] | None = None
     top_k: Annotated[int, Field(ge=1)] | None = None
     top_p: Annotated[float, Field(gt=0, le=1)] | None = None
-    num_inference_steps: Annotated[int, Field(ge=1, le=16)] | None = None
     decoder_seed: Seed | None = None
     preview: bool = False
 
@@ -118,18 +123,13 @@ class JobRequest(WholePiece):
     id: JobName | None = None
 
 
-class EditRequest(PlanOptions):
+class EditRequest(SoundFields):
     """Declares the body of ``POST /v1/edits``: a take that is made from another."""
 
     edit: Literal["extend", "inpaint", "vary", "loop"]
     take: TakeName
     id: JobName | None = None
     prompt: Prompt | None = None
-    seed: Seed | None = None
-    negative_prompt: Text | None = None
-    guidance: Annotated[float, Field(ge=0)] | None = None
-    temperature: Annotated[float, Field(ge=0)] | None = None
-    num_inference_steps: Annotated[int, Field(ge=1, le=16)] | None = None
     add_s: Annotated[float, Field(gt=0)] = 10.0
     spans_s: Annotated[list[tuple[float, float]], Field(max_length=100)] = []
     strength: Annotated[float, Field(gt=0, le=1)] = 0.4
