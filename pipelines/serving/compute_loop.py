@@ -16,9 +16,8 @@ from codec.process_settings import cpu_threads
 from pipelines.inference.endings import with_ending
 from pipelines.inference.music_generator import MusicGenerator
 from pipelines.serving.live_piece import LivePiece
-from pipelines.serving.piece_work import CanceledError, Work, finish
+from pipelines.serving.piece_work import CanceledError, Work, describe_song, finish
 from pipelines.serving.refusals import BusyError
-from pipelines.serving.song_facts import describe_song
 from prior.frame_generator import FrameGenerator
 from prior.plan import Plan
 
@@ -48,7 +47,6 @@ class ComputeLoop:
     share: float = 1.0
     live: list[LivePiece] = field(default_factory=list)
     waiting: deque[Work] = field(default_factory=deque)
-    current: list[Work] = field(default_factory=list)
     calls: deque[Call] = field(default_factory=deque)
 
     def __post_init__(self) -> None:
@@ -190,7 +188,6 @@ class ComputeLoop:
                     batch.append(work)
                 if len(batch) == self.batch_size or batch[0].alone:
                     break
-            self.current = batch
             return batch
 
     def _perform(self, batch: list[Work]) -> None:
@@ -207,7 +204,6 @@ class ComputeLoop:
             else:
                 for work in left:
                     work.error = error
-        self.current = []
         for work in batch:
             if work.progress < 1:
                 finish(work)

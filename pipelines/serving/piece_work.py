@@ -1,12 +1,15 @@
-"""Holds work that nobody listens to while it is made."""
+"""Holds work that nobody listens to while it is made, and describes what came of it."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
-from pipelines.music_output import MusicOutput
-from pipelines.serving.music_request import WholePiece
+from pipelines.inference.music_generator import MusicGenerator
+from pipelines.music_output import MusicOutput, describe_call
+from pipelines.serving.music_request import PieceFields, WholePiece
+from prior.plan import Plan
 
 
 @dataclass(eq=False)
@@ -47,3 +50,26 @@ def finish(work: Work) -> None:
     except Exception as error:  # a full disk, a deleted folder
         work.error = error
         work.on_end(work)
+
+
+def describe_song(
+    pipeline: MusicGenerator,
+    fields: PieceFields,
+    codes: Tensor,
+    plan: Plan | None,
+    num_samples: int,
+) -> MusicOutput:
+    """Describe a piece, made from fields with a seed, whose samples went elsewhere."""
+    sampling = pipeline.sampling(fields.temperature, fields.top_k, fields.top_p, fields.guidance)
+    steps = pipeline.check_steps(fields.num_inference_steps, fields.preview)
+    call = [fields.prompt], fields.negative_prompt, fields.duration_s, sampling, steps
+    seed = fields.seed or 0
+    return MusicOutput(
+        torch.empty(1, pipeline.channels, num_samples, device="meta"),
+        pipeline.sample_rate,
+        codes.cpu().long(),
+        [seed],
+        [seed if fields.decoder_seed is None else fields.decoder_seed],
+        describe_call(*call, fields.preview),
+        [plan],
+    )

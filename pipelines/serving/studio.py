@@ -25,11 +25,10 @@ from pipelines.serving.music_request import (
     SteerFields,
     WholePiece,
 )
-from pipelines.serving.piece_work import Work
+from pipelines.serving.piece_work import Work, describe_song
 from pipelines.serving.refusals import QueueFullError, StorageError
 from pipelines.serving.request_check import RequestCheck
 from pipelines.serving.shelf import Shelf, TakeRecorder, new_id
-from pipelines.serving.song_facts import describe_song
 
 LOG = logging.getLogger("partita.serve")
 LIVE_AHEAD_S = 3.0
