@@ -2,7 +2,7 @@
 
 import itertools
 import threading
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
@@ -14,7 +14,7 @@ from pipelines.rendering.item import RenderItem
 from pipelines.rendering.origin import describe_origin
 from pipelines.rendering.renderer import Renderer
 from pipelines.rendering.rows import Defaults, read_request
-from pipelines.rendering.worker_pool import run_queue, thread_pool
+from pipelines.rendering.worker_pool import WorkerPool, run_queue
 
 
 def read_items(pipeline: Pipeline, *rows: dict[str, Any]) -> list[RenderItem]:
@@ -45,7 +45,10 @@ def test_one_batch_is_generated_while_another_is_decoded(pipeline: Pipeline):
     renderer = MeetingRenderer(pipeline)
     with ThreadPoolExecutor(2) as executor:
         queue = render_queue.RenderQueue(read_items(pipeline, *rows), pipeline.num_frames, 2)
-        results = list(run_queue(queue, thread_pool(renderer, executor, threads=2)))
+        pool = WorkerPool(
+            lambda: 2, lambda task: executor.submit(renderer.perform, task), Future.result
+        )
+        results = list(run_queue(queue, pool))
     assert sorted(result.item.id for result in results) == ["0", "1", "2", "3"]
     assert not renderer.both.broken
     assert {result.attempts for result in results} == {1}

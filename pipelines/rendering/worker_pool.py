@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from queue import SimpleQueue
@@ -42,15 +42,6 @@ def run_queue(queue: RenderQueue, pool: WorkerPool) -> Iterator[ItemResult]:
         yield from queue.report(tasks.pop(future), pool.result_of(future))
 
 
-def thread_pool(renderer: Renderer, executor: ThreadPoolExecutor, threads: int) -> WorkerPool:
-    """Generate a batch's tokens in one thread while others decode items."""
-    return WorkerPool(
-        max_tasks=lambda: threads,
-        submit=lambda task: executor.submit(renderer.perform, task),
-        result_of=lambda future: future.result(),
-    )
-
-
 @contextmanager
 def start_threads(pipeline: MusicGenerator, origin: Origin) -> Iterator[WorkerPool]:
     """Start as many threads as PyTorch has on a CPU, one on a GPU; leaving stops their tasks."""
@@ -60,6 +51,10 @@ def start_threads(pipeline: MusicGenerator, origin: Origin) -> Iterator[WorkerPo
     with cpu_threads(None), warnings.catch_warnings(), ThreadPoolExecutor(threads) as executor:
         warnings.simplefilter("ignore")  # what happened to the audio is in the facts
         try:
-            yield thread_pool(renderer, executor, threads)
+            yield WorkerPool(
+                max_tasks=lambda: threads,
+                submit=lambda task: executor.submit(renderer.perform, task),
+                result_of=Future.result,
+            )
         finally:
             renderer.stopped.set()
