@@ -63,7 +63,8 @@ class RenderFolder:
             if entry.audio:
                 write_whole(self.path / entry.audio, audio)
                 write_whole(self.path / entry.tokens, tokens)
-            manifest.append_entry(self.path, entry)
+            with (self.path / manifest.NAME).open("ab") as file:
+                file.write(manifest.format_entry(entry))
         self.entries[entry.id] = entry
 
     def remove_files(self, entry: ManifestEntry) -> None:

@@ -91,12 +91,6 @@ def write_manifest(folder: str | Path, entries: Iterable[ManifestEntry]) -> None
     write_whole(Path(folder) / NAME, b"".join(map(format_entry, entries)))
 
 
-def append_entry(folder: str | Path, entry: ManifestEntry) -> None:
-    """Add one line; a manifest that ends in a torn line must be written anew first."""
-    with (Path(folder) / NAME).open("ab") as file:
-        file.write(format_entry(entry))
-
-
 def format_entry(entry: ManifestEntry) -> bytes:
     """Format an entry as a line."""
     return json.dumps(asdict(entry), ensure_ascii=False).encode() + b"\n"
