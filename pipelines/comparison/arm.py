@@ -53,8 +53,13 @@ class Arm:
 
     def key(self, optimization: Optimization) -> str:
         """Hash all settings, for the name of the arm's folder."""
-        text = json.dumps([self.identity(), asdict(optimization)], sort_keys=True, default=str)
-        return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+        return digest([self.identity(), asdict(optimization)])
+
+
+def digest(values: Any) -> str:
+    """Hash anything that JSON can write."""
+    text = json.dumps(values, sort_keys=True, default=str)
+    return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
 
 @dataclass(frozen=True)

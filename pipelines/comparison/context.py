@@ -7,13 +7,13 @@ from itertools import pairwise
 
 import numpy as np
 
-from pipelines.comparison.arm import Arm
+from pipelines.comparison.arm import Arm, digest
 from pipelines.comparison.comparison_row import ComparisonRow, Plot
 from pipelines.comparison.comparison_settings import TOKEN_RATE
 from pipelines.comparison.passages import Passage, find_new, find_returning
 from pipelines.comparison.piece_cache import TrackPiece, code_bits, join_tracks, read_pieces
 from pipelines.comparison.spread import number, show, spread_series, verdict
-from pipelines.comparison.study import Study, digest
+from pipelines.comparison.study import Study
 from pipelines.data.markdown import table
 from pipelines.data.tokens import read_token_infos
 from prior.model import Prior

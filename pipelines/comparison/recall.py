@@ -5,12 +5,12 @@ import math
 import numpy as np
 
 from codec.seeds import derive_seed
-from pipelines.comparison.arm import Arm
+from pipelines.comparison.arm import Arm, digest
 from pipelines.comparison.comparison_row import ComparisonRow, Plot
 from pipelines.comparison.comparison_settings import TOKEN_RATE, Budget
 from pipelines.comparison.piece_cache import TrackPiece, cache_info, code_bits, write_cache
 from pipelines.comparison.spread import number, show, spread_series, verdict
-from pipelines.comparison.study import Study, digest
+from pipelines.comparison.study import Study
 from pipelines.data.markdown import table
 from prior.model import Prior
 

@@ -1,12 +1,12 @@
 """Measure scaling: sizes times data amounts at equal compute, and the exponents."""
 
-from pipelines.comparison.arm import Arm
+from pipelines.comparison.arm import Arm, digest
 from pipelines.comparison.comparison_row import ComparisonRow, Plot
 from pipelines.comparison.comparison_settings import Budget
 from pipelines.comparison.equal_size import count_parameters
 from pipelines.comparison.piece_cache import TrackPiece, held_out_bits, part_of, read_pieces
 from pipelines.comparison.spread import show, show_exponent, spread_series, verdict
-from pipelines.comparison.study import Study, digest
+from pipelines.comparison.study import Study
 from pipelines.data.markdown import table
 from pipelines.data.tokens import read_token_infos
 from pipelines.training.cost import forward_flops

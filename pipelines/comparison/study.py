@@ -1,7 +1,5 @@
 """Make what every measurement works with: arms, the folder and the derived data."""
 
-import hashlib
-import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -10,7 +8,7 @@ from typing import Any
 import torch
 from accelerate import PartialState
 
-from pipelines.comparison.arm import Arm, TrainedArm, is_held, lineage, train_arm
+from pipelines.comparison.arm import Arm, TrainedArm, digest, is_held, lineage, train_arm
 from pipelines.comparison.comparison_settings import Budget, ComparisonSettings, PriorVariant
 from pipelines.comparison.equal_size import fit_width
 from pipelines.comparison.piece_cache import TrackPiece, read_pieces, write_cache
@@ -151,9 +149,3 @@ def read_model(variant: PriorVariant) -> dict[str, Any]:
     if not isinstance(content, dict) or not isinstance(content.get("model"), dict):
         raise ValueError(f"{variant.config} has no model section")
     return dict(content["model"])
-
-
-def digest(values: Any) -> str:
-    """Hash anything that JSON can write."""
-    text = json.dumps(values, sort_keys=True, default=str)
-    return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
