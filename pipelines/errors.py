@@ -66,6 +66,12 @@ def one_line_errors(program: str) -> Iterator[None]:
         raise SystemExit(130) from stopped
 
 
+def check_name(what: str, name: Any, known: Iterable[str]) -> None:
+    """Raise ValueError unless a name is one of the known ones."""
+    if name not in tuple(known):
+        raise ValueError(f"{what} must be one of {', '.join(known)}, got {name!r:.80}")
+
+
 def check_names(what: str, names: Iterable[str], known: Collection[str]) -> None:
     """Raise ValueError for the first name that is not among the known ones."""
     for name in names:

@@ -38,6 +38,7 @@ from pipelines.data.shards import (
     read_description,
     read_split,
 )
+from pipelines.errors import check_name
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -138,15 +139,12 @@ class PreparedWriter(ShardWriter):
     """Write clips into the shards of one split of a dataset."""
 
     def __init__(self, folder: str | Path, split: str, shard_clips: int = 256) -> None:
-        check_split(split)
+        check_name("split", split, SPLITS)
         super().__init__(Path(folder) / split, SCHEMA, shard_clips)
 
     def add(self, clip: Clip) -> None:
         """Append one clip."""
         self.add_row(clip.to_row())
-
-    def __enter__(self) -> "PreparedWriter":
-        return self
 
 
 def open_prepared(folder: str | Path, split: str = "train") -> "Dataset":
@@ -155,7 +153,7 @@ def open_prepared(folder: str | Path, split: str = "train") -> "Dataset":
     Raises:
         ValueError: the folder is unfinished, of another format, or has no clip in this split.
     """
-    check_split(split)
+    check_name("split", split, SPLITS)
     read_info(folder)
     return open_split(folder, split, "prepared dataset")
 
@@ -265,9 +263,3 @@ def finish_dataset(folder: str | Path, settings: dict[str, Any]) -> dict[str, An
 def as_hours(seconds: float) -> float:
     """Convert seconds to hours as ``dataset.json`` rounds them."""
     return round(seconds / 3600, 4)
-
-
-def check_split(split: str) -> None:
-    """Raise unless ``split`` is one of ``SPLITS``."""
-    if split not in SPLITS:
-        raise ValueError(f"split must be one of {', '.join(SPLITS)}, got {split!r}")

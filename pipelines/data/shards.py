@@ -8,7 +8,7 @@ import json
 from collections.abc import Iterator, Sized
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import pyarrow as pa
 
@@ -60,7 +60,7 @@ class ShardWriter:
         elif len(self._pending) == BATCH_CLIPS:
             self._flush()
 
-    def __enter__(self) -> "ShardWriter":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *error: Any) -> None:

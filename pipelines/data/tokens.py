@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from pipelines.data.codecs import hash_codec
-from pipelines.data.prepared import check_split, read_info
+from pipelines.data.prepared import SPLITS, read_info
 from pipelines.data.shards import (
     ShardKind,
     as_arrow,
@@ -27,6 +27,7 @@ from pipelines.data.shards import (
     read_description,
     read_remote,
 )
+from pipelines.errors import check_name
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -96,7 +97,7 @@ def open_tokens(folder: str | Path, split: str = "train") -> "Dataset":
     Raises:
         ValueError: the cache is unfinished, of another format, or has no clip in this split.
     """
-    check_split(split)
+    check_name("split", split, SPLITS)
     read_token_info(folder)
     return open_split(folder, split, "token cache")
 

@@ -13,7 +13,7 @@ from typing import Any
 from pipelines.data.row_files import read_rows
 from pipelines.data.scores.keys import Key
 from pipelines.data.shards import evenly_spaced
-from pipelines.errors import check_names
+from pipelines.errors import check_name, check_names
 from pipelines.evaluation.ground_truth import Wanted
 
 PROMPTS_PATH = Path(__file__).with_name("prompts.jsonl")
@@ -31,8 +31,7 @@ class Prompt:
     wanted: Wanted = field(default_factory=Wanted)  # the facts; words for styles are not measured
 
     def __post_init__(self) -> None:
-        if self.group not in GROUPS:
-            raise ValueError(f"group must be one of {GROUPS}, got {self.group!r}")
+        check_name("group", self.group, GROUPS)
 
 
 def read_prompts(path: Path = PROMPTS_PATH) -> list[Prompt]:

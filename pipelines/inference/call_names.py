@@ -41,12 +41,6 @@ def draw_seeds(
     return [int(torch.randint(2**31, (), generator=g, device=g.device)) for g in generators]
 
 
-def check_output_type(output_type: str) -> None:
-    """Raise ValueError unless a call can return this."""
-    if output_type not in OUTPUT_TYPES:
-        raise ValueError(f"output_type must be one of {OUTPUT_TYPES}, got {output_type!r}")
-
-
 def onload(*parts: Any) -> None:
     """Bring parts that diffusers has offloaded to the device that computes.
 

@@ -16,6 +16,7 @@ from codec.stages import Stage, run
 from codec.validation import check_codes
 from codec.windows import Windows
 from decoder.sampler import FlowSampler
+from pipelines.errors import check_name
 from pipelines.inference.call_arguments import (
     check_duration,
     check_num_steps,
@@ -23,9 +24,9 @@ from pipelines.inference.call_arguments import (
     spread_seeds,
     spread_texts,
 )
-from pipelines.inference.call_names import check_output_type, choose, draw_seeds, onload
+from pipelines.inference.call_names import OUTPUT_TYPES, choose, draw_seeds, onload
 from pipelines.inference.conditioning import Conditioner
-from pipelines.inference.endings import Ending, check_ending, with_ending
+from pipelines.inference.endings import FADE_S, Ending, with_ending
 from pipelines.inference.pipeline_parts import PipelineParts
 from pipelines.inference.plan_schema import PlanFields, PlanSource, draft_plan
 from pipelines.music_output import MusicOutput, describe_call
@@ -107,7 +108,7 @@ class PieceGenerator(PipelineParts):
         Raises:
             ValueError: an argument is out of its range, named with its rule.
         """
-        check_output_type(output_type)
+        check_name("output_type", output_type, OUTPUT_TYPES)
         if unknown := set(callback_on_step_end_tensor_inputs) - set(self._callback_tensor_inputs):
             raise ValueError(
                 "callback_on_step_end_tensor_inputs must be among "
@@ -135,7 +136,7 @@ class PieceGenerator(PipelineParts):
         negatives = spread_texts(negative_prompt, len(prompts))
         sources = plan if isinstance(plan, list) else [plan] * len(prompts)
         plans = [draft_plan(source, plan_fields) for source in sources]
-        check_ending(ending)
+        check_name("ending", ending, FADE_S)
         onload(self.planner)
         items = (prompts, negatives, plans, seeds)
         rings_s = [duration_s if ending == "ring" else None] * len(prompts)

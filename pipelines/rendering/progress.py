@@ -9,6 +9,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, TextIO
 
+from pipelines.errors import check_name
 from pipelines.rendering.folder import explain_full_disk
 from pipelines.rendering.job import clock
 
@@ -84,8 +85,7 @@ class RenderProgress:
 @contextmanager
 def open_progress(kind: str, log_file: str | Path | None) -> Iterator[RenderProgress]:
     """Report progress in one of ``KINDS``, and append every event to a log file."""
-    if kind not in KINDS:
-        raise ValueError(f"progress must be one of {', '.join(KINDS)}, got {kind!r}")
+    check_name("progress", kind, KINDS)
     with ExitStack() as stack:
         log = None
         if log_file is not None:

@@ -13,7 +13,8 @@ from codec.audio_file import FORMATS
 from codec.seeds import derive_seed
 from codec.validation import check_codes
 from pipelines.data.row_files import RowFault, RowFile, has_surrogate, read_rows
-from pipelines.inference.endings import check_ending
+from pipelines.errors import check_name
+from pipelines.inference.endings import FADE_S
 from pipelines.inference.music_generator import MusicGenerator
 from pipelines.inference.plan_schema import FLAG_FIELDS, draft_json, draft_plan
 from pipelines.inference.text import MAX_TOKENS
@@ -54,6 +55,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "num_variations": (1, 1000),
     "loudness_lufs": LOUDNESS_RANGE,
 }
+CHOICES = {"format": tuple(FORMATS), "ending": tuple(FADE_S)}
 OF_THE_PRIOR = (
     *("negative_prompt", "duration_s", "seed", "guidance", "temperature", "num_variations"),
     "ending",
@@ -313,10 +315,8 @@ def check_number(name: str, value: Any) -> float:
 
 def check_text(name: str, value: Any) -> str:
     """Return a text that its field may hold, or raise ValueError."""
-    if name == "format" and value not in tuple(FORMATS):
-        raise ValueError(f"{name} must be one of {', '.join(FORMATS)}, got {value!r:.80}")
-    if name == "ending":
-        check_ending(value)
+    if name in CHOICES:
+        check_name(name, value, CHOICES[name])
     if name == "id" and isinstance(value, int) and not isinstance(value, bool):
         value = str(value)
     if not isinstance(value, str) or not value.strip():

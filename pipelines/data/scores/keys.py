@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from pipelines.errors import check_name
 from prior.theory import KEY_PROFILES, PITCH_CLASSES, SCALES, TONICS
 
 _NUMERALS = {"I": 0, "II": 1, "III": 2, "IV": 3, "V": 4, "VI": 5, "VII": 6}
@@ -29,8 +30,7 @@ class Key:
     mode: str
 
     def __post_init__(self) -> None:
-        if self.tonic not in PITCH_CLASSES:
-            raise ValueError(f"tonic must be one of {sorted(PITCH_CLASSES)}, got {self.tonic!r}")
+        check_name("tonic", self.tonic, PITCH_CLASSES)
         if self.mode not in SCALES:
             raise ValueError(f"mode must be major or minor, got {self.mode!r}")
 
