@@ -154,6 +154,7 @@ def describe_pipeline(folder: Path) -> list[str]:
         FileNotFoundError: the folder is not a saved pipeline or lacks a file.
         ValueError: a config or the names and shapes of the weights do not fit.
     """
+    from codec.component import read_shapes
     from pipelines.inference.components import read_index
 
     index = read_index(folder)
@@ -164,7 +165,8 @@ def describe_pipeline(folder: Path) -> list[str]:
         for name in present
         if name != "text_encoder"
     }
-    counts = {"text_encoder": count_text_encoder(folder / "text_encoder")}
+    heads = read_shapes(folder / "text_encoder" / "model.safetensors").values()
+    counts = {"text_encoder": sum(math.prod(head.shape) for head in heads)}
     counts |= {
         name: sum(parameter.numel() for parameter in model.parameters())
         for name, model in models.items()
@@ -190,20 +192,6 @@ def read_component(folder: Path, name: str, library: str, class_name: str) -> An
     check_folder(kind, folder / name)
     with WithoutStorage():
         return kind(**read_component_config(kind, folder / name / "config.json"))
-
-
-def count_text_encoder(folder: Path) -> int:
-    """Count the numbers in a transformers model's safetensors, from the file's head."""
-    from safetensors import SafetensorError, safe_open
-
-    path = folder / "model.safetensors"
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} does not exist")
-    try:
-        with safe_open(path, framework="pt") as file:
-            return sum(math.prod(file.get_slice(name).get_shape()) for name in file.keys())  # noqa: SIM118
-    except SafetensorError as error:
-        raise ValueError(f"{path} is not a whole safetensors file: {error}") from error
 
 
 def describe_rates(codec: Any, prior: Any, decoder: Any) -> list[str]:

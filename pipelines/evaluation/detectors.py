@@ -12,8 +12,7 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from pipelines.data.scores.instruments import BASSES, FAMILIES, INSTRUMENTS
@@ -31,6 +30,7 @@ from pipelines.evaluation.detector_features import (
     tagger_levels,
 )
 from pipelines.evaluation.second_opinion import MIN_MUSIC_S
+from pipelines.inference.safetensors_file import read_safetensors
 
 WEIGHTS_PATH = Path(__file__).with_name("detectors.safetensors")
 DRUMS_THRESHOLD = 0.5
@@ -112,10 +112,7 @@ def load_detectors(path: Path = WEIGHTS_PATH) -> Detectors:
     """
     if not path.is_file():
         raise FileNotFoundError(f"{path} does not exist: partita evaluate fit-detectors writes it")
-    try:
-        weights = {name: tensor.float() for name, tensor in load_file(path).items()}
-    except SafetensorError as error:
-        raise ValueError(f"{path}: not a whole safetensors file: {error}") from error
+    weights = {name: tensor.float() for name, tensor in read_safetensors(path)[1].items()}
     detectors = Detectors(tagger_width=len(weights.get("tagger.middle.0.bias", range(48))))
     wanted = {name for name in detectors.state_dict() if "num_batches_tracked" not in name}
     if wanted != weights.keys():

@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from codec.whole_file import whole_file
+from pipelines.inference.safetensors_file import read_facts, read_safetensors
 
 FILE_NAME = "pytorch_lora_weights.safetensors"
 METADATA_KEY = "lora_adapter_metadata"
@@ -232,12 +232,8 @@ def read_adapter(path: str | Path) -> LoraAdapter:
     file = Path(path) / FILE_NAME if Path(path).is_dir() else Path(path)
     if not file.is_file():
         raise FileNotFoundError(f"{file} does not exist: {path} is not an adapter")
-    try:
-        with safe_open(file, "pt") as opened:
-            tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
-            config = json.loads((opened.metadata() or {}).get(METADATA_KEY, "{}"))
-    except (SafetensorError, json.JSONDecodeError) as error:
-        raise ValueError(f"{file} is not a whole safetensors file: {error}") from error
+    metadata, tensors = read_safetensors(file)
+    config = read_facts(file, {METADATA_KEY: "{}"} | metadata, [METADATA_KEY])[METADATA_KEY]
     layers = {}
     for name, down in tensors.items():
         part, _, rest = name.partition(".")

@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypedDict
 
-from codec.whole_file import write_whole
+from codec.whole_file import read_json_object, write_whole
 from pipelines.inference.chord_symbols import symbol_of
 from pipelines.inference.plan_fields import DECIMALS, READERS, read_meter, read_progression
 from prior.plan import SLOWEST_BPM, ChordChange, Plan
@@ -57,17 +57,14 @@ def load_plan(path: str | Path) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is not JSON.
+        ValueError: it is not a JSON object.
     """
     if not Path(path).is_file():
         raise FileNotFoundError(f"{path} does not exist")
     try:
-        values = json.loads(Path(path).read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
+        return read_json_object(path)
+    except RecursionError as error:
         raise ValueError(f"{path} is not JSON: {error}") from error
-    if not isinstance(values, dict):
-        raise ValueError(f"{path} must hold an object, got {values!r:.40}")
-    return values
 
 
 def plan_json(plan: Plan) -> dict[str, Any]:
