@@ -5,13 +5,13 @@ import json
 from collections.abc import AsyncIterator, Callable
 from typing import Annotated, Any
 
-from fastapi import APIRouter, HTTPException, Query, Request
+from fastapi import APIRouter, Depends, HTTPException, Query
 from fastapi.responses import Response
 from sse_starlette import EventSourceResponse
 
 from pipelines.serving.job_store import Job
 from pipelines.serving.music_request import EditRequest, Format, JobRequest
-from pipelines.serving.music_routes import studio_of
+from pipelines.serving.music_routes import OurStudio
 from pipelines.serving.studio import Studio
 from pipelines.serving.take_routes import take_audio
 
@@ -29,7 +29,7 @@ def show(studio: Studio, job: Job) -> dict[str, Any]:
     return shown
 
 
-def find(studio: Studio, id: str) -> Job:
+def find(id: str, studio: OurStudio) -> Job:
     """Find a job or raise 404."""
     job = studio.store.get(id)
     if job is None:
@@ -37,25 +37,27 @@ def find(studio: Studio, id: str) -> Job:
     return job
 
 
+FoundJob = Annotated[Job, Depends(find)]
+
+
 @router.post("/v1/jobs", status_code=202)
-def submit(body: JobRequest, request: Request) -> dict[str, Any]:
+def submit(body: JobRequest, studio: OurStudio) -> dict[str, Any]:
     """Queue a piece; its take goes on the shelf."""
-    studio = studio_of(request)
     studio.check.piece(body)
     return show(studio, studio.add_job(body))
 
 
 @router.post("/v1/edits", status_code=202)
-def submit_edit(body: EditRequest, request: Request) -> dict[str, Any]:
+def submit_edit(body: EditRequest, studio: OurStudio) -> dict[str, Any]:
     """Queue a continuation, a filled span, a variation or a loop of a take."""
-    studio = studio_of(request)
     return show(studio, studio.add_edit(body))
 
 
 @router.get("/v1/jobs")
-def list_jobs(request: Request, limit: Annotated[int, Query(ge=0, le=1000)] = 50) -> dict[str, Any]:
+def list_jobs(
+    studio: OurStudio, limit: Annotated[int, Query(ge=0, le=1000)] = 50
+) -> dict[str, Any]:
     """List what waits, in its order, and then what ended last."""
-    studio = studio_of(request)
     return {"data": [show(studio, job) for job in studio.store.newest(limit)]}
 
 
@@ -75,9 +77,8 @@ async def changes(
 
 
 @router.get("/v1/jobs/events")
-async def watch_all(request: Request) -> EventSourceResponse:
+async def watch_all(studio: OurStudio) -> EventSourceResponse:
     """Send the list of jobs, as an event whenever it has changed."""
-    studio = studio_of(request)
 
     def look() -> tuple[str, Any]:
         return "jobs", [show(studio, job) for job in studio.store.newest(20)]
@@ -86,40 +87,33 @@ async def watch_all(request: Request) -> EventSourceResponse:
 
 
 @router.get("/v1/jobs/{id}")
-def get_job(id: str, request: Request) -> dict[str, Any]:
+def get_job(job: FoundJob, studio: OurStudio) -> dict[str, Any]:
     """Say how a job stands."""
-    studio = studio_of(request)
-    return show(studio, find(studio, id))
+    return show(studio, job)
 
 
 @router.get("/v1/jobs/{id}/events")
-async def watch(id: str, request: Request) -> EventSourceResponse:
+async def watch(job: FoundJob, studio: OurStudio) -> EventSourceResponse:
     """Send a job's state whenever it has changed, until it ends."""
-    studio = studio_of(request)
-    await asyncio.to_thread(find, studio, id)
 
     def look() -> tuple[str, Any]:
-        job = find(studio, id)
-        return job.state, show(studio, job)
+        now = find(job.id, studio)
+        return now.state, show(studio, now)
 
     return EventSourceResponse(changes(look, lasts=False), send_timeout=30)
 
 
 @router.delete("/v1/jobs/{id}")
-def cancel(id: str, request: Request) -> dict[str, Any]:
+def cancel(job: FoundJob, studio: OurStudio) -> dict[str, Any]:
     """End a job that waits or runs; one that has ended stays as it is."""
-    studio = studio_of(request)
-    find(studio, id)
-    job = studio.cancel_job(id)
-    assert job is not None
-    return show(studio, job)
+    ended = studio.cancel_job(job.id)
+    assert ended is not None
+    return show(studio, ended)
 
 
 @router.get("/v1/jobs/{id}/result", response_class=Response)
-def result(id: str, request: Request, format: Format = "wav") -> Response:
+def result(job: FoundJob, studio: OurStudio, format: Format = "wav") -> Response:
     """Fetch the finished file; 409 while there is none."""
-    studio = studio_of(request)
-    job = find(studio, id)
     if job.state != "done":
         raise HTTPException(409, f"the job is {job.state}" + f": {job.error}" * bool(job.error))
-    return take_audio(id, request, format)
+    return take_audio(job.id, studio, format)

@@ -4,10 +4,10 @@ import asyncio
 import contextlib
 import time
 from collections.abc import AsyncIterator
-from typing import Any
+from typing import Annotated, Any
 
 import torch
-from fastapi import APIRouter, HTTPException, Request
+from fastapi import APIRouter, Depends, HTTPException, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
@@ -23,20 +23,23 @@ from pipelines.serving.studio import Studio
 router = APIRouter(tags=["music"])
 
 
-def studio_of(request: Request) -> Studio:
+async def studio_of(request: Request) -> Studio:
     """Return the studio that the application was built with."""
     return request.app.state.studio
 
 
-def metrics_of(request: Request) -> ServiceMetrics:
+async def metrics_of(request: Request) -> ServiceMetrics:
     """Return the metrics that the application was built with."""
     return request.app.state.metrics
 
 
+OurStudio = Annotated[Studio, Depends(studio_of)]
+OurMetrics = Annotated[ServiceMetrics, Depends(metrics_of)]
+
+
 @router.get("/v1/models")
-def models(request: Request) -> dict[str, Any]:
+def models(studio: OurStudio) -> dict[str, Any]:
     """List the one model that is loaded, and what it can do."""
-    studio = studio_of(request)
     origin, pipeline = studio.origin, studio.pipeline
     edits = [name for name in ("extend", "inpaint", "vary", "loop") if hasattr(pipeline, name)]
     model = {
@@ -58,19 +61,22 @@ def models(request: Request) -> dict[str, Any]:
 
 
 @router.post("/v1/audio/music", response_class=Response)
-async def music(body: MusicRequest, request: Request) -> Response:
+async def music(
+    body: MusicRequest, request: Request, studio: OurStudio, metrics: OurMetrics
+) -> Response:
     """Make a piece: the finished file, or with ``stream`` its bytes while it is written."""
-    studio = studio_of(request)
     await asyncio.to_thread(studio.check.piece, body)
     if body.stream:
-        return stream_piece(body, studio, metrics_of(request))
-    return await whole_piece(body, request)
+        return stream_piece(body, studio, metrics)
+    return await whole_piece(body, request, studio)
 
 
 @router.post("/v1/audio/speech", response_class=Response)
-async def speech(body: SpeechRequest, request: Request) -> Response:
+async def speech(
+    body: SpeechRequest, request: Request, studio: OurStudio, metrics: OurMetrics
+) -> Response:
     """Do what ``/v1/audio/music`` does, in the words of OpenAI's clients."""
-    return await music(body.to_music(), request)
+    return await music(body.to_music(), request, studio, metrics)
 
 
 def stream_piece(body: MusicRequest, studio: Studio, metrics: ServiceMetrics) -> Response:
@@ -119,10 +125,9 @@ async def encode_chunks(
         metrics.late.inc(piece.late_s)
 
 
-async def whole_piece(body: MusicRequest, request: Request) -> Response:
+async def whole_piece(body: MusicRequest, request: Request, studio: Studio) -> Response:
     """Make a whole piece; it is given up when the client leaves."""
-    studio, loop = studio_of(request), asyncio.get_running_loop()
-    done = asyncio.Event()
+    loop, done = asyncio.get_running_loop(), asyncio.Event()
 
     def end(work: Work) -> None:
         loop.call_soon_threadsafe(done.set)
@@ -145,9 +150,8 @@ async def whole_piece(body: MusicRequest, request: Request) -> Response:
 
 
 @router.post("/v1/plans")
-async def write_plan(body: PieceFields, request: Request) -> dict[str, Any]:
+async def write_plan(body: PieceFields, studio: OurStudio) -> dict[str, Any]:
     """Let the planner write what the plan that is given leaves open."""
-    studio = studio_of(request)
     await asyncio.to_thread(studio.check.piece, body)
     given = body.plan, body.plan_fields()
     call = studio.loop.call(
@@ -158,14 +162,13 @@ async def write_plan(body: PieceFields, request: Request) -> dict[str, Any]:
 
 
 @router.get("/healthz")
-def health(request: Request) -> JSONResponse:
+def health(studio: OurStudio) -> JSONResponse:
     """Say whether the server makes music: 200, or 503 while it warms up or has stopped."""
-    loop = studio_of(request).loop
-    alive = loop.ready.is_set() and loop.thread.is_alive()
+    alive = studio.loop.ready.is_set() and studio.loop.thread.is_alive()
     return JSONResponse({"status": "ok" if alive else "starting"}, 200 if alive else 503)
 
 
 @router.get("/metrics", response_class=Response)
-def metrics_text(request: Request) -> Response:
+def metrics_text(metrics: OurMetrics) -> Response:
     """Send everything measured, in Prometheus' text format."""
-    return Response(metrics_of(request).text(), media_type="text/plain; version=0.0.4")
+    return Response(metrics.text(), media_type="text/plain; version=0.0.4")

@@ -137,11 +137,6 @@ class Shelf:
                 continue
         return takes
 
-    def convert(self, id: str, format: str) -> bytes:
-        """Make the file that ``partita generate --output`` writes of the same music."""
-        clip = read_audio(self.file(id, "wav"))
-        return audio_bytes(clip.audio, clip.sample_rate, format)
-
     def delete(self, id: str) -> None:
         """Remove a take's files."""
         self.file(id, "safetensors").unlink()

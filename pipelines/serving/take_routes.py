@@ -13,8 +13,8 @@ from pipelines.inference.token_file import describe_codes
 from pipelines.serving.chunk_encoder import CONTENT_TYPES
 from pipelines.serving.edited_take import encode_windows
 from pipelines.serving.music_request import Format
-from pipelines.serving.music_routes import studio_of
-from pipelines.serving.shelf import ID, new_id
+from pipelines.serving.music_routes import OurStudio
+from pipelines.serving.shelf import ID, audio_bytes, new_id
 from pipelines.serving.studio import Studio
 from pipelines.serving.upload_decoder import decode_upload
 
@@ -25,18 +25,19 @@ TakeId = Annotated[str, Path(pattern=f"^{ID.pattern}$")]
 
 @router.get("/v1/takes")
 def list_takes(
-    request: Request, limit: Annotated[int, Query(ge=0, le=10_000)] = 200
+    studio: OurStudio, limit: Annotated[int, Query(ge=0, le=10_000)] = 200
 ) -> dict[str, Any]:
     """List the takes, newest first."""
-    return {"data": studio_of(request).shelf.list(limit)}
+    return {"data": studio.shelf.list(limit)}
 
 
 @router.post("/v1/takes", status_code=201)
 async def upload(
-    request: Request, name: Annotated[str, Query(min_length=1, max_length=100)] = "upload"
+    request: Request,
+    studio: OurStudio,
+    name: Annotated[str, Query(min_length=1, max_length=100)] = "upload",
 ) -> dict[str, Any]:
     """Put an audio file, which is the body, on the shelf, so that it can be edited."""
-    studio = studio_of(request)
     studio.shelf.check_disk()
     pipeline, id = studio.pipeline, new_id(name)
     sent, decoded = (studio.shelf.path / f".{id}.partial.{end}" for end in ("sent", "wav"))
@@ -69,42 +70,43 @@ async def encode(studio: Studio, audio: Tensor) -> Tensor:
 
 
 @router.get("/v1/takes/{id}")
-def get_take(id: TakeId, request: Request) -> dict[str, Any]:
+def get_take(id: TakeId, studio: OurStudio) -> dict[str, Any]:
     """Say what a take was made from, and how loud it is."""
-    return studio_of(request).shelf.describe(id)
+    return studio.shelf.describe(id)
 
 
 @router.delete("/v1/takes/{id}", status_code=204)
-def delete_take(id: TakeId, request: Request) -> None:
+def delete_take(id: TakeId, studio: OurStudio) -> None:
     """Remove a take's sound and tokens from the folder."""
-    studio_of(request).shelf.delete(id)
+    studio.shelf.delete(id)
 
 
 @router.get("/v1/takes/{id}/play", response_class=FileResponse)
-def play_take(id: TakeId, request: Request) -> FileResponse:
+def play_take(id: TakeId, studio: OurStudio) -> FileResponse:
     """Send the sound as it lies on the shelf, or the range of it that is asked for."""
-    return FileResponse(studio_of(request).shelf.file(id, "wav"), media_type="audio/wav")
+    return FileResponse(studio.shelf.file(id, "wav"), media_type="audio/wav")
 
 
 @router.get("/v1/takes/{id}/tokens", response_class=FileResponse)
-def take_tokens(id: TakeId, request: Request) -> FileResponse:
+def take_tokens(id: TakeId, studio: OurStudio) -> FileResponse:
     """Send the tokens, which ``partita decode`` makes the same sound from."""
-    path = studio_of(request).shelf.file(id, "safetensors")
+    path = studio.shelf.file(id, "safetensors")
     return FileResponse(path, media_type="application/octet-stream", filename=path.name)
 
 
 @router.get("/v1/takes/{id}/mid", response_class=Response)
-def take_midi(id: TakeId, request: Request) -> Response:
+def take_midi(id: TakeId, studio: OurStudio) -> Response:
     """Send a take's plan as MIDI: chords, tune, tempo and sections."""
     name = {"content-disposition": f'attachment; filename="{id}.mid"'}
-    return Response(studio_of(request).shelf.lead_sheet(id), media_type="audio/midi", headers=name)
+    return Response(studio.shelf.lead_sheet(id), media_type="audio/midi", headers=name)
 
 
 @router.get("/v1/takes/{id}/audio", response_class=Response)
-def take_audio(id: TakeId, request: Request, format: Format = "wav") -> Response:
+def take_audio(id: TakeId, studio: OurStudio, format: Format = "wav") -> Response:
     """Send the file that ``partita generate`` would have written."""
-    studio = studio_of(request)
     pipeline = studio.pipeline
     kind = CONTENT_TYPES[format].format(rate=pipeline.sample_rate, channels=pipeline.channels)
     name = {"content-disposition": f'attachment; filename="{id}.{format}"'}
-    return Response(studio.shelf.convert(id, format), media_type=kind, headers=name)
+    clip = read_audio(studio.shelf.file(id, "wav"))
+    data = audio_bytes(clip.audio, clip.sample_rate, format)
+    return Response(data, media_type=kind, headers=name)
