@@ -1,6 +1,7 @@
 """Test the token cache with real small codecs."""
 
 import io
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from tiny_recordings import StoppedError, stop_after
 
 from codec import EncodecCodec, SpectralCodec
 from codec.audio_file import read_audio
+from codec.whole_file import write_json
 from pipelines.cli import main
 from pipelines.data import token_cache
 from pipelines.data.codecs import hash_codec, load_codec
@@ -167,7 +169,8 @@ def test_a_codec_is_known_by_what_makes_its_codes(spectral):
 
 
 def test_an_unfinished_cache_goes_on_only_with_the_same_settings(prepared, spectral, tmp_path):
-    token_cache.start_or_resume(tmp_path, token_cache.describe(prepared, spectral), 2, 3)
+    begun = asdict(token_cache.describe(prepared, spectral)) | {"batch_clips": 2, "shard_clips": 3}
+    write_json(tmp_path / token_cache.UNFINISHED_NAME, begun)
     with pytest.raises(ValueError, match=r"made with batch_clips=2 \(now 16\)"):
         build_token_cache(prepared, spectral, tmp_path, shard_clips=3, quiet=True)
 

@@ -87,7 +87,8 @@ def build_token_cache(
     if (folder / INFO_NAME).is_file():
         refuse_other(folder, asdict(read_token_info(folder)), asdict(info), "tokens")
         return info
-    start_or_resume(folder, info, batch_clips, shard_clips)
+    settings = asdict(info) | {"batch_clips": batch_clips, "shard_clips": shard_clips}
+    begin_or_resume(folder, folder / UNFINISHED_NAME, settings, "tokens")
     for split in info.clips:
         clips = open_prepared(prepared_folder, split)
         encode_all: partial[Any]
@@ -112,12 +113,6 @@ def describe(prepared_folder: str | Path, codec: Codec, shards: ShardKind = "arr
     splits = prepared["splits"]
     clips = {split: splits[split]["clips"] for split in SPLITS if split in splits}
     return TokenInfo.of(codec, hash_prepared(prepared_folder), clips, shards)
-
-
-def start_or_resume(folder: Path, info: TokenInfo, batch_clips: int, shard_clips: int) -> None:
-    """Store the settings of an unfinished cache, or raise where it was begun with others."""
-    settings = asdict(info) | {"batch_clips": batch_clips, "shard_clips": shard_clips}
-    begin_or_resume(folder, folder / UNFINISHED_NAME, settings, "tokens")
 
 
 def encode_split(
