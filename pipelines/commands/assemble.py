@@ -80,7 +80,6 @@ def assemble(
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the command line of ``partita assemble``."""
     parser.add_argument("--codec", help="folder of a trained codec (MODULE:CLASS:FOLDER: of yours)")
     parser.add_argument("--prior", help="folder of a trained prior")
     parser.add_argument(

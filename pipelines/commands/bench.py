@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the command line of ``partita bench``."""
     parser.add_argument("--duration", type=float, default=10.0, help="of the audio, s")
     parser.add_argument("--repeats", type=int, default=5, help="timed runs per row")
     parser.add_argument(

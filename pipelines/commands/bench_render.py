@@ -8,7 +8,6 @@ from pipelines.inference.loading import add_pipeline_arguments
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the command line of ``partita bench render``."""
     parser.add_argument("--items", type=int, default=1000, help="per line")
     parser.add_argument("--duration", type=float, default=10.0, help="of an item, s")
     parser.add_argument("--batch-sizes", type=int, nargs="+", default=[1, 4, 16, 32])

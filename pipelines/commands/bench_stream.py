@@ -16,7 +16,6 @@ from pipelines.inference.loading import add_pipeline_arguments, load_pipeline
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the command line of ``partita bench stream``."""
     parser.add_argument("--duration", type=float, default=20.0, help="of a piece, s")
     parser.add_argument("--repeats", type=int, default=5, help="pieces")
     parser.add_argument("--threads", type=int, default=1, help="of PyTorch")

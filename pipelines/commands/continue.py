@@ -6,7 +6,6 @@ from pipelines.inference.edit_arguments import add_edit_arguments
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the command line of ``partita continue``."""
     parser.add_argument("input", help="a token file of generate --tokens, or an audio file")
     parser.add_argument("--add", type=float, default=10.0, metavar="S", help="new seconds")
     add_edit_arguments(parser)

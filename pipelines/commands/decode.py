@@ -7,7 +7,6 @@ from pipelines.inference.loading import add_pipeline_arguments, check_output, lo
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the command line of ``partita decode``."""
     parser.add_argument("input", help="tokens, a .safetensors file")
     parser.add_argument("--output", required=True, help=".wav, .flac, .ogg or .opus file")
     parser.add_argument("--steps", type=int, help="of the decoder, 1 to 16 (default: the file's)")

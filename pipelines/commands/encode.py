@@ -14,7 +14,6 @@ BLOCK_S = 30.0
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the command line of ``partita encode``."""
     parser.add_argument("input", help="WAV, FLAC, Ogg Vorbis, Opus or MP3 file")
     parser.add_argument("--output", required=True, help=".safetensors file")
     add_pipeline_arguments(parser)

@@ -12,7 +12,6 @@ ENCODEC_MODELS = ("24khz", "48khz")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the command line."""
     add_clip_arguments(parser)
     parser.add_argument(
         "--books", type=int, nargs="+", help="numbers of codebooks (default: 1, 2, 4 ... all)"

@@ -7,7 +7,6 @@ from pipelines.commands.evaluate_codec import add_clip_arguments, choose_clips_a
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the command line."""
     add_clip_arguments(parser)
     parser.add_argument(
         "--steps", type=int, nargs="+", default=[1, 2, 4, 6], help="flow steps, a row for each"

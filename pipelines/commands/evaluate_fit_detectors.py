@@ -5,7 +5,6 @@ from pathlib import Path
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the command line."""
     parser.add_argument(
         "--data", type=Path, help="prepared scores, to learn tempo and instruments from too"
     )

@@ -8,7 +8,6 @@ from pipelines.inference.loading import add_pipeline_arguments, load_pipeline, r
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the command line."""
     add_pipeline_arguments(parser)
     parser.add_argument("--output", required=True, type=Path, help="folder of the report")
     parser.add_argument("--prompts", type=Path, help="list of prompts (default: ours)")

@@ -7,7 +7,6 @@ from pipelines.inference.loading import add_pipeline_arguments, load_pipeline
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the command line of ``partita evaluate plans``."""
     add_pipeline_arguments(parser)
     parser.add_argument("--output", required=True, type=Path, help="folder of the report")
     parser.add_argument("--pieces", type=int, default=12, help="of each kind")

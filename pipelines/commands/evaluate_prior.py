@@ -7,7 +7,6 @@ from pipelines.inference.loading import read_settings
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the command line."""
     parser.add_argument("--pipeline", required=True, help="folder of a saved pipeline")
     parser.add_argument(
         "--prior", help="folder of another prior, or of a planner, for the same text encoder"

@@ -8,7 +8,6 @@ from pipelines.inference.loading import SHIPPED, read_settings
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the command line."""
     parser.add_argument("album", type=Path, help="folder, archive, metadata.jsonl or list of files")
     parser.add_argument("--output", required=True, type=Path, help="folder of the adapter")
     parser.add_argument("--pipeline", type=Path, default=SHIPPED, help="(default: the shipped one)")

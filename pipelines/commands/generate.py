@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the command line of ``partita generate``."""
     parser.add_argument("prompt", help='for example "a slow sad piano piece in D minor, 70 bpm"')
     parser.add_argument("--duration", type=float, default=10.0, help="in s")
     parser.add_argument("--seed", type=int, help="equal seeds, equal music (default: drawn)")

@@ -16,7 +16,6 @@ LONGEST_HOURS = 24 * 30  # hardware on which a training would take longer is not
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the command line of ``partita info``."""
     parser.add_argument(
         "folder", nargs="?", default=str(SHIPPED), help="saved pipeline (default: what ships)"
     )

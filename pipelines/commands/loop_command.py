@@ -6,7 +6,6 @@ from pipelines.inference.edit_arguments import add_edit_arguments, run_edit
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the command line of ``partita loop``."""
     parser.add_argument("prompt", help='for example "funk with saxophone and drums"')
     parser.add_argument("--bars", type=int, default=8, help="length")
     add_edit_arguments(parser, needs_prompt=True)

@@ -7,7 +7,6 @@ from pipelines.inference.loading import add_lora_argument, add_pipeline_argument
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the command line."""
     add_lora_argument(parser)
     add_pipeline_arguments(parser)
     parser.add_argument("--output", required=True, type=Path, help="folder of the pipeline")

@@ -60,7 +60,6 @@ def check_fit(prior: "Prior", codec: "NoteTokenizer") -> None:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the command line of ``partita notes``."""
     parser.add_argument("prompt", help='for example "a slow sad piano piece in D minor, 70 bpm"')
     parser.add_argument("--prior", required=True, help="folder of a prior trained on notes")
     parser.add_argument("--codec", help="folder of its codec, if its grid is not the default one")

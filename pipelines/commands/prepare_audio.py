@@ -12,7 +12,6 @@ SHOWN = 10  # lines of each kind in the terminal; the report has all
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the command line of ``partita prepare audio``."""
     parser.add_argument(
         "input",
         help="folder, .zip or .pk3 archive, metadata.jsonl or .csv, or text file listing paths",

@@ -6,7 +6,6 @@ from pipelines.commands.prepare_audio import add_output_arguments, config_values
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the command line of ``partita prepare music``."""
     from pipelines.data.recordings.debian_music import MIN_TRACK_S, read_packages
 
     add_output_arguments(parser)

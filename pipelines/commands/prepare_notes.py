@@ -6,7 +6,6 @@ from pathlib import Path
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the command line of ``partita prepare notes``."""
     parser.add_argument("source", help="dataset of `prepare scores`, or a folder of MIDI files")
     parser.add_argument("--output", required=True, help="folder of the token cache")
     parser.add_argument("--monophonic", action="store_true", help="keep one voice, the highest")

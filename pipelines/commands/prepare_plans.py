@@ -5,7 +5,6 @@ import time
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the command line of ``partita prepare plans``."""
     from pipelines.data.scores.score_sources import DEFAULT_SOURCES, SOURCES
 
     parser.add_argument("--output", required=True, help="folder of the token cache")

@@ -5,7 +5,6 @@ from pathlib import Path
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the command line of ``partita prepare report``."""
     parser.add_argument("dataset", type=Path, help="folder of a prepared dataset")
 
 

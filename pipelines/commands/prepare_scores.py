@@ -7,7 +7,6 @@ from pipelines.commands.prepare_audio import add_scheduler_argument
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the command line of ``partita prepare scores``."""
     from pipelines.data.scores.score_sources import DEFAULT_SOURCES, SOURCES
 
     parser.add_argument("--output", type=Path, required=True, help="folder of the prepared dataset")

@@ -7,7 +7,6 @@ from pipelines.commands.prepare_audio import add_scheduler_argument
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the command line of ``partita prepare tokens``."""
     parser.add_argument("prepared", help="folder of a prepared dataset")
     parser.add_argument(
         "--codec", required=True, help="folder (MODULE:CLASS:FOLDER: a class of yours)"

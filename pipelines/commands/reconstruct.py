@@ -19,7 +19,6 @@ MAX_MEASURED = 12
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the command line of ``partita reconstruct``."""
     parser.add_argument("input", help="WAV, FLAC, Ogg Vorbis, Opus or MP3 file")
     parser.add_argument("--output", required=True, type=Path, help="folder, made if missing")
     parser.add_argument("--books", type=int, help="of codes to decode (default: the prior's)")

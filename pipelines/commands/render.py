@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the command line of ``partita render``."""
     parser.add_argument("rows", nargs="?", help=".jsonl or .csv file, or - for standard input")
     parser.add_argument("--output", metavar="DIR", type=Path, help="folder, made if missing")
     parser.add_argument("--status", metavar="DIR", type=Path, help="how the job there stands")

@@ -7,7 +7,6 @@ from pipelines.inference.loading import check_output
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the command line of ``partita score``."""
     parser.add_argument("input", help="a token file (.safetensors) or a plan file (.json)")
     parser.add_argument("--output", required=True, help=".mid or .musicxml file")
 

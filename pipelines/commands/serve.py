@@ -20,7 +20,6 @@ SHORTEST_TOKEN = 16
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the command line of ``partita serve``."""
     parser.add_argument("--host", default="127.0.0.1", help="address")
     parser.add_argument("--port", type=int, default=8000, help="0 takes a free one")
     parser.add_argument("--takes", default="takes", metavar="FOLDER", help="of what is made")

@@ -6,7 +6,6 @@ from pipelines.inference.edit_arguments import add_edit_arguments
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the command line of ``partita vary``."""
     parser.add_argument("input", help="a token file of generate --tokens, or an audio file")
     parser.add_argument(
         "--strength", type=float, default=0.4, help="share of the bars that are new"

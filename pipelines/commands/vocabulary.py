@@ -6,7 +6,6 @@ import textwrap
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the command line of ``partita vocabulary``."""
     parser.add_argument("--json", action="store_true", help="print it for a program")
 
 
