@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from pipelines.data.scores.hummed_melody import held_notes, on_grid
+from pipelines.data.scores.melody_file import held_notes, on_grid
 from pipelines.inference.plan_schema import draft_plan
 from prior.plan import MelodyNote
 
