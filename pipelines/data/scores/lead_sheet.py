@@ -4,24 +4,17 @@ import random
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from codec.whole_file import write_whole
 from pipelines.data.scores.score_midi import TICKS_PER_QUARTER
 from pipelines.errors import import_package
 from prior.plan import SUFFIXES, ChordChange, Plan
+from prior.plan_draft import chords_between
 from prior.theory import PITCH_NAMES, TRIADS
 
 SHEET_FORMATS = ("mid", "midi", "musicxml", "xml")
 CHORD_OCTAVE, CHORD_VELOCITY, TUNE_VELOCITY = 48, 60, 90
-
-
-class PlacedChord(NamedTuple):
-    """Place a chord on a sheet: its beats counted from where the sheet begins."""
-
-    start: float
-    beats: float
-    chord: ChordChange
 
 
 def write_lead_sheet(path: str | Path, plan: Plan, num_beats: float) -> None:
@@ -36,13 +29,13 @@ def write_lead_sheet(path: str | Path, plan: Plan, num_beats: float) -> None:
     write_whole(path, midi_sheet(plan, num_beats) if midi else musicxml_sheet(plan, num_beats))
 
 
-def placed_chords(plan: Plan, num_beats: float) -> Iterator[PlacedChord]:
-    """Yield the chords that sound between the first beat and the end, with their lengths."""
-    ends = [*(chord.beat for chord in plan.chords), plan.first_beat + num_beats][1:]
-    for chord, end in zip(plan.chords, ends, strict=True):
-        start, stop = max(chord.beat - plan.first_beat, 0.0), end - plan.first_beat
-        if min(stop, num_beats) > start:
-            yield PlacedChord(start, min(stop, num_beats) - start, chord)
+def placed_chords(plan: Plan, num_beats: float) -> Iterator[tuple[float, float, ChordChange]]:
+    """Yield each chord until the end: start in beats from the first one, length in beats, chord."""
+    end = plan.first_beat + num_beats
+    chords = chords_between(plan.chords, plan.first_beat, end)
+    ends = [*(chord.beat for chord in chords), end][1:]
+    for chord, stop in zip(chords, ends, strict=True):
+        yield chord.beat - plan.first_beat, stop - chord.beat, chord
 
 
 def section_starts(plan: Plan) -> Iterator[tuple[float, str]]:
