@@ -11,6 +11,8 @@ from pipelines.evaluation.loudness import mean_level
 from pipelines.evaluation.spectral import log_mel_analysis
 
 FRAME_S = 0.05
+SILENT_DBFS = -60.0
+MIN_REST_S = 0.2
 DIFFERENCE_ORDER = 4
 
 
@@ -95,32 +97,26 @@ def dc_offset(audio: Tensor) -> float:
     return float(audio.double().mean(-1).abs().amax())
 
 
-def silent_fraction(audio: Tensor, sample_rate: int, threshold_dbfs: float = -60.0) -> float:
-    """Compute the fraction of 50 ms frames under ``threshold_dbfs`` in all channels."""
-    return float((frame_levels_dbfs(audio, sample_rate) < threshold_dbfs).double().mean())
+def silent_fraction(audio: Tensor, sample_rate: int) -> float:
+    """Compute the fraction of 50 ms frames under -60 dBFS in all channels."""
+    return float((frame_levels_dbfs(audio, sample_rate) < SILENT_DBFS).double().mean())
 
 
-def rest_noise(
-    reference: Tensor,
-    estimate: Tensor,
-    sample_rate: int,
-    threshold_dbfs: float = -60.0,
-    minimum_s: float = 0.2,
-) -> tuple[float, float, float]:
+def rest_noise(reference: Tensor, estimate: Tensor, sample_rate: int) -> tuple[float, float, float]:
     """Measure the mean level (dBFS) of the estimate and of the original in the original's rests.
 
-    A rest is a run of 50 ms frames under ``threshold_dbfs``; its first and last frame are left out,
-    so that a ringing note is not counted. The third number is the rests' length in all (s).
+    A rest is a run of silent 50 ms frames; its first and last frame are left out, so that a ringing
+    note is not counted. The third number is the rests' length in all (s).
 
     Raises:
-        UnmeasurableError: the original rests for less than ``minimum_s`` in all.
+        UnmeasurableError: the original rests for less than 0.2 s in all.
     """
     check_pair(reference, estimate)
     original = frame_levels_dbfs(reference, sample_rate)
-    silent = (original < threshold_dbfs).float()
+    silent = (original < SILENT_DBFS).float()
     inner = -F.max_pool1d(-F.pad(silent[None], (1, 1)), 3, stride=1)[0] > 0.5
     rest_s = float(inner.sum()) * FRAME_S
-    if rest_s < minimum_s:
+    if rest_s < MIN_REST_S:
         raise UnmeasurableError(f"the original rests for {rest_s:.2f} s only")
     levels = frame_levels_dbfs(estimate, sample_rate)
     return mean_level(levels[inner]), mean_level(original[inner]), rest_s

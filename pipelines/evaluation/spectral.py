@@ -10,6 +10,7 @@ from pipelines.evaluation.clip_checks import UnmeasurableError, check_pair
 
 DAC_SETTINGS = ((2048, 150), (512, 80))  # window in samples, mel bands
 CLAMP = 1e-5
+OCCUPIED_DB, FILLED_DB = 70.0, 20.0
 LEVEL_FLOOR = 1e-12  # power under which a band counts as empty
 
 
@@ -72,17 +73,11 @@ def movement_ratio(reference: Tensor, estimate: Tensor, sample_rate: int) -> flo
     return found / original
 
 
-def spectrum_fill(
-    reference: Tensor,
-    estimate: Tensor,
-    sample_rate: int,
-    within_db: float = 20.0,
-    occupied_db: float = 70.0,
-) -> tuple[float, float]:
+def spectrum_fill(reference: Tensor, estimate: Tensor, sample_rate: int) -> tuple[float, float]:
     """Find how far up, in 128 mel bands, the estimate holds about the original's energy.
 
-    The original occupies a band that lies at most ``occupied_db`` under its loudest; the band is
-    filled where mean powers differ by at most ``within_db``.
+    The original occupies a band that lies at most 70 dB under its loudest; the band is filled where
+    mean powers differ by at most 20 dB.
 
     Returns:
         The upper edge (Hz) of the highest filled band up to which 95 % of the occupied bands are
@@ -94,8 +89,8 @@ def spectrum_fill(
         decibels(magnitude(clip, 2048).square().mean(dim=(0, 1)) @ filters)
         for clip in (reference, estimate)
     )
-    occupied = original >= original.max() - occupied_db
-    filled = occupied & ((found - original).abs() <= within_db)
+    occupied = original >= original.max() - OCCUPIED_DB
+    filled = occupied & ((found - original).abs() <= FILLED_DB)
     share = filled.cumsum(0) / occupied.cumsum(0).clamp(min=1)
     reached = filled & (share >= 0.95)
     step = sample_rate / 2048
