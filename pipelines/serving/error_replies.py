@@ -67,7 +67,6 @@ def add_error_replies(app: FastAPI) -> None:
     storage = answer(lambda error: reply(507, f"the folder of takes cannot be used: {error}"))
     for kind, handler in (
         (RequestValidationError, invalid),
-        (ValidationError, invalid),
         (ValueError, invalid),
         (HTTPException, answer(lambda error: reply(error.status_code, str(error.detail)))),
         (BusyError, busy),

@@ -13,7 +13,6 @@ import time
 from typing import Any
 
 from fastapi import APIRouter, WebSocket, WebSocketDisconnect
-from pydantic import ValidationError
 
 from pipelines.inference.music_generator import MusicGenerator
 from pipelines.inference.plan_schema import plan_json
@@ -42,7 +41,7 @@ async def live(socket: WebSocket) -> None:
         )
         await asyncio.to_thread(studio.check.piece, start)
         id, piece = await asyncio.to_thread(studio.open_live, start)
-    except (ValidationError, ValueError, KeyError) as error:
+    except (ValueError, KeyError) as error:
         return await refuse(socket, *first_fault(error))
     except BusyError as error:
         socket.app.state.metrics.refused.inc()
@@ -114,7 +113,7 @@ async def obey(socket: WebSocket, studio: Studio, id: str, piece: LivePiece) -> 
                     )
                 else:
                     piece.stop()
-            except (ValidationError, ValueError, KeyError) as error:
+            except (ValueError, KeyError) as error:
                 message_, field = first_fault(error)
                 said = {"type": "error", "message": message_, "param": field}
                 await socket.send_text(json.dumps(said))

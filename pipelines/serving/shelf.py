@@ -3,7 +3,6 @@
 import errno
 import io
 import json
-import math
 import os
 import re
 import secrets
@@ -181,10 +180,9 @@ def loudness(path: Path, changed_ns: int) -> float | None:
     """Measure a file's integrated loudness (LUFS); None where it is silent or too short."""
     clip = read_audio(path)
     try:
-        value = integrated_loudness(clip.audio, clip.sample_rate)
+        return integrated_loudness(clip.audio, clip.sample_rate)
     except ValueError:
         return None
-    return value if math.isfinite(value) else None
 
 
 def audio_bytes(audio: Tensor, sample_rate: int, format: str) -> bytes:
