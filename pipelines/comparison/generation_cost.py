@@ -39,7 +39,7 @@ def measure(study: Study) -> ComparisonRow:
         study.say(f"generation: {name}")
         torch.manual_seed(0)
         prior = Prior(**config).eval().to(study.device)
-        weights[name] = sum(p.numel() * p.element_size() for p in prior.parameters())
+        weights[name] = sum(parameter.nbytes for parameter in prior.parameters())
         with matmul_precision("highest"):
             measured = [time_frames(prior, position, study) for position in settings.positions]
         speeds[name] = [speed for speed, _ in measured]
@@ -81,7 +81,7 @@ def choose_likeliest(logits: Tensor, codebook: int) -> Tensor:
 
 def state_bytes(state: PriorState) -> int:
     """Count the bytes that the frames so far fill, whatever is allocated for later ones."""
-    return sum(tensor.numel() * tensor.element_size() for tensor in filled_tensors(state))
+    return sum(tensor.nbytes for tensor in filled_tensors(state))
 
 
 def filled_tensors(state: PriorState) -> Iterator[Tensor]:
