@@ -13,9 +13,9 @@ from tiny_prior import BACKBONES, some_codes, some_text, tiny_prior
 
 from codec.audio_file import AudioClip
 from pipelines.comparison.comparison_row import ComparisonRow, Plot, Series
+from pipelines.comparison.context import best_matches, find_new, find_returning
 from pipelines.comparison.equal_size import complete, count_parameters, fit_width
 from pipelines.comparison.generation_cost import state_bytes
-from pipelines.comparison.passages import best_matches, find_new, find_returning
 from pipelines.comparison.piece_cache import (
     TrackPiece,
     cache_info,

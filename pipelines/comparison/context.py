@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from itertools import pairwise
 
 import numpy as np
@@ -10,7 +10,6 @@ import numpy as np
 from pipelines.comparison.arm import Arm, digest
 from pipelines.comparison.comparison_row import ComparisonRow, Plot
 from pipelines.comparison.comparison_settings import TOKEN_RATE
-from pipelines.comparison.passages import Passage, find_new, find_returning
 from pipelines.comparison.piece_cache import TrackPiece, code_bits, join_tracks, read_pieces
 from pipelines.comparison.spread import number, show, spread_series, verdict
 from pipelines.comparison.study import Study
@@ -21,7 +20,7 @@ from prior.model import Prior
 NOTHING = "passages that match nothing earlier"
 Costs = dict[str, list[list[float]]]
 """Backbone -> seed -> a figure per place."""
-Places = list[tuple[int, Passage]]
+Places = list[tuple[int, "Passage"]]
 """Numbers of pieces, and passages in them."""
 
 
@@ -114,7 +113,7 @@ def choose_passages(study: Study, pieces: Sequence[TrackPiece]) -> dict[str, Pla
 
 
 def saving(
-    study: Study, prior: Prior, piece: TrackPiece, whole: np.ndarray, place: Passage
+    study: Study, prior: Prior, piece: TrackPiece, whole: np.ndarray, place: "Passage"
 ) -> float:
     """Return the bits per second that the whole past saves on a passage over the near past."""
     settings = study.settings.context
@@ -205,3 +204,71 @@ def describe_returns(
         what = f"Bits per second saved by the far past, {kind}"
         compared = {name: figures[name] for name in study.compared}
         row.reading.append(verdict(what, compared, "bits/s", lower_is_better=False))
+
+
+@dataclass(frozen=True)
+class Passage:
+    """Pairs a stretch of a piece with the earlier stretch that is most like it."""
+
+    start: int  # its first frame
+    lag: int  # how many frames earlier the other one starts
+    match: float  # share of its frames whose first code is the same there
+
+
+def best_matches(codes: np.ndarray, window: int, lags: range) -> tuple[np.ndarray, np.ndarray]:
+    """Find the best earlier match of every window of (T,) codes, at distances of ``lags``.
+
+    Returns:
+        (T - window + 1,) share of equal codes at the best distance, and that distance; 0 and 0
+        where the piece has not gone on for long enough.
+    """
+    count = max(0, len(codes) - window + 1)
+    match, lag = np.zeros(count), np.zeros(count, dtype=int)
+    for distance in lags:
+        if distance + window > len(codes):
+            break
+        equal = np.concatenate(([0], np.cumsum(codes[distance:] == codes[:-distance])))
+        shares = (equal[window:] - equal[:-window]) / window
+        better = shares > match[distance:]
+        match[distance:][better] = shares[better]
+        lag[distance:][better] = distance
+    return match, lag
+
+
+def chance_limit(codes: np.ndarray, window: int) -> float:
+    """Give the share of equal codes that chance hardly reaches, even at the best of many distances.
+
+    Five standard deviations above the share that two random frames of the piece agree.
+    """
+    chance = float(np.square(np.bincount(codes) / len(codes)).sum())
+    return chance + 5 * float(np.sqrt(chance * (1 - chance) / window))
+
+
+def find_returning(codes: np.ndarray, window: int, lags: range, most: int) -> list[Passage]:
+    """Find up to ``most`` passages that match best what stands a distance of ``lags`` before them.
+
+    They do not overlap, the best comes first, and only matches beyond ``chance_limit`` count.
+    """
+    match, lag = best_matches(codes, window, lags)
+    starts = choose_apart(match, match > chance_limit(codes, window), window, most)
+    return [Passage(start, int(lag[start]), float(match[start])) for start in starts]
+
+
+def find_new(codes: np.ndarray, window: int, earliest: int) -> list[Passage]:
+    """Find the passage that matches least anything before it: none, or one from ``earliest`` on.
+
+    The past should be of least use for it.
+    """
+    match, lag = best_matches(codes, window, range(window, len(codes)))
+    starts = choose_apart(-match, np.arange(len(match)) >= earliest, window, 1)
+    return [Passage(start, int(lag[start]), float(match[start])) for start in starts]
+
+
+def choose_apart(scores: np.ndarray, free: np.ndarray, window: int, most: int) -> list[int]:
+    """Choose up to ``most`` places of the highest scores, at least a window apart."""
+    found: list[int] = []
+    free = free.copy()
+    while len(found) < most and free.any():
+        found.append(int(np.argmax(np.where(free, scores, -np.inf))))
+        free[max(0, found[-1] - window + 1) : found[-1] + window] = False
+    return found

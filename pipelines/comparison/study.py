@@ -12,7 +12,7 @@ from pipelines.comparison.arm import Arm, TrainedArm, digest, is_held, lineage, 
 from pipelines.comparison.comparison_settings import Budget, ComparisonSettings, PriorVariant
 from pipelines.comparison.equal_size import fit_width
 from pipelines.comparison.piece_cache import TrackPiece, read_pieces, write_cache
-from pipelines.data.tokens import INFO_NAME, read_token_info, read_token_infos
+from pipelines.data.tokens import INFO_NAME, read_token_infos
 from pipelines.training.configuration import read_yaml
 
 
@@ -117,8 +117,7 @@ class Study:
         ready, missing = [], []
         for variant in self.settings.ladder:
             try:
-                for folder in variant.tokens:
-                    read_token_info(folder)
+                read_token_infos(variant.tokens)
                 model = read_model(variant) | variant.model
                 ready.append(replace(variant, model=model, config=None))
             except (OSError, ValueError) as error:
