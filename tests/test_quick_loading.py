@@ -15,10 +15,10 @@ from codec import SpectralCodec
 from codec.quantizer import ResidualQuantizer
 from pipelines import Pipeline
 from pipelines.inference.bert import BertModel as Encoder
+from pipelines.inference.bert import WordPieceTokenizer, load_text_parts
 from pipelines.inference.music_generator import MusicGenerator
 from pipelines.inference.shipped import SHIPPED
 from pipelines.inference.text import encode_text, load_text_encoder
-from pipelines.inference.word_pieces import WordPieceTokenizer, load_text_parts
 from pipelines.rendering.origin import hash_pipeline
 
 HEAVY = (

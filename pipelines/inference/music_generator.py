@@ -7,6 +7,7 @@ from typing import Any, Self, Unpack
 
 from torch import nn
 
+from pipelines.inference.bert import load_text_parts
 from pipelines.inference.call_arguments import check_prompt, spread_seeds
 from pipelines.inference.edit_source import SourceToEdit, open_to_edit
 from pipelines.inference.editing import EditOptions, Editor, SoundOptions
@@ -17,7 +18,6 @@ from pipelines.inference.plan_schema import PlanFields, PlanSource, draft_plan
 from pipelines.inference.saved_pipeline import load_saved, read_scheduler
 from pipelines.inference.stream_state import Piece, StreamState
 from pipelines.inference.streaming import Stream, StreamParts, fingerprint, prior_input
-from pipelines.inference.word_pieces import load_text_parts
 from pipelines.music_output import MusicOutput
 from prior.frame_generator import FrameGenerator
 from prior.plan import Plan
