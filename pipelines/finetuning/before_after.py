@@ -13,7 +13,7 @@ from pipelines.evaluation.embeddings import logmel_statistics
 from pipelines.evaluation.frechet import equal_windows, frechet_distance
 from pipelines.evaluation.held_out import nats_per_code
 from pipelines.evaluation.prior_report import BITS, PriorReportSettings, report_prior
-from pipelines.evaluation.prompts import PROMPTS_PATH, read_prompts
+from pipelines.evaluation.prompts import choose_prompts, read_prompts
 from pipelines.inference.music_generator import MusicGenerator
 
 TAKE_S = 10.0
@@ -33,11 +33,11 @@ def compare(
         music for prompts that have nothing to do with the album, and Fréchet distance of takes for
         the album's captions to the album, each a list of two; and how much each was taken from.
     """
-    texts = [prompt.text for prompt in read_prompts(PROMPTS_PATH)]
-    texts = [texts[index * len(texts) // PROMPTS] for index in range(PROMPTS)]
+    texts = [prompt.text for prompt in choose_prompts(read_prompts(), limit=PROMPTS)]
     captions = [t.metadata["captions"][0] for t in tracks]
     captions = [captions[index % len(captions)] for index in range(TAKES)]
-    album = np.concatenate([read_windows(track) for track in tracks])
+    sounds = (read_audio(track.open()) for track in tracks)
+    album = np.concatenate([logmel_statistics(clip.audio, clip.sample_rate) for clip in sounds])
     own = base(texts, TAKE_S, seed=0, preview=True)
     figures: dict[str, Any] = {"held_out_bits": [], "base_bits": [], "frechet": []}
     try:
@@ -69,12 +69,6 @@ def own_bits(
     given = pipeline.conditioner(texts, [None] * len(texts), plans, seeds, duration_s, frames)
     nats = nats_per_code(pipeline.prior, codes, given.condition)
     return float(nats.sum(1).mean()) * BITS
-
-
-def read_windows(track: Track) -> np.ndarray:
-    """Read the (N, D) embeddings of a track."""
-    clip = read_audio(track.open())
-    return logmel_statistics(clip.audio, clip.sample_rate)
 
 
 def describe_figures(figures: dict[str, Any]) -> list[str]:
