@@ -31,9 +31,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Train the adapter and print what it changed."""
     from codec.whole_file import write_json, write_whole
-    from pipelines.finetuning.adaptation import FinetuneConfig, finetune
+    from pipelines.finetuning.adaptation import FinetuneConfig, adapter_card, finetune
     from pipelines.finetuning.before_after import compare, describe_figures
-    from pipelines.finetuning.card import adapter_card
     from pipelines.inference.loading import load_pipeline
 
     config = read_settings(FinetuneConfig, args)

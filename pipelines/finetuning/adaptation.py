@@ -5,18 +5,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from safetensors import safe_open
-
 from decoder.diffusion_decoder import DiffusionDecoder
 from pipelines.data.codecs import load_codec
+from pipelines.data.markdown import table
 from pipelines.data.recordings.preparation import prepare_tracks
 from pipelines.data.recordings.prepare_config import PrepareConfig
 from pipelines.data.recordings.track_metadata import read_metadata
-from pipelines.data.recordings.tracks import TrackList
+from pipelines.data.recordings.tracks import Track, TrackList
 from pipelines.data.token_cache import build_token_cache
 from pipelines.finetuning.album import CAPTIONS_NAME, describe_album
+from pipelines.finetuning.before_after import describe_figures
 from pipelines.inference.components import read_index
 from pipelines.inference.lora import FILE_NAME, METADATA_KEY, LoraLoading
+from pipelines.inference.safetensors_file import read_safetensors
 from pipelines.inference.text import encode_text
 from pipelines.train_decoder import DecoderTask
 from pipelines.train_prior import PriorTask
@@ -147,12 +148,32 @@ def join_adapters(folders: list[Path], output: Path) -> None:
     """Write the adapters of several parts as one file."""
     values: dict[str, Any] = {}
     for folder in folders:
-        with safe_open(folder / FILE_NAME, "pt") as file:
-            metadata = json.loads(file.metadata()[METADATA_KEY])
-            for name in file.keys():  # noqa: SIM118
-                part, _, layer = name.partition(".")
-                values.setdefault(f"{part}_lora_layers", {})[layer] = file.get_tensor(name)
-        for name, value in metadata.items():
+        metadata, tensors = read_safetensors(folder / FILE_NAME)
+        for name, tensor in tensors.items():
+            part, _, layer = name.partition(".")
+            values.setdefault(f"{part}_lora_layers", {})[layer] = tensor
+        for name, value in json.loads(metadata[METADATA_KEY]).items():
             part, _, key = name.partition(".")
             values.setdefault(f"{part}_lora_adapter_metadata", {})[key] = value
     LoraLoading.save_lora_weights(output, **values)
+
+
+def adapter_card(
+    config: FinetuneConfig, tracks: list[Track], figures: dict[str, Any] | None
+) -> str:
+    """Write what an adapter is for, what it was trained on and what it changed."""
+    head = {
+        "library_name": "diffusers",
+        "pipeline_tag": "text-to-audio",
+        "base_model": config.pipeline.resolve().name,
+        "tags": ["lora", "music"],
+    }
+    header = "\n".join(f"{name}: {json.dumps(value)}" for name, value in head.items())
+    lines = ["---", header, "---", "", f"# {config.output.resolve().name}", ""]
+    lines += [f"A LoRA adapter of rank {config.rank}, {config.steps} steps of {config.batch_size}."]
+    lines += ["", f"    partita generate 'a prompt' --lora {config.output.name}:0.8", ""]
+    lines += [f"- {line}" for line in describe_figures(figures)] if figures else []
+    names = ("license", "attribution")
+    rows = [[t.name, t.split, *(t.metadata.get(name, "") for name in names)] for t in tracks]
+    lines += ["", table(["Track", "Split", "License", "Attribution"], rows), ""]
+    return "\n".join(lines)
