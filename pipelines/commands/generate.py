@@ -3,11 +3,11 @@
 import argparse
 import sys
 import time
+from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 from pipelines.inference.edit_arguments import edit_options
-from pipelines.inference.live import add_live_arguments, check_live, is_live, stream_song
 from pipelines.inference.loading import (
     add_lora_argument,
     add_pipeline_arguments,
@@ -18,7 +18,10 @@ from pipelines.inference.loading import (
 from pipelines.inference.plan_arguments import add_plan_arguments, describe_plan, plan_fields
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from pipelines.inference.music_generator import MusicGenerator
+    from pipelines.inference.streaming import Stream
     from pipelines.music_output import MusicOutput
 
 
@@ -30,7 +33,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--output",
         help=".wav, .flac, .ogg or .opus file (default: song.wav; none with --play or --stdout)",
     )
-    add_live_arguments(parser)
+    parser.add_argument(
+        "--play",
+        action="store_true",
+        help="play it while it is made (with paplay, aplay, play or ffplay)",
+    )
+    parser.add_argument(
+        "--stdout",
+        choices=["wav", "s16", "f32"],
+        help="write it to a pipe while it is made: WAV, or bare samples of 16 bits or floats",
+    )
     parser.add_argument("--steps", type=int, help="of the decoder, 1 to 16")
     parser.add_argument("--guidance", type=float, help="how closely to follow the prompt; 1: off")
     parser.add_argument("--temperature", type=float, help="0 takes the likeliest token")
@@ -124,6 +136,90 @@ def generate(args: argparse.Namespace, output: Path | None) -> int:
         duration_s = count * song.audio.shape[-1] / song.sample_rate
         print(f"made in {seconds:.2f} s: {duration_s / seconds:.2f} times as fast as it plays")
     return 0
+
+
+def is_live(args: argparse.Namespace) -> bool:
+    """Return whether the piece is played or sent while it is generated."""
+    return bool(args.play or args.stdout)
+
+
+def check_live(args: argparse.Namespace) -> None:
+    """Raise, before anything is loaded, if there is no player or no pipe."""
+    from pipelines.inference.playback import find_player, open_stdout
+
+    if args.play:
+        find_player()
+    if args.stdout:
+        open_stdout()
+
+
+def stream_song(
+    pipeline: "MusicGenerator", args: argparse.Namespace, choices: dict[str, Any]
+) -> "MusicOutput | None":
+    """Generate a piece and hand it out as it comes; None where whoever listened has left.
+
+    ``choices`` are arguments of ``Pipeline.stream`` besides prompt and duration.
+    """
+    from pipelines.inference.playback import abandon_stdout
+    from pipelines.music_output import MusicOutput, describe_call
+
+    start = time.perf_counter()
+    stream = pipeline.stream(args.prompt, args.duration, **choices)
+    if not args.quiet:
+        channels = pipeline.channels
+        print(f"{stream.sample_rate} Hz, {channels} channels", file=sys.stderr)
+    try:
+        audio = hand_out(stream, pipeline.channels, args, start)
+    except BrokenPipeError:
+        abandon_stdout()
+        return None
+    piece, steps = stream.piece, stream.piece.num_inference_steps
+    return MusicOutput(
+        audio[None],
+        stream.sample_rate,
+        stream.codes,
+        [piece.seed],
+        [piece.decoder_seed],
+        describe_call(
+            [piece.prompt],
+            piece.negative_prompt,
+            piece.duration_s,
+            piece.sampling,
+            steps,
+            preview=steps is None,
+        ),
+        [stream.plan],
+    )
+
+
+def hand_out(stream: "Stream", channels: int, args: argparse.Namespace, start: float) -> "Tensor":
+    """Give every piece to the player and to standard output; the whole, (C, S)."""
+    import torch
+
+    from pipelines.inference.playback import PipeWriter, Player, open_stdout
+
+    received: list[Tensor] = []
+    clipped = 0
+    with ExitStack() as stack:
+        sinks: list[Player | PipeWriter] = []
+        if args.play:
+            sinks.append(
+                stack.enter_context(Player(stream.sample_rate, channels, stream.num_samples))
+            )
+        if args.stdout:
+            form = (args.stdout, stream.sample_rate, channels, stream.num_samples)
+            sinks.append(PipeWriter(open_stdout(), *form))
+        for piece in stream:
+            for sink in sinks:
+                sink.write(piece)
+            if not received and not args.quiet:
+                print(f"first sound after {time.perf_counter() - start:.2f} s", file=sys.stderr)
+            received.append(piece)
+            clipped += int(((piece < -1) | (piece >= 1)).sum())
+    if clipped and args.stdout != "f32":
+        said = "a stream cannot be scaled afterwards, a file is"
+        print(f"partita: note: {clipped} samples were clipped: {said}", file=sys.stderr)
+    return torch.cat(received, dim=-1)
 
 
 def write_take(

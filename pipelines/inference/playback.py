@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 from types import TracebackType
-from typing import BinaryIO, Protocol
+from typing import BinaryIO
 
 import torch
 from torch import Tensor
@@ -25,13 +25,6 @@ PLAYERS = {
     "ffplay": "ffplay -loglevel error -nodisp -autoexit -infbuf -i pipe:0",
 }
 """Commands that play 16-bit samples from standard input; ffplay gets a WAV."""
-
-
-class Sink(Protocol):
-    """Take pieces of audio."""
-
-    def write(self, piece: Tensor) -> None:
-        """Take the next (C, s) float32 samples."""
 
 
 class PipeWriter:
