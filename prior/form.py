@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from prior.plan import SECTIONS, Plan, plan_features
+from prior.plan import SECTIONS, Plan, beats_a_frame, plan_features
 
 SECTIONS_WIDTH = len(SECTIONS) + 2
 MELODY_WIDTH = 3 + 12 + 1
@@ -42,7 +42,7 @@ def form_features(plan: Plan | None, num_frames: int, frame_rate: float) -> Tens
         earlier[section.name] += 1
         start = stop
     if plan.melody:
-        fill_melody(melody, plan, beats)
+        fill_melody(melody, plan, beats, beats_a_frame(plan, frame_rate))
     if plan.end_beat is not None:
         left_s = (plan.end_beat - beats).clamp(min=0) * 60 / plan.tempo_bpm
         end[:, 0] = 1.0
@@ -50,20 +50,20 @@ def form_features(plan: Plan | None, num_frames: int, frame_rate: float) -> Tens
     return features
 
 
-def fill_melody(features: Tensor, plan: Plan, beats: Tensor) -> None:
-    """Write the melody into (T, ``MELODY_WIDTH``) features of frames at ``beats`` (T,)."""
+def fill_melody(features: Tensor, plan: Plan, beats: Tensor, ahead: float) -> None:
+    """Write the melody into (T, ``MELODY_WIDTH``) features of frames at ``beats`` (T,).
+
+    A note is told in the frame in which it begins; a frame lasts ``ahead`` beats.
+    """
     starts = torch.tensor([note.beat for note in plan.melody], dtype=torch.float64)
     ends = torch.tensor([note.beat + note.beats for note in plan.melody], dtype=torch.float64)
     pitches = torch.tensor([note.pitch for note in plan.melody])
-    begun = torch.searchsorted(starts, beats + 1e-9, right=True)  # (T,), 0 before the first
+    before, begun = (torch.searchsorted(starts, beats + at - 1e-9) for at in (0.0, ahead))  # (T,)
     last = (begun - 1).clamp(min=0)
     sounding = (begun > 0) & (beats < ends[last] - 1e-9)
     frames, pitch = sounding.nonzero()[:, 0], pitches[last[sounding]]
     features[:, 0] = 1.0
     features[frames, 1] = 1.0
-    before = torch.cat([begun.new_zeros(1), begun[:-1]])
-    if len(beats) > 1:  # a note that began within the frame before frame 0
-        before[0] = int((starts <= beats[0] - (beats[1] - beats[0]) + 1e-9).sum())
     features[:, 2] = (begun > before).float()
     features[frames, 3 + pitch % 12] = 1.0
     features[frames, -1] = (pitch.float() - 64) / 64

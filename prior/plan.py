@@ -202,10 +202,16 @@ def plan_features(plan: Plan | None, num_frames: int, frame_rate: float) -> Tens
         features[:, tonic + 12 + MODES.index(plan.mode)] = 1.0
     if plan.chords:
         starts = torch.tensor([chord.beat for chord in plan.chords], dtype=torch.float64)
-        begun = torch.searchsorted(starts, beats + 1e-9, right=True)  # (T,), 0 before the first
+        ahead = beats_a_frame(plan, frame_rate)  # a chord is told in the frame in which it begins
+        begun = torch.searchsorted(starts, beats + ahead - 1e-9)  # (T,), 0 before the first
         features[:, root:HARMONY_WIDTH] = chord_features(plan.chords)[begun]
     features[:, HARMONY_WIDTH:] = ensemble_features(plan)
     return features
+
+
+def beats_a_frame(plan: Plan, frame_rate: float) -> float:
+    """Return how many beats pass within a frame."""
+    return plan.tempo_bpm / 60 / frame_rate
 
 
 def ensemble_features(plan: Plan) -> Tensor:

@@ -56,7 +56,8 @@ def plain_features(plan: Plan, frame: int, frame_rate: float) -> list[float]:
     numbers += [math.log2(plan.tempo_bpm / 100)]
     numbers += [float(pitch == plan.tonic) for pitch in range(12)]
     numbers += [float(mode == plan.mode) for mode in MODES]
-    sounding = [chord for chord in plan.chords if chord.beat <= beat + 1e-9]
+    after = beat + plan.tempo_bpm / 60 / frame_rate
+    sounding = [chord for chord in plan.chords if chord.beat < after - 1e-9]
     triads = {"major": (0, 4, 7), "minor": (0, 3, 7), "diminished": (0, 3, 6)}
     root = sounding[-1].root if sounding else None
     tones = [(root + step) % 12 for step in triads[sounding[-1].quality]] if sounding else []

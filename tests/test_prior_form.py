@@ -25,7 +25,7 @@ PLAN = Plan(
     ("flute",),
     False,
     (Section("verse", 2.0), Section("chorus", 1.0), Section("verse", 1.0)),
-    (MelodyNote(0.25, 0.5, 62), MelodyNote(2.0, 1.5, 81)),
+    (MelodyNote(0.25, 0.5, 62), MelodyNote(0.75, 1.0, 64), MelodyNote(2.0, 1.5, 81)),
     7.0,
 )
 
@@ -33,7 +33,7 @@ PLAN = Plan(
 def plain_form(plan: Plan, frame: int) -> list[float]:
     """One frame, number by number."""
     beat = plan.first_beat + frame / RATE * plan.tempo_bpm / 60
-    before = beat - plan.tempo_bpm / 60 / RATE
+    after = beat + plan.tempo_bpm / 60 / RATE
     section, place, times, start = "", 0.0, 0, 0.0
     counts: dict[str, int] = {}
     for item in plan.sections:
@@ -44,9 +44,9 @@ def plain_form(plan: Plan, frame: int) -> list[float]:
         counts[item.name] = counts.get(item.name, 0) + 1
         start = stop
     numbers = [float(name == section) for name in SECTIONS] + [place, times / 4]
-    sounding = [n for n in plan.melody if n.beat <= beat < n.beat + n.beats]
-    begun = any(before < n.beat <= beat for n in plan.melody)
-    pitch = sounding[0].pitch if sounding else None
+    sounding = [n for n in plan.melody if n.beat < after and beat < n.beat + n.beats]
+    begun = any(beat <= n.beat < after for n in plan.melody)
+    pitch = sounding[-1].pitch if sounding else None
     numbers += [float(bool(plan.melody)), float(bool(sounding)), float(begun)]
     numbers += [float(pitch is not None and pitch % 12 == p) for p in range(12)]
     numbers += [0.0 if pitch is None else (pitch - 64) / 64]
