@@ -261,10 +261,10 @@ def test_decoder_report_from_a_saved_pipeline(tmp_path):
 
 def test_seams_lie_in_the_middle_third_of_the_overlap():
     config = argparse.Namespace(window_frames=128, overlap_frames=24)
-    seams = window_seams_s(config, 25.0, 1.38)
+    seams = window_seams_s(config, 25.0, 1.62)
     first = [(8 + 3 * share) / 25 for share in (1 / 3, 1 / 2, 2 / 3)]
-    second = [(18 + 4 * share) / 25 for share in (1 / 3, 1 / 2, 2 / 3)]
-    assert seams == pytest.approx([*first, *second, (31 + 6 / 3) / 25, (31 + 6 / 2) / 25])
+    second = [(19 + 5 * share) / 25 for share in (1 / 3, 1 / 2, 2 / 3)]
+    assert seams == pytest.approx([*first, *second, (36 + 8 / 3) / 25, (36 + 8 / 2) / 25])
     assert window_seams_s(config, 25.0, 0.3) == []
 
 

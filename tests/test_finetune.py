@@ -78,12 +78,13 @@ def test_learns_and_resumes(album: Path, tmp_path: Path, pipeline_folder: Path) 
 
 def test_figures_before_and_after(album, tmp_path, pipeline_folder, monkeypatch):
     """The held-out track costs fewer bits than before; card and figures say so."""
+    from pipelines.evaluation.prompts import read_prompts
     from pipelines.finetuning import before_after
 
     rows = [{"id": str(n), "group": "trained", "text": f"a {n}"} for n in range(12)]
     prompts = tmp_path / "prompts.jsonl"  # of few letters: the tiny tokenizer has no words
     prompts.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    monkeypatch.setattr(before_after, "PROMPTS_PATH", prompts)
+    monkeypatch.setattr(before_after, "read_prompts", lambda: read_prompts(prompts))
     monkeypatch.setattr(before_after, "TAKE_S", 2.0)
     output = tmp_path / "my-style"
     options = ["--steps", "12", "--learning-rate", "0.03"]

@@ -48,7 +48,7 @@ def test_item_alone_equals_item_in_a_batch(pipeline: Pipeline) -> None:
     batch = render(pipeline, ["fast drums", "slow piano", "a waltz"], seed=[9, 3, 4])
     alone = render(pipeline)
     assert torch.equal(batch.codes[1:2], alone.codes)
-    assert torch.allclose(batch.audio[1:2], alone.audio, atol=1e-5)
+    assert torch.allclose(batch.audio[1:2], alone.audio, atol=1e-4)
 
 
 def test_one_seed_counts_up(pipeline: Pipeline) -> None:
