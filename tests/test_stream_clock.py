@@ -1,8 +1,8 @@
 """The clock replayed: a stream that computes at recorded speeds starts at once and is never late.
 
 Every step of the real stream is run on a tiny pipeline whose window, overlap and reach are those of
-the model that ships, and is charged the CPU time that the same step of that model takes on one
-thread of the slowest machine it was measured on (docs/streaming.md); no time is measured here.
+the model that ships, and is charged CPU time: what fits a piece, its decoding and its first sound
+as one thread of a Zen 1 EPYC, the slowest machine so far, took them; no time is measured here.
 """
 
 from collections.abc import Callable
@@ -16,12 +16,12 @@ from pipelines import Pipeline
 from pipelines.commands.bench_stream import Arrival, costs, replay
 from pipelines.inference.streaming import Stream
 
-START_S = 0.074  # texts, plan and the first frame
+START_S = 0.113  # texts, plan and the first frame
 FRAME_S = 0.0053
-WINDOW_S, WINDOW_FRAME_S = 0.0105, 0.00072
-"""A window of n token frames in one step: 19 ms for 11, 35 for 34, 102 for 128."""
-BLOCK_S, BLOCK_FRAME_S = 0.0024, 0.000034
-"""A vocoder's block of n spectrogram frames: 3.2 ms for 24, 4.5 for 64."""
+WINDOW_S, WINDOW_FRAME_S = 0.022, 0.0010
+"""A window of n token frames in one step: 33 ms for 11, 150 for 128."""
+BLOCK_S, BLOCK_FRAME_S = 0.005, 0.00006
+"""A vocoder's block of n spectrogram frames: 7 ms for 32, 9 for 64."""
 
 
 class Clock:
