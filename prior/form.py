@@ -53,7 +53,7 @@ def form_features(plan: Plan | None, num_frames: int, frame_rate: float) -> Tens
 def fill_melody(features: Tensor, plan: Plan, beats: Tensor, ahead: float) -> None:
     """Write the melody into (T, ``MELODY_WIDTH``) features of frames at ``beats`` (T,).
 
-    A note is told in the frame in which it begins; a frame lasts ``ahead`` beats.
+    A note is written into the frame in which it begins; a frame lasts ``ahead`` beats.
     """
     starts = torch.tensor([note.beat for note in plan.melody], dtype=torch.float64)
     ends = torch.tensor([note.beat + note.beats for note in plan.melody], dtype=torch.float64)

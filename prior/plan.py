@@ -202,7 +202,7 @@ def plan_features(plan: Plan | None, num_frames: int, frame_rate: float) -> Tens
         features[:, tonic + 12 + MODES.index(plan.mode)] = 1.0
     if plan.chords:
         starts = torch.tensor([chord.beat for chord in plan.chords], dtype=torch.float64)
-        ahead = beats_a_frame(plan, frame_rate)  # a chord is told in the frame in which it begins
+        ahead = beats_a_frame(plan, frame_rate)  # a chord counts from the frame it begins in
         begun = torch.searchsorted(starts, beats + ahead - 1e-9)  # (T,), 0 before the first
         features[:, root:HARMONY_WIDTH] = chord_features(plan.chords)[begun]
     features[:, HARMONY_WIDTH:] = ensemble_features(plan)
