@@ -13,7 +13,7 @@ import torch
 from tiny_pipeline import tiny_codec, tiny_pipeline
 
 from pipelines import Pipeline
-from pipelines.commands.bench_stream import Arrival, costs, replay
+from pipelines.benchmarks.stream_latency import Arrival, costs, replay
 from pipelines.inference.streaming import Stream
 
 START_S = 0.113  # texts, plan and the first frame
