@@ -4,6 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from codec.k_means import k_means, nearest
+
 DIFFERENCE_SCALE_DB = 6.0
 ANGLE_SCALE = 0.6
 """Level differences (dB) and angles (rad) that weigh alike: their spread in recordings."""
@@ -11,7 +13,6 @@ QUIET_NATS = 5.756
 """50 dB: so far below a frame's loudest band the image of a band hardly counts."""
 LEAST_WEIGHT = 0.1
 ITERATIONS = 15
-CHUNK = 4096
 
 
 class ImageBook(nn.Module):
@@ -57,7 +58,7 @@ class ImageBook(nn.Module):
 
     @torch.no_grad()
     def initialize(self, image: Tensor, levels: Tensor, seed: int = 0) -> None:
-        """Set the entries by weighted k-means (Lloyd 1982).
+        """Set the entries by weighted k-means.
 
         Args:
             image: (B, 2 N, T) of many crops.
@@ -75,13 +76,7 @@ class ImageBook(nn.Module):
                 f"k-means needs at least codebook_size - 1 = {size} images, got {len(vectors)}"
             )
         draws = torch.Generator().manual_seed(seed)
-        centers = vectors[torch.randperm(len(vectors), generator=draws)[:size].to(vectors.device)]
-        for _ in range(ITERATIONS):
-            codes = nearest(vectors, weights, centers)
-            total = torch.zeros_like(centers).index_add_(0, codes, weights)
-            sums = torch.zeros_like(centers).index_add_(0, codes, weights * vectors)
-            again = torch.randint(len(vectors), (size,), generator=draws).to(vectors.device)
-            centers = torch.where(total > 0, sums / total.clamp(min=1e-6), vectors[again])
+        centers = k_means(vectors, size, ITERATIONS, draws, weights)
         self.entries[1:] = centers * self.scale
         self.is_set.fill_(True)
 
@@ -102,10 +97,3 @@ def band_weights(levels: Tensor, num_bands: int) -> Tensor:
     bands = F.adaptive_avg_pool1d(levels.transpose(1, 2), num_bands)
     below = (bands.amax(-1, keepdim=True) - bands) / QUIET_NATS
     return (1 - below).clamp(min=LEAST_WEIGHT).repeat(1, 1, 2)
-
-
-def nearest(vectors: Tensor, weights: Tensor, centers: Tensor) -> Tensor:
-    """Find the (N,) centers, of (V, D), of least weighted squared distance to (N, D) vectors."""
-    squares = centers.square().T
-    chunks = zip(vectors.split(CHUNK), weights.split(CHUNK), strict=True)
-    return torch.cat([(w @ squares - 2 * (w * v) @ centers.T).argmin(-1) for v, w in chunks])
