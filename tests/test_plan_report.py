@@ -116,18 +116,24 @@ def test_recordings_are_edited_and_those_without_a_beat_are_counted(tmp_path: Pa
     clips = choose_clips([tmp_path], 2, plan_report.PIECE_S)
     rows = [plan_report.measure_recording(pipeline, clip) for clip in clips.clips]
     assert [sorted(row) for row in rows] == [
-        ["beat_error_s", "edit_seams", "key_kept", "name", "places", "plan"],
+        [
+            *("beat_error_s", "edit_seams", "key_kept", "name"),
+            *("places", "plan", "unedited_beat_error_s"),
+        ],
         ["name", "unmeasurable"],
     ]
     figures = plan_report.edit_figures(rows[:1])
     assert 0 <= figures["edit_seams_not_found"] <= 1
     assert "loop_seams_not_found" not in figures
+    assert figures["unedited_beat_within_30_ms"] == 1.0  # a metronome's, in the source itself
 
 
 def test_loops_are_compared_with_starts_of_bars():
     smooth = [{"click": False, "roughness_db": float(db)} for db in range(20)]
     row = {"places": smooth, "bar_starts": [{"click": False, "roughness_db": 30.0}] * 20}
     row |= {"edit_seams": smooth[:2], "loop_seams": [{"click": False, "roughness_db": 25.0}]}
-    figures = plan_report.edit_figures([row | {"key_kept": True, "beat_error_s": 0.01}])
+    figures = plan_report.edit_figures(
+        [row | {"key_kept": True, "beat_error_s": 0.01, "unedited_beat_error_s": 0.0}]
+    )
     assert figures["loop_seams_not_found"] == figures["edit_seams_not_found"] == 1.0
     assert figures["places_not_found"] == 1.0

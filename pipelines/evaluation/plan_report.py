@@ -106,9 +106,11 @@ def edit_figures(rows: Sequence[dict[str, Any]]) -> dict[str, float]:
             seams = [seam for row in rows for seam in row[kind]]
             missed = [not seam["click"] and seam["roughness_db"] <= limit_db for seam in seams]
             figures[f"{kind}_not_found"] = mean(missed)
-    for name in ("key_kept", "beat_error_s"):
-        figures[name] = mean([row[name] for row in rows])
-    figures["beat_within_30_ms"] = mean([row["beat_error_s"] <= 0.03 for row in rows])
+    figures["key_kept"] = mean([row["key_kept"] for row in rows])
+    for sound in ("", "unedited_"):
+        errors_s = [row[f"{sound}beat_error_s"] for row in rows]
+        figures[f"{sound}beat_error_s"] = mean(errors_s)
+        figures[f"{sound}beat_within_30_ms"] = mean([error_s <= 0.03 for error_s in errors_s])
     return figures
 
 
@@ -164,7 +166,7 @@ def measure_recording(pipeline: MusicGenerator, clip: EvaluationClip) -> dict[st
 def measure_edit(
     audio: Tensor, edited: Tensor, rate: int, tempo_bpm: float, seed: int
 ) -> dict[str, Any]:
-    """Measure the seams of an edit, the roughness of the source elsewhere, key and beat."""
+    """Measure an edit's seams, key and beat, and the roughness and beat of its source."""
     rng, detect = random.Random(seed), load_detectors().detect
     controls_s = [rng.uniform(1, PIECE_S - 1) for _ in range(CONTROLS)]
     return {
@@ -172,6 +174,7 @@ def measure_edit(
         "edit_seams": [measure_seam(edited, rate, at) for at in SPAN_S],
         "key_kept": detect(edited, rate).key == detect(audio, rate).key,
         "beat_error_s": beat_error(edited, rate, tempo_bpm),
+        "unedited_beat_error_s": beat_error(audio, rate, tempo_bpm),
     }
 
 
@@ -207,7 +210,7 @@ def chord_at(chords: Sequence[ChordChange], beat: float) -> ChordChange | None:
 
 
 def beat_error(audio: Tensor, rate: int, tempo_bpm: float) -> float:
-    """Measure how far (s) the edited stretch's beat lies from the rest's, at a known tempo."""
+    """Measure how far (s) the middle stretch's beat lies from the rest's, at a known tempo."""
     places = []
     for start_s, end_s in ((0.0, SPAN_S[0]), SPAN_S):
         part = audio[:, round(start_s * rate) : round(end_s * rate)]
