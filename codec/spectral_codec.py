@@ -68,12 +68,14 @@ class SpectralCodec(Component):
         stereo_bands: bands of the stereo image, N; 0 codes a spectrogram per channel.
         vocoder_gains_db: see :class:`codec.vocoder.GriffinLim`.
         mel_break_hz: see :class:`codec.spectrogram.LogMel`.
+        error_feedback: see :class:`codec.quantizer.ResidualQuantizer`.
     """
 
     added_keys: ClassVar[dict[str, Any]] = {
         "stereo_bands": 0,
         "vocoder_gains_db": None,
         "mel_break_hz": SLANEY_BREAK_HZ,
+        "error_feedback": 0.0,
     }
 
     SOUND_PARTS = ("from_latent", "decoder", "patch_out")
@@ -103,6 +105,7 @@ class SpectralCodec(Component):
         stereo_bands: int = 0,
         vocoder_gains_db: list[float] | None = None,
         mel_break_hz: float = FINE_BREAK_HZ,
+        error_feedback: float = 0.0,
     ) -> None:
         super().__init__()
         self._check_sizes()
@@ -121,7 +124,9 @@ class SpectralCodec(Component):
         self.image_book = ImageBook(stereo_bands, codebook_size) if stereo_bands else None
         self.image_place = min(IMAGE_BOOK, num_codebooks - 1) if stereo_bands else None
         residual_books = num_codebooks - (1 if stereo_bands else 0)
-        self.quantizer = ResidualQuantizer(latent_dim, residual_books, codebook_size)
+        self.quantizer = ResidualQuantizer(
+            latent_dim, residual_books, codebook_size, error_feedback
+        )
         self.from_latent = nn.Linear(latent_dim, width)
         self.decoder = ConvNextStack(width, decoder_layers, kernel_size)
         self.patch_out = nn.Linear(width, patch_size)
@@ -152,6 +157,10 @@ class SpectralCodec(Component):
         if config.stereo_bands and config.num_codebooks < 2:
             raise ValueError(
                 f"num_codebooks must be at least 2 with stereo_bands, got {config.num_codebooks}"
+            )
+        if not 0 <= config.error_feedback < 1:
+            raise ValueError(
+                f"error_feedback must be at least 0 and below 1, got {config.error_feedback}"
             )
         if config.kernel_size < 1 or config.kernel_size % 2 == 0:
             raise ValueError(f"kernel_size must be odd and positive, got {config.kernel_size}")
@@ -250,14 +259,28 @@ class SpectralCodec(Component):
     @torch.no_grad()
     def encode_spectrogram(self, spectrogram: Tensor) -> Tensor:
         """Map (B, C, R, F), F a multiple of patch_frames -> (B, K, F / patch_frames) codes."""
-        codes = self.quantizer.encode(self.latents(spectrogram))
+        return self._quantize(self._features(spectrogram))
+
+    @torch.no_grad()
+    def _features(self, spectrogram: Tensor) -> Tensor:
+        """Map (B, C, R, F) -> (B, D + 1, T): latents and, below them, the image's code."""
+        latents = rearrange(self.latents(spectrogram).float(), "b t d -> b d t")
         if self.image_book is None:
-            return codes
+            return latents
         M, P = self.config.num_mels, self.config.patch_frames
         levels = nn.functional.avg_pool1d(spectrogram[:, 0, :M], P)
         image = self.image_book.encode(spectrogram[:, 0, M:, ::P], levels)
+        return torch.cat([latents, image[:, None].float()], dim=1)
+
+    @torch.no_grad()
+    def _quantize(self, features: Tensor, errors: list[Tensor] | None = None) -> Tensor:
+        """Map features as of :meth:`_features` -> (B, K, T) codes."""
+        D = self.config.latent_dim
+        codes = self.quantizer.encode(rearrange(features[:, :D], "b d t -> b t d"), errors)
         place = self.image_place
-        return torch.cat([codes[:, :place], image[:, None], codes[:, place:]], dim=1)
+        if place is None:
+            return codes
+        return torch.cat([codes[:, :place], features[:, D:].long(), codes[:, place:]], dim=1)
 
     @torch.no_grad()
     def decode_spectrogram(self, codes: Tensor) -> Tensor:
@@ -318,16 +341,19 @@ class SpectralCodec(Component):
         """Encode consecutive (B, C, s) pieces of audio in windows of ``window`` token frames.
 
         The codes' concatenation equals the whole's: a window sees as much context on either side
-        as the network reaches. Only a latent that lies within rounding of two entries can differ.
+        as the network reaches. Only a latent that lies within rounding of two entries can differ,
+        and with ``error_feedback`` what follows it.
         """
         analysis_reach = math.ceil(self.config.n_fft / 2 / self.hop_length)
-        return windowed(
+        errors: list[Tensor] = []
+        for features in windowed(
             blocks,
-            lambda audio: self.encode_spectrogram(self._whole_patches(self.analyze(audio))),
+            lambda audio: self._features(self._whole_patches(self.analyze(audio))),
             size=window,
             halo=self.encoder_reach + analysis_reach,
             units_in=self.hop_length,
-        )
+        ):
+            yield self._quantize(features, errors)
 
     def decode(self, codes: Tensor, seed: int | list[int] = 0) -> Tensor:
         """Turn codes into a waveform by way of the coarse spectrogram.

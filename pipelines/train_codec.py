@@ -89,7 +89,6 @@ class CodecTraining(nn.Module):
         super().__init__()
         weights = band_weights(codec.log_mel.frequencies, losses.low)
         self.register_buffer("band_weights", weights, persistent=False)
-        codec.quantizer.prepare_training()  # before its buffers are averaged
         self.codec = codec
         self.losses = losses
         channels = codec.spectrogram_channels

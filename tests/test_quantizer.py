@@ -6,6 +6,7 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as processes
+from vector_quantize_pytorch import ResidualVQ
 
 from codec.quantizer import ResidualQuantizer
 
@@ -30,6 +31,17 @@ def quantizer(books: int = BOOKS) -> ResidualQuantizer:
 @pytest.fixture
 def trained() -> ResidualQuantizer:
     return quantizer()
+
+
+def library(own: ResidualQuantizer) -> ResidualVQ:
+    """vector-quantize-pytorch with the same books, set up as ours are trained."""
+    books = len(own.codebooks())
+    result = ResidualVQ(
+        dim=DIM, num_quantizers=books, codebook_size=SIZE, decay=0.99, kmeans_init=True,
+        threshold_ema_dead_code=0, commitment_weight=1.0,
+    )  # fmt: skip
+    result.load_state_dict(own.vq.state_dict(), strict=False)
+    return result.train(own.training)
 
 
 @pytest.mark.parametrize("seed", range(6))
@@ -66,7 +78,7 @@ def test_initialization_leaves_the_mode_alone(trained):
 
 def test_encode_equals_the_library(trained):
     latents = vectors(60, seed=1).view(3, 20, DIM)
-    _, codes, _ = trained.vq(latents)
+    _, codes, _ = library(trained)(latents)
     assert torch.equal(trained.encode(latents), codes.transpose(1, 2))
 
 
@@ -85,16 +97,15 @@ def test_decode_equals_the_library(trained):
     latents = vectors(60, seed=1).view(3, 20, DIM)
     codes = trained.encode(latents)
     decoded = trained.decode(codes)
-    assert torch.allclose(decoded, trained.vq.get_output_from_indices(codes.transpose(1, 2)))
-    quantized, commitment = trained(latents)
+    assert torch.allclose(decoded, library(trained).get_output_from_indices(codes.transpose(1, 2)))
+    quantized, _ = trained(latents)
     assert torch.allclose(decoded, quantized, atol=1e-5)
-    assert commitment == 0  # only training commits
 
 
 def test_fewer_books_equal_the_library_and_are_a_prefix(trained):
     latents = vectors(200, seed=3)[None]
     codes = trained.encode(latents)
-    entries = trained.vq.get_codes_from_indices(codes.transpose(1, 2))  # (K, B, T, D)
+    entries = library(trained).get_codes_from_indices(codes.transpose(1, 2))  # (K, B, T, D)
     errors = []
     for books in range(1, BOOKS + 1):
         decoded = trained.decode(codes[:, :books])
@@ -161,6 +172,18 @@ def test_books_follow_the_data_by_their_formula():
     assert torch.allclose(single.codebooks()[0], (total / smoothed[..., None])[0], atol=1e-4)
 
 
+def test_a_training_step_equals_the_librarys(trained):
+    latents = vectors(256, seed=7)[None].requires_grad_()
+    peer = library(trained.train())
+    _, commitment = trained(latents)
+    _, _, expected = peer(latents)
+    assert torch.allclose(commitment, expected.mean(), rtol=1e-5)
+    gradients = [torch.autograd.grad(x, latents)[0] for x in (commitment, expected.mean())]
+    assert torch.allclose(*gradients, atol=1e-6)
+    for name, value in trained.vq.state_dict().items():
+        assert torch.allclose(value.float(), peer.state_dict()[name].float(), atol=1e-4), name
+
+
 def test_dead_entries_move_to_data():
     single = quantizer(books=1)
     book = single.vq.layers[0]._codebook
@@ -186,6 +209,60 @@ def test_one_book_and_one_vector():
     codes = single.encode(vectors(1)[None])
     assert codes.shape == (1, 1, 1)
     assert single.decode(codes).shape == (1, 1, DIM)
+
+
+def shaped(count: int = 400) -> tuple[ResidualQuantizer, torch.Tensor]:
+    """A quantizer with error feedback and (2, T, DIM) latents that change slowly."""
+    result = quantizer()
+    result.error_feedback = 0.6
+    steps = torch.randn(2, count, DIM, generator=torch.Generator().manual_seed(11))
+    return result, vectors(2, seed=12)[:, None] + 0.02 * steps.cumsum(1)
+
+
+def test_error_feedback_equals_a_plain_loop():
+    result, latents = shaped(20)
+    codes = result.encode(latents)
+    for row, row_codes in zip(latents, codes, strict=True):
+        errors = [torch.zeros(DIM)] * BOOKS
+        for t, latent in enumerate(row):
+            decoded = torch.zeros(DIM)
+            for k, book in enumerate(result.codebooks()):
+                wanted = latent + (0.6 * errors[k] if k else 0)
+                assert row_codes[k, t] == (wanted - decoded - book).norm(dim=1).argmin()
+                decoded = decoded + book[row_codes[k, t]]
+                errors[k] = wanted - decoded
+
+
+def test_error_feedback_lowers_the_errors_that_last():
+    result, latents = shaped()
+    lasting = {}
+    for feedback in (0.0, 0.6):
+        result.error_feedback = feedback
+        error = result.decode(result.encode(latents)) - latents
+        lasting[feedback] = error.unfold(1, 20, 20).mean(-1).square().mean()
+    assert lasting[0.6] < 0.6 * lasting[0.0]
+
+
+def test_error_feedback_leaves_the_first_book_alone():
+    result, latents = shaped(40)
+    codes = result.encode(latents)
+    result.error_feedback = 0.0
+    plain = result.encode(latents)
+    assert torch.equal(codes[:, 0], plain[:, 0])
+    assert not torch.equal(codes[:, 1], plain[:, 1])
+
+
+def test_errors_carry_over_from_stretch_to_stretch():
+    result, latents = shaped(40)
+    errors: list[torch.Tensor] = []
+    pieces = [result.encode(part, errors) for part in latents.split([1, 15, 24], dim=1)]
+    assert torch.equal(torch.cat(pieces, dim=-1), result.encode(latents))
+
+
+def test_training_quantizes_as_encoding_does():
+    result, latents = shaped(40)
+    quantized, _ = result(latents)
+    assert torch.allclose(quantized, result.decode(result.encode(latents)), atol=1e-5)
 
 
 def quantize_half(rank: int, folder: str) -> None:

@@ -27,6 +27,16 @@ def test_encoded_windows_equal_the_whole(sizes, window):
     assert torch.equal(torch.cat(list(pieces), dim=-1), CODEC.encode(audio))
 
 
+def test_error_feedback_carries_over_from_window_to_window():
+    codec = tiny_codec(error_feedback=0.6)
+    audio = noise_audio(codec, 2, 60 * HOP)
+    codes = codec.encode(audio)
+    assert torch.equal(codes[:, :1], CODEC.encode(audio)[:, :1])
+    assert not torch.equal(codes, CODEC.encode(audio))
+    pieces = codec.encode_stream(audio.split(1000, dim=-1), window=7)
+    assert torch.equal(torch.cat(list(pieces), dim=-1), codes)
+
+
 @pytest.mark.parametrize("hop_length", [16, 30])
 def test_encoded_windows_see_the_whole_analysis_window(hop_length):
     """Also where a window of the Fourier transform spans several token frames."""
@@ -148,6 +158,7 @@ def test_double_precision_audio_is_taken():
         ({"codebook_size": 0}, "codebook_size must be positive, got 0"),
         ({"num_codebooks": 0}, "num_codebooks must be positive, got 0"),
         ({"encoder_layers": -1}, "encoder_layers must not be negative, got -1"),
+        ({"error_feedback": 1.0}, "error_feedback must be at least 0 and below 1, got 1.0"),
         ({"spectrogram_std": 0.0}, "spectrogram_std must be positive, got 0.0"),
         ({"vocoder_iterations": 0}, "num_iterations must be at least 1, got 0"),
         ({"hop_length": 200}, r"hop_length must lie in \[1, n_fft / 2\], got 200"),

@@ -151,6 +151,14 @@ def test_another_codec_is_refused_and_the_same_one_does_nothing(prepared, spectr
         build_token_cache(prepared, make_spectral(1), tmp_path, quiet=True)
 
 
+def test_a_setting_of_later_versions_counts_where_it_changes_codes(spectral):
+    hashed = hash_codec(spectral)
+    spectral.register_to_config(error_feedback=0.5)
+    assert hash_codec(spectral) != hashed
+    del spectral.config["error_feedback"]  # as a codec of an earlier version
+    assert hash_codec(spectral) == hashed
+
+
 def test_a_codec_is_known_by_what_makes_its_codes(spectral):
     audio = torch.randn(
         1, spectral.channels, 20 * spectral.hop_length, generator=torch.manual_seed(0)

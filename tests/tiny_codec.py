@@ -31,7 +31,7 @@ def noise_audio(codec: SpectralCodec, batch: int, samples: int, seed: int = 0) -
     return (torch.rand(shape, generator=generator(seed, "noise")) * 1.6 - 0.8) * level
 
 
-def tiny_codec(**sizes: int) -> SpectralCodec:
+def tiny_codec(**sizes: float) -> SpectralCodec:
     """A seeded, untrained codec in evaluation mode with initialized books."""
     with torch.random.fork_rng():
         torch.manual_seed(0)

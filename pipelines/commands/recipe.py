@@ -22,7 +22,7 @@ from codec.whole_file import write_json
 from pipelines.errors import one_line_errors
 from pipelines.training.configuration import read_yaml
 
-PACKAGES = ("torch", "torchaudio", "diffusers", "accelerate", "vector-quantize-pytorch")
+PACKAGES = ("torch", "torchaudio", "diffusers", "accelerate")
 TINY = Path("configs/recipes/tiny.yaml")
 
 

@@ -28,12 +28,16 @@ def hash_codec(codec: Any) -> str:
     """Hash a codec's class, configuration and weights, except ``SOUND_PARTS`` and ``SOUND_KEYS``.
 
     Codecs with equal hashes (BLAKE2b) encode audio to equal codes, though they may decode better.
-    Weights count as float32, in which they are loaded again whatever they were stored in.
+    Weights count as float32, in which they are loaded again whatever they were stored in. What
+    earlier versions did not write counts only where it is not what they stood for.
     """
     digest = hashlib.blake2b(digest_size=16)
     config = {key: value for key, value in getattr(codec, "config", {}).items() if key[0] != "_"}
     for key in getattr(codec, "SOUND_KEYS", ()):
         config.pop(key, None)
+    for key, value in getattr(codec, "added_keys", {}).items():
+        if config.get(key) == value:
+            config.pop(key, None)
     rates = [codec.sample_rate, codec.channels, codec.num_codebooks, codec.codebook_size]
     name = type(codec).__name__
     digest.update(json.dumps([OLD_NAMES.get(name, name), rates, config], default=str).encode())

@@ -31,8 +31,8 @@ CAPTION_TOKENS = 20
 CAPTION_FLOPS = CAPTION_TOKENS * 2 * 6 * 12 * 384**2
 """Operations of the frozen text encoder (MiniLM: 6 layers, 384 wide) for one caption."""
 
-SEARCH_BYTES = 12
-"""Kept by vector-quantize-pytorch for every entry of every codebook, per token frame."""
+COMMITMENT_BYTES = 8
+"""Kept for every number of every codebook's vector and entry, per token frame."""
 
 UTILIZATION = 0.35
 
@@ -187,9 +187,10 @@ def measure_forward(model: Any, frames: int, depth_share: float = 1.0) -> tuple[
         run_forward(model, frames, depth_share)
     flops = counter.get_total_flops()
     num_bytes = sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
-    if isinstance(model, SpectralCodec):  # the library that searches does not run on fake tensors
+    if isinstance(model, SpectralCodec):  # searching does not run on fake tensors
         flops += 2 * frames * count_codebook_numbers(model)
-        num_bytes += SEARCH_BYTES * frames * model.num_codebooks * model.codebook_size
+        vectors = frames * model.quantizer.num_codebooks
+        num_bytes += COMMITMENT_BYTES * vectors * model.config.latent_dim
     return flops, num_bytes
 
 
