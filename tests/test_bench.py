@@ -73,7 +73,9 @@ def test_a_pipeline_without_decoder(tmp_path: Path, capsys: pytest.CaptureFixtur
 )
 def test_mistakes(options, said, pipeline_folder, capsys):
     assert main(["bench", "--pipeline", str(pipeline_folder), "--quiet", *options]) == 2
-    assert said in capsys.readouterr().err
+    output = capsys.readouterr()
+    assert said in output.err
+    assert not output.out
 
 
 def test_the_first_call_does_not_count_and_the_median_does(monkeypatch: pytest.MonkeyPatch):

@@ -80,6 +80,13 @@ def compare_builds(
     """
     if not (folder / "pipelines" / "pretrained" / "partita-tiny").is_dir():
         raise ValueError(f"--baseline must be a checkout of Partita, got {folder}")
+    return take_turns(folder, duration_s, threads, repeats)
+
+
+def take_turns(
+    folder: Path, duration_s: float, threads: int, repeats: int
+) -> Iterator[BaselineSpeed]:
+    """Run a process of each build and yield a row when all rounds of a task are done."""
     with ExitStack() as stack:
         builds = [WorkingBuild(path.resolve(), duration_s, threads) for path in (ROOT, folder)]
         for build in builds:
