@@ -24,33 +24,54 @@ class ImageBook(nn.Module):
     Args:
         num_bands: of the image, N.
         codebook_size: entries, V.
+        error_feedback: share of a frame's error that the next frame's code makes good, so that
+            errors change rather than last (codec/quantizer.py).
     """
 
     scale: Tensor
     entries: Tensor
     is_set: Tensor
 
-    def __init__(self, num_bands: int, codebook_size: int) -> None:
+    def __init__(self, num_bands: int, codebook_size: int, error_feedback: float = 0.0) -> None:
         super().__init__()
+        self.error_feedback = error_feedback
         scale = torch.tensor([DIFFERENCE_SCALE_DB, ANGLE_SCALE]).repeat_interleave(num_bands)
         self.register_buffer("scale", scale, persistent=False)
         self.register_buffer("entries", torch.zeros(codebook_size, 2 * num_bands))
         self.register_buffer("is_set", torch.tensor(False))
 
     @torch.no_grad()
-    def encode(self, image: Tensor, levels: Tensor) -> Tensor:
+    def encode(self, image: Tensor, levels: Tensor, errors: list[Tensor] | None = None) -> Tensor:
         """Choose the nearest entries.
 
         Args:
             image: (B, 2 N, T) level differences in dB, then coherence angles.
             levels: (B, M, T) natural-log mel magnitudes of the same frames.
+            errors: a list that carries the error from one stretch of a stream to the next, changed
+                in place; empty before the first.
 
         Returns:
             (B, T) int64.
         """
         vectors, weights = self._vectors(image), band_weights(levels, image.shape[1] // 2)
-        codes = nearest(vectors.flatten(0, 1), weights.flatten(0, 1), self.entries / self.scale)
-        return codes.view(vectors.shape[:2])
+        entries = self.entries / self.scale
+        errors = [] if errors is None else errors
+        error = errors[0] if errors else torch.zeros_like(vectors[:, :1])
+        at_once = 1 if self.error_feedback else max(1, vectors.shape[1])
+        codes = []
+        for frames, weight in zip(
+            vectors.split(at_once, dim=1), weights.split(at_once, dim=1), strict=True
+        ):
+            wanted = frames
+            if self.error_feedback:
+                is_stereo = frames.any(dim=-1, keepdim=True)  # what is mono stays so
+                wanted = (frames + self.error_feedback * error) * is_stereo
+            index = nearest(wanted.flatten(0, 1), weight.flatten(0, 1), entries)
+            codes.append(index.view(frames.shape[:2]))
+            if self.error_feedback:
+                error = wanted - entries[codes[-1]]
+        errors[:] = [error]
+        return torch.cat(codes, dim=1)
 
     def decode(self, codes: Tensor) -> Tensor:
         """Decode (B, T) codes -> (B, 2 N, T) image."""

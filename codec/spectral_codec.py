@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import torch
@@ -33,6 +33,14 @@ class CodecOutput:
 
     reconstruction: Tensor  # (B, C, M, F) natural-log mel magnitudes
     commitment: Tensor  # scalar; zero while the quantizer is bypassed
+
+
+@dataclass
+class CodingErrors:
+    """Hold what the books left over of the last frame, from which a stream's coding goes on."""
+
+    latents: list[Tensor] = field(default_factory=list)
+    image: list[Tensor] = field(default_factory=list)
 
 
 class SpectralCodec(Component):
@@ -121,7 +129,9 @@ class SpectralCodec(Component):
         self.patch_in = nn.Linear(patch_size, width)
         self.encoder = ConvNextStack(width, encoder_layers, kernel_size)
         self.to_latent = nn.Linear(width, latent_dim)
-        self.image_book = ImageBook(stereo_bands, codebook_size) if stereo_bands else None
+        self.image_book = None
+        if stereo_bands:
+            self.image_book = ImageBook(stereo_bands, codebook_size, error_feedback)
         self.image_place = min(IMAGE_BOOK, num_codebooks - 1) if stereo_bands else None
         residual_books = num_codebooks - (1 if stereo_bands else 0)
         self.quantizer = ResidualQuantizer(
@@ -263,24 +273,26 @@ class SpectralCodec(Component):
 
     @torch.no_grad()
     def _features(self, spectrogram: Tensor) -> Tensor:
-        """Map (B, C, R, F) -> (B, D + 1, T): latents and, below them, the image's code."""
+        """Map (B, C, R, F) -> (B, D + M + 2 N, T): latents and, for the image, levels and image."""
         latents = rearrange(self.latents(spectrogram).float(), "b t d -> b d t")
         if self.image_book is None:
             return latents
         M, P = self.config.num_mels, self.config.patch_frames
         levels = nn.functional.avg_pool1d(spectrogram[:, 0, :M], P)
-        image = self.image_book.encode(spectrogram[:, 0, M:, ::P], levels)
-        return torch.cat([latents, image[:, None].float()], dim=1)
+        return torch.cat([latents, levels, spectrogram[:, 0, M:, ::P]], dim=1)
 
     @torch.no_grad()
-    def _quantize(self, features: Tensor, errors: list[Tensor] | None = None) -> Tensor:
+    def _quantize(self, features: Tensor, errors: CodingErrors | None = None) -> Tensor:
         """Map features as of :meth:`_features` -> (B, K, T) codes."""
-        D = self.config.latent_dim
-        codes = self.quantizer.encode(rearrange(features[:, :D], "b d t -> b t d"), errors)
-        place = self.image_place
-        if place is None:
+        errors = errors or CodingErrors()
+        D, M, place = self.config.latent_dim, self.config.num_mels, self.image_place
+        latents = rearrange(features[:, :D], "b d t -> b t d")
+        codes = self.quantizer.encode(latents, errors.latents)
+        if self.image_book is None:
             return codes
-        return torch.cat([codes[:, :place], features[:, D:].long(), codes[:, place:]], dim=1)
+        levels, image = features[:, D : D + M], features[:, D + M :]
+        images = self.image_book.encode(image, levels, errors.image)
+        return torch.cat([codes[:, :place], images[:, None], codes[:, place:]], dim=1)
 
     @torch.no_grad()
     def decode_spectrogram(self, codes: Tensor) -> Tensor:
@@ -345,7 +357,7 @@ class SpectralCodec(Component):
         and with ``error_feedback`` what follows it.
         """
         analysis_reach = math.ceil(self.config.n_fft / 2 / self.hop_length)
-        errors: list[Tensor] = []
+        errors = CodingErrors()
         for features in windowed(
             blocks,
             lambda audio: self._features(self._whole_patches(self.analyze(audio))),

@@ -154,7 +154,9 @@ def test_decoding_in_pieces_equals_decoding_the_whole(codec):
     assert torch.allclose(torch.cat(list(pieces), dim=-1), whole, atol=1e-4)
 
 
-def test_encoding_in_pieces_equals_encoding_the_whole(codec):
+@pytest.mark.parametrize("error_feedback", [0.0, 0.6])
+def test_encoding_in_pieces_equals_encoding_the_whole(error_feedback):
+    codec = tiny_codec(stereo_bands=8, error_feedback=error_feedback)
     audio = noise_audio(codec, 1, codec.hop_length * 60 + 17)
     pieces = codec.encode_stream(audio.split(1000, dim=-1), window=16)
     assert torch.equal(torch.cat(list(pieces), dim=-1), codec.encode(audio))
@@ -297,6 +299,30 @@ def test_the_nearest_entry_is_that_of_a_plain_loop():
             for entry in book.entries
         ]
         assert int(codes[0, frame]) == errors.index(min(errors))
+
+
+def test_error_feedback_lowers_the_errors_of_images_that_last():
+    image, levels = images(400)
+    held, flat = 0.5 * image[:, :, :1].expand(-1, -1, 60), torch.zeros(1, 16, 60)
+    lasting = {}
+    for feedback in (0.0, 0.6):
+        book = ImageBook(8, 32, feedback)
+        book.initialize(image, levels)
+        error = book.decode(book.encode(held, flat)) - held  # halfway between two entries
+        lasting[feedback] = error.mean(-1).square().mean()
+    assert lasting[0.6] < 0.5 * lasting[0.0]
+
+
+def test_mono_stays_mono_after_stereo_with_error_feedback():
+    book = ImageBook(8, 4, 0.9)
+    image, levels = images(60)
+    book.initialize(image, levels)
+    image[:, :, 30:] = 0
+    assert (book.encode(image, levels)[:, 30:] == 0).all()
+    errors: list[torch.Tensor] = []
+    stretches = zip(image.split(7, dim=-1), levels.split(7, dim=-1), strict=True)
+    pieces = [book.encode(*stretch, errors) for stretch in stretches]
+    assert torch.equal(torch.cat(pieces, dim=1), book.encode(image, levels))
 
 
 def test_k_means_refuses_fewer_images_than_entries():
