@@ -74,7 +74,7 @@ class ResidualQuantizer(nn.Module):
         for book in self.vq.books():
             weights = torch.ones_like(residual)
             centers = k_means(residual, self.codebook_size, ITERATIONS, draws, weights)
-            codes = Directions(centers).nearest(residual)
+            codes = SearchIndex(centers).nearest(residual)
             counts = torch.bincount(codes, minlength=self.codebook_size)
             book.embed.copy_(centers[None])
             book.cluster_size.copy_(counts[None])
@@ -122,7 +122,7 @@ class ResidualQuantizer(nn.Module):
 
         ``errors`` is as in :meth:`encode`.
         """
-        books = [Directions(book) for book in self.codebooks()]
+        books = [SearchIndex(book) for book in self.codebooks()]
         errors = [] if errors is None else errors
         if not errors:
             errors[:] = [torch.zeros_like(latents[:, :1]) for _ in books]
@@ -170,8 +170,8 @@ class ResidualQuantizer(nn.Module):
         return [rearrange(book.embed, "1 v d -> v d") for book in self.vq.books()]
 
 
-class Directions:
-    """A book (V, D) in the form in which its nearest entries are found quickest."""
+class SearchIndex:
+    """Holds what finding the nearest entries of a book (V, D) needs, computed once."""
 
     def __init__(self, entries: Tensor) -> None:
         self.entries = entries
