@@ -20,7 +20,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--classical",
         nargs="*",
         metavar="SETTING",
-        help='classical codecs to compare with, such as "opus 12k" (default: all; the option without a setting: no row)',
+        help='classical codecs to compare with, such as "opus 12k" '
+        "(default: all; the option without a setting: no row)",
     )
     for model in ENCODEC_MODELS:
         parser.add_argument(
