@@ -8,6 +8,7 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -165,6 +166,16 @@ def test_full_disk_keeps_the_previous_checkpoint(
         save_checkpoint(accelerator, accelerator.save_state, tmp_path, 6, 2, 2)
     assert [path.name for path in checkpoints(tmp_path)][-1] == "checkpoint-00000004"
     assert not list(tmp_path.glob(".partial*"))
+
+
+def test_a_process_that_dies_during_a_checkpoint_is_named(tmp_path: Path) -> None:
+    def gone() -> None:
+        raise RuntimeError("Read error [127.0.0.1]: Connection reset by peer")
+
+    accelerator = SimpleNamespace(num_processes=2, is_main_process=True, wait_for_everyone=gone)
+    with pytest.raises(ConnectionError, match="another process of this run has ended"):
+        save_checkpoint(accelerator, lambda folder: None, tmp_path, 6, 2, 2)  # type: ignore[arg-type]
+    assert not list(tmp_path.iterdir())
 
 
 def test_loss_that_is_not_finite_stops_the_run(parts: Parts, tmp_path: Path) -> None:

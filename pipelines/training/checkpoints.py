@@ -24,16 +24,24 @@ def save_checkpoint(
     keep: int,
     items_per_step: int,
 ) -> None:
-    """Write a checkpoint under a temporary name, rename it, then drop the oldest."""
+    """Write a checkpoint under a temporary name, rename it, then drop the oldest.
+
+    Raises:
+        ConnectionError: another process of the run has ended.
+        OSError: it could not be written.
+    """
+    from pipelines.training.acceleration import lost_processes_named
+
     target = folder / f"{CHECKPOINT_PREFIX}{step:08d}"
     partial = folder / f".partial-{target.name}"
     try:
         if accelerator.is_main_process:
             shutil.rmtree(partial, ignore_errors=True)
             partial.mkdir(parents=True)
-        accelerator.wait_for_everyone()
-        write(str(partial))
-        accelerator.wait_for_everyone()
+        with lost_processes_named(accelerator):
+            accelerator.wait_for_everyone()
+            write(str(partial))
+            accelerator.wait_for_everyone()
         if accelerator.is_main_process:
             (partial / "step.json").write_text(
                 json.dumps({"step": step, "items_per_step": items_per_step})
@@ -41,6 +49,9 @@ def save_checkpoint(
             replace_folder(partial, target)
             for old in checkpoints(folder)[:-keep]:
                 shutil.rmtree(old)
+    except ConnectionError:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
     except (OSError, RuntimeError) as error:  # torch.save reports a full disk as RuntimeError
         shutil.rmtree(partial, ignore_errors=True)
         raise OSError(
