@@ -8,6 +8,7 @@ into the folder: an item is stored once, and workers need no common file system 
 import logging
 import os
 import signal
+import sys
 import tempfile
 import threading
 from collections.abc import Iterator
@@ -174,7 +175,10 @@ def sigint_blocked() -> Iterator[None]:
     if not hasattr(signal, "pthread_sigmask"):  # Windows
         yield
         return
+    # it cleans up after workers that were stopped, which it need not tell the user
+    sys.warnoptions.append("ignore:resource_tracker")
     resource_tracker.ensure_running()  # when it starts, it lets Ctrl-C through again
+    sys.warnoptions.remove("ignore:resource_tracker")
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
