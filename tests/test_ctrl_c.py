@@ -12,7 +12,7 @@ import psutil
 import pytest
 
 pytestmark = pytest.mark.slow
-ROWS = 24
+ROWS = 240  # more than a fast machine renders before the first Ctrl-C
 KINDS = {
     "alone": ["--batch-size", "1"],
     "threads": ["--batch-size", "1", "--threads", "2"],
