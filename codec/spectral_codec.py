@@ -16,7 +16,7 @@ from codec.quantizer import ResidualQuantizer
 from codec.spectrogram import FINE_BREAK_HZ, FINE_WINDOW, SLANEY_BREAK_HZ, LogMel
 from codec.stages import Stage, run
 from codec.stereo import ParametricStereo
-from codec.validation import check_audio, check_codes
+from codec.validation import check_audio, check_codec_config, check_codes
 from codec.vocoder import GriffinLim
 from codec.windows import Windows, windowed
 
@@ -116,7 +116,7 @@ class SpectralCodec(Component):
         error_feedback: float = 0.0,
     ) -> None:
         super().__init__()
-        self._check_sizes()
+        check_codec_config(self.config)
         self.log_mel = LogMel(sample_rate, n_fft, hop_length, num_mels, mel_break_hz=mel_break_hz)
         stereo = None
         if stereo_bands:
@@ -142,38 +142,6 @@ class SpectralCodec(Component):
         self.patch_out = nn.Linear(width, patch_size)
         self.encoder_reach = encoder_layers * (kernel_size // 2)
         self.decoder_reach = decoder_layers * (kernel_size // 2)
-
-    def _check_sizes(self) -> None:
-        config = self.config
-        for name in (
-            "channels",
-            "patch_frames",
-            "width",
-            "latent_dim",
-            "num_codebooks",
-            "codebook_size",
-            "spectrogram_std",
-        ):
-            if not config[name] > 0:
-                raise ValueError(f"{name} must be positive, got {config[name]}")
-        for name in ("encoder_layers", "decoder_layers"):
-            if config[name] < 0:
-                raise ValueError(f"{name} must not be negative, got {config[name]}")
-        if config.stereo_bands and config.channels != 2:
-            raise ValueError(
-                f"stereo_bands must be 0 unless channels is 2, got stereo_bands="
-                f"{config.stereo_bands} and channels={config.channels}"
-            )
-        if config.stereo_bands and config.num_codebooks < 2:
-            raise ValueError(
-                f"num_codebooks must be at least 2 with stereo_bands, got {config.num_codebooks}"
-            )
-        if not 0 <= config.error_feedback < 1:
-            raise ValueError(
-                f"error_feedback must be at least 0 and below 1, got {config.error_feedback}"
-            )
-        if config.kernel_size < 1 or config.kernel_size % 2 == 0:
-            raise ValueError(f"kernel_size must be odd and positive, got {config.kernel_size}")
 
     @property
     def sample_rate(self) -> int:

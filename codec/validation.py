@@ -1,7 +1,42 @@
-"""Checks of what callers hand to a codec."""
+"""Checks of what callers hand to a codec, and of its config."""
+
+from typing import Any
 
 import torch
 from torch import Tensor
+
+
+def check_codec_config(config: Any) -> None:
+    """Raise ValueError unless a spectral codec can be built of a config's values."""
+    for name in (
+        "channels",
+        "patch_frames",
+        "width",
+        "latent_dim",
+        "num_codebooks",
+        "codebook_size",
+        "spectrogram_std",
+    ):
+        if not config[name] > 0:
+            raise ValueError(f"{name} must be positive, got {config[name]}")
+    for name in ("encoder_layers", "decoder_layers"):
+        if config[name] < 0:
+            raise ValueError(f"{name} must not be negative, got {config[name]}")
+    if config.stereo_bands and config.channels != 2:
+        raise ValueError(
+            f"stereo_bands must be 0 unless channels is 2, got stereo_bands="
+            f"{config.stereo_bands} and channels={config.channels}"
+        )
+    if config.stereo_bands and config.num_codebooks < 2:
+        raise ValueError(
+            f"num_codebooks must be at least 2 with stereo_bands, got {config.num_codebooks}"
+        )
+    if not 0 <= config.error_feedback < 1:
+        raise ValueError(
+            f"error_feedback must be at least 0 and below 1, got {config.error_feedback}"
+        )
+    if config.kernel_size < 1 or config.kernel_size % 2 == 0:
+        raise ValueError(f"kernel_size must be odd and positive, got {config.kernel_size}")
 
 
 def check_audio(audio: Tensor, channels: int) -> None:
