@@ -11,13 +11,13 @@ from torch import Tensor, nn
 from codec.k_means import k_means
 
 DECAY = 0.99
-"""Of the averages that the entries follow."""
+"""Share of the averages that an update keeps; the entries follow the averages."""
 SMOOTHING = 1e-5
 DEAD_BELOW = 0.1
 """Vectors per update, on average, that an entry must code to stay. With 2, small batches replace
 entries that are merely rare, in every update anew."""
 ITERATIONS = 20
-"""Of k-means."""
+"""Rounds of k-means that set a book."""
 
 
 class ResidualQuantizer(nn.Module):
