@@ -40,7 +40,7 @@ class CodingErrors:
     """Hold what the books left over of the last frame, from which a stream's coding goes on."""
 
     latents: list[Tensor] = field(default_factory=list)
-    image: list[Tensor] = field(default_factory=list)
+    images: tuple[list[Tensor], list[Tensor]] = field(default_factory=lambda: ([], []))
 
 
 class SpectralCodec(Component):
@@ -52,9 +52,10 @@ class SpectralCodec(Component):
 
     With ``stereo_bands`` N > 0 there is one spectrogram, of the total power, and below its M bands
     lie the 2 N rows of the stereo image (codec/stereo.py), constant within a patch. The network
-    codes the spectrogram alone, in K - 1 books; the image has the fourth book to itself
-    (codec/image_book.py). Fewer than four books decode to mono. (B, C, R, F) stands for spectrogram
-    and image together: (B, 1, M + 2 N, F), or (B, C, M, F) where there is no image.
+    codes the spectrogram alone; the image has the fourth book to itself (codec/image_book.py), and
+    with ``image_books`` of 2 the last one too, for what the fourth leaves over. Fewer than four
+    books decode to mono. (B, C, R, F) stands for spectrogram and image together: (B, 1, M + 2 N,
+    F), or (B, C, M, F) where there is no image.
 
     Args:
         sample_rate: Hz.
@@ -77,6 +78,7 @@ class SpectralCodec(Component):
         vocoder_gains_db: see :class:`codec.vocoder.GriffinLim`.
         mel_break_hz: see :class:`codec.spectrogram.LogMel`.
         error_feedback: see :class:`codec.quantizer.ResidualQuantizer`.
+        image_books: books of the stereo image, 1 or 2.
     """
 
     added_keys: ClassVar[dict[str, Any]] = {
@@ -84,6 +86,7 @@ class SpectralCodec(Component):
         "vocoder_gains_db": None,
         "mel_break_hz": SLANEY_BREAK_HZ,
         "error_feedback": 0.0,
+        "image_books": 1,
     }
 
     SOUND_PARTS = ("from_latent", "decoder", "patch_out")
@@ -114,6 +117,7 @@ class SpectralCodec(Component):
         vocoder_gains_db: list[float] | None = None,
         mel_break_hz: float = FINE_BREAK_HZ,
         error_feedback: float = 0.0,
+        image_books: int = 1,
     ) -> None:
         super().__init__()
         check_codec_config(self.config)
@@ -129,11 +133,15 @@ class SpectralCodec(Component):
         self.patch_in = nn.Linear(patch_size, width)
         self.encoder = ConvNextStack(width, encoder_layers, kernel_size)
         self.to_latent = nn.Linear(width, latent_dim)
-        self.image_book = None
+        self.image_places: tuple[int, ...] = ()
+        self.image_book = self.fine_image_book = None
         if stereo_bands:
+            self.image_places += (min(IMAGE_BOOK, num_codebooks - 1),)
             self.image_book = ImageBook(stereo_bands, codebook_size, error_feedback)
-        self.image_place = min(IMAGE_BOOK, num_codebooks - 1) if stereo_bands else None
-        residual_books = num_codebooks - (1 if stereo_bands else 0)
+        if stereo_bands and image_books == 2:
+            self.image_places += (num_codebooks - 1,)
+            self.fine_image_book = ImageBook(stereo_bands, codebook_size, error_feedback)
+        residual_books = num_codebooks - len(self.image_places)
         self.quantizer = ResidualQuantizer(
             latent_dim, residual_books, codebook_size, error_feedback
         )
@@ -172,6 +180,11 @@ class SpectralCodec(Component):
     def codebook_size(self) -> int:
         """Entries per book, V."""
         return self.config.codebook_size
+
+    @property
+    def image_books(self) -> list[ImageBook]:
+        """Books of the stereo image, at ``image_places`` among all; each codes what is left."""
+        return [book for book in (self.image_book, self.fine_image_book) if book is not None]
 
     # -- the network, on spectrograms -------------------------------------------------------
 
@@ -253,14 +266,17 @@ class SpectralCodec(Component):
     def _quantize(self, features: Tensor, errors: CodingErrors | None = None) -> Tensor:
         """Map features as of :meth:`_features` -> (B, K, T) codes."""
         errors = errors or CodingErrors()
-        D, M, place = self.config.latent_dim, self.config.num_mels, self.image_place
+        D, M = self.config.latent_dim, self.config.num_mels
         latents = rearrange(features[:, :D], "b d t -> b t d")
         codes = self.quantizer.encode(latents, errors.latents)
-        if self.image_book is None:
-            return codes
         levels, image = features[:, D : D + M], features[:, D + M :]
-        images = self.image_book.encode(image, levels, errors.image)
-        return torch.cat([codes[:, :place], images[:, None], codes[:, place:]], dim=1)
+        for place, book, carried in zip(
+            self.image_places, self.image_books, errors.images, strict=False
+        ):
+            chosen = book.encode(image, levels, carried)
+            codes = torch.cat([codes[:, :place], chosen[:, None], codes[:, place:]], dim=1)
+            image = image - book.decode(chosen)
+        return codes
 
     @torch.no_grad()
     def decode_spectrogram(self, codes: Tensor) -> Tensor:
@@ -278,27 +294,24 @@ class SpectralCodec(Component):
         Returns:
             (B, T, latent_dim).
         """
-        if self.image_place is not None:
-            place = self.image_place
-            codes = torch.cat([codes[:, :place], codes[:, place + 1 :]], dim=1)
-            num_books = None if num_books is None else self.residual_books(num_books)
-        return self.quantizer.decode(codes, num_books)
+        kept = [book for book in range(codes.shape[1]) if book not in self.image_places]
+        num_books = None if num_books is None else self.residual_books(num_books)
+        return self.quantizer.decode(codes[:, kept], num_books)
 
     def decode_image(self, codes: Tensor) -> Tensor:
         """Map (B, k, T) codes -> (B, C, 2 N, F) stereo image; mono without its book."""
         B, books, T = codes.shape
         N, P = self.config.stereo_bands, self.config.patch_frames
-        if self.image_book is None or self.image_place is None or books <= self.image_place:
-            empty = self.patch_out.weight.new_zeros(())
-            return empty.expand(B, self.spectrogram_channels, 2 * N, T * P)
-        image = self.image_book.decode(codes[:, self.image_place])
-        return image[:, None].repeat_interleave(P, dim=-1)
+        image = self.patch_out.weight.new_zeros(()).expand(B, 2 * N, T)
+        for place, book in zip(self.image_places, self.image_books, strict=True):
+            if place < books:
+                image = image + book.decode(codes[:, place])
+        image = image[:, None].repeat_interleave(P, dim=-1)
+        return image.expand(B, self.spectrogram_channels, 2 * N, T * P)
 
     def residual_books(self, num_books: Tensor) -> Tensor:
         """Count the spectrogram's books among the first ``num_books``."""
-        if self.image_place is None:
-            return num_books
-        return num_books - (num_books > self.image_place).long()
+        return num_books - sum((num_books > place).long() for place in self.image_places)
 
     # -- audio to codes and back ------------------------------------------------------------
 

@@ -31,6 +31,12 @@ def check_codec_config(config: Any) -> None:
         raise ValueError(
             f"num_codebooks must be at least 2 with stereo_bands, got {config.num_codebooks}"
         )
+    if config.image_books not in (1, 2):
+        raise ValueError(f"image_books must be 1 or 2, got {config.image_books}")
+    if config.image_books == 2 and config.num_codebooks < 5:
+        raise ValueError(
+            f"num_codebooks must be at least 5 with two image_books, got {config.num_codebooks}"
+        )
     if not 0 <= config.error_feedback < 1:
         raise ValueError(
             f"error_feedback must be at least 0 and below 1, got {config.error_feedback}"

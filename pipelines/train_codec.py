@@ -193,10 +193,10 @@ class CodecTask:
     def before_step(self, average: CodecTraining, batch: Tensor, step: int) -> None:
         """Set the codebooks by k-means over many batches when quantization begins."""
         codec = self.model.codec
-        images = codec.image_book
         if step < self.model.losses.quantize_from:
             return
-        if codec.quantizer.is_initialized and (images is None or images.is_set):
+        images_set = all(bool(book.is_set) for book in codec.image_books)
+        if codec.quantizer.is_initialized and images_set:
             return
         first = derive_seed(self.seed, "initialize") % 2**40
         _, world = process_place()
@@ -206,12 +206,12 @@ class CodecTask:
             with torch.no_grad():
                 latents = [codec.latents(part).flatten(0, 1) for part in crops.split(len(batch))]
             codec.quantizer.initialize(torch.cat(latents))
-        if images is not None and not images.is_set:
-            set_image_book(codec, crops)
+        if not images_set:
+            set_image_books(codec, crops)
         # the average must not begin with codebooks of zeros
         average.codec.quantizer.load_state_dict(codec.quantizer.state_dict())
-        if images is not None and average.codec.image_book is not None:
-            average.codec.image_book.load_state_dict(images.state_dict())
+        for averaged, book in zip(average.codec.image_books, codec.image_books, strict=True):
+            averaged.load_state_dict(book.state_dict())
 
     def loss(self, model: nn.Module, batch: Tensor, step: int) -> tuple[Tensor, dict[str, Tensor]]:
         """Compute the wrapped model's loss terms."""
@@ -250,12 +250,14 @@ def process_place() -> tuple[int, int]:
     return (torch.distributed.get_rank(), torch.distributed.get_world_size()) if group else (0, 1)
 
 
-def set_image_book(codec: SpectralCodec, crops: Tensor) -> None:
-    """Set the image's codebook by k-means over (B, 1, M + 2 N, F) crops."""
-    assert codec.image_book is not None
+def set_image_books(codec: SpectralCodec, crops: Tensor) -> None:
+    """Set the image's codebooks that are not set by k-means over (B, 1, M + 2 N, F) crops."""
     M, P = codec.config.num_mels, codec.config.patch_frames
-    levels = torch.nn.functional.avg_pool1d(crops[:, 0, :M], P)
-    codec.image_book.initialize(crops[:, 0, M:, ::P], levels)
+    levels, image = torch.nn.functional.avg_pool1d(crops[:, 0, :M], P), crops[:, 0, M:, ::P]
+    for book in codec.image_books:
+        if not book.is_set:
+            book.initialize(image, levels)
+        image = image - book.decode(book.encode(image, levels))
 
 
 def _errors(name: str, decoded: Tensor, target: Tensor, codec: SpectralCodec) -> dict[str, float]:

@@ -229,14 +229,14 @@ def test_an_image_needs_two_channels_and_fewer_bands_than_mel_bands():
 def test_a_mono_recording_comes_back_mono_to_the_last_bit(codec):
     audio = noise_audio(codec, 1, codec.hop_length * 40)[:, :1].repeat(1, 2, 1)
     codes = codec.encode(audio)
-    assert (codes[:, codec.image_place] == 0).all()
+    assert (codes[:, codec.image_places[0]] == 0).all()
     heard = codec.decode(codes)
     assert torch.equal(heard[:, 0], heard[:, 1])
 
 
 def test_books_before_the_images_decode_to_mono(codec):
     codes = codec.encode(noise_audio(codec, 1, codec.hop_length * 20))
-    assert codec.image_place == 2
+    assert codec.image_places == (2,)
     heard = codec.decode(codes[:, :2])
     assert torch.equal(heard[:, 0], heard[:, 1])
     wide = codec.decode(codes)
@@ -347,3 +347,53 @@ def test_saving_and_loading_changes_nothing(codec, tmp_path):
     again = SpectralCodec.from_pretrained(tmp_path)
     audio = noise_audio(codec, 1, codec.hop_length * 10)
     assert torch.equal(codec.decode(codec.encode(audio)), again.decode(again.encode(audio)))
+
+
+@pytest.fixture(scope="module")
+def two_books() -> SpectralCodec:
+    """Six books: the fourth and the last are the image's."""
+    return tiny_codec(num_codebooks=6, stereo_bands=8, image_books=2, error_feedback=0.6)
+
+
+def test_the_images_second_book_codes_what_the_first_leaves(two_books):
+    assert two_books.image_places == (3, 5)
+    audio = noise_audio(two_books, 1, two_books.hop_length * 60, seed=1)
+    spectrogram = two_books.analyze(audio)
+    codes = two_books.encode_spectrogram(spectrogram)
+    errors = [
+        (two_books.decode_image(codes[:, :books]) - spectrogram[:, :, 16:]).abs().mean()
+        for books in (3, 4, 5, 6)
+    ]
+    assert errors[1] < errors[0]
+    assert errors[2] == errors[1]
+    assert errors[3] < 0.95 * errors[1]
+    levels = two_books.decode_spectrogram(codes)[:, :, :16]
+    assert torch.equal(levels, two_books.decode_spectrogram(codes[:, :5])[:, :, :16])
+
+
+def test_two_books_of_the_image_stream_as_the_whole_and_keep_mono(two_books):
+    audio = noise_audio(two_books, 1, two_books.hop_length * 40)
+    whole = two_books.encode(audio)
+    pieces = two_books.encode_stream(audio.split(700, dim=-1), window=8)
+    assert torch.equal(torch.cat(list(pieces), dim=-1), whole)
+    mono = two_books.encode(audio[:, :1].repeat(1, 2, 1))
+    assert (mono[:, [3, 5]] == 0).all()
+    heard = two_books.decode(mono)
+    assert torch.equal(heard[:, 0], heard[:, 1])
+
+
+def test_a_number_of_books_counts_both_of_the_images(two_books):
+    counted = two_books.residual_books(torch.tensor([1, 3, 4, 5, 6]))
+    assert counted.tolist() == [1, 3, 3, 4, 4]
+
+
+@pytest.mark.parametrize(
+    ("sizes", "message"),
+    [
+        ({"image_books": 3}, "image_books must be 1 or 2, got 3"),
+        ({"image_books": 2, "num_codebooks": 4}, "num_codebooks must be at least 5 with two"),
+    ],
+)
+def test_the_image_has_one_book_or_two(sizes: dict[str, int], message: str):
+    with pytest.raises(ValueError, match=message):
+        tiny_codec(stereo_bands=8, **sizes)

@@ -5,6 +5,7 @@ from torch import Tensor
 
 from codec.seeds import generator
 from codec.spectral_codec import SpectralCodec
+from pipelines.train_codec import set_image_books
 
 SIZES = {
     "sample_rate": 8000,
@@ -41,8 +42,5 @@ def tiny_codec(**sizes: float) -> SpectralCodec:
         with torch.no_grad():
             spectrogram = codec.analyze(audio)
             codec.quantizer.initialize(codec.latents(spectrogram)[0])
-            if codec.image_book is not None:
-                M, P = codec.config.num_mels, codec.config.patch_frames
-                levels = torch.nn.functional.avg_pool1d(spectrogram[:, 0, :M], P)
-                codec.image_book.initialize(spectrogram[:, 0, M:, ::P], levels)
+            set_image_books(codec, spectrogram)
     return codec

@@ -144,7 +144,7 @@ def count_codebook_numbers(model: nn.Module) -> int:
     """Count the numbers in a codec's codebooks; 0 for other parts."""
     if not isinstance(model, SpectralCodec):
         return 0
-    images = 0 if model.image_book is None else model.image_book.entries.numel()
+    images = sum(book.entries.numel() for book in model.image_books)
     return images + sum(codebook.numel() for codebook in model.quantizer.codebooks())
 
 
