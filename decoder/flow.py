@@ -67,12 +67,13 @@ def flow_loss(predict: Predict, noise: Tensor, detail: Tensor, angle: Tensor) ->
     return (predicted - velocity(noise, detail, angle)).square().mean()
 
 
-def one_step_loss(
-    predict: Predict, noise: Tensor, other_noise: Tensor, detail: Tensor, turns: bool
-) -> Tensor:
-    """Compute the energy score of what one step of the solver makes of noise.
+def one_step_samples(
+    predict: Predict, noise: Tensor, other_noise: Tensor, turns: bool
+) -> tuple[Tensor, Tensor]:
+    """Draw two samples of the detail, each by one step of the solver.
 
-    Flow matching alone leaves the single step at the detail's mean.
+    Flow matching alone leaves the single step at the detail's mean; it learns more by the energy
+    score of these samples.
 
     Args:
         predict: as in :func:`flow_loss`.
@@ -80,15 +81,17 @@ def one_step_loss(
         other_noise: as ``noise``, for a second sample. It must be independent: where one noise
             follows from the other, a network learns two samples far out on opposite sides of the
             mean, whose score is nearly zero.
-        detail: (B, C, M, F) as in :func:`path`.
         turns: as in :func:`take_step`.
+
+    Returns:
+        Two of (B, C, M, F).
     """
     angle = torch.full((len(noise),), NOISE_ANGLE, device=noise.device)
     first, second = (
         take_step(point, predict(point, angle).float(), -angle[0], turns)
         for point in (noise, other_noise)
     )
-    return energy_score(first, second, detail)
+    return first, second
 
 
 def energy_score(first: Tensor, second: Tensor, target: Tensor) -> Tensor:

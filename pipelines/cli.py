@@ -38,6 +38,7 @@ COMMANDS = {
     "prepare plans": "plans of composed pieces, for a planner",
     "prepare tokens": "the tokens of a dataset, for prior and decoder",
     "prepare report": "what a dataset holds and what was left out",
+    "train recognizer": "what losses of codec and decoder hear with",
     "assemble": "trained parts to a pipeline",
     "finetune": "your own music to a LoRA adapter",
     "merge": "adapters and their pipeline to a pipeline",

@@ -7,7 +7,7 @@ codec/spectral_codec.py, codec/quantizer.py and codec/losses.py.
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +24,7 @@ from codec.losses import (
     spectrogram_loss,
     sustained_loss,
 )
+from codec.recognizer import feature_loss, load_recognizer
 from codec.seeds import derive_seed
 from codec.spectral_codec import CodecOutput, SpectralCodec
 from pipelines.data.clip_levels import FRAME_RATE, check_analysis
@@ -50,6 +51,8 @@ class CodecLosses:
         movement: of the frame-to-frame term beside the regression's 1.
         energy: of the power in tiles beside the regression's 1.
         sustained: of loud bands' averages over 8 and 32 frames beside the regression's 1.
+        features: of the distance in the layers of ``recognizer`` beside the regression's 1.
+        recognizer: folder of a recognizer of music (partita train recognizer).
         low: of bands below 800 Hz, within regression and sustained; other bands weigh 1.
         commitment: of the quantizer's commitment term.
         adversarial: of the patch discriminator; 0 trains none.
@@ -66,6 +69,8 @@ class CodecLosses:
     movement: float = 0.0
     energy: float = 0.0
     sustained: float = 0.0
+    features: float = 0.0
+    recognizer: str | None = None
     low: float = 1.0
     commitment: float = 0.25
     adversarial: float = 0.0
@@ -93,9 +98,17 @@ class CodecTraining(nn.Module):
         self.losses = losses
         channels = codec.spectrogram_channels
         self.discriminator = PatchDiscriminator(channels) if losses.adversarial > 0 else None
+        self.recognizer = load_recognizer(losses.recognizer, losses.features)
         if losses.decoder_alone:
             for name, part in codec.named_children():
                 part.requires_grad_(name in codec.SOUND_PARTS)
+
+    def train(self, mode: bool = True) -> Self:
+        """Set the mode of all but the recognizer, which only listens."""
+        super().train(mode)
+        if self.recognizer is not None:
+            self.recognizer.eval()
+        return self
 
     def forward(self, spectrogram: Tensor, step: int, seed: int) -> dict[str, Tensor]:
         """Compute from (B, C, R, F) the named loss terms, their weighted sum under "loss"."""
@@ -117,7 +130,10 @@ class CodecTraining(nn.Module):
             terms["energy"] = energy_loss(levels, target)
         if losses.sustained > 0:
             terms["sustained"] = sustained_loss(levels, target, self.band_weights)
-        weights |= {name: getattr(losses, name) for name in ("movement", "energy", "sustained")}
+        if self.recognizer is not None:
+            terms["features"] = feature_loss(self.recognizer, levels, target)
+        named = ("movement", "energy", "sustained", "features")
+        weights |= {name: getattr(losses, name) for name in named}
         loss = torch.stack([weights[name] * value for name, value in terms.items()]).sum()
         if self.discriminator is not None:
             joined = step >= losses.adversarial_from

@@ -15,10 +15,11 @@ from torch import Tensor, nn
 from torch.utils.data import default_collate
 
 from codec.audio_file import write_audio
+from codec.recognizer import feature_score, load_recognizer
 from codec.seeds import generator
 from codec.spectral_codec import SpectralCodec
 from decoder.diffusion_decoder import DiffusionDecoder
-from decoder.flow import Predict, flow_loss, one_step_loss, uniform_angle
+from decoder.flow import Predict, energy_score, flow_loss, one_step_samples, uniform_angle
 from decoder.painting import choose_conditioning
 from decoder.sampler import FlowSampler, euler_scheduler
 from pipelines.data.clip_levels import FRAME_RATE, FRAMES_PER_TOKEN, NUM_MELS, check_analysis
@@ -62,15 +63,19 @@ class DecoderTask:
             ]
         )
         self.focus_books, self.one_step_share = data.focus_books, data.one_step_share
+        self.recognizer = load_recognizer(data.recognizer, data.features)
+        self.features = data.features
 
     def collate(self, items: list[DecoderBatch]) -> DecoderBatch:
         """Stack items."""
         return default_collate(items)
 
     def before_step(self, average: DiffusionDecoder, batch: DecoderBatch, step: int) -> None:
-        """Move the frozen codec to the device that the model lives on, where the loss needs it."""
+        """Move what is frozen to the device that the model lives on, where the loss needs it."""
         if isinstance(self.codec, SpectralCodec):
             self.codec.to(batch.codes.device)
+        if self.recognizer is not None:
+            self.recognizer.to(batch.codes.device)
 
     def loss(
         self, model: nn.Module, batch: DecoderBatch, step: int
@@ -99,11 +104,21 @@ class DecoderTask:
             flow = slice(0, split)
             angle = uniform_angle(batch.time[flow])
             losses["flow"] = flow_loss(predict(flow), batch.noise[flow], detail[flow], angle)
+        weights = {"flow": split / rows, "one_step": 1 - split / rows}
         if split < rows:
             once, turns = slice(split, rows), self.model.config.turns
-            noises = batch.noise[once], batch.other_noise[once]
-            losses["one_step"] = one_step_loss(predict(once), *noises, detail[once], turns)
-        weights = {"flow": split / rows, "one_step": 1 - split / rows}
+            samples = one_step_samples(
+                predict(once), batch.noise[once], batch.other_noise[once], turns
+            )
+            losses["one_step"] = energy_score(*samples, detail[once])
+            if self.recognizer is not None:
+                coarse = 0.0 if given.coarse is None else given.coarse[once]
+                painted = [
+                    conditioning.denormalize(coarse + self.model.config.detail_std * sample)
+                    for sample in (*samples, detail[once])
+                ]
+                losses["features"] = feature_score(self.recognizer, *painted)
+                weights["features"] = weights["one_step"] * self.features
         loss = torch.stack([weights[name] * value for name, value in losses.items()]).sum()
         return loss, {name: value.detach() for name, value in losses.items()}
 

@@ -201,7 +201,7 @@ def test_damaged_text_encoders_are_refused(file, content, tmp_path, pipeline_fol
     ("argv", "said"),
     [
         (["compose"], "no command 'compose': choose from generate, plan, vocabulary, score"),
-        (["train", "vocoder"], "choose from train codec, train prior, train decoder"),
+        (["train", "vocoder"], "choose from train recognizer, train codec, train prior"),
         (["prepare", "muisc"], "no command 'prepare muisc'"),
         (["prepare", "report", "nowhere"], "nowhere is no prepared dataset"),
         (["decode"], "required: input, --output"),

@@ -81,4 +81,4 @@ def test_print_shows_commands_for_a_shell(capsys):
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == len(steps_of("tiny"))
     assert all(line.startswith("partita ") for line in lines)
-    assert '\'["there/music", "there/scores"]\'' in lines[2]
+    assert '\'["there/music", "there/scores"]\'' in lines[3]

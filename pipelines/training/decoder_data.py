@@ -37,6 +37,8 @@ class DecoderData:
         focus_share: share of items decoded from exactly that many; the others draw 1 to K.
         one_step_share: share of the rows of a batch that train the solver's single step by the
             energy score of its samples, where the others train the flow.
+        features: weight of the same score in the layers of ``recognizer``.
+        recognizer: folder of a recognizer of music (partita train recognizer).
         validation_clips: held-out clips for the validation figures.
     """
 
@@ -47,6 +49,8 @@ class DecoderData:
     focus_books: int = 2
     focus_share: float = 0.5
     one_step_share: float = 0.0
+    features: float = 0.0
+    recognizer: str | None = None
     validation_clips: int = 16
 
     def __post_init__(self) -> None:
