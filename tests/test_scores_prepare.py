@@ -6,6 +6,7 @@ every piece; the slow ones use the real one.
 
 import json
 import random
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -228,6 +229,18 @@ def test_two_workers_write_what_one_writes(tmp_path):
         more = ("--workers", workers, "--hours", 0.03)
         assert main(command(SOUNDFONT, tmp_path / str(workers), *more)) == 0
     assert same(rows(tmp_path / "1")["train"], rows(tmp_path / "2")["train"])
+
+
+def test_wanted_instruments_lead(player, tmp_path):
+    folder = tmp_path / "out"
+    settings = replace(wanted(player, folder, 6), leads=("oboe", "glockenspiel"))
+    prepare_scores(settings)
+    labels = [json.loads(clip.labels) for clips in rows(folder).values() for clip in clips]
+    assert {label["lead"] for label in labels} - {None} == {"oboe", "glockenspiel"}
+    with pytest.raises(ValueError, match="leads"):
+        prepare_scores(replace(settings, leads=("oboe",)))
+    with pytest.raises(ValueError, match=r"leads must be among piano, .* got 'kazoo'"):
+        replace(settings, leads=("kazoo",))
 
 
 def test_any_instrument_leads_and_a_coin_gives_drums_in_some_pieces():

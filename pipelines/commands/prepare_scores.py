@@ -22,6 +22,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="where scores come from",
     )
     parser.add_argument(
+        "--leads",
+        nargs="+",
+        default=[],
+        metavar="NAME",
+        help="instruments that lead the generated pieces (default: any, often the style's)",
+    )
+    parser.add_argument(
         "--audio", choices=("none", "keep"), default="none", help="keep FLAC audio in the dataset"
     )
     parser.add_argument("--soundfont", type=Path, default=None, help="SF2 file, default FluidR3_GM")
@@ -36,7 +43,7 @@ def run(args: argparse.Namespace) -> int:
     from pipelines.data.scores.score_dataset import ScoreDataset, prepare_scores, read_skipped
 
     values = {name: value for name, value in vars(args).items() if value is not None}
-    values["sources"] = tuple(args.sources)
+    values |= {"sources": tuple(args.sources), "leads": tuple(args.leads)}
     info = prepare_scores(ScoreDataset(values.pop("output"), **values))
     hours = sum(split["hours"] for split in info["splits"].values())
     print(f"{hours:.2f} hours in {args.output}, {len(read_skipped(args.output))} skipped")

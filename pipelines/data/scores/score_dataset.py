@@ -14,11 +14,12 @@ from pipelines.data.markdown import bullets, table, write_page
 from pipelines.data.prepared import SPLITS, Clip, PreparedWriter, finish_dataset
 from pipelines.data.recordings.recordings_report import label_histograms
 from pipelines.data.scores import score_sound
+from pipelines.data.scores.instruments import INSTRUMENTS
 from pipelines.data.scores.score_jobs import ScoreJob, check_sources, compose_piece, piece_index
 from pipelines.data.scores.score_sources import DEFAULT_SOURCES
 from pipelines.data.shards import begin_or_resume, read_split
 from pipelines.data.worker_processes import map_in_order
-from pipelines.errors import check_fields
+from pipelines.errors import check_fields, check_names
 
 SETTINGS_NAME = "scores.json"
 SKIPPED_NAME = "skipped.json"
@@ -43,6 +44,8 @@ class ScoreDataset:
     shard_clips: int = 256  # clips per Arrow shard
     # length of a clip (s); songs need long ones for a prior to see a section return
     clip_s: float = score_sound.CLIP_S
+    # that lead the pieces of the source "generated"; () leaves it to chance and style
+    leads: tuple[str, ...] = ()
     scheduler: str | None = None  # of a running dask cluster, tcp://host:port, to render on
 
     def __post_init__(self) -> None:
@@ -50,6 +53,7 @@ class ScoreDataset:
         if not 5 <= self.clip_s <= 600 or self.clip_s != int(self.clip_s):
             raise ValueError(f"clip must be whole seconds from 5 to 600, got {self.clip_s}")
         check_fields(self, "workers shard_clips", lambda count: count >= 1, "be at least 1")
+        check_names("leads", self.leads, INSTRUMENTS)
 
 
 def prepare_scores(wanted: ScoreDataset) -> dict[str, Any]:
@@ -87,6 +91,7 @@ def open_folder(wanted: ScoreDataset) -> dict[str, Any]:
         "soundfont": wanted.soundfont.name,
         "shard_clips": wanted.shard_clips,
         **({} if wanted.clip_s == score_sound.CLIP_S else {"clip_s": wanted.clip_s}),
+        **({"leads": sorted(wanted.leads)} if wanted.leads else {}),
     }
     begin_or_resume(wanted.output, wanted.output / SETTINGS_NAME, settings, "a dataset")
     return settings
@@ -98,7 +103,7 @@ def fill(wanted: ScoreDataset, writers: dict[str, PreparedWriter]) -> None:
     seconds = sum(sum(clips.values()) for clips in have.values())
     last = {split: max(map(piece_index, clips), default=-1) for split, clips in have.items()}
     numbered = (
-        ScoreJob(wanted.seed, index, tuple(sorted(wanted.sources)))
+        ScoreJob(wanted.seed, index, tuple(sorted(wanted.sources)), tuple(sorted(wanted.leads)))
         for index in itertools.count(max(0, min(last.values())))
     )
     # clips are stored in order, so only a split's last piece can be there in part

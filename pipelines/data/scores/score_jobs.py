@@ -34,6 +34,7 @@ class ScoreJob:
     seed: int
     index: int
     sources: tuple[str, ...]
+    leads: tuple[str, ...] = ()  # of the composed pieces; none: see ``free_lead``
 
     @property
     def track(self) -> str:
@@ -79,8 +80,14 @@ def compose_piece(job: ScoreJob) -> Score:
 
 
 def free_lead(job: ScoreJob) -> str | None:
-    """Draw any instrument but a bass for ``FREE_LEADS`` of the pieces; None for the others."""
+    """Draw one of the wanted leads.
+
+    If none is wanted, draw any instrument but a bass for ``FREE_LEADS`` of the pieces; None, which
+    leaves it to the style, for the others.
+    """
     rng = random.Random(derive_seed(job.seed, "lead", job.index))
+    if job.leads:
+        return rng.choice(job.leads)
     if rng.random() >= FREE_LEADS:
         return None
     return rng.choice([name for name in INSTRUMENTS if name not in BASSES])
