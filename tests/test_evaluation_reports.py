@@ -16,15 +16,18 @@ from codec import EncodecCodec, SpectralCodec
 from codec.audio_file import AudioClip
 from codec.seeds import generator
 from pipelines.cli import main
+from pipelines.data.scores.instruments import INSTRUMENTS
 from pipelines.errors import MissingPackageError
-from pipelines.evaluation import perceptual
+from pipelines.evaluation import instruments_kept, perceptual
 from pipelines.evaluation.classical_codecs import transcode
+from pipelines.evaluation.clip_checks import UnmeasurableError
 from pipelines.evaluation.clips import ClipChoice, choose_clips
+from pipelines.evaluation.instruments_kept import Piece
 from pipelines.evaluation.measurement_cache import FOLDER
 from pipelines.evaluation.measuring import ReportSettings, measure
 from pipelines.evaluation.pair_metrics import compare
 from pipelines.evaluation.quality_report import report_codec, report_decoder, window_seams_s
-from pipelines.evaluation.systems import System, TokenCodec, encodec_systems, fit_channels
+from pipelines.evaluation.systems import ORIGINAL, System, TokenCodec, encodec_systems, fit_channels
 
 RATE = 44_100
 pytestmark = pytest.mark.usefixtures("measuring_packages")
@@ -215,6 +218,51 @@ def test_codec_report_on_files(tmp_path, codec):
     assert "| model 2 codebook(s) | 0.20 | 2 |" in page
     assert "N is small" in page
     assert content["plot"].endswith("codec.png") == (output / "codec.png").is_file()
+
+
+def test_a_row_says_how_many_instruments_are_kept(tmp_path, codec, monkeypatch):
+    """The first piece's instrument is heard unless the sound is soft, the second's never after."""
+
+    def heard(audio: Tensor, instrument: str) -> bool:
+        return instrument == "harp" and float(audio.abs().amax()) > 0.05
+
+    monkeypatch.setattr(instruments_kept, "hears_instrument", heard)
+    write(tmp_path / "data" / "a.wav", sound(1.6))
+    choice = choose_clips([tmp_path / "data"], 1)
+    settings = ReportSettings(tmp_path, ("logmel_statistics",), quiet=True)
+    decodes = {"soft": lambda codes: 0 * codec.decode(codes), "same": codec.decode}
+    pieces = [Piece(sound(1.2), "harp"), Piece(sound(1.2), "oboe")]
+    content = report_decoder(choice, codec, decodes, settings, 1, "1", pieces=pieces)
+    kept = {row["name"]: row["values"]["instruments_kept"] for row in content["rows"]}
+    assert (kept["original"], kept["same"], kept["soft"]) == (0.5, 0.5, 0.0)
+    assert "instruments kept" in (tmp_path / "decoder.md").read_text()
+
+
+def test_a_piece_whose_instrument_is_not_heard_in_it_is_left_out(monkeypatch):
+    played: list[Any] = []
+
+    def render(score: Any, duration_s: float) -> Tensor:
+        played.append(score)
+        if len(played) == 1:
+            raise UnmeasurableError("no sound")
+        return torch.full((2, 8), len(played) % 2)
+
+    monkeypatch.setattr(instruments_kept, "render_score", render)
+    monkeypatch.setattr(instruments_kept, "hears_instrument", lambda audio, _: bool(audio.any()))
+    pieces = instruments_kept.rendered_pieces(5, quiet=True)
+    assert len(played) == 5
+    assert len(pieces) == 2
+    assert {piece.instrument for piece in pieces} <= {*INSTRUMENTS}
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("fluidsynth") is None, reason="needs fluidsynth")
+def test_the_original_keeps_every_instrument(tmp_path):
+    pieces = instruments_kept.rendered_pieces(6, quiet=True)
+    assert len(pieces) >= 4
+    assert instruments_kept.instrument_values(ORIGINAL, pieces) == {"instruments_kept": 1.0}
+    words = ["evaluate", "codec", "--pipeline", "x", "--data", "x", "--output", str(tmp_path)]
+    assert main([*words, "--instruments", "-1"]) == 2
 
 
 def test_a_codec_of_notes_is_refused(tmp_path, codec):

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from pipelines.evaluation.clips import ClipChoice
+    from pipelines.evaluation.instruments_kept import Piece
     from pipelines.evaluation.measuring import ReportSettings
 
 ENCODEC_MODELS = ("24khz", "48khz")
@@ -46,6 +47,13 @@ def add_clip_arguments(parser: argparse.ArgumentParser) -> None:
         "--min-track", type=float, default=0.0, help="leave out shorter files, in s"
     )
     parser.add_argument("--split", default="validation", help="of a prepared dataset")
+    parser.add_argument(
+        "--instruments",
+        type=int,
+        default=0,
+        metavar="N",
+        help="judge by N rendered pieces, too, how many leading instruments are kept",
+    )
     add_space_argument(parser)
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
 
@@ -70,6 +78,17 @@ def choose_clips_and_settings(args: argparse.Namespace) -> "tuple[ClipChoice, Re
     return choose_clips(args.data, args.clips, args.duration, args.min_track, args.split), settings
 
 
+def render_pieces(args: argparse.Namespace) -> "list[Piece]":
+    """Render the pieces that ``--instruments`` asks for."""
+    if args.instruments < 0:
+        raise ValueError(f"--instruments must be at least 0, got {args.instruments}")
+    if args.instruments == 0:
+        return []
+    from pipelines.evaluation.instruments_kept import rendered_pieces
+
+    return rendered_pieces(args.instruments, args.quiet)
+
+
 def run(args: argparse.Namespace) -> int:
     """Measure, write the report and print its page."""
     from codec.encodec_codec import VARIANTS, EncodecCodec
@@ -91,6 +110,7 @@ def run(args: argparse.Namespace) -> int:
             others += encodec_systems(encodec, model)
     classical = CLASSICAL_CODECS if args.classical is None else args.classical
     check_names("classical", classical, CLASSICAL_CODECS)
-    report_codec(choice, codec, settings, args.books, folder.resolve().name, classical, others)
+    name, pieces = folder.resolve().name, render_pieces(args)
+    report_codec(choice, codec, settings, args.books, name, classical, others, pieces)
     print((args.output / "codec.md").read_text())
     return 0

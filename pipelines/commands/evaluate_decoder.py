@@ -3,7 +3,11 @@
 import argparse
 from functools import partial
 
-from pipelines.commands.evaluate_codec import add_clip_arguments, choose_clips_and_settings
+from pipelines.commands.evaluate_codec import (
+    add_clip_arguments,
+    choose_clips_and_settings,
+    render_pieces,
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -37,7 +41,7 @@ def run(args: argparse.Namespace) -> int:
     identity = f"{module_fingerprint(pipeline.decoder)} seed {args.seed}"
     patch_rate = pipeline.codec.frame_rate / pipeline.decoder.tokens_per_patch
     seams_s = window_seams_s(pipeline.decoder.config, patch_rate, args.duration)
-    made = identity, seams_s, pipeline.sample_rate
+    made = identity, seams_s, pipeline.sample_rate, render_pieces(args)
     report_decoder(choice, pipeline.codec, decoders, settings, num_codebooks, *made)
     print((args.output / "decoder.md").read_text())
     return 0

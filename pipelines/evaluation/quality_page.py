@@ -29,6 +29,7 @@ COLUMNS = (
     ("loudness_change_lu", "loudness LU → 0", 2),
     ("loudness_error_lu", "|loudness| LU ↓", 2),
     ("third_octave_error_db", "third octaves dB ↓", 2),
+    ("instruments_kept", "instruments kept ↑", 3),
     ("tone_cents", "tones off, cents ↓", 0),
     ("tone_cents_9_of_10", "... nine of ten within ↓", 0),
     ("rest_noise_dbfs", "in rests dBFS ↓", 1),

@@ -10,6 +10,7 @@ from decoder.sampler import window_grid
 from pipelines.evaluation.classical_codecs import CLASSICAL_CODECS
 from pipelines.evaluation.clips import ClipChoice, EvaluationClip
 from pipelines.evaluation.codebooks import codebook_use, count_codes
+from pipelines.evaluation.instruments_kept import Piece, instrument_values
 from pipelines.evaluation.measuring import ReportSettings, measure
 from pipelines.evaluation.quality_page import write_quality_report
 from pipelines.evaluation.systems import ORIGINAL, Decode, System, TokenCodec, classical_system
@@ -24,10 +25,12 @@ def report_codec(
     name: str = "partita",
     classical: Sequence[str] = CLASSICAL_CODECS,
     others: Sequence[System] = (),
+    pieces: Sequence[Piece] = (),
 ) -> dict[str, Any]:
     """Measure a codec with several numbers of codebooks and the classical codecs; write a report.
 
-    By default there is a row for 1, 2, 4 ... up to all codebooks.
+    By default there is a row for 1, 2, 4 ... up to all codebooks. In ``pieces`` every system is
+    judged by the instruments that it keeps.
 
     Returns:
         The content of ``codec.json``.
@@ -52,7 +55,7 @@ def report_codec(
         "codec_fingerprint": tokens.fingerprint,
     }
     for row, system in zip(content["rows"], systems, strict=True):
-        row["values"] |= tone_values(system)
+        row["values"] |= tone_values(system) | instrument_values(system, pieces)
     if content["num_clips"]:
         used = count_codes(clip_codes(tokens, choice.clips), codec.codebook_size)
         content["codebooks"] = codebook_use(used, codec.frame_rate)
@@ -79,6 +82,7 @@ def report_decoder(
     identity: str = "",
     seams_s: Sequence[float] = (),
     decoded_rate: int | None = None,
+    pieces: Sequence[Piece] = (),
 ) -> dict[str, Any]:
     """Decode true tokens of clips in several ways, measure each and write a report.
 
@@ -92,6 +96,7 @@ def report_decoder(
         seams_s: where the decoders join their windows, in seconds; measured in every row, so
             that the original and the coarse decode show what no seam looks like.
         decoded_rate: sample rate of the decoders' sound (Hz); None for the codec's.
+        pieces: in which every system is judged by the instruments that it keeps.
 
     Returns:
         The content of ``decoder.json``.
@@ -115,6 +120,8 @@ def report_decoder(
         "num_codebooks": num_codebooks,
         "seams_s": list(seams_s),
     }
+    for row, system in zip(content["rows"], systems, strict=True):
+        row["values"] |= instrument_values(system, pieces)
     write_quality_report(settings.output, "decoder", content)
     return content
 
