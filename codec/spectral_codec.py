@@ -279,10 +279,11 @@ class SpectralCodec(Component):
         return codes
 
     @torch.no_grad()
-    def decode_spectrogram(self, codes: Tensor) -> Tensor:
-        """Map (B, k, T) codes of the first k <= K books -> (B, C, R, F) coarse spectrogram."""
-        levels = self.reconstruct(self.decode_latents(codes))
-        return torch.cat([levels, self.decode_image(codes)], dim=2)
+    def decode_spectrogram(self, codes: Tensor, left: int = 0, right: int = 0) -> Tensor:
+        """Map (B, k, left + T + right) codes, T between context, -> (B, C, R, F) log-mel, image."""
+        levels = self.reconstruct(self.decode_latents(codes), left, right)
+        wanted = codes[..., left : codes.shape[-1] - right]
+        return torch.cat([levels, self.decode_image(wanted)], dim=2)
 
     def decode_latents(self, codes: Tensor, num_books: Tensor | None = None) -> Tensor:
         """Sum the entries that codes name in the spectrogram's books.
@@ -376,7 +377,7 @@ class SpectralCodec(Component):
             self.decode_spectrogram,
             size=window,
             halo=self.decoder_reach,
-            units_out=self.config.patch_frames,
+            cuts=True,
             first=FIRST_WINDOW,
         )
         return [coarse, self.vocoder.stage(seed)]

@@ -21,21 +21,25 @@ class Windows:
         halo: positions of context on either side of a window.
         units_in: input elements per position (1764 samples per token frame, for example).
         units_out: output elements per position.
+        cuts: whether ``apply`` also takes how many positions before and after the window are context
+            alone, and leaves them out of its output, which costs less than cutting it off.
         first: positions in the first window, from which windows grow by half to ``size``; None for
             ``size``. A short first window lets a stream begin sooner; context costs most in it.
     """
 
     def __init__(
         self,
-        apply: Callable[[Tensor], Tensor],
+        apply: Callable[..., Tensor],
         *,
         size: int,
         halo: int,
         units_in: int = 1,
         units_out: int = 1,
+        cuts: bool = False,
         first: int | None = None,
     ) -> None:
         self.apply = apply
+        self.cuts = cuts
         self.size = size
         self.halo = halo
         self.units_in = units_in
@@ -51,17 +55,24 @@ class Windows:
         stop = self.left + size
         if len(self.input) >= (stop + self.halo) * self.units_in:
             window = self.input.first((stop + self.halo) * self.units_in)
-            output = self.apply(window)[..., self.left * self.units_out : stop * self.units_out]
+            output = self._apply(window, self.halo)
             keep = min(self.halo, stop)
             self.input.drop((stop - keep) * self.units_in)
             self.left, self.index = keep, self.index + 1
             return output
         if not self.input.ended or len(self.input) <= self.left * self.units_in:
             return None
-        output = self.apply(self.input.first(len(self.input)))[..., self.left * self.units_out :]
+        output = self._apply(self.input.first(len(self.input)), 0)
         self.input.drop(len(self.input))
         self.left = 0
         return output
+
+    def _apply(self, window: Tensor, behind: int) -> Tensor:
+        """Compute a window's output, without that of the context before and ``behind`` it."""
+        if self.cuts:
+            return self.apply(window, self.left, behind)
+        output = self.apply(window)
+        return output[..., self.left * self.units_out : output.shape[-1] - behind * self.units_out]
 
     def state_dict(self) -> dict[str, Tensor]:
         """Save what is buffered and where the window stands."""

@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from codec.convnext import ConvNextStack
 from codec.stages import grown, pull, run
 from codec.windows import Windows, windowed
 
@@ -41,6 +42,21 @@ def test_windows_that_grow_equal_the_whole(blocks, size, first):
     stage = Windows(network, size=size, halo=2, first=first)
     joined = torch.cat(list(run([stage], signal.split(blocks, dim=-1))), dim=-1)
     assert torch.allclose(joined, network(signal), atol=1e-12)
+
+
+@settings(max_examples=60, deadline=None)
+@given(sizes, st.integers(1, 9), st.integers(1, 5))
+@torch.no_grad()
+def test_a_function_that_cuts_its_context_off_computes_less_and_the_same(blocks, size, first):
+    blocks_of_layers = ConvNextStack(width=2, layers=2, kernel_size=3).double()
+    signal = torch.randn(1, 2, sum(blocks), dtype=torch.float64)
+
+    def apply(window: torch.Tensor, left: int = 0, right: int = 0) -> torch.Tensor:
+        return blocks_of_layers(window.mT, left, right).mT
+
+    stage = Windows(apply, size=size, halo=2, first=first, cuts=True)
+    joined = torch.cat(list(run([stage], signal.split(blocks, dim=-1))), dim=-1)
+    assert torch.allclose(joined, apply(signal), atol=1e-12)
 
 
 @pytest.mark.parametrize("read", [0, 3, 10, 29])
