@@ -21,7 +21,7 @@ class Windows:
         halo: positions of context on either side of a window.
         units_in: input elements per position (1764 samples per token frame, for example).
         units_out: output elements per position.
-        cuts: whether ``apply`` also takes how many positions before and after the window are context
+        cuts: whether ``apply`` also takes how many positions before and after a window are context
             alone, and leaves them out of its output, which costs less than cutting it off.
         first: positions in the first window, from which windows grow by half to ``size``; None for
             ``size``. A short first window lets a stream begin sooner; context costs most in it.
