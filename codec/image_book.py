@@ -24,6 +24,7 @@ class ImageBook(nn.Module):
     Args:
         num_bands: of the image, N.
         codebook_size: entries, V.
+        angle_weight: of angles beside level differences: what coherence depends on.
         error_feedback: share of a frame's error that the next frame's code makes good, so that
             errors change rather than last (codec/quantizer.py).
     """
@@ -32,9 +33,16 @@ class ImageBook(nn.Module):
     entries: Tensor
     is_set: Tensor
 
-    def __init__(self, num_bands: int, codebook_size: int, error_feedback: float = 0.0) -> None:
+    def __init__(
+        self,
+        num_bands: int,
+        codebook_size: int,
+        error_feedback: float = 0.0,
+        angle_weight: float = 1.0,
+    ) -> None:
         super().__init__()
         self.error_feedback = error_feedback
+        self.angle_weight = angle_weight
         scale = torch.tensor([DIFFERENCE_SCALE_DB, ANGLE_SCALE]).repeat_interleave(num_bands)
         self.register_buffer("scale", scale, persistent=False)
         self.register_buffer("entries", torch.zeros(codebook_size, 2 * num_bands))
@@ -53,7 +61,7 @@ class ImageBook(nn.Module):
         Returns:
             (B, T) int64.
         """
-        vectors, weights = self._vectors(image), band_weights(levels, image.shape[1] // 2)
+        vectors, weights = self._vectors(image), self._weights(levels)
         entries = self.entries / self.scale
         errors = [] if errors is None else errors
         error = errors[0] if errors else torch.zeros_like(vectors[:, :1])
@@ -90,7 +98,7 @@ class ImageBook(nn.Module):
             ValueError: fewer frames than entries.
         """
         vectors = self._vectors(image).flatten(0, 1)
-        weights = band_weights(levels, image.shape[1] // 2).flatten(0, 1)
+        weights = self._weights(levels).flatten(0, 1)
         size = len(self.entries) - 1
         if len(vectors) < size:
             raise ValueError(
@@ -103,6 +111,10 @@ class ImageBook(nn.Module):
 
     def _vectors(self, image: Tensor) -> Tensor:
         return image.transpose(1, 2) / self.scale  # (B, T, 2 N)
+
+    def _weights(self, levels: Tensor) -> Tensor:
+        differences, angles = band_weights(levels, len(self.scale) // 2).chunk(2, dim=-1)
+        return torch.cat([differences, self.angle_weight * angles], dim=-1)  # (B, T, 2 N)
 
 
 def band_weights(levels: Tensor, num_bands: int) -> Tensor:

@@ -25,6 +25,8 @@ FIRST_WINDOW = 11
 the vocoder's first block, which lasts until the second (tests/test_stream_clock.py)."""
 IMAGE_BOOK = 3
 """Place of the image's code among the books: among those that generation writes."""
+FINE_ANGLE_WEIGHT = 2.0
+"""The image's second book spends more on coherence, of which the first leaves more."""
 
 
 @dataclass
@@ -140,7 +142,9 @@ class SpectralCodec(Component):
             self.image_book = ImageBook(stereo_bands, codebook_size, error_feedback)
         if stereo_bands and image_books == 2:
             self.image_places += (num_codebooks - 1,)
-            self.fine_image_book = ImageBook(stereo_bands, codebook_size, error_feedback)
+            self.fine_image_book = ImageBook(
+                stereo_bands, codebook_size, error_feedback, FINE_ANGLE_WEIGHT
+            )
         residual_books = num_codebooks - len(self.image_places)
         self.quantizer = ResidualQuantizer(
             latent_dim, residual_books, codebook_size, error_feedback

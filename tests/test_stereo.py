@@ -360,8 +360,9 @@ def test_the_images_second_book_codes_what_the_first_leaves(two_books):
     audio = noise_audio(two_books, 1, two_books.hop_length * 60, seed=1)
     spectrogram = two_books.analyze(audio)
     codes = two_books.encode_spectrogram(spectrogram)
+    scale = two_books.image_books[0].scale[:, None]
     errors = [
-        (two_books.decode_image(codes[:, :books]) - spectrogram[:, :, 16:]).abs().mean()
+        ((two_books.decode_image(codes[:, :books]) - spectrogram[:, :, 16:]) / scale).abs().mean()
         for books in (3, 4, 5, 6)
     ]
     assert errors[1] < errors[0]
@@ -380,6 +381,14 @@ def test_two_books_of_the_image_stream_as_the_whole_and_keep_mono(two_books):
     assert (mono[:, [3, 5]] == 0).all()
     heard = two_books.decode(mono)
     assert torch.equal(heard[:, 0], heard[:, 1])
+
+
+@pytest.mark.parametrize(("weight", "nearest"), [(0.5, 1), (2.0, 2)])
+def test_angles_weigh_more_or_less_than_level_differences(weight: float, nearest: int):
+    book = ImageBook(num_bands=1, codebook_size=3, angle_weight=weight)
+    book.entries.copy_(torch.tensor([[0.0, 0.0], [6.0, 0.0], [0.0, 0.6]]))
+    image = torch.tensor([[[6.0], [0.6]]])  # as far from the second entry as from the third
+    assert book.encode(image, torch.zeros(1, 4, 1)).tolist() == [[nearest]]
 
 
 def test_a_number_of_books_counts_both_of_the_images(two_books):
