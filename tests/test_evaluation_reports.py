@@ -22,7 +22,7 @@ from pipelines.evaluation import instruments_kept, perceptual
 from pipelines.evaluation.classical_codecs import transcode
 from pipelines.evaluation.clip_checks import UnmeasurableError
 from pipelines.evaluation.clips import ClipChoice, choose_clips
-from pipelines.evaluation.instruments_kept import Piece
+from pipelines.evaluation.instruments_kept import RenderedPiece
 from pipelines.evaluation.measurement_cache import FOLDER
 from pipelines.evaluation.measuring import ReportSettings, measure
 from pipelines.evaluation.pair_metrics import compare
@@ -231,7 +231,7 @@ def test_a_row_says_how_many_instruments_are_kept(tmp_path, codec, monkeypatch):
     choice = choose_clips([tmp_path / "data"], 1)
     settings = ReportSettings(tmp_path, ("logmel_statistics",), quiet=True)
     decodes = {"soft": lambda codes: 0 * codec.decode(codes), "same": codec.decode}
-    pieces = [Piece(sound(1.2), "harp"), Piece(sound(1.2), "oboe")]
+    pieces = [RenderedPiece(sound(1.2), "harp"), RenderedPiece(sound(1.2), "oboe")]
     content = report_decoder(choice, codec, decodes, settings, 1, "1", pieces=pieces)
     kept = {row["name"]: row["values"]["instruments_kept"] for row in content["rows"]}
     assert (kept["original"], kept["same"], kept["soft"]) == (0.5, 0.5, 0.0)

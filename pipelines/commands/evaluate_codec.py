@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from pipelines.evaluation.clips import ClipChoice
-    from pipelines.evaluation.instruments_kept import Piece
+    from pipelines.evaluation.instruments_kept import RenderedPiece
     from pipelines.evaluation.measuring import ReportSettings
 
 ENCODEC_MODELS = ("24khz", "48khz")
@@ -78,7 +78,7 @@ def choose_clips_and_settings(args: argparse.Namespace) -> "tuple[ClipChoice, Re
     return choose_clips(args.data, args.clips, args.duration, args.min_track, args.split), settings
 
 
-def render_pieces(args: argparse.Namespace) -> "list[Piece]":
+def render_pieces(args: argparse.Namespace) -> "list[RenderedPiece]":
     """Render the pieces that ``--instruments`` asks for."""
     if args.instruments < 0:
         raise ValueError(f"--instruments must be at least 0, got {args.instruments}")

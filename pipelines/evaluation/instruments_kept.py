@@ -20,14 +20,14 @@ from pipelines.evaluation.systems import System
 PIECE_S = 10.0
 
 
-class Piece(NamedTuple):
+class RenderedPiece(NamedTuple):
     """Hold a rendered piece, (2, S) at 44,100 Hz, and the instrument that plays its tune."""
 
     audio: Tensor
     instrument: str
 
 
-def rendered_pieces(count: int, quiet: bool = False) -> list[Piece]:
+def rendered_pieces(count: int, quiet: bool = False) -> list[RenderedPiece]:
     """Render pieces with the facts of prompts that name an instrument.
 
     A piece in which the detectors do not hear its instrument, first of its family, is left out.
@@ -49,7 +49,7 @@ def rendered_pieces(count: int, quiet: bool = False) -> list[Piece]:
             audio = render_score(compose_wanted(prompt.wanted, seed), PIECE_S)
         except UnmeasurableError:
             continue
-        piece = Piece(audio, prompt.wanted.instrument)
+        piece = RenderedPiece(audio, prompt.wanted.instrument)
         if hears_instrument(piece.audio, piece.instrument):
             pieces.append(piece)
     return pieces
@@ -64,7 +64,7 @@ def hears_instrument(audio: Tensor, instrument: str) -> bool:
     return detected.lead_among(FAMILIES[FAMILY_OF[instrument]]) == instrument
 
 
-def instrument_values(system: System, pieces: Sequence[Piece]) -> dict[str, float | str]:
+def instrument_values(system: System, pieces: Sequence[RenderedPiece]) -> dict[str, float | str]:
     """Measure a system: the share of pieces whose instrument is still heard, or why not."""
     try:
         kept = [

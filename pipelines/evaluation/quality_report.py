@@ -10,7 +10,7 @@ from decoder.sampler import window_grid
 from pipelines.evaluation.classical_codecs import CLASSICAL_CODECS
 from pipelines.evaluation.clips import ClipChoice, EvaluationClip
 from pipelines.evaluation.codebooks import codebook_use, count_codes
-from pipelines.evaluation.instruments_kept import Piece, instrument_values
+from pipelines.evaluation.instruments_kept import RenderedPiece, instrument_values
 from pipelines.evaluation.measuring import ReportSettings, measure
 from pipelines.evaluation.quality_page import write_quality_report
 from pipelines.evaluation.systems import ORIGINAL, Decode, System, TokenCodec, classical_system
@@ -25,7 +25,7 @@ def report_codec(
     name: str = "partita",
     classical: Sequence[str] = CLASSICAL_CODECS,
     others: Sequence[System] = (),
-    pieces: Sequence[Piece] = (),
+    pieces: Sequence[RenderedPiece] = (),
 ) -> dict[str, Any]:
     """Measure a codec with several numbers of codebooks and the classical codecs; write a report.
 
@@ -82,7 +82,7 @@ def report_decoder(
     identity: str = "",
     seams_s: Sequence[float] = (),
     decoded_rate: int | None = None,
-    pieces: Sequence[Piece] = (),
+    pieces: Sequence[RenderedPiece] = (),
 ) -> dict[str, Any]:
     """Decode true tokens of clips in several ways, measure each and write a report.
 
