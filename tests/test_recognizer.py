@@ -12,6 +12,7 @@ from tiny_training import metrics, run_codec, run_decoder, settings
 from codec.recognizer import Recognizer, feature_loss, feature_score, load_recognizer
 from pipelines.cli import main
 from pipelines.train_codec import CodecLosses
+from pipelines.training.decoder_data import DecoderData
 from pipelines.training.fit_recognizer import (
     LabelledClip,
     crop,
@@ -180,6 +181,8 @@ def test_what_is_missing_is_said_in_one_line(tmp_path: Path, capsys):
     with pytest.raises(ValueError, match="a loss of features needs recognizer, the folder"):
         load_recognizer(None, weight=1.0)
     assert load_recognizer(None, weight=0.0) is None
+    with pytest.raises(ValueError, match="features needs one_step_share above 0"):
+        DecoderData([], [], "", features=1.0)
     plain = str(write_prepared(tmp_path / "plain"))
     command = ["train", "recognizer", plain, "--output", str(tmp_path / "out")]
     for arguments, message in (

@@ -241,6 +241,8 @@ def test_wanted_instruments_lead(player, tmp_path):
         prepare_scores(replace(settings, leads=("oboe",)))
     with pytest.raises(ValueError, match=r"leads must be among piano, .* got 'kazoo'"):
         replace(settings, leads=("kazoo",))
+    with pytest.raises(ValueError, match="leads needs the source"):
+        replace(settings, sources=("bach",))
 
 
 def test_any_instrument_leads_and_a_coin_gives_drums_in_some_pieces():

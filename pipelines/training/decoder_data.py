@@ -58,6 +58,8 @@ class DecoderData:
         shares = "focus_share one_step_share"
         check_fields(self, shares, lambda share: 0 <= share <= 1, "lie in [0, 1]")
         check_fields(self, "validation_clips", lambda count: count >= 1, "be at least 1")
+        if self.features > 0 and not self.one_step_share:
+            raise ValueError("features needs one_step_share above 0: it scores single steps")
 
     @property
     def crop_patches(self) -> int:

@@ -54,6 +54,8 @@ class ScoreDataset:
             raise ValueError(f"clip must be whole seconds from 5 to 600, got {self.clip_s}")
         check_fields(self, "workers shard_clips", lambda count: count >= 1, "be at least 1")
         check_names("leads", self.leads, INSTRUMENTS)
+        if self.leads and "generated" not in self.sources:
+            raise ValueError('leads needs the source "generated": others choose their own')
 
 
 def prepare_scores(wanted: ScoreDataset) -> dict[str, Any]:
