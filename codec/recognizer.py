@@ -10,7 +10,7 @@ RANGE_NATS = 9.0
 """Levels so far below the loudest are let through a twentieth."""
 LEAK = 0.05
 STRIDES = ((2, 2), (2, 2), (2, 1), (2, 1))
-"""Of the convolutions, in bands and frames: sixteen bands become one and four frames."""
+"""Strides of the four convolutions, in bands and frames: 16 bands become one, and 4 frames."""
 
 
 class Recognizer(Component):
